@@ -1,0 +1,275 @@
+"""The values that travel between the layers: requests, answers, texts and findings.
+
+Header names are lower-case bytes, values are bytes without surrounding blanks, and lists keep the order of the wire.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from .exceptions import BadTarget
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+Severity = Literal["error", "warning", "notice"]
+
+# What needs no look: neither an escape, nor a dot segment, nor a byte that may not stand in a target.
+_PLAIN = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
+_ALLOWED = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
+_HEX = {b"%02X" % c: bytes([c]) for c in range(256)}
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class RequestHead:
+    """A request as the rules see it; treat it as immutable.
+
+    Args:
+        method: as received, case kept.
+        target: the raw request target, path and query; absolute-form is reduced to its path.
+        headers: a mapping, or pairs where a name may repeat.
+        client: address of the peer, or None where the server does not know it.
+        scheme: "http" or "https".
+        http_version: "1.0" or "1.1".
+
+    Attributes:
+        path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
+        query: the query with its "?", byte for byte as received, or empty.
+
+    Raises:
+        BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
+    """
+
+    __slots__ = ("client", "headers", "http_version", "method", "path", "query", "scheme")
+
+    def __init__(
+        self,
+        method: str,
+        target: str | bytes = "/",
+        headers: HeaderInput = (),
+        *,
+        client: str | None = "127.0.0.1",
+        scheme: str = "http",
+        http_version: str = "1.1",
+    ) -> None:
+        path, mark, query = _bytes(target).partition(b"?")
+        self.method = method
+        self.path = normalize_path(path)
+        self.query = check_query(mark + query)
+        self.headers: RawHeaders = raw_headers(headers)
+        self.client = client
+        self.scheme = scheme
+        self.http_version = http_version
+
+    @classmethod
+    def from_wire(
+        cls, method: str, path: bytes, query: bytes, headers: RawHeaders, client: str | None, scheme: str, version: str
+    ) -> "RequestHead":
+        """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
+
+        Args:
+            path: raw path without query.
+            query: without "?"; empty means none.
+            headers: pairs of lower-case name and value.
+        """
+        self = cls.__new__(cls)
+        self.method = method
+        self.path = path if path[:1] == b"/" and not path.translate(None, _PLAIN) else normalize_path(path)
+        self.query = check_query(b"?" + query) if query else b""
+        self.headers = headers
+        self.client = client
+        self.scheme = scheme
+        self.http_version = version
+        return self
+
+    @property
+    def host(self) -> bytes | None:
+        """Value of the Host header, or None."""
+        return self.header(b"host")
+
+    def header(self, name: bytes) -> bytes | None:
+        """First value of a header, or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {(self.path + self.query).decode('latin-1')!r})"
+
+
+def raw_headers(headers: HeaderInput) -> list[tuple[bytes, bytes]]:
+    """Headers as a person writes them -> lower-case byte pairs without surrounding blanks."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return [(_bytes(name).lower(), _bytes(value).strip(b" \t")) for name, value in pairs]
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
+
+
+def check_query(query: bytes) -> bytes:
+    """Return the query unchanged, or raise BadTarget for bytes that may not stand in a target."""
+    if query.translate(None, _ALLOWED):
+        raise BadTarget("the query holds a fragment, a control or a non-ASCII byte")
+    return query
+
+
+def normalize_path(path: bytes) -> bytes:
+    """The one form of a path that is matched and sent, as Envoy's `normalize_path` (RFC 3986, section 6.2.2).
+
+    Escapes of unreserved characters are decoded, "\\" becomes "/", "." and ".." segments are resolved and never climb
+    above the root. "//" and every other escape stay as they are: `%2F` is not a slash, `%C3` is not `%c3`.
+
+    Raises:
+        BadTarget: see `RequestHead`.
+    """
+    if path[:1] != b"/":
+        path = _path_of_absolute(path)
+        if path == b"*":
+            return path
+    if not path.translate(None, _PLAIN):
+        return path
+    if path.translate(None, _ALLOWED):
+        raise BadTarget("the path holds a fragment, a control or a non-ASCII byte")
+    if b"%" in path:
+        path = _decode_unreserved(path)
+    path = path.replace(b"\\", b"/")
+    return _resolve_dots(path) if b"/." in path else path
+
+
+def _path_of_absolute(target: bytes) -> bytes:
+    """Absolute-form (RFC 9112, section 3.2.2) names an authority; it never chooses the upstream."""
+    scheme, sep, rest = target.partition(b"://")
+    if sep and scheme.lower() in (b"http", b"https"):
+        slash = rest.find(b"/")
+        return rest[slash:] if slash >= 0 else b"/"
+    if target in (b"*", b""):
+        return target or b"/"
+    raise BadTarget("the target is not a path")
+
+
+def _decode_unreserved(path: bytes) -> bytes:
+    first, *parts = path.split(b"%")
+    out = [first]
+    for part in parts:
+        char = _HEX.get(part[:2].upper())
+        if char == b"\0":
+            raise BadTarget("the path holds an escaped NUL")
+        out.append(char + part[2:] if char and char[0] in _UNRESERVED else b"%" + part)
+    return b"".join(out)
+
+
+def _resolve_dots(path: bytes) -> bytes:
+    out: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            del out[-1:]
+        elif segment != b".":
+            out.append(segment)
+    if segments[-1] in (b".", b".."):
+        out.append(b"")
+    return b"/" + b"/".join(out)
+
+
+class Origin(NamedTuple):
+    """Where connections of one kind go: a key of the connection pool."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """host:port as it stands in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Body(NamedTuple):
+    """Framing of a request body: `length` bytes, or chunked when `length` is None."""
+
+    length: int | None
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """One request to send, freshly framed.
+
+    Attributes:
+        service: normalised service text of the Mapping; the transport is chosen by it.
+        target: origin-form bytes, sent as they are.
+        headers: all to send, `host` first, without `content-length` and `transfer-encoding`: those follow from `body`.
+        body: None when the request has none.
+        timeout: seconds for the whole exchange, None for no limit.
+        connect_timeout: seconds for one connection attempt.
+        replayable: may be sent again when nothing of an answer was seen (idempotent and without a body).
+    """
+
+    service: str
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: Body | None = None
+    timeout: float | None = 3.0
+    connect_timeout: float = 3.0
+    replayable: bool = False
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """Status in [100, 599] and headers of an answer, lower-case names."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Relay:
+    """The upstream's answer goes to the client under this head, its body as it comes."""
+
+    head: ResponseHead
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer of our own."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a source, as a file holds it.
+
+    Attributes:
+        name: what diagnostics call it: the path of the file.
+    """
+
+    text: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostic:
+    """One finding about the rules.
+
+    Attributes:
+        code: stable, lower-case, words joined by "-".
+        line: 1-based, or None where the finding is about the whole file.
+        mapping: name of the Mapping that it is about, or None.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    file: str
+    line: int | None = None
+    mapping: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {self.severity} {self.code} {self.message}{hint}"
