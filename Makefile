@@ -1,0 +1,53 @@
+# Needs make and Python >= 3.11; everything else is installed into .venv, at the versions of constraints.txt.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+INSTALLED := $(VENV)/.installed
+INSTALLED_BENCH := $(VENV)/.installed-bench
+
+# Run, not only looked up: version managers put a python3.11 on the path that refuses to start.
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint bench clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+demo: $(INSTALLED) ## two small upstreams and the proxy before them; ONCE=1 shows one round and ends, PORT=n
+	@$(VENV)/bin/canary-mw demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
+
+test: $(INSTALLED) ## the tests with branch coverage of the package, without the slow ones
+	@$(PY) -m pytest -m "not slow" -n 2 --cov=canary_mw --cov-branch
+
+# 5 is pytest's status for "nothing was selected".
+test-slow: $(INSTALLED) ## only the tests marked slow, one after the other
+	@$(PY) -m pytest -m slow || [ $$? -eq 5 ]
+
+lint: $(INSTALLED) ## ruff and mypy --strict over the package and the tests
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+
+bench: $(INSTALLED_BENCH) ## side by side with Envoy, nginx and other Python proxies; ROW=name for one row
+	@$(PY) -m benchmarks $(if $(ROW),--row $(ROW))
+
+clean: ## remove .venv, caches and everything built
+	@rm -rf $(VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip comes first: dependency groups need 25.1, and the one that Python brings along may be older.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "canary-mw needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV); done again only when pyproject.toml or constraints.txt changes." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade --constraint constraints.txt pip
+	@$(PIP) install --constraint constraints.txt --build-constraint constraints.txt --editable . --group dev
+	@touch $@
+
+$(INSTALLED_BENCH): $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --group bench
+	@touch $@
