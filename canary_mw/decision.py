@@ -1,0 +1,51 @@
+"""From a table and a request to a decision: pure, with the randomness as an argument."""
+
+from .group import Decision, MappingGroup
+from .messages import RequestHead
+from .table import RouteTable
+
+__all__ = ["Decision", "decide", "rest_bounds"]
+
+
+def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None:
+    """Choose the Mapping for a request.
+
+    Groups are tried in the order of routing with one and the same roll, as Envoy does; what the weights of one leave
+    falls through to the next. A request that would end nowhere only because of weights goes to the first such group
+    by relative weight, unless a wrapped app stands behind the rules and takes it.
+
+    Args:
+        roll: percent in [0, 100), random or from a sticky key.
+
+    Returns:
+        None when no Mapping takes the request: 404 standalone, the wrapped app in a middleware.
+    """
+    leftover: MappingGroup | None = None
+    reached = 0.0
+    for group in table.candidates(head):
+        if group.mismatch(head) is not None:
+            continue
+        decision = group.pick(head, roll)
+        if decision is not None:
+            return decision
+        reached = max(reached, group.total)
+        if leftover is None and group.total > 0:
+            leftover = group
+    if leftover is None or table.middleware:
+        return None
+    for bound, decision in rest_bounds(leftover, head, reached):
+        if roll < bound:
+            return decision
+    return None
+
+
+def rest_bounds(group: MappingGroup, head: RequestHead, reached: float) -> list[tuple[float, Decision]]:
+    """How a group divides the draws in [reached, 100) that no group took, by relative weight."""
+    widths = group.widths(head)
+    total = sum(width for width, _ in widths)
+    out, bound = [], reached
+    for width, decision in widths:
+        bound += (100.0 - reached) * width / total
+        out.append((bound, decision))
+    # Rounding must not open a hole at the end.
+    return [*out[:-1], (100.0, out[-1][1])] if out else []

@@ -1,0 +1,208 @@
+"""Requests and answers as they leave us: built afresh from parsed parts, nothing copied because it was there.
+
+Order of the changes to a request: hop-by-hop headers go (RFC 9110, section 7.6.1), what we assert about the client is
+set, then the Mapping removes and adds, and last come `host` and `via`, which nothing can take away.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from .exceptions import BadTarget, ClientError, LoopDetected
+from .group import Decision
+from .mapping import HeaderChange, Mapping, Redirect
+from .messages import Body, RawHeaders, RequestHead, ResponseHead, UpstreamRequest
+
+Headers = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings"
+    b" proxy-authenticate proxy-authorization".split()
+)
+# Never copied from the client: framing and Host are ours, and the server has answered Expect.
+_OURS = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_FORWARDED = frozenset(
+    b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
+    b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
+)
+# An upstream that speaks WSGI cannot tell X_Forwarded_For from X-Forwarded-For.
+_ALIASES = frozenset(name.replace(b"-", b"_") for name in _OURS | _FORWARDED if b"-" in name)
+_DROP = _OURS | _FORWARDED | _ALIASES | {b"via"}
+_DROP_OF_TRUSTED = _OURS | _ALIASES | {b"x-forwarded-for", b"via"}
+# No Connection header can take these away from the upstream.
+_NOT_NOMINATED = _OURS | _FORWARDED | {b"via", b"x-request-id"}
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+_NO_LENGTH = frozenset((204, 304))
+# More hops through any canary-mw than a sane chain has: a loop between deployments that do not know each other.
+MAX_HOPS = 10
+
+
+class Hop(NamedTuple):
+    """What a request passes through here.
+
+    Attributes:
+        via: name of this deployment in `via`; a request that carries it was here before.
+        trusted: the peer's X-Forwarded-* headers are believed and continued, not replaced.
+        new_id: gives an `x-request-id` for a request that has none.
+    """
+
+    via: bytes
+    trusted: bool
+    new_id: Callable[[], bytes]
+
+
+def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> UpstreamRequest:
+    """The request that a Mapping sends to its service.
+
+    Raises:
+        LoopDetected: it was forwarded by this deployment before.
+        BadTarget: the rewrite would let the path climb out of where it points.
+        ClientError: the framing of the body cannot be read.
+    """
+    mapping = decision.mapping
+    known = dict(head.headers)
+    via = _via(head.headers, hop.via) if b"via" in known else b"1.1 " + hop.via
+    host = request_host(mapping, known.get(b"host", b""))
+    body = request_body(known)
+    return UpstreamRequest(
+        mapping.service.text,
+        head.method,
+        rewritten(mapping, head.path) + head.query,
+        [(b"host", host), *request_headers(mapping, head, known, hop), (b"via", via)],
+        body,
+        mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
+        mapping.connect_timeout_ms / 1000,
+        head.method in _IDEMPOTENT and not (body and body != (0,)),
+    )
+
+
+def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: Hop) -> Headers:
+    """All headers of the request to the upstream but `host`, `via` and framing.
+
+    Args:
+        known: the request's headers as a dictionary, to ask what is there.
+    """
+    drop = _DROP_OF_TRUSTED if hop.trusted else _DROP
+    if b"connection" in known:
+        drop = drop | _nominated(head.headers)
+    headers = [pair for pair in head.headers if pair[0] not in drop]
+    client = (head.client or "unknown").encode("latin-1")
+    if hop.trusted:
+        before = [value for name, value in head.headers if name == b"x-forwarded-for"]
+        headers.append((b"x-forwarded-for", b", ".join((*before, client))))
+        if b"x-forwarded-proto" not in known:
+            headers.append((b"x-forwarded-proto", head.scheme.encode()))
+        if b"x-forwarded-host" not in known and b"host" in known:
+            headers.append((b"x-forwarded-host", known[b"host"]))
+    else:
+        headers.append((b"x-forwarded-for", client))
+        headers.append((b"x-forwarded-proto", head.scheme.encode()))
+        if b"host" in known:
+            headers.append((b"x-forwarded-host", known[b"host"]))
+    if b"x-request-id" not in known:
+        headers.append((b"x-request-id", hop.new_id()))
+    if mapping.remove_request_headers or mapping.add_request_headers:
+        return changed(headers, mapping.remove_request_headers, mapping.add_request_headers)
+    return headers
+
+
+def _nominated(headers: RawHeaders) -> frozenset[bytes]:
+    """Names that Connection declares to be for this hop only."""
+    options = b",".join(value for name, value in headers if name == b"connection").lower().split(b",")
+    return frozenset(option.strip(b" \t") for option in options) - _NOT_NOMINATED
+
+
+def _via(headers: RawHeaders, own: bytes) -> bytes:
+    """The `via` chain with this hop added."""
+    chain = b", ".join(value for name, value in headers if name == b"via")
+    entries = [entry.split() for entry in chain.split(b",")]
+    if any(own in entry for entry in entries):
+        raise LoopDetected("the request was forwarded by this deployment before")
+    if sum(any(word.startswith(b"canary-mw") for word in entry) for entry in entries) >= MAX_HOPS:
+        raise LoopDetected(f"the request was forwarded {MAX_HOPS} times")
+    return chain + b", 1.1 " + own
+
+
+def request_host(mapping: Mapping, host: bytes) -> bytes:
+    """The Host that the upstream sees: the client's, unless the Mapping rewrites it."""
+    if mapping.host_rewrite:
+        return mapping.host_rewrite.encode()
+    return mapping.service.origin.host.encode() if mapping.auto_host_rewrite else host
+
+
+def request_body(known: dict[bytes, bytes]) -> Body | None:
+    """Framing of the request's body from its headers, or None when it has none (RFC 9112, section 6).
+
+    Raises:
+        ClientError: two framings, or a length that is not a number.
+    """
+    length = known.get(b"content-length")
+    if b"transfer-encoding" in known:
+        if length is not None:
+            raise ClientError("Content-Length and Transfer-Encoding together")
+        return Body(None)
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > 18:
+        raise ClientError("Content-Length is not a number")
+    return Body(int(length))
+
+
+def rewritten(mapping: Mapping, path: bytes) -> bytes:
+    """The path that the upstream sees (Envoy `prefix_rewrite` and `regex_rewrite`).
+
+    Raises:
+        BadTarget: a dot segment came out of joining, `/svc../x` under `/svc` -> `/api/` for one.
+    """
+    if mapping.regex_rewrite is not None:
+        new = mapping.regex_rewrite.apply(path)
+    elif not mapping.rewrite:
+        return path
+    elif mapping.kind == "plain":
+        new = mapping.rewrite.encode() + path[len(mapping.prefix_bytes) :]
+    else:
+        new = mapping.rewrite.encode()
+    if b"/." in new and not {b".", b".."}.isdisjoint(new.partition(b"?")[0].split(b"/")):
+        raise BadTarget("the rewritten path would climb out of the rewrite")
+    return new
+
+
+def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
+    """Where a redirect leads; the query is kept, unless `path_redirect` brings one."""
+    query = head.query
+    if redirect.path is not None:
+        target = redirect.path.encode()
+        query = b"" if b"?" in target else query
+    elif redirect.prefix is not None:
+        rest = head.path[len(mapping.prefix_bytes) :] if mapping.kind == "plain" else b""
+        target = redirect.prefix.encode() + rest
+    elif redirect.regex is not None:
+        target = redirect.regex.apply(head.path)
+    else:
+        target = head.path
+    return head.scheme.encode() + b"://" + redirect.host.encode() + target + query
+
+
+def client_head(mapping: Mapping, response: ResponseHead) -> ResponseHead:
+    """The upstream's head as the client gets it."""
+    drop = _HOP_BY_HOP
+    for name, _ in response.headers:
+        if name == b"connection":
+            drop = drop | _nominated(response.headers)
+            break
+    if response.status in _NO_LENGTH:
+        drop = drop | {b"content-length"}
+    headers = [pair for pair in response.headers if pair[0] not in drop]
+    if mapping.remove_response_headers or mapping.add_response_headers:
+        headers = changed(headers, mapping.remove_response_headers, mapping.add_response_headers)
+    return ResponseHead(response.status, headers)
+
+
+def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange]) -> Headers:
+    """Headers after a Mapping's removals and additions, in that order."""
+    gone = frozenset(remove)
+    headers = [pair for pair in headers if pair[0] not in gone]
+    for name, value, append in add:
+        if not append:
+            headers = [pair for pair in headers if pair[0] != name]
+        headers.append((name, value))
+    return headers

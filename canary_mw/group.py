@@ -1,0 +1,241 @@
+"""Mappings that match the same requests, and how they divide them (SEMANTICS of weights as Emissary's groups).
+
+A group is built once per reload: its tests, its thresholds, the `Decision` that each share leads to.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from .index import literal_prefix
+from .mapping import HostPattern, Mapping, Variant, header_holds, query_holds, without_port
+from .messages import RequestHead
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What a group chose; made at build time, shared by all requests that it fits.
+
+    Attributes:
+        local: the service is the one that this process is, so the wrapped app answers.
+        shadow: the Mapping that gets a copy, if the group has one.
+    """
+
+    mapping: Mapping
+    group: "MappingGroup"
+    variant: Variant
+    local: bool
+    shadow: Mapping | None = None
+
+
+class Share(NamedTuple):
+    """A decision takes the draws below `bound` that no earlier share took; bounds are percents in [0, 100]."""
+
+    bound: float
+    decision: Decision
+
+
+class Test(NamedTuple):
+    """One thing that a request must fulfil, and how to name it."""
+
+    text: str
+    holds: Callable[[RequestHead], object]
+
+
+# Where nothing else orders two groups (ties in rank): exact before plain before regex.
+_KIND_ORDER = {"exact": 2, "plain": 1, "regex": 0}
+
+
+class MappingGroup:
+    """The live Mappings of one key, in document order.
+
+    Attributes:
+        members: proxied Mappings.
+        redirect: a redirecting Mapping; it takes the whole group.
+        shadow: the Mapping that gets copies.
+        order: place in the order of routing, 0 first; set by the table.
+        shares: in order of their bounds.
+        total: percent of the draws that the group takes, in [0, 100].
+    """
+
+    __slots__ = ("_checked", "members", "order", "rank", "redirect", "shadow", "shares", "tests", "total")
+
+    def __init__(self, first: Mapping) -> None:
+        self.members: list[Mapping] = []
+        self.redirect: Mapping | None = None
+        self.shadow: Mapping | None = None
+        self.rank = first.rank
+        self.order = 0
+        self.shares: tuple[Share, ...] = ()
+        self.total = 0.0
+        self.tests: tuple[Test, ...] = ()
+        self._checked = False
+
+    def add(self, mapping: Mapping) -> str | None:
+        """Take a Mapping in; return why it cannot be, or None."""
+        if mapping.shadow:
+            if self.shadow is not None:
+                return f"the group has the shadow {self.shadow.name} already"
+            self.shadow = mapping
+        elif mapping.redirect:
+            if self.redirect is not None or self.members:
+                return f"a redirect takes its whole group, and {(self.redirect or self.members[0]).name} is in it"
+            self.redirect = mapping
+        elif self.redirect is not None:
+            return f"{self.redirect.name} redirects the whole group"
+        else:
+            self.members.append(mapping)
+            self.rank = max(self.rank, mapping.rank)
+        return None
+
+    @property
+    def first(self) -> Mapping:
+        """The Mapping whose tests are the group's."""
+        return self.mappings[0]
+
+    @property
+    def mappings(self) -> list[Mapping]:
+        """Everything in it: members, else the redirect, else the shadow."""
+        return self.members or [m for m in (self.redirect, self.shadow) if m is not None]
+
+    @property
+    def host(self) -> HostPattern:
+        """The host that its requests name."""
+        return self.first.host
+
+    @property
+    def sort_key(self) -> tuple[list[int | str], int]:
+        """Larger comes first."""
+        return self.rank, _KIND_ORDER[self.first.kind]
+
+    @property
+    def name(self) -> str:
+        """How findings and `explain` call it: its Mappings."""
+        return " + ".join(m.name for m in self.mappings)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any member names a weight."""
+        return any(m.weight is not None for m in self.members)
+
+    def literals(self) -> set[tuple[bool, bytes]]:
+        """(case folded, text) under which the index keeps it."""
+        first = self.first
+        if first.kind == "regex":
+            return {(False, literal_prefix(first.pattern))}
+        texts = {(not m.case_sensitive, m.prefix_bytes) for m in self.mappings}
+        return {(fold, text.lower() if fold else text) for fold, text in texts}
+
+    def mismatch(self, head: RequestHead) -> Test | None:
+        """The first test that the request fails, or None when it matches."""
+        for test in self.tests:
+            if not test.holds(head):
+                return test
+        return None
+
+    def pick(self, head: RequestHead, draw: float) -> Decision | None:
+        """The decision that owns `draw`, a percent in [0, 100), or None when the weights leave it to later groups."""
+        for bound, decision in self.shares:
+            if draw < bound and (not self._checked or decision.mapping.accepts_path(head.path)):
+                return decision
+        return None
+
+    def widths(self, head: RequestHead) -> list[Share]:
+        """The percent of each decision that this request can get inside the group."""
+        out, low = [], 0.0
+        for bound, decision in self.shares:
+            if bound > low and (not self._checked or decision.mapping.accepts_path(head.path)):
+                out.append(Share(bound - low, decision))
+                low = bound
+        return out
+
+    def finish(self, *, narrows: bool, local: Collection[str], middleware: bool) -> None:
+        """Work out tests, shares and variants, when all Mappings are in.
+
+        Args:
+            narrows: it takes some requests out of a wider group that leads elsewhere, so all of it is gray.
+            local: names of the service that this process is.
+            middleware: the wrapped app takes what the weights leave, so a lone weight keeps its meaning.
+        """
+        bounds = [(self.redirect, 100.0)] if self.redirect else thresholds(self.members, alone_is_all=not middleware)
+        stable = _stable(self.members, narrows=narrows, rest_is_stable=middleware)
+        shares = []
+        for mapping, bound in bounds:
+            is_local = any(name in local for name in mapping.service.names)
+            variant = mapping.variant or ("stable" if is_local or mapping in stable else "gray")
+            shares.append(Share(bound, Decision(mapping, self, variant, is_local, self.shadow)))
+        self.shares = tuple(shares)
+        self.total = max((share.bound for share in shares), default=0.0)
+        self.tests = tuple(_tests(self.first, self.mappings))
+        self._checked = len({m.case_sensitive for m in self.members}) > 1
+
+
+def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tuple[Mapping, float]]:
+    """Cumulative bounds in percent, weighted Mappings first (Emissary `normalize_weights_in_mappings`).
+
+    Args:
+        alone_is_all: a single Mapping takes all, whatever its weight.
+    """
+    if len(members) == 1 and (alone_is_all or members[0].weight is None):
+        return [(members[0], 100.0)]
+    bounds = {id(m): 0 for m in members}
+    free = [m for m in members if m.weight is None]
+    total = 0
+    for mapping in members:
+        if mapping.weight is None:
+            continue
+        if mapping.weight > 100:
+            return [(m, float(bounds[id(m)])) for m in members]
+        total += mapping.weight
+        bounds[id(mapping)] = total
+    if total <= 100:
+        each = round((100 - total) / len(free)) if free else 0
+        for mapping in free:
+            total = 100 if mapping is free[-1] else total + each
+            bounds[id(mapping)] = total
+    ordered = [m for m in members if m.weight is not None] + free
+    return [(m, float(min(bounds[id(m)], 100))) for m in ordered]
+
+
+def _stable(members: list[Mapping], *, narrows: bool, rest_is_stable: bool) -> list[Mapping]:
+    """The weightless Mappings, else the heaviest, unless the group is gray as a whole."""
+    if narrows or not members:
+        return []
+    weightless = [m for m in members if m.weight is None]
+    if weightless or rest_is_stable:
+        return weightless
+    return [max(members, key=lambda m: m.weight or 0)]
+
+
+def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[Test]:
+    """Cheapest first; a plain prefix and a host without regex are still tested here, for `explain` and mixed cases."""
+    folded = any(not m.case_sensitive for m in mappings)
+    if first.kind == "plain" and not folded:
+        yield Test(f"prefix {first.prefix}", _begins_with(first.prefix_bytes))
+    elif first.kind == "regex":
+        yield Test(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
+    else:
+        text = f"prefix{'_exact' if first.kind == 'exact' else ''} {first.prefix}{' (any case)' if folded else ''}"
+        yield Test(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
+    if first.host.kind != "any":
+        yield Test(f"host {first.host.text}", _host_test(first.host))
+    if first.method is not None:
+        accepts = first.method.accepts
+        yield Test(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
+    for condition in first.conditions:
+        yield Test(f"header {condition}", partial(header_holds, condition))
+    for condition in first.query:
+        yield Test(f"query {condition}", partial(query_holds, condition))
+
+
+def _begins_with(prefix: bytes) -> Callable[[RequestHead], bool]:
+    return lambda head: head.path.startswith(prefix)
+
+
+def _host_test(pattern: HostPattern) -> Callable[[RequestHead], object]:
+    def holds(head: RequestHead) -> object:
+        host = (head.host or b"").lower()
+        return pattern.accepts(host if pattern.names_port else without_port(host))
+
+    return holds

@@ -1,0 +1,193 @@
+"""Finding the few groups whose prefix and host can match, at a cost that does not grow with the number of Mappings.
+
+`PrefixSet` finds the longest stored prefix of a text by one bisection and a walk up its ancestors. Paths use it, and
+host globs do: `prefix*` as they are, `*suffix` reversed. A regex prefix is stored under the literal text that every
+match of it begins with; its group still tests the whole regex.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from .mapping import HostPattern, Regex, without_port
+
+if TYPE_CHECKING:
+    from .group import MappingGroup
+
+T = TypeVar("T")
+Groups = tuple["MappingGroup", ...]
+# A node keeps the groups of all its ancestors ready merged, unless that would make the index grow quadratically.
+MERGED_MAX = 256
+
+
+class PrefixSet(Generic[T]):
+    """Texts with a value each; `chain(text)` yields the values of all stored texts that `text` begins with."""
+
+    __slots__ = ("keys", "parents", "values")
+
+    def __init__(self, items: dict[bytes, T]) -> None:
+        self.keys = sorted(items)
+        self.values = [items[key] for key in self.keys]
+        self.parents = _parents(self.keys)
+
+    def find(self, text: bytes) -> int:
+        """Position of the longest stored prefix of `text`, or -1.
+
+        Whatever sorts between a prefix of `text` and `text` itself begins with that prefix too, so the longest one is
+        the last stored text not above `text`, or an ancestor of it.
+        """
+        position = bisect_right(self.keys, text) - 1
+        while position >= 0 and not text.startswith(self.keys[position]):
+            position = self.parents[position]
+        return position
+
+    def chain(self, text: bytes) -> Iterator[T]:
+        """Values of all stored prefixes of `text`, longest first."""
+        position = self.find(text)
+        while position >= 0:
+            yield self.values[position]
+            position = self.parents[position]
+
+
+def _parents(keys: list[bytes]) -> list[int]:
+    """For each of the sorted keys the position of its longest proper prefix among them, or -1."""
+    parents: list[int] = []
+    for position, key in enumerate(keys):
+        candidate = position - 1
+        while candidate >= 0 and not key.startswith(keys[candidate]):
+            candidate = parents[candidate]
+        parents.append(candidate)
+    return parents
+
+
+class Ordered(Protocol):
+    """What the index needs of a group: its place in the order of routing."""
+
+    order: int
+
+
+def _order(group: Ordered) -> int:
+    return group.order
+
+
+class PathIndex:
+    """Groups by what a path must begin with; `find` gives a superset of those that match, in routing order."""
+
+    __slots__ = ("_folded", "_plain", "plain_lists")
+
+    def __init__(self, groups: Iterable["MappingGroup"]) -> None:
+        plain: dict[bytes, list[MappingGroup]] = {}
+        folded: dict[bytes, list[MappingGroup]] = {}
+        for group in groups:
+            for fold, literal in group.literals():
+                (folded if fold else plain).setdefault(literal, []).append(group)
+        self._plain = _merged(plain)
+        self._folded = _merged(folded) if folded else None
+        self.plain_lists = self._plain.values
+
+    def find(self, path: bytes) -> Groups:
+        """Candidate groups for a path, in routing order."""
+        groups = _groups_at(self._plain, path)
+        if self._folded is None:
+            return groups
+        return tuple(sorted({*groups, *_groups_at(self._folded, path.lower())}, key=_order))
+
+
+class _Node:
+    """Own groups of one prefix, and those of its ancestors merged in, while they are few."""
+
+    __slots__ = ("merged", "own")
+
+    def __init__(self, own: list["MappingGroup"]) -> None:
+        self.own = own
+        self.merged: Groups | None = None
+
+
+def _merged(lists: dict[bytes, list["MappingGroup"]]) -> PrefixSet[_Node]:
+    nodes = PrefixSet({literal: _Node(groups) for literal, groups in lists.items()})
+    for node, parent in zip(nodes.values, nodes.parents, strict=True):
+        above: Groups | None = nodes.values[parent].merged if parent >= 0 else ()
+        if above is not None and len(above) + len(node.own) <= MERGED_MAX:
+            node.merged = tuple(sorted((*above, *node.own), key=_order))
+    return nodes
+
+
+def _groups_at(nodes: PrefixSet[_Node], path: bytes) -> Groups:
+    position = nodes.find(path)
+    if position < 0:
+        return ()
+    merged = nodes.values[position].merged
+    if merged is not None:
+        return merged
+    return tuple(sorted((group for node in nodes.chain(path) for group in node.own), key=_order))
+
+
+class HostIndex:
+    """`PathIndex`es by host pattern."""
+
+    __slots__ = ("_by_name", "_by_name_and_port", "only")
+
+    def __init__(self, groups: Iterable["MappingGroup"]) -> None:
+        by_pattern: dict[tuple[str, bytes], tuple[HostPattern, list[MappingGroup]]] = {}
+        for group in groups:
+            pattern = group.host
+            by_pattern.setdefault((pattern.kind, pattern.value), (pattern, []))[1].append(group)
+        indexed = [(pattern, PathIndex(members)) for pattern, members in by_pattern.values()]
+        self._by_name = _HostSet([item for item in indexed if not item[0].names_port])
+        ported = [item for item in indexed if item[0].names_port]
+        self._by_name_and_port = _HostSet(ported) if ported else None
+        # The usual table has no host at all; it pays nothing for them.
+        self.only = indexed[0][1] if len(indexed) == 1 and indexed[0][0].kind == "any" else None
+
+    def find(self, host: bytes, path: bytes) -> Groups:
+        """Candidate groups for a Host value and a path, in routing order."""
+        if self.only is not None:
+            return self.only.find(path)
+        host = host.lower()
+        indexes = list(self._by_name.find(without_port(host)))
+        if self._by_name_and_port is not None:
+            indexes += self._by_name_and_port.find(host)
+        found = [groups for index in indexes if (groups := index.find(path))]
+        if len(found) < 2:
+            return found[0] if found else ()
+        return tuple(sorted((group for groups in found for group in groups), key=_order))
+
+
+class _HostSet:
+    __slots__ = ("any", "exact", "prefixes", "regexes", "suffixes")
+
+    def __init__(self, items: list[tuple[HostPattern, PathIndex]]) -> None:
+        kinds: dict[str, dict[bytes, PathIndex]] = {"exact": {}, "suffix": {}, "prefix": {}, "any": {}}
+        self.regexes = [(pattern, index) for pattern, index in items if pattern.kind == "regex"]
+        for pattern, index in items:
+            if pattern.kind != "regex":
+                kinds[pattern.kind][pattern.value] = index
+        self.any = list(kinds["any"].values())
+        self.exact = kinds["exact"]
+        self.prefixes = PrefixSet(kinds["prefix"])
+        self.suffixes = PrefixSet({value[::-1]: index for value, index in kinds["suffix"].items()})
+
+    def find(self, host: bytes) -> Iterator[PathIndex]:
+        if exact := self.exact.get(host):
+            yield exact
+        yield from self.suffixes.chain(host[::-1])
+        yield from self.prefixes.chain(host)
+        for pattern, index in self.regexes:
+            if pattern.accepts(host):
+                yield index
+        yield from self.any
+
+
+def literal_prefix(pattern: Regex) -> bytes:
+    """The text that every match of a regex begins with; empty when none is known.
+
+    RE2 gives the range of possible matches; what its two ends share, all between them share.
+    """
+    try:
+        low, high = pattern.possiblematchrange(64)
+    except Exception:  # noqa: BLE001 - re2.error has no narrower base, and no range only means no shortcut
+        return b""
+    length = 0
+    while length < min(len(low), len(high)) and low[length] == high[length]:
+        length += 1
+    return low[:length]

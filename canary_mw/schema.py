@@ -1,0 +1,217 @@
+"""The attributes of a Mapping with their types, for each apiVersion (pydantic, at the border of the documents only).
+
+Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shorthands that v3alpha1 does not; they are
+read by `LegacyMapping` and brought into the form of v3alpha1 by `ambassador.py`.
+"""
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Percent = int
+Headers = dict[str, str]
+ShortHeaders = dict[str, str | bool]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class AddedHeader(_Strict):
+    """A header to add; `append: false` replaces what is there."""
+
+    value: str
+    append: bool = True
+
+
+class RegexSubstitution(_Strict):
+    """`regex_rewrite` and `regex_redirect`."""
+
+    pattern: str = ""
+    substitution: str = ""
+
+
+class RetryPolicy(_Strict):
+    """When a failed try is repeated."""
+
+    retry_on: Literal[
+        "5xx", "gateway-error", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes"
+    ]
+    num_retries: int | None = None
+    per_try_timeout: str | None = None
+
+
+class CircuitBreaker(_Strict):
+    """Limits of one priority."""
+
+    priority: Literal["default", "high"] = "default"
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
+
+
+class LoadBalancerCookie(_Strict):
+    """Cookie of a hashing load balancer."""
+
+    name: str
+    path: str | None = None
+    ttl: str | None = None
+
+
+class LoadBalancer(_Strict):
+    """How endpoints of one service are chosen."""
+
+    policy: Literal["round_robin", "least_request", "ring_hash", "maglev"]
+    cookie: LoadBalancerCookie | None = None
+    header: str | None = None
+    source_ip: bool | None = None
+
+
+class KeepAlive(_Strict):
+    """TCP keep-alive towards the upstream."""
+
+    probes: int | None = None
+    idle_time: int | None = None
+    interval: int | None = None
+
+
+class Cors(_Strict):
+    """Cross-origin settings."""
+
+    origins: list[str] = Field(default_factory=list)
+    methods: list[str] = Field(default_factory=list)
+    headers: list[str] = Field(default_factory=list)
+    exposed_headers: list[str] = Field(default_factory=list)
+    credentials: bool = False
+    max_age: str | None = None
+
+
+class LegacyCors(_Strict):
+    """`Cors` with its lists as texts."""
+
+    origins: str | list[str] = Field(default_factory=list)
+    methods: str | list[str] = Field(default_factory=list)
+    headers: str | list[str] = Field(default_factory=list)
+    exposed_headers: str | list[str] = Field(default_factory=list)
+    credentials: bool = False
+    max_age: str | None = None
+
+
+class _Common(_Strict):
+    prefix: str
+    service: str
+    prefix_regex: bool = False
+    prefix_exact: bool = False
+    case_sensitive: bool = True
+    host: str | None = None
+    host_regex: bool = False
+    method: str | None = None
+    method_regex: bool = False
+    regex_headers: Headers = Field(default_factory=dict)
+    regex_query_parameters: Headers = Field(default_factory=dict)
+    precedence: int = 0
+    weight: Percent | None = None
+    rewrite: str | None = None
+    regex_rewrite: RegexSubstitution | None = None
+    host_rewrite: str | None = None
+    auto_host_rewrite: bool = False
+    host_redirect: bool = False
+    path_redirect: str | None = None
+    prefix_redirect: str | None = None
+    regex_redirect: RegexSubstitution | None = None
+    redirect_response_code: Literal[301, 302, 303, 307, 308] = 301
+    shadow: bool = False
+    timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
+    connect_timeout_ms: int | None = None
+    cluster_idle_timeout_ms: int | None = None
+    cluster_max_connection_lifetime_ms: int | None = None
+    retry_policy: RetryPolicy | None = None
+    load_balancer: LoadBalancer | None = None
+    resolver: str | None = None
+    circuit_breakers: list[CircuitBreaker] | None = None
+    keepalive: KeepAlive | None = None
+    allow_upgrade: list[str] | None = None
+    use_websocket: bool | None = None
+    bypass_auth: bool | None = None
+    auth_context_extensions: Headers | None = None
+    bypass_error_response_overrides: bool | None = None
+    add_linkerd_headers: bool | None = None
+    cluster_tag: str | None = None
+    dns_type: str | None = None
+    docs: dict[str, Any] | None = None
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    envoy_override: Any = None
+    error_response_overrides: list[dict[str, Any]] | None = None
+    grpc: bool | None = None
+    health_checks: list[dict[str, Any]] | None = None
+    modules: list[dict[str, Any]] | None = None
+    outlier_detection: Any = None
+    priority: str | None = None
+    respect_dns_ttl: bool | None = None
+    stats_name: str | None = None
+
+
+class MappingV3(_Common):
+    """`getambassador.io/v3alpha1`."""
+
+    hostname: str | None = None
+    headers: Headers = Field(default_factory=dict)
+    query_parameters: Headers = Field(default_factory=dict)
+    add_request_headers: dict[str, AddedHeader] = Field(default_factory=dict)
+    add_response_headers: dict[str, AddedHeader] = Field(default_factory=dict)
+    remove_request_headers: list[str] = Field(default_factory=list)
+    remove_response_headers: list[str] = Field(default_factory=list)
+    ambassador_id: list[str] | None = None
+    cors: Cors | None = None
+    labels: dict[str, list[dict[str, Any]]] | None = None
+    tls: str | None = None
+    v2ExplicitTLS: dict[str, Any] | None = None
+    v2BoolHeaders: list[str] | None = None
+    v2BoolQueryParameters: list[str] | None = None
+
+
+class LegacyMapping(_Common):
+    """v2, and v0 and v1 that are read like it."""
+
+    headers: ShortHeaders = Field(default_factory=dict)
+    query_parameters: ShortHeaders = Field(default_factory=dict)
+    add_request_headers: dict[str, str | AddedHeader] = Field(default_factory=dict)
+    add_response_headers: dict[str, str | AddedHeader] = Field(default_factory=dict)
+    remove_request_headers: str | list[str] = Field(default_factory=list)
+    remove_response_headers: str | list[str] = Field(default_factory=list)
+    ambassador_id: str | list[str] | None = None
+    cors: LegacyCors | None = None
+    labels: dict[str, Any] | None = None
+    tls: str | bool | None = None
+    circuit_breaker: Any = None
+    rate_limits: Any = None
+    headers_regex: Any = None
+
+
+MODELS: dict[str, type[MappingV3 | LegacyMapping]] = {
+    "v0": LegacyMapping,
+    "v1": LegacyMapping,
+    "v2": LegacyMapping,
+    "v3alpha1": MappingV3,
+}
+
+# Empty text means "not given" for all texts but these (they are pointers in Emissary's Go).
+_KEPT_EMPTY = {"rewrite"}
+TEXTS = frozenset(
+    name
+    for model in MODELS.values()
+    for name, info in model.model_fields.items()
+    if name not in _KEPT_EMPTY and (info.annotation is str or str in get_args(info.annotation))
+)
+
+# Attributes that are read and kept but do nothing yet: a notice each, never silence.
+NO_EFFECT_YET = frozenset(
+    "add_linkerd_headers allow_upgrade auth_context_extensions bypass_auth bypass_error_response_overrides"
+    " circuit_breaker circuit_breakers cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cluster_tag cors"
+    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc health_checks"
+    " idle_timeout_ms keepalive labels load_balancer modules outlier_detection priority rate_limits resolver"
+    " respect_dns_ttl retry_policy shadow stats_name use_websocket".split()
+)
