@@ -9,23 +9,11 @@ from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
 from .exceptions import MappingError
-from .mapping import (
-    ANY_HOST,
-    Condition,
-    HeaderChange,
-    HostPattern,
-    Mapping,
-    PrefixKind,
-    Redirect,
-    RegexRewrite,
-    Service,
-    Variant,
-    compile_regex,
-    is_header_name,
-    parse_service,
-)
+from .mapping import HeaderChange, Mapping, PrefixKind, Redirect, RegexRewrite, Variant, is_header_name
+from .matchers import ANY_HOST, Condition, HostPattern, compile_regex
 from .messages import Severity
 from .schema import NO_EFFECT_YET, AddedHeader, LegacyMapping, MappingV3, RegexSubstitution
+from .service import Service, parse_service
 
 Model = MappingV3 | LegacyMapping
 DEFAULT_TIMEOUT_MS = 3000

@@ -9,7 +9,8 @@ from functools import partial
 from typing import NamedTuple
 
 from .index import literal_prefix
-from .mapping import HostPattern, Mapping, Variant, header_holds, query_holds, without_port
+from .mapping import Mapping, Variant
+from .matchers import HostPattern, header_holds, query_holds, without_port
 from .messages import RequestHead
 
 

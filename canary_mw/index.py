@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from .mapping import HostPattern, Regex, without_port
+from .matchers import HostPattern, Regex, without_port
 
 if TYPE_CHECKING:
     from .group import MappingGroup

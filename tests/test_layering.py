@@ -16,16 +16,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROWS = (
     "exceptions",
     "messages",
+    "matchers service",
     "mapping",
+    "safeyaml",
+    "resource",
     "documents index schema sticky",
     "conversion group",
     "ambassador",
     "table",
     "decision forwarding framing",
-    "exchange explain",
-    "sources http11 pool upstreams observers hops",
+    "exchange lint",
+    "explain",
+    "sources connection http11 pool upstreams observers hops",
     "store websocket inbox",
-    "asgi wsgi admin settings protocol metrics",
+    "asgi wsgi admin settings protocol metrics inspection",
     "__init__ proxy",
     "cli demo",
     "__main__",
@@ -34,7 +38,9 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 
 # Each I/O seam knows its own kind only, but for these: (importer, imported).
 NEIGHBOURS = {
+    ("http11", "connection"),
     ("http11", "pool"),
+    ("pool", "connection"),
     ("upstreams", "http11"),
 }
 

@@ -1,0 +1,220 @@
+"""YAML texts -> values, through PyYAML's safe loader with limits in front of it, and errors in plain words.
+
+Values are those of JSON. What a loader could crash or hang on is refused before it sees the text.
+"""
+
+import re
+from typing import Any, NamedTuple, NoReturn
+
+import yaml
+
+try:
+    from yaml import CSafeLoader as _SafeLoader
+except ImportError:  # pragma: no cover - PyYAML built without libyaml
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
+MAX_ALIASES = 64
+MAX_COPIES = 10_000
+MAX_DIRECTIVES = 16
+MAX_DIGITS = 64
+
+
+_LOST_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.-]*):(?=\s|$)")
+# Sixteen columns hold at most 32 block collections, eight openers at most 16 in flow style: together within MAX_DEPTH.
+_DEEP_LINE = re.compile(r"^[ \t?:-]{16}", re.M)
+_FEW_OPENERS = 8
+
+
+class Finding(NamedTuple):
+    """A Diagnostic before its place is known; lines count from the start of the text it was found in.
+
+    Attributes:
+        other: a second line, which the message ends with.
+    """
+
+    code: str
+    message: str
+    line: int
+    other: int | None = None
+    hint: str | None = None
+    mapping: str | None = None
+
+
+class Refused(Exception):
+    """A document that is not read, and why."""
+
+    def __init__(
+        self, code: str, message: str, line: int, *, other: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.finding = Finding(code, message, line, other, hint)
+
+
+def line_of(marked: yaml.Node | yaml.Event) -> int:
+    return marked.start_mark.line + 1 if marked.start_mark else 1
+
+
+class _Loader(_SafeLoader):
+    """PyYAML's safe loader, reduced to what JSON knows, so that a name `2020-01-01` stays a text."""
+
+
+def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
+    if not isinstance(node, yaml.MappingNode):
+        _construct_unknown(loader, node)
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if key_node.value == "<<" and not key_node.style:
+            hint = "write the attributes out"
+            raise Refused("merge-key", "the merge key `<<` is not supported", line, hint=hint)
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise Refused("bad-key", "a list or map cannot name an attribute", line)
+        key = loader.construct_object(key_node, deep=True)
+        if key in result:
+            first = next(line_of(other) for other, _ in node.value if loader.construct_object(other) == key)
+            message = f"`{key_node.value:.60}` is written twice, first on line"
+            raise Refused("duplicate-key", message, line, other=first, hint="keep one of them")
+        result[key] = loader.construct_object(value_node, deep=True)
+    return result
+
+
+def _construct_number(loader: _Loader, node: yaml.Node) -> int | float:
+    """Guarded: thousands of digits in base 60 take minutes, and `0x_` is not a number at all."""
+    try:
+        if isinstance(node, yaml.ScalarNode) and len(node.value) <= MAX_DIGITS:
+            return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+    except (ValueError, ArithmeticError, IndexError):
+        pass
+    hint = "put it in quotes if it is a text"
+    raise Refused("bad-number", f"`{node.value!s:.40}` cannot be read as a number", line_of(node), hint=hint)
+
+
+def _construct_unknown(_: _Loader, node: yaml.Node) -> NoReturn:
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    raise Refused("bad-tag", f"the tag `{tag:.60}` is not allowed here", line_of(node), hint="remove it")
+
+
+def _json_only() -> None:
+    tag = "tag:yaml.org,2002:"
+    unwanted = {tag + name for name in ("timestamp", "value", "merge")}
+    _Loader.yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] not in unwanted]
+        for first, pairs in _SafeLoader.yaml_implicit_resolvers.items()
+    }
+    kept: dict[str | None, Any] = {
+        tag + name: _SafeLoader.yaml_constructors[tag + name] for name in ("null", "bool", "str", "seq")
+    }
+    numbers = {tag + "int": _construct_number, tag + "float": _construct_number}
+    _Loader.yaml_constructors = kept | numbers | {tag + "map": _construct_map, None: _construct_unknown}
+
+
+_json_only()
+
+
+def load(text: str) -> tuple[yaml.Node, Any] | None:
+    """Node and value of a text that is one YAML document, None where it has no content.
+
+    Raises:
+        Refused: not YAML, or over a limit. 400,000 nested lists crash the C loader, so what may come near a limit is
+            first run through as events, which need no stack.
+    """
+    if len(text) > MAX_BYTES // 4 and len(text.encode(errors="replace")) > MAX_BYTES:
+        raise Refused("too-large", f"a document of more than {MAX_BYTES} bytes", 1, hint="split it at `---` lines")
+    if text.count("%TAG") > MAX_DIRECTIVES:
+        raise Refused("bad-tag", "`%TAG` lines are not allowed here", 1, hint="remove them")
+    try:
+        if "&" in text or text.count("[") + text.count("{") > _FEW_OPENERS or _DEEP_LINE.search(text):
+            _check_limits(text)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else (node, loader.construct_object(node, deep=True))
+    except yaml.YAMLError as error:
+        raise _explain(error, text) from error
+    except UnicodeEncodeError as error:
+        raise Refused("yaml-syntax", "the text is not UTF-8", text.count("\n", 0, error.start) + 1) from error
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise Refused("yaml-syntax", "a value does not fit its tag", 1) from error
+
+
+class _Open(NamedTuple):
+    """A list or map that is not closed yet; below it at least `size` nodes and `height` levels."""
+
+    anchor: str | None
+    size: int = 1
+    height: int = 1
+
+
+def _check_limits(text: str) -> None:
+    """Count depth, aliases, and the copies that a walk over the values would see, on events alone."""
+    stack = [_Open(None)]
+    anchors: dict[str | None, _Open] = {}
+    aliases = copies = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        inner = None
+        line = line_of(event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append(_Open(event.anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inner = stack.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(frame.anchor == event.anchor for frame in stack):
+                raise Refused("yaml-syntax", f"`*{event.anchor:.60}` stands inside of what it names", line)
+            inner = anchors.get(event.anchor, _Open(None))._replace(anchor=None)
+            aliases, copies = aliases + 1, copies + inner.size
+        elif isinstance(event, yaml.ScalarEvent):
+            inner = _Open(event.anchor, height=0)
+        if inner is not None:
+            if inner.anchor is not None:
+                anchors[inner.anchor] = inner
+            outer = stack[-1]
+            height = max(outer.height, inner.height + 1)
+            stack[-1] = outer._replace(size=outer.size + inner.size, height=height)
+        if len(stack) - 1 + (inner.height if inner else 0) > MAX_DEPTH:
+            raise Refused("too-deep", f"lists and maps nested deeper than {MAX_DEPTH} levels", line)
+        if aliases > MAX_ALIASES or copies > MAX_COPIES:
+            hint = "write the values out"
+            raise Refused("too-many-aliases", f"more than {MAX_ALIASES} aliases or copies by them", line, hint=hint)
+
+
+# What PyYAML says (either loader) -> what is wrong, what to do; a message that ends in "line" gets the opening one.
+_WORDING = (
+    ("mapping values", "a `key:` stands where none can", "check the indentation of this line and the one above"),
+    ("expected ':'", "this line is not `key: value`", "write one `key: value` to a line"),
+    ("scanning an alias", "a value begins with `*`", 'put it in quotes: "*"'),
+    ("scanning an anchor", "a value begins with `&`", "put it in quotes"),
+    ("undefined alias", "`*` names an anchor that is not there", "put the value in quotes if `*` belongs to it"),
+    ("duplicate anchor", "an anchor is set twice", "write the values out"),
+    ("single document", "a second document begins on this line", "let `---` stand on a line of its own"),
+    ("tab character", "a tab is used for indentation", "use blanks"),
+    ("cannot start any token", "a value begins with a character that must be quoted", "use blanks for tabs, or quotes"),
+    ("quoted scalar", "a quoted text is wrong or has no end; it begins on line", "check quotes and backslashes in it"),
+    ("flow sequence", "a list has no `]`; it begins on line", "close it, or check its commas"),
+    ("flow mapping", "a map has no `}`; it begins on line", "close it, or check its commas"),
+    ("tag", "a tag is wrong", "put the value in quotes if `!` belongs to it"),
+    ("expected key", "this line does not fit the map around it", "check its indentation and quotes"),
+    ("block end", "this line does not fit what is around it", "check its indentation and quotes"),
+    ("'-' indicator", "this line does not fit the list around it", "check its indentation"),
+    ("sequence entries", "a `-` stands where no list can begin", "begin the list on the next line"),
+    ("", "this is not YAML", "check indentation and quotes"),
+)
+
+
+def _explain(error: yaml.YAMLError, text: str) -> Refused:
+    """Say a PyYAML error in plain words; the lost newline between two attributes is looked for first."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        before = text.encode(errors="replace")[: getattr(error, "position", 0)]
+        line = before.count(b"\n") + 1
+        return Refused("yaml-syntax", "a control character", line, hint="remove it")
+    mark = error.problem_mark or error.context_mark
+    number = mark.line + 1 if mark else 1
+    lines = text.split("\n")
+    lost = _LOST_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
+    if lost:
+        hint = f"`{lost[2]}:` belongs on a line of its own"
+        return Refused("yaml-syntax", f"two attributes on one line: `{lost[1]}:` and `{lost[2]}:`", number, hint=hint)
+    said = f"{error.context} {error.problem}"
+    message, hint = next((plain, hint) for words, plain, hint in _WORDING if words in said)
+    other = error.context_mark.line + 1 if error.context_mark and message.endswith("line") else None
+    return Refused("yaml-syntax", message, number, other=other, hint=hint)
