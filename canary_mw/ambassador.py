@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .conversion import Model, Note, Origin, to_mapping
-from .documents import Cache, Resource, read
+from .documents import Cache, read
 from .mapping import Mapping
 from .messages import Diagnostic, Document, Severity
+from .resource import Resource
 from .schema import MODELS, TEXTS
 
 KINDS_WITHOUT_EFFECT = frozenset(

@@ -93,7 +93,9 @@ class MappingGroup:
     @property
     def first(self) -> Mapping:
         """The Mapping whose tests are the group's."""
-        return self.mappings[0]
+        found = self.members[0] if self.members else self.redirect or self.shadow
+        assert found is not None  # a group is made for a Mapping
+        return found
 
     @property
     def mappings(self) -> list[Mapping]:

@@ -91,7 +91,7 @@ class Mapping:
         rewrite: replaces the matched prefix; None leaves the path alone.
         timeout_ms: for the whole exchange, 0 for none.
         extras: attributes that are kept and shown but have no effect yet.
-        file, line: where it was written.
+        file, line: where it was written; a Mapping that only moved is equal to what it was.
     """
 
     name: str
@@ -121,8 +121,8 @@ class Mapping:
     upgrades: tuple[str, ...] = ()
     variant: Variant | None = None
     extras: Dict[str, Any] = field(default_factory=dict)
-    file: str = ""
-    line: int = 0
+    file: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind == "regex":

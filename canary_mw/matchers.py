@@ -147,6 +147,12 @@ class HostPattern:
         else:
             self.kind, self.value, self.accepts = "exact", folded, folded.__eq__
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostPattern) and (self.text, self.regex) == (other.text, other.regex)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.regex))
+
 
 ANY_HOST = HostPattern("*")
 

@@ -51,7 +51,9 @@ class RequestHead:
         scheme: str = "http",
         http_version: str = "1.1",
     ) -> None:
-        path, mark, query = _bytes(target).partition(b"?")
+        # UTF-8, so that what Latin-1 cannot hold is refused below instead of turned into a "?".
+        raw = target if isinstance(target, bytes) else target.encode("utf-8", "surrogatepass")
+        path, mark, query = raw.partition(b"?")
         self.method = method
         self.path = normalize_path(path)
         self.query = check_query(mark + query)
@@ -155,7 +157,9 @@ def _decode_unreserved(path: bytes) -> bytes:
         char = _HEX.get(part[:2].upper())
         if char == b"\0":
             raise BadTarget("the path holds an escaped NUL")
-        out.append(char + part[2:] if char and char[0] in _UNRESERVED else b"%" + part)
+        # Behind a "%" that begins no escape, decoding would make one: "%%32e" must not become "%2e".
+        unfinished = len(out[-1]) < 3 and out[-1][:1] == b"%"
+        out.append(char + part[2:] if char and char[0] in _UNRESERVED and not unfinished else b"%" + part)
     return b"".join(out)
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canary_mw.documents import Reading, Resource, go_unquote, read
+from canary_mw.documents import Reading, go_unquote, read
 from canary_mw.messages import Diagnostic, Document
+from canary_mw.resource import Resource
 
 KEY = "getambassador.io/config"
 
