@@ -27,21 +27,24 @@ ROWS = (
     "decision forwarding framing",
     "exchange lint",
     "explain",
-    "sources connection http11 pool upstreams observers hops",
+    "sources connection http11 pool upstreams transports observers hops",
     "store websocket inbox",
     "asgi wsgi admin settings protocol metrics inspection",
     "__init__ proxy",
-    "cli demo",
+    "demo",
+    "cli",
     "__main__",
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 
 # Each I/O seam knows its own kind only, but for these: (importer, imported).
 NEIGHBOURS = {
+    ("connection", "answer"),
     ("http11", "connection"),
     ("http11", "pool"),
     ("pool", "connection"),
     ("upstreams", "http11"),
+    ("upstreams", "transports"),
 }
 
 IO_ROW = ROW["sources"]
@@ -105,8 +108,8 @@ def fault_of_foreign(module: str, name: str) -> str | None:
         return "I/O below the I/O line"
     if name in SHELL_ONLY and ROW[module] < SHELL_ROW:
         return "belongs to the shells"
-    if name == "httpx" and module != "upstreams":
-        return "httpx is imported in upstreams only"
+    if name == "httpx" and module != "transports":
+        return "httpx is imported in transports only"
     return None
 
 
@@ -133,7 +136,7 @@ def test_a_module_imports_only_from_rows_below_its_own(path: Path) -> None:
         ("messages", "from asyncio import Queue", "I/O below the I/O line"),
         ("store", "import starlette.types", "belongs to the shells"),
         ("framing", "if True:\n    import click", "belongs to the shells"),
-        ("asgi", "import httpx", "httpx is imported in upstreams only"),
+        ("asgi", "import httpx", "httpx is imported in transports only"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str, fault: str) -> None:
@@ -147,7 +150,8 @@ def test_a_wrong_import_is_found(module: str, source: str, fault: str) -> None:
         ("exchange", "from .decision import decide\nfrom . import forwarding\nimport canary_mw.messages"),
         ("index", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .table import MappingGroup"),
         ("http11", "import asyncio, ssl, httptools\nfrom .pool import Pool"),
-        ("upstreams", "from .http11 import HTTP11Client\ndef f():\n    import httpx"),
+        ("upstreams", "from .http11 import HTTP11Client"),
+        ("transports", "def f():\n    import httpx"),
         ("admin", "import jinja2\nfrom starlette.responses import Response"),
         ("cli", "from . import __version__\nimport click"),
     ],

@@ -1,0 +1,326 @@
+"""One HTTP/1.1 connection to an upstream, and the exchange that is on it (RFC 9112).
+
+A connection that cannot be proven clean is never used again: that keeps one user's answer from the next.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from .answer import Answer
+from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+HIGH_WATER = 65536
+# Timers of uvloop count whole milliseconds and may fire that much early.
+TIMER_SLACK = 0.001
+
+Upload = tuple[AsyncIterator[bytes], int | None]
+
+
+class Connection(Answer, asyncio.Protocol):
+    """One connection and the exchange that is on it; whoever waits is woken once per segment, not once per callback.
+
+    Args:
+        pool: where it is given back.
+        authority: see `Answer`.
+        max_head: see `Answer`.
+        alive: holds the connection for as long as its transport is open.
+
+    Attributes:
+        closed: nothing can be sent any more.
+        error: why the answer will never be complete, or None.
+        reused: it has served a request before.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_deadline",
+        "_drained",
+        "_loop",
+        "_lost",
+        "_pool",
+        "_pooled",
+        "_reading_paused",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_upload",
+        "_uploads",
+        "_waiter",
+        "_writing_paused",
+        "closed",
+        "error",
+        "reused",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, pool: "Pool", authority: str, max_head: int, alive: "set[Connection]") -> None:
+        super().__init__(authority, max_head)
+        self._pool = pool
+        self._alive = alive
+        self._loop = asyncio.get_running_loop()
+        self.closed = self._pooled = self.reused = False
+        self.error: Exception | None = None
+        self._reading_paused = self._writing_paused = self._uploads = False
+        self._deadline = self._timer_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._lost: asyncio.Future[None] | None = None
+
+    def adopt(self) -> None:
+        """It holds a slot of the pool from here, and has the pool forget it when it closes."""
+        # Not when the connection is made: uvloop never reports the loss of one whose opening was cancelled.
+        self._pooled = True
+        self._alive.add(self)
+
+    # The exchange, as its caller drives it.
+
+    async def exchange(self, data: bytes, head_only: bool, deadline: float, upload: "Upload | None") -> None:
+        """Send a request; return when `head` is there, or raise why it never will be."""
+        if self._head_only:
+            # It still waits for the body that the answer to the HEAD request before announced.
+            self._parser = HttpResponseParser(self)
+        self._expect(head_only)
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        self._transport.write(data)
+        self._uploads = upload is not None
+        if upload is not None:
+            self._upload = self._loop.create_task(self._send_body(*upload))
+        await self.wait()
+        if self.head is None:
+            assert self.error is not None
+            raise self.error
+
+    async def wait(self) -> None:
+        """Until something of the answer came, or it failed; to be cancelled here closes the connection."""
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        except BaseException:
+            self._waiter = None
+            self.fail(UpstreamProtocolError(f"{self._authority}: the exchange was given up", sent=True))
+            raise
+
+    def take_pieces(self) -> bytes:
+        """What has come of the body and was not taken yet."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._unread = 0
+        if self._reading_paused and not self.closed:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data
+
+    def release(self) -> None:
+        """Back to the pool if the exchange left nothing behind in either direction, else close."""
+        if (
+            self.complete
+            and self._keep_alive
+            and not self.closed
+            and self._upload is None
+            and not self._transport.get_write_buffer_size()
+        ):
+            self.take_pieces()
+            self._pool.put(self)
+        else:
+            self.fail(UpstreamProtocolError(f"{self._authority}: the answer was closed before its end", sent=True))
+
+    def fail(self, error: Exception) -> None:
+        """Close at once; an exchange that is not complete ends with `error`, the first one counts."""
+        if not self.complete and self.error is None:
+            self.error = error
+        if not self.closed:
+            self._mark_closed()
+            self._transport.abort()
+        self._wake()
+
+    def cancel_deadline(self) -> None:
+        """The exchange may last as long as it wants from here."""
+        self._deadline = math.inf
+
+    async def gone(self) -> None:
+        """Until the transport has let go."""
+        self._lost = self._loop.create_future()
+        await self._lost
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _mark_closed(self) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._upload is not None:
+            self._upload.cancel()
+        if self._pooled:
+            self._pool.forget(self)
+
+    # One timer serves all exchanges of a connection: when it fires early it is set again, which is rare.
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        if self.complete or self._deadline == math.inf:
+            return
+        if self._loop.time() < self._deadline - TIMER_SLACK:
+            self._arm(self._deadline)
+            return
+        missing = "answer" if self.head is None else "end of the answer"
+        self.fail(UpstreamTimeout(f"{self._authority}: no {missing} before the deadline", sent=True))
+
+    # Upload.
+
+    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        try:
+            if length is None:
+                await self._send_chunked(body)
+            else:
+                await self._send_counted(body, length)
+            self._upload = None
+        except Exception as exc:  # noqa: BLE001 - whatever the client's body raised is for the one who awaits the answer
+            self._upload = None
+            self.fail(exc)
+
+    async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
+        async for piece in body:
+            if piece:
+                await self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self._transport.write(b"0\r\n\r\n")
+
+    async def _send_counted(self, body: AsyncIterator[bytes], length: int) -> None:
+        """The piece that completes the body waits until none follows: a body too long must not look complete."""
+        left = length
+        last = b""
+        async for piece in body:
+            left -= len(piece)
+            if left > 0:
+                await self._write(piece)
+            elif piece and not left:
+                last = piece
+            elif piece:
+                break
+        if left:
+            raise wrong_length(length)
+        self._transport.write(last)
+
+    async def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        while self._writing_paused:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # Download: called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if self.complete or parser is None:
+            # Nobody asked for this: an answer planted for the next request.
+            self.fail(UpstreamProtocolError(f"{self._authority}: bytes beyond the answer", sent=True))
+            return
+        self._budget -= len(data)
+        try:
+            parser.feed_data(data)
+        except HttpParserError as exc:
+            self._refuse(exc)
+        self._check_segment(data)
+        if self.head is not None:
+            self._wake()
+
+    def _check_segment(self, data: bytes) -> None:
+        if not self.complete:
+            if self._budget < 0:
+                self.fail(self._bad(f"a head or trailer over {self._max_head} bytes"))
+            elif self._unread > HIGH_WATER and not self._reading_paused and not self.closed:
+                self._reading_paused = True
+                self._transport.pause_reading()
+        elif self._head_only and data.find(b"\r\n\r\n") != len(data) - 4:
+            # Something follows the head, or the head was split and that cannot be told cheaply.
+            self._keep_alive = False
+
+    def eof_received(self) -> None:
+        if self._until_eof:
+            self.complete = True
+        self._ended()
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._alive.discard(self)
+        if exc is not None and self._uploads and not self.complete and not self.closed:
+            self._rescue_answer()
+        self._ended()
+        self._parser = None
+        if self._lost is not None:
+            self._lost.set_result(None)
+
+    def _rescue_answer(self) -> None:
+        """Read what the upstream said before it cut the upload off: the loops read no more once a write has failed."""
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with suppress(OSError), socket.fromfd(descriptor, socket.AF_UNSPEC, socket.SOCK_STREAM) as copy:
+            while not self.closed and (data := copy.recv(HIGH_WATER, socket.MSG_DONTWAIT)):
+                self.data_received(data)
+
+    def _ended(self) -> None:
+        if self.closed:
+            self._wake()
+            return
+        if not self.complete:
+            self.error = self._early_end()
+        self._mark_closed()
+        self._wake()
+
+    def _early_end(self) -> UpstreamError:
+        if self.head is not None:
+            return self._bad("the answer ended early")
+        if self._budget < self._max_head:
+            return self._bad("the connection ended within the head of the answer")
+        return UpstreamConnectError(f"{self._authority}: the connection was lost before an answer", sent=True)
+
+    def _refuse(self, exc: HttpParserError) -> None:
+        """What comes after a complete answer is no error of this exchange, but the connection is spoiled."""
+        self._keep_alive = False
+        cause = exc.__context__
+        self.fail(cause if isinstance(cause, UpstreamProtocolError) else self._bad(f"not HTTP/1.1 ({exc})"))
+
+
+def wrong_length(length: int) -> ClientError:
+    return ClientError(f"the body of the request is not {length} bytes long, as its Content-Length says")

@@ -1,0 +1,248 @@
+"""Connections of one origin: the idle ones, the slots, and the requests that wait for either.
+
+A slot is the right to hold one connection, open or being opened; there are `Limits.max_connections` of them. Whoever
+gives a connection or a slot back hands it straight to the first that waits: nobody overtakes, no wake-up is lost.
+"""
+
+import asyncio
+import math
+import ssl
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from .connection import TIMER_SLACK, Connection
+from .exceptions import UpstreamConnectError, UpstreamTimeout
+from .messages import Origin
+
+
+class Limits(NamedTuple):
+    """Bounds of a client, per origin where not said otherwise.
+
+    Attributes:
+        max_connections: open connections.
+        max_pending: requests that wait for one of them.
+        keepalive_idle: seconds that an unused connection is kept; 0 keeps none.
+        max_head: bytes of the head of one answer.
+    """
+
+    max_connections: int = 1024
+    max_pending: int = 1024
+    keepalive_idle: float = 60.0
+    max_head: int = 102400
+
+
+class Pool:
+    """See the module; belongs to one event loop.
+
+    Args:
+        origin: where the connections go.
+        limits: see `Limits`.
+        ssl_context: None for plain text.
+        alive: connections of any origin whose transport is open; see `Connection`.
+        emptied: called when neither connections nor waiting requests are left.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_closed",
+        "_emptied",
+        "_idle",
+        "_limits",
+        "_loop",
+        "_origin",
+        "_size",
+        "_ssl",
+        "_timer",
+        "_waiters",
+    )
+
+    def __init__(
+        self,
+        origin: Origin,
+        limits: Limits,
+        ssl_context: ssl.SSLContext | None,
+        alive: set[Connection],
+        emptied: Callable[["Pool", Origin], object],
+    ) -> None:
+        self._origin = origin
+        self._limits = limits
+        self._ssl = ssl_context
+        self._alive = alive
+        self._emptied = emptied
+        self._loop = asyncio.get_running_loop()
+        # Insertion order is the order of giving back: popitem() takes the warmest, the first one is the oldest.
+        self._idle: dict[Connection, float] = {}
+        self._size = 0
+        self._closed: Exception | None = None
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self) -> Connection | None:
+        """The idle connection that was used last, or None."""
+        return self._idle.popitem()[0] if self._idle else None
+
+    async def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> Connection:
+        """A connection that is ours alone.
+
+        Args:
+            deadline: loop time at which waiting ends, `math.inf` for never.
+            connect_timeout: seconds for one attempt to connect.
+            fresh: open a new one even when others are idle.
+
+        Raises:
+            UpstreamConnectError: refused, not found, too slow, or too many are waiting.
+            UpstreamTimeout: the deadline passed.
+        """
+        while True:
+            if not fresh and (idle := self.take()) is not None:
+                return idle
+            if self._size < self._limits.max_connections:
+                self._size += 1
+            elif self._idle:
+                self._size += 1
+                self._close_oldest()
+            elif (handed := await self._wait(deadline)) is not None:
+                if handed.closed:
+                    continue
+                return handed
+            return await self._connect(deadline, connect_timeout)
+
+    def put(self, connection: Connection) -> None:
+        """Give back a connection that may serve again."""
+        connection.reused = True
+        if self._hand_over(connection):
+            return
+        if self._limits.keepalive_idle <= 0:
+            connection.fail(UpstreamConnectError("idle connections are not kept"))
+            return
+        self._idle[connection] = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._limits.keepalive_idle, self._sweep)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection was closed; its slot is free."""
+        self._idle.pop(connection, None)
+        self._free_slot()
+
+    def close(self, error: Exception) -> None:
+        """Fail with `error` whoever waits for a connection or opens one; the open ones are the caller's to close."""
+        self._closed = error
+        self._stop_timer()
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _free_slot(self) -> None:
+        if self._hand_over(None):
+            return
+        self._size -= 1
+        if not self._size:
+            self._stop_timer()
+            self._emptied(self, self._origin)
+
+    def _hand_over(self, thing: Connection | None) -> bool:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(thing)
+                return True
+        return False
+
+    async def _wait(self, deadline: float) -> Connection | None:
+        """A connection, or None for a slot that is now ours."""
+        if len(self._waiters) >= self._limits.max_pending:
+            raise UpstreamConnectError(
+                f"{self._origin.authority}: too many requests waiting ({self._limits.max_pending}) for one of "
+                f"{self._limits.max_connections} connections"
+            )
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        timer = None if deadline == math.inf else self._loop.call_at(deadline, self._expire, waiter)
+        try:
+            return await waiter
+        except BaseException:
+            self._return_of(waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, waiter: asyncio.Future[Connection | None]) -> None:
+        if not waiter.done():
+            message = f"{self._origin.authority}: the deadline passed while waiting for a free connection"
+            waiter.set_exception(UpstreamTimeout(message))
+
+    def _return_of(self, waiter: asyncio.Future[Connection | None]) -> None:
+        """Pass on what a waiter was given but, being cancelled in the same moment, cannot use."""
+        if waiter.cancelled() or waiter.exception() is not None:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            return
+        handed = waiter.result()
+        if handed is None:
+            self._free_slot()
+        elif not handed.closed:
+            self.put(handed)
+
+    async def _connect(self, deadline: float, connect_timeout: float) -> Connection:
+        """Open a connection into the slot that the caller holds; the slot is freed when that fails."""
+        try:
+            connection = await self._open_one(deadline, connect_timeout)
+        except BaseException:
+            self._free_slot()
+            raise
+        connection.adopt()
+        return connection
+
+    async def _open_one(self, deadline: float, connect_timeout: float) -> Connection:
+        origin = self._origin
+        limit = min(self._loop.time() + connect_timeout, deadline)
+        try:
+            # A context of its own is affordable here: once per connection, not per request.
+            async with asyncio.timeout_at(None if limit == math.inf else limit):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self, origin.authority, self._limits.max_head, self._alive),
+                    origin.host,
+                    origin.port,
+                    ssl=self._ssl,
+                    server_hostname=origin.host if self._ssl is not None else None,
+                )
+        except (OSError, ValueError, OverflowError) as exc:
+            raise self._refusal(exc, limit == deadline, connect_timeout) from exc
+        if self._closed is not None:
+            connection.fail(self._closed)
+            raise self._closed
+        if connection.closed:
+            raise UpstreamConnectError(f"{origin.authority}: closed the connection at once")
+        return connection
+
+    def _refusal(self, exc: Exception, at_deadline: bool, connect_timeout: float) -> Exception:
+        where = self._origin.authority
+        # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
+        if not isinstance(exc, TimeoutError) or exc.errno is not None:
+            return UpstreamConnectError(f"{where}: cannot connect: {exc}")
+        if at_deadline:
+            return UpstreamTimeout(f"{where}: the deadline passed while connecting")
+        return UpstreamConnectError(f"{where}: no connection within {connect_timeout:g} s")
+
+    def _close_oldest(self) -> None:
+        next(iter(self._idle)).fail(UpstreamConnectError("made room for a fresh connection"))
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long; the oldest that stays says when to look again."""
+        self._timer = None
+        now = self._loop.time() + TIMER_SLACK
+        while self._idle:
+            expires = next(iter(self._idle.values())) + self._limits.keepalive_idle
+            if expires > now:
+                self._timer = self._loop.call_at(expires, self._sweep)
+                return
+            self._close_oldest()
