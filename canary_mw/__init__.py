@@ -1,3 +1,86 @@
 """Gray releases by Ambassador Mapping rules, inside a Python app or standalone."""
 
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .asgi import CanaryMiddleware
+    from .decision import decide
+    from .exceptions import CanaryError, ConfigError, UpstreamError
+    from .explain import explain
+    from .group import Decision, MappingGroup
+    from .mapping import Mapping
+    from .messages import RequestHead
+    from .observers import Observer
+    from .sources import ConfigSource, FileSource, StaticSource
+    from .store import RuleStore
+    from .table import RouteTable
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "CanaryError",
+    "CanaryMiddleware",
+    "ConfigError",
+    "ConfigSource",
+    "Decision",
+    "FileSource",
+    "Mapping",
+    "MappingGroup",
+    "Observer",
+    "RequestHead",
+    "RouteTable",
+    "RuleStore",
+    "StaticSource",
+    "UpstreamError",
+    "__version__",
+    "decide",
+    "explain",
+]
+
+# Loaded where they are first used: who only checks rules pays for no server, and an import alone for nothing.
+_HOMES = {
+    "CanaryError": "exceptions",
+    "CanaryMiddleware": "asgi",
+    "ConfigError": "exceptions",
+    "ConfigSource": "sources",
+    "Decision": "group",
+    "FileSource": "sources",
+    "Mapping": "mapping",
+    "MappingGroup": "group",
+    "Observer": "observers",
+    "RequestHead": "messages",
+    "RouteTable": "table",
+    "RuleStore": "store",
+    "StaticSource": "sources",
+    "UpstreamError": "exceptions",
+    "decide": "decision",
+    "explain": "explain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps the function `explain`, where Python would put the module of that name as soon as it is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "explain" and isinstance(value, ModuleType):
+            value = value.explain
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

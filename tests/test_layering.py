@@ -27,7 +27,7 @@ ROWS = (
     "decision forwarding framing",
     "exchange lint",
     "explain",
-    "sources connection http11 pool upstreams transports observers hops",
+    "sources answer connection http11 pool upstreams transports observers hops",
     "store websocket inbox",
     "asgi wsgi admin settings protocol metrics inspection",
     "__init__ proxy",
@@ -39,6 +39,7 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 
 # Each I/O seam knows its own kind only, but for these: (importer, imported).
 NEIGHBOURS = {
+    ("connection", "answer"),
     ("connection", "answer"),
     ("http11", "connection"),
     ("http11", "pool"),

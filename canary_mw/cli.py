@@ -1,0 +1,139 @@
+"""The command line."""
+
+import os
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from . import __version__
+from .exceptions import ConfigError
+from .inspection import check, explain_command
+from .settings import LOG_LEVELS, Settings, variable
+
+_METAVARS = {"rules": "PATH", "local": "NAME", "upstream": "NAME=URL", "forwarded_allow_ips": "ADDRESS"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="canary-mw")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Gray releases by Ambassador Mapping rules."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+main.add_command(check)
+main.add_command(explain_command)
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each setting; what is not given comes from its environment variable."""
+    for each in reversed(fields(Settings)):
+        command = _option(each.name, each.default, each.metadata)(command)
+    return command
+
+
+def _option(name: str, default: Any, metadata: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    flag = "--" + name.replace("_", "-")
+    text = f"{metadata['help']} [env: {variable(name)}]"
+    if isinstance(default, bool):
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    if metadata["separator"]:
+        return click.option(flag, name, multiple=True, metavar=_METAVARS[name], help=f"{text} Repeatable.")
+    shown = "" if default is None else f" [default: {default}]"
+    kind: Any = click.Choice(LOG_LEVELS) if name == "log_level" else int if isinstance(default, int) else str
+    return click.option(flag, name, type=kind, default=None, help=text + shown)
+
+
+def read_settings(options: dict[str, Any]) -> Settings:
+    """Settings of the environment with the given options over them.
+
+    Raises:
+        click.UsageError: a value that cannot work.
+    """
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    try:
+        base = Settings.from_environ()
+        return Settings(**{each.name: given.get(each.name, getattr(base, each.name)) for each in fields(Settings)})
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the table.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the proxy.")
+def demo(once: bool, port: int) -> None:
+    """Show a gray release on this machine.
+
+    Starts two small upstreams and the proxy before them, sends 2,200 requests, and tells who answered them.
+    """
+    from .demo import run
+
+    run(once=once, port=port)
+
+
+@main.command()
+@settings_options
+def serve(**options: Any) -> None:
+    """Run the standalone proxy."""
+    # Servers are imported where one is run; the other commands start a third faster without.
+    from .proxy import create_app
+
+    settings = read_settings(options)
+    if not settings.rules:
+        raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")
+    # Workers, and this process too, read their settings from the environment.
+    os.environ.update(settings.to_environ())
+    try:
+        app = create_app(settings)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    if settings.strict:
+        app.store.reload()
+        if app.store.error is not None:
+            click.echo(f"canary-mw: {app.store.error}", err=True)
+            sys.exit(1)
+    run(settings)
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal ends it; settings are read from the environment by each worker."""
+    import uvicorn
+
+    uvicorn.run(
+        "canary_mw.proxy:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="auto",
+        http="httptools",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        access_log=False,
+        log_level=settings.log_level,
+        log_config=log_config(settings.log_level),
+        timeout_graceful_shutdown=settings.grace,
+    )
+
+
+def log_config(level: str) -> dict[str, Any]:
+    """uvicorn's own configuration, with our loggers beside its own; the access log alone goes to stdout."""
+    from uvicorn.config import LOGGING_CONFIG
+
+    config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+    config["formatters"]["canary"] = {"format": "%(message)s"}
+    config["handlers"]["canary"] = {
+        "class": "logging.StreamHandler",
+        "formatter": "canary",
+        "stream": "ext://sys.stdout",
+    }
+    config["loggers"]["canary_mw"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    config["loggers"]["canary_mw.access"] = {"handlers": ["canary"], "level": "INFO", "propagate": False}
+    return config

@@ -1,0 +1,33 @@
+"""A shop in FastAPI that sends a part of its requests to its gray version by itself.
+
+uvicorn --app-dir examples gray_app:app --port 9001 &
+uvicorn --app-dir examples fastapi_app:app --port 8000 &
+curl -H 'gray: true' http://127.0.0.1:8000/shop/
+"""
+
+import os
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+
+from canary_mw import CanaryMiddleware
+
+RULES = os.environ.get("SHOP_RULES", str(Path(__file__).with_name("fastapi_rules")))
+# In a cluster its DNS finds the services of the rules; a laptop has to be told.
+GRAY_URL = os.environ.get("SHOP_GRAY_URL", "http://127.0.0.1:9001")
+
+app = FastAPI()
+app.add_middleware(CanaryMiddleware, rules=RULES, local="shop-stable", upstreams={"shop-gray": GRAY_URL})
+
+
+@app.get("/shop/")
+async def shop(request: Request) -> dict[str, str | None]:
+    """Say which version answers, and which Mapping it was chosen by."""
+    decision = request.scope["canary_mw"]
+    return {"version": "stable", "mapping": decision and decision.mapping.name}
+
+
+@app.get("/about")
+async def about() -> dict[str, str]:
+    """No rule is about this one: it never leaves the app."""
+    return {"version": "stable"}
