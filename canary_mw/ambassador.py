@@ -44,7 +44,7 @@ class RuleCache:
     """What was read before: texts, and documents by the identity of their `spec`, which the text cache keeps alive."""
 
     texts: Cache = field(default_factory=dict)
-    documents: dict[int, tuple[Resource, Interpreted]] = field(default_factory=dict)
+    documents: dict[int, tuple[Resource, str, Interpreted]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ def parse(
 
 def _remembered(resource: Resource, file: str, ambassador_id: str, old: RuleCache, new: RuleCache) -> Interpreted:
     known = old.documents.get(id(resource.spec)) or new.documents.get(id(resource.spec))
-    if known is None or known[0] != resource or (known[1].mapping and known[1].mapping.file != file):
-        known = (resource, _interpret(resource, file, ambassador_id))
+    if known is None or known[0] != resource or known[1] != file:
+        known = (resource, file, _interpret(resource, file, ambassador_id))
     new.documents[id(resource.spec)] = known
-    return known[1]
+    return known[2]
 
 
 def _interpret(resource: Resource, file: str, ambassador_id: str) -> Interpreted:
@@ -154,10 +154,10 @@ class _Report:
 
     def result(self, mapping: Mapping | None) -> Interpreted:
         resource = self.resource
-        defines = resource.kind == "Mapping" and resource.name
-        return Interpreted(
-            (resource.namespace, resource.name) if defines and resource.name else None, mapping, tuple(self.found)
-        )
+        # A misspelt kind counts too: it must not take away the Mapping that the document was.
+        defines = resource.name and resource.kind not in KINDS_WITHOUT_EFFECT
+        name = (resource.namespace, resource.name) if defines and resource.name else None
+        return Interpreted(name, mapping, tuple(self.found))
 
 
 def _version(resource: Resource, report: _Report) -> str | None:
@@ -174,7 +174,7 @@ def _version(resource: Resource, report: _Report) -> str | None:
 
 
 def _is_for(wanted: Any, own: str) -> bool:
-    ids = [wanted] if isinstance(wanted, str) else wanted
+    ids = [wanted] if wanted and isinstance(wanted, str) else wanted
     return not ids or not isinstance(ids, list) or own in ids
 
 

@@ -19,6 +19,7 @@ Model = MappingV3 | LegacyMapping
 DEFAULT_TIMEOUT_MS = 3000
 _NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 _OPERATOR = re.compile(r"%[^%]*%?")
 
 
@@ -50,15 +51,20 @@ def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]
     """
     values: dict[str, Any] = {}
     notes: list[Note] = []
-    for attribute, (argument, read) in _READERS.items():
+    for attributes, (argument, read) in _READERS.items():
         try:
             values[argument] = read(model, origin)
         except MappingError as exc:
-            notes.append(Note("error", attribute, "bad-value", exc.message, exc.hint))
+            notes.append(Note("error", _first_given(model, attributes), "bad-value", exc.message, exc.hint))
     if notes:
         return None, notes
     mapping = Mapping(name=origin.name, namespace=origin.namespace, file=origin.file, line=origin.line, **values)
     return mapping, [*_notes(model, mapping)]
+
+
+def _first_given(model: Model, attributes: str) -> str:
+    names = attributes.split()
+    return next((name for name in names if name in model.model_fields_set), names[0])
 
 
 def _prefix(model: Model, _: Origin) -> str:
@@ -74,7 +80,7 @@ def _kind(model: Model, _: Origin) -> PrefixKind:
 def _service(model: Model, origin: Origin) -> Service:
     service, _ = parse_service(model.service, origin.namespace)
     if model.tls is True and service.origin.scheme == "http":
-        service, _ = parse_service("https://" + model.service.partition("://")[2] or model.service, origin.namespace)
+        service, _ = parse_service("https://" + (model.service.partition("://")[2] or model.service), origin.namespace)
     return service
 
 
@@ -170,7 +176,8 @@ def _added(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
 
 def _change(name: str, added: str | AddedHeader) -> HeaderChange | None:
     value, append = (added, True) if isinstance(added, str) else (added.value, added.append)
-    _changeable(name)
+    if _changeable(name) in _FRAMING:
+        raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
     if _NOT_IN_VALUE.search(value):
         raise MappingError(f"the value of {name} holds a control character")
     literal = value.replace("%%", "")
@@ -221,7 +228,7 @@ def _extras(model: Model, _: Origin) -> dict[str, Any]:
     return {name: getattr(model, name) for name in sorted(NO_EFFECT_YET & model.model_fields_set)}
 
 
-# Attribute as it is written -> field of Mapping, and who reads it.
+# Attributes as they are written, those with a regex first -> field of Mapping, and who reads it.
 _READERS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
     "prefix": ("prefix", _prefix),
     "prefix_regex": ("kind", _kind),
@@ -229,8 +236,8 @@ _READERS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
     "service": ("service", _service),
     "host": ("host", _host),
     "method": ("method", _method),
-    "headers": ("conditions", _headers),
-    "query_parameters": ("query", _query),
+    "regex_headers headers": ("conditions", _headers),
+    "regex_query_parameters query_parameters": ("query", _query),
     "precedence": ("precedence", lambda model, _: model.precedence),
     "weight": ("weight", lambda model, _: model.weight),
     "rewrite": ("rewrite", _rewrite),
@@ -243,7 +250,7 @@ _READERS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
     "add_response_headers": ("add_response_headers", lambda model, _: _added(model.add_response_headers)),
     "remove_request_headers": ("remove_request_headers", lambda model, _: _removed(model.remove_request_headers)),
     "remove_response_headers": ("remove_response_headers", lambda model, _: _removed(model.remove_response_headers)),
-    "path_redirect": ("redirect", _redirect),
+    "regex_redirect path_redirect prefix_redirect": ("redirect", _redirect),
     "shadow": ("shadow", lambda model, _: model.shadow),
     "allow_upgrade": ("upgrades", _upgrades),
     "metadata_labels": ("variant", _variant),

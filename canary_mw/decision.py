@@ -20,6 +20,9 @@ def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None
     Returns:
         None when no Mapping takes the request: 404 standalone, the wrapped app in a middleware.
     """
+    sent = _sent_here(table, head)
+    if sent is not None:
+        return sent
     leftover: MappingGroup | None = None
     reached = 0.0
     for group in table.candidates(head):
@@ -28,14 +31,28 @@ def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None
         decision = group.pick(head, roll)
         if decision is not None:
             return decision
-        reached = max(reached, group.total)
-        if leftover is None and group.total > 0:
+        reach = group.reach(head)
+        reached = max(reached, reach)
+        if leftover is None and reach > 0:
             leftover = group
     if leftover is None or table.middleware:
         return None
-    for bound, decision in rest_bounds(leftover, head, reached):
-        if roll < bound:
-            return decision
+    return next((decision for bound, decision in rest_bounds(leftover, head, reached) if roll < bound), None)
+
+
+def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:
+    """The decision that a canary-mw before us took, when it sent the request to the service that we are.
+
+    Gray pods usually run the code and the rules of the stable ones. Were they to draw again, in this group or in one
+    that comes before it, most of what is sent to them would go back.
+    """
+    via = head.header(b"via")
+    if via is None:
+        return None
+    for group in table.candidates(head):
+        local = group.local
+        if local is not None and local.mapping.service.mark in via and group.mismatch(head) is None:
+            return local
     return None
 
 

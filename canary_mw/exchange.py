@@ -31,7 +31,7 @@ def exchange(decision: Decision, head: RequestHead, hop: Hop) -> Conversation:
     try:
         response = yield upstream_request(decision, head, hop)
     except UpstreamError as exc:
-        return plain_reply(exc.status_hint, f"upstream {mapping.service.text} {_REASONS[exc.status_hint]}\n")
+        return plain_reply(exc.status_hint, f"upstream {mapping.service.origin.host} {_REASONS[exc.status_hint]}\n")
     return Relay(client_head(mapping, response))
 
 

@@ -77,8 +77,8 @@ def _bounds(table: RouteTable, head: RequestHead) -> list[float]:
     bounds = {0.0, 100.0}
     for group in matching:
         bounds.update(share.bound for share in group.shares if 0 < share.bound < 100)
-    reached = max((group.total for group in matching), default=100.0)
-    leftover = next((group for group in matching if group.total > 0), None)
+    reached = max((group.reach(head) for group in matching), default=100.0)
+    leftover = next((group for group in matching if group.reach(head) > 0), None)
     if leftover is not None and reached < 100:
         bounds.update(bound for bound, _ in rest_bounds(leftover, head, reached))
     return sorted(bounds)

@@ -59,8 +59,10 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
         ClientError: the framing of the body cannot be read.
     """
     mapping = decision.mapping
-    known = dict(head.headers)
-    via = _via(head.headers, hop.via) if b"via" in known else b"1.1 " + hop.via
+    # Of a repeated name the first: that is the Host which the rules saw.
+    known = dict(reversed(head.headers))
+    chain = _passed(head.headers, hop.via) if b"via" in known else b""
+    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.service.mark)
     host = request_host(mapping, known.get(b"host", b""))
     body = request_body(known)
     return UpstreamRequest(
@@ -111,15 +113,15 @@ def _nominated(headers: RawHeaders) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t") for option in options) - _NOT_NOMINATED
 
 
-def _via(headers: RawHeaders, own: bytes) -> bytes:
-    """The `via` chain with this hop added."""
+def _passed(headers: RawHeaders, own: bytes) -> bytes:
+    """The `via` chain so far, ready to be continued."""
     chain = b", ".join(value for name, value in headers if name == b"via")
     entries = [entry.split() for entry in chain.split(b",")]
     if any(own in entry for entry in entries):
         raise LoopDetected("the request was forwarded by this deployment before")
     if sum(any(word.startswith(b"canary-mw") for word in entry) for entry in entries) >= MAX_HOPS:
         raise LoopDetected(f"the request was forwarded {MAX_HOPS} times")
-    return chain + b", 1.1 " + own
+    return chain + b", "
 
 
 def request_host(mapping: Mapping, host: bytes) -> bytes:
@@ -161,9 +163,15 @@ def rewritten(mapping: Mapping, path: bytes) -> bytes:
         new = mapping.rewrite.encode() + path[len(mapping.prefix_bytes) :]
     else:
         new = mapping.rewrite.encode()
+    new = _rooted(new)
     if b"/." in new and not {b".", b".."}.isdisjoint(new.partition(b"?")[0].split(b"/")):
         raise BadTarget("the rewritten path would climb out of the rewrite")
     return new
+
+
+def _rooted(target: bytes) -> bytes:
+    """With a slash before it: else what a client put into the path could name a host, as in `http://...`."""
+    return target if target[:1] == b"/" else b"/" + target
 
 
 def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
@@ -179,7 +187,7 @@ def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
         target = redirect.regex.apply(head.path)
     else:
         target = head.path
-    return head.scheme.encode() + b"://" + redirect.host.encode() + target + query
+    return head.scheme.encode() + b"://" + redirect.host.encode() + _rooted(target) + query
 
 
 def client_head(mapping: Mapping, response: ResponseHead) -> ResponseHead:

@@ -58,9 +58,10 @@ class MappingGroup:
         order: place in the order of routing, 0 first; set by the table.
         shares: in order of their bounds.
         total: percent of the draws that the group takes, in [0, 100].
+        local: the decision for the service that this process is, if there is one.
     """
 
-    __slots__ = ("_checked", "members", "order", "rank", "redirect", "shadow", "shares", "tests", "total")
+    __slots__ = ("_checked", "local", "members", "order", "rank", "redirect", "shadow", "shares", "tests", "total")
 
     def __init__(self, first: Mapping) -> None:
         self.members: list[Mapping] = []
@@ -70,6 +71,7 @@ class MappingGroup:
         self.order = 0
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
+        self.local: Decision | None = None
         self.tests: tuple[Test, ...] = ()
         self._checked = False
 
@@ -144,6 +146,12 @@ class MappingGroup:
                 return decision
         return None
 
+    def reach(self, head: RequestHead) -> float:
+        """The percent of the draws that it takes of such requests: `total`, or less where members differ in case."""
+        if not self._checked:
+            return self.total
+        return max((bound for bound, decision in self.shares if decision.mapping.accepts_path(head.path)), default=0.0)
+
     def widths(self, head: RequestHead) -> list[Share]:
         """The percent of each decision that this request can get inside the group."""
         out, low = [], 0.0
@@ -170,6 +178,7 @@ class MappingGroup:
             shares.append(Share(bound, Decision(mapping, self, variant, is_local, self.shadow)))
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
+        self.local = next((share.decision for share in shares if share.decision.local), None)
         self.tests = tuple(_tests(self.first, self.mappings))
         self._checked = len({m.case_sensitive for m in self.members}) > 1
 

@@ -48,7 +48,10 @@ def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
     if _NOT_NORMAL.search(prefix):
         hint = "write the prefix in the form that RFC 3986, section 6.2.2, normalises it to"
         yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are normalised first", hint)
-    elif not prefix.isascii() or " " in prefix:
+    elif "?" in prefix:
+        hint = "write query_parameters: for what stands behind the ?"
+        yield _warning("never-matches", mapping, f"prefix {prefix} can never match: a path holds no query", hint)
+    elif not prefix.isascii() or " " in prefix or "#" in prefix:
         hint = "percent-encode it"
         yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are percent-encoded", hint)
 

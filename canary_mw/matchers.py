@@ -135,7 +135,8 @@ class HostPattern:
         self.kind: Literal["any", "exact", "suffix", "prefix", "regex"]
         self.accepts: Callable[[bytes], Any]
         if regex:
-            self.kind, self.value, self.accepts = "regex", folded, compile_regex(text, ignore_case=True).fullmatch
+            self.kind, self.accepts = "regex", compile_regex(text, ignore_case=True).fullmatch
+            self.value = text.encode()  # not folded: \D is not \d
         elif text == "*":
             self.kind, self.value, self.accepts = "any", b"", _anything
         elif text.startswith("*"):

@@ -14,6 +14,11 @@ class Service(NamedTuple):
     origin: Origin
 
     @property
+    def mark(self) -> bytes:
+        """The comment in `via` (RFC 9110, section 7.6.3) that says to whom a request was sent."""
+        return b"(" + self.text.encode("ascii", "ignore").translate(None, b"()\\") + b")"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What it may be called in `local`, `--upstream NAME=URL` and `transports`, most specific first."""
         host = self.origin.host

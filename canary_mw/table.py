@@ -5,10 +5,12 @@ A table is built whole and replaced whole; a request keeps the one it began with
 
 from collections.abc import Collection, Iterable
 
+from .ambassador import parse
+from .exceptions import ConfigError
 from .group import MappingGroup
 from .index import Groups, HostIndex
 from .mapping import Mapping
-from .messages import Diagnostic, RequestHead
+from .messages import Diagnostic, Document, RequestHead
 
 
 class RouteTable:
@@ -59,6 +61,28 @@ class RouteTable:
             group.finish(narrows=narrows, local=names, middleware=middleware)
             findings += _weight_findings(group, middleware)
         return cls(mappings, tuple(ordered), tuple(findings), middleware)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
+        """Read and build the rules of one text, as a test has them at hand.
+
+        Args:
+            text: as a file of rules holds it; `$VAR` in it stays as it is.
+            local: see `build`.
+            middleware: see the attribute.
+
+        Raises:
+            ConfigError: the first error in the rules, if there is one.
+        """
+        rules = parse([Document(text, "rules")])
+        table = cls.build(rules.mappings, local=local, middleware=middleware)
+        for found in (*rules.diagnostics, *table.diagnostics):
+            if found.severity == "error":
+                name = found.mapping
+                # A ConfigError names its Mapping itself.
+                message = found.message.removeprefix(f"Mapping {name}: ")
+                raise ConfigError(message, file=found.file, line=found.line, mapping=name, hint=found.hint)
+        return table
 
     def candidates(self, head: RequestHead) -> Groups:
         """Groups whose prefix and host may match, in the order of routing; each must still be tested."""

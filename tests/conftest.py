@@ -1,0 +1,9 @@
+import os
+
+from hypothesis import settings
+
+# What is drawn is the same on every run, so that a change is judged by what it changes. To look for news:
+# HYPOTHESIS_PROFILE=explore pytest ...
+settings.register_profile("same", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
