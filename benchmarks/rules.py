@@ -1,0 +1,86 @@
+"""The rules that every proxy of a comparison gets, and the requests that go through them.
+
+Half of the Mappings are stable ones, each with a prefix of its own; the other half are their twins that take the
+requests with the header `gray: true`.
+"""
+
+import random
+from typing import NamedTuple
+
+from canary_mw.messages import RequestHead
+from canary_mw.table import RouteTable
+
+GRAY = ("gray", "true")
+_MAPPING = """\
+---
+apiVersion: getambassador.io/v2
+kind: Mapping
+name: {name}
+prefix: {prefix}
+service: {service}
+"""
+_HEADERS = {"gray": 'headers:\n  gray: "true"\n', "stable": ""}
+# With Host twelve, as a browser behind a load balancer sends them.
+_BROWSER = {
+    "host": "shop.example.com",
+    "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "accept-language": "en-US,en;q=0.5",
+    "accept-encoding": "gzip, deflate, br",
+    "cookie": "session=6f1c2b0e9d; theme=dark; consent=1",
+    "referer": "https://shop.example.com/",
+    "cache-control": "no-cache",
+    "pragma": "no-cache",
+    "x-forwarded-for": "203.0.113.7",
+    "x-forwarded-proto": "https",
+    "x-request-id": "2f1b4c1e-5b0c-4f0e-9a57-1d2c3b4a5f60",
+}
+
+
+class Rule(NamedTuple):
+    """One Mapping; `service` is "stable" or "gray"."""
+
+    name: str
+    prefix: str
+    service: str
+
+
+def prefix(number: int) -> str:
+    """The prefix of a pair of Mappings."""
+    return f"/svc-{number:05}/"
+
+
+def rules(count: int) -> list[Rule]:
+    """`count` Mappings, an even number."""
+    pairs = [(n, service) for n in range(count // 2) for service in ("stable", "gray")]
+    return [Rule(f"svc-{n:05}-{service}", prefix(n), service) for n, service in pairs]
+
+
+def text(count: int) -> str:
+    """The same as YAML."""
+    return "".join(_MAPPING.format(**rule._asdict()) + _HEADERS[rule.service] for rule in rules(count))
+
+
+def table(count: int) -> RouteTable:
+    """The same as canary-mw routes by it."""
+    return RouteTable.from_yaml(text(count))
+
+
+def in_order(count: int) -> list[Rule]:
+    """The same in the order in which canary-mw tries them."""
+    by_name = {rule.name: rule for rule in rules(count)}
+    return [by_name[group.first.name] for group in table(count).groups]
+
+
+def heads(count: int, length: int, *, shared: bool = False) -> list[RequestHead]:
+    """`length` browser requests without the gray header, to random prefixes, the same ones in every run.
+
+    Args:
+        shared: all have one and the same list of headers, which then stays in the processor's cache; otherwise each has
+            its own, which together are more than the cache holds.
+    """
+    draw = random.Random(count)
+    found = [RequestHead("GET", f"{prefix(draw.randrange(count // 2))}item", headers=_BROWSER) for _ in range(length)]
+    for head in found if shared else ():
+        head.headers = found[0].headers
+    return found

@@ -1,0 +1,128 @@
+"""The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from .admin import AdminServer, create_admin
+from .asgi import CanaryMiddleware, request_head
+from .exceptions import UpstreamError
+from .hops import default_hop_id
+from .http11 import Limits
+from .metrics import Metrics
+from .observers import AccessLog, Observer
+from .settings import Settings
+from .sources import FileSource, StaticSource
+from .store import RuleStore
+from .upstreams import Message, Receive, Scope, Send
+
+_NOT_FOUND: Message = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
+_END: Message = {"type": "http.response.body", "body": b""}
+
+
+def create_app(settings: Settings | None = None) -> "Proxy":
+    """Make the app from settings, by default those of the environment.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+    """
+    return Proxy(settings or Settings.from_environ())
+
+
+class Proxy:
+    """Forwards every request that a Mapping takes; answers 404 to the others, as Envoy does.
+
+    It starts with whatever rules are right, or none, and picks up the others when they are; `strict` refuses to.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._metrics = Metrics() if settings.admin_port else None
+        observers: list[Observer] = [self._metrics] if self._metrics else []
+        if settings.access_log:
+            observers.append(AccessLog())
+        source = FileSource(*settings.rules) if settings.rules else StaticSource("", "no --rules")
+        self.store = RuleStore(
+            source, local=settings.local_names, ambassador_id=settings.ambassador_id, observers=observers
+        )
+        self._middleware = CanaryMiddleware(
+            self._not_forwarded,
+            rules=self.store,
+            upstreams=settings.upstreams,
+            trusted=settings.forwarded_allow_ips,
+            observers=observers,
+            hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
+            limits=Limits(max_connections=settings.max_connections),
+        )
+        self._admin: AdminServer | None = None
+        self._passed_on: Any = None
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "http":
+            try:
+                await self._middleware(scope, receive, send)
+            except UpstreamError:
+                # Logged already. With nobody in between, an answer without an end is all that a server needs to cut
+                # the connection, and it logs a line instead of a traceback.
+                return
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            # Closed before it was accepted: the server answers 403.
+            await send({"type": "websocket.close"})
+
+    async def _not_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """No app is wrapped: no match is 404, and the local service is one as any other."""
+        decision = scope["canary_mw"]
+        if decision is not None:
+            await self._middleware.forward(decision, request_head(scope), scope, receive, send)
+            return
+        await send(_NOT_FOUND)
+        await send(_END)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the server is to know why it cannot start
+            await self._stop()
+            await send({"type": "lifespan.startup.failed", "message": f"canary-mw cannot start: {exc}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        self._middleware.start()
+        if self.settings.strict and self.store.error is not None:
+            raise self.store.error
+        if self._metrics is not None:
+            self._hear_of_the_end()
+            app = create_admin(self.store, self._metrics, lambda: self.draining)
+            self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
+
+    def _hear_of_the_end(self) -> None:
+        """Readiness ends with SIGTERM, long before the server has finished its requests and tells us."""
+        passed_on = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(passed_on):
+            return
+        self._passed_on = passed_on
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.draining = True
+            passed_on(number, frame)
+
+        signal.signal(signal.SIGTERM, drain)
+
+    async def _stop(self) -> None:
+        if self._passed_on is not None:
+            signal.signal(signal.SIGTERM, self._passed_on)
+            self._passed_on = None
+        if self._admin is not None:
+            await self._admin.stop()
+        self.store.stop()
+        await self._middleware.aclose()

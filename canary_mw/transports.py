@@ -1,0 +1,156 @@
+"""What carries a request to an origin, and httpx transports as one kind of it.
+
+Errors of httpx are translated here and nowhere else, and httpx is loaded only when a transport is used.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from .exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
+from .messages import Origin, ResponseHead, UpstreamRequest
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+RequestBody = bytes | AsyncIterator[bytes] | None
+
+
+class UpstreamResponse(Protocol):
+    """An answer whose head is there; see `http11.Response` for the contract."""
+
+    @property
+    def head(self) -> ResponseHead:
+        """Status and headers."""
+
+    def take(self) -> bytes | None:
+        """All that is left of the body, when all of it is there."""
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the clean end, UpstreamError at any other."""
+
+    def close(self) -> None:
+        """Done with it, however far it was read."""
+
+    def cancel_deadline(self) -> None:
+        """From here on it may take as long as it wants."""
+
+
+class Sender(Protocol):
+    """What can carry a request to an origin."""
+
+    async def send(self, origin: Origin, request: UpstreamRequest, body: RequestBody) -> UpstreamResponse:
+        """Return when the head of the answer is there."""
+
+
+def framed_headers(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
+    """The headers of a request with those of its framing."""
+    if request.body is None:
+        return request.headers
+    length = request.body.length
+    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
+    return [*request.headers, framing]
+
+
+class HttpxSender:
+    """Carries requests over an httpx transport."""
+
+    def __init__(self, transport: "httpx.AsyncBaseTransport") -> None:
+        self._transport = transport
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(self, origin: Origin, request: UpstreamRequest, body: RequestBody) -> "HttpxResponse":
+        """Send and wait for the head, both within the request's deadline."""
+        loop = asyncio.get_running_loop()
+        deadline = None if request.timeout is None else loop.time() + request.timeout
+        outgoing = _httpx_request(origin, request, body)
+        response = await translated(self._transport.handle_async_request(outgoing), deadline)
+        return HttpxResponse(response, deadline, self._closing)
+
+    async def settle(self) -> None:
+        """Wait for the responses that are being closed."""
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+
+def _httpx_request(origin: Origin, request: UpstreamRequest, body: RequestBody) -> "httpx.Request":
+    import httpx
+
+    class Pieces(httpx.AsyncByteStream):
+        def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+            self._pieces = pieces
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self._pieces
+
+    url = httpx.URL(scheme=origin.scheme, host=origin.host, port=origin.port, path="/")
+    if request.target[:1] == b"/" and request.target[:2] != b"//":
+        url = url.copy_with(raw_path=request.target)
+    # The deadline is ours; a read timeout here would also end an event stream.
+    timeout = {"connect": request.connect_timeout, "read": None, "write": None, "pool": None}
+    return httpx.Request(
+        request.method,
+        url,
+        headers=framed_headers(request),
+        stream=httpx.ByteStream(body or b"") if body is None or isinstance(body, bytes) else Pieces(body),
+        extensions={"target": request.target, "timeout": timeout},
+    )
+
+
+async def translated(step: Awaitable[T], deadline: float | None) -> T:
+    """Await one step of an httpx transport; raises our errors in place of its own.
+
+    Args:
+        deadline: loop time, None for no limit.
+    """
+    import httpx
+
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await step
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+        raise UpstreamConnectError(str(exc)) from exc
+    except (httpx.TimeoutException, TimeoutError) as exc:
+        raise UpstreamTimeout(str(exc) or "no answer before the deadline", sent=True) from exc
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
+        raise UpstreamProtocolError(str(exc), sent=True) from exc
+
+
+class HttpxResponse:
+    """An httpx response behind the interface of our own client."""
+
+    def __init__(self, response: "httpx.Response", deadline: float | None, closing: set[asyncio.Task[None]]) -> None:
+        self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
+        self._response = response
+        self._deadline = deadline
+        self._closing = closing
+        self._pieces = aiter(response.stream)  # type: ignore[arg-type]
+        self._open = True
+
+    def take(self) -> bytes | None:
+        """None: a transport does not tell whether more will come."""
+        return None
+
+    async def read(self) -> bytes:
+        """See `UpstreamResponse`."""
+        piece = b""
+        while self._open and not piece:
+            try:
+                piece = await translated(anext(self._pieces), self._deadline)
+            except StopAsyncIteration:
+                self._open = False
+                await self._response.aclose()
+        return piece
+
+    def close(self) -> None:
+        """See `UpstreamResponse`; a task closes it, because a transport can only be awaited."""
+        if self._open:
+            self._open = False
+            task = asyncio.get_running_loop().create_task(self._response.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def cancel_deadline(self) -> None:
+        """See `UpstreamResponse`."""
+        self._deadline = None
