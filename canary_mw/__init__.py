@@ -1,15 +1,13 @@
 """Gray releases by Ambassador Mapping rules, inside a Python app or standalone."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .asgi import CanaryMiddleware
     from .decision import decide
     from .exceptions import CanaryError, ConfigError, UpstreamError
-    from .explain import explain
+    from .explanation import explain
     from .group import Decision, MappingGroup
     from .mapping import Mapping
     from .messages import RequestHead
@@ -57,7 +55,7 @@ _HOMES = {
     "StaticSource": "sources",
     "UpstreamError": "exceptions",
     "decide": "decision",
-    "explain": "explain",
+    "explain": "explanation",
 }
 
 
@@ -72,15 +70,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps the function `explain`, where Python would put the module of that name as soon as it is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "explain" and isinstance(value, ModuleType):
-            value = value.explain
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,31 +1,30 @@
 """getambassador.io documents -> Mappings and findings; a bad document costs only itself.
 
-What a bad edit may do is settled here. A Mapping whose document is in error keeps its last good version. While any
-document of a file cannot be read, nothing of that file is removed, since a half-written file must not look like a
-deletion; its good documents, new or changed, go live. A clean file is taken as it stands.
+What a bad edit may do is settled here. A Mapping whose document is in error keeps its last good version, and so does
+the Module. While any document of a file cannot be read, nothing of that file is removed, since a half-written file must
+not look like a deletion; its good documents, new or changed, go live. A clean file is taken as it stands.
 """
 
-from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dict
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
-from .conversion import Model, Note, Origin, to_mapping
+from .conversion import Origin, to_mapping
 from .documents import Cache, read
+from .exceptions import MappingError
+from .kinds import REQUIRED, RESOLVER_KINDS, RESOLVERS
 from .mapping import Mapping
-from .messages import Diagnostic, Document, Severity
+from .messages import Diagnostic, Document
+from .module import NO_EFFECT_YET, NO_GLOBALS, UNSUPPORTED, Globals, ModuleConfig, to_globals
 from .resource import Resource
-from .schema import MODELS, TEXTS
+from .schema import MODELS
+from .validation import Report, nearest, validated
 
-KINDS_WITHOUT_EFFECT = frozenset(
-    "AuthService ConsulResolver DevPortal Host KubernetesEndpointResolver KubernetesServiceResolver Listener LogService"
-    " Module RateLimitService TCPMapping TLSContext TracingService".split()
-)
 _GROUP = "getambassador.io/"
+_KINDS = (*REQUIRED, "Mapping", "Module")
+_OTHER_KINDS = frozenset((*REQUIRED, "Module"))
 
 Name = tuple[str, str]  # namespace, name
 
@@ -48,17 +47,32 @@ class RuleCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all Mappings of a source share.
+
+    Attributes:
+        resolvers: names that a `resolver` attribute may have.
+    """
+
+    ambassador_id: str = "default"
+    globals: Globals = NO_GLOBALS
+    resolvers: frozenset[str] = RESOLVERS
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """All rules of a source.
 
     Attributes:
         mappings: in the order in which they are written, names unique.
+        surroundings: with the Module's settings.
         files: the Mappings of each file, last good versions included, for the next reading.
         cache: likewise.
     """
 
     mappings: tuple[Mapping, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
+    surroundings: Surroundings = field(default_factory=Surroundings)
     files: Dict[str, Dict[Name, Mapping]] = field(default_factory=dict)
     cache: RuleCache = field(default_factory=RuleCache)
 
@@ -79,88 +93,139 @@ def parse(
     """
     old = previous or RuleSet()
     cache = RuleCache()
-    files: dict[str, Dict[Name, Mapping]] = {}
     findings: list[Diagnostic] = []
-    for document in documents:
-        reading = read(document, environ=environ or {}, cache=old.cache.texts)
+    readings = [(d.name, read(d, environ=environ or {}, cache=old.cache.texts)) for d in documents]
+    for _, reading in readings:
         cache.texts.update(reading.cache)
-        found = [_remembered(r, document.name, ambassador_id, old.cache, cache) for r in reading.resources]
         findings += reading.diagnostics
+    resources = [(resource, file) for file, reading in readings for resource in reading.resources]
+    complete = all(reading.complete for _, reading in readings)
+    shared = _surroundings(resources, ambassador_id, old.surroundings.globals, complete, findings)
+    known = old.cache if shared == old.surroundings else RuleCache()
+    files: dict[str, Dict[Name, Mapping]] = {}
+    for file, reading in readings:
+        found = [_remembered(resource, file, shared, known, cache) for resource in reading.resources]
         for item in found:
             findings += item.diagnostics
-        files[document.name] = _effective(found, old.files.get(document.name, {}), reading.complete, findings)
+        files[file] = _effective(found, old.files.get(file, {}), reading.complete, findings)
     mappings = tuple(_unique(files, findings))
-    return RuleSet(mappings, tuple(findings), files, cache)
+    return RuleSet(mappings, tuple(findings), shared, files, cache)
 
 
-def _remembered(resource: Resource, file: str, ambassador_id: str, old: RuleCache, new: RuleCache) -> Interpreted:
+def _surroundings(
+    resources: list[tuple[Resource, str]], own_id: str, last_good: Globals, complete: bool, findings: list[Diagnostic]
+) -> Surroundings:
+    """Module and resolvers; they stand apart because they change what the Mappings before them mean."""
+    resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
+    modules = [
+        (resource, file)
+        for resource, file in resources
+        if resource.kind == "Module" and resource.name == "ambassador" and _is_for(resource, own_id)
+    ]
+    settings = NO_GLOBALS if complete else last_good
+    for resource, file in modules:
+        report = Report(resource, file, "config.")
+        settings = _globals(resource, report) or last_good
+        findings += report.found
+    return Surroundings(own_id, settings, RESOLVERS | resolvers)
+
+
+def _globals(resource: Resource, report: Report) -> Globals | None:
+    config = resource.spec.get("config", {})
+    if not isinstance(config, dict):
+        report("error", "wrong-type", "config must be a map")
+        return None
+    model = validated(ModuleConfig, config, report, unsupported=UNSUPPORTED)
+    if model is None:
+        return None
+    for name in NO_EFFECT_YET:
+        if name in model.model_fields_set:
+            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+    try:
+        return to_globals(model)
+    except MappingError as exc:
+        report("error", "bad-value", exc.message, attribute=exc.message.partition(":")[0], hint=exc.hint)
+        return None
+
+
+def _remembered(resource: Resource, file: str, shared: Surroundings, old: RuleCache, new: RuleCache) -> Interpreted:
     known = old.documents.get(id(resource.spec)) or new.documents.get(id(resource.spec))
-    if known is None or known[0] != resource or known[1] != file:
-        known = (resource, file, _interpret(resource, file, ambassador_id))
-    new.documents[id(resource.spec)] = known
-    return known[2]
+    if known is None or known[1] != file or not _same(known[0], resource):
+        report = Report(resource, file)
+        mapping = _interpret(resource, file, shared, report)
+        found = Interpreted(_defined(resource), mapping, tuple(report.found))
+    else:
+        found = _moved(known[2], resource.line - known[0].line)
+    new.documents[id(resource.spec)] = (resource, file, found)
+    return found
 
 
-def _interpret(resource: Resource, file: str, ambassador_id: str) -> Interpreted:
+def _same(one: Resource, other: Resource) -> bool:
+    """Whether two readings of one text mean the same; they may stand in different lines."""
+    return one.labels == other.labels and one.namespace == other.namespace and one.parent == other.parent
+
+
+def _moved(found: Interpreted, lines: int) -> Interpreted:
+    """What was found, when the document only stands some lines further down."""
+    if not lines:
+        return found
+    mapping = found.mapping
+    if mapping is not None:
+        # Not `replace`: a copy keeps what the Mapping has worked out.
+        mapping = copy(mapping)
+        object.__setattr__(mapping, "line", mapping.line + lines)
+    diagnostics = tuple(replace(d, line=d.line and d.line + lines) for d in found.diagnostics)
+    return Interpreted(found.name, mapping, diagnostics)
+
+
+def _defined(resource: Resource) -> Name | None:
+    # A misspelt kind counts too: it must not take away the Mapping that the document was.
+    return (resource.namespace, resource.name) if resource.name and resource.kind not in _OTHER_KINDS else None
+
+
+def _interpret(resource: Resource, file: str, shared: Surroundings, report: Report) -> Mapping | None:
     """Judge one document by its version, kind, types and values."""
-    report = _Report(resource, file)
     version = _version(resource, report)
-    if resource.kind in KINDS_WITHOUT_EFFECT:
-        report("notice", "kind-ignored", f"kind {resource.kind} is not supported yet: ignored")
-        return report.result(None)
+    if not _is_for(resource, shared.ambassador_id):
+        return None
+    if resource.kind in REQUIRED:
+        _other_kind(resource, report)
+        return None
+    if resource.kind == "Module":
+        if resource.name != "ambassador":
+            report("notice", "kind-ignored", "only the Module called ambassador has an effect")
+        return None
     if resource.kind != "Mapping":
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
-        report("error", "unknown-kind", f"{what}: the document is left out", hint=_nearest(resource.kind, _KINDS))
-        return report.result(None)
+        report("error", "unknown-kind", f"{what}: the document is left out", hint=nearest(resource.kind, _KINDS))
+        return None
     if not resource.name:
         report("error", "no-name", "the Mapping has no name: it is left out")
-        return report.result(None)
-    if version is None or not _is_for(resource.spec.get("ambassador_id"), ambassador_id):
-        return report.result(None)
-    model = _validated(MODELS[version], resource, report)
-    if model is None:
-        return report.result(None)
-    origin = Origin(resource.name, resource.namespace, resource.labels, file, resource.line)
+        return None
+    model = version and validated(MODELS[version], dict(resource.spec), report)
+    if not model:
+        return None
+    if model.resolver and model.resolver not in shared.resolvers:
+        hint = "known are " + ", ".join(sorted(shared.resolvers))
+        report("error", "unknown-resolver", f"resolver {model.resolver} is unknown", attribute="resolver", hint=hint)
+        return None
+    origin = Origin(resource.name, resource.namespace, resource.labels, file, resource.line, shared.globals)
     mapping, notes = to_mapping(model, origin)
     for note in notes:
-        report.note(note)
-    return report.result(mapping)
+        report(note.severity, note.code, note.message, attribute=note.attribute, hint=note.hint)
+    return mapping
 
 
-_KINDS = (*sorted(KINDS_WITHOUT_EFFECT), "Mapping")
+def _other_kind(resource: Resource, report: Report) -> None:
+    """Recognised, checked for what it cannot do without, and ignored."""
+    missing = [name for name in REQUIRED[resource.kind or ""] if resource.spec.get(name) in (None, "", [])]
+    for name in missing:
+        report("error", "missing", f"{name} is missing")
+    if not missing:
+        report("notice", "kind-ignored", "not supported yet: ignored")
 
 
-class _Report:
-    """Collects the findings about one document."""
-
-    def __init__(self, resource: Resource, file: str) -> None:
-        self.resource = resource
-        self.file = file
-        self.found: list[Diagnostic] = []
-
-    def __call__(
-        self, severity: Severity, code: str, message: str, *, attribute: str = "", hint: str | None = None
-    ) -> None:
-        lines, resource = self.resource.lines, self.resource
-        line = lines.get(attribute) or lines.get(attribute.partition(".")[0]) or resource.line
-        name = resource.name
-        text = f"Mapping {name}: {message}" if name and resource.kind == "Mapping" else message
-        self.found.append(
-            Diagnostic(severity=severity, code=code, message=text, file=self.file, line=line, mapping=name, hint=hint)
-        )
-
-    def note(self, note: Note) -> None:
-        self(note.severity, note.code, note.message, attribute=note.attribute, hint=note.hint)
-
-    def result(self, mapping: Mapping | None) -> Interpreted:
-        resource = self.resource
-        # A misspelt kind counts too: it must not take away the Mapping that the document was.
-        defines = resource.name and resource.kind not in KINDS_WITHOUT_EFFECT
-        name = (resource.namespace, resource.name) if defines and resource.name else None
-        return Interpreted(name, mapping, tuple(self.found))
-
-
-def _version(resource: Resource, report: _Report) -> str | None:
+def _version(resource: Resource, report: Report) -> str | None:
     api_version = resource.api_version
     if api_version is None:
         report("warning", "no-api-version", "no apiVersion: read as getambassador.io/v2")
@@ -173,74 +238,10 @@ def _version(resource: Resource, report: _Report) -> str | None:
     return None
 
 
-def _is_for(wanted: Any, own: str) -> bool:
+def _is_for(resource: Resource, own: str) -> bool:
+    wanted: Any = resource.spec.get("ambassador_id")
     ids = [wanted] if wanted and isinstance(wanted, str) else wanted
     return not ids or not isinstance(ids, list) or own in ids
-
-
-def _validated(kind: type[Model], resource: Resource, report: _Report) -> Model | None:
-    """The typed attributes, or None with an error for each that is wrong."""
-    spec = {name: value for name, value in resource.spec.items() if value != "" or name not in TEXTS}
-    nulls = [name for name, value in spec.items() if value is None]
-    for name in nulls:
-        report("error", "wrong-type", f"{name} is null", attribute=name, hint="leave it out instead")
-    if nulls:
-        return None
-    try:
-        model = kind.model_validate(spec)
-    except ValidationError as exc:
-        for error in _by_attribute(exc.errors(include_url=False, include_context=False)):
-            attribute, message, hint = error
-            report("error", "wrong-type", message, attribute=attribute, hint=hint)
-        return None
-    for name in model.model_extra or {}:
-        hint = _nearest(name, list(kind.model_fields))
-        report("warning", "unknown-field", f"unknown field {name} is ignored", attribute=name, hint=hint)
-    return model
-
-
-def _by_attribute(errors: list[ErrorDetails]) -> Iterator[tuple[str, str, str | None]]:
-    """One message for each attribute; a union reports one error for each of its arms."""
-    wanted: dict[str, list[str]] = {}
-    given: dict[str, Any] = {}
-    for error in errors:
-        path = [str(part) for part in error["loc"] if not (isinstance(part, str) and part in _ARMS)]
-        attribute = ".".join(path)
-        if error["type"] == "missing" and len(path) == 1:
-            yield attribute, f"{attribute} is missing", None
-            continue
-        wanted.setdefault(attribute, []).append(_WANTED.get(error["type"], error["msg"]))
-        given[attribute] = error["input"]
-    for attribute, texts in wanted.items():
-        value = given[attribute]
-        hint = "put it in quotes" if "a text" in texts and isinstance(value, bool | int | float) else None
-        yield attribute, f"{attribute} must be {' or '.join(dict.fromkeys(texts))}, not {_shown(value)}", hint
-
-
-# Names that pydantic puts into the place of an error for the arm of a union.
-_ARMS = frozenset(("str", "bool", "list[str]", "AddedHeader", "LegacyCors", "Cors"))
-_WANTED = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a map",
-    "model_type": "a map",
-    "model_attributes_type": "a map",
-    "missing": "given",
-}
-
-
-def _shown(value: Any) -> str:
-    kind = {str: "the text", bool: "the boolean", int: "the number", float: "the number", list: "the list"}
-    text = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{kind.get(type(value), 'the map')} {text if len(text) < 60 else text[:57] + '...'}"
-
-
-def _nearest(name: str | None, known: Sequence[str]) -> str | None:
-    found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
-    return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None
 
 
 def _effective(

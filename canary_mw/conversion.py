@@ -4,43 +4,33 @@ Each attribute has a reader; a reader gives a value or raises `MappingError`, an
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
+from . import policies
 from .exceptions import MappingError
 from .mapping import HeaderChange, Mapping, PrefixKind, Redirect, RegexRewrite, Variant, is_header_name
-from .matchers import ANY_HOST, Condition, HostPattern, compile_regex
-from .messages import Severity
-from .schema import NO_EFFECT_YET, AddedHeader, LegacyMapping, MappingV3, RegexSubstitution
+from .matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
+from .messages import UpstreamOptions
+from .module import NO_GLOBALS, Globals
+from .remarks import Note, remarks
+from .schema import KEPT, LegacyMapping, Model, RegexSubstitution
 from .service import Service, parse_service
 
-Model = MappingV3 | LegacyMapping
 DEFAULT_TIMEOUT_MS = 3000
 _NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
-_NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
-_OPERATOR = re.compile(r"%[^%]*%?")
-
-
-class Note(NamedTuple):
-    """A finding about one attribute."""
-
-    severity: Severity
-    attribute: str
-    code: str
-    message: str
-    hint: str | None = None
 
 
 class Origin(NamedTuple):
-    """Where a document comes from."""
+    """Where a document comes from, and the globals that it lives under."""
 
     name: str
     namespace: str
     labels: Dict[str, str]
     file: str
     line: int
+    globals: Globals = NO_GLOBALS
 
 
 def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]]:
@@ -49,17 +39,27 @@ def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]
     Returns:
         The Mapping, or None when an error is among the notes.
     """
+    given = model.model_fields_set
+    model = with_defaults(model, origin.globals)
     values: dict[str, Any] = {}
     notes: list[Note] = []
-    for attributes, (argument, read) in _READERS.items():
+    for attributes, (argument, read) in _ALL.items():
         try:
             values[argument] = read(model, origin)
         except MappingError as exc:
             notes.append(Note("error", _first_given(model, attributes), "bad-value", exc.message, exc.hint))
     if notes:
         return None, notes
-    mapping = Mapping(name=origin.name, namespace=origin.namespace, file=origin.file, line=origin.line, **values)
-    return mapping, [*_notes(model, mapping)]
+    options = UpstreamOptions(**{limit: values.pop(limit) for limit, _ in _LIMITS.values()})
+    values |= {"name": origin.name, "namespace": origin.namespace, "file": origin.file, "line": origin.line}
+    mapping = Mapping(options=options, **values)
+    return mapping, [*remarks(model, mapping, given)]
+
+
+def with_defaults(model: Model, settings: Globals) -> Model:
+    """The document with the Module's values for what it does not name; an own value, even `{}`, replaces them."""
+    missing = {name: value for name, value in settings.attributes.items() if name not in model.model_fields_set}
+    return model.model_copy(update=missing) if missing else model
 
 
 def _first_given(model: Model, attributes: str) -> str:
@@ -67,9 +67,14 @@ def _first_given(model: Model, attributes: str) -> str:
     return next((name for name in names if name in model.model_fields_set), names[0])
 
 
-def _prefix(model: Model, _: Origin) -> str:
+def _compiled(pattern: str, origin: Origin) -> Regex:
+    """A regex of a rule, under the limit that the Module sets; what matches compiles it again, out of RE2's cache."""
+    return compile_regex(pattern, max_size=origin.globals.regex_max_size)
+
+
+def _prefix(model: Model, origin: Origin) -> str:
     if model.prefix_regex:
-        compile_regex(model.prefix)
+        _compiled(model.prefix, origin)
     return model.prefix
 
 
@@ -84,42 +89,54 @@ def _service(model: Model, origin: Origin) -> Service:
     return service
 
 
-def _host(model: Model, _: Origin) -> HostPattern:
+def _host(model: Model, origin: Origin) -> HostPattern:
     if isinstance(model, LegacyMapping):
         # `host` of v1 and v2 is a glob, called `hostname` since v3alpha1.
-        return HostPattern(model.host, model.host_regex) if model.host else ANY_HOST
+        return _host_text(model.host, model.host_regex, origin) if model.host else ANY_HOST
     if model.hostname:
         return HostPattern(model.hostname)
     if model.host:
         if "*" in model.host and not model.host_regex:
             raise MappingError(f"host {model.host!r} is an exact match, no glob", hint="write hostname: instead")
-        return HostPattern(model.host, model.host_regex)
+        return _host_text(model.host, model.host_regex, origin)
     authority = next((value for name, value in model.headers.items() if name.lower() == ":authority"), None)
     return HostPattern(authority) if authority else ANY_HOST
 
 
-def _method(model: Model, _: Origin) -> Condition | None:
-    return None if model.method is None else Condition(":method", model.method, model.method_regex)
+def _host_text(text: str, regex: bool, origin: Origin) -> HostPattern:
+    if regex:
+        _compiled(text, origin)
+    return HostPattern(text, regex)
 
 
-def _headers(model: Model, _: Origin) -> tuple[Condition, ...]:
+def _method(model: Model, origin: Origin) -> Condition | None:
+    if model.method is None:
+        return None
+    if model.method_regex:
+        _compiled(model.method, origin)
+    return Condition(":method", model.method, model.method_regex)
+
+
+def _headers(model: Model, origin: Origin) -> tuple[Condition, ...]:
     # An exact :authority is the host (see `_host`); v1 and v2 have a host always, and it wins.
     exact = {name: value for name, value in model.headers.items() if name.lower() != ":authority"}
-    conditions = _conditions(exact, model.regex_headers)
+    conditions = _conditions(exact, model.regex_headers, origin)
     for condition in conditions:
         if not is_header_name(condition.name.removeprefix(":")):
             raise MappingError(f"{condition.name!r} is not a header name")
     return conditions
 
 
-def _query(model: Model, _: Origin) -> tuple[Condition, ...]:
-    return _conditions(model.query_parameters, model.regex_query_parameters)
+def _query(model: Model, origin: Origin) -> tuple[Condition, ...]:
+    return _conditions(model.query_parameters, model.regex_query_parameters, origin)
 
 
-def _conditions(exact: Dict[str, Any], regex: Dict[str, str]) -> tuple[Condition, ...]:
+def _conditions(exact: Dict[str, Any], regex: Dict[str, str], origin: Origin) -> tuple[Condition, ...]:
     """Sorted by name, exact ones first; `true` of v1 and v2 is a regex for anything, `false` is no condition."""
     present = {name: ".*" for name, value in exact.items() if value is True}
     patterns = {**present, **regex}
+    for pattern in regex.values():
+        _compiled(pattern, origin)
     texts = sorted((name, value) for name, value in exact.items() if isinstance(value, str))
     return (*(Condition(*item) for item in texts), *(Condition(*item, regex=True) for item in sorted(patterns.items())))
 
@@ -130,17 +147,16 @@ def _rewrite(model: Model, _: Origin) -> str | None:
     return _visible(model.rewrite) or None
 
 
-def _regex_rewrite(model: Model, _: Origin) -> RegexRewrite | None:
-    return _substitution(model.regex_rewrite)
+def _regex_rewrite(model: Model, origin: Origin) -> RegexRewrite | None:
+    return _substitution(model.regex_rewrite, origin)
 
 
-def _substitution(value: RegexSubstitution | None) -> RegexRewrite | None:
+def _substitution(value: RegexSubstitution | None, origin: Origin) -> RegexRewrite | None:
     if value is None:
         return None
     if not value.pattern:
         raise MappingError("the pattern is missing")
-    pattern = compile_regex(value.pattern)
-    return RegexRewrite(pattern, _visible(value.substitution).encode())
+    return RegexRewrite(_compiled(value.pattern, origin), _visible(value.substitution).encode())
 
 
 def _visible(text: str) -> str:
@@ -157,47 +173,25 @@ def _host_rewrite(model: Model, _: Origin) -> str | None:
 
 
 def _timeout(model: Model, _: Origin) -> int:
-    return DEFAULT_TIMEOUT_MS if model.timeout_ms is None else _millis(model.timeout_ms)
+    return DEFAULT_TIMEOUT_MS if model.timeout_ms is None else policies.millis(model.timeout_ms)
 
 
 def _connect_timeout(model: Model, _: Origin) -> int:
-    return DEFAULT_TIMEOUT_MS if model.connect_timeout_ms is None else _millis(model.connect_timeout_ms)
+    return DEFAULT_TIMEOUT_MS if model.connect_timeout_ms is None else policies.millis(model.connect_timeout_ms)
 
 
-def _millis(value: int) -> int:
-    if value < 0:
-        raise MappingError(f"{value} ms is negative", hint="0 means no limit")
-    return value
+def _added_to_request(model: Model, origin: Origin) -> tuple[HeaderChange, ...]:
+    changes = policies.added(model.add_request_headers)
+    if not model.add_linkerd_headers:
+        return changes
+    service = _service(model, origin).origin
+    return (*changes, HeaderChange(b"l5d-dst-override", service.authority.encode(), append=False))
 
 
-def _added(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
-    return tuple(change for item in sorted(headers.items()) if (change := _change(*item)) is not None)
-
-
-def _change(name: str, added: str | AddedHeader) -> HeaderChange | None:
-    value, append = (added, True) if isinstance(added, str) else (added.value, added.append)
-    if _changeable(name) in _FRAMING:
-        raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
-    if _NOT_IN_VALUE.search(value):
-        raise MappingError(f"the value of {name} holds a control character")
-    literal = value.replace("%%", "")
-    if "%" not in literal:
-        return HeaderChange(name.lower().encode(), value.replace("%%", "%").encode(), append)
-    if literal.count("%") % 2:
-        raise MappingError(f"the value of {name} holds a bare %", hint="write %% for a percent sign")
-    return None
-
-
-def _changeable(name: str) -> bytes:
-    if not is_header_name(name):
-        raise MappingError(f"{name!r} is not a header name")
-    if name.lower() in ("host", ":authority"):
-        raise MappingError("the Host header cannot be added or removed", hint="use host_rewrite")
-    return name.lower().encode()
-
-
-def _removed(names: str | list[str]) -> tuple[bytes, ...]:
-    return tuple(_changeable(name) for name in ([names] if isinstance(names, str) else names))
+def _added_to_response(model: Model, origin: Origin) -> tuple[HeaderChange, ...]:
+    changes = policies.added(model.add_response_headers)
+    name = origin.globals.server_name
+    return changes if name is None else (HeaderChange(b"server", name.encode(), append=False), *changes)
 
 
 def _redirect(model: Model, origin: Origin) -> Redirect | None:
@@ -208,7 +202,7 @@ def _redirect(model: Model, origin: Origin) -> Redirect | None:
         host=service.text,
         path=model.path_redirect and _visible(model.path_redirect),
         prefix=model.prefix_redirect and _visible(model.prefix_redirect),
-        regex=_substitution(model.regex_redirect),
+        regex=_substitution(model.regex_redirect, origin),
         status=model.redirect_response_code,
     )
 
@@ -225,7 +219,8 @@ def _variant(_: Model, origin: Origin) -> Variant | None:
 
 
 def _extras(model: Model, _: Origin) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in sorted(NO_EFFECT_YET & model.model_fields_set)}
+    kept = {*KEPT & model.model_fields_set}
+    return dict(sorted(model.model_dump(include=kept, exclude_unset=True).items())) if kept else {}
 
 
 # Attributes as they are written, those with a regex first -> field of Mapping, and who reads it.
@@ -246,47 +241,35 @@ _READERS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
     "auto_host_rewrite": ("auto_host_rewrite", lambda model, _: model.auto_host_rewrite),
     "timeout_ms": ("timeout_ms", _timeout),
     "connect_timeout_ms": ("connect_timeout_ms", _connect_timeout),
-    "add_request_headers": ("add_request_headers", lambda model, _: _added(model.add_request_headers)),
-    "add_response_headers": ("add_response_headers", lambda model, _: _added(model.add_response_headers)),
-    "remove_request_headers": ("remove_request_headers", lambda model, _: _removed(model.remove_request_headers)),
-    "remove_response_headers": ("remove_response_headers", lambda model, _: _removed(model.remove_response_headers)),
+    "retry_policy": ("retry", lambda model, _: policies.retry(model.retry_policy)),
+    "cors": ("cors", lambda model, _: policies.cors(model.cors)),
+    "preserve_external_request_id": ("keep_request_id", lambda _, origin: origin.globals.keep_request_id),
+    "add_request_headers": ("add_request_headers", _added_to_request),
+    "add_response_headers": ("add_response_headers", _added_to_response),
+    "remove_request_headers": (
+        "remove_request_headers",
+        lambda model, _: policies.removed(model.remove_request_headers),
+    ),
+    "remove_response_headers": (
+        "remove_response_headers",
+        lambda model, _: policies.removed(model.remove_response_headers),
+    ),
     "regex_redirect path_redirect prefix_redirect": ("redirect", _redirect),
     "shadow": ("shadow", lambda model, _: model.shadow),
+    "shadow_writes": ("shadow_writes", lambda _, origin: origin.labels.get("shadow_writes") == "allow"),
     "allow_upgrade": ("upgrades", _upgrades),
     "metadata_labels": ("variant", _variant),
     "labels": ("extras", _extras),
 }
-
-
-def _notes(model: Model, mapping: Mapping) -> Iterator[Note]:
-    """What to say about a Mapping that works."""
-    for name in mapping.extras:
-        yield Note("notice", name, "no-effect-yet", f"{name} is read and has no effect yet")
-    _, problem = parse_service(model.service, mapping.namespace)
-    if problem:
-        yield Note("warning", "service", "service-text", problem)
-    if isinstance(model, MappingV3) and mapping.host is ANY_HOST:
-        yield Note("notice", "service", "no-hostname", "no hostname: matches every host (Emissary: none)")
-    if mapping.regex_rewrite and "rewrite" in model.model_fields_set:
-        yield Note("notice", "rewrite", "rewrite-overridden", "regex_rewrite is used, rewrite is not")
-    if mapping.regex_rewrite and not mapping.regex_rewrite.usable:
-        text = "the substitution names a group that the pattern does not have: the path stays as it is"
-        yield Note("warning", "regex_rewrite", "bad-reference", text)
-    if mapping.weight is not None and not 0 <= mapping.weight <= 100:
-        yield Note("warning", "weight", "weight-range", f"weight {mapping.weight} is not in 0..100")
-    given = [name for name in ("path_redirect", "prefix_redirect", "regex_redirect") if getattr(model, name)]
-    if mapping.redirect and len(given) > 1:
-        yield Note("error", given[1], "two-redirects", f"{given[0]} is used, {' and '.join(given[1:])} not")
-    if given and not mapping.redirect:
-        yield Note("warning", given[0], "no-redirect", f"{given[0]} without host_redirect: true does nothing")
-    yield from _operator_notes(model)
-
-
-def _operator_notes(model: Model) -> Iterator[Note]:
-    for attribute in ("add_request_headers", "add_response_headers"):
-        for name, added in getattr(model, attribute).items():
-            value = added if isinstance(added, str) else added.value
-            found = _OPERATOR.search(value.replace("%%", ""))
-            if found:
-                text = f"{found[0]} is not evaluated yet: {name} is not added"
-                yield Note("notice", f"{attribute}.{name}", "no-effect-yet", text)
+# The same for the fields of UpstreamOptions.
+_LIMITS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
+    "retry_policy.per_try_timeout": ("try_timeout", lambda model, _: policies.try_timeout(model.retry_policy)),
+    "idle_timeout_ms": ("idle_timeout", lambda model, _: policies.limit(model.idle_timeout_ms)),
+    "cluster_idle_timeout_ms": ("keepalive_idle", lambda model, _: policies.limit(model.cluster_idle_timeout_ms)),
+    "cluster_max_connection_lifetime_ms": (
+        "lifetime",
+        lambda model, _: policies.limit(model.cluster_max_connection_lifetime_ms),
+    ),
+    "circuit_breakers": ("breakers", lambda model, _: policies.breakers(model.circuit_breakers or [], model.priority)),
+}
+_ALL = _READERS | _LIMITS

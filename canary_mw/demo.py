@@ -19,7 +19,7 @@ import click
 import uvicorn
 
 from .exceptions import UpstreamError
-from .explain import explain
+from .explanation import explain
 from .http11 import HTTP11Client
 from .messages import Origin, RequestHead, UpstreamRequest, raw_headers
 from .proxy import Proxy

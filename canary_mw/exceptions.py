@@ -7,11 +7,14 @@ CanaryError
 │   └── MappingError             a Mapping contradicts itself
 ├── UpstreamError                the upstream: `status_hint` for the client, `sent` for the retry
 │   ├── UpstreamConnectError     503
+│   │   └── UpstreamOverloaded   503, over a limit of circuit_breakers
 │   ├── UpstreamTimeout          504
 │   └── UpstreamProtocolError    502
 ├── ClientError                  the client: `status_hint` is what it is told
 │   ├── BadTarget                400
+│   ├── Forbidden                403
 │   ├── BodyTooLarge             413
+│   ├── HeadTooLarge             431
 │   └── LoopDetected             508
 └── ClientDisconnected           nobody: ends the exchange silently
 """
@@ -88,10 +91,19 @@ class UpstreamConnectError(UpstreamError):
     status_hint = 503
 
 
+class UpstreamOverloaded(UpstreamConnectError):
+    """A limit of `circuit_breakers` is reached; Envoy answers 503 with `x-envoy-overloaded: true`."""
+
+
 class UpstreamTimeout(UpstreamError):
-    """The deadline passed before the answer was complete (Envoy answers 504)."""
+    """The deadline passed before the answer was complete (Envoy answers 504).
+
+    Attributes:
+        whole: the time for all tries is up, not that of one try.
+    """
 
     status_hint = 504
+    whole = True
 
 
 class UpstreamProtocolError(UpstreamError):
@@ -114,6 +126,18 @@ class BodyTooLarge(ClientError):
     """The request body is over the limit."""
 
     status_hint = 413
+
+
+class Forbidden(ClientError):
+    """The client may not come in (`ip_allow`, `ip_deny`)."""
+
+    status_hint = 403
+
+
+class HeadTooLarge(ClientError):
+    """The head of the request is over the limit (RFC 6585, section 5)."""
+
+    status_hint = 431
 
 
 class LoopDetected(ClientError):

@@ -1,46 +1,107 @@
 """The conversation that a decision leads to: a generator, so that ASGI and WSGI drive the same one.
 
-It yields what is to be sent, is sent the head of the answer or thrown an `UpstreamError`, and returns the outcome.
+It yields what is to be sent, is sent the head of the answer or thrown an `UpstreamError`, and returns the outcome. What
+is yielded a second time is a retry: the driver drops the answer that it has.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
-from .exceptions import UpstreamError
+from .cors import preflight_headers
+from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from .forwarding import Hop, client_head, location, upstream_request
 from .group import Decision
+from .mapping import Mapping, Retry
 from .messages import Relay, Reply, RequestHead, ResponseHead, UpstreamRequest
 
 Conversation = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
 
 _PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
 _REASONS = {502: "did not answer as HTTP", 503: "is not reachable", 504: "did not answer in time"}
+_RETRIED = {
+    "5xx": frozenset(range(500, 600)),
+    "gateway-error": frozenset((502, 503, 504)),
+    "retriable-4xx": frozenset((409,)),
+}
+# Envoy's base interval and cap between tries; its jitter needs no copy where each process has few retries under way.
+_FIRST_DELAY = 0.025
+_LONGEST_DELAY = 0.25
 
 
-def exchange(decision: Decision, head: RequestHead, hop: Hop) -> Conversation:
+def _always() -> bool:
+    return True
+
+
+def exchange(decision: Decision, head: RequestHead, hop: Hop, repeatable: Callable[[], bool] = _always) -> Conversation:
     """Converse with the upstream of a decision.
+
+    Args:
+        repeatable: whether what was sent of the body can be sent again.
 
     Raises:
         ClientError: the request cannot be forwarded as it is; `LoopDetected` is one.
     """
     mapping = decision.mapping
+    answer = own_answer(mapping, head)
+    if answer is not None:
+        return answer
+    request = upstream_request(decision, head, hop)
+    left = mapping.retry.times if mapping.retry else 0
+    while True:
+        try:
+            response = yield request
+        except UpstreamError as exc:
+            if not left or not fails_again(mapping.retry, exc) or not repeatable():
+                return failure(mapping, exc)
+        else:
+            if not left or not is_retried(mapping.retry, response.status) or not repeatable():
+                return Relay(client_head(mapping, response, head, hop))
+        left -= 1
+        request.delay = min(max(request.delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
+
+
+def own_answer(mapping: Mapping, head: RequestHead) -> Reply | None:
+    """What a Mapping answers without its upstream: a preflight, a redirect, a refused upgrade; None for the rest."""
+    if mapping.cors is not None and head.method == "OPTIONS":
+        allowed = preflight_headers(mapping.cors, head)
+        if allowed is not None:
+            return Reply(200, headers=[*allowed, (b"content-length", b"0")])
     if mapping.redirect is not None:
         target = location(mapping.redirect, mapping, head)
         return Reply(mapping.redirect.status, headers=[(b"location", target), (b"content-length", b"0")])
-    if refused_upgrade(decision, head):
-        return plain_reply(403)
-    try:
-        response = yield upstream_request(decision, head, hop)
-    except UpstreamError as exc:
-        return plain_reply(exc.status_hint, f"upstream {mapping.service.origin.host} {_REASONS[exc.status_hint]}\n")
-    return Relay(client_head(mapping, response))
+    return plain_reply(403) if refused_upgrade(mapping, head) else None
 
 
-def refused_upgrade(decision: Decision, head: RequestHead) -> bool:
+def is_retried(policy: Retry | None, status: int) -> bool:
+    """Whether an answer is tried again; `refused-stream` and `retriable-status-codes` never fire on HTTP/1.1."""
+    return policy is not None and status in _RETRIED.get(policy.on, ())
+
+
+def fails_again(policy: Retry | None, exc: UpstreamError) -> bool:
+    """Whether a failure is tried again, as Envoy does: 5xx and gateway-error cover resets and the timeout of a try."""
+    if policy is None or isinstance(exc, UpstreamOverloaded):
+        return False
+    if isinstance(exc, UpstreamTimeout) and exc.whole:
+        return False
+    if policy.on == "connect-failure":
+        return isinstance(exc, UpstreamConnectError) and not exc.sent
+    return policy.on in ("5xx", "gateway-error")
+
+
+def failure(mapping: Mapping, exc: UpstreamError) -> Reply:
+    """What the client hears of an upstream that failed: its name and the kind of failure, no more."""
+    reply = plain_reply(exc.status_hint, f"upstream {mapping.service.origin.host} {_REASONS[exc.status_hint]}\n")
+    if isinstance(exc, UpstreamOverloaded):
+        reply = plain_reply(503, f"upstream {mapping.service.origin.host} is overloaded\n")
+        reply.headers = [*(reply.headers or ()), (b"x-envoy-overloaded", b"true")]
+    return reply
+
+
+def refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
     """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403)."""
     token = head.header(b"upgrade")
     if token is None or b"upgrade" not in (head.header(b"connection") or b"").lower():
         return False
-    return token.decode("latin-1").strip().lower() not in decision.mapping.upgrades
+    return token.decode("latin-1").strip().lower() not in mapping.upgrades
 
 
 def plain_reply(status: int, text: str = "") -> Reply:

@@ -5,10 +5,13 @@ set, then the Mapping removes and adds, and last come `host` and `via`, which no
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
+from .cors import marked
 from .exceptions import BadTarget, ClientError, LoopDetected
 from .group import Decision
+from .headervalues import Facts
 from .mapping import HeaderChange, Mapping, Redirect
 from .messages import Body, RawHeaders, RequestHead, ResponseHead, UpstreamRequest
 
@@ -28,9 +31,11 @@ _FORWARDED = frozenset(
 _ALIASES = frozenset(name.replace(b"-", b"_") for name in _OURS | _FORWARDED if b"-" in name)
 _DROP = _OURS | _FORWARDED | _ALIASES | {b"via"}
 _DROP_OF_TRUSTED = _OURS | _ALIASES | {b"x-forwarded-for", b"via"}
+_NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # No Connection header can take these away from the upstream.
 _NOT_NOMINATED = _OURS | _FORWARDED | {b"via", b"x-request-id"}
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _NO_LENGTH = frozenset((204, 304))
 # More hops through any canary-mw than a sane chain has: a loop between deployments that do not know each other.
 MAX_HOPS = 10
@@ -43,11 +48,17 @@ class Hop(NamedTuple):
         via: name of this deployment in `via`; a request that carries it was here before.
         trusted: the peer's X-Forwarded-* headers are believed and continued, not replaced.
         new_id: gives an `x-request-id` for a request that has none.
+        now: gives the seconds since the epoch.
+        roll: draws a percent in [0, 100), for shadows.
+        shadow_writes: other methods than GET, HEAD and OPTIONS are copied too.
     """
 
     via: bytes
     trusted: bool
     new_id: Callable[[], bytes]
+    now: Callable[[], float] = lambda: 0.0
+    roll: Callable[[], float] = lambda: 0.0
+    shadow_writes: bool = False
 
 
 def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> UpstreamRequest:
@@ -65,7 +76,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
     via = b"%b1.1 %b %b" % (chain, hop.via, mapping.service.mark)
     host = request_host(mapping, known.get(b"host", b""))
     body = request_body(known)
-    return UpstreamRequest(
+    request = UpstreamRequest(
         mapping.service.text,
         head.method,
         rewritten(mapping, head.path) + head.query,
@@ -74,7 +85,11 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
         mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
         mapping.connect_timeout_ms / 1000,
         head.method in _IDEMPOTENT and not (body and body != (0,)),
+        mapping.options,
     )
+    if decision.shadow is not None:
+        request.shadow = shadow_request(decision, decision.shadow, head, hop, request)
+    return request
 
 
 def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: Hop) -> Headers:
@@ -84,6 +99,7 @@ def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, byte
         known: the request's headers as a dictionary, to ask what is there.
     """
     drop = _DROP_OF_TRUSTED if hop.trusted else _DROP
+    # A dictionary keeps the last of several lines only: those before it may name more.
     if b"connection" in known:
         drop = drop | _nominated(head.headers)
     headers = [pair for pair in head.headers if pair[0] not in drop]
@@ -102,8 +118,12 @@ def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, byte
             headers.append((b"x-forwarded-host", known[b"host"]))
     if b"x-request-id" not in known:
         headers.append((b"x-request-id", hop.new_id()))
+    elif not mapping.keep_request_id:
+        headers = [pair for pair in headers if pair[0] != b"x-request-id"]
+        headers.append((b"x-request-id", hop.new_id()))
     if mapping.remove_request_headers or mapping.add_request_headers:
-        return changed(headers, mapping.remove_request_headers, mapping.add_request_headers)
+        facts = Facts(head, None, hop.now())
+        return changed(headers, mapping.remove_request_headers, mapping.add_request_headers, facts)
     return headers
 
 
@@ -124,11 +144,15 @@ def _passed(headers: RawHeaders, own: bytes) -> bytes:
     return chain + b", "
 
 
-def request_host(mapping: Mapping, host: bytes) -> bytes:
-    """The Host that the upstream sees: the client's, unless the Mapping rewrites it."""
+def request_host(mapping: Mapping, host: bytes, *, shadow: bool = False) -> bytes:
+    """The Host that the upstream sees: the client's, unless the Mapping rewrites it.
+
+    Args:
+        shadow: for the copy, which `auto_host_rewrite` does not reach.
+    """
     if mapping.host_rewrite:
         return mapping.host_rewrite.encode()
-    return mapping.service.origin.host.encode() if mapping.auto_host_rewrite else host
+    return mapping.service.origin.host.encode() if mapping.auto_host_rewrite and not shadow else host
 
 
 def request_body(known: dict[bytes, bytes]) -> Body | None:
@@ -190,27 +214,50 @@ def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
     return head.scheme.encode() + b"://" + redirect.host.encode() + _rooted(target) + query
 
 
-def client_head(mapping: Mapping, response: ResponseHead) -> ResponseHead:
+def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: Hop) -> ResponseHead:
     """The upstream's head as the client gets it."""
     drop = _HOP_BY_HOP
-    for name, _ in response.headers:
-        if name == b"connection":
+    for name, value in response.headers:
+        if name == b"connection" and value not in _NOMINATES_NOTHING:
             drop = drop | _nominated(response.headers)
             break
     if response.status in _NO_LENGTH:
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]
     if mapping.remove_response_headers or mapping.add_response_headers:
-        headers = changed(headers, mapping.remove_response_headers, mapping.add_response_headers)
+        facts = Facts(head, response, hop.now())
+        headers = changed(headers, mapping.remove_response_headers, mapping.add_response_headers, facts)
+    if mapping.cors is not None:
+        headers = marked(mapping.cors, head, headers)
     return ResponseHead(response.status, headers)
 
 
-def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange]) -> Headers:
-    """Headers after a Mapping's removals and additions, in that order."""
+def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], facts: Facts) -> Headers:
+    """Headers after a Mapping's removals and additions, in that order; an operator without a value adds nothing."""
     gone = frozenset(remove)
     headers = [pair for pair in headers if pair[0] not in gone]
     for name, value, append in add:
+        text = value if isinstance(value, bytes) else value.render(facts)
+        if not text and not isinstance(value, bytes):
+            continue
         if not append:
             headers = [pair for pair in headers if pair[0] != name]
-        headers.append((name, value))
+        headers.append((name, text))
     return headers
+
+
+def shadow_request(
+    decision: Decision, shadow: Mapping, head: RequestHead, hop: Hop, request: UpstreamRequest
+) -> UpstreamRequest | None:
+    """The copy of a request for the shadow of its group, or None when this one is not copied.
+
+    Path and headers are those of the main request, as in Envoy's mirroring; the Host tells the copy by `-shadow`.
+    """
+    if not (head.method in _SAFE or hop.shadow_writes or shadow.shadow_writes):
+        return None
+    if shadow.weight is not None and hop.roll() >= shadow.weight:
+        return None
+    host, colon, port = request_host(decision.mapping, head.host or b"", shadow=True).partition(b":")
+    headers = [(b"host", b"%b-shadow%b%b" % (host, colon, port)), (b"x-shadow", b"true")]
+    headers += [pair for pair in request.headers if pair[0] not in (b"host", b"x-shadow")]
+    return replace(request, service=shadow.service.text, headers=headers, replayable=False, shadow=None)

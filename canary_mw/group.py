@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .index import literal_prefix
 from .mapping import Mapping, Variant
-from .matchers import HostPattern, header_holds, query_holds, without_port
+from .matchers import HostPattern, header_test, query_holds, without_port
 from .messages import RequestHead
 
 
@@ -38,10 +38,15 @@ class Share(NamedTuple):
 
 
 class Test(NamedTuple):
-    """One thing that a request must fulfil, and how to name it."""
+    """One thing that a request must fulfil, and how to name it.
+
+    Attributes:
+        proven: holds for every group that the index gives for a request, so routing need not run it.
+    """
 
     text: str
     holds: Callable[[RequestHead], object]
+    proven: bool = False
 
 
 # Where nothing else orders two groups (ties in rank): exact before plain before regex.
@@ -59,9 +64,25 @@ class MappingGroup:
         shares: in order of their bounds.
         total: percent of the draws that the group takes, in [0, 100].
         local: the decision for the service that this process is, if there is one.
+        sole: the decision that takes all draws, if there is one.
+        tests: all that a request must fulfil.
+        checks: those of them that the index leaves open.
     """
 
-    __slots__ = ("_checked", "local", "members", "order", "rank", "redirect", "shadow", "shares", "tests", "total")
+    __slots__ = (
+        "_checked",
+        "checks",
+        "local",
+        "members",
+        "order",
+        "rank",
+        "redirect",
+        "shadow",
+        "shares",
+        "sole",
+        "tests",
+        "total",
+    )
 
     def __init__(self, first: Mapping) -> None:
         self.members: list[Mapping] = []
@@ -72,7 +93,9 @@ class MappingGroup:
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
         self.local: Decision | None = None
+        self.sole: Decision | None = None
         self.tests: tuple[Test, ...] = ()
+        self.checks: tuple[Callable[[RequestHead], object], ...] = ()
         self._checked = False
 
     def add(self, mapping: Mapping) -> str | None:
@@ -170,7 +193,7 @@ class MappingGroup:
             middleware: the wrapped app takes what the weights leave, so a lone weight keeps its meaning.
         """
         bounds = [(self.redirect, 100.0)] if self.redirect else thresholds(self.members, alone_is_all=not middleware)
-        stable = _stable(self.members, narrows=narrows, rest_is_stable=middleware)
+        stable = _stable([mapping for mapping, _ in bounds], narrows=narrows, rest_is_stable=middleware)
         shares = []
         for mapping, bound in bounds:
             is_local = any(name in local for name in mapping.service.names)
@@ -180,7 +203,10 @@ class MappingGroup:
         self.total = max((share.bound for share in shares), default=0.0)
         self.local = next((share.decision for share in shares if share.decision.local), None)
         self.tests = tuple(_tests(self.first, self.mappings))
+        self.checks = tuple(test.holds for test in self.tests if not test.proven)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
+        if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
+            self.sole = shares[0].decision
 
 
 def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tuple[Mapping, float]]:
@@ -221,22 +247,22 @@ def _stable(members: list[Mapping], *, narrows: bool, rest_is_stable: bool) -> l
 
 
 def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[Test]:
-    """Cheapest first; a plain prefix and a host without regex are still tested here, for `explain` and mixed cases."""
+    """Cheapest first."""
     folded = any(not m.case_sensitive for m in mappings)
     if first.kind == "plain" and not folded:
-        yield Test(f"prefix {first.prefix}", _begins_with(first.prefix_bytes))
+        yield Test(f"prefix {first.prefix}", _begins_with(first.prefix_bytes), proven=True)
     elif first.kind == "regex":
         yield Test(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
     else:
         text = f"prefix{'_exact' if first.kind == 'exact' else ''} {first.prefix}{' (any case)' if folded else ''}"
         yield Test(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
     if first.host.kind != "any":
-        yield Test(f"host {first.host.text}", _host_test(first.host))
+        yield Test(f"host {first.host.text}", _host_test(first.host), proven=True)
     if first.method is not None:
         accepts = first.method.accepts
         yield Test(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
     for condition in first.conditions:
-        yield Test(f"header {condition}", partial(header_holds, condition))
+        yield Test(f"header {condition}", header_test(condition))
     for condition in first.query:
         yield Test(f"query {condition}", partial(query_holds, condition))
 

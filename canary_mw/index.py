@@ -18,6 +18,8 @@ T = TypeVar("T")
 Groups = tuple["MappingGroup", ...]
 # A node keeps the groups of all its ancestors ready merged, unless that would make the index grow quadratically.
 MERGED_MAX = 256
+# Slashes of a prefix that is looked up rather than searched for: each may cost a lookup.
+DEPTH_MAX = 16
 
 
 class PrefixSet(Generic[T]):
@@ -71,9 +73,13 @@ def _order(group: Ordered) -> int:
 
 
 class PathIndex:
-    """Groups by what a path must begin with; `find` gives a superset of those that match, in routing order."""
+    """Groups by what a path must begin with; `find` gives a superset of those that match, in routing order.
 
-    __slots__ = ("_folded", "_plain", "plain_lists")
+    Most prefixes end with a slash, so most requests find theirs by a dictionary lookup or two, which touch less memory
+    than a bisection. It counts only where no ragged prefix, one without slash, matches too.
+    """
+
+    __slots__ = ("_aligned", "_depth", "_folded", "_plain", "_ragged")
 
     def __init__(self, groups: Iterable["MappingGroup"]) -> None:
         plain: dict[bytes, list[MappingGroup]] = {}
@@ -83,14 +89,44 @@ class PathIndex:
                 (folded if fold else plain).setdefault(literal, []).append(group)
         self._plain = _merged(plain)
         self._folded = _merged(folded) if folded else None
-        self.plain_lists = self._plain.values
+        aligned, ragged = _split(self._plain)
+        self._aligned = aligned
+        self._ragged = PrefixSet(dict.fromkeys(ragged)) if ragged else None
+        self._depth = max((literal.count(b"/") for literal in aligned), default=0)
 
     def find(self, path: bytes) -> Groups:
         """Candidate groups for a path, in routing order."""
-        groups = _groups_at(self._plain, path)
+        groups = self._find_plain(path)
         if self._folded is None:
             return groups
         return tuple(sorted({*groups, *_groups_at(self._folded, path.lower())}, key=_order))
+
+    def _find_plain(self, path: bytes) -> Groups:
+        if self._ragged is not None and self._ragged.find(path) >= 0:
+            return _groups_at(self._plain, path)
+        ends, end = [], 0
+        for _ in range(self._depth):
+            end = path.find(b"/", end) + 1
+            if not end:
+                break
+            ends.append(end)
+        for end in reversed(ends):
+            groups = self._aligned.get(path[:end])
+            if groups is not None:
+                return groups
+        return ()
+
+
+def _split(nodes: "PrefixSet[_Node]") -> tuple[dict[bytes, Groups], list[bytes]]:
+    """Prefixes that end with a slash, with their merged groups, and those that have to be searched for."""
+    aligned: dict[bytes, Groups] = {}
+    ragged: list[bytes] = []
+    for literal, node in zip(nodes.keys, nodes.values, strict=True):
+        if literal[-1:] == b"/" and literal.count(b"/") <= DEPTH_MAX and node.merged is not None:
+            aligned[literal] = node.merged
+        else:
+            ragged.append(literal)
+    return aligned, ragged
 
 
 class _Node:

@@ -1,4 +1,4 @@
-"""`canary-mw check` and `canary-mw explain`: rules looked at without serving anything."""
+"""`canary-mw check`, `explain` and `schema`: rules looked at without serving anything."""
 
 import json
 import os
@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from .ambassador import RuleSet, parse
-from .exceptions import BadTarget, SourceError
-from .explain import Explanation, diagnostic_json, explain, explain_batch, explanation_json
+from .documentschema import document_schema
+from .exceptions import ClientError, SourceError
+from .explanation import Explanation, attributes_of, diagnostic_json, explain, explain_batch, explanation_json
 from .lint import lint
+from .mapping import Mapping
 from .messages import Diagnostic, Reply, RequestHead, UpstreamRequest
 from .sources import FileSource
 from .table import RouteTable
@@ -29,7 +31,8 @@ def _load(paths: Iterable[str], ambassador_id: str) -> RuleSet:
 @click.argument("paths", nargs=-1, required=True, type=_PATHS)
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--ambassador-id", default="default", show_default=True, help="Pass over Mappings for other ids.")
-def check(paths: tuple[str, ...], form: str, ambassador_id: str) -> None:
+@click.option("--shadow-writes", is_flag=True, envvar="CANARY_MW_SHADOW_WRITES", help="Shadows get copies of writes.")
+def check(paths: tuple[str, ...], form: str, ambassador_id: str, shadow_writes: bool) -> None:
     """Look over the rules in files and directories.
 
     Exit code 0: clean, or warnings only. 1: errors. 2: wrong usage.
@@ -40,8 +43,8 @@ def check(paths: tuple[str, ...], form: str, ambassador_id: str) -> None:
         found = [Diagnostic(severity="error", code="source", message=exc.message, file=exc.file or paths[0])]
         count = 0
     else:
-        table = RouteTable.build(rules.mappings)
-        found = [*rules.diagnostics, *table.diagnostics, *lint(table)]
+        table = RouteTable.build(rules.mappings, settings=rules.surroundings.globals)
+        found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
         found.sort(key=lambda d: (d.file, d.line or 0))
         count = len(rules.mappings)
     _FORMS[form](found)
@@ -106,13 +109,19 @@ def explain_command(
     table = _table(path, local)
     try:
         head = RequestHead(method, target, [("host", host), *map(_header, headers)])
-    except BadTarget as exc:
-        raise click.UsageError(f"{target}: {exc}; such a request is answered 400") from None
+    except ClientError as exc:
+        raise click.UsageError(f"{target}: {exc}; such a request is answered {exc.status_hint}") from None
     explanation = explain(table, head)
     if as_json:
         click.echo(json.dumps(explanation_json(table, explanation), indent=2))
     else:
         _print_explanation(explanation)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of Mapping and Module documents, for editors with a YAML language server."""
+    click.echo(json.dumps(document_schema(), indent=2))
 
 
 def _batch() -> None:
@@ -126,7 +135,8 @@ def _table(path: str, local: tuple[str, ...]) -> RouteTable:
         rules = _load([path], "default")
     except SourceError as exc:
         raise click.ClickException(str(exc)) from None
-    table = RouteTable.build(rules.mappings, local=local, middleware=bool(local))
+    settings = rules.surroundings.globals
+    table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
     errors = [d for d in (*rules.diagnostics, *table.diagnostics) if d.severity == "error"]
     for diagnostic in errors:
         click.echo(str(diagnostic), err=True)
@@ -166,7 +176,13 @@ def _row(candidate: Any) -> list[str]:
     if isinstance(outcome, Reply):
         where = [f" {value.decode()}" for key, value in outcome.headers or () if key == b"location"]
         return [share, variant, name, f"answered {outcome.status}{''.join(where)}"]
-    return [share, variant, name, f"-> {decision.mapping.service.text}", *_request_lines(outcome)]
+    lines = [*_request_lines(outcome), *_kept_lines(decision.mapping)]
+    return [share, variant, name, f"-> {decision.mapping.service.text}", *lines]
+
+
+def _kept_lines(mapping: Mapping) -> list[str]:
+    kept = attributes_of(mapping)
+    return ["kept: " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in kept.items())] if kept else []
 
 
 def _request_lines(request: UpstreamRequest) -> list[str]:

@@ -12,8 +12,12 @@ from .table import RouteTable
 _NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
 
 
-def lint(table: RouteTable) -> list[Diagnostic]:
-    """Look over a whole table: Mappings that can never match, and rewrites that double a slash."""
+def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
+    """Look over a whole table: Mappings that can never match, rewrites that double a slash, copied writes.
+
+    Args:
+        shadow_writes: every shadow gets copies of writes, as `CANARY_MW_SHADOW_WRITES` settles.
+    """
     found: list[Diagnostic] = []
     for group in table.groups:
         found += _shadowed(group, table)
@@ -21,6 +25,8 @@ def lint(table: RouteTable) -> list[Diagnostic]:
         for mapping in group.mappings:
             found += _unreachable(mapping)
             found += _doubles_slash(mapping)
+        if group.shadow is not None:
+            found += _copies_writes(group.shadow, shadow_writes)
     return sorted(found, key=lambda d: (d.file, d.line or 0))
 
 
@@ -62,6 +68,12 @@ def _doubles_slash(mapping: Mapping) -> Iterator[Diagnostic]:
     if mapping.rewrite and mapping.rewrite.endswith("/") and not mapping.prefix.endswith("/"):
         text = f"{mapping.prefix}/a becomes {mapping.rewrite}/a, with two slashes"
         yield _warning("double-slash", mapping, text, f'write prefix: {mapping.prefix}/, or rewrite: ""')
+
+
+def _copies_writes(mapping: Mapping, everywhere: bool) -> Iterator[Diagnostic]:
+    if mapping.shadow_writes or everywhere:
+        text = f"writes are copied to {mapping.service.text} too: a POST is carried out twice"
+        yield _warning("shadow-writes", mapping, text, "switch shadow_writes off unless that service keeps nothing")
 
 
 def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from .cors import CorsPolicy
+from .headervalues import Template
 from .matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
+from .messages import DEFAULT_OPTIONS, UpstreamOptions
 from .service import Service
 
 PrefixKind = Literal["exact", "plain", "regex"]
@@ -19,11 +22,18 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class HeaderChange(NamedTuple):
-    """One entry of add_request_headers or add_response_headers."""
+    """One entry of add_request_headers or add_response_headers; a value with operators is a `Template`."""
 
     name: bytes
-    value: bytes
+    value: bytes | Template
     append: bool = True
+
+
+class Retry(NamedTuple):
+    """`retry_policy`: which failures are tried again, and how often; `UpstreamOptions.try_timeout` limits each try."""
+
+    on: str
+    times: int = 1
 
 
 _REFERENCE = re.compile(rb"\\([0-9\\])")
@@ -89,8 +99,11 @@ class Mapping:
         conditions: headers first, then regex_headers, each sorted by name, as Emissary lists them.
         weight: percent of its group, None when it takes its part of the rest.
         rewrite: replaces the matched prefix; None leaves the path alone.
-        timeout_ms: for the whole exchange, 0 for none.
-        extras: attributes that are kept and shown but have no effect yet.
+        timeout_ms: for the whole exchange, all tries together, 0 for none.
+        options: limits of the way to the upstream.
+        shadow_writes: a shadow gets copies of writes too (`metadata_labels: {shadow_writes: allow}`).
+        keep_request_id: False replaces a client's `x-request-id`.
+        extras: attributes as they were written that are kept to be shown; most have no effect yet.
         file, line: where it was written; a Mapping that only moved is equal to what it was.
     """
 
@@ -112,12 +125,17 @@ class Mapping:
     auto_host_rewrite: bool = False
     timeout_ms: int = 3000
     connect_timeout_ms: int = 3000
+    options: UpstreamOptions = DEFAULT_OPTIONS
+    retry: Retry | None = None
+    cors: CorsPolicy | None = None
+    keep_request_id: bool = True
     add_request_headers: tuple[HeaderChange, ...] = ()
     remove_request_headers: tuple[bytes, ...] = ()
     add_response_headers: tuple[HeaderChange, ...] = ()
     remove_response_headers: tuple[bytes, ...] = ()
     redirect: Redirect | None = None
     shadow: bool = False
+    shadow_writes: bool = False
     upgrades: tuple[str, ...] = ()
     variant: Variant | None = None
     extras: Dict[str, Any] = field(default_factory=dict)

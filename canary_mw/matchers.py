@@ -10,7 +10,9 @@ import re2
 from .exceptions import MappingError
 from .messages import RequestHead
 
+# Envoy's default limit; the Module may raise it up to the cap.
 REGEX_MAX_SIZE = 200
+REGEX_SIZE_CAP = 10_000
 _PORT = re.compile(rb":\d+$")
 _LOOSE_PORT = re.compile(rb":\d*$")
 
@@ -26,8 +28,11 @@ class Regex(Protocol):
     def possiblematchrange(self, maxlen: int) -> tuple[bytes, bytes]: ...
 
 
-def compile_regex(pattern: str, *, ignore_case: bool = False, max_size: int = REGEX_MAX_SIZE) -> Regex:
-    """Compile a rule's regex with RE2, the engine and the size limit of Envoy.
+def compile_regex(pattern: str, *, ignore_case: bool = False, max_size: int = REGEX_SIZE_CAP) -> Regex:
+    """Compile a rule's regex with RE2, the engine of Envoy.
+
+    Args:
+        max_size: instructions that the program may have; what is read from rules gets the Module's `regex_max_size`.
 
     Raises:
         MappingError: not RE2 syntax, or a program of more than `max_size` instructions.
@@ -90,15 +95,19 @@ def _anything(_text: bytes) -> bool:
     return True
 
 
-def header_holds(condition: Condition, head: RequestHead) -> bool:
-    """Whether any single value of the header matches; `:method`, `:path`, `:authority` and `host` are the request's."""
+def header_test(condition: Condition) -> Callable[[RequestHead], object]:
+    """A test that any single value of the header matches; `:method`, `:path`, `:authority` are the request's."""
     key, accepts = condition.key, condition.accepts
     if key[:1] == b":":
-        return bool(accepts(_pseudo(key, head)))
-    for name, value in head.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
-        if name == key and accepts(value.strip(b" \t")):
-            return True
-    return False
+        return lambda head: bool(accepts(_pseudo(key, head)))
+
+    def holds(head: RequestHead) -> bool:
+        for name, value in head.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
+            if name == key and accepts(value.strip(b" \t")):
+                return True
+        return False
+
+    return holds
 
 
 def _pseudo(key: bytes, head: RequestHead) -> bytes:

@@ -1,7 +1,7 @@
 """The attributes of a Mapping with their types, for each apiVersion (pydantic, at the border of the documents only).
 
 Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shorthands that v3alpha1 does not; they are
-read by `LegacyMapping` and brought into the form of v3alpha1 by `ambassador.py`.
+read by `LegacyMapping` and brought into the form of v3alpha1 by `conversion.py`.
 """
 
 from typing import Any, Literal, get_args
@@ -13,25 +13,30 @@ Headers = dict[str, str]
 ShortHeaders = dict[str, str | bool]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Types are not coerced; unknown attributes are kept, to be told."""
+
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
-class AddedHeader(_Strict):
+class AddedHeader(Strict):
     """A header to add; `append: false` replaces what is there."""
 
     value: str
     append: bool = True
 
 
-class RegexSubstitution(_Strict):
+ShortAddedHeaders = dict[str, str | AddedHeader]
+
+
+class RegexSubstitution(Strict):
     """`regex_rewrite` and `regex_redirect`."""
 
     pattern: str = ""
     substitution: str = ""
 
 
-class RetryPolicy(_Strict):
+class RetryPolicy(Strict):
     """When a failed try is repeated."""
 
     retry_on: Literal[
@@ -41,7 +46,7 @@ class RetryPolicy(_Strict):
     per_try_timeout: str | None = None
 
 
-class CircuitBreaker(_Strict):
+class CircuitBreaker(Strict):
     """Limits of one priority."""
 
     priority: Literal["default", "high"] = "default"
@@ -51,7 +56,7 @@ class CircuitBreaker(_Strict):
     max_retries: int | None = None
 
 
-class LoadBalancerCookie(_Strict):
+class LoadBalancerCookie(Strict):
     """Cookie of a hashing load balancer."""
 
     name: str
@@ -59,7 +64,7 @@ class LoadBalancerCookie(_Strict):
     ttl: str | None = None
 
 
-class LoadBalancer(_Strict):
+class LoadBalancer(Strict):
     """How endpoints of one service are chosen."""
 
     policy: Literal["round_robin", "least_request", "ring_hash", "maglev"]
@@ -68,7 +73,7 @@ class LoadBalancer(_Strict):
     source_ip: bool | None = None
 
 
-class KeepAlive(_Strict):
+class KeepAlive(Strict):
     """TCP keep-alive towards the upstream."""
 
     probes: int | None = None
@@ -76,7 +81,7 @@ class KeepAlive(_Strict):
     interval: int | None = None
 
 
-class Cors(_Strict):
+class Cors(Strict):
     """Cross-origin settings."""
 
     origins: list[str] = Field(default_factory=list)
@@ -87,7 +92,7 @@ class Cors(_Strict):
     max_age: str | None = None
 
 
-class LegacyCors(_Strict):
+class LegacyCors(Strict):
     """`Cors` with its lists as texts."""
 
     origins: str | list[str] = Field(default_factory=list)
@@ -98,7 +103,7 @@ class LegacyCors(_Strict):
     max_age: str | None = None
 
 
-class _Common(_Strict):
+class _Common(Strict):
     prefix: str
     service: str
     prefix_regex: bool = False
@@ -178,8 +183,8 @@ class LegacyMapping(_Common):
 
     headers: ShortHeaders = Field(default_factory=dict)
     query_parameters: ShortHeaders = Field(default_factory=dict)
-    add_request_headers: dict[str, str | AddedHeader] = Field(default_factory=dict)
-    add_response_headers: dict[str, str | AddedHeader] = Field(default_factory=dict)
+    add_request_headers: ShortAddedHeaders = Field(default_factory=dict)
+    add_response_headers: ShortAddedHeaders = Field(default_factory=dict)
     remove_request_headers: str | list[str] = Field(default_factory=list)
     remove_response_headers: str | list[str] = Field(default_factory=list)
     ambassador_id: str | list[str] | None = None
@@ -191,7 +196,8 @@ class LegacyMapping(_Common):
     headers_regex: Any = None
 
 
-MODELS: dict[str, type[MappingV3 | LegacyMapping]] = {
+Model = MappingV3 | LegacyMapping
+MODELS: dict[str, type[Model]] = {
     "v0": LegacyMapping,
     "v1": LegacyMapping,
     "v2": LegacyMapping,
@@ -209,9 +215,10 @@ TEXTS = frozenset(
 
 # Attributes that are read and kept but do nothing yet: a notice each, never silence.
 NO_EFFECT_YET = frozenset(
-    "add_linkerd_headers allow_upgrade auth_context_extensions bypass_auth bypass_error_response_overrides"
-    " circuit_breaker circuit_breakers cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cluster_tag cors"
-    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc health_checks"
-    " idle_timeout_ms keepalive labels load_balancer modules outlier_detection priority rate_limits resolver"
-    " respect_dns_ttl retry_policy shadow stats_name use_websocket".split()
+    "allow_upgrade auth_context_extensions bypass_auth bypass_error_response_overrides circuit_breaker cluster_tag"
+    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc health_checks keepalive labels"
+    " load_balancer modules outlier_detection priority rate_limits resolver respect_dns_ttl stats_name"
+    " use_websocket".split()
 )
+# All that is kept on the Mapping and shown by `explain`, whatever it does.
+KEPT = NO_EFFECT_YET | {"add_linkerd_headers", "tls"}

@@ -14,6 +14,7 @@ from .ambassador import RuleSet, parse
 from .exceptions import ConfigError, SourceError
 from .mapping import Mapping
 from .messages import Diagnostic, Document
+from .module import NO_GLOBALS, Globals
 from .observers import Observer, Reloaded, notify
 from .sources import ConfigSource, EmptySource
 from .table import RouteTable
@@ -166,8 +167,9 @@ class RuleStore:
         if running and not rules.mappings and not self._allow_empty:
             raise _error_of(rules.diagnostics) or _emptied(documents)
         first = not self.generation and not _error_of(rules.diagnostics)
-        swap = first or not _identical(running, rules.mappings)
-        table = self._build(rules.mappings) if swap else self.table
+        settings = rules.surroundings.globals
+        swap = first or settings != self.table.settings or not _identical(running, rules.mappings)
+        table = self._build(rules.mappings, settings) if swap else self.table
         self._documents, self._rules = documents, rules
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
@@ -176,8 +178,8 @@ class RuleStore:
         self._publish(table, _difference(running, rules.mappings))
         return True
 
-    def _build(self, mappings: Iterable[Mapping]) -> RouteTable:
-        return RouteTable.build(mappings, local=self._local, middleware=self._middleware)
+    def _build(self, mappings: Iterable[Mapping], settings: Globals = NO_GLOBALS) -> RouteTable:
+        return RouteTable.build(mappings, local=self._local, middleware=self._middleware, settings=settings)
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         self.error = _error_of(self.diagnostics)

@@ -11,6 +11,7 @@ from .group import MappingGroup
 from .index import Groups, HostIndex
 from .mapping import Mapping
 from .messages import Diagnostic, Document, RequestHead
+from .module import NO_GLOBALS, Globals
 
 
 class RouteTable:
@@ -21,9 +22,12 @@ class RouteTable:
         groups: in the order of routing (`_route_weight` of Emissary, larger first; equal ones: the later first).
         diagnostics: what only the whole of the rules shows: weights over 100 or with a hole, refused companions.
         middleware: a wrapped app stands behind the rules and takes what they leave.
+        settings: of the Module.
+        gate: what it demands of every request, or None.
+        has_local: some Mapping leads to the service that this process is.
     """
 
-    __slots__ = ("_index", "diagnostics", "groups", "mappings", "middleware")
+    __slots__ = ("_index", "diagnostics", "gate", "groups", "has_local", "mappings", "middleware", "settings")
 
     def __init__(
         self,
@@ -31,22 +35,32 @@ class RouteTable:
         groups: tuple[MappingGroup, ...],
         diagnostics: tuple[Diagnostic, ...],
         middleware: bool,
+        settings: Globals = NO_GLOBALS,
     ) -> None:
         self.mappings = mappings
         self.groups = groups
         self.diagnostics = diagnostics
         self.middleware = middleware
+        self.settings = settings
+        self.gate = settings.gate
+        self.has_local = any(group.local is not None for group in groups)
         self._index = HostIndex(groups)
 
     @classmethod
     def build(
-        cls, mappings: Iterable[Mapping], *, local: Collection[str] = (), middleware: bool = False
+        cls,
+        mappings: Iterable[Mapping],
+        *,
+        local: Collection[str] = (),
+        middleware: bool = False,
+        settings: Globals = NO_GLOBALS,
     ) -> "RouteTable":
         """Group, order and index Mappings.
 
         Args:
             local: names of the service that this process is (see `Service.names`).
             middleware: see the attribute.
+            settings: of the Module.
         """
         mappings = tuple(mappings)
         names = frozenset(local)
@@ -60,7 +74,7 @@ class RouteTable:
             narrows = _narrows(group, wider[_place(group)])
             group.finish(narrows=narrows, local=names, middleware=middleware)
             findings += _weight_findings(group, middleware)
-        return cls(mappings, tuple(ordered), tuple(findings), middleware)
+        return cls(mappings, tuple(ordered), tuple(findings), middleware, settings)
 
     @classmethod
     def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
@@ -75,7 +89,8 @@ class RouteTable:
             ConfigError: the first error in the rules, if there is one.
         """
         rules = parse([Document(text, "rules")])
-        table = cls.build(rules.mappings, local=local, middleware=middleware)
+        settings = rules.surroundings.globals
+        table = cls.build(rules.mappings, local=local, middleware=middleware, settings=settings)
         for found in (*rules.diagnostics, *table.diagnostics):
             if found.severity == "error":
                 name = found.mapping
@@ -83,6 +98,14 @@ class RouteTable:
                 message = found.message.removeprefix(f"Mapping {name}: ")
                 raise ConfigError(message, file=found.file, line=found.line, mapping=name, hint=found.hint)
         return table
+
+    def admit(self, head: RequestHead) -> RequestHead:
+        """The request as it is matched and sent under the Module's demands.
+
+        Raises:
+            ClientError: it is not let in.
+        """
+        return head if self.gate is None else self.gate.admit(head)
 
     def candidates(self, head: RequestHead) -> Groups:
         """Groups whose prefix and host may match, in the order of routing; each must still be tested."""

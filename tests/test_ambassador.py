@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from rules import chosen, document, get, one, read_rules, told
 
 from canary_mw import ambassador
-from canary_mw.ambassador import KINDS_WITHOUT_EFFECT, RuleSet, parse
+from canary_mw.ambassador import RuleSet, parse
+from canary_mw.headervalues import Template
+from canary_mw.kinds import REQUIRED
 from canary_mw.mapping import HeaderChange, Mapping, is_header_name
 from canary_mw.messages import Document
 from canary_mw.schema import MODELS, NO_EFFECT_YET
@@ -57,11 +59,55 @@ def test_a_missing_version_is_read_as_v2_with_a_warning() -> None:
     assert str(rules.mappings[0].conditions[0]) == "gray present"
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS_WITHOUT_EFFECT))
-def test_a_kind_without_effect_gets_a_notice(kind: str) -> None:
-    rules = read_rules(document().replace("Mapping", kind))
+def other_kind(kind: str, **attributes: object) -> str:
+    """A document of another kind than Mapping."""
+    lines = [f"{name}: {value}" for name, value in attributes.items()]
+    return "\n".join(["---", "apiVersion: getambassador.io/v3alpha1", f"kind: {kind}", "name: k", *lines, ""])
+
+
+@pytest.mark.parametrize("kind", sorted(REQUIRED))
+def test_another_kind_is_recognised_and_ignored_with_a_notice(kind: str) -> None:
+    text = other_kind(kind, **dict.fromkeys(REQUIRED[kind], "x"))
+    rules = read_rules(text + document())
+    assert names(rules) == ["a"]
     assert told(rules.diagnostics) == [("notice", "kind-ignored", 2)]
-    assert f"kind {kind} is not supported yet" in rules.diagnostics[0].message
+    assert rules.diagnostics[0].message == f"{kind} k: not supported yet: ignored"
+
+
+@pytest.mark.parametrize(("kind", "missing"), [(kind, name) for kind, names in REQUIRED.items() for name in names])
+def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(kind: str, missing: str) -> None:
+    rest = {name: "x" for name in REQUIRED[kind] if name != missing}
+    for text in (other_kind(kind, **rest), other_kind(kind, **rest, **{missing: '""'})):
+        rules = read_rules(document() + text + document("b"))
+        assert names(rules) == ["a", "b"]
+        assert [(d.severity, d.code, d.mapping) for d in rules.diagnostics] == [("error", "missing", None)]
+        assert rules.diagnostics[0].message == f"{kind} k: {missing} is missing"
+
+
+@pytest.mark.parametrize(
+    ("resolver", "defined", "known"),
+    [
+        ("kubernetes-endpoint", "", True),
+        ("kubernetes-service", "", True),
+        ("mine", "", False),
+        ("k", other_kind("KubernetesEndpointResolver"), True),
+        ("k", other_kind("ConsulResolver", address="a", datacenter="dc"), True),
+        ("k", other_kind("Host", hostname="a.com"), False),
+    ],
+)
+def test_a_resolver_must_be_one_that_is_defined(resolver: str, defined: str, known: bool) -> None:
+    rules = read_rules(document(resolver=resolver) + document("b") + defined)
+    assert names(rules) == (["a", "b"] if known else ["b"])
+    assert ("error", "unknown-resolver", 7) in told(rules.diagnostics) or known
+    if not known:
+        assert "kubernetes-endpoint" in str(rules.diagnostics[0].hint)
+
+
+def test_a_resolver_that_is_defined_later_lets_the_mapping_in() -> None:
+    before = read_rules(document(resolver="k"))
+    assert names(before) == []
+    after = again(before, document(resolver="k") + other_kind("KubernetesEndpointResolver"))
+    assert names(after) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -183,12 +229,9 @@ def test_an_unknown_field_like_no_other_has_no_hint() -> None:
 
 
 EFFECTLESS: dict[str, str] = {
-    "retry_policy": "{retry_on: 5xx, num_retries: 2, per_try_timeout: 1.5s}",
     "load_balancer": "{policy: ring_hash, cookie: {name: c, path: /, ttl: 60s}}",
-    "circuit_breakers": "[{priority: high, max_connections: 1}]",
     "circuit_breaker": "{max: 1}",
     "rate_limits": "[{descriptor: a}]",
-    "cors": '{origins: "a,b", methods: GET, credentials: true}',
     "keepalive": "{probes: 1, idle_time: 2, interval: 3}",
     "labels": "{ambassador: [{request: [a]}]}",
     "health_checks": "[{}]",
@@ -199,18 +242,29 @@ EFFECTLESS: dict[str, str] = {
     "docs": "{path: /docs}",
     "envoy_override": "{a: 1}",
     "outlier_detection": "{a: 1}",
+    "resolver": "kubernetes-endpoint",
 }
-WHOLE = ("idle_timeout_ms", "cluster_idle_timeout_ms", "cluster_max_connection_lifetime_ms")
-TEXTS = ("resolver", "cluster_tag", "dns_type", "priority", "stats_name")
+TEXTS = ("cluster_tag", "dns_type", "priority", "stats_name")
 
 
 @pytest.mark.parametrize("attribute", sorted(NO_EFFECT_YET))
 def test_a_known_attribute_that_does_nothing_yet_gets_a_notice(attribute: str) -> None:
-    value = EFFECTLESS.get(attribute) or ("5" if attribute in WHOLE else "abc" if attribute in TEXTS else "true")
+    value = EFFECTLESS.get(attribute) or ("abc" if attribute in TEXTS else "true")
     rules = read_rules(document(**{attribute: value}))
     assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
     assert rules.diagnostics[0].message == f"Mapping a: {attribute} is read and has no effect yet"
     assert attribute in rules.mappings[0].extras
+
+
+def test_a_tls_context_is_kept_with_a_notice_and_a_priority_acts_on_the_breakers() -> None:
+    rules = read_rules(document(tls="context"))
+    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert rules.mappings[0].extras == {"tls": "context"}
+    assert read_rules(document(tls="true")).diagnostics == ()
+    breakers = "[{priority: high, max_requests: 7}]"
+    rules = read_rules(document(priority="high", circuit_breakers=breakers))
+    assert rules.diagnostics == ()
+    assert rules.mappings[0].options.breakers is not None
 
 
 def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
@@ -221,11 +275,30 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"regex_rewrite host_rewrite auto_host_rewrite host_redirect path_redirect prefix_redirect".split(),
         *"regex_redirect redirect_response_code timeout_ms connect_timeout_ms tls ambassador_id".split(),
         *"add_request_headers remove_request_headers add_response_headers remove_response_headers".split(),
+        *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
+        *"circuit_breakers shadow add_linkerd_headers".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
     converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "headers_regex"}
     known = {name for model in MODELS.values() for name in model.model_fields}
     assert known - read - converted == NO_EFFECT_YET
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "name", "hint"),
+    [
+        ("retry_policy", "{retry_on: 5xx, num_retry: 2}", "retry_policy.num_retry", "num_retries"),
+        ("cors", "{origin: a}", "cors.origin", "origins"),
+        ("circuit_breakers", "[{max_request: 1}]", "circuit_breakers.max_request", "max_requests"),
+        ("add_request_headers", "{x: {value: a, apend: false}}", "add_request_headers.apend", "append"),
+    ],
+)
+def test_an_unknown_field_inside_of_an_attribute_is_told_too(attribute: str, value: str, name: str, hint: str) -> None:
+    rules = read_rules(document(**{attribute: value}))
+    assert names(rules) == ["a"]
+    assert told(rules.diagnostics) == [("warning", "unknown-field", 7)]
+    assert f"unknown field {name} is ignored" in rules.diagnostics[0].message
+    assert rules.diagnostics[0].hint == f"did you mean {hint}?"
 
 
 def test_a_name_twice_in_a_file_is_an_error_and_the_later_takes_the_earlier_ones_place() -> None:
@@ -364,6 +437,12 @@ def test_the_plain_attributes_are_taken_over() -> None:
     assert one(document(metadata_labels="{variant: blue}")).variant is None
 
 
+@pytest.mark.parametrize(("labels", "allowed"), [("{shadow_writes: allow}", True), ("{shadow_writes: 'no'}", False)])
+def test_a_label_lets_a_shadow_copy_writes(labels: str, allowed: bool) -> None:
+    assert one(document(shadow="true", metadata_labels=labels)).shadow_writes is allowed
+    assert not one(document(shadow="true")).shadow_writes
+
+
 def test_headers_to_add_and_remove_are_taken_over() -> None:
     rule = one(
         document(
@@ -382,11 +461,9 @@ def test_headers_to_add_and_remove_are_taken_over() -> None:
     assert rule.remove_response_headers == (b"server", b"x-p")
 
 
-def test_a_variable_in_a_header_value_gets_a_notice_and_the_header_is_not_added() -> None:
-    rules = read_rules(document(add_response_headers="\n  x-a: '%REQ(x-b)%'\n  x-c: {value: 'a%%%PROTOCOL%'}"))
-    assert rules.mappings[0].add_response_headers == ()
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 8), ("notice", "no-effect-yet", 9)]
-    assert "%REQ(x-b)% is not evaluated yet: x-a is not added" in rules.diagnostics[0].message
+def test_a_header_value_with_operators_is_compiled() -> None:
+    (added,) = one(document(add_response_headers="{x-a: '%REQ(x-b)%'}")).add_response_headers
+    assert isinstance(added.value, Template)
 
 
 @pytest.mark.parametrize(
@@ -416,6 +493,7 @@ def test_a_variable_in_a_header_value_gets_a_notice_and_the_header_is_not_added(
         ({"add_request_headers": "{'a:': b}"}, 7, "is not a header name"),
         ({"add_request_headers": '{x: "a\\nb"}'}, 7, "holds a control character"),
         ({"add_response_headers": '{x: "a\\0b"}'}, 7, "holds a control character"),
+        ({"add_response_headers": "{x: '%NOVELTY%'}"}, 7, "x: %NOVELTY% is not an operator that is known here"),
         ({"add_response_headers": "{x: 5%}"}, 7, "write %% for a percent sign"),
         ({"remove_response_headers": "['a b']"}, 7, "is not a header name"),
         ({"host_redirect": "true", "path_redirect": "'/a b'"}, 8, "may not stand in a URL"),
@@ -440,6 +518,7 @@ def test_no_rule_can_add_a_header_that_breaks_out_of_its_line(name: str, value: 
         for change in (*mapping.add_request_headers, *mapping.add_response_headers):
             assert is_header_name(change.name.decode())
             assert change.name not in (b"host", b"content-length", b"transfer-encoding")
+            assert isinstance(change.value, bytes)
             assert not set(b"\r\n\0\x7f\x1b") & {*change.value}
 
 
@@ -613,9 +692,9 @@ def test_an_unchanged_document_is_not_interpreted_again(monkeypatch: pytest.Monk
     seen: list[str | None] = []
     original = ambassador._interpret
 
-    def counted(resource: Any, file: str, ambassador_id: str) -> Any:
+    def counted(resource: Any, *more: Any) -> Any:
         seen.append(resource.name)
-        return original(resource, file, ambassador_id)
+        return original(resource, *more)
 
     monkeypatch.setattr(ambassador, "_interpret", counted)
     after = files(("a.yaml", GOOD), ("z.yaml", document("d", weight="x")), previous=before)
@@ -631,6 +710,18 @@ def test_a_document_that_moves_down_in_its_file_knows_its_new_line() -> None:
     (moved,) = [m for m in after.mappings if m.name == "a"]
     assert moved.line == 10
     assert told(after.diagnostics) == [("warning", "unknown-field", 15)]
+
+
+def test_a_mapping_that_only_moved_keeps_what_it_worked_out() -> None:
+    before = read_rules(document("a", prefix_regex="true", prefix="/a.*"))
+    (old,) = before.mappings
+    key, rank, pattern = old.key, old.rank, old.pattern
+    (moved,) = again(before, "# moved\n" + document("a", prefix_regex="true", prefix="/a.*")).mappings
+    assert (moved.line, old.line) == (3, 2)
+    assert moved == old
+    assert moved.key is key
+    assert moved.rank is rank
+    assert moved.pattern is pattern
 
 
 @pytest.mark.parametrize("text", [document(weight="x"), document(xyzzy=1), document().replace("Mapping", "M")])

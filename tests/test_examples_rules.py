@@ -9,7 +9,7 @@ import yaml
 from rules import get
 
 from canary_mw.ambassador import RuleSet, parse
-from canary_mw.explain import explain
+from canary_mw.explanation import explain
 from canary_mw.lint import lint
 from canary_mw.messages import Diagnostic, Document, RequestHead
 from canary_mw.table import RouteTable

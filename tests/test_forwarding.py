@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import HOP, decision_of, get, mapping, substitution
+from rules import HOP, decision_of, get, mapping, substitution, table
 
 from canary_mw.exceptions import BadTarget, ClientError, LoopDetected
 from canary_mw.forwarding import (
@@ -13,8 +15,9 @@ from canary_mw.forwarding import (
     rewritten,
     upstream_request,
 )
+from canary_mw.headervalues import Facts
 from canary_mw.mapping import HeaderChange, Mapping, Redirect
-from canary_mw.messages import Body, RequestHead, ResponseHead, UpstreamRequest
+from canary_mw.messages import Body, Breakers, RequestHead, ResponseHead, UpstreamOptions, UpstreamRequest
 from canary_mw.service import parse_service
 
 HOP_BY_HOP = (
@@ -349,28 +352,109 @@ def test_a_redirect_keeps_the_scheme() -> None:
 
 def test_an_answer_loses_what_belongs_to_one_hop() -> None:
     headers = [(name, b"x") for name in HOP_BY_HOP] + [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
-    assert client_head(mapping(), ResponseHead(200, headers)) == ResponseHead(
+    assert client_head(mapping(), ResponseHead(200, headers), get(), HOP) == ResponseHead(
         200, [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
     )
 
 
 def test_an_answer_loses_what_its_connection_header_names() -> None:
     head = ResponseHead(200, [(b"x-a", b"1"), (b"x-b", b"2"), (b"connection", b"close, X-A")])
-    assert client_head(mapping(), head).headers == [(b"x-b", b"2")]
+    assert client_head(mapping(), head, get(), HOP).headers == [(b"x-b", b"2")]
 
 
 @pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
 def test_an_answer_that_has_no_body_has_no_length(status: int, kept: bool) -> None:
-    head = client_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]))
+    head = client_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]), get(), HOP)
     assert bool(head.headers) is kept
     assert head.status == status
 
 
 def test_the_mapping_changes_the_answer() -> None:
     rule = mapping(remove_response_headers=(b"server",), add_response_headers=(HeaderChange(b"x-a", b"1", False),))
-    head = client_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]))
+    head = client_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]), get(), HOP)
     assert head.headers == [(b"x-b", b"2"), (b"x-a", b"1")]
 
 
 def test_headers_without_changes_stay_as_they_are() -> None:
-    assert changed([(b"a", b"1"), (b"a", b"2")], (), ()) == [(b"a", b"1"), (b"a", b"2")]
+    assert changed([(b"a", b"1"), (b"a", b"2")], (), (), Facts(get(), None, 0.0)) == [(b"a", b"1"), (b"a", b"2")]
+
+
+def copied(
+    head: RequestHead, rule: Mapping | None = None, *, roll: float = 0.0, writes: bool = False, **shadow: Any
+) -> UpstreamRequest | None:
+    """The copy that the shadow of a group gets."""
+    routes = table(rule or mapping(), mapping("copy", shadow=True, **shadow))
+    (share,) = routes.groups[0].shares
+    return upstream_request(share.decision, head, HOP._replace(roll=lambda: roll, shadow_writes=writes)).shadow
+
+
+def test_a_shadow_gets_the_same_request_under_a_host_of_its_own() -> None:
+    rule = mapping(rewrite="/v2/", add_request_headers=(HeaderChange(b"x-added", b"1"),), timeout_ms=700)
+    head = get("/svc/a?b=1", [("host", "example.com:8080"), ("x-a", "1"), ("x-shadow", "forged")])
+    main = forwarded(head, rule)
+    copy = copied(head, rule, rewrite="/not/used/", host_rewrite="not-used")
+    assert copy is not None
+    assert (copy.service, copy.method, copy.target, copy.timeout) == ("copy", "GET", b"/v2/a?b=1", 0.7)
+    assert copy.headers[0] == (b"host", b"example.com-shadow:8080")
+    assert sent(copy)["x-shadow"] == ["true"]
+    ours = ("host", "x-shadow", "via")
+    same = {name: values for name, values in sent(main).items() if name not in ours}
+    assert {name: values for name, values in sent(copy).items() if name not in ours} == same
+    assert sent(main)["x-shadow"] == ["forged"]
+    assert (copy.replayable, copy.shadow) == (False, None)
+
+
+def test_the_host_of_a_shadow_follows_host_rewrite_but_not_auto_host_rewrite() -> None:
+    head = get("/svc/", {"host": "example.com"})
+    for rule, host in ((mapping(host_rewrite="inner"), b"inner"), (mapping(auto_host_rewrite=True), b"example.com")):
+        copy = copied(head, rule)
+        assert copy is not None
+        assert copy.headers[0] == (b"host", host + b"-shadow")
+
+
+def test_what_the_rules_add_can_forge_no_mark_of_a_shadow() -> None:
+    copy = copied(get(), mapping(add_request_headers=(HeaderChange(b"x-shadow", b"no"),)))
+    assert copy is not None
+    assert sent(copy)["x-shadow"] == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "roll", "copies"),
+    [
+        (None, 99.9, True),
+        (100, 99.9, True),
+        (30, 29.9, True),
+        (30, 30.0, False),
+        (0, 0.0, False),
+        (-1, 0.0, False),
+        (101, 99.9, True),
+    ],
+)
+def test_the_weight_of_a_shadow_is_the_percentage_that_is_copied(weight: int | None, roll: float, copies: bool) -> None:
+    assert (copied(get(), weight=weight, roll=roll) is not None) is copies
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE"])
+def test_only_reads_are_copied_unless_somebody_allows_more(method: str) -> None:
+    head = RequestHead(method, "/svc/")
+    assert (copied(head) is not None) is (method in ("GET", "HEAD", "OPTIONS"))
+    assert copied(head, writes=True) is not None
+    assert copied(head, shadow_writes=True) is not None
+
+
+def test_a_copy_has_the_body_of_its_request() -> None:
+    copy = copied(RequestHead("POST", "/svc/", {"content-length": "5"}), writes=True)
+    assert copy is not None
+    assert copy.body == Body(5)
+
+
+def test_a_mapping_may_replace_the_id_of_a_request() -> None:
+    head = get(headers={"x-request-id": "client"})
+    assert sent(forwarded(head))["x-request-id"] == ["client"]
+    assert sent(forwarded(head, mapping(keep_request_id=False)))["x-request-id"] == ["new-id"]
+    assert sent(forwarded(get(), mapping(keep_request_id=False)))["x-request-id"] == ["new-id"]
+
+
+def test_options_of_the_way_go_along() -> None:
+    options = UpstreamOptions(idle_timeout=0.5, breakers=Breakers(max_requests=1))
+    assert forwarded(get(), mapping(options=options)).options is options

@@ -171,3 +171,12 @@ def test_findings_come_in_the_order_of_files_and_lines() -> None:
         mapping("a", "/a", file="a.yaml", line=2),
     ]
     assert [(d.file, d.line) for d in found(*rules)] == [("a.yaml", 2), ("a.yaml", 9), ("b.yaml", 1)]
+
+
+def test_a_shadow_that_copies_writes_is_told() -> None:
+    copy = mapping("copy", service="store", shadow=True, shadow_writes=True, file="rules.yaml", line=3)
+    (finding,) = found(mapping(), copy)
+    assert (finding.severity, finding.code, finding.mapping, finding.line) == ("warning", "shadow-writes", "copy", 3)
+    assert "writes are copied to store too: a POST is carried out twice" in finding.message
+    assert codes(mapping(), mapping("copy", shadow=True)) == []
+    assert codes(mapping(), mapping("b", weight=1, shadow_writes=True)) == []

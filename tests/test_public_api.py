@@ -86,16 +86,6 @@ def test_the_commands_that_serve_nothing_load_no_server() -> None:
     assert not loaded & {"httpx", "starlette", "uvicorn", "prometheus_client"}
 
 
-@pytest.mark.parametrize(
-    "before", ["", "import canary_mw.explain", "import canary_mw.inspection", "from canary_mw.explain import explain"]
-)
-def test_explain_is_the_function_whatever_was_imported_before(before: str) -> None:
-    code = (
-        f"{before}\nfrom canary_mw import explain\nfrom canary_mw.explain import explain_batch\nprint(explain.__name__)"
-    )
-    assert python(code).stdout == "explain\n"
-
-
 def test_a_test_of_rules_needs_no_file_no_server_and_no_randomness() -> None:
     table = RouteTable.from_yaml(RULES)
     gray, stable = (decide(table, RequestHead("GET", "/shop/"), roll=roll) for roll in (9.9, 10.0))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rules import document, get, header, mapping, substitution, table
 
 from canary_mw.decision import decide
-from canary_mw.explain import explain, explain_batch
+from canary_mw.explanation import explain, explain_batch
 from canary_mw.mapping import HeaderChange, Redirect
 from canary_mw.matchers import Condition, HostPattern
 from canary_mw.messages import Reply, RequestHead, UpstreamRequest
@@ -181,6 +181,7 @@ def test_a_batch_line_has_the_pinned_form() -> None:
         "redirect": None,
         "response": {"headers_added": {}, "headers_removed": [], "headers_changed": {}},
         "shadow": None,
+        "attributes": {},
     }
     assert (stable["mapping"], stable["variant"], stable["weight_percent"]) == ("stable", "stable", 80)
     assert result["considered"] == [{"group": "stable + gray", "matched": True, "why": "prefix /svc/"}]
@@ -306,6 +307,70 @@ def test_writes_are_not_shadowed() -> None:
     rules = document(prefix="/svc/") + document("copy", prefix="/svc/", shadow="true")
     (found,) = candidates(rules, request(method="POST"))
     assert found["shadow"] is None
+
+
+def test_the_kept_attributes_are_shown_with_each_candidate() -> None:
+    kept = {
+        "bypass_auth": "true",
+        "labels": "{ambassador: [{a: [b]}]}",
+        "auth_context_extensions": "{a: b}",
+        "add_linkerd_headers": "true",
+        "tls": "context",
+        "grpc": "false",
+        "priority": "high",
+        "docs": "{path: /docs, since: 2020-01-02}",
+        "stats_name": "s",
+        "cluster_tag": "t",
+        "load_balancer": "{policy: maglev, header: x-user}",
+    }
+    found, plain = candidates(document(prefix="/svc/", weight=50, **kept) + document("b", prefix="/svc/"))
+    assert found["attributes"] == {
+        "add_linkerd_headers": True,
+        "auth_context_extensions": {"a": "b"},
+        "bypass_auth": True,
+        "cluster_tag": "t",
+        "docs": {"path": "/docs", "since": "2020-01-02"},
+        "grpc": False,
+        "labels": {"ambassador": [{"a": ["b"]}]},
+        "load_balancer": {"policy": "maglev", "header": "x-user"},
+        "priority": "high",
+        "stats_name": "s",
+        "tls": "context",
+    }
+    assert plain["attributes"] == {}
+
+
+def test_a_request_that_the_module_keeps_out_is_answered_at_once() -> None:
+    module = "---\nkind: Module\nname: ambassador\napiVersion: getambassador.io/v2\n"
+    module += "config: {ip_deny: [{peer: 10.0.0.0/8}]}\n"
+    (out,) = candidates(module + document(prefix="/svc/"), request(client="10.1.2.3"))
+    assert (out["status"], out["mapping"], out["attributes"]) == (403, None, {})
+    (let_in,) = candidates(module + document(prefix="/svc/"), request(client="11.1.2.3"))
+    assert let_in["mapping"] == "a"
+
+
+def test_a_preflight_is_told_with_the_headers_of_its_answer() -> None:
+    rules = document(prefix="/svc/", cors="{origins: 'http://a.com', methods: GET, max_age: '60'}")
+    headers = {"origin": "http://a.com", "access-control-request-method": "PUT"}
+    (preflight,) = candidates(rules, request(method="OPTIONS", headers=headers))
+    assert (preflight["status"], preflight["upstream"]) == (200, None)
+    assert preflight["response"]["headers_added"] == {
+        "access-control-allow-origin": ["http://a.com"],
+        "access-control-allow-methods": ["GET"],
+        "access-control-max-age": ["60"],
+    }
+    (simple,) = candidates(rules, request(headers=headers))
+    assert simple["response"]["headers_changed"] == {"access-control-allow-origin": ["http://a.com"]}
+    assert simple["status"] == 0
+
+
+def test_operators_are_shown_evaluated_for_requests_and_as_written_for_answers() -> None:
+    rules = document(
+        prefix="/svc/", add_request_headers="{x-p: '%REQ(:path)%'}", add_response_headers="{x-s: '%RESP(a)%'}"
+    )
+    (found,) = candidates(rules, request("/svc/x?y"))
+    assert found["upstream"]["headers_added"] == {"x-p": ["/svc/x?y"]}
+    assert found["response"]["headers_added"] == {"x-s": ["%RESP(a)%"]}
 
 
 def test_the_environment_is_put_into_the_rules() -> None:

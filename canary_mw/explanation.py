@@ -4,17 +4,19 @@ Shares are exact: the draws between two neighbouring thresholds all lead to the 
 interval is decided and its width added up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from .ambassador import parse
+from .cors import marked
 from .decision import Decision, decide, rest_bounds
 from .exceptions import ClientError
 from .exchange import exchange
 from .forwarding import Hop
-from .mapping import HeaderChange, Mapping
+from .headervalues import Template
+from .mapping import Mapping
 from .messages import Diagnostic, Document, Reply, RequestHead, UpstreamRequest
 from .table import RouteTable
 
@@ -24,7 +26,6 @@ _NOT_LISTED = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings proxy-authenticate"
     b" proxy-authorization host content-length expect via x-request-id forwarded x-real-ip".split()
 )
-_SHADOWED_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything that can happen to a request; the shares of the candidates add up to 100."""
+    """Everything that can happen to a request; the shares of the candidates add up to 100.
+
+    Attributes:
+        head: the request as it came, before the Module's demands changed it.
+    """
 
     head: RequestHead
     candidates: list[Candidate] = field(default_factory=list)
@@ -62,13 +67,16 @@ class Explanation:
 
 def explain(table: RouteTable, head: RequestHead) -> Explanation:
     """Tell what routing does with a request, without doing it."""
+    try:
+        admitted = table.admit(head)
+    except ClientError as exc:
+        return Explanation(head, [Candidate(None, 100.0, Reply(exc.status_hint))])
     shares: dict[Decision | None, float] = {}
-    bounds = _bounds(table, head)
-    for low, high in pairwise(bounds):
-        decision = decide(table, head, (low + high) / 2)
+    for low, high in pairwise(_bounds(table, admitted)):
+        decision = decide(table, admitted, (low + high) / 2)
         shares[decision] = shares.get(decision, 0.0) + high - low
-    candidates = [Candidate(d, percent, _outcome(table, d, head)) for d, percent in shares.items()]
-    return Explanation(head, candidates, [_considered(group, head) for group in table.candidates(head)])
+    candidates = [Candidate(d, percent, _outcome(table, d, admitted)) for d, percent in shares.items()]
+    return Explanation(head, candidates, [_considered(group, admitted) for group in table.candidates(admitted)])
 
 
 def _bounds(table: RouteTable, head: RequestHead) -> list[float]:
@@ -110,7 +118,9 @@ def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str,
     middleware = message.get("mode") == "middleware"
     local = message.get("local")
     rules = parse([Document(message["rules"], "rules")], environ=environ)
-    table = RouteTable.build(rules.mappings, local=[local] if local else (), middleware=middleware)
+    table = RouteTable.build(
+        rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.surroundings.globals
+    )
     found = (*rules.diagnostics, *table.diagnostics)
     return {
         "diagnostics": [diagnostic_json(d) for d in found],
@@ -163,7 +173,22 @@ def _candidate(decision: Decision | None, percent: float, status: int) -> dict[s
         "redirect": None,
         "response": None,
         "shadow": None,
+        "attributes": attributes_of(decision.mapping) if decision else {},
     }
+
+
+def attributes_of(mapping: Mapping) -> dict[str, Any]:
+    """The attributes that are kept as they were written, for those who read the rules; most have no effect yet."""
+    return {name: _plain(value) for name, value in mapping.extras.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value of a document as JSON has it: YAML knows more types."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) -> dict[str, Any]:
@@ -171,14 +196,17 @@ def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) 
     status = outcome.status if isinstance(outcome, Reply) else 0
     told = _candidate(decision, candidate.percent, status)
     if decision is None:
-        return told if not table.middleware else {**told, "service": "app"}
+        return told if outcome is not None else {**told, "service": "app"}
     if isinstance(outcome, Reply) and outcome.headers and outcome.headers[0][0] == b"location":
         told["redirect"] = {"status": status, "location": _text(outcome.headers[0][1])}
+    if isinstance(outcome, Reply) and status == 200:
+        added = {_text(name): [_text(value)] for name, value in outcome.headers or () if name not in _NOT_LISTED}
+        told["response"] = {"headers_added": added, "headers_removed": [], "headers_changed": {}}
     if isinstance(outcome, UpstreamRequest):
         mapping = decision.mapping
         told["upstream"] = _upstream_json(outcome, head, mapping)
-        told["response"] = _changes_json(mapping.remove_response_headers, mapping.add_response_headers)
-        told["shadow"] = _shadow_json(decision, head, outcome)
+        told["response"] = _response_json(mapping, head)
+        told["shadow"] = _shadow_json(decision, outcome.shadow)
     return told
 
 
@@ -203,24 +231,28 @@ def _by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, list[str]]:
     return found
 
 
-def _changes_json(remove: Iterable[bytes], add: Iterable[HeaderChange]) -> dict[str, Any]:
+def _response_json(mapping: Mapping, head: RequestHead) -> dict[str, Any]:
+    """What happens to the headers of any answer; the values of `%RESP%` and the like stay as they are written."""
     added: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
-    for change in add:
-        (added if change.append else changed).setdefault(_text(change.name), []).append(_text(change.value))
-    return {"headers_added": added, "headers_removed": [_text(n) for n in remove], "headers_changed": changed}
+    for name, value, append in mapping.add_response_headers:
+        text = value.text if isinstance(value, Template) else _text(value)
+        (added if append else changed).setdefault(_text(name), []).append(text)
+    if mapping.cors is not None:
+        for name, value in marked(mapping.cors, head, []):
+            changed[_text(name)] = [_text(value)]
+    removed = [_text(name) for name in mapping.remove_response_headers]
+    return {"headers_added": added, "headers_removed": removed, "headers_changed": changed}
 
 
-def _shadow_json(decision: Decision, head: RequestHead, request: UpstreamRequest) -> dict[str, Any] | None:
-    shadow = decision.shadow
-    if shadow is None or head.method not in _SHADOWED_METHODS:
+def _shadow_json(decision: Decision, copy: UpstreamRequest | None) -> dict[str, Any] | None:
+    if decision.shadow is None or copy is None:
         return None
-    name, colon, port = (decision.mapping.host_rewrite or _text(head.host or b"")).partition(":")
     return {
-        "service": shadow.service.text,
-        "path": _text(request.target),
-        "host": f"{name}-shadow{colon}{port}",
-        "percent": 100 if shadow.weight is None else shadow.weight,
+        "service": copy.service,
+        "path": _text(copy.target),
+        "host": _text(copy.headers[0][1]),
+        "percent": 100 if decision.shadow.weight is None else decision.shadow.weight,
     }
 
 

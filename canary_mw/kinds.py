@@ -1,0 +1,19 @@
+"""The kinds beside Mapping and Module: what they cannot do without (Emissary's CRDs); none has an effect yet."""
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "AuthService": ("auth_service",),
+    "ConsulResolver": ("address", "datacenter"),
+    "DevPortal": (),
+    "Host": ("hostname",),
+    "KubernetesEndpointResolver": (),
+    "KubernetesServiceResolver": (),
+    "Listener": ("port", "securityModel", "hostBinding"),
+    "LogService": ("service", "driver"),
+    "RateLimitService": ("service",),
+    "TCPMapping": ("port", "service"),
+    "TLSContext": (),
+    "TracingService": ("driver", "service"),
+}
+RESOLVER_KINDS = frozenset(("ConsulResolver", "KubernetesEndpointResolver", "KubernetesServiceResolver"))
+# Those that Emissary brings along.
+RESOLVERS = frozenset(("kubernetes-service", "kubernetes-endpoint"))

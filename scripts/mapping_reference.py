@@ -1,0 +1,145 @@
+"""Write docs/mapping-reference.md from the models and the texts beside them; `--check` only tells if it is current.
+
+Run it after an attribute has changed: python scripts/mapping_reference.py
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from canary_mw.attributes import SECTIONS, Text
+from canary_mw.kinds import REQUIRED
+from canary_mw.module import UNSUPPORTED, ModuleConfig
+from canary_mw.modulekeys import KEYS
+from canary_mw.schema import LegacyMapping, MappingV3
+
+PAGE = Path(__file__).parent.parent / "docs" / "mapping-reference.md"
+
+INTRODUCTION = """\
+# Mappings and the Module: reference
+
+This page is generated from the models that read the documents: `python scripts/mapping_reference.py`.
+
+`canary-mw schema > rules.schema.json` writes the same as JSON Schema; an editor with a YAML language server completes
+and checks rules by it, with this line at their top:
+
+```yaml
+# yaml-language-server: $schema=rules.schema.json
+```
+
+A document has an `apiVersion` (`getambassador.io/v0`, `v1`, `v2` or `v3alpha1`; `ambassador/` will do), a `kind`, a
+`name`, and its attributes at the top (flat) or below `spec` (as a CRD, with the name in `metadata`). Mappings that
+match the same requests form a group. Types are those of v3alpha1; what v0 to v2 allow besides stands behind them.
+Unless a remark says otherwise, an attribute means what it means in Emissary; [differences.md](differences.md) has all
+differences.
+"""
+
+LABELS = """\
+## Labels
+
+| `metadata_labels`, or `metadata.labels` | meaning |
+|---|---|
+| `variant: gray`, `variant: stable` | settles the role that is otherwise found from weights and conditions |
+| `shadow_writes: allow` | the shadow gets copies of all methods; `check` warns |
+"""
+
+
+def type_of(annotation: Any) -> str:
+    """A type as the page names it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(type_of(each) for each in arguments if each is not NoneType))
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{each}`" for each in arguments)
+    if origin is list:
+        return f"list of {type_of(arguments[0])}"
+    if origin is dict:
+        return f"map of {type_of(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "{" + ", ".join(f"`{name}`" for name in annotation.model_fields) + "}"
+    return {str: "text", int: "whole number", bool: "true or false"}.get(annotation, "anything")
+
+
+def type_in(name: str, *models: type[BaseModel]) -> str:
+    """The type of an attribute, with what further models allow besides."""
+    first, *more = dict.fromkeys(type_of(m.model_fields[name].annotation) for m in models if name in m.model_fields)
+    return first + "".join(f" (v0 to v2: {each})" for each in more)
+
+
+def default_of(name: str, text: Text, *models: type[BaseModel]) -> str:
+    """The default in words, or as YAML."""
+    field = next(m.model_fields[name] for m in models if name in m.model_fields)
+    if text.default:
+        return text.default
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ({}, []):
+        return "none"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
+
+
+def row(name: str, text: Text, *models: type[BaseModel]) -> str:
+    """One line of a table."""
+    only = [label for label, model in (("v3alpha1", MappingV3), ("v0 to v2", LegacyMapping)) if model in models]
+    where = [label for label in only if name in (MappingV3 if label == "v3alpha1" else LegacyMapping).model_fields]
+    mark = f" ({where[0]} only)" if len(only) == 2 and len(where) == 1 else ""
+    differs = text.differs or "no"
+    cells = (f"`{name}`{mark}", type_in(name, *models), default_of(name, text, *models), text.meaning)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, f"`{text.example}`", differs)) + " |"
+
+
+def page() -> str:
+    """The whole text."""
+    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *kinds()])
+
+
+def head(title: str, what: str) -> Iterator[str]:
+    """Heading and head of a table."""
+    yield f"## {title}\n"
+    yield f"| {what} | type | default | meaning | example | differs from Emissary |\n|---|---|---|---|---|---|"
+
+
+def mappings() -> Iterator[str]:
+    """The attributes, a table for each section."""
+    for title, section in SECTIONS.items():
+        yield from head(title, "attribute")
+        yield "\n".join(row(name, text, MappingV3, LegacyMapping) for name, text in section.items()) + "\n"
+
+
+def module() -> Iterator[str]:
+    """The keys of the Module."""
+    yield from head("The Module `ambassador`", "key of `config`")
+    yield "\n".join(row(name, text, ModuleConfig) for name, text in KEYS.items()) + "\n"
+    names = ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
+    yield f"Known, not supported yet and ignored with a notice: {names}.\n"
+
+
+def kinds() -> Iterator[str]:
+    """The kinds that have no effect."""
+    yield "## Other kinds\n"
+    yield "Checked for what they cannot do without, and ignored with a notice:\n"
+    yield "| kind | needs |\n|---|---|"
+    for kind, required in REQUIRED.items():
+        yield f"| `{kind}` | {', '.join(f'`{name}`' for name in required) or 'nothing'} |"
+    yield ""
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
+        if not current:
+            print(f"{PAGE} is out of date: run python scripts/mapping_reference.py", file=sys.stderr)
+        return 0 if current else 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
