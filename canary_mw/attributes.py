@@ -222,14 +222,12 @@ NOT_YET = {
         differs=_NONE_YET,
     ),
     "allow_upgrade": Text(
-        "Upgrades that are let through; others are answered 403. Nothing is upgraded yet.",
+        "Upgrades that are let through; others are answered 403. Only WebSockets are carried out.",
         "allow_upgrade: [websocket]",
         default="none",
-        differs="belongs to its Mapping, not to the group; " + _NONE_YET,
+        differs="belongs to its Mapping, not to the group; other upgrades are forwarded as plain requests",
     ),
-    "use_websocket": Text(
-        "`true` is `allow_upgrade: [websocket]`.", "use_websocket: true", differs="`false` means no; " + _NONE_YET
-    ),
+    "use_websocket": Text("`true` is `allow_upgrade: [websocket]`.", "use_websocket: true", differs="`false` means no"),
     "bypass_auth": Text(f"Asks no AuthService. {_HAS_NO_EFFECT}", "bypass_auth: true", differs=_NONE_YET),
     "auth_context_extensions": Text(
         f"Told to the AuthService. {_HAS_NO_EFFECT}", "auth_context_extensions: {team: shop}", differs=_NONE_YET

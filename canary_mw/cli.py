@@ -11,7 +11,7 @@ import click
 
 from . import __version__
 from .exceptions import ConfigError
-from .inspection import check, explain_command
+from .inspection import check, explain_command, schema
 from .settings import LOG_LEVELS, Settings, variable
 
 _METAVARS = {"rules": "PATH", "local": "NAME", "upstream": "NAME=URL", "forwarded_allow_ips": "ADDRESS"}
@@ -28,6 +28,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(check)
 main.add_command(explain_command)
+main.add_command(schema)
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -111,7 +112,7 @@ def run(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="auto",
-        http="httptools",
+        http="canary_mw.protocol:GuardedProtocol",
         lifespan="on",
         proxy_headers=False,
         server_header=False,

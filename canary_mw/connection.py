@@ -14,6 +14,7 @@ from httptools import HttpParserError, HttpResponseParser
 
 from .answer import Answer
 from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
+from .messages import DEFAULT_OPTIONS, UpstreamOptions
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -37,13 +38,17 @@ class Connection(Answer, asyncio.Protocol):
     Attributes:
         closed: nothing can be sent any more.
         error: why the answer will never be complete, or None.
+        options: of the request that it serves, or served last.
         reused: it has served a request before.
+        since: loop time at which it was made.
     """
 
     __slots__ = (
         "_alive",
         "_deadline",
         "_drained",
+        "_idle",
+        "_last",
         "_loop",
         "_lost",
         "_pool",
@@ -58,7 +63,9 @@ class Connection(Answer, asyncio.Protocol):
         "_writing_paused",
         "closed",
         "error",
+        "options",
         "reused",
+        "since",
     )
 
     _transport: asyncio.Transport
@@ -70,6 +77,9 @@ class Connection(Answer, asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.closed = self._pooled = self.reused = False
         self.error: Exception | None = None
+        self.options = DEFAULT_OPTIONS
+        self.since = self._last = self._loop.time()
+        self._idle: float | None = None
         self._reading_paused = self._writing_paused = self._uploads = False
         self._deadline = self._timer_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -86,13 +96,20 @@ class Connection(Answer, asyncio.Protocol):
 
     # The exchange, as its caller drives it.
 
-    async def exchange(self, data: bytes, head_only: bool, deadline: float, upload: "Upload | None") -> None:
+    async def exchange(
+        self, data: bytes, head_only: bool, deadline: float, upload: "Upload | None", options: UpstreamOptions
+    ) -> None:
         """Send a request; return when `head` is there, or raise why it never will be."""
         if self._head_only:
             # It still waits for the body that the answer to the HEAD request before announced.
             self._parser = HttpResponseParser(self)
         self._expect(head_only)
+        self.options = options
         self._deadline = deadline
+        self._idle = options.idle_timeout
+        if self._idle is not None:
+            self._last = self._loop.time()
+            deadline = min(deadline, self._last + self._idle)
         if deadline < self._timer_at:
             self._arm(deadline)
         self._transport.write(data)
@@ -150,9 +167,9 @@ class Connection(Answer, asyncio.Protocol):
             self._transport.abort()
         self._wake()
 
-    def cancel_deadline(self) -> None:
-        """The exchange may last as long as it wants from here."""
-        self._deadline = math.inf
+    def move_deadline(self, when: float) -> None:
+        """The exchange may last longer than was said: until loop time `when`, `math.inf` for as long as it wants."""
+        self._deadline = when
 
     async def gone(self) -> None:
         """Until the transport has let go."""
@@ -187,13 +204,20 @@ class Connection(Answer, asyncio.Protocol):
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = math.inf
-        if self.complete or self._deadline == math.inf:
+        due = self._deadline if self._idle is None else min(self._deadline, self._last + self._idle)
+        if self.complete or due == math.inf:
             return
-        if self._loop.time() < self._deadline - TIMER_SLACK:
-            self._arm(self._deadline)
+        if self._loop.time() < due - TIMER_SLACK:
+            self._arm(due)
             return
         missing = "answer" if self.head is None else "end of the answer"
-        self.fail(UpstreamTimeout(f"{self._authority}: no {missing} before the deadline", sent=True))
+        limit = "the deadline" if due == self._deadline else f"{self._idle:g} s without a byte were over"
+        self.fail(UpstreamTimeout(f"{self._authority}: no {missing} before {limit}", sent=True))
+
+    def _moved(self) -> None:
+        """Bytes went in some direction."""
+        if self._idle is not None:
+            self._last = self._loop.time()
 
     # Upload.
 
@@ -213,6 +237,7 @@ class Connection(Answer, asyncio.Protocol):
             if piece:
                 await self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
         self._transport.write(b"0\r\n\r\n")
+        self._moved()
 
     async def _send_counted(self, body: AsyncIterator[bytes], length: int) -> None:
         """The piece that completes the body waits until none follows: a body too long must not look complete."""
@@ -229,9 +254,11 @@ class Connection(Answer, asyncio.Protocol):
         if left:
             raise wrong_length(length)
         self._transport.write(last)
+        self._moved()
 
     async def _write(self, data: bytes) -> None:
         self._transport.write(data)
+        self._moved()
         while self._writing_paused:
             self._drained = self._loop.create_future()
             await self._drained
@@ -241,6 +268,7 @@ class Connection(Answer, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self._moved()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -255,6 +283,8 @@ class Connection(Answer, asyncio.Protocol):
             # Nobody asked for this: an answer planted for the next request.
             self.fail(UpstreamProtocolError(f"{self._authority}: bytes beyond the answer", sent=True))
             return
+        if self._idle is not None:
+            self._last = self._loop.time()
         self._budget -= len(data)
         try:
             parser.feed_data(data)

@@ -56,9 +56,9 @@ def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:
     if via is None:
         return None
     for group in table.candidates(head):
-        local = group.local
-        if local is not None and local.mapping.service.mark in via and group.mismatch(head) is None:
-            return local
+        for decision in group.locals:
+            if decision.mapping.service.mark in via and group.mismatch(head) is None:
+                return decision
     return None
 
 

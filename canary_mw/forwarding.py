@@ -259,5 +259,15 @@ def shadow_request(
         return None
     host, colon, port = request_host(decision.mapping, head.host or b"", shadow=True).partition(b":")
     headers = [(b"host", b"%b-shadow%b%b" % (host, colon, port)), (b"x-shadow", b"true")]
-    headers += [pair for pair in request.headers if pair[0] not in (b"host", b"x-shadow")]
-    return replace(request, service=shadow.service.text, headers=headers, replayable=False, shadow=None)
+    headers += [pair for pair in request.headers if pair[0] not in (b"host", b"via", b"x-shadow")]
+    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.service.mark) + shadow.service.mark
+    headers.append((b"via", via))
+    return replace(
+        request,
+        service=shadow.service.text,
+        headers=headers,
+        replayable=False,
+        connect_timeout=shadow.connect_timeout_ms / 1000,
+        options=shadow.options,
+        shadow=None,
+    )

@@ -63,7 +63,7 @@ class MappingGroup:
         order: place in the order of routing, 0 first; set by the table.
         shares: in order of their bounds.
         total: percent of the draws that the group takes, in [0, 100].
-        local: the decision for the service that this process is, if there is one.
+        locals: decisions for the service that this process is; one that only gets copies is among them.
         sole: the decision that takes all draws, if there is one.
         tests: all that a request must fulfil.
         checks: those of them that the index leaves open.
@@ -72,7 +72,7 @@ class MappingGroup:
     __slots__ = (
         "_checked",
         "checks",
-        "local",
+        "locals",
         "members",
         "order",
         "rank",
@@ -92,7 +92,7 @@ class MappingGroup:
         self.order = 0
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
-        self.local: Decision | None = None
+        self.locals: tuple[Decision, ...] = ()
         self.sole: Decision | None = None
         self.tests: tuple[Test, ...] = ()
         self.checks: tuple[Callable[[RequestHead], object], ...] = ()
@@ -196,12 +196,13 @@ class MappingGroup:
         stable = _stable([mapping for mapping, _ in bounds], narrows=narrows, rest_is_stable=middleware)
         shares = []
         for mapping, bound in bounds:
-            is_local = any(name in local for name in mapping.service.names)
+            is_local = _is_local(mapping, local)
             variant = mapping.variant or ("stable" if is_local or mapping in stable else "gray")
             shares.append(Share(bound, Decision(mapping, self, variant, is_local, self.shadow)))
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
-        self.local = next((share.decision for share in shares if share.decision.local), None)
+        copies = [Decision(m, self, "gray", True) for m in (self.shadow,) if m is not None and _is_local(m, local)]
+        self.locals = (*(share.decision for share in shares if share.decision.local), *copies)
         self.tests = tuple(_tests(self.first, self.mappings))
         self.checks = tuple(test.holds for test in self.tests if not test.proven)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
@@ -234,6 +235,10 @@ def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tup
             bounds[id(mapping)] = total
     ordered = [m for m in members if m.weight is not None] + free
     return [(m, float(min(bounds[id(m)], 100))) for m in ordered]
+
+
+def _is_local(mapping: Mapping, local: Collection[str]) -> bool:
+    return any(name in local for name in mapping.service.names)
 
 
 def _stable(members: list[Mapping], *, narrows: bool, rest_is_stable: bool) -> list[Mapping]:

@@ -8,12 +8,12 @@ import math
 import ssl
 from collections.abc import AsyncIterator
 
-from .connection import Connection, Upload, wrong_length
+from .connection import TIMER_SLACK, Connection, Upload, wrong_length
 from .exceptions import UpstreamConnectError, UpstreamProtocolError
-from .messages import Body, Origin, ResponseHead, UpstreamRequest
+from .messages import Body, Breakers, Origin, ResponseHead, UpstreamRequest
 from .pool import Limits, Pool
 
-__all__ = ["HTTP11Client", "Limits", "Response"]
+__all__ = ["TIMER_SLACK", "HTTP11Client", "Limits", "Response"]
 
 # What may stand within a line, of a header value say; then in a target; then in a name or method.
 _INNER = bytes(c for c in range(256) if c not in b"\r\n\0")
@@ -76,14 +76,20 @@ class Response:
             self._connection = None
             connection.release()
 
+    def move_deadline(self, when: float) -> None:
+        """Put the deadline off to loop time `when`."""
+        if self._connection is not None:
+            self._connection.move_deadline(when)
+
     def cancel_deadline(self) -> None:
         """End the deadline here: an event stream lasts as long as it wants."""
-        if self._connection is not None:
-            self._connection.cancel_deadline()
+        self.move_deadline(math.inf)
 
 
 class HTTP11Client:
     """Sends requests to any number of origins, each with a pool of its own; belongs to one event loop.
+
+    Requests under limits of `circuit_breakers` share a pool with those under the same limits only, as Envoy's clusters.
 
     Args:
         limits: see `Limits`.
@@ -95,22 +101,28 @@ class HTTP11Client:
     def __init__(self, *, limits: Limits = Limits(), ssl_context: ssl.SSLContext | None = None) -> None:  # noqa: B008
         self._limits = limits
         self._ssl = ssl_context
-        self._pools: dict[Origin, Pool] = {}
+        self._pools: dict[Origin | tuple[Origin, Breakers], Pool] = {}
         self._alive: set[Connection] = set()
         self._closed = False
 
     async def send(
-        self, origin: Origin, request: UpstreamRequest, body: AsyncIterator[bytes] | bytes | None = None
+        self,
+        origin: Origin,
+        request: UpstreamRequest,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        deadline: float | None = None,
     ) -> Response:
         """Send a request; return when the head of the answer is there, even if the body is still on its way up.
 
         Args:
             body: ignored when `request.body` is None; else as long as that says. An answer that is complete before it
                 cancels the iterator, which takes a turn of the loop.
+            deadline: loop time for all of the exchange; by default `request.timeout` from now.
 
         Raises:
             UpstreamConnectError: no connection, or one lost before the answer began.
-            UpstreamTimeout: `request.timeout` passed before the head was complete.
+            UpstreamOverloaded: over a limit of `circuit_breakers`.
+            UpstreamTimeout: the deadline, or the time without a byte, passed before the head was complete.
             UpstreamProtocolError: the request must not be written as it is, or the answer is not clean HTTP/1.1.
             ClientError: the body is longer or shorter than `request.body` says.
             Exception: whatever `body` raised; the request was cut off then, not completed.
@@ -122,20 +134,31 @@ class HTTP11Client:
                 data += _encode_body(body or b"", request.body)
             else:
                 upload = body, request.body.length
-        deadline = math.inf if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
-        connection = self._pool(origin).take()
+        if deadline is None:
+            deadline = math.inf if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
+        options = request.options
+        connection = self._pool(origin, options.breakers).take()
         if connection is None:
-            connection = await self._pool(origin).acquire(deadline, request.connect_timeout)
+            connection = await self._acquire(origin, request, deadline)
         head_only = request.method == "HEAD"
         try:
-            await connection.exchange(data, head_only, deadline, upload)
+            await connection.exchange(data, head_only, deadline, upload, options)
         except UpstreamConnectError:
             # The upstream may have closed the idle connection just as it was taken.
             if not connection.reused or not request.replayable or upload is not None:
                 raise
-            connection = await self._pool(origin).acquire(deadline, request.connect_timeout, fresh=True)
-            await connection.exchange(data, head_only, deadline, upload)
+            connection = await self._acquire(origin, request, deadline, fresh=True)
+            await connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
+
+    async def _acquire(
+        self, origin: Origin, request: UpstreamRequest, deadline: float, *, fresh: bool = False
+    ) -> Connection:
+        options = request.options
+        if options.idle_timeout is not None:
+            # No byte goes anywhere while the request waits for a connection.
+            deadline = min(deadline, asyncio.get_running_loop().time() + options.idle_timeout)
+        return await self._pool(origin, options.breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
 
     async def aclose(self) -> None:
         """Close every connection; whoever still waits for an answer gets UpstreamConnectError."""
@@ -148,18 +171,21 @@ class HTTP11Client:
         while self._alive:
             await next(iter(self._alive)).gone()
 
-    def _pool(self, origin: Origin) -> Pool:
-        pool = self._pools.get(origin)
+    def _pool(self, origin: Origin, breakers: Breakers | None = None) -> Pool:
+        key = origin if breakers is None else (origin, breakers)
+        pool = self._pools.get(key)
         if pool is None:
             if self._closed:
                 raise UpstreamConnectError("the client was closed")
-            pool = self._pools[origin] = Pool(origin, self._limits, self._context(origin), self._alive, self._drop)
+            pool = Pool(origin, self._limits, self._context(origin), self._alive, self._drop, breakers)
+            self._pools[key] = pool
         return pool
 
-    def _drop(self, pool: Pool, origin: Origin) -> None:
+    def _drop(self, pool: Pool) -> None:
         # A request that found the pool before it was dropped may fill and empty it once more.
-        if self._pools.get(origin) is pool:
-            del self._pools[origin]
+        key = pool.origin if pool.breakers is None else (pool.origin, pool.breakers)
+        if self._pools.get(key) is pool:
+            del self._pools[key]
 
     def _context(self, origin: Origin) -> ssl.SSLContext | None:
         if origin.scheme != "https":

@@ -4,10 +4,11 @@ Header names are lower-case bytes, values are bytes without surrounding blanks, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .exceptions import BadTarget
+from .exceptions import BadTarget, ClientError
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -20,6 +21,14 @@ _HEX = {b"%02X" % c: bytes([c]) for c in range(256)}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
+# What Node's and Envoy's parsers know, without CONNECT, which asks for a tunnel.
+METHODS = frozenset(
+    "GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND"
+    " UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK"
+    " SOURCE".split()
+)
+
+
 class RequestHead:
     """A request as the rules see it; treat it as immutable.
 
@@ -30,6 +39,7 @@ class RequestHead:
         client: address of the peer, or None where the server does not know it.
         scheme: "http" or "https".
         http_version: "1.0" or "1.1".
+        client_port: port of the peer, 0 where the server does not know it.
 
     Attributes:
         path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
@@ -37,9 +47,10 @@ class RequestHead:
 
     Raises:
         BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
+        ClientError: the method is not one that HTTP parsers know (Envoy answers 400).
     """
 
-    __slots__ = ("client", "headers", "http_version", "method", "path", "query", "scheme")
+    __slots__ = ("client", "client_port", "headers", "http_version", "method", "path", "query", "scheme")
 
     def __init__(
         self,
@@ -50,7 +61,9 @@ class RequestHead:
         client: str | None = "127.0.0.1",
         scheme: str = "http",
         http_version: str = "1.1",
+        client_port: int = 0,
     ) -> None:
+        check_method(method)
         # UTF-8, so that what Latin-1 cannot hold is refused below instead of turned into a "?".
         raw = target if isinstance(target, bytes) else target.encode("utf-8", "surrogatepass")
         path, mark, query = raw.partition(b"?")
@@ -59,12 +72,21 @@ class RequestHead:
         self.query = check_query(mark + query)
         self.headers: RawHeaders = raw_headers(headers)
         self.client = client
+        self.client_port = client_port
         self.scheme = scheme
         self.http_version = http_version
 
     @classmethod
     def from_wire(
-        cls, method: str, path: bytes, query: bytes, headers: RawHeaders, client: str | None, scheme: str, version: str
+        cls,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: RawHeaders,
+        client: str | None,
+        scheme: str,
+        version: str,
+        client_port: int = 0,
     ) -> "RequestHead":
         """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
 
@@ -74,14 +96,24 @@ class RequestHead:
             headers: pairs of lower-case name and value.
         """
         self = cls.__new__(cls)
+        if method not in METHODS:
+            check_method(method)
         self.method = method
         self.path = path if path[:1] == b"/" and not path.translate(None, _PLAIN) else normalize_path(path)
         self.query = check_query(b"?" + query) if query else b""
         self.headers = headers
         self.client = client
+        self.client_port = client_port
         self.scheme = scheme
         self.http_version = version
         return self
+
+    def replaced(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
+        """The same request with another path, already normalised, or other headers."""
+        other = copy(self)
+        other.path = self.path if path is None else path
+        other.headers = self.headers if headers is None else headers
+        return other
 
     @property
     def host(self) -> bytes | None:
@@ -107,6 +139,12 @@ def raw_headers(headers: HeaderInput) -> list[tuple[bytes, bytes]]:
 
 def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
+
+
+def check_method(method: str) -> None:
+    """Raise ClientError for a method that no parser of the field knows."""
+    if method not in METHODS:
+        raise ClientError("the method is unknown")
 
 
 def check_query(query: bytes) -> bytes:
@@ -177,16 +215,51 @@ def _resolve_dots(path: bytes) -> bytes:
 
 
 class Origin(NamedTuple):
-    """Where connections of one kind go: a key of the connection pool."""
+    """Where connections of one kind go: a key of the connection pool.
+
+    Attributes:
+        host: a name or an address; what TLS verifies.
+        address: one of those that the name stands for; None: the system looks it up for each connection.
+    """
 
     scheme: str
     host: str
     port: int
+    address: str | None = None
 
     @property
     def authority(self) -> str:
         """host:port as it stands in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Breakers(NamedTuple):
+    """Limits of one service in one process (`circuit_breakers`), with Envoy's defaults."""
+
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+
+
+class UpstreamOptions(NamedTuple):
+    """What a Mapping asks of the way to its upstream; made once per reload.
+
+    Attributes:
+        try_timeout: seconds for one try, None for what is left of the whole.
+        idle_timeout: seconds without a byte in either direction, None for no limit.
+        keepalive_idle: seconds that an unused connection is kept, None for the client's default.
+        lifetime: seconds after which a connection is used no more, None for no limit.
+    """
+
+    try_timeout: float | None = None
+    idle_timeout: float | None = None
+    keepalive_idle: float | None = None
+    lifetime: float | None = None
+    breakers: Breakers | None = None
+
+
+DEFAULT_OPTIONS = UpstreamOptions()
 
 
 class Body(NamedTuple):
@@ -204,9 +277,12 @@ class UpstreamRequest:
         target: origin-form bytes, sent as they are.
         headers: all to send, `host` first, without `content-length` and `transfer-encoding`: those follow from `body`.
         body: None when the request has none.
-        timeout: seconds for the whole exchange, None for no limit.
+        timeout: seconds for the whole exchange, all tries together, None for no limit.
         connect_timeout: seconds for one connection attempt.
         replayable: may be sent again when nothing of an answer was seen (idempotent and without a body).
+        options: limits of the way.
+        delay: seconds to wait before it is sent, for a try that is not the first.
+        shadow: a copy for another service, to go out when this one was handed over; its answer is nobody's.
     """
 
     service: str
@@ -217,6 +293,9 @@ class UpstreamRequest:
     timeout: float | None = 3.0
     connect_timeout: float = 3.0
     replayable: bool = False
+    options: UpstreamOptions = DEFAULT_OPTIONS
+    delay: float = 0.0
+    shadow: "UpstreamRequest | None" = None
 
 
 @dataclass(slots=True)

@@ -15,9 +15,13 @@ class Metrics(Observer):
     """Counts requests by Mapping, service, variant and status, and follows the rules in force.
 
     The numbers are this process's; with several workers each scrape meets one of them, told by the label `pid`.
+
+    Attributes:
+        shadows: copies for shadows by what became of them; see `Shadows.counts`.
     """
 
     def __init__(self) -> None:
+        self.shadows: dict[str, int] = {}
         self._requests: dict[Labels, int] = {}
         self._seconds: dict[Labels, float] = {}
         self._generation = 0
@@ -52,7 +56,10 @@ class Metrics(Observer):
             "canary_mw_rules_clean", "1 when the newest rules are wholly in force.", labels=("pid",)
         )
         clean.add_metric((pid,), self._clean)
-        return (requests, seconds, generation, clean)
+        shadow = CounterMetricFamily("canary_mw_shadow", "Copies for shadows.", labels=("result", "pid"))
+        for result, count in self.shadows.items():
+            shadow.add_metric((result, pid), count)
+        return (requests, seconds, generation, clean, shadow)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .connection import TIMER_SLACK, Connection
-from .exceptions import UpstreamConnectError, UpstreamTimeout
-from .messages import Origin
+from .exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamTimeout
+from .messages import Breakers, Origin
 
 
 class Limits(NamedTuple):
@@ -42,20 +42,25 @@ class Pool:
         ssl_context: None for plain text.
         alive: connections of any origin whose transport is open; see `Connection`.
         emptied: called when neither connections nor waiting requests are left.
+        breakers: narrower limits; as in Envoy, a request that opens its connection is pending too then, and one
+            connection is always allowed.
     """
 
     __slots__ = (
         "_alive",
         "_closed",
+        "_connecting",
         "_emptied",
         "_idle",
         "_limits",
         "_loop",
-        "_origin",
         "_size",
         "_ssl",
         "_timer",
+        "_timer_at",
         "_waiters",
+        "breakers",
+        "origin",
     )
 
     def __init__(
@@ -64,20 +69,24 @@ class Pool:
         limits: Limits,
         ssl_context: ssl.SSLContext | None,
         alive: set[Connection],
-        emptied: Callable[["Pool", Origin], object],
+        emptied: Callable[["Pool"], object],
+        breakers: Breakers | None = None,
     ) -> None:
-        self._origin = origin
-        self._limits = limits
+        self.origin = origin
+        self.breakers = breakers
+        self._limits = limits if breakers is None else _narrowed(limits, breakers)
         self._ssl = ssl_context
         self._alive = alive
         self._emptied = emptied
         self._loop = asyncio.get_running_loop()
-        # Insertion order is the order of giving back: popitem() takes the warmest, the first one is the oldest.
+        # Until when each is kept. Insertion order is the order of giving back: popitem() takes the warmest.
         self._idle: dict[Connection, float] = {}
         self._size = 0
+        self._connecting = 0
         self._closed: Exception | None = None
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
     def take(self) -> Connection | None:
         """The idle connection that was used last, or None."""
@@ -93,11 +102,14 @@ class Pool:
 
         Raises:
             UpstreamConnectError: refused, not found, too slow, or too many are waiting.
+            UpstreamOverloaded: too many for the breakers.
             UpstreamTimeout: the deadline passed.
         """
         while True:
             if not fresh and (idle := self.take()) is not None:
                 return idle
+            if self.breakers is not None:
+                self._check_pending(self._connecting + len(self._waiters))
             if self._size < self._limits.max_connections:
                 self._size += 1
             elif self._idle:
@@ -112,14 +124,23 @@ class Pool:
     def put(self, connection: Connection) -> None:
         """Give back a connection that may serve again."""
         connection.reused = True
+        options = connection.options
+        now = self._loop.time()
+        if options.lifetime is not None and now >= connection.since + options.lifetime - TIMER_SLACK:
+            connection.fail(UpstreamConnectError("the connection was too old to be kept"))
+            return
         if self._hand_over(connection):
             return
-        if self._limits.keepalive_idle <= 0:
+        keep = self._limits.keepalive_idle if options.keepalive_idle is None else options.keepalive_idle
+        if keep <= 0:
             connection.fail(UpstreamConnectError("idle connections are not kept"))
             return
-        self._idle[connection] = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._limits.keepalive_idle, self._sweep)
+        expires = now + keep
+        if options.lifetime is not None:
+            expires = min(expires, connection.since + options.lifetime)
+        self._idle[connection] = expires
+        if expires < self._timer_at:
+            self._arm(expires)
 
     def forget(self, connection: Connection) -> None:
         """A connection was closed; its slot is free."""
@@ -135,10 +156,16 @@ class Pool:
             if not waiter.done():
                 waiter.set_exception(error)
 
+    def _arm(self, when: float) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_at(when, self._sweep)
+        self._timer_at = when
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._timer_at = math.inf
 
     def _free_slot(self) -> None:
         if self._hand_over(None):
@@ -146,7 +173,7 @@ class Pool:
         self._size -= 1
         if not self._size:
             self._stop_timer()
-            self._emptied(self, self._origin)
+            self._emptied(self)
 
     def _hand_over(self, thing: Connection | None) -> bool:
         while self._waiters:
@@ -158,11 +185,7 @@ class Pool:
 
     async def _wait(self, deadline: float) -> Connection | None:
         """A connection, or None for a slot that is now ours."""
-        if len(self._waiters) >= self._limits.max_pending:
-            raise UpstreamConnectError(
-                f"{self._origin.authority}: too many requests waiting ({self._limits.max_pending}) for one of "
-                f"{self._limits.max_connections} connections"
-            )
+        self._check_pending(len(self._waiters))
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         timer = None if deadline == math.inf else self._loop.call_at(deadline, self._expire, waiter)
@@ -175,9 +198,18 @@ class Pool:
             if timer is not None:
                 timer.cancel()
 
+    def _check_pending(self, pending: int) -> None:
+        if pending < self._limits.max_pending:
+            return
+        kind = UpstreamConnectError if self.breakers is None else UpstreamOverloaded
+        raise kind(
+            f"{self.origin.authority}: too many requests waiting ({self._limits.max_pending}) for one of "
+            f"{self._limits.max_connections} connections"
+        )
+
     def _expire(self, waiter: asyncio.Future[Connection | None]) -> None:
         if not waiter.done():
-            message = f"{self._origin.authority}: the deadline passed while waiting for a free connection"
+            message = f"{self.origin.authority}: the deadline passed while waiting for a free connection"
             waiter.set_exception(UpstreamTimeout(message))
 
     def _return_of(self, waiter: asyncio.Future[Connection | None]) -> None:
@@ -194,23 +226,26 @@ class Pool:
 
     async def _connect(self, deadline: float, connect_timeout: float) -> Connection:
         """Open a connection into the slot that the caller holds; the slot is freed when that fails."""
+        self._connecting += 1
         try:
             connection = await self._open_one(deadline, connect_timeout)
         except BaseException:
             self._free_slot()
             raise
+        finally:
+            self._connecting -= 1
         connection.adopt()
         return connection
 
     async def _open_one(self, deadline: float, connect_timeout: float) -> Connection:
-        origin = self._origin
+        origin = self.origin
         limit = min(self._loop.time() + connect_timeout, deadline)
         try:
             # A context of its own is affordable here: once per connection, not per request.
             async with asyncio.timeout_at(None if limit == math.inf else limit):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self, origin.authority, self._limits.max_head, self._alive),
-                    origin.host,
+                    origin.address or origin.host,
                     origin.port,
                     ssl=self._ssl,
                     server_hostname=origin.host if self._ssl is not None else None,
@@ -225,7 +260,7 @@ class Pool:
         return connection
 
     def _refusal(self, exc: Exception, at_deadline: bool, connect_timeout: float) -> Exception:
-        where = self._origin.authority
+        where = self.origin.authority
         # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
         if not isinstance(exc, TimeoutError) or exc.errno is not None:
             return UpstreamConnectError(f"{where}: cannot connect: {exc}")
@@ -237,12 +272,17 @@ class Pool:
         next(iter(self._idle)).fail(UpstreamConnectError("made room for a fresh connection"))
 
     def _sweep(self) -> None:
-        """Close what was idle for too long; the oldest that stays says when to look again."""
+        """Close what was idle for too long; the first of those that stay says when to look again."""
         self._timer = None
+        self._timer_at = math.inf
         now = self._loop.time() + TIMER_SLACK
-        while self._idle:
-            expires = next(iter(self._idle.values())) + self._limits.keepalive_idle
-            if expires > now:
-                self._timer = self._loop.call_at(expires, self._sweep)
-                return
-            self._close_oldest()
+        for connection in [connection for connection, expires in self._idle.items() if expires <= now]:
+            connection.fail(UpstreamConnectError("the connection was idle for too long"))
+        if self._idle:
+            self._arm(min(self._idle.values()))
+
+
+def _narrowed(limits: Limits, breakers: Breakers) -> Limits:
+    connections = min(limits.max_connections, max(breakers.max_connections, 1))
+    pending = min(limits.max_pending, breakers.max_pending_requests)
+    return limits._replace(max_connections=connections, max_pending=pending)

@@ -1,21 +1,24 @@
 """The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
 
+import asyncio
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
 from .admin import AdminServer, create_admin
-from .asgi import CanaryMiddleware, request_head
+from .asgi import CanaryMiddleware
 from .exceptions import UpstreamError
 from .hops import default_hop_id
 from .http11 import Limits
+from .messages import Reply
 from .metrics import Metrics
 from .observers import AccessLog, Observer
 from .settings import Settings
 from .sources import FileSource, StaticSource
 from .store import RuleStore
 from .upstreams import Message, Receive, Scope, Send
+from .websocket import refuse
 
 _NOT_FOUND: Message = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
 _END: Message = {"type": "http.response.body", "body": b""}
@@ -28,6 +31,10 @@ def create_app(settings: Settings | None = None) -> "Proxy":
         ConfigError: a setting that cannot work.
     """
     return Proxy(settings or Settings.from_environ())
+
+
+class _Forwarder(CanaryMiddleware):
+    wraps = False
 
 
 class Proxy:
@@ -46,7 +53,7 @@ class Proxy:
         self.store = RuleStore(
             source, local=settings.local_names, ambassador_id=settings.ambassador_id, observers=observers
         )
-        self._middleware = CanaryMiddleware(
+        self._middleware = _Forwarder(
             self._not_forwarded,
             rules=self.store,
             upstreams=settings.upstreams,
@@ -54,7 +61,12 @@ class Proxy:
             observers=observers,
             hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
             limits=Limits(max_connections=settings.max_connections),
+            replay_limit=settings.replay_limit,
+            shadow_limit=settings.shadow_limit,
+            shadow_writes=settings.shadow_writes,
         )
+        if self._metrics is not None:
+            self._metrics.shadows = self._middleware.shadows.counts
         self._admin: AdminServer | None = None
         self._passed_on: Any = None
         self.draining = False
@@ -71,14 +83,12 @@ class Proxy:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
-            # Closed before it was accepted: the server answers 403.
-            await send({"type": "websocket.close"})
+            await self._middleware(scope, receive, send)
 
     async def _not_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """No app is wrapped: no match is 404, and the local service is one as any other."""
-        decision = scope["canary_mw"]
-        if decision is not None:
-            await self._middleware.forward(decision, request_head(scope), scope, receive, send)
+        """No app is wrapped: no match is 404."""
+        if scope["type"] == "websocket":
+            await refuse(scope, receive, send, Reply(404))
             return
         await send(_NOT_FOUND)
         await send(_END)
@@ -100,20 +110,23 @@ class Proxy:
         self._middleware.start()
         if self.settings.strict and self.store.error is not None:
             raise self.store.error
+        self._hear_of_the_end()
         if self._metrics is not None:
-            self._hear_of_the_end()
             app = create_admin(self.store, self._metrics, lambda: self.draining)
             self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
 
     def _hear_of_the_end(self) -> None:
-        """Readiness ends with SIGTERM, long before the server has finished its requests and tells us."""
+        """Readiness ends with SIGTERM, and so do websockets, long before the server has finished its requests."""
         passed_on = signal.getsignal(signal.SIGTERM)
         if threading.current_thread() is not threading.main_thread() or not callable(passed_on):
             return
         self._passed_on = passed_on
+        loop = asyncio.get_running_loop()
 
         def drain(number: int, frame: FrameType | None) -> None:
             self.draining = True
+            # Before the server ends them with 1012, for a restart that this may not be.
+            loop.call_soon_threadsafe(self._middleware.end_websockets)
             passed_on(number, frame)
 
         signal.signal(signal.SIGTERM, drain)

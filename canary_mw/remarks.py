@@ -35,6 +35,9 @@ def remarks(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Note]:
         yield Note("warning", "regex_rewrite", "bad-reference", text)
     if mapping.weight is not None and not 0 <= mapping.weight <= 100:
         yield Note("warning", "weight", "weight-range", f"weight {mapping.weight} is not in 0..100")
+    if others := [token for token in mapping.upgrades if token != "websocket"]:
+        text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
+        yield Note("notice", "allow_upgrade", "no-effect-yet", text)
     yield from _redirect_notes(model, mapping)
 
 

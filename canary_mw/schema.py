@@ -215,10 +215,9 @@ TEXTS = frozenset(
 
 # Attributes that are read and kept but do nothing yet: a notice each, never silence.
 NO_EFFECT_YET = frozenset(
-    "allow_upgrade auth_context_extensions bypass_auth bypass_error_response_overrides circuit_breaker cluster_tag"
+    "auth_context_extensions bypass_auth bypass_error_response_overrides circuit_breaker cluster_tag"
     " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc health_checks keepalive labels"
-    " load_balancer modules outlier_detection priority rate_limits resolver respect_dns_ttl stats_name"
-    " use_websocket".split()
+    " load_balancer modules outlier_detection priority rate_limits resolver respect_dns_ttl stats_name".split()
 )
 # All that is kept on the Mapping and shown by `explain`, whatever it does.
-KEPT = NO_EFFECT_YET | {"add_linkerd_headers", "tls"}
+KEPT = NO_EFFECT_YET | {"add_linkerd_headers", "allow_upgrade", "tls", "use_websocket"}

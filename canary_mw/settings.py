@@ -45,6 +45,9 @@ class Settings:
     access_log: bool = _setting(False, "One JSON line per request, on stdout.")
     grace: int = _setting(30, "Seconds that running requests have at shutdown.")
     max_connections: int = _setting(1024, "Connections to each upstream, per process.")
+    replay_limit: int = _setting(65536, "Bytes of a request body that are kept for retries and shadows.")
+    shadow_limit: int = _setting(100, "Copies for shadows in flight, per process; more are skipped.")
+    shadow_writes: bool = _setting(False, "Shadows get copies of writes too, not only of GET, HEAD and OPTIONS.")
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -98,6 +101,8 @@ _RANGES = (
     ("workers", 1, 1024),
     ("grace", 0, 86400),
     ("max_connections", 1, 1_000_000),
+    ("replay_limit", 0, 1 << 30),
+    ("shadow_limit", 0, 1_000_000),
 )
 
 

@@ -43,7 +43,7 @@ class RouteTable:
         self.middleware = middleware
         self.settings = settings
         self.gate = settings.gate
-        self.has_local = any(group.local is not None for group in groups)
+        self.has_local = any(group.locals for group in groups)
         self._index = HostIndex(groups)
 
     @classmethod

@@ -4,6 +4,7 @@ Errors of httpx are translated here and nowhere else, and httpx is loaded only w
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -33,6 +34,9 @@ class UpstreamResponse(Protocol):
     def close(self) -> None:
         """Done with it, however far it was read."""
 
+    def move_deadline(self, when: float) -> None:
+        """Put the deadline off to a later loop time."""
+
     def cancel_deadline(self) -> None:
         """From here on it may take as long as it wants."""
 
@@ -40,8 +44,10 @@ class UpstreamResponse(Protocol):
 class Sender(Protocol):
     """What can carry a request to an origin."""
 
-    async def send(self, origin: Origin, request: UpstreamRequest, body: RequestBody) -> UpstreamResponse:
-        """Return when the head of the answer is there."""
+    async def send(
+        self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
+    ) -> UpstreamResponse:
+        """Return when the head of the answer is there; `deadline` is a loop time for all of the exchange."""
 
 
 def framed_headers(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
@@ -60,10 +66,10 @@ class HttpxSender:
         self._transport = transport
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def send(self, origin: Origin, request: UpstreamRequest, body: RequestBody) -> "HttpxResponse":
-        """Send and wait for the head, both within the request's deadline."""
-        loop = asyncio.get_running_loop()
-        deadline = None if request.timeout is None else loop.time() + request.timeout
+    async def send(
+        self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
+    ) -> "HttpxResponse":
+        """Send and wait for the head, both within the deadline."""
         outgoing = _httpx_request(origin, request, body)
         response = await translated(self._transport.handle_async_request(outgoing), deadline)
         return HttpxResponse(response, deadline, self._closing)
@@ -87,8 +93,9 @@ def _httpx_request(origin: Origin, request: UpstreamRequest, body: RequestBody) 
     url = httpx.URL(scheme=origin.scheme, host=origin.host, port=origin.port, path="/")
     if request.target[:1] == b"/" and request.target[:2] != b"//":
         url = url.copy_with(raw_path=request.target)
-    # The deadline is ours; a read timeout here would also end an event stream.
-    timeout = {"connect": request.connect_timeout, "read": None, "write": None, "pool": None}
+    # The deadline is ours; these two end what stands still, an event stream too.
+    idle = request.options.idle_timeout
+    timeout = {"connect": request.connect_timeout, "read": idle, "write": idle, "pool": None}
     return httpx.Request(
         request.method,
         url,
@@ -98,16 +105,16 @@ def _httpx_request(origin: Origin, request: UpstreamRequest, body: RequestBody) 
     )
 
 
-async def translated(step: Awaitable[T], deadline: float | None) -> T:
+async def translated(step: Awaitable[T], deadline: float) -> T:
     """Await one step of an httpx transport; raises our errors in place of its own.
 
     Args:
-        deadline: loop time, None for no limit.
+        deadline: loop time, `math.inf` for no limit.
     """
     import httpx
 
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             return await step
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
         raise UpstreamConnectError(str(exc)) from exc
@@ -120,7 +127,7 @@ async def translated(step: Awaitable[T], deadline: float | None) -> T:
 class HttpxResponse:
     """An httpx response behind the interface of our own client."""
 
-    def __init__(self, response: "httpx.Response", deadline: float | None, closing: set[asyncio.Task[None]]) -> None:
+    def __init__(self, response: "httpx.Response", deadline: float, closing: set[asyncio.Task[None]]) -> None:
         self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
         self._response = response
         self._deadline = deadline
@@ -151,6 +158,10 @@ class HttpxResponse:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    def move_deadline(self, when: float) -> None:
+        """See `UpstreamResponse`."""
+        self._deadline = when
+
     def cancel_deadline(self) -> None:
         """See `UpstreamResponse`."""
-        self._deadline = None
+        self._deadline = math.inf

@@ -4,18 +4,21 @@ A service is answered by our own HTTP/1.1 client, by an httpx transport, or by a
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from collections.abc import Mapping as Dict
+from contextlib import nullcontext
 from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from .exceptions import ConfigError, UpstreamError
+from .breakers import Loads
+from .exceptions import ConfigError, UpstreamError, UpstreamTimeout
 from .exchange import Conversation
-from .http11 import HTTP11Client, Limits
-from .messages import Origin, Relay, Reply, ResponseHead, UpstreamRequest
+from .http11 import TIMER_SLACK, HTTP11Client, Limits
+from .messages import Breakers, Origin, Relay, Reply, UpstreamRequest
 from .service import Service, parse_service
-from .transports import HttpxSender, Sender, UpstreamResponse, framed_headers
+from .transports import HttpxSender, RequestBody, Sender, UpstreamResponse
 
 if TYPE_CHECKING:
     import httpx
@@ -67,33 +70,54 @@ class Upstreams:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: HTTP11Client | None = None
         self._clients: dict[asyncio.AbstractEventLoop, HTTP11Client] = {}
+        self._loads = Loads()
 
     def app(self, service: Service) -> ASGIApp | None:
         """The app of this process that answers for a service, if one does."""
         return _by_name(self._apps, service) if self._apps else None
 
     async def arun(
-        self, conversation: Conversation, body: OpenBody, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        conversation: Conversation,
+        body: OpenBody,
+        loop: asyncio.AbstractEventLoop | None = None,
+        handed_over: Callable[[UpstreamRequest], None] | None = None,
     ) -> tuple[Relay | Reply, UpstreamResponse | None]:
         """Drive a conversation to its outcome.
 
+        A request that is yielded again is a retry: its deadline is that of the first try.
+
         Args:
-            body: gives the body of the request; called once, and only when the upstream is to get one.
+            body: gives the body of the request; called for each try, and only when the upstream is to get one.
             loop: the running one, if the caller has it at hand.
+            handed_over: is given the shadow of a request once its first try has an answer, or has failed.
 
         Returns:
             The outcome, and with a `Relay` the answer whose body is to be relayed; the caller closes it.
         """
         loop = loop or asyncio.get_running_loop()
         response: UpstreamResponse | None = None
+        deadline = math.inf
+        asked: UpstreamRequest | None = None
         try:
             request = next(conversation)
             while True:
                 try:
-                    response = await self._send(request, body, loop)
+                    if request is asked:
+                        response = await self._send_again(request, body, loop, deadline)
+                    else:
+                        content = await body() if request.body is not None and request.body.length != 0 else None
+                        deadline = math.inf if request.timeout is None else loop.time() + request.timeout
+                        asked = request
+                        send = self.send if request.options.try_timeout is None else self._send_in_time
+                        response = await send(request, content, loop, deadline)
                 except UpstreamError as exc:
+                    if request.shadow is not None:
+                        _hand_over(request, handed_over)
                     request = conversation.throw(exc)
                 else:
+                    if request.shadow is not None:
+                        _hand_over(request, handed_over)
                     request = conversation.send(response.head)
                     response.close()
                     response = None
@@ -108,13 +132,61 @@ class Upstreams:
             response = None
         return outcome, response
 
-    async def _send(
-        self, request: UpstreamRequest, open_body: OpenBody, loop: asyncio.AbstractEventLoop
+    async def _send_again(
+        self, request: UpstreamRequest, open_body: OpenBody, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> UpstreamResponse:
+        breakers = request.options.breakers
+        with self._loads.retrying(request.service, breakers) if breakers is not None else nullcontext():
+            await asyncio.sleep(min(request.delay, max(deadline - loop.time(), 0.0)))
+            if loop.time() >= deadline - TIMER_SLACK:
+                raise UpstreamTimeout(f"{request.service}: no answer to any try before the deadline", sent=True)
+            body = await open_body() if request.body is not None and request.body.length != 0 else None
+            return await self._send_in_time(request, body, loop, deadline)
+
+    async def _send_in_time(
+        self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> UpstreamResponse:
+        """One try; the limit of a try ends at the head, as Envoy's `per_try_timeout` does."""
+        limit = request.options.try_timeout
+        if limit is None:
+            return await self.send(request, body, loop, deadline)
+        until = min(deadline, loop.time() + limit)
+        try:
+            response = await self.send(request, body, loop, until)
+        except UpstreamTimeout as exc:
+            # Neither where the deadline of all tries passed, nor where nothing moved for too long.
+            exc.whole = until == deadline or loop.time() < until - TIMER_SLACK
+            raise
+        response.move_deadline(deadline)
+        return response
+
+    async def send(
+        self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> UpstreamResponse:
+        """Send a request to its service once.
+
+        Args:
+            loop: the running one.
+            deadline: loop time for all of the exchange, `math.inf` for no limit.
+
+        Raises:
+            UpstreamError: there is no answer, or a limit of `circuit_breakers` is reached.
+        """
         route = self._routes.get(request.service) or self._resolve(request.service)
-        body = await open_body() if request.body is not None and request.body.length != 0 else None
         sender = route.sender or self._own_client(loop)
-        return await sender.send(next(route.origins), request, body)
+        breakers = request.options.breakers
+        if breakers is None:
+            return await sender.send(next(route.origins), request, body, deadline)
+        with self._loads.requesting(request.service, breakers) as place:
+            return place.kept_by(await sender.send(next(route.origins), request, body, deadline))
+
+    def may_retry(self, service: str, breakers: Breakers | None) -> bool:
+        """Whether `max_retries` leaves room for one more retry."""
+        return breakers is None or self._loads.may_retry(service, breakers)
+
+    def origin(self, service: str) -> Origin:
+        """Where the next connection goes that is a websocket's: neither our client nor a transport opens it."""
+        return next((self._routes.get(service) or self._resolve(service)).origins)
 
     def _resolve(self, text: str) -> Route:
         service, _ = parse_service(text)
@@ -146,6 +218,12 @@ class Upstreams:
             await sender.settle()
 
 
+def _hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
+    shadow, request.shadow = request.shadow, None
+    if shadow is not None and handed_over is not None:
+        handed_over(shadow)
+
+
 def _by_name(table: Dict[str, T], service: Service) -> T | None:
     for name in service.names:
         if name in table:
@@ -172,58 +250,3 @@ def _origin(name: str, url: str) -> Origin:
         hint = "leave it out: the Mapping's rewrite decides about the path"
         raise ConfigError(f"upstream {name}: {url!r} holds more than scheme, host and port", hint=hint)
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
-
-
-async def call_app(
-    app: ASGIApp, conversation: Conversation, scope: Scope, receive: Receive, send: Send
-) -> Reply | None:
-    """Let an app of this process answer; its messages pass as they come, only its head goes through the conversation.
-
-    Returns:
-        None when the app has answered, else the reply that is to be sent in its place.
-    """
-    try:
-        request = next(conversation)
-    except StopIteration as stop:
-        return _reply_of(stop.value)
-    reply: Reply | None = None
-
-    async def relay(message: Message) -> None:
-        nonlocal reply
-        if message["type"] == "http.response.start":
-            head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
-            outcome = _answered(conversation, head)
-            reply = _reply_of(outcome)
-            if isinstance(outcome, Relay):
-                message = {**message, "status": outcome.head.status, "headers": outcome.head.headers}
-        if reply is None:
-            await send(message)
-
-    await app(_app_scope(scope, request), receive, relay)
-    return reply
-
-
-def _reply_of(outcome: Relay | Reply) -> Reply | None:
-    return outcome if isinstance(outcome, Reply) else None
-
-
-def _answered(conversation: Conversation, head: ResponseHead) -> Relay | Reply:
-    try:
-        conversation.send(head)
-    except StopIteration as stop:
-        outcome: Relay | Reply = stop.value
-        return outcome
-    raise RuntimeError("an app that is running already cannot be asked a second time")
-
-
-def _app_scope(scope: Scope, request: UpstreamRequest) -> Scope:
-    path, _, query = request.target.partition(b"?")
-    return {
-        **scope,
-        "method": request.method,
-        "path": unquote(path.decode("latin-1")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": framed_headers(request),
-    }

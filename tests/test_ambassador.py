@@ -237,7 +237,6 @@ EFFECTLESS: dict[str, str] = {
     "health_checks": "[{}]",
     "modules": "[{}]",
     "error_response_overrides": "[{on_status_code: 404}]",
-    "allow_upgrade": "[websocket]",
     "auth_context_extensions": "{a: b}",
     "docs": "{path: /docs}",
     "envoy_override": "{a: 1}",
@@ -276,7 +275,7 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"regex_redirect redirect_response_code timeout_ms connect_timeout_ms tls ambassador_id".split(),
         *"add_request_headers remove_request_headers add_response_headers remove_response_headers".split(),
         *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
-        *"circuit_breakers shadow add_linkerd_headers".split(),
+        *"circuit_breakers shadow add_linkerd_headers allow_upgrade use_websocket".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
     converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "headers_regex"}
@@ -575,6 +574,13 @@ def test_a_redirect_is_taken_over() -> None:
 )
 def test_upgrades_are_allowed_by_name(more: dict[str, str], upgrades: tuple[str, ...]) -> None:
     assert one(document(**more)).upgrades == upgrades
+
+
+def test_an_upgrade_that_nobody_carries_out_gets_a_notice() -> None:
+    assert read_rules(document(use_websocket="true")).diagnostics == ()
+    rules = read_rules(document(allow_upgrade="[websocket, SPDY/3.1]"))
+    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert "spdy/3.1" in rules.diagnostics[0].message
 
 
 GOOD = document("a") + document("b") + document("c")

@@ -150,7 +150,7 @@ def test_a_path_without_raw_form_is_quoted_and_a_missing_client_is_fine() -> Non
             seen.append(scope["raw_path"])
             await respond(send, b"")
 
-        scope = {**_scope("/shop/ü b"), "headers": [(b"gray", b"true")], "client": None}
+        scope = {**_scope("/shop/ü b"), "headers": [(b"host", b"a"), (b"gray", b"true")], "client": None}
         del scope["raw_path"]
         await wrapped(services={"shop-gray": gray})(scope, _nothing, _sink)
         assert seen == [b"/%C3%BC%20b"]
@@ -273,7 +273,7 @@ def test_local_names_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def main() -> None:
         middleware, sent = wrapped(), _Sent()
-        await middleware({**_scope("/shop/"), "headers": [(b"gray", b"true")]}, _nothing, sent)
+        await middleware({**_scope("/shop/"), "headers": [(b"host", b"a"), (b"gray", b"true")]}, _nothing, sent)
         await middleware.aclose()
         assert sent.body == b"from the app"
 
@@ -553,7 +553,7 @@ def test_an_answer_that_breaks_off_is_cut_for_the_client_too(
             assert await client.event() is None
 
     run(main())
-    (line,) = [record for record in caplog.records if record.name == "canary_mw.asgi"]
+    (line,) = [record for record in caplog.records if record.name == "canary_mw.relay"]
     assert "upstream shop-gray failed in mid-answer" in line.getMessage()
 
 
@@ -677,7 +677,7 @@ def test_a_receive_that_cannot_tell_that_the_client_left_is_left_alone(fails: bo
     async def main() -> None:
         async with serving(script) as upstream:
             middleware, sent = wrapped(port=upstream.origin.port), _Sent()
-            await middleware({**_scope("/shop/"), "headers": [(b"gray", b"true")]}, receive, sent)
+            await middleware({**_scope("/shop/"), "headers": [(b"host", b"a"), (b"gray", b"true")]}, receive, sent)
             assert sent.body == b"slow"
             await middleware.aclose()
 
@@ -698,7 +698,9 @@ def test_a_server_that_cancels_the_request_is_obeyed() -> None:
         asked = asyncio.Event()
         async with serving(script) as upstream:
             middleware = wrapped(port=upstream.origin.port)
-            task = asyncio.create_task(middleware({**_scope("/shop/"), "headers": [(b"gray", b"true")]}, _never, _sink))
+            task = asyncio.create_task(
+                middleware({**_scope("/shop/"), "headers": [(b"host", b"a"), (b"gray", b"true")]}, _never, _sink)
+            )
             await asked.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -817,7 +819,7 @@ def _scope(path: str) -> Scope:
         "raw_path": path.encode("ascii", "replace"),
         "query_string": b"",
         "root_path": "",
-        "headers": [],
+        "headers": [(b"host", b"a")],
         "client": ("127.0.0.1", 1),
     }
 

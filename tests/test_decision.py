@@ -121,6 +121,15 @@ def test_what_was_sent_here_stays_also_where_weights_would_let_it_fall_through()
     assert shares(table(*holed, local=["root"]), headers=fallen) == {"root": 100}
 
 
+def test_a_copy_stays_with_the_shadow_that_it_was_sent_to() -> None:
+    """A shadow pod runs the rules too, and its service is one that no draw leads to."""
+    routes = table(mapping("stable"), mapping("copy", shadow=True), local=["copy"])
+    decision = decide(routes, get(headers={"via": "1.1 canary-mw-other (copy)"}), 0)
+    assert decision is not None
+    assert (decision.mapping.name, decision.local) == ("copy", True)
+    assert chosen(routes, get()) == "stable"
+
+
 def test_what_was_sent_here_by_a_rule_that_does_not_fit_is_routed_as_usual() -> None:
     rules = [mapping("stable"), mapping("gray", conditions=header("gray"))]
     assert shares(table(*rules, local=["gray"]), headers=SENT_TO_GRAY) == {"stable": 100}

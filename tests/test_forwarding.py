@@ -404,6 +404,14 @@ def test_a_shadow_gets_the_same_request_under_a_host_of_its_own() -> None:
     assert (copy.replayable, copy.shadow) == (False, None)
 
 
+def test_a_shadow_is_told_that_the_copy_is_for_it_and_keeps_its_own_limits() -> None:
+    options = UpstreamOptions(lifetime=5.0)
+    copy = copied(get(headers={"via": "1.0 a"}), options=options, connect_timeout_ms=70)
+    assert copy is not None
+    assert sent(copy)["via"] == ["1.0 a, 1.1 canary-mw-test (copy)"]
+    assert (copy.service, copy.options, copy.connect_timeout) == ("copy", options, 0.07)
+
+
 def test_the_host_of_a_shadow_follows_host_rewrite_but_not_auto_host_rewrite() -> None:
     head = get("/svc/", {"host": "example.com"})
     for rule, host in ((mapping(host_rewrite="inner"), b"inner"), (mapping(auto_host_rewrite=True), b"example.com")):

@@ -10,9 +10,9 @@ from contextlib import aclosing
 import pytest
 from upstream import CERTIFICATE, OK, ON_BOTH_LOOPS, Peer, Run, forever, get, req, serving, silent, until
 
-from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
+from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.http11 import HTTP11Client, Limits
-from canary_mw.messages import Body, Origin
+from canary_mw.messages import Body, Breakers, Origin, UpstreamOptions
 
 pytestmark = ON_BOTH_LOOPS
 
@@ -243,6 +243,32 @@ def test_too_many_waiting_requests_are_refused_and_the_others_reach_their_deadli
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
+
+    run(main)
+
+
+def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: Run) -> None:
+    async def main() -> None:
+        options = UpstreamOptions(breakers=Breakers(max_connections=0, max_pending_requests=1))
+        async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
+            both = [get(client, upstream, req(options=options)) for _ in range(2)]
+            one, other = await asyncio.gather(*both, return_exceptions=True)
+            assert one == b"1"
+            assert isinstance(other, UpstreamOverloaded)
+            assert await get(client, upstream, req(options=options)) == b"1"
+            # Those without breakers have connections of their own.
+            assert await get(client, upstream) == b"2"
+
+    run(main)
+
+
+def test_breakers_do_not_widen_the_limits_of_the_client(run: Run) -> None:
+    async def main() -> None:
+        options = UpstreamOptions(breakers=Breakers(max_connections=9))
+        limits = Limits(max_connections=1, max_pending=9)
+        async with serving(forever) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
+            await asyncio.gather(*(get(client, upstream, req(options=options)) for _ in range(5)))
+            assert upstream.accepted == 1
 
     run(main)
 

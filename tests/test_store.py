@@ -107,6 +107,37 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 # -- one reload after the other
 
 
+def module(**config: object) -> str:
+    """A document with the Module."""
+    head = "---\napiVersion: getambassador.io/v3alpha1\nkind: Module\nmetadata: {name: ambassador}\n"
+    return f"{head}spec: {json.dumps({'config': config})}\n"
+
+
+def test_the_settings_of_a_module_are_in_force_and_their_change_alone_is_a_new_table() -> None:
+    deny = {"ip_deny": [{"peer": "10.0.0.0/8"}]}
+    store = RuleStore(ListSource(rule() + module(**deny), module(**deny) + rule(), rule() + module(merge_slashes=True)))
+    assert store.reload()
+    assert store.table.gate is not None
+    assert store.table.gate.admits is not None
+    # The Mapping has moved, and nothing else.
+    assert store.reload()
+    settings = store.table.settings
+    assert store.reload()
+    assert store.table.settings != settings
+    assert store.table.gate is not None
+    assert store.table.gate.merge_slashes
+    assert store.generation == 3
+
+
+def test_a_module_that_says_the_same_is_no_change() -> None:
+    text = rule() + module(ip_allow=[{"peer": "10.0.0.0/8"}])
+    store = RuleStore(ListSource(text, text + "# a comment\n"))
+    assert store.reload()
+    table = store.table
+    assert not store.reload()
+    assert store.table is table
+
+
 def test_before_the_first_load_there_is_an_empty_table() -> None:
     store = RuleStore(StaticSource(rule()))
 

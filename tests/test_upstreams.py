@@ -11,6 +11,7 @@ import pytest
 from servers import run
 from upstream import answering, forever, serving
 
+from canary_mw.apps import call_app
 from canary_mw.exceptions import (
     ConfigError,
     UpstreamConnectError,
@@ -21,7 +22,7 @@ from canary_mw.exceptions import (
 from canary_mw.http11 import Limits
 from canary_mw.messages import Body, Origin, Relay, Reply, ResponseHead, UpstreamRequest
 from canary_mw.transports import UpstreamResponse
-from canary_mw.upstreams import Message, Receive, Scope, Send, Upstreams, call_app
+from canary_mw.upstreams import Message, Receive, Scope, Send, Upstreams
 
 Talk = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
 HOST = [(b"host", b"shop")]

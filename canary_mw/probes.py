@@ -1,0 +1,48 @@
+"""Active health checks: how endpoints are asked."""
+
+import ssl
+
+from .health import HealthCheck
+from .http11 import HTTP11Client, Limits
+from .messages import Origin, UpstreamRequest
+
+
+class Prober:
+    """Asks endpoints how they are; over connections of its own, because a full pool is no illness.
+
+    Args:
+        ssl_context: for https endpoints, see `HTTP11Client`.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl = ssl_context
+        self._client: HTTP11Client | None = None
+
+    async def __call__(self, origin: Origin, check: HealthCheck) -> int:
+        """The status of the answer.
+
+        Raises:
+            UpstreamError: there is none.
+        """
+        if self._client is None:
+            self._client = HTTP11Client(limits=Limits(max_connections=8), ssl_context=self._ssl)
+        headers = [(b"host", check.host or origin.authority.encode()), (b"user-agent", b"canary-mw/health")]
+        headers += check.headers
+        request = UpstreamRequest(
+            origin.authority,
+            "GET",
+            check.path,
+            headers,
+            timeout=check.timeout,
+            connect_timeout=check.timeout,
+            replayable=True,
+        )
+        response = await self._client.send(origin, request)
+        response.close()
+        return response.head.status
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None

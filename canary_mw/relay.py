@@ -1,0 +1,210 @@
+"""Requests from an ASGI server on their way to a service, and the answers on their way back."""
+
+import asyncio
+import logging
+from functools import partial
+from http import HTTPStatus
+
+from .apps import call_app
+from .exceptions import ClientDisconnected, ClientError, UpstreamError
+from .exchange import exchange, plain_reply
+from .forwarding import Hop, upstream_request
+from .framing import check_head
+from .group import Decision
+from .inbox import Inbox, Rounds
+from .messages import RawHeaders, Relay, Reply, RequestHead
+from .shadow import Shadows
+from .tee import Tee
+from .transports import UpstreamResponse
+from .upstreams import ASGIApp, Message, Receive, Scope, Send, Upstreams
+
+logger = logging.getLogger("canary_mw.relay")
+
+_BODILESS = (204, 304)
+_REFUSALS = {
+    400: "the request is not one that can be forwarded\n",
+    403: "the request is not allowed\n",
+    413: "the request body is too large\n",
+    431: "the head of the request is too large\n",
+    508: "the request came back to where it was: a loop\n",
+}
+
+
+class Forwarder:
+    """Sends requests to the services of their Mappings and relays the answers.
+
+    Args:
+        upstreams: the way to the services.
+        shadows: get the copies.
+        replay_limit: bytes of a request body that are kept for retries and shadows.
+    """
+
+    def __init__(self, upstreams: Upstreams, shadows: Shadows, replay_limit: int) -> None:
+        self._upstreams = upstreams
+        self._shadows = shadows
+        self._replay_limit = replay_limit
+        self._rounds: Rounds | None = None
+
+    async def forward(
+        self, decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+    ) -> str | None:
+        """Send a request to the service of its Mapping and relay the answer.
+
+        Returns:
+            Why the answer is not the upstream's, or why there is none; None when it was relayed whole.
+
+        Raises:
+            UpstreamError: the upstream failed after its head was relayed. That must reach the server, which then cuts
+                the connection: every server does on an exception, not every one when the end is just missing.
+        """
+        # Some servers add trailers to this list while the body comes in.
+        head.headers = list(head.headers)
+        app = self._upstreams.app(decision.mapping.service)
+        try:
+            if "canary_mw.checked" not in scope:
+                check_head(scope["method"], scope.get("raw_path") or b"/", head.headers, scope["http_version"])
+            if app is None:
+                return await self._converse(decision, head, hop, receive, send)
+            # What an app has begun to do cannot be tried again.
+            conversation = exchange(decision, head, hop, _never)
+            reply = await call_app(app, conversation, {**scope, "canary_mw": decision}, receive, send)
+        except ClientError as exc:
+            reply = refusal(exc, scope["http_version"])
+        except UpstreamError as exc:
+            logger.warning("upstream %s failed in mid-answer: %s", decision.mapping.service.text, exc)
+            raise exc.with_traceback(None) from None
+        return None if reply is None else await send_reply(send, reply)
+
+    async def _converse(
+        self, decision: Decision, head: RequestHead, hop: Hop, receive: Receive, send: Send
+    ) -> str | None:
+        # Asked once and handed on: it costs a system call.
+        loop = asyncio.get_running_loop()
+        if self._rounds is None or self._rounds.loop is not loop:
+            self._rounds = Rounds(loop)
+        inbox = Inbox(receive, self._rounds)
+        tee: Tee | None = None
+        response: UpstreamResponse | None = None
+        inbox.watch_soon()
+        try:
+            if decision.mapping.retry is None and decision.shadow is None:
+                conversation = exchange(decision, head, hop)
+                outcome, response = await self._upstreams.arun(conversation, inbox.open, loop)
+            else:
+                tee = Tee(inbox.open, self._replay_limit, loop)
+                outcome, response = await self._run_kept(decision, head, hop, tee, loop)
+            if isinstance(outcome, Reply):
+                return await send_reply(send, outcome)
+            assert response is not None
+            await relay(response, outcome, head, inbox, send)
+        except ClientDisconnected:
+            return "client left"
+        except asyncio.CancelledError:
+            if inbox.took_part():
+                return "client left"
+            raise
+        finally:
+            if tee is not None:
+                tee.close()
+            inbox.close()
+            if response is not None:
+                response.close()
+        return None
+
+    async def _run_kept(
+        self, decision: Decision, head: RequestHead, hop: Hop, tee: Tee, loop: asyncio.AbstractEventLoop
+    ) -> tuple[Relay | Reply, UpstreamResponse | None]:
+        """Run a conversation that may send the body again, or to a shadow."""
+        mapping, upstreams = decision.mapping, self._upstreams
+
+        def repeatable() -> bool:
+            return tee.repeatable() and upstreams.may_retry(mapping.service.text, mapping.options.breakers)
+
+        conversation = exchange(decision, head, hop, repeatable)
+        return await upstreams.arun(conversation, tee.open, loop, partial(self._shadows.copy, tee=tee))
+
+    async def copy(
+        self,
+        app: ASGIApp,
+        decision: Decision,
+        head: RequestHead,
+        hop: Hop,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let an app of this process answer, and copy the request to the shadow of its group."""
+        try:
+            shadow = upstream_request(decision, head, hop).shadow
+        except ClientError:
+            # Not to be forwarded, a loop for one; the app has to say what becomes of it.
+            shadow = None
+        if shadow is None:
+            await app(scope, receive, send)
+            return
+        tee = Tee(None, self._replay_limit, asyncio.get_running_loop())
+
+        async def noted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                tee.note(bytes(message.get("body", b"")), last=not message.get("more_body", False))
+            return message
+
+        self._shadows.copy(shadow, tee)
+        try:
+            await app(scope, noted, send)
+        finally:
+            tee.close()
+
+
+def _never() -> bool:
+    return False
+
+
+async def relay(response: UpstreamResponse, outcome: Relay, head: RequestHead, inbox: Inbox, send: Send) -> None:
+    """Pass an answer on as it comes; one that is complete already goes out in one piece."""
+    status, headers = outcome.head.status, outcome.head.headers
+    body = b"" if head.method == "HEAD" or status in _BODILESS else response.take()
+    if body is not None:
+        inbox.close()
+        if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):
+            # Such a client does not know the chunks that the server would make of it.
+            headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    if _is_event_stream(headers):
+        response.cancel_deadline()
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    while piece := await response.read():
+        rest = response.take()
+        if rest is not None:
+            inbox.close()
+            await send({"type": "http.response.body", "body": piece + rest})
+            return
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    inbox.close()
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _is_event_stream(headers: RawHeaders) -> bool:
+    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
+
+
+async def send_reply(send: Send, reply: Reply) -> str:
+    """Send an answer of our own; returns what it is called in a log."""
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers or []})
+    await send({"type": "http.response.body", "body": reply.body})
+    return HTTPStatus(reply.status).phrase.lower()
+
+
+def refusal(exc: ClientError, version: str = "2") -> Reply:
+    """What a client hears of a request that cannot be served: nothing that it sent.
+
+    Args:
+        version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
+    """
+    reply = plain_reply(exc.status_hint, _REFUSALS[exc.status_hint])
+    if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
+        reply.headers.append((b"connection", b"close"))
+    return reply

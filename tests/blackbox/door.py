@@ -1,0 +1,164 @@
+"""A running proxy, and a client that tells whole answers from cut ones."""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from servers import Process, free_port, mapping
+from wire import PATIENCE, Line, Origin
+
+# uvicorn with our protocol, by one and by two processes; and the middleware under both parsers of uvicorn.
+DOORS = ("serve", "two workers", "httptools", "h11")
+
+
+class Answer(NamedTuple):
+    """An answer as a client gets it; `whole` is False when it was cut off in the body, status 0 when there was none."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    whole: bool
+
+    def all(self, name: str) -> list[str]:
+        """Values of a header."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+    @property
+    def told(self) -> Any:
+        """What an origin echoed."""
+        return json.loads(self.body)
+
+
+class Client(Line):
+    """One connection to the proxy."""
+
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        super().__init__(socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0)))
+        self._reader = self.sock.makefile("rb")
+
+    # What http.client wants of a socket; it closes the file of each answer, and there are more to come.
+    def makefile(self, mode: str) -> "Client":
+        """Itself, as a file."""
+        return self
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes of the answer."""
+        return self._reader.read(size)
+
+    def readline(self, limit: int = -1) -> bytes:
+        """A line of the answer."""
+        return self._reader.readline(limit)
+
+    def readinto(self, buffer: bytearray) -> int:
+        """Bytes of the answer into a buffer."""
+        return self._reader.readinto(buffer) or 0
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Only `leave` does."""
+
+    def leave(self) -> None:
+        """Close."""
+        self._reader.close()
+        super().close()
+
+    def answer(self, method: str = "GET") -> Answer:
+        """The next answer."""
+        response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]
+        try:
+            response.begin()
+        except (http.client.HTTPException, OSError):
+            return Answer(0, [], b"", False)
+        try:
+            body, whole = response.read(), True
+        except (http.client.IncompleteRead, ConnectionError) as exc:
+            body, whole = getattr(exc, "partial", b""), False
+        return Answer(response.status, response.getheaders(), body, whole)
+
+    def closed(self) -> bool:
+        """Whether the proxy has ended the connection and said nothing more."""
+        try:
+            return self._reader.read() == b""
+        except ConnectionError:
+            return True
+
+
+class Door:
+    """A running proxy before two origins."""
+
+    def __init__(self, kind: str, port: int, stable: Origin, gray: Origin) -> None:
+        self.kind, self.port, self.stable, self.gray = kind, port, stable, gray
+        self.ours = kind in ("serve", "two workers")
+
+    @contextlib.contextmanager
+    def client(self, source: str = "127.0.0.1") -> Iterator[Client]:
+        """A connection."""
+        client = Client(self.port, source)
+        try:
+            yield client
+        finally:
+            client.leave()
+
+    def ask(self, raw: bytes, method: str = "GET", source: str = "127.0.0.1") -> Answer:
+        """The answer to one request on its own connection."""
+        with self.client(source) as client:
+            client.send(raw)
+            return client.answer(method)
+
+    def requests(self, token: bytes) -> list[bytes]:
+        """What reached an origin of it."""
+        return self.stable.requests(token) + self.gray.requests(token)
+
+
+def get(token: bytes, *headers: bytes, method: bytes = b"GET", version: bytes = b"1.1") -> bytes:
+    """A request without body; headers are whole lines without their end."""
+    lines = [b"%b /svc/%b HTTP/%b" % (method, token, version), b"Host: proxy.test", *headers, b"", b""]
+    return b"\r\n".join(lines)
+
+
+@contextlib.contextmanager
+def door_of(kind: str, folder: Path) -> Iterator[Door]:
+    """Start a proxy: "serve", "two workers", or the middleware under uvicorn's "httptools" or "h11"."""
+    stable, gray = Origin("stable"), Origin("gray")
+    rules = folder / "rules.yaml"
+    rules.write_text(
+        mapping("stable", "/svc/", f"127.0.0.1:{stable.port}", rewrite="/", timeout_ms=30000)
+        + mapping("gray", "/svc/", f"127.0.0.1:{gray.port}", rewrite="/", timeout_ms=30000, headers="{gray: 'true'}")
+    )
+    port = free_port()
+    log = folder / "log"
+    serve = ["serve", "--rules", str(rules), "--port", str(port)]
+    if kind == "two workers":
+        serve += ["--workers", "2"]
+    running: Process = Process(serve, log, {}) if kind in ("serve", "two workers") else _Mounted(kind, port, rules, log)
+    try:
+        running.wait_for_port(port)
+        yield Door(kind, port, stable, gray)
+    finally:
+        running.stop()
+        stable.close()
+        gray.close()
+
+
+class _Mounted(Process):
+    """The middleware around an app, under uvicorn as its users start it."""
+
+    def __init__(self, http: str, port: int, rules: Path, log: Path) -> None:
+        self.log = log
+        self._file = log.open("wb")
+        arguments = ["--factory", "mounted:create_app", "--app-dir", str(Path(__file__).parent), "--http", http]
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", *arguments, "--no-proxy-headers", "--port", str(port)],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "BLACKBOX_RULES": str(rules)},
+        )
