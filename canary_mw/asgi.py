@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .decision import decide
+from .endpoints import DNS_INTERVAL
 from .exceptions import ClientError
 from .forwarding import Hop
 from .group import Decision
@@ -56,6 +57,7 @@ class CanaryMiddleware:
         observers: told of every request.
         hop_id: name of this deployment in `via`; made from the workload's name by default.
         limits: bounds of our own client.
+        dns_interval: seconds between two look-ups of the name of an upstream.
         replay_limit: bytes of a request body that are kept for retries and shadows.
         shadow_limit: copies for shadows that may be in flight.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
@@ -81,6 +83,7 @@ class CanaryMiddleware:
         observers: Sequence[Observer] = (),
         hop_id: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
+        dns_interval: float = DNS_INTERVAL,
         replay_limit: int = 65536,
         shadow_limit: int = 100,
         shadow_writes: bool = False,
@@ -89,7 +92,7 @@ class CanaryMiddleware:
         self.app = app
         self._owned = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
-        self._upstreams = Upstreams(upstreams, transports, services, limits)
+        self._upstreams = Upstreams(upstreams, transports, services, limits, dns_interval)
         self.shadows = Shadows(self._upstreams, shadow_limit)
         self._roll = roll
         # Records that nobody wants are not made.

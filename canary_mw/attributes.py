@@ -189,6 +189,35 @@ POLICIES = {
     ),
 }
 
+ENDPOINTS = {
+    "load_balancer": Text(
+        "Which endpoint of the service is asked: `round_robin`, `least_request` (the less loaded of two), or by a hash"
+        " of one of `cookie`, `header`, `source_ip` (`ring_hash`, `maglev`). A cookie with `ttl` is issued when it is"
+        " missing; `0s` lasts as long as the browser. Without the cookie or header any endpoint is asked.",
+        "load_balancer: {policy: ring_hash, cookie: {name: sticky, ttl: 60s}}",
+        default="the Module's, else `round_robin`",
+        differs="needs no `resolver`",
+    ),
+    "outlier_detection": Text(
+        "When an endpoint is left alone: after `consecutive_5xx` (5) failures, or `consecutive_gateway_failure` (none),"
+        " in a row, for `base_ejection_time` (30s) times the number of its ejections, less one for each `interval`"
+        " (10s) without, at most `max_ejection_time` (300s). `max_ejection_percent` (10) of the endpoints, but always"
+        " one, may be. Lost and refused connections and timeouts are failures. With more than half of the endpoints"
+        " not well, all are asked.",
+        "outlier_detection: {consecutive_5xx: 3, base_ejection_time: 10s}",
+        default="none",
+        differs="has an effect, and does not drop the Mapping; success rates are not looked at",
+    ),
+    "health_checks": Text(
+        "What every endpoint is asked each `interval` (5s): `health_check: {http: {path, hostname, add_request_headers,"
+        " remove_request_headers, expected_statuses}}`. A wrong answer, or `unhealthy_threshold` (2) missing ones"
+        " within `timeout` (3s), keep requests away until `healthy_threshold` (1) right ones.",
+        "health_checks: [{health_check: {http: {path: /health}}, interval: 2s}]",
+        default="none",
+        differs="gRPC checks have no effect yet",
+    ),
+}
+
 META = {
     "ambassador_id": Text(
         "Ids for which the Mapping is meant; the own one is `CANARY_MW_AMBASSADOR_ID`.",
@@ -211,11 +240,6 @@ META = {
 }
 
 NOT_YET = {
-    "load_balancer": Text(
-        f"How endpoints of one service are chosen. {_HAS_NO_EFFECT}",
-        "load_balancer: {policy: ring_hash, header: x-user}",
-        differs=_NONE_YET + "; needs no `resolver`",
-    ),
     "resolver": Text(
         "How endpoints are found: the name of a resolver that is defined. Has no effect yet, but must be known.",
         "resolver: kubernetes-endpoint",
@@ -237,12 +261,6 @@ NOT_YET = {
         f"TCP keep-alive towards the upstream. {_HAS_NO_EFFECT}",
         "keepalive: {probes: 3, idle_time: 60, interval: 10}",
         differs=_NONE_YET,
-    ),
-    "health_checks": Text(f"Active health checks. {_HAS_NO_EFFECT}", "health_checks: []", differs=_NONE_YET),
-    "outlier_detection": Text(
-        f"Passive health checks. {_HAS_NO_EFFECT}",
-        "outlier_detection: {}",
-        differs="does not drop the Mapping; " + _NONE_YET,
     ),
     "error_response_overrides": Text(
         f"Answers in place of errors. {_HAS_NO_EFFECT}",
@@ -272,6 +290,7 @@ SECTIONS: dict[str, dict[str, Text]] = {
     "Where it sends them, and as what": FORWARDING,
     "Redirects": REDIRECTS,
     "Time, retries, limits, origins": POLICIES,
+    "Endpoints of the service": ENDPOINTS,
     "About the Mapping itself": META,
     "Without effect so far": NOT_YET,
 }

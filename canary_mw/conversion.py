@@ -8,7 +8,8 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
-from . import policies
+from . import endpointpolicies, policies
+from .balancers import Balancing
 from .exceptions import MappingError
 from .mapping import HeaderChange, Mapping, PrefixKind, Redirect, RegexRewrite, Variant, is_header_name
 from .matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
@@ -50,7 +51,9 @@ def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]
             notes.append(Note("error", _first_given(model, attributes), "bad-value", exc.message, exc.hint))
     if notes:
         return None, notes
-    options = UpstreamOptions(**{limit: values.pop(limit) for limit, _ in _LIMITS.values()})
+    limits = {limit: values.pop(limit) for limit, _ in _LIMITS.values()}
+    of_endpoints = Balancing(**{name: limits.pop(name) for name in Balancing._fields})
+    options = UpstreamOptions(**limits, balancing=None if of_endpoints == Balancing() else of_endpoints)
     values |= {"name": origin.name, "namespace": origin.namespace, "file": origin.file, "line": origin.line}
     mapping = Mapping(options=options, **values)
     return mapping, [*remarks(model, mapping, given)]
@@ -270,6 +273,9 @@ _LIMITS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
         "lifetime",
         lambda model, _: policies.limit(model.cluster_max_connection_lifetime_ms),
     ),
+    "load_balancer": ("load_balancer", lambda model, _: endpointpolicies.load_balancer(model.load_balancer)),
+    "health_checks": ("health_checks", lambda model, _: endpointpolicies.health_checks(model.health_checks or [])),
+    "outlier_detection": ("outlier_detection", lambda model, _: endpointpolicies.outliers(model.outlier_detection)[0]),
     "circuit_breakers": ("breakers", lambda model, _: policies.breakers(model.circuit_breakers or [], model.priority)),
 }
 _ALL = _READERS | _LIMITS

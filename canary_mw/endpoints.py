@@ -59,15 +59,16 @@ class EndpointSet:
     Args:
         origins: where the service is; each name among them may stand for several addresses.
         tools: shared with the other sets of the loop.
+        look_up: False leaves names to whoever opens the connections.
     """
 
-    def __init__(self, origins: Sequence[Origin], balancing: Balancing, tools: Tools) -> None:
+    def __init__(self, origins: Sequence[Origin], balancing: Balancing, tools: Tools, *, look_up: bool = True) -> None:
         self.endpoints: list[Endpoint] = []
         self._balancing = balancing
         self._counts = balancing.load_balancer.policy == "least_request"
         self._tools = tools
         self._given = origins
-        self._names = [origin for origin in dict.fromkeys(origins) if is_looked_up(origin.host)]
+        self._names = [origin for origin in dict.fromkeys(origins) if look_up and is_looked_up(origin.host)]
         self._found = {origin: [origin] for origin in origins if origin not in self._names}
         self._failed: dict[str, str] = {}
         self._turn = int(tools.random() * 65536)
@@ -284,10 +285,14 @@ class Lease:
 
     def kept_by(self, response: "UpstreamResponse") -> "UpstreamResponse":
         """The answer, whose status is counted."""
-        self._set.record(self._endpoint, response.head.status)
+        self.answered(response.head.status)
         answer = self._set.keeps(response, self)
         self._kept = answer is not response
         return answer
+
+    def answered(self, status: int) -> None:
+        """Count the status of an answer."""
+        self._set.record(self._endpoint, status)
 
     def free(self) -> None:
         """The request is over."""

@@ -6,6 +6,7 @@ is yielded a second time is a retry: the driver drops the answer that it has.
 
 from collections.abc import Callable, Generator
 
+from .balancers import Balancing, hash_key
 from .cors import preflight_headers
 from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from .forwarding import Hop, client_head, location, upstream_request
@@ -45,6 +46,7 @@ def exchange(decision: Decision, head: RequestHead, hop: Hop, repeatable: Callab
     if answer is not None:
         return answer
     request = upstream_request(decision, head, hop)
+    cookie = None if mapping.options.balancing is None else keyed(request, mapping.options.balancing, head, hop)
     left = mapping.retry.times if mapping.retry else 0
     while True:
         try:
@@ -54,9 +56,18 @@ def exchange(decision: Decision, head: RequestHead, hop: Hop, repeatable: Callab
                 return failure(mapping, exc)
         else:
             if not left or not is_retried(mapping.retry, response.status) or not repeatable():
-                return Relay(client_head(mapping, response, head, hop))
+                relay = Relay(client_head(mapping, response, head, hop))
+                if cookie is not None:
+                    relay.head.headers.append((b"set-cookie", cookie))
+                return relay
         left -= 1
         request.delay = min(max(request.delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
+
+
+def keyed(request: UpstreamRequest, balancing: Balancing, head: RequestHead, hop: Hop) -> bytes | None:
+    """Give a request what its endpoint is chosen by; returns the cookie that its client is to get, if any."""
+    request.key, cookie = hash_key(balancing.load_balancer, head, hop.new_id)
+    return cookie
 
 
 def own_answer(mapping: Mapping, head: RequestHead) -> Reply | None:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from .cors import marked
-from .exceptions import BadTarget, ClientError, LoopDetected
+from .exceptions import BadTarget, LoopDetected
+from .framing import request_body
 from .group import Decision
 from .headervalues import Facts
 from .mapping import HeaderChange, Mapping, Redirect
-from .messages import Body, RawHeaders, RequestHead, ResponseHead, UpstreamRequest
+from .messages import RawHeaders, RequestHead, ResponseHead, UpstreamRequest
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -153,24 +154,6 @@ def request_host(mapping: Mapping, host: bytes, *, shadow: bool = False) -> byte
     if mapping.host_rewrite:
         return mapping.host_rewrite.encode()
     return mapping.service.origin.host.encode() if mapping.auto_host_rewrite and not shadow else host
-
-
-def request_body(known: dict[bytes, bytes]) -> Body | None:
-    """Framing of the request's body from its headers, or None when it has none (RFC 9112, section 6).
-
-    Raises:
-        ClientError: two framings, or a length that is not a number.
-    """
-    length = known.get(b"content-length")
-    if b"transfer-encoding" in known:
-        if length is not None:
-            raise ClientError("Content-Length and Transfer-Encoding together")
-        return Body(None)
-    if length is None:
-        return None
-    if not length.isdigit() or len(length) > 18:
-        raise ClientError("Content-Length is not a number")
-    return Body(int(length))
 
 
 def rewritten(mapping: Mapping, path: bytes) -> bytes:

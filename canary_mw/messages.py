@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from .balancers import Balancing
 from .exceptions import BadTarget, ClientError
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -250,6 +251,7 @@ class UpstreamOptions(NamedTuple):
         idle_timeout: seconds without a byte in either direction, None for no limit.
         keepalive_idle: seconds that an unused connection is kept, None for the client's default.
         lifetime: seconds after which a connection is used no more, None for no limit.
+        balancing: among the endpoints of the service, None for in turn.
     """
 
     try_timeout: float | None = None
@@ -257,6 +259,7 @@ class UpstreamOptions(NamedTuple):
     keepalive_idle: float | None = None
     lifetime: float | None = None
     breakers: Breakers | None = None
+    balancing: Balancing | None = None
 
 
 DEFAULT_OPTIONS = UpstreamOptions()
@@ -281,6 +284,7 @@ class UpstreamRequest:
         connect_timeout: seconds for one connection attempt.
         replayable: may be sent again when nothing of an answer was seen (idempotent and without a body).
         options: limits of the way.
+        key: what chooses the endpoint, where a hash of the request does (`balancers.hash_key`).
         delay: seconds to wait before it is sent, for a try that is not the first.
         shadow: a copy for another service, to go out when this one was handed over; its answer is nobody's.
     """
@@ -294,6 +298,7 @@ class UpstreamRequest:
     connect_timeout: float = 3.0
     replayable: bool = False
     options: UpstreamOptions = DEFAULT_OPTIONS
+    key: int | None = None
     delay: float = 0.0
     shadow: "UpstreamRequest | None" = None
 

@@ -101,7 +101,7 @@ UNSUPPORTED = frozenset(
     " x_forwarded_proto_redirect".split()
 )
 # Read, handed to the Mappings, and without effect there too.
-NO_EFFECT_YET = ("load_balancer", "keepalive")
+NO_EFFECT_YET = ("keepalive",)
 
 # Keys of the Module -> attributes of a Mapping.
 _DEFAULTS = {

@@ -54,9 +54,7 @@ KEYS: dict[str, Text] = {
         "Only these peers are let in, others are answered 403.", "ip_allow: [{peer: 10.0.0.0/8}]", default="everybody"
     ),
     "ip_deny": Text("These peers are answered 403.", "ip_deny: [{peer: 192.0.2.7}]", default="nobody"),
-    "load_balancer": Text(
-        f"`load_balancer` {_OF_MAPPINGS}. Has no effect yet.", "load_balancer: {policy: round_robin}"
-    ),
+    "load_balancer": Text(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
     "resolver": Text(f"`resolver` {_OF_MAPPINGS}. Has no effect yet.", "resolver: kubernetes-endpoint"),
     "keepalive": Text(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),
 }

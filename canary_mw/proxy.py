@@ -61,6 +61,7 @@ class Proxy:
             observers=observers,
             hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
             limits=Limits(max_connections=settings.max_connections),
+            dns_interval=settings.dns_interval,
             replay_limit=settings.replay_limit,
             shadow_limit=settings.shadow_limit,
             shadow_writes=settings.shadow_writes,

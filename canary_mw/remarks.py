@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .endpointpolicies import outliers
 from .mapping import Mapping
 from .matchers import ANY_HOST
 from .messages import Severity
@@ -39,6 +40,7 @@ def remarks(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Note]:
         text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
         yield Note("notice", "allow_upgrade", "no-effect-yet", text)
     yield from _redirect_notes(model, mapping)
+    yield from _endpoint_notes(model)
 
 
 def _effectless(model: Model, given: set[str]) -> Iterator[Note]:
@@ -56,3 +58,11 @@ def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[Note]:
         yield Note("error", targets[1], "two-redirects", f"{targets[0]} is used, {' and '.join(targets[1:])} not")
     if targets and not mapping.redirect:
         yield Note("warning", targets[0], "no-redirect", f"{targets[0]} without host_redirect: true does nothing")
+
+
+def _endpoint_notes(model: Model) -> Iterator[Note]:
+    _, problem = outliers(model.outlier_detection)
+    if problem:
+        yield Note("warning", "outlier_detection", "outlier-detection", problem)
+    if any(each.health_check.http is None for each in model.health_checks or ()):
+        yield Note("notice", "health_checks", "no-effect-yet", "a health check that is not by http has no effect yet")

@@ -73,6 +73,40 @@ class LoadBalancer(Strict):
     source_ip: bool | None = None
 
 
+class StatusRange(Strict):
+    """Statuses from `min` to `max`, both included."""
+
+    min: int
+    max: int
+
+
+class HTTPHealthCheck(Strict):
+    """What an endpoint is asked, and what it should answer."""
+
+    path: str
+    hostname: str | None = None
+    add_request_headers: ShortAddedHeaders = Field(default_factory=dict)
+    remove_request_headers: list[str] = Field(default_factory=list)
+    expected_statuses: list[StatusRange] = Field(default_factory=list)
+
+
+class HealthCheckLayer(Strict):
+    """How health is asked for."""
+
+    http: HTTPHealthCheck | None = None
+    grpc: dict[str, Any] | None = None
+
+
+class ActiveHealthCheck(Strict):
+    """One health check of every endpoint."""
+
+    health_check: HealthCheckLayer
+    interval: str | None = None
+    timeout: str | None = None
+    healthy_threshold: int | None = None
+    unhealthy_threshold: int | None = None
+
+
 class KeepAlive(Strict):
     """TCP keep-alive towards the upstream."""
 
@@ -151,7 +185,7 @@ class _Common(Strict):
     envoy_override: Any = None
     error_response_overrides: list[dict[str, Any]] | None = None
     grpc: bool | None = None
-    health_checks: list[dict[str, Any]] | None = None
+    health_checks: list[ActiveHealthCheck] | None = None
     modules: list[dict[str, Any]] | None = None
     outlier_detection: Any = None
     priority: str | None = None
@@ -216,8 +250,10 @@ TEXTS = frozenset(
 # Attributes that are read and kept but do nothing yet: a notice each, never silence.
 NO_EFFECT_YET = frozenset(
     "auth_context_extensions bypass_auth bypass_error_response_overrides circuit_breaker cluster_tag"
-    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc health_checks keepalive labels"
-    " load_balancer modules outlier_detection priority rate_limits resolver respect_dns_ttl stats_name".split()
+    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc keepalive labels"
+    " modules priority rate_limits resolver respect_dns_ttl stats_name".split()
 )
 # All that is kept on the Mapping and shown by `explain`, whatever it does.
-KEPT = NO_EFFECT_YET | {"add_linkerd_headers", "allow_upgrade", "tls", "use_websocket"}
+KEPT = NO_EFFECT_YET | frozenset(
+    "add_linkerd_headers allow_upgrade health_checks load_balancer outlier_detection tls use_websocket".split()
+)

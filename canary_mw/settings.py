@@ -44,6 +44,7 @@ class Settings:
     log_level: str = _setting("info", "Lowest level that is logged.")
     access_log: bool = _setting(False, "One JSON line per request, on stdout.")
     grace: int = _setting(30, "Seconds that running requests have at shutdown.")
+    dns_interval: int = _setting(5, "Seconds between two look-ups of the name of an upstream.")
     max_connections: int = _setting(1024, "Connections to each upstream, per process.")
     replay_limit: int = _setting(65536, "Bytes of a request body that are kept for retries and shadows.")
     shadow_limit: int = _setting(100, "Copies for shadows in flight, per process; more are skipped.")
@@ -61,8 +62,10 @@ class Settings:
     def upstreams(self) -> dict[str, str | list[str]]:
         """`upstream` by name; several URLs of one name are used in turn."""
         found: dict[str, str | list[str]] = {}
-        for text in self.upstream:
-            name, sep, url = text.partition("=")
+        name = ""
+        for text in (part for each in self.upstream for part in each.split(",")):
+            more = name and text.strip().startswith(("http://", "https://"))
+            name, sep, url = (name, "=", text) if more else text.partition("=")
             if not sep or not name.strip() or not url.strip():
                 raise ConfigError(f"upstream {text!r} is not NAME=URL", hint="for example shop=http://127.0.0.1:9001")
             known = found.get(name.strip(), [])
@@ -100,6 +103,7 @@ _RANGES = (
     ("admin_port", 0, 65535),
     ("workers", 1, 1024),
     ("grace", 0, 86400),
+    ("dns_interval", 1, 86400),
     ("max_connections", 1, 1_000_000),
     ("replay_limit", 0, 1 << 30),
     ("shadow_limit", 0, 1_000_000),

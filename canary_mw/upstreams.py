@@ -5,18 +5,20 @@ A service is answered by our own HTTP/1.1 client, by an httpx transport, or by a
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import nullcontext
-from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from .balancers import Balancing
 from .breakers import Loads
+from .endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
 from .exceptions import ConfigError, UpstreamError, UpstreamTimeout
 from .exchange import Conversation
 from .http11 import TIMER_SLACK, HTTP11Client, Limits
 from .messages import Breakers, Origin, Relay, Reply, UpstreamRequest
+from .probes import Prober
 from .service import Service, parse_service
 from .transports import HttpxSender, RequestBody, Sender, UpstreamResponse
 
@@ -33,10 +35,18 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Route(NamedTuple):
-    """What a service resolved to; `sender` None is our own client of the running loop, `origins` never ends."""
+    """Who carries requests to a service, and where it is; a route is for one event loop."""
 
-    sender: Sender | None
-    origins: Iterator[Origin]
+    sender: Sender
+    endpoints: EndpointSet
+
+
+class Own(NamedTuple):
+    """What belongs to one event loop; routes by the text of a service, or by that and what a Mapping asks of it."""
+
+    client: HTTP11Client
+    prober: Prober
+    routes: dict[str | tuple[str, Balancing], Route]
 
 
 class Upstreams:
@@ -50,6 +60,7 @@ class Upstreams:
         transports: httpx transports in place of our own client. They are the caller's to close.
         apps: ASGI apps of this process that answer for a service; no network then.
         limits: bounds of our own client, per origin.
+        dns_interval: seconds between two look-ups of the same name.
 
     Raises:
         ConfigError: an override that is not such a URL.
@@ -61,15 +72,16 @@ class Upstreams:
         transports: Dict[str, "httpx.AsyncBaseTransport"] | None = None,
         apps: Dict[str, ASGIApp] | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
+        dns_interval: float = DNS_INTERVAL,
     ) -> None:
         self._overrides = {name.lower(): _origins(name, urls) for name, urls in (overrides or {}).items()}
         self._senders = {name.lower(): HttpxSender(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
         self._limits = limits
-        self._routes: dict[str, Route] = {}
+        self._dns_interval = dns_interval
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: HTTP11Client | None = None
-        self._clients: dict[asyncio.AbstractEventLoop, HTTP11Client] = {}
+        self._here: Own | None = None
+        self._own: dict[asyncio.AbstractEventLoop, Own] = {}
         self._loads = Loads()
 
     def app(self, service: Service) -> ASGIApp | None:
@@ -172,50 +184,68 @@ class Upstreams:
         Raises:
             UpstreamError: there is no answer, or a limit of `circuit_breakers` is reached.
         """
-        route = self._routes.get(request.service) or self._resolve(request.service)
-        sender = route.sender or self._own_client(loop)
+        sender, endpoints = self._route(request, loop)
         breakers = request.options.breakers
+        origin = endpoints.sole()
+        if breakers is None and origin is not None:
+            return await sender.send(origin, request, body, deadline)
         if breakers is None:
-            return await sender.send(next(route.origins), request, body, deadline)
+            return await _send_to_one(endpoints, sender, request, body, deadline)
         with self._loads.requesting(request.service, breakers) as place:
-            return place.kept_by(await sender.send(next(route.origins), request, body, deadline))
+            return place.kept_by(await _send_to_one(endpoints, sender, request, body, deadline))
 
     def may_retry(self, service: str, breakers: Breakers | None) -> bool:
         """Whether `max_retries` leaves room for one more retry."""
         return breakers is None or self._loads.may_retry(service, breakers)
 
-    def origin(self, service: str) -> Origin:
-        """Where the next connection goes that is a websocket's: neither our client nor a transport opens it."""
-        return next((self._routes.get(service) or self._resolve(service)).origins)
+    async def lease(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float) -> Lease:
+        """Where a websocket goes, which neither our client nor a transport opens; see `EndpointSet.lease`."""
+        return await self._route(request, loop).endpoints.lease(request.key, deadline, request.connect_timeout)
 
-    def _resolve(self, text: str) -> Route:
+    def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
+        own = self._here if loop is self._loop and self._here is not None else self._own_of(loop)
+        balancing = request.options.balancing
+        key = request.service if balancing is None else (request.service, balancing)
+        return own.routes.get(key) or self._resolve(own, key, request.service, balancing or Balancing())
+
+    def _resolve(self, own: Own, key: str | tuple[str, Balancing], text: str, balancing: Balancing) -> Route:
         service, _ = parse_service(text)
         origins = _by_name(self._overrides, service) or self._overrides.get("*") or [service.origin]
-        turns = cycle(origins) if len(origins) > 1 else repeat(origins[0])
-        route = self._routes[text] = Route(_by_name(self._senders, service), turns)
+        sender = _by_name(self._senders, service)
+        tools = Tools(own.prober, dns_interval=self._dns_interval)
+        # A transport looks names up by itself.
+        endpoints = EndpointSet(origins, balancing, tools, look_up=sender is None)
+        route = own.routes[key] = Route(sender or own.client, endpoints)
         return route
 
-    def _own_client(self, loop: asyncio.AbstractEventLoop) -> HTTP11Client:
-        """Connections belong to a loop: one client for each that runs us."""
-        if loop is self._loop and self._client is not None:
-            return self._client
-        for other in [other for other in self._clients if other.is_closed()]:
-            del self._clients[other]
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = HTTP11Client(limits=self._limits)
-        self._loop, self._client = loop, client
-        return client
+    def _own_of(self, loop: asyncio.AbstractEventLoop) -> Own:
+        """Connections and background tasks belong to a loop."""
+        for other in [other for other in self._own if other.is_closed()]:
+            del self._own[other]
+        own = self._own.get(loop)
+        if own is None:
+            own = self._own[loop] = Own(HTTP11Client(limits=self._limits), Prober(), {})
+        self._loop, self._here = loop, own
+        return own
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop; a later request opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is self._client:
-            self._loop = self._client = None
-        if client is not None:
-            await client.aclose()
+        """Close what belongs to the running loop; a later request opens it anew."""
+        own = self._own.pop(asyncio.get_running_loop(), None)
+        if own is self._here:
+            self._loop = self._here = None
+        if own is not None:
+            await asyncio.gather(*(route.endpoints.aclose() for route in own.routes.values()))
+            await own.prober.aclose()
+            await own.client.aclose()
         for sender in self._senders.values():
             await sender.settle()
+
+
+async def _send_to_one(
+    endpoints: EndpointSet, sender: Sender, request: UpstreamRequest, body: RequestBody, deadline: float
+) -> UpstreamResponse:
+    with await endpoints.lease(request.key, deadline, request.connect_timeout) as lease:
+        return lease.kept_by(await sender.send(lease.origin, request, body, deadline))
 
 
 def _hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:

@@ -216,7 +216,10 @@ class _Tunnel:
         limit = min(self._deadline, now + (request.options.try_timeout or math.inf))
         try:
             async with asyncio.timeout_at(None if limit == math.inf else limit):
-                return await shake_hands(self.upstreams.origin(request.service), request, subprotocols)
+                with await self.upstreams.lease(request, self._loop, limit) as lease:
+                    shaken = await shake_hands(lease.origin, request, subprotocols)
+                    lease.answered(shaken.head.status)
+                    return shaken
         except TimeoutError as exc:
             error = UpstreamTimeout("no answer to the upgrade before the deadline", sent=True)
             error.whole = limit == self._deadline

@@ -114,7 +114,7 @@ async def _connected(origin: Origin, request: UpstreamRequest, subprotocols: Seq
         async with asyncio.timeout(request.connect_timeout):
             _, connection = await asyncio.get_running_loop().create_connection(
                 factory,
-                origin.host,
+                origin.address or origin.host,
                 origin.port,
                 ssl=_default_tls() if secure else None,
                 server_hostname=origin.host if secure else None,

@@ -515,7 +515,7 @@ def test_requests_over_max_connections_wait_and_over_max_pending_are_refused() -
             first = asyncio.ensure_future(there.fetch("/a/"))
             await until(lambda: seen)
             second = asyncio.ensure_future(there.fetch("/a/"))
-            (pool,) = there.middleware._upstreams._own_client(asyncio.get_running_loop())._pools.values()
+            (pool,) = there.middleware._upstreams._own_of(asyncio.get_running_loop()).client._pools.values()
             await until(lambda: pool._waiters)
             for _ in range(2):
                 assert_overloaded(await there.fetch("/a/"))

@@ -93,7 +93,7 @@ def test_only_idempotent_requests_without_a_body_may_be_sent_again(
         {"content-length": ""},
         {"content-length": "0x3"},
         {"content-length": "3, 3"},
-        {"content-length": "1" * 19},
+        {"content-length": str(2**63)},
         {"content-length": "²"},
     ],
 )

@@ -129,8 +129,8 @@ def test_an_own_empty_cors_and_empty_breakers_replace_the_default() -> None:
 
 def test_a_default_is_no_finding_about_the_mapping() -> None:
     rules = read_rules(module("load_balancer: {policy: round_robin}\nkeepalive: {probes: 1}") + document())
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 6), ("notice", "no-effect-yet", 7)]
-    assert [d.mapping for d in rules.diagnostics] == [None, None]
+    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert [d.mapping for d in rules.diagnostics] == [None]
 
 
 def test_the_demands_of_a_module_stand_at_the_gate() -> None:

@@ -86,7 +86,8 @@ def test_several_urls_are_used_in_turn() -> None:
         async with serving(answering(_ok(b"one"))) as one, serving(answering(_ok(b"two"))) as two:
             upstreams = Upstreams({"*": [f"http://127.0.0.1:{each.origin.port}" for each in (one, two)]})
             bodies = [await whole((await upstreams.arun(once(request()), no_body))[1]) for _ in range(4)]
-            assert bodies == [b"one", b"two", b"one", b"two"]
+            assert bodies[:2] == bodies[2:]
+            assert sorted(bodies[:2]) == [b"one", b"two"]
             await upstreams.aclose()
 
     run(main())
@@ -139,7 +140,7 @@ def test_the_client_of_a_loop_that_was_closed_is_forgotten() -> None:
 
     for _ in range(3):
         run(main())
-    assert len(upstreams._clients) == 1
+    assert len(upstreams._own) == 1
 
 
 # Conversations.

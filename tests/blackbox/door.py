@@ -131,8 +131,8 @@ def door_of(kind: str, folder: Path) -> Iterator[Door]:
     stable, gray = Origin("stable"), Origin("gray")
     rules = folder / "rules.yaml"
     rules.write_text(
-        mapping("stable", "/svc/", f"127.0.0.1:{stable.port}", rewrite="/", timeout_ms=30000)
-        + mapping("gray", "/svc/", f"127.0.0.1:{gray.port}", rewrite="/", timeout_ms=30000, headers="{gray: 'true'}")
+        mapping("stable", "/svc/", f"127.0.0.1:{stable.port}", rewrite="/", timeout_ms=90000)
+        + mapping("gray", "/svc/", f"127.0.0.1:{gray.port}", rewrite="/", timeout_ms=90000, headers="{gray: 'true'}")
     )
     port = free_port()
     log = folder / "log"
