@@ -15,6 +15,7 @@ from .decision import decide
 from .endpoints import DNS_INTERVAL
 from .exceptions import ClientError
 from .forwarding import Hop
+from .framing import check_head
 from .group import Decision
 from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
 from .http11 import Limits
@@ -239,6 +240,8 @@ class CanaryMiddleware:
         self, decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
+            if "canary_mw.checked" not in scope:
+                check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
             await tunnel(decision, head, hop, scope, receive, send, self._upstreams)
         except ClientError as exc:
             await refuse(scope, receive, send, refusal(exc))
@@ -263,7 +266,7 @@ def request_head(scope: Scope) -> RequestHead:
     Raises:
         ClientError: see `RequestHead`.
     """
-    client = scope.get("client")
+    client, server = scope.get("client"), scope.get("server")
     return RequestHead.from_wire(
         scope["method"],
         scope.get("raw_path") or quote(scope["path"], safe=_SAFE).encode(),
@@ -273,4 +276,5 @@ def request_head(scope: Scope) -> RequestHead:
         scope.get("scheme", "http"),
         scope["http_version"],
         client[1] or 0 if client else 0,
+        server[1] or 0 if server else 0,
     )

@@ -14,6 +14,9 @@ from .exceptions import ConfigError
 from .inspection import check, explain_command, schema
 from .settings import LOG_LEVELS, Settings, variable
 
+_APP = "canary_mw.proxy:create_app"
+# uvicorn's own exit status for an app that cannot start.
+_NOT_STARTED = 3
 _METAVARS = {"rules": "PATH", "local": "NAME", "upstream": "NAME=URL", "forwarded_allow_ips": "ADDRESS"}
 
 
@@ -105,23 +108,30 @@ def run(settings: Settings) -> None:
     """Serve until a signal ends it; settings are read from the environment by each worker."""
     import uvicorn
 
-    uvicorn.run(
-        "canary_mw.proxy:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="auto",
-        http="canary_mw.protocol:GuardedProtocol",
-        lifespan="on",
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        access_log=False,
-        log_level=settings.log_level,
-        log_config=log_config(settings.log_level),
-        timeout_graceful_shutdown=settings.grace,
-    )
+    from .server import Server
+
+    options: dict[str, Any] = {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "auto",
+        "http": "canary_mw.protocol:GuardedProtocol",
+        "lifespan": "on",
+        "proxy_headers": False,
+        "server_header": False,
+        "date_header": False,
+        "access_log": False,
+        "log_level": settings.log_level,
+        "log_config": log_config(settings.log_level),
+        "timeout_graceful_shutdown": settings.grace,
+    }
+    if settings.workers > 1:
+        uvicorn.run(_APP, workers=settings.workers, **options)
+        return
+    server = Server(uvicorn.Config(_APP, **options))
+    server.run()
+    if not server.started:
+        sys.exit(_NOT_STARTED)
 
 
 def log_config(level: str) -> dict[str, Any]:

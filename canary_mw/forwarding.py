@@ -84,7 +84,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
         [(b"host", host), *request_headers(mapping, head, known, hop), (b"via", via)],
         body,
         mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
-        mapping.connect_timeout_ms / 1000,
+        mapping.connect_timeout,
         head.method in _IDEMPOTENT and not (body and body != (0,)),
         mapping.options,
     )
@@ -250,7 +250,7 @@ def shadow_request(
         service=shadow.service.text,
         headers=headers,
         replayable=False,
-        connect_timeout=shadow.connect_timeout_ms / 1000,
+        connect_timeout=shadow.connect_timeout,
         options=shadow.options,
         shadow=None,
     )

@@ -28,6 +28,7 @@ class Gate:
     """
 
     merge_slashes: bool = False
+    strip_matching_host_port: bool = False
     reject_requests_with_escaped_slashes: bool = False
     headers_with_underscores_action: Underscores = "ALLOW"
     max_request_headers_kb: int | None = None
@@ -47,6 +48,8 @@ class Gate:
             raise BadTarget("the path holds an escaped slash")
         if self.headers_with_underscores_action != "ALLOW":
             head = self._without_underscores(head)
+        if self.strip_matching_host_port:
+            head = _without_own_port(head)
         if self.merge_slashes and b"//" in head.path:
             head = head.replaced(path=_SLASHES.sub(b"/", head.path))
         return head
@@ -58,6 +61,14 @@ class Gate:
         if self.headers_with_underscores_action == "REJECT_REQUEST":
             raise BadTarget("a header name holds an underscore")
         return head.replaced(headers=kept)
+
+
+def _without_own_port(head: RequestHead) -> RequestHead:
+    own = b":%d" % head.server_port
+    if not (head.server_port and head.host and head.host.endswith(own)):
+        return head
+    host = head.host.removesuffix(own)
+    return head.replaced(headers=[(name, host if name == b"host" else value) for name, value in head.headers])
 
 
 def _size(head: RequestHead) -> int:

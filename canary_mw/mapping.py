@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 from .cors import CorsPolicy
@@ -145,6 +146,11 @@ class Mapping:
     def __post_init__(self) -> None:
         if self.kind == "regex":
             _ = self.pattern
+
+    @cached_property
+    def connect_timeout(self) -> float:
+        """Seconds for one attempt to connect, infinite when the Mapping sets no limit."""
+        return self.connect_timeout_ms / 1000 or inf
 
     @cached_property
     def prefix_bytes(self) -> bytes:

@@ -41,6 +41,7 @@ class RequestHead:
         scheme: "http" or "https".
         http_version: "1.0" or "1.1".
         client_port: port of the peer, 0 where the server does not know it.
+        server_port: port that it came in on, likewise.
 
     Attributes:
         path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
@@ -51,7 +52,7 @@ class RequestHead:
         ClientError: the method is not one that HTTP parsers know (Envoy answers 400).
     """
 
-    __slots__ = ("client", "client_port", "headers", "http_version", "method", "path", "query", "scheme")
+    __slots__ = ("client", "client_port", "headers", "http_version", "method", "path", "query", "scheme", "server_port")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class RequestHead:
         scheme: str = "http",
         http_version: str = "1.1",
         client_port: int = 0,
+        server_port: int = 0,
     ) -> None:
         check_method(method)
         # UTF-8, so that what Latin-1 cannot hold is refused below instead of turned into a "?".
@@ -74,6 +76,7 @@ class RequestHead:
         self.headers: RawHeaders = raw_headers(headers)
         self.client = client
         self.client_port = client_port
+        self.server_port = server_port
         self.scheme = scheme
         self.http_version = http_version
 
@@ -88,6 +91,7 @@ class RequestHead:
         scheme: str,
         version: str,
         client_port: int = 0,
+        server_port: int = 0,
     ) -> "RequestHead":
         """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
 
@@ -105,6 +109,7 @@ class RequestHead:
         self.headers = headers
         self.client = client
         self.client_port = client_port
+        self.server_port = server_port
         self.scheme = scheme
         self.http_version = version
         return self
@@ -281,7 +286,7 @@ class UpstreamRequest:
         headers: all to send, `host` first, without `content-length` and `transfer-encoding`: those follow from `body`.
         body: None when the request has none.
         timeout: seconds for the whole exchange, all tries together, None for no limit.
-        connect_timeout: seconds for one connection attempt.
+        connect_timeout: seconds for one connection attempt, infinite for no limit.
         replayable: may be sent again when nothing of an answer was seen (idempotent and without a body).
         options: limits of the way.
         key: what chooses the endpoint, where a hash of the request does (`balancers.hash_key`).

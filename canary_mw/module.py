@@ -56,6 +56,7 @@ class ModuleConfig(Strict):
     defaults: Defaults = Field(default_factory=Defaults)
     regex_max_size: int = Field(default=REGEX_MAX_SIZE, ge=1, le=REGEX_SIZE_CAP)
     merge_slashes: bool = False
+    strip_matching_host_port: bool = False
     reject_requests_with_escaped_slashes: bool = False
     headers_with_underscores_action: Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"] = "ALLOW"
     max_request_headers_kb: int | None = Field(default=None, ge=1, le=8192)
@@ -96,7 +97,7 @@ UNSUPPORTED = frozenset(
     " error_response_overrides forward_client_cert_details grpc_stats gzip header_case_overrides hostname"
     " listener_idle_timeout_ms liveness_probe lua_scripts max_request_headers_count outlier_detection proper_case"
     " prune_unreachable_routes readiness_probe regex_type respect_dns_ttl service_port"
-    " set_current_client_cert_details statsd strip_matching_host_port suppress_envoy_headers tls tracing"
+    " set_current_client_cert_details statsd suppress_envoy_headers tls tracing"
     " use_ambassador_namespace_for_service_resolution use_proxy_proto use_remote_address"
     " x_forwarded_proto_redirect".split()
 )
@@ -180,6 +181,7 @@ def _gate(config: ModuleConfig) -> Gate | None:
     rules = config.ip_allow if config.ip_allow is not None else config.ip_deny
     gate = Gate(
         merge_slashes=config.merge_slashes,
+        strip_matching_host_port=config.strip_matching_host_port,
         reject_requests_with_escaped_slashes=config.reject_requests_with_escaped_slashes,
         headers_with_underscores_action=config.headers_with_underscores_action,
         max_request_headers_kb=config.max_request_headers_kb,

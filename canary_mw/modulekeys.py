@@ -25,6 +25,9 @@ KEYS: dict[str, Text] = {
         default="none",
     ),
     "regex_max_size": Text("Instructions that a regex of a rule may compile to.", "regex_max_size: 500"),
+    "strip_matching_host_port": Text(
+        "The port of the Host is cut off where it is the one that we listen on.", "strip_matching_host_port: true"
+    ),
     "merge_slashes": Text("`//` in a path is `/`, before anything is matched.", "merge_slashes: true"),
     "reject_requests_with_escaped_slashes": Text(
         "A path with `%2F` or `%5C` is answered 400.", "reject_requests_with_escaped_slashes: true"

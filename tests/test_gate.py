@@ -122,3 +122,19 @@ def test_a_table_admits_by_the_gate_of_its_module() -> None:
         table.admit(get(client="10.0.0.1"))
     head = RequestHead("GET", "/a//b")
     assert RouteTable.build((), settings=Globals()).admit(head) is head
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "seen"),
+    [
+        ("a.example:8080", 8080, b"a.example"),
+        ("a.example:8080", 80, b"a.example:8080"),
+        ("a.example:8080", 0, b"a.example:8080"),
+        ("a.example", 8080, b"a.example"),
+        ("[::1]:8080", 8080, b"[::1]"),
+    ],
+)
+def test_the_port_of_the_host_is_cut_off_where_it_is_ours(host: str, port: int, seen: bytes) -> None:
+    head = RequestHead("GET", "/", [("x-a", "1"), ("host", host)], server_port=port)
+    assert Gate(strip_matching_host_port=True).admit(head).headers == [(b"x-a", b"1"), (b"host", seen)]
+    assert Gate(merge_slashes=True).admit(head) is head

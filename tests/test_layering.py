@@ -36,7 +36,7 @@ ROWS = (
     " wsclient",
     "store websocket inbox clock tee shadow apps",
     "relay",
-    "asgi wsgi admin settings cycle metrics inspection",
+    "asgi wsgi admin settings server cycle metrics inspection",
     "protocol",
     "__init__ proxy",
     "demo",

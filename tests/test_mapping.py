@@ -1,3 +1,5 @@
+from math import inf
+
 import pytest
 from rules import header, mapping, substitution
 
@@ -113,3 +115,10 @@ def test_the_rank_is_made_of_lengths_then_texts() -> None:
 def test_a_header_name_is_a_token() -> None:
     assert is_header_name("x-A_1!")
     assert not any(is_header_name(text) for text in ("", "a b", "a:", "é", "a\n"))
+
+
+def test_a_connect_timeout_of_0_is_none() -> None:
+    assert (mapping(connect_timeout_ms=0).connect_timeout, mapping(connect_timeout_ms=70).connect_timeout) == (
+        inf,
+        0.07,
+    )
