@@ -10,7 +10,8 @@ from ipaddress import AddressValueError, IPv6Address
 from re import compile as pattern
 
 from .exceptions import BadTarget, ClientError, HeadTooLarge
-from .messages import Body, RawHeaders, check_method
+from .messages import Body, RawHeaders
+from .targets import check_method
 
 # Bytes of a head, request line and separators included, and fields in it.
 MAX_HEAD = 65536

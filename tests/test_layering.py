@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROWS = (
     "exceptions attributes health",
-    "balancers",
+    "balancers targets",
     "messages modulekeys",
     "matchers service cors headervalues gate kinds",
     "mapping",

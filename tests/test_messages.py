@@ -15,7 +15,8 @@ from canary_mw.exceptions import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from canary_mw.messages import Diagnostic, Origin, RequestHead, normalize_path, raw_headers
+from canary_mw.messages import Diagnostic, Origin, RequestHead, raw_headers
+from canary_mw.targets import normalize_path
 
 
 @pytest.mark.parametrize(
