@@ -20,13 +20,6 @@ def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None
     Returns:
         None when no Mapping takes the request: 404 standalone, the wrapped app in a middleware.
     """
-    decision = _drawn(table, head, roll)
-    if decision is None or decision.local or not table.has_local:
-        return decision
-    return _sent_here(table, head) or decision
-
-
-def _drawn(table: RouteTable, head: RequestHead, roll: float) -> Decision | None:
     leftover: MappingGroup | None = None
     reached = 0.0
     for group in table.candidates(head):
@@ -36,14 +29,15 @@ def _drawn(table: RouteTable, head: RequestHead, roll: float) -> Decision | None
         else:
             decision = group.sole or group.pick(head, roll)
             if decision is not None:
-                return decision
+                return decision if decision.local or not table.has_local else _sent_here(table, head) or decision
             reach = group.reach(head)
             reached = max(reached, reach)
             if leftover is None and reach > 0:
                 leftover = group
     if leftover is None or table.middleware:
         return None
-    return next((decision for bound, decision in rest_bounds(leftover, head, reached) if roll < bound), None)
+    decision = next((decision for bound, decision in rest_bounds(leftover, head, reached) if roll < bound), None)
+    return _sent_here(table, head) or decision if table.has_local else decision
 
 
 def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:

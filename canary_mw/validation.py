@@ -50,7 +50,8 @@ def validated(kind: type[M], spec: dict[str, Any], report: Report, *, unsupporte
     """The typed attributes, or None with an error for each that is wrong.
 
     Args:
-        unsupported: names that are known and get a notice, while an unknown one gets a warning.
+        unsupported: names that are known and have no effect yet. Where there are such, as in a Module, unknown ones get
+            a notice too; elsewhere a warning.
     """
     spec = {name: value for name, value in spec.items() if value != "" or name not in TEXTS}
     nulls = [name for name, value in spec.items() if value is None]
@@ -76,7 +77,8 @@ def _tell_unread(model: Strict, report: Report, unsupported: Collection[str], pa
             report("notice", "not-supported", f"{path}{name} is not supported yet: ignored", attribute=path + name)
             continue
         hint = nearest(name, [*type(model).model_fields, *unsupported])
-        report("warning", "unknown-field", f"unknown field {path}{name} is ignored", attribute=path + name, hint=hint)
+        severity: Severity = "notice" if unsupported else "warning"
+        report(severity, "unknown-field", f"unknown field {path}{name} is ignored", attribute=path + name, hint=hint)
     for name in model.model_fields_set:
         for part in _parts(getattr(model, name)):
             _tell_unread(part, report, (), f"{path}{name}.")

@@ -223,7 +223,7 @@ def test_a_key_that_is_not_supported_gets_a_notice_by_its_name(key: str) -> None
 )
 def test_an_unknown_key_is_told_by_its_name_with_the_nearest_known_one(key: str, hint: str | None, crd: bool) -> None:
     rules = read_rules(module(f"server_name: edge\n{key}: 1", crd=crd))
-    assert told(rules.diagnostics) == [("warning", "unknown-field", 8 if crd else 7)]
+    assert told(rules.diagnostics) == [("notice", "unknown-field", 8 if crd else 7)]
     assert f"unknown field {key} is ignored" in rules.diagnostics[0].message
     assert rules.diagnostics[0].hint == (hint and f"did you mean {hint}?")
 
