@@ -27,6 +27,8 @@ logger = logging.getLogger("canary_mw.protocol")
 # anything; a head, from its first byte to its last; a body, between two pieces; and the rest of what a refused client
 # sends, thrown away so that a reset does not overtake the answer.
 FIRST_BYTE, HEAD, BODY, LINGER = 60, 10, 30, 5
+# Seconds that an idle connection stays open when the server is going away.
+LAST_CALL = 1
 NEVER = 1 << 62
 # Requests that wait behind one that runs.
 MAX_PIPELINED = 256
@@ -71,6 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # Bytes since a head began or a body went on, and whether either has happened in this read.
         self._barren = 0
         self._moved = False
+        self._last = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
@@ -156,7 +159,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._due = self._clock.now + BODY
         self._set_target(self.url)
         scope["canary_mw.checked"] = True  # type: ignore[typeddict-unknown-key]
-        cycle = self.cycle = GuardedCycle(self, version != "1.0" and self.parser.should_keep_alive())
+        keep_alive = version != "1.0" and not self._last and self.parser.should_keep_alive()
+        cycle = self.cycle = GuardedCycle(self, keep_alive)
         app = service_unavailable if self._crowded() else self.app
         if self._busy():
             self.flow.pause_reading()
@@ -215,6 +219,17 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse_now(self._refused)
         elif self._phase == "idle":
             self._due = self._clock.now + self.timeout_keep_alive
+
+    def shutdown(self) -> None:
+        """The server is going away: a request that is on its way still is answered, and told to be the last.
+
+        To close at once, as uvicorn does, would lose what an idle client sends in that moment.
+        """
+        self._last = True
+        if self._busy():
+            self.cycle.keep_alive = False
+        else:
+            self._due = min(self._due, self._clock.now + LAST_CALL)
 
     def look(self, now: int) -> None:
         """See to the deadlines, at every tick."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from servers import fetch, free_port, mapping, process, run
-from upstream import Peer, forever, serving
+from servers import client_of, fetch, free_port, mapping, process, run
+from upstream import Peer, forever, serving, until
 
 from canary_mw import __version__
 from canary_mw.cli import log_config, main
@@ -80,6 +81,32 @@ def test_on_sigterm_it_is_not_ready_but_finishes_what_runs(rules: Path, tmp_path
                 await asyncio.to_thread(proxy.stop)
 
     run(talk())
+
+
+def test_a_request_that_an_idle_client_sends_while_it_ends_is_answered_and_its_last(
+    rules: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+
+    async def talk() -> None:
+        with process(
+            "serve", "--rules", str(rules), "--port", str(port), log=tmp_path / "log", wait_for=[port]
+        ) as proxy:
+            async with client_of(port) as client:
+                assert (await client.get("GET", "/none")).header("connection") is None
+                proxy.child.terminate()
+                # It listens no more: the end has begun.
+                await until(lambda: refused(port) or None)
+                last = await client.get("GET", "/none")
+                assert (last.status, last.header("connection")) == (404, "close")
+            assert await asyncio.to_thread(proxy.stop) == 0
+
+    run(talk())
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: Path) -> None:
