@@ -117,7 +117,7 @@ def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: 
             with process(
                 *("serve", "--workers", "2", "--port", str(port)),
                 log=tmp_path / "log",
-                wait_for=[admin],
+                wait_for=[admin, port],
                 CANARY_MW_RULES=str(rules),
                 CANARY_MW_ADMIN_PORT=str(admin),
                 CANARY_MW_UPSTREAM=f"*=http://127.0.0.1:{upstream.origin.port}",
