@@ -73,9 +73,9 @@ MATCHING = {
 FORWARDING = {
     "service": Text("Where requests go: `[http://|https://]name[.namespace][:port]`.", "service: shop-gray:8080"),
     "tls": Text(
-        "`true` (v0 to v2) is `https://` before the service; a text names a TLSContext.",
+        "`true` (v0 to v2) is `https://` before the service; a text is that too, by the TLSContext of this name.",
         "tls: upstream-context",
-        differs="a TLSContext has no effect yet",
+        differs="a TLSContext that is not there costs the Mapping; Emissary sends without it, in clear text too",
     ),
     "rewrite": Text(
         'Replaces the matched prefix; `""` leaves the path alone. With `prefix_regex` it replaces the whole path.',

@@ -13,7 +13,7 @@ from .balancers import Balancing
 from .exceptions import MappingError
 from .mapping import HeaderChange, Mapping, PrefixKind, Redirect, RegexRewrite, Variant, is_header_name
 from .matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
-from .messages import UpstreamOptions
+from .messages import UpstreamOptions, UpstreamTLS
 from .module import NO_GLOBALS, Globals
 from .remarks import Note, remarks
 from .schema import KEPT, LegacyMapping, Model, RegexSubstitution
@@ -32,6 +32,7 @@ class Origin(NamedTuple):
     file: str
     line: int
     globals: Globals = NO_GLOBALS
+    tls_contexts: Dict[str, UpstreamTLS] = {}
 
 
 def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]]:
@@ -87,7 +88,8 @@ def _kind(model: Model, _: Origin) -> PrefixKind:
 
 def _service(model: Model, origin: Origin) -> Service:
     service, _ = parse_service(model.service, origin.namespace)
-    if model.tls is True and service.origin.scheme == "http":
+    secure = model.tls is True or (isinstance(model.tls, str) and not model.host_redirect)
+    if secure and service.origin.scheme == "http":
         service, _ = parse_service("https://" + (model.service.partition("://")[2] or model.service), origin.namespace)
     return service
 
@@ -173,6 +175,10 @@ def _host_rewrite(model: Model, _: Origin) -> str | None:
     if model.host_rewrite and model.auto_host_rewrite:
         raise MappingError("host_rewrite and auto_host_rewrite exclude each other", hint="leave one of them out")
     return _visible(model.host_rewrite) if model.host_rewrite else None
+
+
+def _tls(model: Model, origin: Origin) -> UpstreamTLS | None:
+    return origin.tls_contexts.get(model.tls) if isinstance(model.tls, str) else None
 
 
 def _timeout(model: Model, _: Origin) -> int:
@@ -273,6 +279,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Model, Origin], Any]]] = {
         "lifetime",
         lambda model, _: policies.limit(model.cluster_max_connection_lifetime_ms),
     ),
+    "tls": ("tls", _tls),
     "load_balancer": ("load_balancer", lambda model, _: endpointpolicies.load_balancer(model.load_balancer)),
     "health_checks": ("health_checks", lambda model, _: endpointpolicies.health_checks(model.health_checks or [])),
     "outlier_detection": ("outlier_detection", lambda model, _: endpointpolicies.outliers(model.outlier_detection)[0]),

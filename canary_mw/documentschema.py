@@ -12,6 +12,7 @@ from .attributes import ATTRIBUTES, Text
 from .module import UNSUPPORTED, ModuleConfig
 from .modulekeys import KEYS
 from .schema import LegacyMapping, MappingV3
+from .tlscontext import TEXTS, TLSContext
 
 Json = dict[str, Any]
 
@@ -31,15 +32,17 @@ def document_schema() -> Json:
     legacy = _properties(LegacyMapping, ATTRIBUTES, definitions)
     config = _properties(ModuleConfig, KEYS, definitions)
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
+    context = _properties(TLSContext, TEXTS, definitions)
     definitions |= {
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
         "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
         "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
+        "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Rules of canary-mw",
-        "description": "A Mapping or Module of getambassador.io, flat or in the shape of its CRD.",
+        "description": "A Mapping, Module or TLSContext of getambassador.io, flat or in the shape of its CRD.",
         "type": "object",
         "required": ["apiVersion", "kind"],
         "properties": {"apiVersion": _TEXT, "kind": _TEXT},
@@ -47,6 +50,7 @@ def document_schema() -> Json:
             _when({"kind": {"const": "Mapping"}, "apiVersion": {"pattern": "/v3alpha1$"}}, "MappingV3alpha1"),
             _when({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
             _when({"kind": {"const": "Module"}}, "Module"),
+            _when({"kind": {"const": "TLSContext"}}, "TLSContext"),
         ],
         "definitions": definitions,
     }

@@ -1,4 +1,4 @@
-"""The kinds beside Mapping and Module: what they cannot do without (Emissary's CRDs); none has an effect yet."""
+"""The kinds without effect yet: what they cannot do without (Emissary's CRDs)."""
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "AuthService": ("auth_service",),
@@ -11,7 +11,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "LogService": ("service", "driver"),
     "RateLimitService": ("service",),
     "TCPMapping": ("port", "service"),
-    "TLSContext": (),
     "TracingService": ("driver", "service"),
 }
 RESOLVER_KINDS = frozenset(("ConsulResolver", "KubernetesEndpointResolver", "KubernetesServiceResolver"))

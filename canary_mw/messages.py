@@ -38,7 +38,18 @@ class RequestHead:
         ClientError: the method is not one that HTTP parsers know (Envoy answers 400).
     """
 
-    __slots__ = ("client", "client_port", "headers", "http_version", "method", "path", "query", "scheme", "server_port")
+    __slots__ = (
+        "_known",
+        "client",
+        "client_port",
+        "headers",
+        "http_version",
+        "method",
+        "path",
+        "query",
+        "scheme",
+        "server_port",
+    )
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = http_version
+        self._known: dict[bytes, bytes] | None = None
 
     @classmethod
     def from_wire(
@@ -78,6 +90,7 @@ class RequestHead:
         version: str,
         client_port: int = 0,
         server_port: int = 0,
+        known: dict[bytes, bytes] | None = None,
     ) -> "RequestHead":
         """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
 
@@ -85,6 +98,7 @@ class RequestHead:
             path: raw path without query.
             query: without "?"; empty means none.
             headers: pairs of lower-case name and value.
+            known: see `known`, where the caller has it.
         """
         self = cls.__new__(cls)
         if method not in METHODS:
@@ -98,14 +112,24 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = version
+        self._known = known
         return self
 
     def replaced(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
         """The same request with another path, already normalised, or other headers."""
         other = copy(self)
         other.path = self.path if path is None else path
-        other.headers = self.headers if headers is None else headers
+        if headers is not None:
+            other.headers = headers
+            other._known = None
         return other
+
+    @property
+    def known(self) -> dict[bytes, bytes]:
+        """The headers by name, to ask what is there; of a name that is repeated, against the rules, any one."""
+        if self._known is None:
+            self._known = dict(reversed(self.headers))
+        return self._known
 
     @property
     def host(self) -> bytes | None:
@@ -133,18 +157,40 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
 
 
+class UpstreamTLS(NamedTuple):
+    """A TLSContext: what connections to an upstream are secured with; its files are read when one is opened.
+
+    Attributes:
+        name: for the log.
+        secret: `namespace/name`, or the absolute path of a directory; None for no certificate of our own.
+        ca_secret: the same for the authorities alone; None for those in `secret`.
+        sni: the name that is asked for and that the certificate must hold; None for the host of the service.
+        min_version: "v1.2" or "v1.3", None for v1.2.
+        max_version: the same, None for the newest.
+    """
+
+    name: str
+    secret: str | None = None
+    ca_secret: str | None = None
+    sni: str | None = None
+    min_version: str | None = None
+    max_version: str | None = None
+
+
 class Origin(NamedTuple):
     """Where connections of one kind go: a key of the connection pool.
 
     Attributes:
         host: a name or an address; what TLS verifies.
         address: one of those that the name stands for; None: the system looks it up for each connection.
+        tls: None for the system's authorities and no certificate of our own.
     """
 
     scheme: str
     host: str
     port: int
     address: str | None = None
+    tls: UpstreamTLS | None = None
 
     @property
     def authority(self) -> str:
@@ -170,6 +216,7 @@ class UpstreamOptions(NamedTuple):
         keepalive_idle: seconds that an unused connection is kept, None for the client's default.
         lifetime: seconds after which a connection is used no more, None for no limit.
         balancing: among the endpoints of the service, None for in turn.
+        tls: the TLSContext that the Mapping names.
     """
 
     try_timeout: float | None = None
@@ -178,6 +225,7 @@ class UpstreamOptions(NamedTuple):
     lifetime: float | None = None
     breakers: Breakers | None = None
     balancing: Balancing | None = None
+    tls: UpstreamTLS | None = None
 
 
 DEFAULT_OPTIONS = UpstreamOptions()

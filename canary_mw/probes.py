@@ -1,21 +1,20 @@
 """Active health checks: how endpoints are asked."""
 
-import ssl
-
 from .health import HealthCheck
 from .http11 import HTTP11Client, Limits
 from .messages import Origin, UpstreamRequest
+from .tls import Contexts
 
 
 class Prober:
     """Asks endpoints how they are; over connections of its own, because a full pool is no illness.
 
     Args:
-        ssl_context: for https endpoints, see `HTTP11Client`.
+        contexts: for https endpoints, see `HTTP11Client`.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl = ssl_context
+    def __init__(self, contexts: Contexts | None = None) -> None:
+        self._contexts = contexts
         self._client: HTTP11Client | None = None
 
     async def __call__(self, origin: Origin, check: HealthCheck) -> int:
@@ -25,7 +24,7 @@ class Prober:
             UpstreamError: there is none.
         """
         if self._client is None:
-            self._client = HTTP11Client(limits=Limits(max_connections=8), ssl_context=self._ssl)
+            self._client = HTTP11Client(limits=Limits(max_connections=8), contexts=self._contexts)
         headers = [(b"host", check.host or origin.authority.encode()), (b"user-agent", b"canary-mw/health")]
         headers += check.headers
         request = UpstreamRequest(

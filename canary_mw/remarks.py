@@ -47,9 +47,6 @@ def _effectless(model: Model, given: set[str]) -> Iterator[Note]:
     acts = {"priority"} if model.circuit_breakers else set()
     for name in sorted(given & NO_EFFECT_YET - acts):
         yield Note("notice", name, "no-effect-yet", f"{name} is read and has no effect yet")
-    if isinstance(model.tls, str):
-        text = f"tls names the TLSContext {model.tls}, which has no effect yet"
-        yield Note("notice", "tls", "no-effect-yet", text, "write https:// before the service for TLS without it")
 
 
 def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[Note]:

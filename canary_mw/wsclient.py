@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 from websockets.asyncio.client import ClientConnection
@@ -17,6 +15,7 @@ from websockets.uri import WebSocketURI
 
 from .exceptions import UpstreamConnectError, UpstreamProtocolError
 from .messages import Origin, RawHeaders, ResponseHead, UpstreamRequest
+from .tls import Security
 
 MAX_MESSAGE = 16 * 2**20
 # Seconds that the upstream has for its part of the closing handshake; RFC 6455 names no number.
@@ -77,18 +76,21 @@ class _Protocol(ClientProtocol):
         return Request(self._asking.target.decode("ascii"), headers)
 
 
-async def shake_hands(origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str] = ()) -> Handshake:
+async def shake_hands(
+    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: Security
+) -> Handshake:
     """Open a connection and ask for the upgrade; tunnels only after 101 with the right Sec-WebSocket-Accept.
 
     Args:
         request: its head, without what `Sec-WebSocket-*` says and checked as every head that leaves. Its `timeout` is
             the caller's to keep.
+        security: of the connection.
 
     Raises:
         UpstreamConnectError: no connection, or one that was lost before the answer.
         UpstreamProtocolError: the answer is neither a right upgrade nor a refusal in HTTP/1.1.
     """
-    connection = await _connected(origin, request, subprotocols)
+    connection = await _connected(origin, request, subprotocols, security)
     try:
         await connection.handshake(user_agent_header=None)
     except InvalidStatus as exc:
@@ -104,29 +106,25 @@ async def shake_hands(origin: Origin, request: UpstreamRequest, subprotocols: Se
     return Handshake(_head(connection.response), b"", connection)
 
 
-async def _connected(origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str]) -> Connection:
+async def _connected(
+    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: Security
+) -> Connection:
     def factory() -> Connection:
         # A queue of one: what the client has not taken stays with the upstream.
         return Connection(_Protocol(request, subprotocols), close_timeout=CLOSE_PATIENCE, max_queue=1)
 
-    secure = origin.scheme == "https"
     try:
         async with asyncio.timeout(request.connect_timeout):
             _, connection = await asyncio.get_running_loop().create_connection(
                 factory,
                 origin.address or origin.host,
                 origin.port,
-                ssl=_default_tls() if secure else None,
-                server_hostname=origin.host if secure else None,
+                ssl=security.context,
+                server_hostname=security.name,
             )
     except (OSError, ValueError, OverflowError) as exc:
         raise UpstreamConnectError(f"{origin.authority}: cannot connect: {exc or 'no connection in time'}") from exc
     return connection
-
-
-@cache
-def _default_tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 def _refusal(origin: Origin, response: Response) -> Handshake:

@@ -16,6 +16,7 @@ from canary_mw.kinds import REQUIRED
 from canary_mw.module import UNSUPPORTED, ModuleConfig
 from canary_mw.modulekeys import KEYS
 from canary_mw.schema import LegacyMapping, MappingV3
+from canary_mw.tlscontext import TEXTS, TLSContext
 
 PAGE = Path(__file__).parent.parent / "docs" / "mapping-reference.md"
 
@@ -95,7 +96,7 @@ def row(name: str, text: Text, *models: type[BaseModel]) -> str:
 
 def page() -> str:
     """The whole text."""
-    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *kinds()])
+    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *kinds()])
 
 
 def head(title: str, what: str) -> Iterator[str]:
@@ -117,6 +118,12 @@ def module() -> Iterator[str]:
     yield "\n".join(row(name, text, ModuleConfig) for name, text in KEYS.items()) + "\n"
     names = ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
     yield f"Known, not supported yet and ignored with a notice: {names}.\n"
+
+
+def tls_context() -> Iterator[str]:
+    """The attributes of a TLSContext."""
+    yield from head("TLSContext", "attribute")
+    yield "\n".join(row(name, text, TLSContext) for name, text in TEXTS.items()) + "\n"
 
 
 def kinds() -> Iterator[str]:

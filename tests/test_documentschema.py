@@ -16,12 +16,19 @@ from canary_mw.documentschema import document_schema
 from canary_mw.module import UNSUPPORTED, ModuleConfig
 from canary_mw.modulekeys import KEYS
 from canary_mw.schema import MODELS, MappingV3
+from canary_mw.tlscontext import TEXTS, TLSContext
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = document_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 EXAMPLES = sorted((*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("k8s/**/*.yaml")))
 EXAMPLES = [path for path in EXAMPLES if "helm" not in path.parts]
+
+
+def tls_context(name: str, **attributes: Any) -> str:
+    """A TLSContext as YAML."""
+    head = {"apiVersion": "getambassador.io/v3alpha1", "kind": "TLSContext", "name": name}
+    return str(yaml.safe_dump({**head, **attributes}))
 
 
 def documents(text: str) -> list[Any]:
@@ -154,7 +161,7 @@ def test_the_example_of_an_attribute_is_right_for_the_schema_and_the_reader(name
     given = given or {"name": "a", "prefix": "/a/", "service": "a"}
     text = yaml.safe_dump({"apiVersion": f"getambassador.io/{version}", "kind": "Mapping", **given, **example})
     assert wrong(text) == []
-    rules = read_rules(text)
+    rules = read_rules(text + "---\n" + tls_context("upstream-context"))
     assert len(rules.mappings) == 1
     assert not any(d.severity == "error" or d.code == "unknown-field" for d in rules.diagnostics)
 
@@ -169,7 +176,21 @@ def test_the_example_of_a_key_of_the_module_is_right(name: str) -> None:
     assert not any(d.severity != "notice" for d in read_rules(text).diagnostics)
 
 
+@pytest.mark.parametrize("name", [*TEXTS])
+def test_the_example_of_an_attribute_of_a_tls_context_is_right(name: str) -> None:
+    example = yaml.safe_load(TEXTS[name].example)
+    assert [*example] == [name]
+    text = tls_context("a", **example)
+    assert wrong(text) == []
+    found = [(d.severity, d.code) for d in read_rules(text).diagnostics]
+    assert [each for each in found if each[0] != "notice"] == (
+        [("warning", "not-supported")] if name.endswith("_file") else []
+    )
+    assert wrong(tls_context("a", **example, novelty="1")) != []
+
+
 def test_every_attribute_and_every_key_is_told_in_words() -> None:
+    assert TLSContext.model_fields.keys() == TEXTS.keys()
     assert {name for model in MODELS.values() for name in model.model_fields} == ATTRIBUTES.keys()
     assert ModuleConfig.model_fields.keys() == KEYS.keys()
     properties = SCHEMA["definitions"]["Module"]["properties"]["config"]["properties"]

@@ -141,7 +141,7 @@ def test_the_shares_add_up_to_100(drawn: list[Json], head: RequestHead, middlewa
     told = explain(routes, head)
     assert sum(c.percent for c in told.candidates) == pytest.approx(100)
     assert all(c.percent > 0 for c in told.candidates)
-    taken = [c.decision.group.name for c in told.candidates if c.decision]
+    taken = [c.decision.group for c in told.candidates if c.decision]
     assert {*taken} <= {c.group for c in told.considered if c.matched}
 
 
@@ -323,7 +323,8 @@ def test_the_kept_attributes_are_shown_with_each_candidate() -> None:
         "cluster_tag": "t",
         "load_balancer": "{policy: maglev, header: x-user}",
     }
-    found, plain = candidates(document(prefix="/svc/", weight=50, **kept) + document("b", prefix="/svc/"))
+    context = "---\napiVersion: getambassador.io/v2\nkind: TLSContext\nname: context\n"
+    found, plain = candidates(context + document(prefix="/svc/", weight=50, **kept) + document("b", prefix="/svc/"))
     assert found["attributes"] == {
         "add_linkerd_headers": True,
         "auth_context_extensions": {"a": "b"},
