@@ -3,9 +3,9 @@
 Whatever is ambiguous in it is an error; httptools refuses most of that, and the rest is refused here.
 """
 
-from httptools import HttpResponseParser
+from httptools import HttpParserError, HttpResponseParser
 
-from .exceptions import UpstreamProtocolError
+from .exceptions import UpstreamConnectError, UpstreamError, UpstreamProtocolError
 from .messages import ResponseHead
 
 MAX_HEADER_LINES = 256
@@ -48,6 +48,7 @@ class Answer:
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._unread = 0
+        self._head_only = False
         self._expect(False)
         self.complete = True
 
@@ -57,11 +58,45 @@ class Answer:
         Args:
             head_only: the answer has no body whatever its head says, as to HEAD.
         """
+        if self._head_only:
+            # It still waits for the body that the answer to the HEAD request before announced.
+            self._parser = HttpResponseParser(self)
         self.complete = self._chunked = self._until_eof = self._keep_alive = False
         self._head_only = head_only
         self.head: ResponseHead | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._budget = self._max_head
+
+    def _feed(self, data: bytes) -> UpstreamProtocolError | None:
+        """Take a segment in; the error that is returned spoils the connection, and the answer unless it is complete."""
+        parser = self._parser
+        if self.complete or parser is None:
+            # Nobody asked for this: an answer planted for the next request.
+            return self._bad("bytes beyond the answer")
+        self._budget -= len(data)
+        try:
+            parser.feed_data(data)
+        except HttpParserError as exc:
+            self._keep_alive = False
+            cause = exc.__context__
+            return cause if isinstance(cause, UpstreamProtocolError) else self._bad(f"not HTTP/1.1 ({exc})")
+        return self._check_segment(data)
+
+    def _check_segment(self, data: bytes) -> UpstreamProtocolError | None:
+        if not self.complete:
+            return self._bad(f"a head or trailer over {self._max_head} bytes") if self._budget < 0 else None
+        if self._head_only and data.find(b"\r\n\r\n") != len(data) - 4:
+            # Something follows the head, or the head was split and that cannot be told cheaply.
+            self._keep_alive = False
+        return None
+
+    def _early_end(self) -> UpstreamError:
+        """What it means that nothing more will come."""
+        if self.head is not None:
+            return self._bad("the answer ended early")
+        if self._budget < self._max_head:
+            return self._bad("the connection ended within the head of the answer")
+        return UpstreamConnectError(f"{self._authority}: the connection was lost before an answer", sent=True)
 
     def on_message_begin(self) -> None:
         if self.complete:

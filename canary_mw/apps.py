@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote
 
-from .exchange import Conversation
+from .exchange import Conversation, answered
 from .messages import Relay, Reply, ResponseHead, UpstreamRequest
 from .transports import framed_headers
 from .upstreams import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +26,7 @@ async def call_app(
         nonlocal reply
         if message["type"] == "http.response.start":
             head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
-            outcome = _answered(conversation, head)
+            outcome = answered(conversation, head)
             reply = _reply_of(outcome)
             if isinstance(outcome, Relay):
                 message = {**message, "status": outcome.head.status, "headers": outcome.head.headers}
@@ -39,15 +39,6 @@ async def call_app(
 
 def _reply_of(outcome: Relay | Reply) -> Reply | None:
     return outcome if isinstance(outcome, Reply) else None
-
-
-def _answered(conversation: Conversation, head: ResponseHead) -> Relay | Reply:
-    try:
-        conversation.send(head)
-    except StopIteration as stop:
-        outcome: Relay | Reply = stop.value
-        return outcome
-    raise RuntimeError("an app that is running already cannot be asked a second time")
 
 
 def _app_scope(scope: Scope, request: UpstreamRequest) -> Scope:

@@ -1,31 +1,36 @@
 """The ASGI shell: `CanaryMiddleware` decides about every HTTP request, and forwards those that are another service's.
 
-Nothing is buffered, and nothing that goes to the wrapped app is touched but for `scope["canary_mw"]`.
+Nothing is buffered, and nothing that goes to the wrapped app is touched but for `scope["canary_mw"]`, and for headers
+that count from trusted peers only, where some are named.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from .decision import decide
+from .ending import hear_of_the_end
 from .endpoints import DNS_INTERVAL
 from .exceptions import ClientError
 from .forwarding import Hop
 from .framing import check_head
 from .group import Decision
 from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
+from .hops import trusted_headers as as_trusted_headers
 from .http11 import Limits
 from .messages import RequestHead
 from .module import Globals
-from .observers import Decided, Finished, Observer, notify
-from .relay import Forwarder, refusal, send_reply
+from .observers import Decided, DoorCounts, Finished, Observer, notify
+from .relay import Answering, Forwarder, send_reply
 from .shadow import Shadows
 from .sources import ConfigSource, FileSource
 from .store import RuleStore
+from .trustedheaders import TrustedHeaders
 from .upstreams import ASGIApp, Message, Receive, Scope, Send, Upstreams
 from .websocket import close_all, end_all, refuse, tunnel, websocket_request
 
@@ -35,6 +40,21 @@ if TYPE_CHECKING:
 _SAFE = "/:@!$&'()*+,;=~"
 # What a websocket is answered with, where the message itself does not say it.
 _STATUSES = {"websocket.accept": 101, "websocket.close": 403}
+
+
+class Begun(NamedTuple):
+    """What was done for a request before it came here.
+
+    Attributes:
+        since: `perf_counter` when observers were told of the decision, None when they were not.
+        answering: gives what is to be relayed, once the request was sent.
+    """
+
+    decision: Decision | None
+    head: RequestHead
+    hop: Hop
+    since: float | None = None
+    answering: Answering | None = None
 
 
 class CanaryMiddleware:
@@ -55,6 +75,9 @@ class CanaryMiddleware:
         upstreams: URLs by service, "*" for all that are not named.
         roll: draws a percent in [0, 100).
         trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers count.
+        trusted_headers: names of headers that count from those peers only; all others' are removed before anybody reads
+            them.
+        header_key_file: file of secrets, one a line; a trusted header then counts with a signature only, from any peer.
         observers: told of every request.
         hop_id: name of this deployment in `via`; made from the workload's name by default.
         limits: bounds of our own client.
@@ -62,6 +85,7 @@ class CanaryMiddleware:
         replay_limit: bytes of a request body that are kept for retries and shadows.
         shadow_limit: copies for shadows that may be in flight.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
+        secrets: directory of the Secrets that TLSContexts name; by default the environment's `CANARY_MW_SECRETS`.
 
     Raises:
         ConfigError: an argument that cannot work.
@@ -81,6 +105,8 @@ class CanaryMiddleware:
         upstreams: Dict[str, str | Sequence[str]] | None = None,
         roll: Callable[[], float] = lambda: random() * 100.0,
         trusted: Iterable[str] = (),
+        trusted_headers: Iterable[str] = (),
+        header_key_file: str | os.PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
         hop_id: str | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -88,23 +114,27 @@ class CanaryMiddleware:
         replay_limit: int = 65536,
         shadow_limit: int = 100,
         shadow_writes: bool = False,
+        secrets: str | os.PathLike[str] | None = None,
     ) -> None:
         names = local_names(local)
         self.app = app
         self._owned = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
-        self._upstreams = Upstreams(upstreams, transports, services, limits, dns_interval)
-        self.shadows = Shadows(self._upstreams, shadow_limit)
-        self._roll = roll
+        self.upstreams = Upstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
+        self.shadows = Shadows(self.upstreams, shadow_limit)
+        self.roll = roll
         # Records that nobody wants are not made.
-        self._deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
-        self._finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
+        self.deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
+        self.finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
+        self.observed = bool(self.deciding or self.finishing)
         self._trusts = trust(trusted)
+        self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
         mark = hop_mark(hop_id or default_hop_id("asgi", names, paths))
         self._hops = tuple(Hop(mark, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True))
-        self._forwarder = Forwarder(self._upstreams, self.shadows, replay_limit)
-        self._started = False
+        self.door = DoorCounts()
+        self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.door)
+        self.started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
@@ -116,9 +146,11 @@ class CanaryMiddleware:
             else:
                 await self.app(scope, receive, send)
             return
-        if not self._started:
+        if not self.started:
             self.start()
         table = self.store.table
+        if self.trusted_headers is not None:
+            scope = self._believed(scope, self.trusted_headers)
         try:
             head = request_head(scope)
             if table.gate is not None:
@@ -126,55 +158,80 @@ class CanaryMiddleware:
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
-        decision = decide(table, head, self._roll())
-        if self._deciding or self._finishing:
-            await self._observed(decision, head, self._hop(head, table.settings), scope, receive, send)
+        decision = decide(table, head, self.roll())
+        if self.observed:
+            await self._observe(decision, head, self.hop(head, table.settings), scope, receive, send)
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
             await self.app({**scope, "canary_mw": decision}, receive, send)
         elif not (decision.local and self.wraps):
-            hop = self._hop(head, table.settings)
+            hop = self.hop(head, table.settings)
             await self._forwarder.forward(decision, head, hop, scope, receive, send)
         else:
-            await self._serve(decision, head, self._hop(head, table.settings), scope, receive, send)
+            await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
+
+    async def resume(self, begun: Begun, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that was decided already."""
+        decision, head, hop, since, answering = begun
+        if self.observed:
+            await self._observe(decision, head, hop, scope, receive, send, since, answering)
+        else:
+            await self._serve(decision, head, hop, scope, receive, send, answering)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._started:
+        if not self.started:
             self.start()
         table = self.store.table
+        if self.trusted_headers is not None:
+            scope = self._believed(scope, self.trusted_headers)
         try:
             head = request_head(websocket_request(scope))
             if table.gate is not None:
                 head = table.admit(head)
         except ClientError as exc:
-            await refuse(scope, receive, send, refusal(exc))
+            await refuse(scope, receive, send, self._forwarder.refusal(exc))
             return
-        decision = decide(table, head, self._roll())
-        serve = self._observed if self._deciding or self._finishing else self._serve
-        await serve(decision, head, self._hop(head, table.settings), scope, receive, send)
+        decision = decide(table, head, self.roll())
+        serve = self._observe if self.observed else self._serve
+        await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
+
+    def _believed(self, scope: Scope, known: TrustedHeaders) -> Scope:
+        """The request without headers that its peer may not send, for the rules and for whoever answers."""
+        client = scope.get("client")
+        trusted = self._trusts(client[0] if client else None)
+        return {**scope, "headers": known.believed(scope["headers"], trusted, time())}
 
     def start(self) -> None:
         """Load the rules and follow them; harmless when done already."""
         self.store.start()
-        self._started = True
+        self.started = True
 
-    def end_websockets(self) -> None:
-        """Tell both sides of every websocket of this loop that we are going away."""
-        end_all(self._upstreams)
+    def ejections(self) -> dict[str, int]:
+        """How often endpoints were ejected; see `Upstreams.ejections`."""
+        return self.upstreams.ejections()
+
+    def end_websockets(self) -> list[asyncio.Task[Any]]:
+        """Tell both sides of every websocket of this loop that we are going away; returns the tasks that do it."""
+        return end_all(self.upstreams)
 
     async def aclose(self) -> None:
         """Close the connections of this loop, and follow the rules no longer; a later request starts again."""
-        self._started = False
+        self.started = False
         if self._owned:
             self.store.stop()
-        await close_all(self._upstreams)
+        await close_all(self.upstreams)
         await self.shadows.aclose()
-        await self._upstreams.aclose()
+        await self.upstreams.aclose()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        unhear: Callable[[], None] | None = None
+
         async def starting() -> Message:
+            nonlocal unhear
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self.start()
+                # The server would end websockets with 1012, for a restart that this may not be.
+                unhear = hear_of_the_end(self.end_websockets)
             return message
 
         async def ending(message: Message) -> None:
@@ -185,20 +242,29 @@ class CanaryMiddleware:
         try:
             await self.app(scope, starting, ending)
         finally:
+            if unhear is not None:
+                unhear()
             # The app may know no lifespan, or fail; requests then start what they need.
-            if self._started:
+            if self.started:
                 await self.aclose()
 
-    async def _observed(
-        self, decision: Decision | None, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+    async def _observe(
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        hop: Hop,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        since: float | None = None,
+        answering: Answering | None = None,
     ) -> None:
-        began = perf_counter()
-        request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
-        if decision is not None:
-            mapping = decision.mapping
-            request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
-        if self._deciding:
-            notify(self._deciding, Decided(**request))
+        request = record_of(decision, head)
+        began = since
+        if began is None:
+            began = perf_counter()
+            if self.deciding:
+                notify(self.deciding, Decided(**request))
         status: int | None = None
         reason: str | None = None
 
@@ -209,26 +275,33 @@ class CanaryMiddleware:
             await send(message)
 
         try:
-            reason = await self._serve(decision, head, hop, scope, receive, noting)
+            reason = await self._serve(decision, head, hop, scope, receive, noting, answering)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
             seconds = perf_counter() - began
-            notify(self._finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
+            notify(self.finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
 
-    def _hop(self, head: RequestHead, settings: Globals) -> Hop:
+    def hop(self, head: RequestHead, settings: Globals) -> Hop:
         return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
 
     async def _serve(
-        self, decision: Decision | None, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        hop: Hop,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answering: Answering | None = None,
     ) -> str | None:
         """Have a request answered by who is to; see `Forwarder.forward`."""
         if decision is not None and not (decision.local and self.wraps):
             if scope["type"] == "websocket":
                 await self._tunnel(decision, head, hop, scope, receive, send)
                 return None
-            return await self._forwarder.forward(decision, head, hop, scope, receive, send)
+            return await self._forwarder.forward(decision, head, hop, scope, receive, send, answering)
         app_scope = {**scope, "canary_mw": decision}
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
             await self.app(app_scope, receive, send)
@@ -242,15 +315,15 @@ class CanaryMiddleware:
         try:
             if "canary_mw.checked" not in scope:
                 check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
-            await tunnel(decision, head, hop, scope, receive, send, self._upstreams)
+            await tunnel(decision, head, hop, scope, receive, send, self.upstreams)
         except ClientError as exc:
-            await refuse(scope, receive, send, refusal(exc))
+            await refuse(scope, receive, send, self._forwarder.refusal(exc))
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:
-        reason = await send_reply(send, refusal(error, scope["http_version"]))
+        reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))
         path = scope.get("raw_path") or b""
         record = {"method": scope["method"], "path": path.decode("latin-1"), "status": error.status_hint}
-        notify(self._finishing, Finished(**record, seconds=0.0, reason=reason))
+        notify(self.finishing, Finished(**record, seconds=0.0, reason=reason))
 
 
 def _store(
@@ -278,3 +351,12 @@ def request_head(scope: Scope) -> RequestHead:
         client[1] or 0 if client else 0,
         server[1] or 0 if server else 0,
     )
+
+
+def record_of(decision: Decision | None, head: RequestHead) -> dict[str, Any]:
+    """What observers are told of a request."""
+    request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
+    if decision is not None:
+        mapping = decision.mapping
+        request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
+    return request

@@ -8,13 +8,12 @@ import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
-
-from httptools import HttpParserError, HttpResponseParser
+from typing import TYPE_CHECKING, Protocol, cast
 
 from .answer import Answer
-from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
-from .messages import DEFAULT_OPTIONS, UpstreamOptions
+from .exceptions import UpstreamProtocolError, UpstreamTimeout
+from .messages import DEFAULT_OPTIONS, Origin, UpstreamOptions
+from .wire import wrong_length
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -24,6 +23,16 @@ HIGH_WATER = 65536
 TIMER_SLACK = 0.001
 
 Upload = tuple[AsyncIterator[bytes], int | None]
+
+
+class Waiter(Protocol):
+    """Who waits for an answer: a future, or who wants to be called at once."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+
+    def set_result(self, result: None, /) -> None:
+        """Something has come."""
 
 
 class Connection(Answer, asyncio.Protocol):
@@ -84,7 +93,7 @@ class Connection(Answer, asyncio.Protocol):
         self._deadline = self._timer_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._upload: asyncio.Task[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Waiter | None = None
         self._drained: asyncio.Future[None] | None = None
         self._lost: asyncio.Future[None] | None = None
 
@@ -100,9 +109,27 @@ class Connection(Answer, asyncio.Protocol):
         self, data: bytes, head_only: bool, deadline: float, upload: "Upload | None", options: UpstreamOptions
     ) -> None:
         """Send a request; return when `head` is there, or raise why it never will be."""
-        if self._head_only:
-            # It still waits for the body that the answer to the HEAD request before announced.
-            self._parser = HttpResponseParser(self)
+        self.begin(data, head_only, deadline, upload, options)
+        await self.wait()
+        if self.head is None:
+            assert self.error is not None
+            raise self.error
+
+    def begin(
+        self,
+        data: bytes,
+        head_only: bool,
+        deadline: float,
+        upload: "Upload | None",
+        options: UpstreamOptions,
+        waiter: "Waiter | None" = None,
+    ) -> None:
+        """Send a request.
+
+        Args:
+            waiter: is told, once, when `head` or `error` is there.
+        """
+        self._waiter = waiter
         self._expect(head_only)
         self.options = options
         self._deadline = deadline
@@ -116,14 +143,10 @@ class Connection(Answer, asyncio.Protocol):
         self._uploads = upload is not None
         if upload is not None:
             self._upload = self._loop.create_task(self._send_body(*upload))
-        await self.wait()
-        if self.head is None:
-            assert self.error is not None
-            raise self.error
 
     async def wait(self) -> None:
         """Until something of the answer came, or it failed; to be cancelled here closes the connection."""
-        waiter = self._waiter = self._loop.create_future()
+        self._waiter = waiter = self._loop.create_future()
         try:
             await waiter
         except BaseException:
@@ -170,6 +193,11 @@ class Connection(Answer, asyncio.Protocol):
     def move_deadline(self, when: float) -> None:
         """The exchange may last longer than was said: until loop time `when`, `math.inf` for as long as it wants."""
         self._deadline = when
+
+    @property
+    def origin(self) -> Origin:
+        """Where it leads."""
+        return self._pool.origin
 
     async def gone(self) -> None:
         """Until the transport has let go."""
@@ -278,32 +306,16 @@ class Connection(Answer, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if self.complete or parser is None:
-            # Nobody asked for this: an answer planted for the next request.
-            self.fail(UpstreamProtocolError(f"{self._authority}: bytes beyond the answer", sent=True))
-            return
         if self._idle is not None:
             self._last = self._loop.time()
-        self._budget -= len(data)
-        try:
-            parser.feed_data(data)
-        except HttpParserError as exc:
-            self._refuse(exc)
-        self._check_segment(data)
+        error = self._feed(data)
+        if error is not None:
+            self.fail(error)
+        elif self._unread > HIGH_WATER and not self.complete and not self._reading_paused and not self.closed:
+            self._reading_paused = True
+            self._transport.pause_reading()
         if self.head is not None:
             self._wake()
-
-    def _check_segment(self, data: bytes) -> None:
-        if not self.complete:
-            if self._budget < 0:
-                self.fail(self._bad(f"a head or trailer over {self._max_head} bytes"))
-            elif self._unread > HIGH_WATER and not self._reading_paused and not self.closed:
-                self._reading_paused = True
-                self._transport.pause_reading()
-        elif self._head_only and data.find(b"\r\n\r\n") != len(data) - 4:
-            # Something follows the head, or the head was split and that cannot be told cheaply.
-            self._keep_alive = False
 
     def eof_received(self) -> None:
         if self._until_eof:
@@ -337,20 +349,3 @@ class Connection(Answer, asyncio.Protocol):
             self.error = self._early_end()
         self._mark_closed()
         self._wake()
-
-    def _early_end(self) -> UpstreamError:
-        if self.head is not None:
-            return self._bad("the answer ended early")
-        if self._budget < self._max_head:
-            return self._bad("the connection ended within the head of the answer")
-        return UpstreamConnectError(f"{self._authority}: the connection was lost before an answer", sent=True)
-
-    def _refuse(self, exc: HttpParserError) -> None:
-        """What comes after a complete answer is no error of this exchange, but the connection is spoiled."""
-        self._keep_alive = False
-        cause = exc.__context__
-        self.fail(cause if isinstance(cause, UpstreamProtocolError) else self._bad(f"not HTTP/1.1 ({exc})"))
-
-
-def wrong_length(length: int) -> ClientError:
-    return ClientError(f"the body of the request is not {length} bytes long, as its Content-Length says")

@@ -7,19 +7,21 @@ import asyncio
 import socket
 import struct
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
-from .framing import well_formed
+from .messages import RawHeaders
+from .rendering import answer_head, chunk
 from .upstreams import ASGIApp, Message
 
 
 class GuardedCycle(RequestResponseCycle):
     """One request and its answer."""
 
-    def __init__(self, protocol: HttpToolsProtocol, keep_alive: bool) -> None:
+    def __init__(self, protocol: HttpToolsProtocol, scope: HTTPScope, keep_alive: bool) -> None:
         super().__init__(
-            scope=protocol.scope,
+            scope=scope,
             transport=protocol.transport,
             flow=protocol.flow,
             logger=protocol.logger,
@@ -28,7 +30,7 @@ class GuardedCycle(RequestResponseCycle):
             default_headers=protocol.server_state.default_headers,
             message_event=asyncio.Event(),
             # HTTP/1.0 knows no interim answers.
-            expect_100_continue=protocol.expect_100_continue and protocol.scope["http_version"] == "1.1",
+            expect_100_continue=protocol.expect_100_continue and scope["http_version"] == "1.1",
             keep_alive=keep_alive,
             on_response=protocol.on_response_complete,
         )
@@ -88,41 +90,13 @@ class GuardedCycle(RequestResponseCycle):
             facts = (get_client_addr(scope), scope["method"], target, scope["http_version"], status)
             self.access_logger.info('%s - "%s %s HTTP/%s" %d', *facts)
 
-    def _render(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The head with the framing that its length, the method and the client's version ask for."""
-        if status < 200:
-            raise RuntimeError(f"status {status} is not that of a final answer")
-        if headers and not well_formed(*zip(*headers, strict=True)):
-            raise RuntimeError("a header name or value holds bytes that it must not")
+    def _render(self, status: int, headers: RawHeaders) -> bytes:
         # What is left of the request would be taken for the next one.
         closes = not self.keep_alive or self.more_body
-        length: bytes | None = None
-        lines = [STATUS_LINE[status]]
-        for name, value in headers:
-            name = name.lower()
-            if name == b"content-length":
-                if not value.isdigit() or length is not None:
-                    raise RuntimeError("the Content-Length is not one number")
-                length = value
-            elif name == b"connection":
-                closes = closes or b"close" in value.lower()
-            elif name != b"transfer-encoding":
-                lines.append(b"%b: %b\r\n" % (name, value))
-        self._frame(status, length, lines)
-        self.keep_alive = not closes and not self._ends_with_connection()
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        return b"".join(lines)
-
-    def _frame(self, status: int, length: bytes | None, lines: list[bytes]) -> None:
-        """Choose what tells the end of the body."""
-        self._empty = self.scope["method"] == "HEAD" or status in (204, 304)
-        if length is not None and status != 204:
-            lines.append(b"content-length: %b\r\n" % length)
-        if length is not None and not self._empty:
-            self._left = int(length)
-        self.chunked_encoding = length is None and not self._empty and self.scope["http_version"] == "1.1"
-        if self.chunked_encoding:
-            lines.append(b"transfer-encoding: chunked\r\n")
+        head = answer_head(status, headers, self.scope["method"], self.scope["http_version"], closes=closes)
+        self._empty, self.chunked_encoding, self._left = head.empty, head.chunked, head.length
+        self.keep_alive = not head.closes
+        return head.data
 
     def _ends_with_connection(self) -> bool:
         return not self._empty and not self.chunked_encoding and self._left is None
@@ -141,8 +115,7 @@ class GuardedCycle(RequestResponseCycle):
 
     def _framed(self, body: bytes, more: bool) -> bytes:
         if self.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            return chunk if more else chunk + b"0\r\n\r\n"
+            return chunk(body, last=not more)
         if self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 from .balancers import Balancing, hash_key
 from .cors import preflight_headers
-from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
+from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from .forwarding import Hop, client_head, location, upstream_request
 from .group import Decision
 from .mapping import Mapping, Retry
@@ -18,6 +18,14 @@ Conversation = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
 
 _PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
 _REASONS = {502: "did not answer as HTTP", 503: "is not reachable", 504: "did not answer in time"}
+_REFUSALS = {
+    400: "the request is not one that can be forwarded\n",
+    403: "the request is not allowed\n",
+    411: "the length of the request body is not known, and this server tells no end of it\n",
+    413: "the request body is too large\n",
+    431: "the head of the request is too large\n",
+    508: "the request came back to where it was: a loop\n",
+}
 _RETRIED = {
     "5xx": frozenset(range(500, 600)),
     "gateway-error": frozenset((502, 503, 504)),
@@ -64,6 +72,26 @@ def exchange(decision: Decision, head: RequestHead, hop: Hop, repeatable: Callab
         request.delay = min(max(request.delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
 
 
+def answered(conversation: Conversation, head: ResponseHead) -> Relay | Reply:
+    """End a conversation that allows one try with the head of the answer."""
+    try:
+        conversation.send(head)
+    except StopIteration as stop:
+        outcome: Relay | Reply = stop.value
+        return outcome
+    raise RuntimeError("the upstream cannot be asked a second time")
+
+
+def failed(conversation: Conversation, error: UpstreamError) -> Reply:
+    """End a conversation that allows one try with an error."""
+    try:
+        conversation.throw(error)
+    except StopIteration as stop:
+        outcome: Reply = stop.value
+        return outcome
+    raise RuntimeError("the upstream cannot be asked a second time")
+
+
 def keyed(request: UpstreamRequest, balancing: Balancing, head: RequestHead, hop: Hop) -> bytes | None:
     """Give a request what its endpoint is chosen by; returns the cookie that its client is to get, if any."""
     request.key, cookie = hash_key(balancing.load_balancer, head, hop.new_id)
@@ -108,14 +136,27 @@ def failure(mapping: Mapping, exc: UpstreamError) -> Reply:
 
 
 def refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
-    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403)."""
+    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy: 403, but h2c is overlooked)."""
     token = head.header(b"upgrade")
     if token is None or b"upgrade" not in (head.header(b"connection") or b"").lower():
         return False
-    return token.decode("latin-1").strip().lower() not in mapping.upgrades
+    name = token.decode("latin-1").strip().lower()
+    return name != "h2c" and name not in mapping.upgrades
 
 
 def plain_reply(status: int, text: str = "") -> Reply:
     """A short text of our own; never anything that came from the client or from inside."""
     body = text.encode()
     return Reply(status, body, [*_PLAIN_TEXT, (b"content-length", b"%d" % len(body))])
+
+
+def refusal(exc: ClientError, version: str = "2") -> Reply:
+    """What a client hears of a request that cannot be served: nothing that it sent.
+
+    Args:
+        version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
+    """
+    reply = plain_reply(exc.status_hint, _REFUSALS[exc.status_hint])
+    if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
+        reply.headers.append((b"connection", b"close"))
+    return reply

@@ -71,10 +71,9 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
         ClientError: the framing of the body cannot be read.
     """
     mapping = decision.mapping
-    # Of a repeated name the first: that is the Host which the rules saw.
-    known = dict(reversed(head.headers))
+    known = head.known
     chain = _passed(head.headers, hop.via) if b"via" in known else b""
-    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.service.mark)
+    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.mark)
     host = request_host(mapping, known.get(b"host", b""))
     body = request_body(known)
     request = UpstreamRequest(
@@ -215,6 +214,11 @@ def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop
     return ResponseHead(response.status, headers)
 
 
+def is_event_stream(headers: Headers) -> bool:
+    """Whether an answer lasts as long as it wants: its deadline ends at its head."""
+    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
+
+
 def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], facts: Facts) -> Headers:
     """Headers after a Mapping's removals and additions, in that order; an operator without a value adds nothing."""
     gone = frozenset(remove)
@@ -229,6 +233,12 @@ def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChang
     return headers
 
 
+def _shadow_host(host: bytes) -> bytes:
+    """`-shadow` behind the name; an address in brackets stays, since with anything behind it it would be no Host."""
+    name, colon, port = host.partition(b":")
+    return host if host[:1] == b"[" else b"%b-shadow%b%b" % (name, colon, port)
+
+
 def shadow_request(
     decision: Decision, shadow: Mapping, head: RequestHead, hop: Hop, request: UpstreamRequest
 ) -> UpstreamRequest | None:
@@ -240,10 +250,10 @@ def shadow_request(
         return None
     if shadow.weight is not None and hop.roll() >= shadow.weight:
         return None
-    host, colon, port = request_host(decision.mapping, head.host or b"", shadow=True).partition(b":")
-    headers = [(b"host", b"%b-shadow%b%b" % (host, colon, port)), (b"x-shadow", b"true")]
+    headers = [(b"host", _shadow_host(request_host(decision.mapping, head.host or b"", shadow=True)))]
+    headers.append((b"x-shadow", b"true"))
     headers += [pair for pair in request.headers if pair[0] not in (b"host", b"via", b"x-shadow")]
-    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.service.mark) + shadow.service.mark
+    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.mark) + shadow.mark
     headers.append((b"via", via))
     return replace(
         request,

@@ -4,12 +4,13 @@ What two parsers could read in two ways is refused, not repaired (RFC 9112, sect
 lets some of it by, and each something else. The standalone server's protocol, the shells and `forwarding` all ask here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from re import compile as pattern
 
 from .exceptions import BadTarget, ClientError, HeadTooLarge
+from .headernames import are_tokens
 from .messages import Body, RawHeaders
 from .targets import check_method
 
@@ -21,7 +22,6 @@ MAX_LENGTH = 2**63 - 1
 
 # "2" and "3" is how servers of those say it; their framing is not in the head.
 _VERSIONS = frozenset(("1.0", "1.1", "2", "3"))
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = b"\t" + bytes(c for c in range(0x20, 0x100) if c != 0x7F)
 _TARGET = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
 # RFC 3986, section 3.2.2, but for the comma: that is two Hosts joined. A percent sign must begin an escape.
@@ -29,7 +29,7 @@ _HOST = pattern(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-F
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
-def check_head(method: str, target: bytes, headers: RawHeaders, version: str) -> None:
+def check_head(method: str, target: bytes, headers: RawHeaders, version: str) -> dict[bytes, bytes]:
     """Raise for a head that cannot be forwarded as the one thing that it says.
 
     Args:
@@ -37,6 +37,9 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
         target: path and query, an absolute URL, or "*".
         headers: pairs of lower-case name and value.
         version: as in the ASGI scope, "1.1" for one.
+
+    Returns:
+        The headers by name; of a repeated one the last.
 
     Raises:
         ClientError: to be answered with 400; the connection must be closed, since nobody knows where its body ends.
@@ -46,7 +49,7 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
     names, values = _fields(headers, known)
     if len(headers) > MAX_FIELDS or len(names) + len(values) + len(target) + 4 * len(headers) > MAX_HEAD:
         raise HeadTooLarge(f"the head is over {MAX_HEAD} bytes or {MAX_FIELDS} fields")
-    if names.translate(None, _TOKEN) or b"" in known:
+    if not are_tokens(known):
         raise ClientError("a header name is not a token")
     if values.translate(None, _VALUE):
         raise ClientError("a header value holds a control byte")
@@ -63,6 +66,7 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
         request_body(known)
         if version == "1.0" and b"transfer-encoding" in known:
             raise ClientError("HTTP/1.0 knows no Transfer-Encoding")
+    return known
 
 
 def _fields(headers: RawHeaders, known: dict[bytes, bytes]) -> tuple[bytes, bytes]:
@@ -76,10 +80,9 @@ def _fields(headers: RawHeaders, known: dict[bytes, bytes]) -> tuple[bytes, byte
     return b"".join(names), b"".join([value for _, value in headers])
 
 
-def well_formed(names: Iterable[bytes], values: Iterable[bytes]) -> bool:
+def well_formed(names: Collection[bytes], values: Iterable[bytes]) -> bool:
     """Whether header names are tokens, and values free of all controls but the tab."""
-    joined = b"".join(names)
-    return not joined.translate(None, _TOKEN) and not b"".join(values).translate(None, _VALUE)
+    return are_tokens(names) and not b"".join(values).translate(None, _VALUE)
 
 
 @lru_cache(maxsize=256)

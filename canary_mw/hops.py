@@ -6,20 +6,26 @@ Shared by the shells, so that a pod behaves the same whichever of them it runs.
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Mapping as Dict
 from functools import lru_cache
 from hashlib import blake2s
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import count
+from pathlib import Path
 from random import getrandbits
 
 from .exceptions import ConfigError
+from .forks import in_child
+from .trustedheaders import TrustedHeaders
 
 # What Kubernetes appends to the name of a workload: ReplicaSet hash and pod, DaemonSet pod, StatefulSet ordinal. Its
 # random names leave out vowels and look-alikes.
 _POD_SUFFIX = re.compile(r"(-[bcdf-hj-np-tv-xz2456789]{5,10})?-[bcdf-hj-np-tv-xz2456789]{5}$|-\d+$")
 _HOP_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _REMEMBERED = 4096
+# Odd, so that 48 bits times this are a permutation (Knuth's multiplicative hashing).
+_SPREAD = 0x9E3779B97F4B
 
 
 def local_names(local: str | Iterable[str] = (), environ: Dict[str, str] | None = None) -> frozenset[str]:
@@ -64,10 +70,28 @@ def hop_mark(hop_id: str) -> bytes:
     return b"canary-mw-" + hop_id.encode()
 
 
+def _begin_ids() -> None:
+    """Once for each process: a child must not repeat what its parent gives out."""
+    global _ids, _suffix
+    bits = f"{getrandbits(80):020x}"
+    _suffix = f"8{bits[:3]}-a{bits[3:6]}-{bits[6:18]}".encode()
+    _ids = count(getrandbits(48))
+
+
+_ids: Iterator[int]
+_suffix: bytes
+_begin_ids()
+in_child(_begin_ids)
+
+
 def new_request_id() -> bytes:
-    """A random UUID (RFC 9562, version 4) for a request that has no `x-request-id`."""
-    bits = f"{getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}".encode()
+    """A UUID (RFC 9562, version 8) for a request that has no `x-request-id`: unique, and no secret.
+
+    Its first half is a number of this process, spread so that whoever samples by it gets an even share; the second is
+    random, and drawn once.
+    """
+    number = next(_ids) * _SPREAD & 0xFFFFFFFFFFFF
+    return b"%08x-%04x-%b" % (number >> 16, number & 0xFFFF, _suffix)
 
 
 def trust(peers: Iterable[str]) -> Callable[[str | None], bool]:
@@ -96,6 +120,27 @@ def trust(peers: Iterable[str]) -> Callable[[str | None], bool]:
         return any(address in network for network in networks)
 
     return trusted
+
+
+def read_keys(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
+    """The header keys of a file: one a line, the first signs, all verify; empty lines and those with a # pass.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no key.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_bytes().splitlines()]
+    except OSError as exc:
+        raise ConfigError(f"the header keys cannot be read: {exc.strerror}", file=os.fspath(path)) from None
+    keys = tuple(line for line in lines if line and not line.startswith(b"#"))
+    if not keys:
+        raise ConfigError("there is no header key", file=os.fspath(path), hint="make one with: openssl rand -hex 32")
+    return keys
+
+
+def trusted_headers(names: Iterable[str], key_file: str | os.PathLike[str] | None) -> TrustedHeaders | None:
+    """Which headers need trust, from the arguments of a shell; errors as `TrustedHeaders.of` and `read_keys`."""
+    return TrustedHeaders.of(names, read_keys(key_file) if key_file else ())
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

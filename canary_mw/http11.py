@@ -5,49 +5,22 @@ It passes heads and bodies on as bytes and decides nothing about them but their 
 
 import asyncio
 import math
-import ssl
 from collections.abc import AsyncIterator
 
-from .connection import TIMER_SLACK, Connection, Upload, wrong_length
-from .exceptions import UpstreamConnectError, UpstreamProtocolError
-from .messages import Body, Breakers, Origin, ResponseHead, UpstreamRequest
-from .pool import Limits, Pool
+from .connection import TIMER_SLACK, Connection, Upload
+from .exceptions import UpstreamConnectError
+from .messages import Breakers, Origin, UpstreamRequest
+from .pool import Pool
+from .tls import Contexts
+from .wire import BaseResponse, Limits, encode_body, encode_head
 
-__all__ = ["TIMER_SLACK", "HTTP11Client", "Limits", "Response"]
-
-# What may stand within a line, of a header value say; then in a target; then in a name or method.
-_INNER = bytes(c for c in range(256) if c not in b"\r\n\0")
-_TARGET = bytes(range(0x21, 0x7F))
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+__all__ = ["TIMER_SLACK", "HTTP11Client", "Limits", "Response", "encode_head"]
 
 
-class Response:
-    """An answer whose head is there; its body is read once, by `take` or `read`.
+class Response(BaseResponse[Connection]):
+    """See `BaseResponse`; deadlines are loop times."""
 
-    Attributes:
-        head: status and headers, as received.
-    """
-
-    __slots__ = ("_connection", "_rest", "head")
-
-    def __init__(self, head: ResponseHead, rest: bytes | None, connection: Connection | None) -> None:
-        self.head = head
-        self._rest = rest
-        self._connection = connection
-
-    def take(self) -> bytes | None:
-        """All of the body that was not read yet if the answer is complete, else None; never waits."""
-        connection = self._connection
-        if connection is None:
-            rest, self._rest = self._rest, self._rest and b""
-            return rest
-        if not connection.complete:
-            return None
-        data = connection.take_pieces()
-        self._rest = b""
-        self._connection = None
-        connection.release()
-        return data
+    __slots__ = ()
 
     async def read(self) -> bytes:
         """What has come of the body, at least one byte; b"" at its clean end.
@@ -64,26 +37,7 @@ class Response:
             if connection.error is not None:
                 raise connection.error
             await connection.wait()
-        data_at_end = self.take()
-        if data_at_end is None:
-            raise UpstreamProtocolError("the answer was closed before its end", sent=True)
-        return data_at_end
-
-    def close(self) -> None:
-        """Done with the answer, read or not; the connection is used again only if nothing of it is missing."""
-        connection = self._connection
-        if connection is not None:
-            self._connection = None
-            connection.release()
-
-    def move_deadline(self, when: float) -> None:
-        """Put the deadline off to loop time `when`."""
-        if self._connection is not None:
-            self._connection.move_deadline(when)
-
-    def cancel_deadline(self) -> None:
-        """End the deadline here: an event stream lasts as long as it wants."""
-        self.move_deadline(math.inf)
+        return self._taken_at_end()
 
 
 class HTTP11Client:
@@ -93,14 +47,14 @@ class HTTP11Client:
 
     Args:
         limits: see `Limits`.
-        ssl_context: for https origins; by default the system's authorities and full verification.
+        contexts: for https origins; by default those of the environment.
     """
 
-    __slots__ = ("_alive", "_closed", "_limits", "_pools", "_ssl")
+    __slots__ = ("_alive", "_closed", "_contexts", "_limits", "_pools")
 
-    def __init__(self, *, limits: Limits = Limits(), ssl_context: ssl.SSLContext | None = None) -> None:  # noqa: B008
+    def __init__(self, *, limits: Limits = Limits(), contexts: Contexts | None = None) -> None:  # noqa: B008
         self._limits = limits
-        self._ssl = ssl_context
+        self._contexts = contexts or Contexts()
         self._pools: dict[Origin | tuple[Origin, Breakers], Pool] = {}
         self._alive: set[Connection] = set()
         self._closed = False
@@ -111,6 +65,8 @@ class HTTP11Client:
         request: UpstreamRequest,
         body: AsyncIterator[bytes] | bytes | None = None,
         deadline: float | None = None,
+        *,
+        fresh: bool = False,
     ) -> Response:
         """Send a request; return when the head of the answer is there, even if the body is still on its way up.
 
@@ -118,6 +74,7 @@ class HTTP11Client:
             body: ignored when `request.body` is None; else as long as that says. An answer that is complete before it
                 cancels the iterator, which takes a turn of the loop.
             deadline: loop time for all of the exchange; by default `request.timeout` from now.
+            fresh: over a connection that nothing was sent on before.
 
         Raises:
             UpstreamConnectError: no connection, or one lost before the answer began.
@@ -131,15 +88,15 @@ class HTTP11Client:
         upload: Upload | None = None
         if request.body is not None:
             if isinstance(body, bytes | None):
-                data += _encode_body(body or b"", request.body)
+                data += encode_body(body or b"", request.body)
             else:
                 upload = body, request.body.length
         if deadline is None:
             deadline = math.inf if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
         options = request.options
-        connection = self._pool(origin, options.breakers).take()
+        connection = None if fresh else self._pool(origin, options.breakers).take()
         if connection is None:
-            connection = await self._acquire(origin, request, deadline)
+            connection = await self._acquire(origin, request, deadline, fresh=fresh)
         head_only = request.method == "HEAD"
         try:
             await connection.exchange(data, head_only, deadline, upload, options)
@@ -150,6 +107,11 @@ class HTTP11Client:
             connection = await self._acquire(origin, request, deadline, fresh=True)
             await connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
+
+    def idle(self, origin: Origin) -> Connection | None:
+        """An idle connection, now the caller's, or None; without limits of `circuit_breakers`."""
+        pool = self._pools.get(origin)
+        return None if pool is None else pool.take()
 
     async def _acquire(
         self, origin: Origin, request: UpstreamRequest, deadline: float, *, fresh: bool = False
@@ -177,7 +139,7 @@ class HTTP11Client:
         if pool is None:
             if self._closed:
                 raise UpstreamConnectError("the client was closed")
-            pool = Pool(origin, self._limits, self._context(origin), self._alive, self._drop, breakers)
+            pool = Pool(origin, self._limits, self._contexts, self._alive, self._drop, breakers)
             self._pools[key] = pool
         return pool
 
@@ -186,13 +148,6 @@ class HTTP11Client:
         key = pool.origin if pool.breakers is None else (pool.origin, pool.breakers)
         if self._pools.get(key) is pool:
             del self._pools[key]
-
-    def _context(self, origin: Origin) -> ssl.SSLContext | None:
-        if origin.scheme != "https":
-            return None
-        if self._ssl is None:
-            self._ssl = ssl.create_default_context()
-        return self._ssl
 
 
 def _response(connection: Connection) -> Response:
@@ -204,40 +159,3 @@ def _response(connection: Connection) -> Response:
     rest = connection.take_pieces()
     connection.release()
     return Response(head, rest, None)
-
-
-def encode_head(request: UpstreamRequest) -> bytes:
-    """The head as it goes out, framing included.
-
-    Raises:
-        UpstreamProtocolError: a name is not a token, or a byte would end its line early (RFC 9110, section 5.5).
-    """
-    method = request.method.encode("latin-1", "replace")
-    names = [name for name, _ in request.headers]
-    names.append(method)
-    lines = [b"%b %b HTTP/1.1" % (method, request.target)]
-    lines.extend(map(b": ".join, request.headers))
-    if request.body is not None:
-        length = request.body.length
-        lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
-    ends = len(lines) + 1
-    lines += (b"", b"")
-    head = b"\r\n".join(lines)
-    if (
-        head.translate(None, _INNER) != b"\r\n" * ends
-        or b"\n: " in head
-        or not method
-        or not request.target
-        or b"".join(names).translate(None, _TOKEN)
-        or request.target.translate(None, _TARGET)
-    ):
-        raise UpstreamProtocolError("the request head holds a byte that must not be sent; nothing was")
-    return head
-
-
-def _encode_body(body: bytes, framing: Body) -> bytes:
-    if framing.length is None:
-        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
-    if len(body) != framing.length:
-        raise wrong_length(framing.length)
-    return body

@@ -153,6 +153,17 @@ class Mapping:
         return self.connect_timeout_ms / 1000 or inf
 
     @cached_property
+    def mark(self) -> bytes:
+        """See `Service.mark`."""
+        return self.service.mark
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen."""
+        ways = (self.options.breakers, self.options.balancing, self.options.try_timeout)
+        return self.redirect is None and self.retry is None and ways == (None, None, None)
+
+    @cached_property
     def prefix_bytes(self) -> bytes:
         """The prefix as it stands in a request."""
         return self.prefix.encode()

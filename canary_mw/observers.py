@@ -3,9 +3,9 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from .exceptions import ConfigError
 from .messages import Diagnostic
@@ -14,8 +14,7 @@ logger = logging.getLogger("canary_mw.observers")
 access_logger = logging.getLogger("canary_mw.access")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(NamedTuple):
     """A request has been matched; nothing was sent yet.
 
     Attributes:
@@ -32,8 +31,7 @@ class Decided:
     variant: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(NamedTuple):
     """The last byte of an answer is out, or the exchange was given up; fields as in `Decided`.
 
     Attributes:
@@ -69,6 +67,26 @@ class Reloaded:
     changed: tuple[str, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     error: ConfigError | None = None
+
+
+@dataclass(slots=True)
+class DoorCounts:
+    """What was kept out; shared by the protocol of a server and its app.
+
+    Attributes:
+        refused: requests that were malformed, too large, too slow, not allowed or in a loop, by status.
+        stalled: connections that were ended because their client had stopped reading.
+    """
+
+    # The name under which the app hands them to the protocol, in the state of its lifespan.
+    KEY: ClassVar[str] = "canary_mw.door"
+
+    refused: dict[int, int] = field(default_factory=dict)
+    stalled: int = 0
+
+    def refuse(self, status: int) -> None:
+        """One request more."""
+        self.refused[status] = self.refused.get(status, 0) + 1
 
 
 class Observer(Protocol):
@@ -119,5 +137,5 @@ class AccessLog(Observer):
         if not access_logger.isEnabledFor(logging.INFO):
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        fields = {"time": now, **asdict(record), "seconds": round(record.seconds, 6)}
+        fields = {"time": now, **record._asdict(), "seconds": round(record.seconds, 6)}
         access_logger.info("%s", json.dumps(fields))

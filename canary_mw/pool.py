@@ -10,27 +10,12 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 from .connection import TIMER_SLACK, Connection
 from .exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamTimeout
 from .messages import Breakers, Origin
-
-
-class Limits(NamedTuple):
-    """Bounds of a client, per origin where not said otherwise.
-
-    Attributes:
-        max_connections: open connections.
-        max_pending: requests that wait for one of them.
-        keepalive_idle: seconds that an unused connection is kept; 0 keeps none.
-        max_head: bytes of the head of one answer.
-    """
-
-    max_connections: int = 1024
-    max_pending: int = 1024
-    keepalive_idle: float = 60.0
-    max_head: int = 102400
+from .tls import Security
+from .wire import Limits, narrowed
 
 
 class Pool:
@@ -39,7 +24,7 @@ class Pool:
     Args:
         origin: where the connections go.
         limits: see `Limits`.
-        ssl_context: None for plain text.
+        secure: how a new connection is secured; when that changes, those from before take no new request.
         alive: connections of any origin whose transport is open; see `Connection`.
         emptied: called when neither connections nor waiting requests are left.
         breakers: narrower limits; as in Envoy, a request that opens its connection is pending too then, and one
@@ -50,12 +35,14 @@ class Pool:
         "_alive",
         "_closed",
         "_connecting",
+        "_context",
         "_emptied",
         "_idle",
         "_limits",
         "_loop",
+        "_outdated",
+        "_secure",
         "_size",
-        "_ssl",
         "_timer",
         "_timer_at",
         "_waiters",
@@ -67,15 +54,17 @@ class Pool:
         self,
         origin: Origin,
         limits: Limits,
-        ssl_context: ssl.SSLContext | None,
+        secure: Callable[[Origin], Security],
         alive: set[Connection],
         emptied: Callable[["Pool"], object],
         breakers: Breakers | None = None,
     ) -> None:
         self.origin = origin
         self.breakers = breakers
-        self._limits = limits if breakers is None else _narrowed(limits, breakers)
-        self._ssl = ssl_context
+        self._limits = narrowed(limits, breakers)
+        self._secure = secure
+        self._context: ssl.SSLContext | None = None
+        self._outdated = -math.inf
         self._alive = alive
         self._emptied = emptied
         self._loop = asyncio.get_running_loop()
@@ -124,6 +113,9 @@ class Pool:
     def put(self, connection: Connection) -> None:
         """Give back a connection that may serve again."""
         connection.reused = True
+        if connection.since < self._outdated:
+            connection.fail(UpstreamConnectError("the certificates have changed since it was opened"))
+            return
         options = connection.options
         now = self._loop.time()
         if options.lifetime is not None and now >= connection.since + options.lifetime - TIMER_SLACK:
@@ -239,7 +231,11 @@ class Pool:
 
     async def _open_one(self, deadline: float, connect_timeout: float) -> Connection:
         origin = self.origin
-        limit = min(self._loop.time() + connect_timeout, deadline)
+        began = self._loop.time()
+        limit = min(began + connect_timeout, deadline)
+        security = self._secure(origin)
+        if security.context is not self._context:
+            self._retire(security.context, began)
         try:
             # A context of its own is affordable here: once per connection, not per request.
             async with asyncio.timeout_at(None if limit == math.inf else limit):
@@ -247,8 +243,8 @@ class Pool:
                     lambda: Connection(self, origin.authority, self._limits.max_head, self._alive),
                     origin.address or origin.host,
                     origin.port,
-                    ssl=self._ssl,
-                    server_hostname=origin.host if self._ssl is not None else None,
+                    ssl=security.context,
+                    server_hostname=security.name,
                 )
         except (OSError, ValueError, OverflowError) as exc:
             raise self._refusal(exc, limit == deadline, connect_timeout) from exc
@@ -257,7 +253,15 @@ class Pool:
             raise self._closed
         if connection.closed:
             raise UpstreamConnectError(f"{origin.authority}: closed the connection at once")
+        connection.since = began
         return connection
+
+    def _retire(self, context: ssl.SSLContext | None, now: float) -> None:
+        """From now on connections are secured otherwise: close the idle ones, and the others when they are done."""
+        self._context = context
+        self._outdated = now
+        for connection in list(self._idle):
+            connection.fail(UpstreamConnectError("the certificates have changed"))
 
     def _refusal(self, exc: Exception, at_deadline: bool, connect_timeout: float) -> Exception:
         where = self.origin.authority
@@ -280,9 +284,3 @@ class Pool:
             connection.fail(UpstreamConnectError("the connection was idle for too long"))
         if self._idle:
             self._arm(min(self._idle.values()))
-
-
-def _narrowed(limits: Limits, breakers: Breakers) -> Limits:
-    connections = min(limits.max_connections, max(breakers.max_connections, 1))
-    pending = min(limits.max_pending, breakers.max_pending_requests)
-    return limits._replace(max_connections=connections, max_pending=pending)

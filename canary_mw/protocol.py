@@ -7,8 +7,11 @@ gets a constant answer and the end of its connection, and no app sees it.
 
 import asyncio
 import logging
+import select
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakSet
 
 import httptools
 from uvicorn.config import Config
@@ -16,17 +19,21 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from .asgi import Begun
 from .clock import clock_of
 from .cycle import GuardedCycle
+from .direct import DirectWay, Trip
 from .exceptions import ClientError
-from .framing import MAX_HEAD, check_head
+from .framing import MAX_HEAD, check_head, request_body
+from .messages import Body, RawHeaders
+from .observers import DoorCounts
 
 logger = logging.getLogger("canary_mw.protocol")
 
 # In ticks of the clock, which are seconds; each deadline may be late by one. A connection that has not yet sent
-# anything; a head, from its first byte to its last; a body, between two pieces; and the rest of what a refused client
-# sends, thrown away so that a reset does not overtake the answer.
-FIRST_BYTE, HEAD, BODY, LINGER = 60, 10, 30, 5
+# anything; a head, from its first byte to its last; a body, between two pieces; the rest of what a refused client
+# sends, thrown away so that a reset does not overtake the answer; and an answer of which the client takes nothing.
+FIRST_BYTE, HEAD, BODY, LINGER, WRITE = 60, 10, 30, 5, 60
 # Seconds that an idle connection stays open when the server is going away.
 LAST_CALL = 1
 NEVER = 1 << 62
@@ -49,12 +56,37 @@ def _refusal(status: int) -> bytes:
 REFUSALS = {status: _refusal(status) for status in _REASONS}
 
 
+# Seconds between two looks at a client of whom nothing is read.
+GLANCE = 0.25
+# Of Linux: the other side has sent its end, though there are bytes before it that nobody has read.
+_ENDED = getattr(select, "POLLRDHUP", 0)
+# Servers that are going away; one may still be handed a connection that the system had accepted before.
+_LEAVING: WeakSet[ServerState] = WeakSet()
+
+
 class _AfterTheLast(Exception):
     """A request behind one that ends the connection."""
 
 
+class _BodyOnly:
+    """Callbacks of a parser that reads one body for a protocol."""
+
+    def __init__(self, protocol: "GuardedProtocol") -> None:
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+        self._begun = False
+
+    def on_message_begin(self) -> None:
+        if self._begun:
+            raise _AfterTheLast
+        self._begun = True
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection of a client."""
+
+    # The request that was read last, a GuardedCycle or a Trip.
+    cycle: Any
 
     def __init__(
         self,
@@ -65,29 +97,58 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._clock = clock_of(self.loop)
+        self._door: DoorCounts = app_state.get(DoorCounts.KEY) or DoorCounts()
         # What is being read: "idle" between requests, "head", "body", or "closing" when nobody reads any more.
         self._phase = "idle"
         self._due = NEVER
-        self._running: RequestResponseCycle | None = None
+        self._running: Any = None
         self._refused: bytes | None = None
         # Bytes since a head began or a body went on, and whether either has happened in this read.
         self._barren = 0
         self._moved = False
-        self._last = False
+        # The body of a request for an upgrade.
+        self._skipped: Body | None = None
+        self._last = server_state in _LEAVING
+        self._glancing = False
+        self._to_be_told: Callable[[], object] | None = None
+        # Bytes that the client has not taken, at the last tick and when that number has to be another one.
+        self._unwritten = 0
+        self._write_due = NEVER
+        way = getattr(self.app, "direct", None)
+        plain = not (self.access_log or self.root_path or server_state.default_headers)
+        self._direct: DirectWay | None = way if plain and self.limit_concurrency is None else None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came."""
         super().connection_made(transport)
-        self._due = self._clock.now + FIRST_BYTE
+        host, port = self.client or (None, 0)
+        # As `RequestHead.from_wire` takes it.
+        self.peer = (host, self.scheme or "http", "1.1", port, self.server[1] or 0 if self.server else 0)
+        self._due = self._clock.now + (LAST_CALL if self._last else FIRST_BYTE)
         self._clock.enter(self, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It left; uvicorn tells only the last of several pipelined requests."""
         self._clock.leave(self)
         self.pipeline.clear()
-        if isinstance(self._running, GuardedCycle):
+        if self._running is not None:
             self._running.drop()
+        if isinstance(self.cycle, Trip):
+            self.cycle = None
         super().connection_lost(exc)
+        if self._to_be_told is not None:
+            self._to_be_told()
+
+    def on_leaving(self, tell: Callable[[], object] | None) -> None:
+        """See `inbox.Client`."""
+        self._to_be_told = tell
+        if tell is not None and self.transport.is_closing():
+            tell()
+
+    def resume_writing(self) -> None:
+        """The client has taken enough; what is written next may be just as much."""
+        self._unwritten = 0
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -112,7 +173,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self.refuse(431)
 
     def _upgrade(self, rest: bytes) -> None:
-        if not self._should_upgrade():
+        if self._skipped is not None:
+            self._read_body(self._skipped, rest)
+        elif not self._should_upgrade():
             # Not taken up, so what follows is the next request.
             if rest:
                 self.data_received(rest)
@@ -122,13 +185,24 @@ class GuardedProtocol(HttpToolsProtocol):
             self._clock.leave(self)
             self.handle_websocket_upgrade()
 
+    def _read_body(self, body: Body, rest: bytes) -> None:
+        """Read what the parser skipped: to it a request for an upgrade ends with its head (`Upgrade: h2c` of Java)."""
+        self._skipped = None
+        self.parser = httptools.HttpRequestParser(_BodyOnly(self))
+        framing = b"transfer-encoding: chunked" if body.length is None else b"content-length: %d" % body.length
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        if rest:
+            self.data_received(rest)
+
     def on_message_begin(self) -> None:
         """The first byte of a head."""
         if self.cycle is not None and not self.cycle.keep_alive:
             raise _AfterTheLast
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ClientError("too many requests at once")
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._phase = "head"
         self._due = self._clock.now + HEAD
 
@@ -148,19 +222,29 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
-        check_head(method, self.url, self.headers, version)
-        scope = self.scope
-        scope["method"] = method
-        scope["http_version"] = version
+        known = check_head(method, self.url, self.headers, version)
         self._moved = True
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
+        if self.parser.should_upgrade():
+            body = request_body(known)
+            self._skipped = body if body != (0,) else None
+            if self._should_upgrade():
+                if self._skipped is not None:
+                    raise ClientError("a request for a websocket has a body")
+                self.scope = self._scope(method, version, self.url, self.headers)
+                return
         self._phase = "body"
         self._due = self._clock.now + BODY
-        self._set_target(self.url)
-        scope["canary_mw.checked"] = True  # type: ignore[typeddict-unknown-key]
-        keep_alive = version != "1.0" and not self._last and self.parser.should_keep_alive()
-        cycle = self.cycle = GuardedCycle(self, keep_alive)
+        keep_alive = version != "1.0" and not self._last and self.parser.should_keep_alive() and self._skipped is None
+        begun = None
+        if self._direct is not None and version == "1.1" and not self._busy() and not self.flow.write_paused:
+            begun = self._direct.begin(self, method, known, keep_alive=keep_alive)
+            if isinstance(begun, Trip):
+                self.cycle = self._running = begun
+                return
+        scope = self._scope(method, version, self.url, self.headers)
+        if begun is not None:
+            scope["canary_mw.begun"] = begun
+        cycle = self.cycle = GuardedCycle(self, scope, keep_alive)
         app = service_unavailable if self._crowded() else self.app
         if self._busy():
             self.flow.pause_reading()
@@ -168,16 +252,37 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._start_asgi_task(cycle, app)
 
-    def _set_target(self, url: bytes) -> None:
-        if url[:1] == b"/":
-            raw_path, _, query = url.partition(b"?")
-        else:
-            parsed = httptools.parse_url(url)
-            raw_path, query = parsed.path or b"/", parsed.query or b""
+    def hand_over(self, trip: Trip, begun: Begun) -> None:
+        """Let the app go on with a request that was on the short way."""
+        head = begun.head
+        scope = self._scope(head.method, "1.1", head.path + head.query, head.headers)
+        scope["canary_mw.begun"] = begun
+        cycle = GuardedCycle(self, scope, trip.keep_alive)
+        cycle.more_body = cycle.waiting_for_100_continue = False
+        if self.cycle is trip:
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _scope(self, method: str, version: str, url: bytes, headers: RawHeaders) -> Any:
+        raw_path, query = _parts(url)
         path = raw_path.decode("ascii")
-        self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        self.scope["raw_path"] = self.root_path.encode("ascii") + raw_path
-        self.scope["query_string"] = query
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": method,
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "path": self.root_path + (unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "root_path": self.root_path,
+            "headers": headers,
+            "state": self.app_state.copy(),
+            "canary_mw.checked": True,
+            "canary_mw.client": self,
+        }
 
     def _crowded(self) -> bool:
         limit = self.limit_concurrency
@@ -195,13 +300,27 @@ class GuardedProtocol(HttpToolsProtocol):
         self._moved = True
         self._due = self._clock.now + BODY
         super().on_body(body)
+        if self.flow.read_paused and not self._glancing:
+            self._glancing = True
+            self.loop.call_later(GLANCE, self._glance)
+
+    def _glance(self) -> None:
+        """A transport that reads nothing does not tell that its client has left."""
+        self._glancing = self.flow.read_paused and not self.transport.is_closing()
+        if self._glancing and has_left(self.transport.get_extra_info("socket").fileno()):
+            self.transport.abort()
+        elif self._glancing:
+            self.loop.call_later(GLANCE, self._glance)
 
     def on_message_complete(self) -> None:
         """The last byte of a request; its app now takes the time that it takes."""
+        if self._skipped is not None:
+            return
         self._moved = True
         self._phase = "idle"
         self._due = NEVER
-        super().on_message_complete()
+        if not isinstance(self.cycle, Trip):
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """An answer is written: go on with the next request, wait for one, or end."""
@@ -218,7 +337,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._refused is not None:
             self._refuse_now(self._refused)
         elif self._phase == "idle":
-            self._due = self._clock.now + self.timeout_keep_alive
+            self._due = self._clock.now + (LAST_CALL if self._last else self.timeout_keep_alive)
 
     def shutdown(self) -> None:
         """The server is going away: a request that is on its way still is answered, and told to be the last.
@@ -226,23 +345,40 @@ class GuardedProtocol(HttpToolsProtocol):
         To close at once, as uvicorn does, would lose what an idle client sends in that moment.
         """
         self._last = True
-        if self._busy():
-            self.cycle.keep_alive = False
-        else:
+        _LEAVING.add(self.server_state)
+        if not self._busy():
             self._due = min(self._due, self._clock.now + LAST_CALL)
+        elif not self.cycle.response_started:
+            # To whom a head without this news is on its way, the next answer tells it.
+            self.cycle.keep_alive = False
 
     def look(self, now: int) -> None:
         """See to the deadlines, at every tick."""
+        if self._reads_no_more(now):
+            logger.info("client %s has taken nothing for %d s: its connection is ended", self.client, WRITE)
+            self._door.stalled += 1
+            self.transport.abort()
+            return
         if now <= self._due:
             return
         if self._phase == "closing":
             self.transport.abort()
         elif self._phase == "idle":
-            self.transport.close()
+            self._due = NEVER
+            self._close()
         elif self.flow.read_paused or (self._phase == "body" and self._app_is_late()):
             self._due = now + BODY
         else:
             self.refuse(408)
+
+    def _reads_no_more(self, now: int) -> bool:
+        """Not one byte of what is to be written went out for too long; what can wait in the system does not count."""
+        unwritten = self.transport.get_write_buffer_size()
+        if unwritten and unwritten == self._unwritten:
+            return now > self._write_due
+        self._unwritten = unwritten
+        self._write_due = now + WRITE
+        return False
 
     def _app_is_late(self) -> bool:
         """The client has done its part: the app has not taken what came, or has not asked for any."""
@@ -251,6 +387,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def refuse(self, status: int) -> None:
         """Answer the request that is being read with an error, after those before it, and read no more."""
         answer = REFUSALS[status]
+        self._door.refuse(status)
         running = self._running
         if self._phase == "body" and self.pipeline:
             self.pipeline.popleft()
@@ -285,4 +422,25 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
+            self._close()
+
+    def _close(self) -> None:
+        """End the connection when all is written; once, for a second time breaks asyncio's transport for TLS."""
+        if not self.transport.is_closing():
             self.transport.close()
+
+
+def has_left(descriptor: int) -> bool:
+    """Whether the other side of a connection has ended or reset it, without reading of it."""
+    poll = select.poll()
+    poll.register(descriptor, _ENDED)
+    return bool(poll.poll(0))
+
+
+def _parts(url: bytes) -> tuple[bytes, bytes]:
+    """Raw path and query of a target."""
+    if url[:1] == b"/":
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = httptools.parse_url(url)
+    return parsed.path or b"/", parsed.query or b""

@@ -1,19 +1,19 @@
 """The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
 
 import asyncio
-import signal
-import threading
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 from .admin import AdminServer, create_admin
 from .asgi import CanaryMiddleware
+from .direct import DirectWay
+from .ending import hear_of_the_end
 from .exceptions import UpstreamError
 from .hops import default_hop_id
 from .http11 import Limits
 from .messages import Reply
 from .metrics import Metrics
-from .observers import AccessLog, Observer
+from .observers import AccessLog, DoorCounts, Observer
 from .settings import Settings
 from .sources import FileSource, StaticSource
 from .store import RuleStore
@@ -58,6 +58,8 @@ class Proxy:
             rules=self.store,
             upstreams=settings.upstreams,
             trusted=settings.forwarded_allow_ips,
+            trusted_headers=settings.trusted_headers,
+            header_key_file=settings.header_key_file,
             observers=observers,
             hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
             limits=Limits(max_connections=settings.max_connections),
@@ -65,23 +67,32 @@ class Proxy:
             replay_limit=settings.replay_limit,
             shadow_limit=settings.shadow_limit,
             shadow_writes=settings.shadow_writes,
+            secrets=settings.secrets,
         )
         if self._metrics is not None:
             self._metrics.shadows = self._middleware.shadows.counts
+            self._metrics.door = self._middleware.door
+            self._metrics.ejections = self._middleware.ejections
+        self.direct = DirectWay(self._middleware)
         self._admin: AdminServer | None = None
-        self._passed_on: Any = None
+        self._unhear: Callable[[], None] = lambda: None
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http":
+            begun = scope.get("canary_mw.begun")
             try:
-                await self._middleware(scope, receive, send)
+                if begun is None:
+                    await self._middleware(scope, receive, send)
+                else:
+                    await self._middleware.resume(begun, scope, receive, send)
             except UpstreamError:
                 # Logged already. With nobody in between, an answer without an end is all that a server needs to cut
                 # the connection, and it logs a line instead of a traceback.
                 return
         elif scope["type"] == "lifespan":
+            scope.setdefault("state", {})[DoorCounts.KEY] = self._middleware.door
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await self._middleware(scope, receive, send)
@@ -111,31 +122,18 @@ class Proxy:
         self._middleware.start()
         if self.settings.strict and self.store.error is not None:
             raise self.store.error
-        self._hear_of_the_end()
+        self._unhear = hear_of_the_end(self._drain)
         if self._metrics is not None:
             app = create_admin(self.store, self._metrics, lambda: self.draining)
             self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
 
-    def _hear_of_the_end(self) -> None:
+    def _drain(self) -> list[asyncio.Task[Any]]:
         """Readiness ends with SIGTERM, and so do websockets, long before the server has finished its requests."""
-        passed_on = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread() or not callable(passed_on):
-            return
-        self._passed_on = passed_on
-        loop = asyncio.get_running_loop()
-
-        def drain(number: int, frame: FrameType | None) -> None:
-            self.draining = True
-            # Before the server ends them with 1012, for a restart that this may not be.
-            loop.call_soon_threadsafe(self._middleware.end_websockets)
-            passed_on(number, frame)
-
-        signal.signal(signal.SIGTERM, drain)
+        self.draining = True
+        return self._middleware.end_websockets()
 
     async def _stop(self) -> None:
-        if self._passed_on is not None:
-            signal.signal(signal.SIGTERM, self._passed_on)
-            self._passed_on = None
+        self._unhear()
         if self._admin is not None:
             await self._admin.stop()
         self.store.stop()

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 
 from .apps import call_app
 from .exceptions import ClientDisconnected, ClientError, UpstreamError
-from .exchange import exchange, plain_reply
-from .forwarding import Hop, upstream_request
+from .exchange import exchange, refusal
+from .forwarding import Hop, is_event_stream, upstream_request
 from .framing import check_head
 from .group import Decision
 from .inbox import Inbox, Rounds
-from .messages import RawHeaders, Relay, Reply, RequestHead
+from .messages import Relay, Reply, RequestHead
+from .observers import DoorCounts
 from .shadow import Shadows
 from .tee import Tee
 from .transports import UpstreamResponse
@@ -21,13 +23,11 @@ from .upstreams import ASGIApp, Message, Receive, Scope, Send, Upstreams
 logger = logging.getLogger("canary_mw.relay")
 
 _BODILESS = (204, 304)
-_REFUSALS = {
-    400: "the request is not one that can be forwarded\n",
-    403: "the request is not allowed\n",
-    413: "the request body is too large\n",
-    431: "the head of the request is too large\n",
-    508: "the request came back to where it was: a loop\n",
-}
+
+
+# What is to be relayed, and the answer whose body it is.
+Answer = tuple[Relay | Reply, UpstreamResponse | None]
+Answering = Callable[[], Awaitable[Answer]]
 
 
 class Forwarder:
@@ -37,18 +37,30 @@ class Forwarder:
         upstreams: the way to the services.
         shadows: get the copies.
         replay_limit: bytes of a request body that are kept for retries and shadows.
+        door: counts what is refused.
     """
 
-    def __init__(self, upstreams: Upstreams, shadows: Shadows, replay_limit: int) -> None:
+    def __init__(self, upstreams: Upstreams, shadows: Shadows, replay_limit: int, door: DoorCounts) -> None:
         self._upstreams = upstreams
         self._shadows = shadows
         self._replay_limit = replay_limit
+        self._door = door
         self._rounds: Rounds | None = None
 
     async def forward(
-        self, decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+        self,
+        decision: Decision,
+        head: RequestHead,
+        hop: Hop,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answering: Answering | None = None,
     ) -> str | None:
         """Send a request to the service of its Mapping and relay the answer.
+
+        Args:
+            answering: gives what is to be relayed, where the request was sent already.
 
         Returns:
             Why the answer is not the upstream's, or why there is none; None when it was relayed whole.
@@ -64,30 +76,47 @@ class Forwarder:
             if "canary_mw.checked" not in scope:
                 check_head(scope["method"], scope.get("raw_path") or b"/", head.headers, scope["http_version"])
             if app is None:
-                return await self._converse(decision, head, hop, receive, send)
+                inbox = self._inbox(receive, scope)
+                return await self._converse(decision, head, hop, inbox, send, answering)
             # What an app has begun to do cannot be tried again.
             conversation = exchange(decision, head, hop, _never)
             reply = await call_app(app, conversation, {**scope, "canary_mw": decision}, receive, send)
         except ClientError as exc:
-            reply = refusal(exc, scope["http_version"])
+            reply = self.refusal(exc, scope["http_version"])
         except UpstreamError as exc:
             logger.warning("upstream %s failed in mid-answer: %s", decision.mapping.service.text, exc)
             raise exc.with_traceback(None) from None
         return None if reply is None else await send_reply(send, reply)
 
-    async def _converse(
-        self, decision: Decision, head: RequestHead, hop: Hop, receive: Receive, send: Send
-    ) -> str | None:
+    def refusal(self, exc: ClientError, version: str = "2") -> Reply:
+        """See the function of that name; this one counts."""
+        self._door.refuse(exc.status_hint)
+        return refusal(exc, version)
+
+    def _inbox(self, receive: Receive, scope: Scope) -> Inbox:
         # Asked once and handed on: it costs a system call.
         loop = asyncio.get_running_loop()
         if self._rounds is None or self._rounds.loop is not loop:
             self._rounds = Rounds(loop)
-        inbox = Inbox(receive, self._rounds)
+        return Inbox(receive, self._rounds, scope.get("canary_mw.client"))
+
+    async def _converse(
+        self,
+        decision: Decision,
+        head: RequestHead,
+        hop: Hop,
+        inbox: Inbox,
+        send: Send,
+        answering: Answering | None,
+    ) -> str | None:
+        loop = inbox.loop
         tee: Tee | None = None
         response: UpstreamResponse | None = None
         inbox.watch_soon()
         try:
-            if decision.mapping.retry is None and decision.shadow is None:
+            if answering is not None:
+                outcome, response = await answering()
+            elif decision.mapping.retry is None and decision.shadow is None:
                 conversation = exchange(decision, head, hop)
                 outcome, response = await self._upstreams.arun(conversation, inbox.open, loop)
             else:
@@ -173,7 +202,7 @@ async def relay(response: UpstreamResponse, outcome: Relay, head: RequestHead, i
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return
-    if _is_event_stream(headers):
+    if is_event_stream(headers):
         response.cancel_deadline()
     await send({"type": "http.response.start", "status": status, "headers": headers})
     while piece := await response.read():
@@ -187,24 +216,8 @@ async def relay(response: UpstreamResponse, outcome: Relay, head: RequestHead, i
     await send({"type": "http.response.body", "body": b""})
 
 
-def _is_event_stream(headers: RawHeaders) -> bool:
-    return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
-
-
 async def send_reply(send: Send, reply: Reply) -> str:
     """Send an answer of our own; returns what it is called in a log."""
     await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers or []})
     await send({"type": "http.response.body", "body": reply.body})
     return HTTPStatus(reply.status).phrase.lower()
-
-
-def refusal(exc: ClientError, version: str = "2") -> Reply:
-    """What a client hears of a request that cannot be served: nothing that it sent.
-
-    Args:
-        version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
-    """
-    reply = plain_reply(exc.status_hint, _REFUSALS[exc.status_hint])
-    if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
-        reply.headers.append((b"connection", b"close"))
-    return reply

@@ -5,27 +5,26 @@ A service is answered by our own HTTP/1.1 client, by an httpx transport, or by a
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 from .balancers import Balancing
-from .breakers import Loads
+from .breakers import Loads, Place
+from .connection import Connection
 from .endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
-from .exceptions import ConfigError, UpstreamError, UpstreamTimeout
+from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from .exchange import Conversation
 from .http11 import TIMER_SLACK, HTTP11Client, Limits
-from .messages import Breakers, Origin, Relay, Reply, UpstreamRequest
+from .messages import Breakers, Origin, Relay, Reply, UpstreamOptions, UpstreamRequest, UpstreamTLS
+from .overrides import by_name, origins
 from .probes import Prober
 from .service import Service, parse_service
-from .transports import HttpxSender, RequestBody, Sender, UpstreamResponse
+from .tls import Contexts, secured
+from .transports import AsyncTransport, HttpxSender, RequestBody, Sender, UpstreamResponse
 
-if TYPE_CHECKING:
-    import httpx
-
-T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,12 +40,16 @@ class Route(NamedTuple):
     endpoints: EndpointSet
 
 
+# The text of a service, or that and what a Mapping asks of the way to it.
+RouteKey = str | tuple[str, Balancing | None, UpstreamTLS | None]
+
+
 class Own(NamedTuple):
-    """What belongs to one event loop; routes by the text of a service, or by that and what a Mapping asks of it."""
+    """What belongs to one event loop."""
 
     client: HTTP11Client
     prober: Prober
-    routes: dict[str | tuple[str, Balancing], Route]
+    routes: dict[RouteKey, Route]
 
 
 class Upstreams:
@@ -61,6 +64,11 @@ class Upstreams:
         apps: ASGI apps of this process that answer for a service; no network then.
         limits: bounds of our own client, per origin.
         dns_interval: seconds between two look-ups of the same name.
+        loads: what is in flight, where others count it too.
+        secrets: directory of the Secrets that TLSContexts name; by default the environment's `CANARY_MW_SECRETS`.
+
+    Attributes:
+        contexts: how connections are secured.
 
     Raises:
         ConfigError: an override that is not such a URL.
@@ -69,12 +77,15 @@ class Upstreams:
     def __init__(
         self,
         overrides: Dict[str, str | Sequence[str]] | None = None,
-        transports: Dict[str, "httpx.AsyncBaseTransport"] | None = None,
+        transports: Dict[str, AsyncTransport] | None = None,
         apps: Dict[str, ASGIApp] | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         dns_interval: float = DNS_INTERVAL,
+        loads: Loads | None = None,
+        secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._overrides = {name.lower(): _origins(name, urls) for name, urls in (overrides or {}).items()}
+        self.contexts = Contexts(secrets)
+        self._overrides = {name.lower(): origins(name, urls) for name, urls in (overrides or {}).items()}
         self._senders = {name.lower(): HttpxSender(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
         self._limits = limits
@@ -82,11 +93,11 @@ class Upstreams:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._here: Own | None = None
         self._own: dict[asyncio.AbstractEventLoop, Own] = {}
-        self._loads = Loads()
+        self._loads = loads or Loads()
 
     def app(self, service: Service) -> ASGIApp | None:
         """The app of this process that answers for a service, if one does."""
-        return _by_name(self._apps, service) if self._apps else None
+        return by_name(self._apps, service) if self._apps else None
 
     async def arun(
         self,
@@ -125,11 +136,11 @@ class Upstreams:
                         response = await send(request, content, loop, deadline)
                 except UpstreamError as exc:
                     if request.shadow is not None:
-                        _hand_over(request, handed_over)
+                        hand_over(request, handed_over)
                     request = conversation.throw(exc)
                 else:
                     if request.shadow is not None:
-                        _hand_over(request, handed_over)
+                        hand_over(request, handed_over)
                     request = conversation.send(response.head)
                     response.close()
                     response = None
@@ -194,9 +205,46 @@ class Upstreams:
         with self._loads.requesting(request.service, breakers) as place:
             return place.kept_by(await _send_to_one(endpoints, sender, request, body, deadline))
 
+    def idle_connection(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Connection | None:
+        """A connection of our own client to the only endpoint of a service, if one is idle."""
+        sender, endpoints = self._route(request, loop)
+        origin = endpoints.sole()
+        if origin is None or not isinstance(sender, HTTP11Client):
+            return None
+        return sender.idle(origin)
+
+    async def send_afresh(
+        self, origin: Origin, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> UpstreamResponse:
+        """Send a request without a body by our own client, over a connection that nothing was sent on before.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        return await self._own_of(loop).client.send(origin, request, None, deadline, fresh=True)
+
     def may_retry(self, service: str, breakers: Breakers | None) -> bool:
         """Whether `max_retries` leaves room for one more retry."""
         return breakers is None or self._loads.may_retry(service, breakers)
+
+    def ejections(self) -> dict[str, int]:
+        """How often endpoints were ejected, by the text of the service, where they may be."""
+        found: dict[str, int] = {}
+        for own in list(self._own.values()):
+            for key, route in list(own.routes.items()):
+                service = key if isinstance(key, str) else key[0]
+                if route.endpoints.may_eject:
+                    found[service] = found.get(service, 0) + route.endpoints.ejections
+        return found
+
+    def place(self, request: UpstreamRequest) -> Place | None:
+        """A place among the `max_requests` of its service, for what `send` does not send; None where all have one.
+
+        Raises:
+            UpstreamOverloaded: there is none.
+        """
+        breakers = request.options.breakers
+        return None if breakers is None else self._loads.requesting(request.service, breakers)
 
     async def lease(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float) -> Lease:
         """Where a websocket goes, which neither our client nor a transport opens; see `EndpointSet.lease`."""
@@ -204,17 +252,19 @@ class Upstreams:
 
     def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
         own = self._here if loop is self._loop and self._here is not None else self._own_of(loop)
-        balancing = request.options.balancing
-        key = request.service if balancing is None else (request.service, balancing)
-        return own.routes.get(key) or self._resolve(own, key, request.service, balancing or Balancing())
+        options = request.options
+        plain = options.balancing is None and options.tls is None
+        key = request.service if plain else (request.service, options.balancing, options.tls)
+        return own.routes.get(key) or self._resolve(own, key, request.service, options)
 
-    def _resolve(self, own: Own, key: str | tuple[str, Balancing], text: str, balancing: Balancing) -> Route:
+    def _resolve(self, own: Own, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        origins = _by_name(self._overrides, service) or self._overrides.get("*") or [service.origin]
-        sender = _by_name(self._senders, service)
+        given = by_name(self._overrides, service) or self._overrides.get("*") or [service.origin]
+        sender = by_name(self._senders, service)
         tools = Tools(own.prober, dns_interval=self._dns_interval)
         # A transport looks names up by itself.
-        endpoints = EndpointSet(origins, balancing, tools, look_up=sender is None)
+        balancing = options.balancing or Balancing()
+        endpoints = EndpointSet(secured(given, options.tls), balancing, tools, look_up=sender is None)
         route = own.routes[key] = Route(sender or own.client, endpoints)
         return route
 
@@ -224,7 +274,9 @@ class Upstreams:
             del self._own[other]
         own = self._own.get(loop)
         if own is None:
-            own = self._own[loop] = Own(HTTP11Client(limits=self._limits), Prober(), {})
+            own = self._own[loop] = Own(
+                HTTP11Client(limits=self._limits, contexts=self.contexts), Prober(self.contexts), {}
+            )
         self._loop, self._here = loop, own
         return own
 
@@ -244,39 +296,35 @@ class Upstreams:
 async def _send_to_one(
     endpoints: EndpointSet, sender: Sender, request: UpstreamRequest, body: RequestBody, deadline: float
 ) -> UpstreamResponse:
-    with await endpoints.lease(request.key, deadline, request.connect_timeout) as lease:
-        return lease.kept_by(await sender.send(lease.origin, request, body, deadline))
+    """Send to the endpoint whose turn it is, and to the next where that is safe and the first is not to be had.
+
+    While endpoints are restarted one after the other no request is lost so. It takes no longer than a connection may.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + request.connect_timeout
+    lease = await endpoints.lease(request.key, deadline, request.connect_timeout)
+    tried: list[Origin] = []
+    while True:
+        tried.append(lease.origin)
+        try:
+            with lease:
+                return lease.kept_by(await sender.send(lease.origin, request, body, deadline))
+        except UpstreamConnectError as exc:
+            if loop.time() >= until or not goes_elsewhere(exc, request, len(tried)):
+                raise
+            other = endpoints.other(tried)
+            if other is None:
+                raise
+            lease = other
 
 
-def _hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
+def goes_elsewhere(exc: UpstreamConnectError, request: UpstreamRequest, tries: int) -> bool:
+    """Whether another endpoint may get a request: nothing of it was sent, or it may be sent twice, and is that once."""
+    return not isinstance(exc, UpstreamOverloaded) and (not exc.sent or (request.replayable and tries == 1))
+
+
+def hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
+    """Give the shadow of a request to who sends it, once."""
     shadow, request.shadow = request.shadow, None
     if shadow is not None and handed_over is not None:
         handed_over(shadow)
-
-
-def _by_name(table: Dict[str, T], service: Service) -> T | None:
-    for name in service.names:
-        if name in table:
-            return table[name]
-    return None
-
-
-def _origins(name: str, urls: str | Sequence[str]) -> list[Origin]:
-    origins = [_origin(name, url) for url in ([urls] if isinstance(urls, str) else urls)]
-    if not origins:
-        raise ConfigError(f"upstream {name}: no URL", hint="write NAME=http://host:port")
-    return origins
-
-
-def _origin(name: str, url: str) -> Origin:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise ConfigError(f"upstream {name}: {url!r} is not a URL of a host", hint="write http://host:port")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        hint = "leave it out: the Mapping's rewrite decides about the path"
-        raise ConfigError(f"upstream {name}: {url!r} holds more than scheme, host and port", hint=hint)
-    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))

@@ -69,7 +69,8 @@ def test_a_redirect_asks_no_upstream() -> None:
     ("headers", "upgrades", "refused"),
     [
         ({"connection": "Upgrade", "upgrade": "websocket"}, (), True),
-        ({"connection": "keep-alive, Upgrade", "upgrade": "h2c"}, ("websocket",), True),
+        ({"connection": "keep-alive, Upgrade", "upgrade": "foo/2"}, ("websocket",), True),
+        ({"connection": "Upgrade, HTTP2-Settings", "upgrade": "H2C"}, (), False),
         ({"connection": "Upgrade", "upgrade": "WebSocket"}, ("websocket",), False),
         ({"upgrade": "websocket"}, (), False),
         ({"connection": "close", "upgrade": "websocket"}, (), False),

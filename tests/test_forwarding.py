@@ -404,6 +404,12 @@ def test_a_shadow_gets_the_same_request_under_a_host_of_its_own() -> None:
     assert (copy.replayable, copy.shadow) == (False, None)
 
 
+def test_an_address_in_brackets_stays_the_host_of_a_shadow() -> None:
+    copy = copied(get(headers={"host": "[::1]:8080"}))
+    assert copy is not None
+    assert copy.headers[:2] == [(b"host", b"[::1]:8080"), (b"x-shadow", b"true")]
+
+
 def test_a_shadow_is_told_that_the_copy_is_for_it_and_keeps_its_own_limits() -> None:
     options = UpstreamOptions(lifetime=5.0)
     copy = copied(get(headers={"via": "1.0 a"}), options=options, connect_timeout_ms=70)

@@ -296,6 +296,35 @@ def test_an_upgrade_that_is_not_ours_is_an_ordinary_request() -> None:
     assert sent(app, upgrade, LAST) == ok(b"/") + ok(b"/last", last=True)
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % len(LAST), b"Transfer-Encoding: chunked"])
+def test_a_request_for_a_websocket_with_a_body_is_refused(framing: bytes) -> None:
+    app = Notes()
+    upgrade = POST + b"Upgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n" % framing
+    assert sent(app, upgrade + LAST) == REFUSALS[400]
+    assert sent(app, upgrade, LAST) == REFUSALS[400]
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize("segments", [1, 2, 50])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: %d" % len(LAST), LAST),
+        (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(LAST), LAST)),
+    ],
+)
+def test_the_body_of_a_request_for_another_upgrade_is_a_body(framing: bytes, body: bytes, segments: int) -> None:
+    app = Notes()
+    head = POST + b"Upgrade: h2c\r\nConnection: upgrade\r\n%b\r\n\r\n" % framing
+    wire = head + body
+    size = -(-len(wire) // segments)
+    pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
+    # What follows it is not answered: the connection ends, as the answer says.
+    pieces[-1] += GET
+    assert sent(app, *pieces) == ok(b"/", last=True)
+    assert app.bodies == [LAST]
+
+
 WEBSOCKET = (
     b"GET /ws HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

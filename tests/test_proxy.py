@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from servers import HTTPS, client_of, fetch, free_port, mapping, run, serving_app
-from upstream import Peer, forever, serving, silent
+from upstream import Peer, forever, serving, silent, until
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.hops import default_hop_id, hop_mark, local_names, new_request_id, trust
@@ -170,6 +170,7 @@ def test_the_end_is_heard_of_only_where_a_server_listens_for_it(rules: Path) -> 
         app = proxy(rules, admin_port=free_port())
         async with serving_app(app, lifespan="on"):
             signal.raise_signal(signal.SIGTERM)
+            await until(lambda: heard)
             assert app.draining
             assert heard == [signal.SIGTERM]
         signal.raise_signal(signal.SIGTERM)
@@ -288,10 +289,23 @@ def test_peers_are_trusted_by_address_network_or_all() -> None:
         trust(["moon"])
 
 
-def test_request_ids_are_random_uuids_of_version_4() -> None:
+def test_request_ids_are_uuids_that_differ_in_their_first_digits() -> None:
     ids = {uuid.UUID(new_request_id().decode()) for _ in range(100)}
-    assert len(ids) == 100
-    assert {each.version for each in ids} == {4}
+    assert len({each.hex[:8] for each in ids}) == 100
+    assert {(each.version, each.variant) for each in ids} == {(8, uuid.RFC_4122)}
+
+
+def test_a_forked_child_gives_out_other_request_ids() -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, new_request_id())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read, "rb") as pipe:
+        theirs = pipe.read()
+    assert uuid.UUID(theirs.decode()).hex[16:] != uuid.UUID(new_request_id().decode()).hex[16:]
 
 
 async def _lifespan_fails(app: Proxy) -> str:

@@ -1,0 +1,211 @@
+"""The short way of the standalone server: a request without a body goes from the guarded protocol to its upstream, and
+the answer back, by callbacks: without a task, and without ASGI in between.
+
+It drives the same conversation over the same client as the ASGI way does. What cannot be done at once (to open a
+connection, to try again, to relay an answer of several segments) is handed over to that way, with what is known so far.
+"""
+
+import logging
+from functools import partial
+from http import HTTPStatus
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from .asgi import Begun, CanaryMiddleware, record_of
+from .connection import Connection
+from .decision import decide
+from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from .exchange import Conversation, answered, exchange, failed
+from .http11 import Response, encode_head
+from .messages import RawHeaders, Relay, RequestHead, UpstreamRequest
+from .observers import Decided, Finished, notify
+from .relay import Answer, Answering
+from .rendering import answer_head, chunk
+
+if TYPE_CHECKING:
+    from .protocol import GuardedProtocol
+
+logger = logging.getLogger("canary_mw.direct")
+
+# A request with one of these has a body, or asks for more than an answer.
+_NOT_SIMPLE = frozenset((b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
+
+
+class DirectWay:
+    """Sends requests the short way.
+
+    Args:
+        middleware: its rules and its connections are used.
+    """
+
+    def __init__(self, middleware: CanaryMiddleware) -> None:
+        self._middleware = middleware
+
+    def begin(
+        self, client: "GuardedProtocol", method: str, known: dict[bytes, bytes], *, keep_alive: bool
+    ) -> "Trip | Begun | None":
+        """Send a request on, if that can be done here and now.
+
+        Args:
+            client: the connection that it came by; its head is checked.
+            known: the headers by name.
+            keep_alive: the client may send another one after it.
+
+        Returns:
+            The request, on its way; else what the ASGI way need not find out again; None when that is nothing.
+        """
+        middleware = self._middleware
+        table = middleware.store.table
+        if table.gate is not None or middleware.trusted_headers is not None or not middleware.started:
+            return None
+        if client.url[:1] != b"/" or not _NOT_SIMPLE.isdisjoint(known):
+            return None
+        path, _, query = client.url.partition(b"?")
+        try:
+            head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, known)
+        except ClientError:
+            return None
+        decision = decide(table, head, middleware.roll())
+        begun = Begun(decision, head, middleware.hop(head, table.settings))
+        if decision is None or decision.shadow is not None or not decision.mapping.is_simple:
+            return begun
+        try:
+            conversation = exchange(decision, head, begun.hop)
+            request = next(conversation)
+            data = encode_head(request)
+        except (ClientError, UpstreamProtocolError, StopIteration):
+            return begun
+        connection = middleware.upstreams.idle_connection(request, client.loop)
+        if connection is None:
+            return begun
+        if middleware.observed:
+            begun = begun._replace(since=perf_counter())
+            if middleware.deciding:
+                notify(middleware.deciding, Decided(**record_of(decision, head)))
+        deadline = inf if request.timeout is None else client.loop.time() + request.timeout
+        trip = Trip(client, middleware, begun, conversation, request, connection, deadline)
+        trip.keep_alive = keep_alive
+        connection.begin(data, method == "HEAD", deadline, None, request.options, trip)
+        return trip
+
+
+class Trip:
+    """A request on the short way.
+
+    To the connection of its client it is what `GuardedCycle` is: the request that is being answered. To the connection
+    of the upstream it is who waits for the answer.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_client",
+        "_connection",
+        "_conversation",
+        "_deadline",
+        "_middleware",
+        "_request",
+        "keep_alive",
+        "response_complete",
+    )
+
+    # It begins when the request has been read, and ends with the one write that is the whole answer.
+    more_body = response_started = False
+
+    def __init__(
+        self,
+        client: "GuardedProtocol",
+        middleware: CanaryMiddleware,
+        begun: Begun,
+        conversation: Conversation,
+        request: UpstreamRequest,
+        connection: Connection,
+        deadline: float,
+    ) -> None:
+        self._client = client
+        self._middleware = middleware
+        self._begun = begun
+        self._conversation = conversation
+        self._request = request
+        self._connection = connection
+        self._deadline = deadline
+        self.keep_alive = True
+        self.response_complete = False
+
+    def done(self) -> bool:
+        """See `connection.Waiter`."""
+        return self.response_complete
+
+    def set_result(self, _: None, /) -> None:
+        """The head of the answer is there, or there will be none."""
+        try:
+            if self._connection.head is None:
+                self._fail(self._connection.error)
+            else:
+                self._relay()
+        except Exception:
+            logger.exception("a request was given up")
+            self._client.transport.abort()
+
+    def _relay(self) -> None:
+        connection = self._connection
+        assert connection.head is not None
+        outcome = answered(self._conversation, connection.head)
+        assert isinstance(outcome, Relay)
+        if not connection.complete:
+            answer = outcome, Response(connection.head, None, connection)
+            self._hand_over(partial(_there, answer))
+            return
+        self._write(outcome.head.status, outcome.head.headers, connection.take_pieces(), None)
+        connection.release()
+
+    def _fail(self, error: Exception | None) -> None:
+        assert isinstance(error, UpstreamError)
+        if isinstance(error, UpstreamConnectError) and error.sent and self._request.replayable:
+            # The upstream may have closed the idle connection just as it was taken; it was not us, at the end.
+            self._hand_over(self._again)
+            return
+        reply = failed(self._conversation, error)
+        self._write(reply.status, reply.headers or (), reply.body, HTTPStatus(reply.status).phrase.lower())
+
+    async def _again(self) -> Answer:
+        """Send the request once more, within what is left of its time, as `HTTP11Client.send` does."""
+        request, upstreams, loop = self._request, self._middleware.upstreams, self._client.loop
+        try:
+            response = await upstreams.send_afresh(self._connection.origin, request, loop, self._deadline)
+        except UpstreamError as exc:
+            return failed(self._conversation, exc), None
+        return answered(self._conversation, response.head), response
+
+    def _hand_over(self, answering: Answering) -> None:
+        self.response_complete = True
+        self._client.hand_over(self, self._begun._replace(answering=answering))
+
+    def _write(self, status: int, headers: RawHeaders, body: bytes, reason: str | None) -> None:
+        client = self._client
+        head = answer_head(status, headers, self._begun.head.method, "1.1", closes=not self.keep_alive)
+        self.keep_alive = not head.closes
+        data = b"" if head.empty else chunk(body, last=True) if head.chunked else body
+        client.transport.write(head.data + data)
+        self.response_complete = True
+        client.on_response_complete()
+        if self._begun.since is not None:
+            self._note(status, self._begun.since, reason)
+
+    def _note(self, status: int | None, since: float, reason: str | None) -> None:
+        record = record_of(self._begun.decision, self._begun.head)
+        seconds = perf_counter() - since
+        notify(self._middleware.finishing, Finished(status=status, seconds=seconds, reason=reason, **record))
+
+    def drop(self) -> None:
+        """The client has left."""
+        if self.response_complete:
+            return
+        self.response_complete = True
+        self._connection.fail(UpstreamProtocolError("the client left", sent=True))
+        if self._begun.since is not None:
+            self._note(None, self._begun.since, "client left")
+
+
+async def _there(answer: Answer) -> Answer:
+    return answer
