@@ -1,23 +1,36 @@
 """The command line."""
 
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields
+from time import time
 from typing import Any
 
 import click
 
 from . import __version__
 from .exceptions import ConfigError
+from .hops import trusted_headers
 from .inspection import check, explain_command, schema
-from .settings import LOG_LEVELS, Settings, variable
+from .policies import seconds
+from .settings import CERT_REQS, LOG_LEVELS, Settings, variable
+from .tls import load_authorities, load_pair
+from .trustedheaders import SIGNATURE
 
 _APP = "canary_mw.proxy:create_app"
 # uvicorn's own exit status for an app that cannot start.
 _NOT_STARTED = 3
-_METAVARS = {"rules": "PATH", "local": "NAME", "upstream": "NAME=URL", "forwarded_allow_ips": "ADDRESS"}
+_CHOICES = {"log_level": LOG_LEVELS, "ssl_cert_reqs": CERT_REQS}
+_METAVARS = {
+    "rules": "PATH",
+    "local": "NAME",
+    "upstream": "NAME=URL",
+    "forwarded_allow_ips": "ADDRESS",
+    "trusted_headers": "NAME",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +62,7 @@ def _option(name: str, default: Any, metadata: Any) -> Callable[[Callable[..., N
     if metadata["separator"]:
         return click.option(flag, name, multiple=True, metavar=_METAVARS[name], help=f"{text} Repeatable.")
     shown = "" if default is None else f" [default: {default}]"
-    kind: Any = click.Choice(LOG_LEVELS) if name == "log_level" else int if isinstance(default, int) else str
+    kind: Any = click.Choice(_CHOICES[name]) if name in _CHOICES else int if isinstance(default, int) else str
     return click.option(flag, name, type=kind, default=None, help=text + shown)
 
 
@@ -81,6 +94,29 @@ def demo(once: bool, port: int) -> None:
 
 
 @main.command()
+@click.argument("headers", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.option(
+    "--key-file", required=True, envvar=variable("header_key_file"), show_envvar=True, help="Its first key signs."
+)
+@click.option("--valid", default="8h", show_default=True, metavar="DURATION", help="From now on, as 30m or 8h.")
+def sign(headers: tuple[str, ...], key_file: str, valid: str) -> None:
+    """Print headers and their signature, for a proxy with --trusted-headers and --header-key-file."""
+    pairs = [header.partition("=") for header in headers]
+    if bare := [name for name, equals, _ in pairs if not (name.strip() and equals)]:
+        raise click.UsageError(f"{bare[0]!r} is not NAME=VALUE")
+    try:
+        known = trusted_headers([name for name, _, _ in pairs], key_file)
+        assert known is not None, "there is a name at least"
+        expires = int(time() + seconds(valid))
+        signed = [(name.strip(), *known.sign(name, value, expires)) for name, _, value in pairs]
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    for name, value, _ in signed:
+        click.echo(f"{name}: {value}")
+    click.echo(f"{SIGNATURE.decode()}: {', '.join(signature for _, _, signature in signed)}")
+
+
+@main.command()
 @settings_options
 def serve(**options: Any) -> None:
     """Run the standalone proxy."""
@@ -90,6 +126,10 @@ def serve(**options: Any) -> None:
     settings = read_settings(options)
     if not settings.rules:
         raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")
+    try:
+        tls_options(settings)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
     # Workers, and this process too, read their settings from the environment.
     os.environ.update(settings.to_environ())
     try:
@@ -108,9 +148,11 @@ def run(settings: Settings) -> None:
     """Serve until a signal ends it; settings are read from the environment by each worker."""
     import uvicorn
 
-    from .server import Server
+    from .server import Server, raise_file_limit
 
+    raise_file_limit()
     options: dict[str, Any] = {
+        **tls_options(settings),
         "factory": True,
         "host": settings.host,
         "port": settings.port,
@@ -123,6 +165,7 @@ def run(settings: Settings) -> None:
         "access_log": False,
         "log_level": settings.log_level,
         "log_config": log_config(settings.log_level),
+        "timeout_keep_alive": settings.keep_alive,
         "timeout_graceful_shutdown": settings.grace,
     }
     if settings.workers > 1:
@@ -132,6 +175,26 @@ def run(settings: Settings) -> None:
     server.run()
     if not server.started:
         sys.exit(_NOT_STARTED)
+
+
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """uvicorn's options for TLS on our own port.
+
+    Raises:
+        ConfigError: a file cannot be used; uvicorn itself would show a traceback.
+    """
+    if settings.ssl_certfile is None:
+        return {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_pair(context, settings.ssl_certfile, settings.ssl_keyfile)
+    if settings.ssl_ca_certs is not None:
+        load_authorities(context, settings.ssl_ca_certs)
+    return {
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_ca_certs": settings.ssl_ca_certs,
+        "ssl_cert_reqs": CERT_REQS.index(settings.ssl_cert_reqs),
+    }
 
 
 def log_config(level: str) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Counters for Prometheus: plain integers on the path of a request, put into its format when somebody asks."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .observers import Finished, Observer, Reloaded
+from .observers import DoorCounts, Finished, Observer, Reloaded
 
 Labels = tuple[str, str, str, str]
 
@@ -18,10 +18,14 @@ class Metrics(Observer):
 
     Attributes:
         shadows: copies for shadows by what became of them; see `Shadows.counts`.
+        door: what was refused, by the server's protocol too.
+        ejections: gives how often endpoints were ejected, by service.
     """
 
     def __init__(self) -> None:
         self.shadows: dict[str, int] = {}
+        self.door = DoorCounts()
+        self.ejections: Callable[[], dict[str, int]] = dict
         self._requests: dict[Labels, int] = {}
         self._seconds: dict[Labels, float] = {}
         self._generation = 0
@@ -59,7 +63,29 @@ class Metrics(Observer):
         shadow = CounterMetricFamily("canary_mw_shadow", "Copies for shadows.", labels=("result", "pid"))
         for result, count in self.shadows.items():
             shadow.add_metric((result, pid), count)
-        return (requests, seconds, generation, clean, shadow)
+        return (requests, seconds, generation, clean, shadow, *self._door(pid), self._ejections(pid))
+
+    def _door(self, pid: str) -> Iterable[Metric]:
+        refused = CounterMetricFamily(
+            "canary_mw_refused_requests",
+            "Requests that were malformed, too large, too slow or not allowed.",
+            labels=("status", "pid"),
+        )
+        for status, count in list(self.door.refused.items()):
+            refused.add_metric((str(status), pid), count)
+        stalled = CounterMetricFamily(
+            "canary_mw_stalled_clients", "Connections ended because their client stopped reading.", labels=("pid",)
+        )
+        stalled.add_metric((pid,), self.door.stalled)
+        return refused, stalled
+
+    def _ejections(self, pid: str) -> Metric:
+        ejections = CounterMetricFamily(
+            "canary_mw_ejections", "Endpoints left alone by outlier_detection.", labels=("service", "pid")
+        )
+        for service, count in self.ejections().items():
+            ejections.add_metric((service, pid), count)
+        return ejections
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -9,6 +9,8 @@ from .exceptions import ConfigError
 from .hops import local_names
 
 PREFIX = "CANARY_MW_"
+# Whether a client has to show a certificate, as the module ssl names it.
+CERT_REQS = ("none", "optional", "required")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _YES = frozenset(("1", "true", "yes", "on"))
 _NO = frozenset(("0", "false", "no", "off", ""))
@@ -39,16 +41,25 @@ class Settings:
     admin_port: int = _setting(0, "Port for health, rules and metrics; 0 for none.")
     strict: bool = _setting(False, "Do not start with rules that are not wholly right.")
     forwarded_allow_ips: tuple[str, ...] = _setting((), "Address, network or * whose X-Forwarded-* headers count.", ",")
+    trusted_headers: tuple[str, ...] = _setting((), "Header that counts from those peers only, else is removed.", ",")
+    header_key_file: str | None = _setting(None, "Keys, one a line: a trusted header counts only if it is signed.")
     hop_id: str | None = _setting(None, "Name of this deployment in the via header, against loops.", name="id")
     ambassador_id: str = _setting("default", "Take only Mappings for this id.")
     log_level: str = _setting("info", "Lowest level that is logged.")
     access_log: bool = _setting(False, "One JSON line per request, on stdout.")
+    # Longer than load balancers keep theirs, mostly for 60, so that they never send on one that is just being closed.
+    keep_alive: int = _setting(75, "Seconds that the connection of an idle client is kept open.")
     grace: int = _setting(30, "Seconds that running requests have at shutdown.")
     dns_interval: int = _setting(5, "Seconds between two look-ups of the name of an upstream.")
     max_connections: int = _setting(1024, "Connections to each upstream, per process.")
     replay_limit: int = _setting(65536, "Bytes of a request body that are kept for retries and shadows.")
     shadow_limit: int = _setting(100, "Copies for shadows in flight, per process; more are skipped.")
     shadow_writes: bool = _setting(False, "Shadows get copies of writes too, not only of GET, HEAD and OPTIONS.")
+    secrets: str | None = _setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
+    ssl_certfile: str | None = _setting(None, "Certificate to listen with, in PEM: TLS on the port.")
+    ssl_keyfile: str | None = _setting(None, "Its key, if it is not in the same file.")
+    ssl_ca_certs: str | None = _setting(None, "Authorities whose clients are let in, in PEM.")
+    ssl_cert_reqs: str = _setting("none", "Whether clients have to show a certificate.")
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -56,7 +67,19 @@ class Settings:
                 raise ConfigError(f"{variable(name)} is {getattr(self, name)}, not in {low}..{high}")
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(f"log level {self.log_level!r} is unknown", hint="use " + ", ".join(LOG_LEVELS))
+        self._check_tls()
         _ = self.upstreams
+
+    def _check_tls(self) -> None:
+        if self.ssl_cert_reqs not in CERT_REQS:
+            raise ConfigError(
+                f"{variable('ssl_cert_reqs')} is {self.ssl_cert_reqs!r}", hint="use " + ", ".join(CERT_REQS)
+            )
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs or self.ssl_cert_reqs != "none"):
+            raise ConfigError("there is no certificate to listen with", hint=f"set {variable('ssl_certfile')}")
+        if (self.ssl_ca_certs is None) != (self.ssl_cert_reqs == "none"):
+            names = f"{variable('ssl_ca_certs')} and {variable('ssl_cert_reqs')}"
+            raise ConfigError("clients cannot be verified by one half of the settings", hint=f"set both {names}")
 
     @property
     def upstreams(self) -> dict[str, str | list[str]]:
@@ -102,6 +125,7 @@ _RANGES = (
     ("port", 0, 65535),
     ("admin_port", 0, 65535),
     ("workers", 1, 1024),
+    ("keep_alive", 0, 86400),
     ("grace", 0, 86400),
     ("dns_interval", 1, 86400),
     ("max_connections", 1, 1_000_000),

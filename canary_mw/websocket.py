@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from websockets.exceptions import ConnectionClosed
 
+from .breakers import Place
 from .exceptions import ClientDisconnected, UpstreamError, UpstreamTimeout
 from .exchange import Conversation, exchange, own_answer, plain_reply
 from .forwarding import Hop, client_head, upstream_request
@@ -136,6 +137,8 @@ class _Tunnel:
         self._idle_timeout = decision.mapping.options.idle_timeout
         self._ending: asyncio.Future[Close] = self._loop.create_future()
         self._answer: Handshake | None = None
+        # A tunnel is one request to its end, as in Envoy.
+        self._place: Place | None = None
         self._deadline = math.inf
         self._touched = 0.0
 
@@ -165,6 +168,7 @@ class _Tunnel:
             pass
         finally:
             live.discard(self)
+            self._leave_place()
             if self._connection is not None:
                 self._connection.transport.abort()
             await _cancelled(first)
@@ -209,6 +213,8 @@ class _Tunnel:
 
     async def _ask(self, request: UpstreamRequest, subprotocols: Sequence[str]) -> Handshake:
         encode_head(request)
+        self._leave_place()
+        self._place = self.upstreams.place(request)
         if request.delay:
             await asyncio.sleep(request.delay)
         now = self._loop.time()
@@ -217,13 +223,19 @@ class _Tunnel:
         try:
             async with asyncio.timeout_at(None if limit == math.inf else limit):
                 with await self.upstreams.lease(request, self._loop, limit) as lease:
-                    shaken = await shake_hands(lease.origin, request, subprotocols)
+                    security = self.upstreams.contexts(lease.origin)
+                    shaken = await shake_hands(lease.origin, request, subprotocols, security)
                     lease.answered(shaken.head.status)
                     return shaken
         except TimeoutError as exc:
             error = UpstreamTimeout("no answer to the upgrade before the deadline", sent=True)
             error.whole = limit == self._deadline
             raise error from exc
+
+    def _leave_place(self) -> None:
+        if self._place is not None:
+            self._place.free()
+            self._place = None
 
     async def _relay(self, upstream: Connection, first: asyncio.Task[Message], receive: Receive, send: Send) -> None:
         up = self._loop.create_task(self._upward(upstream, first, receive))

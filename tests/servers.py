@@ -32,11 +32,14 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving_app(app: ASGIApp, *, http: Any = "httptools", lifespan: Any = "auto") -> AsyncIterator[int]:
+async def serving_app(
+    app: ASGIApp, *, http: Any = "httptools", lifespan: Any = "auto", **options: Any
+) -> AsyncIterator[int]:
     """Serve an app on a free port of 127.0.0.1, which is yielded; its lifespan is over at the end."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=http, lifespan=lifespan, log_config=None, proxy_headers=False, date_header=False)
+    options |= {"http": http, "lifespan": lifespan, "log_config": None, "proxy_headers": False, "date_header": False}
+    config = uvicorn.Config(app, **options)
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -190,6 +193,8 @@ def free_port() -> int:
 class Process:
     """A `canary-mw serve` in a process of its own, with its output in a file."""
 
+    _told = False
+
     def __init__(self, arguments: Iterable[str], log: Path, environ: dict[str, str]) -> None:
         self.log = log
         self._file = log.open("wb")
@@ -215,10 +220,15 @@ class Process:
             time.sleep(0.02)
         raise AssertionError(f"nobody listens on {port}:\n{self.output}")
 
-    def stop(self) -> int:
-        """Terminate as an orchestrator does; returns the exit code."""
-        if self.child.poll() is None:
+    def terminate(self) -> None:
+        """As an orchestrator does, once: a second signal may find a process that listens for none any more."""
+        if not self._told and self.child.poll() is None:
             self.child.terminate()
+        self._told = True
+
+    def stop(self) -> int:
+        """Terminate it, and wait for its end; returns the exit code."""
+        self.terminate()
         try:
             return self.child.wait(20)
         finally:
