@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from .sources import ConfigSource, FileSource, StaticSource
     from .store import RuleStore
     from .table import RouteTable
+    from .wsgi import CanaryWSGIMiddleware
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CanaryError",
     "CanaryMiddleware",
+    "CanaryWSGIMiddleware",
     "ConfigError",
     "ConfigSource",
     "Decision",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "CanaryError": "exceptions",
     "CanaryMiddleware": "asgi",
+    "CanaryWSGIMiddleware": "wsgi",
     "ConfigError": "exceptions",
     "ConfigSource": "sources",
     "Decision": "group",

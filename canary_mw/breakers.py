@@ -1,27 +1,31 @@
 """Requests and retries in flight, against the limits of `circuit_breakers`.
 
 As in Envoy the limits are those of a service; Mappings that give it other limits count on their own. All numbers are
-this process's.
+this process's, and all of its threads count.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from .exceptions import UpstreamOverloaded
 from .messages import Breakers, ResponseHead
 
 if TYPE_CHECKING:
+    from .synctransports import SyncResponse
     from .transports import UpstreamResponse
 
+R = TypeVar("R", bound="UpstreamResponse | SyncResponse")
 _REQUESTS, _RETRIES = 0, 1
 
 
 class Loads:
     """What is in flight, by service and limits; what is idle is not kept."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("_lock", "counts")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, Breakers, int], int] = {}
+        self._lock = Lock()
 
     def requesting(self, service: str, breakers: Breakers) -> "Place":
         """A place for one request more.
@@ -30,9 +34,12 @@ class Loads:
             UpstreamOverloaded: `max_requests` are in flight.
         """
         key = (service, breakers, _REQUESTS)
-        if self.counts.get(key, 0) >= breakers.max_requests:
-            raise UpstreamOverloaded(f"{service}: {breakers.max_requests} requests in flight, as many as may be")
-        return Place(self.counts, key)
+        with self._lock:
+            count = self.counts.get(key, 0)
+            if count < breakers.max_requests:
+                self.counts[key] = count + 1
+                return Place(self, key)
+        raise UpstreamOverloaded(f"{service}: {breakers.max_requests} requests in flight, as many as may be")
 
     def may_retry(self, service: str, breakers: Breakers) -> bool:
         """Whether `max_retries` are not reached."""
@@ -40,19 +47,30 @@ class Loads:
 
     def retrying(self, service: str, breakers: Breakers) -> "Place":
         """A place for a retry."""
-        return Place(self.counts, (service, breakers, _RETRIES))
+        key = (service, breakers, _RETRIES)
+        with self._lock:
+            self.counts[key] = self.counts.get(key, 0) + 1
+        return Place(self, key)
+
+    def leave(self, key: tuple[str, Breakers, int]) -> None:
+        """One less."""
+        with self._lock:
+            left = self.counts[key] - 1
+            if left:
+                self.counts[key] = left
+            else:
+                del self.counts[key]
 
 
 class Place:
     """One in a count; free again at the end of its block, unless an answer keeps it."""
 
-    __slots__ = ("_counts", "_kept", "_key")
+    __slots__ = ("_kept", "_key", "_loads")
 
-    def __init__(self, counts: dict[tuple[str, Breakers, int], int], key: tuple[str, Breakers, int]) -> None:
-        self._counts = counts
+    def __init__(self, loads: Loads, key: tuple[str, Breakers, int]) -> None:
+        self._loads = loads
         self._key = key
         self._kept = False
-        counts[key] = counts.get(key, 0) + 1
 
     def __enter__(self) -> "Place":
         return self
@@ -63,16 +81,16 @@ class Place:
 
     def kept_by(self, response: "UpstreamResponse") -> "Counted":
         """The answer, which frees the place when it is done with."""
-        self._kept = True
+        self.keep()
         return Counted(response, self)
+
+    def keep(self) -> None:
+        """It outlives its block; whoever keeps it frees it."""
+        self._kept = True
 
     def free(self) -> None:
         """Leave."""
-        left = self._counts[self._key] - 1
-        if left:
-            self._counts[self._key] = left
-        else:
-            del self._counts[self._key]
+        self._loads.leave(self._key)
 
 
 class Held(Protocol):
@@ -82,12 +100,12 @@ class Held(Protocol):
         """Leave."""
 
 
-class Counted:
+class _Keeping(Generic[R]):
     """An answer that is in flight until its body is read, or it is closed."""
 
     __slots__ = ("_place", "_response")
 
-    def __init__(self, response: "UpstreamResponse", place: Held) -> None:
+    def __init__(self, response: R, place: Held) -> None:
         self._response = response
         self._place: Held | None = place
 
@@ -99,12 +117,6 @@ class Counted:
     def take(self) -> bytes | None:
         data = self._response.take()
         if data is not None:
-            self._done()
-        return data
-
-    async def read(self) -> bytes:
-        data = await self._response.read()
-        if not data:
             self._done()
         return data
 
@@ -122,3 +134,28 @@ class Counted:
         if self._place is not None:
             self._place.free()
             self._place = None
+
+
+class Counted(_Keeping["UpstreamResponse"]):
+    """One of an event loop."""
+
+    __slots__ = ()
+
+    async def read(self) -> bytes:
+        data = await self._response.read()
+        if not data:
+            self._done()
+        return data
+
+
+class SyncCounted(_Keeping["SyncResponse"]):
+    """One of a thread."""
+
+    __slots__ = ()
+
+    def read(self) -> bytes:
+        """See `UpstreamResponse`."""
+        data = self._response.read()
+        if not data:
+            self._done()
+        return data

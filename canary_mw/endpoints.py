@@ -11,6 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import random
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .balancers import Balancing, Table, pick, table
 from .breakers import Counted
 from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from .health import Endpoint, HealthCheck, Standing
+from .health import Endpoint, HealthCheck, OutlierDetection, Standing
 from .messages import Origin
 from .resolvers import is_looked_up, resolve
 
@@ -52,7 +53,7 @@ class Tools(NamedTuple):
 
 
 class EndpointSet:
-    """The endpoints of one service under one `Balancing`; belongs to one event loop.
+    """The endpoints of one service under one `Balancing`; belongs to one event loop, but for `take` and the leases.
 
     Its background tasks start with the first request, and end with `aclose` or when no request comes any more.
 
@@ -65,7 +66,7 @@ class EndpointSet:
     def __init__(self, origins: Sequence[Origin], balancing: Balancing, tools: Tools, *, look_up: bool = True) -> None:
         self.endpoints: list[Endpoint] = []
         self._balancing = balancing
-        self._counts = balancing.load_balancer.policy == "least_request"
+        self.counts = balancing.load_balancer.policy == "least_request"
         self._tools = tools
         self._given = origins
         self._names = [origin for origin in dict.fromkeys(origins) if look_up and is_looked_up(origin.host)]
@@ -73,15 +74,22 @@ class EndpointSet:
         self._failed: dict[str, str] = {}
         self._turn = int(tools.random() * 65536)
         self._uses = 0
+        self.ejections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_up: asyncio.Future[None] | None = None
         self._awake = False
         self._only: Origin | None = None
-        self._usable: list[Endpoint] = []
-        self._table: Table | None = None
+        self._choice: tuple[list[Endpoint], Table | None] = ([], None)
         self._until = math.inf
+        # Other threads take and record.
+        self.lock = RLock()
         if not self._names and not balancing.health_checks:
             self._arrange()
+
+    @property
+    def may_eject(self) -> bool:
+        """Whether endpoints are left alone when they keep failing; `ejections` says how often they were."""
+        return self._balancing.outlier_detection is not None
 
     def sole(self) -> Origin | None:
         """The only endpoint, if it is known that there is but one: with nothing to choose, there is nothing to do."""
@@ -100,20 +108,39 @@ class EndpointSet:
             UpstreamConnectError: no address is known.
             UpstreamTimeout: the deadline passed before one was.
         """
+        lease = self.take(key)
+        if lease is None:
+            await self._wake(deadline, connect_timeout)
+            lease = self.take(key)
+            assert lease is not None
+        return lease
+
+    def take(self, key: int | None) -> "Lease | None":
+        """The endpoint for one request, None while none is known; never waits, and any thread may ask."""
         self._uses += 1
         if not self._awake:
-            await self._wake(deadline, connect_timeout)
+            return None
         if self._until != math.inf and self._tools.clock() >= self._until:
             self._review()
         self._turn += 1
         policy = self._balancing.load_balancer.policy
-        index = pick(policy, self._usable, self._table, key, self._turn, self._tools.random)
-        return Lease(self, self._usable[index])
+        usable, places = self._choice
+        return Lease(self, usable[pick(policy, usable, places, key, self._turn, self._tools.random)])
+
+    def other(self, tried: Sequence[Origin]) -> "Lease | None":
+        """An endpoint in use besides those that were tried, None when there is none; any thread may ask."""
+        left = [endpoint for endpoint in self._choice[0] if endpoint.origin not in tried]
+        return Lease(self, left[self._turn % len(left)]) if left else None
 
     def record(self, endpoint: Endpoint, status: int) -> None:
         """Count what an endpoint answered, or what Envoy would have answered for it."""
         settings = self._balancing.outlier_detection
-        if settings is None or not endpoint.fails(status, settings):
+        if settings is not None:
+            with self.lock:
+                self._record(endpoint, status, settings)
+
+    def _record(self, endpoint: Endpoint, status: int, settings: OutlierDetection) -> None:
+        if not endpoint.fails(status, settings):
             return
         now = self._tools.clock()
         ejected = sum(each.ejected_until > now for each in self.endpoints)
@@ -121,12 +148,9 @@ class EndpointSet:
         if endpoint.ejected_until > now or (ejected and too_many):
             return
         seconds = endpoint.eject(now, settings)
+        self.ejections += 1
         logger.warning("%s (%s) keeps failing: left alone for %g s", endpoint.origin.host, endpoint.name, seconds)
         self._review()
-
-    def keeps(self, response: "UpstreamResponse", lease: "Lease") -> "UpstreamResponse":
-        """The answer; it keeps its lease to its end where the policy counts."""
-        return Counted(response, lease) if self._counts else response
 
     async def aclose(self) -> None:
         """End the background tasks; a later request starts them again."""
@@ -220,10 +244,11 @@ class EndpointSet:
         known = {endpoint.origin: endpoint for endpoint in self.endpoints}
         # One that joins others which were checked has to pass too before it gets requests.
         guess = not any(standing.checked for endpoint in self.endpoints for standing in endpoint.standings)
-        self.endpoints = [known.get(origin) or Endpoint(origin, self._standings(guess)) for origin in origins]
-        self._only = next(iter(origins)) if len(origins) == 1 else None
-        self._awake = True
-        self._review()
+        with self.lock:
+            self.endpoints = [known.get(origin) or Endpoint(origin, self._standings(guess)) for origin in origins]
+            self._only = next(iter(origins)) if len(origins) == 1 else None
+            self._review()
+            self._awake = True
         self._let_go()
 
     def _standings(self, well: bool) -> list[Standing]:
@@ -231,12 +256,15 @@ class EndpointSet:
 
     def _review(self) -> None:
         """Choose anew who is to get requests."""
-        now = self._tools.clock()
-        well = [endpoint for endpoint in self.endpoints if endpoint.is_well(now)]
-        self._usable = well if 2 * len(well) >= len(self.endpoints) else self.endpoints
-        self._until = min((each.ejected_until for each in self.endpoints if each.ejected_until > now), default=math.inf)
-        names = tuple(endpoint.name for endpoint in self._usable)
-        self._table = table(self._balancing.load_balancer.policy, names)
+        with self.lock:
+            now = self._tools.clock()
+            well = [endpoint for endpoint in self.endpoints if endpoint.is_well(now)]
+            usable = well if 2 * len(well) >= len(self.endpoints) else self.endpoints
+            ejected = [each.ejected_until for each in self.endpoints if each.ejected_until > now]
+            self._until = min(ejected, default=math.inf)
+            names = tuple(endpoint.name for endpoint in usable)
+            # One value: who reads it gets endpoints and their table, never the one with the other's.
+            self._choice = usable, table(self._balancing.load_balancer.policy, names)
 
     async def _check_all(self, number: int) -> float:
         """One round of a health check, which begins when addresses are known."""
@@ -267,7 +295,8 @@ class Lease:
         self._set = of
         self._endpoint = endpoint
         self._kept = False
-        endpoint.in_flight += 1
+        with of.lock:
+            endpoint.in_flight += 1
 
     @property
     def origin(self) -> Origin:
@@ -285,10 +314,13 @@ class Lease:
 
     def kept_by(self, response: "UpstreamResponse") -> "UpstreamResponse":
         """The answer, whose status is counted."""
-        self.answered(response.head.status)
-        answer = self._set.keeps(response, self)
-        self._kept = answer is not response
-        return answer
+        return Counted(response, self) if self.keep(response.head.status) else response
+
+    def keep(self, status: int) -> bool:
+        """Count the status of an answer; True where that keeps the lease to its end, because the policy counts."""
+        self.answered(status)
+        self._kept = self._set.counts
+        return self._kept
 
     def answered(self, status: int) -> None:
         """Count the status of an answer."""
@@ -296,7 +328,8 @@ class Lease:
 
     def free(self) -> None:
         """The request is over."""
-        self._endpoint.in_flight -= 1
+        with self._set.lock:
+            self._endpoint.in_flight -= 1
 
 
 async def _done_before(future: asyncio.Future[None], until: float, loop: asyncio.AbstractEventLoop) -> bool:

@@ -13,6 +13,7 @@ CanaryError
 ├── ClientError                  the client: `status_hint` is what it is told
 │   ├── BadTarget                400
 │   ├── Forbidden                403
+│   ├── LengthRequired           411
 │   ├── BodyTooLarge             413
 │   ├── HeadTooLarge             431
 │   └── LoopDetected             508
@@ -120,6 +121,12 @@ class ClientError(CanaryError):
 
 class BadTarget(ClientError):
     """The request target is not one that can be matched and sent unambiguously."""
+
+
+class LengthRequired(ClientError):
+    """Where the request body ends is not known (RFC 9110, section 15.5.12)."""
+
+    status_hint = 411
 
 
 class BodyTooLarge(ClientError):

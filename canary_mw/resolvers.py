@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Any
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -14,7 +16,11 @@ async def resolve(host: str, port: int) -> list[str]:
         OSError: there are none.
         UnicodeError: it cannot be a name.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def addresses(found: Sequence[tuple[int, int, int, str, tuple[Any, ...]]]) -> list[str]:
+    """Those of what `getaddrinfo` gives that are used, see `resolve`."""
     of_ipv4 = [str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET]
     return list(dict.fromkeys(of_ipv4 or (str(address[0]) for *_, address in found)))
 

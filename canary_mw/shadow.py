@@ -42,11 +42,12 @@ class Shadows:
             tee: keeps the body of the main request.
         """
         if request.body is None or request.body.length == 0:
-            self._begin(request, b"")
+            self.begin(request, b"")
         else:
-            tee.at_end(lambda body: self._begin(request, body))
+            tee.at_end(lambda body: self.begin(request, body))
 
-    def _begin(self, request: UpstreamRequest, body: bytes | None) -> None:
+    def begin(self, request: UpstreamRequest, body: bytes | None) -> None:
+        """Send a copy now, unless too many are in flight or its body is not known: None; in the loop of the copies."""
         if body is None:
             self.counts["skipped_body"] += 1
         elif len(self._tasks) >= self._limit:

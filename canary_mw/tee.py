@@ -1,50 +1,29 @@
 """A request body that is kept while it passes, for a second try and for a shadow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .upstreams import OpenBody
 
 
-class Tee:
-    """Keeps what passes of a body up to a limit, so that it can be sent again.
-
-    One read is under way at most, and it outlives a try that was cut off: what comes in then is the next one's.
+class Kept:
+    """What has passed of a body, up to a limit, and who wants to know when all of it has.
 
     Args:
-        source: gives the body; called once. None where somebody else reads it and tells us by `note`.
         limit: bytes that are kept.
-        loop: the running one.
     """
 
-    __slots__ = ("_at_end", "_ended", "_kept", "_limit", "_loop", "_over", "_pieces", "_reading", "_size", "_source")
+    __slots__ = ("_at_end", "_ended", "_kept", "_limit", "_over", "_size")
 
-    def __init__(self, source: "OpenBody | None", limit: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._source = source
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._loop = loop
-        self._pieces: AsyncIterator[bytes] | None = None
-        self._reading: asyncio.Task[bytes | None] | None = None
         self._kept: list[bytes] = []
         self._size = 0
         self._over = self._ended = False
         self._at_end: Callable[[bytes | None], None] | None = None
-
-    async def open(self) -> bytes | AsyncIterator[bytes]:
-        """The body from its beginning; only while `repeatable`, once it was read from."""
-        if self._ended:
-            return b"".join(self._kept)
-        if self._pieces is None:
-            assert self._source is not None
-            body = await self._source()
-            if isinstance(body, bytes):
-                self._keep(body)
-                self._end()
-                return body
-            self._pieces = body
-        return _Pieces(self, tuple(self._kept))
 
     def repeatable(self) -> bool:
         """Whether nothing that was read is lost."""
@@ -63,6 +42,64 @@ class Tee:
             self._keep(piece)
             if last:
                 self._end()
+
+    def close(self) -> None:
+        """Nobody reads on."""
+        self._tell(None)
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._limit:
+            self._over = True
+            self._kept.clear()
+            self._tell(None)
+        else:
+            self._kept.append(piece)
+
+    def _end(self) -> None:
+        self._ended = True
+        if not self._over:
+            self._tell(b"".join(self._kept))
+
+    def _tell(self, body: bytes | None) -> None:
+        use, self._at_end = self._at_end, None
+        if use is not None:
+            use(body)
+
+
+class Tee(Kept):
+    """Keeps what passes of a body up to a limit, so that it can be sent again.
+
+    One read is under way at most, and it outlives a try that was cut off: what comes in then is the next one's.
+
+    Args:
+        source: gives the body; called once. None where somebody else reads it and tells us by `note`.
+        limit: bytes that are kept.
+        loop: the running one.
+    """
+
+    __slots__ = ("_loop", "_pieces", "_reading", "_source")
+
+    def __init__(self, source: "OpenBody | None", limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit)
+        self._source = source
+        self._loop = loop
+        self._pieces: AsyncIterator[bytes] | None = None
+        self._reading: asyncio.Task[bytes | None] | None = None
+
+    async def open(self) -> bytes | AsyncIterator[bytes]:
+        """The body from its beginning; only while `repeatable`, once it was read from."""
+        if self._ended:
+            return b"".join(self._kept)
+        if self._pieces is None:
+            assert self._source is not None
+            body = await self._source()
+            if isinstance(body, bytes):
+                self._keep(body)
+                self._end()
+                return body
+            self._pieces = body
+        return _Pieces(self, tuple(self._kept))
 
     async def next(self) -> bytes:
         """The next new piece; raises StopAsyncIteration at the end of the body."""
@@ -87,25 +124,6 @@ class Tee:
     async def _read(self) -> bytes | None:
         assert self._pieces is not None
         return await anext(self._pieces, None)
-
-    def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self._limit:
-            self._over = True
-            self._kept.clear()
-            self._tell(None)
-        else:
-            self._kept.append(piece)
-
-    def _end(self) -> None:
-        self._ended = True
-        if not self._over:
-            self._tell(b"".join(self._kept))
-
-    def _tell(self, body: bytes | None) -> None:
-        use, self._at_end = self._at_end, None
-        if use is not None:
-            use(body)
 
     def close(self) -> None:
         """Nobody reads on."""
@@ -134,3 +152,37 @@ class _Pieces:
     async def __anext__(self) -> bytes:
         piece = next(self._kept, None)
         return await self._tee.next() if piece is None else piece
+
+
+class SyncTee(Kept):
+    """A `Tee` for a thread.
+
+    Args:
+        source: see `Tee`.
+    """
+
+    __slots__ = ("_pieces", "_source")
+
+    def __init__(self, source: Callable[[], bytes | Iterator[bytes]] | None, limit: int) -> None:
+        super().__init__(limit)
+        self._source = source
+        self._pieces: Iterator[bytes] | None = None
+
+    def open(self) -> bytes | Iterator[bytes]:
+        """The body from its beginning; only while `repeatable`, once it was read from."""
+        if self._ended:
+            return b"".join(self._kept)
+        if self._pieces is None:
+            assert self._source is not None
+            body = self._source()
+            if isinstance(body, bytes):
+                self.note(body, last=True)
+                return body
+            self._pieces = body
+        return chain(tuple(self._kept), self._rest(self._pieces))
+
+    def _rest(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._keep(piece)
+            yield piece
+        self._end()

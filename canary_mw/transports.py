@@ -5,7 +5,8 @@ Errors of httpx are translated here and nowhere else, and httpx is loaded only w
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
@@ -59,10 +60,17 @@ def framed_headers(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
     return [*request.headers, framing]
 
 
+class AsyncTransport(Protocol):
+    """What is used of `httpx.AsyncBaseTransport`."""
+
+    async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
+        """See httpx."""
+
+
 class HttpxSender:
     """Carries requests over an httpx transport."""
 
-    def __init__(self, transport: "httpx.AsyncBaseTransport") -> None:
+    def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -70,7 +78,16 @@ class HttpxSender:
         self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
     ) -> "HttpxResponse":
         """Send and wait for the head, both within the deadline."""
-        outgoing = _httpx_request(origin, request, body)
+        import httpx
+
+        class Pieces(httpx.AsyncByteStream):
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                assert body is not None
+                assert not isinstance(body, bytes)
+                return body
+
+        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Pieces()
+        outgoing = httpx_request(origin, request, stream)
         response = await translated(self._transport.handle_async_request(outgoing), deadline)
         return HttpxResponse(response, deadline, self._closing)
 
@@ -80,29 +97,53 @@ class HttpxSender:
             await asyncio.wait(self._closing)
 
 
-def _httpx_request(origin: Origin, request: UpstreamRequest, body: RequestBody) -> "httpx.Request":
+def httpx_request(
+    origin: Origin,
+    request: UpstreamRequest,
+    stream: "httpx.SyncByteStream | httpx.AsyncByteStream",
+    left: float = math.inf,
+) -> "httpx.Request":
+    """The request as a transport takes it.
+
+    Args:
+        left: seconds for each step of the transport.
+    """
     import httpx
-
-    class Pieces(httpx.AsyncByteStream):
-        def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-            self._pieces = pieces
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return self._pieces
 
     url = httpx.URL(scheme=origin.scheme, host=origin.host, port=origin.port, path="/")
     if request.target[:1] == b"/" and request.target[:2] != b"//":
         url = url.copy_with(raw_path=request.target)
-    # The deadline is ours; these two end what stands still, an event stream too.
-    idle = request.options.idle_timeout
-    timeout = {"connect": request.connect_timeout, "read": idle, "write": idle, "pool": None}
+    # The deadline of a loop is ours; these end what stands still, an event stream too, and a thread that waits.
+    idle = _limit(request.options.idle_timeout, left)
+    connect = _limit(request.connect_timeout, left)
+    timeout = {"connect": connect, "read": idle, "write": idle, "pool": _limit(None, left)}
     return httpx.Request(
         request.method,
         url,
         headers=framed_headers(request),
-        stream=httpx.ByteStream(body or b"") if body is None or isinstance(body, bytes) else Pieces(body),
+        stream=stream,
         extensions={"target": request.target, "timeout": timeout},
     )
+
+
+def _limit(seconds: float | None, left: float) -> float | None:
+    limit = left if seconds is None else min(seconds, left)
+    return None if limit == math.inf else limit
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Raise our errors in place of those of httpx."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+        raise UpstreamConnectError(str(exc)) from exc
+    except (httpx.TimeoutException, TimeoutError) as exc:
+        raise UpstreamTimeout(str(exc) or "no answer before the deadline", sent=True) from exc
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
+        raise UpstreamProtocolError(str(exc), sent=True) from exc
 
 
 async def translated(step: Awaitable[T], deadline: float) -> T:
@@ -111,17 +152,9 @@ async def translated(step: Awaitable[T], deadline: float) -> T:
     Args:
         deadline: loop time, `math.inf` for no limit.
     """
-    import httpx
-
-    try:
+    with our_errors():
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             return await step
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-        raise UpstreamConnectError(str(exc)) from exc
-    except (httpx.TimeoutException, TimeoutError) as exc:
-        raise UpstreamTimeout(str(exc) or "no answer before the deadline", sent=True) from exc
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
-        raise UpstreamProtocolError(str(exc), sent=True) from exc
 
 
 class HttpxResponse:

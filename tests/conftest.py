@@ -1,6 +1,9 @@
 import os
 
 from hypothesis import settings
+from shells import shell
+
+__all__ = ["shell"]
 
 # What is drawn is the same on every run, so that a change is judged by what it changes. To look for news:
 # HYPOTHESIS_PROFILE=explore pytest ...

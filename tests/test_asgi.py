@@ -5,16 +5,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from servers import HTTPS, Client, client_of, fetch, hello, mapping, respond, run, serving_app
-from upstream import Peer, Script, answering, forever, serving, silent, until
+from upstream import Peer, Script, serving, until
 
 from canary_mw.asgi import CanaryMiddleware
-from canary_mw.exceptions import ConfigError
 from canary_mw.inbox import PATIENCE
 from canary_mw.observers import Decided, Finished, Observer
 from canary_mw.sources import StaticSource
@@ -158,26 +155,6 @@ def test_a_path_without_raw_form_is_quoted_and_a_missing_client_is_fine() -> Non
     run(main())
 
 
-def test_blanks_behind_a_header_value_do_not_hide_it(http: str) -> None:
-    async def main() -> None:
-        async with forwarded(answering(b"HTTP/1.1 203 OK\r\ncontent-length: 0\r\n\r\n"), http) as client:
-            await client.put(b"GET /shop/ HTTP/1.1\r\nhost: a\r\ngray: true \t\r\nx-empty:\r\n\r\n")
-            assert b"HTTP/1.1 203" in await client.reader.readuntil(b"\r\n\r\n")
-
-    run(main())
-
-
-def test_a_target_that_cannot_be_matched_is_a_bad_request() -> None:
-    async def main() -> None:
-        async with serving_app(wrapped()) as port:
-            answer = await fetch(port, "/shop/%00")
-            assert answer.status == 400
-            assert answer.header("x-content-type-options") == "nosniff"
-            assert b"%00" not in answer.body
-
-    run(main())
-
-
 # Lifespan.
 
 
@@ -253,134 +230,7 @@ def test_a_shared_store_is_not_stopped_by_one_of_its_users() -> None:
     store.stop()
 
 
-def test_rules_may_be_a_path(tmp_path: Path) -> None:
-    path = tmp_path / "rules.yaml"
-    path.write_text(RULES)
-
-    async def main() -> None:
-        for rules in (path, str(tmp_path)):
-            middleware = wrapped(rules=rules)
-            sent = _Sent()
-            await middleware(_scope("/old/"), _nothing, sent)
-            assert sent.status == 301
-            await middleware.aclose()
-
-    run(main())
-
-
-def test_local_names_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY_MW_LOCAL", "shop-gray")
-
-    async def main() -> None:
-        middleware, sent = wrapped(), _Sent()
-        await middleware({**_scope("/shop/"), "headers": [(b"host", b"a"), (b"gray", b"true")]}, _nothing, sent)
-        await middleware.aclose()
-        assert sent.body == b"from the app"
-
-    run(main())
-
-
 # Forwarding.
-
-
-def test_a_gray_request_is_forwarded_and_its_answer_relayed(http: str) -> None:
-    async def script(peer: Peer) -> None:
-        seen = await peer.request()
-        assert seen.line == b"PUT /a%2Fb?x=%20 HTTP/1.1"
-        assert b"content-length: 4" in seen.headers
-        assert b"x-forwarded-for: 127.0.0.1" in seen.headers
-        assert sum(line.startswith(b"via: 1.1 canary-mw-") for line in seen.headers) == 1
-        await peer.answer(seen.body[::-1], b"x-here: 1", b"connection: x-gone", b"x-gone: 1", status=b"202 Accepted")
-
-    async def main() -> None:
-        async with serving(script) as upstream, serving_app(wrapped(port=upstream.origin.port), http=http) as port:
-            answer = await fetch(port, "/shop/a%2Fb?x=%20", "PUT", GRAY, b"abcd")
-            assert (answer.status, answer.body, answer.whole) == (202, b"dcba", True)
-            assert answer.header("x-here") == "1"
-            assert answer.header("x-gone") is None
-
-    run(main())
-
-
-def test_connections_to_the_upstream_are_reused() -> None:
-    async def main() -> None:
-        async with forwarded(forever) as client:
-            for _ in range(5):
-                assert (await client.get("GET", "/shop/", GRAY)).body == b"1"
-
-    run(main())
-
-
-def test_the_headers_of_a_trusted_peer_are_continued() -> None:
-    lines: list[list[bytes]] = []
-
-    async def script(peer: Peer) -> None:
-        lines.append((await peer.request()).headers)
-        await peer.answer()
-
-    async def main() -> None:
-        async with serving(script) as upstream:
-            for trusted in ([], ["127.0.0.0/8"]):
-                async with serving_app(wrapped(port=upstream.origin.port, trusted=trusted)) as port:
-                    await fetch(port, "/shop/", headers=[*GRAY, ("x-forwarded-for", "10.9.8.7")])
-
-    run(main())
-    assert b"x-forwarded-for: 127.0.0.1" in lines[0]
-    assert b"x-forwarded-for: 10.9.8.7, 127.0.0.1" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "status"),
-    [
-        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", 200),
-        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n", 304),
-    ],
-)
-def test_an_answer_without_body_has_none(http: str, method: str, answer: bytes, status: int) -> None:
-    async def main() -> None:
-        async with (
-            serving(answering(answer)) as upstream,
-            serving_app(wrapped(port=upstream.origin.port), http=http) as port,
-            client_of(port) as client,
-        ):
-            for _ in range(2):
-                got = await client.get(method, "/shop/", GRAY)
-                assert (got.status, got.body, got.whole) == (status, b"", True)
-            assert got.header("content-length") == ("10" if method == "HEAD" else None)
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    "framing", [b"content-length: 2\r\n\r\nok", b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
-)
-def test_a_client_of_http_1_0_gets_no_chunks_when_the_answer_is_there(http: str, framing: bytes) -> None:
-    async def main() -> None:
-        async with forwarded(answering(b"HTTP/1.1 200 OK\r\n" + framing), http) as client:
-            await client.put(b"GET /shop/ HTTP/1.0\r\nhost: a\r\ngray: true\r\n\r\n")
-            head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
-            assert b"content-length: 2" in head
-            assert b"transfer-encoding" not in head
-            assert body == b"ok"
-
-    run(main())
-
-
-def test_a_chunked_upload_stays_chunked(http: str) -> None:
-    async def script(peer: Peer) -> None:
-        seen = await peer.request()
-        assert b"transfer-encoding: chunked" in seen.headers
-        await peer.answer(seen.body)
-
-    async def main() -> None:
-        async with forwarded(script, http) as client:
-            await client.ask("POST", "/shop/", [*GRAY, ("transfer-encoding", "chunked")])
-            await client.put(b"3\r\nabc\r\n")
-            await client.put(b"2\r\nde\r\n0\r\n\r\n")
-            assert (await client.answer()).body == b"abcde"
-
-    run(main())
 
 
 def test_an_upload_reaches_the_upstream_while_it_still_comes_in(http: str) -> None:
@@ -404,61 +254,6 @@ def test_an_upload_reaches_the_upstream_while_it_still_comes_in(http: str) -> No
     run(main())
 
 
-def test_an_answer_is_relayed_while_it_still_comes_in(http: str) -> None:
-    async def main() -> None:
-        more = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
-            await more.wait()
-            await peer.send(b"6\r\nsecond\r\n", b"0\r\n\r\n")
-
-        async with forwarded(script, http) as client:
-            await client.ask("GET", "/shop/", GRAY)
-            await client.head()
-            assert await client.data() == b"first"
-            more.set()
-            assert await client.data() == b"second"
-            assert await client.data() == b""
-
-    run(main())
-
-
-def test_a_long_answer_to_a_slow_client_is_held_back(http: str) -> None:
-    size = 64 << 20
-
-    async def main() -> None:
-        sent = 0
-
-        async def script(peer: Peer) -> None:
-            nonlocal sent
-            await peer.request()
-            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-            piece = bytes(1 << 18)
-            while sent < size:
-                sent += len(piece)
-                await peer.send(piece)
-
-        rules = StaticSource(mapping("slow", "/shop/", "shop-gray", timeout_ms=0))
-        async with serving(script) as upstream:
-            middleware = wrapped(rules=rules, port=upstream.origin.port)
-            async with serving_app(middleware, http=http) as port, client_of(port) as client:
-                await client.ask("GET", "/shop/")
-                await client.head()
-                before = -1
-                while sent != before:
-                    before = sent
-                    await asyncio.sleep(0.1)
-                assert sent < size / 2
-                total = 0
-                while data := await client.data():
-                    total += len(data)
-                assert total == size
-
-    run(main())
-
-
 def test_an_early_refusal_of_an_upload_reaches_the_client(http: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -475,100 +270,7 @@ def test_an_early_refusal_of_an_upload_reaches_the_client(http: str) -> None:
     run(main())
 
 
-def test_an_event_stream_outlives_the_deadline() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\ndata: 1\n\n")
-        await asyncio.sleep(0.5)
-        await peer.send(b"data: 2\n\n")
-        peer.finish()
-
-    async def main() -> None:
-        async with serving(script) as upstream, serving_app(wrapped(port=upstream.origin.port)) as port:
-            answer = await fetch(port, "/quick/")
-            assert (answer.body, answer.whole) == (b"data: 1\n\ndata: 2\n\n", True)
-
-    run(main())
-
-
 # What goes wrong.
-
-
-@pytest.mark.parametrize(
-    ("target", "script", "status", "text"),
-    [
-        ("/dead/", forever, 503, b"upstream 127.0.0.1 is not reachable\n"),
-        ("/quick/", silent, 504, b"upstream shop-gray did not answer in time\n"),
-        ("/quick/", answering(b"SSH-2.0\r\n\r\n"), 502, b"upstream shop-gray did not answer as HTTP\n"),
-    ],
-)
-def test_an_upstream_without_answer_is_named_and_nothing_else(
-    target: str, script: Script, status: int, text: bytes
-) -> None:
-    async def main() -> None:
-        async with serving(script) as upstream, serving_app(wrapped(port=upstream.origin.port)) as port:
-            answer = await fetch(port, target)
-            assert (answer.status, answer.body) == (status, text)
-            assert answer.header("content-type") == "text/plain; charset=utf-8"
-
-    run(main())
-
-
-def test_a_request_that_came_by_before_is_a_loop() -> None:
-    async def main() -> None:
-        async with serving_app(wrapped(hop_id="me")) as port:
-            answer = await fetch(port, "/shop/", headers=[*GRAY, ("via", "1.1 a, 1.1 canary-mw-me")])
-            assert answer.status == 508
-            answer = await fetch(port, "/shop/", headers=[*GRAY, ("via", "1.1 a, 1.1 canary-mw-you")])
-            assert answer.status == 503
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
-    ],
-    ids=["length", "chunked"],
-)
-def test_an_answer_that_breaks_off_is_cut_for_the_client_too(
-    http: str, answer: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        cut = asyncio.Event()
-
-        async def script(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(answer)
-            await cut.wait()
-            peer.finish()
-
-        async with forwarded(script, http) as client:
-            await client.ask("GET", "/shop/", GRAY)
-            await client.head()
-            assert await client.data() == b"half"
-            cut.set()
-            assert await client.event() is None
-
-    run(main())
-    (line,) = [record for record in caplog.records if record.name == "canary_mw.relay"]
-    assert "upstream shop-gray failed in mid-answer" in line.getMessage()
-
-
-def test_an_answer_that_is_too_slow_is_cut() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
-        await peer.gone()
-
-    async def main() -> None:
-        async with serving(script) as upstream, serving_app(wrapped(port=upstream.origin.port)) as port:
-            answer = await fetch(port, "/quick/")
-            assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
-
-    run(main())
 
 
 # The client leaves.
@@ -732,45 +434,7 @@ def test_an_app_may_answer_for_a_service() -> None:
     run(main())
 
 
-def test_an_httpx_transport_may_answer_for_a_service() -> None:
-    async def handler(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/refuse":
-            raise httpx.ConnectError("no")
-        return httpx.Response(203, headers=[("x-path", request.url.path)], content=await request.aread())
-
-    async def main() -> None:
-        async with serving_app(wrapped(transports={"shop-gray": httpx.MockTransport(handler)})) as port:
-            answer = await fetch(port, "/shop/a", "POST", GRAY, b"hi")
-            assert (answer.status, answer.body, answer.header("x-path")) == (203, b"hi", "/a")
-            assert (await fetch(port, "/shop/refuse", headers=GRAY)).status == 503
-
-    run(main())
-
-
 # Observers.
-
-
-def test_observers_hear_of_every_request() -> None:
-    log = Log()
-
-    async def main() -> None:
-        async with serving_app(wrapped(observers=[log]), lifespan="off") as port:
-            for target in ("/shop/", "/else", "/dead/", "/old/", "/%00"):
-                await fetch(port, target)
-
-    run(main())
-    assert [(each.path, each.service, each.variant) for each in log.requests[:3]] == [
-        ("/shop/", "shop-stable", "stable"),
-        ("/else", None, None),
-        ("/dead/", "127.0.0.1:1", "stable"),
-    ]
-    assert [(each.status, each.mapping, each.reason) for each in log.ends] == [
-        (200, "stable", None),
-        (200, None, None),
-        (503, "dead", "service unavailable"),
-        (301, "moved", "moved permanently"),
-        (400, None, "bad request"),
-    ]
 
 
 def test_an_app_that_fails_is_told_to_observers() -> None:
@@ -786,15 +450,6 @@ def test_an_app_that_fails_is_told_to_observers() -> None:
     log = Log()
     run(main())
     assert (log.ends[0].status, log.ends[0].reason) == (None, "LookupError")
-
-
-def test_arguments_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigError, match="more than scheme, host and port"):
-        wrapped(upstreams={"shop-gray": "http://127.0.0.1/path"})
-    with pytest.raises(ConfigError, match="trusted peer 'moon'"):
-        wrapped(trusted=["moon"])
-    with pytest.raises(ConfigError, match="hop id 'a b'"):
-        wrapped(hop_id="a b")
 
 
 class _Sent:

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from servers import Answer, client_of, fetch, hello, mapping, run, serving_app
+from servers import Answer, client_of, fetch, mapping, run
+from shells import ASGI_ONLY, Middleware, clients_pools, current, middleware, network_transport, serving_shell
 from upstream import OK, Peer, Script, Seen, Upstream, serving, until
 
 from canary_mw.asgi import CanaryMiddleware
 from canary_mw.http11 import Limits
 from canary_mw.sources import StaticSource
+
+pytestmark = pytest.mark.usefixtures("shell")
 
 CHUNKED = [("transfer-encoding", "chunked")]
 
@@ -24,7 +27,7 @@ class World(NamedTuple):
     port: int
     seen: list[Seen]
     upstream: Upstream
-    middleware: CanaryMiddleware
+    middleware: Middleware
 
     async def fetch(self, target: str, method: str = "GET", **more: Any) -> Answer:
         return await fetch(self.port, target, method, **more)
@@ -48,12 +51,11 @@ async def world(rules: str, script: Script | None = None, **options: Any) -> Asy
 
     async with serving(script or behave) as upstream:
         options.setdefault("upstreams", {"*": f"http://127.0.0.1:{upstream.origin.port}"})
-        middleware = CanaryMiddleware(hello, rules=StaticSource(rules), **options)
-        async with serving_app(middleware) as port:
-            yield World(port, seen, upstream, middleware)
-        await middleware.aclose()
+        served = middleware(rules=StaticSource(rules), **options)
+        async with serving_shell(served) as port:
+            yield World(port, seen, upstream, served)
         # Whatever a test did, nothing is left in flight.
-        assert middleware._upstreams._loads.counts == {}
+        assert served.upstreams._loads.counts == {}
 
 
 async def act(peer: Peer, path: list[bytes], number: int) -> bool:
@@ -236,6 +238,8 @@ def test_a_chunked_body_is_sent_again_and_one_over_the_limit_is_not() -> None:
     run(main())
 
 
+# Waitress hands a body over when it is complete.
+@ASGI_ONLY
 @pytest.mark.parametrize("goodbye", ["answer", "reset"])
 def test_a_try_that_failed_within_the_upload_goes_on_with_what_was_kept_and_the_rest(goodbye: str) -> None:
     half = asyncio.Event()
@@ -268,6 +272,7 @@ def test_a_try_that_failed_within_the_upload_goes_on_with_what_was_kept_and_the_
     assert bodies == [b"abc"]
 
 
+@ASGI_ONLY
 def test_a_client_that_leaves_within_its_upload_ends_the_try_without_completing_it() -> None:
     async def main() -> None:
         begun = asyncio.Event()
@@ -298,8 +303,14 @@ def test_an_app_of_this_process_is_asked_once() -> None:
         await send({"type": "http.response.start", "status": 503, "headers": []})
         await send({"type": "http.response.body", "body": b"busy"})
 
+    def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+        calls.append(environ["PATH_INFO"])
+        start_response("503 Busy", [])
+        return [b"busy"]
+
     async def main() -> None:
-        async with world(retrying("5xx", 3), services={"up": app}) as there:
+        service = app if current() == "asgi" else wsgi_app
+        async with world(retrying("5xx", 3), services={"up": service}) as there:
             assert (await there.fetch("/a/x")).body == b"busy"
 
     run(main())
@@ -410,12 +421,16 @@ def test_a_request_that_waits_for_a_connection_is_idle() -> None:
 
 def test_an_httpx_transport_is_told_of_idleness() -> None:
     async def main() -> None:
-        async with httpx.AsyncHTTPTransport() as transport:
-            rules = mapping("a", "/a/", "up", timeout_ms=0, idle_timeout_ms=200)
-            async with world(rules, transports={"up": transport}) as there:
-                assert (await there.fetch("/a/hang")).status == 504
-                answer = await there.fetch("/a/stall")
-                assert (answer.status, answer.whole) == (200, False)
+        rules = mapping("a", "/a/", "up", timeout_ms=0, idle_timeout_ms=200)
+        transport = network_transport()
+        async with world(rules, transports={"up": transport}) as there:
+            assert (await there.fetch("/a/hang")).status == 504
+            answer = await there.fetch("/a/stall")
+            assert (answer.status, answer.whole) == (200, False)
+        if current() == "asgi":
+            await transport.aclose()
+        else:
+            transport.close()
 
     run(main())
 
@@ -435,6 +450,8 @@ def test_a_connection_that_does_not_come_about_in_time_is_503() -> None:
 # cluster_idle_timeout_ms, cluster_max_connection_lifetime_ms
 
 
+# Without a timer: a thread that needs a connection looks for those that are too old.
+@ASGI_ONLY
 def test_an_unused_connection_is_closed_after_the_idle_time_of_the_cluster() -> None:
     async def main() -> None:
         rules = mapping("a", "/a/", "up", cluster_idle_timeout_ms=50) + mapping("b", "/b/", "up")
@@ -459,6 +476,7 @@ def test_a_connection_that_is_too_old_is_not_used_again() -> None:
     run(main())
 
 
+@ASGI_ONLY
 def test_an_unused_connection_is_closed_when_it_is_too_old() -> None:
     async def main() -> None:
         rules = module(cluster_max_connection_lifetime_ms=300) + mapping("a", "/a/", "up")
@@ -482,19 +500,47 @@ def assert_overloaded(answer: Answer) -> None:
 
 
 def test_requests_over_max_requests_are_refused_until_one_is_done() -> None:
+    release = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            path = (await peer.request()).line.split()[1]
+            if path == b"/held":
+                await peer.send(OK + b"content-length: 6\r\n\r\nabc")
+                await release.wait()
+                await peer.send(b"def")
+            elif not await act(peer, path.strip(b"/").split(b"/"), 1):
+                return
+
     async def main() -> None:
-        rules = broken(max_requests=1) + mapping("b", "/b/", "up")
-        async with world(rules) as there:
+        async with world(broken(max_requests=1) + mapping("b", "/b/", "up"), script) as there:
+            async with client_of(there.port) as client:
+                await client.ask("GET", "/a/held")
+                assert (await client.head()).status_code == 200
+                assert_overloaded(await there.fetch("/a/"))
+                assert (await there.fetch("/b/")).status == 200
+                release.set()
+                while await client.data():
+                    pass
+            await until(lambda: not there.middleware.upstreams._loads.counts)
+            for target, status in (("/a/", 200), ("/a/reset", 503), ("/a/", 200)):
+                answer = await there.fetch(target)
+                assert (answer.status, answer.header("x-envoy-overloaded")) == (status, None)
+
+    run(main())
+
+
+# A WSGI server does not tell that the client has left before it is to get something.
+@ASGI_ONLY
+def test_a_client_that_leaves_makes_room_for_another() -> None:
+    async def main() -> None:
+        async with world(broken(max_requests=1)) as there:
             async with client_of(there.port) as client:
                 await client.ask("GET", "/a/stall")
                 assert (await client.head()).status_code == 200
                 assert_overloaded(await there.fetch("/a/"))
-                assert (await there.fetch("/b/")).status == 200
-                assert len(there.seen) == 2
-            await until(lambda: not there.middleware._upstreams._loads.counts)
-            for target, status in (("/a/", 200), ("/a/reset", 503), ("/a/", 200)):
-                answer = await there.fetch(target)
-                assert (answer.status, answer.header("x-envoy-overloaded")) == (status, None)
+            await until(lambda: not there.middleware.upstreams._loads.counts)
+            assert (await there.fetch("/a/")).status == 200
 
     run(main())
 
@@ -515,7 +561,7 @@ def test_requests_over_max_connections_wait_and_over_max_pending_are_refused() -
             first = asyncio.ensure_future(there.fetch("/a/"))
             await until(lambda: seen)
             second = asyncio.ensure_future(there.fetch("/a/"))
-            (pool,) = there.middleware._upstreams._own_of(asyncio.get_running_loop()).client._pools.values()
+            (pool,) = clients_pools(there.middleware)
             await until(lambda: pool._waiters)
             for _ in range(2):
                 assert_overloaded(await there.fetch("/a/"))
@@ -539,15 +585,17 @@ def test_what_is_refused_for_overload_is_not_tried_again() -> None:
 def test_retries_over_max_retries_do_not_happen() -> None:
     async def main() -> None:
         seen: list[bytes] = []
+        release = asyncio.Event()
 
         async def script(peer: Peer) -> None:
             while True:
                 line = (await peer.request()).line
                 seen.append(line)
                 if seen.count(line) > 1 and b"/hold" in line:
-                    await peer.gone()
-                    return
-                await peer.answer(status=b"503 Busy")
+                    await release.wait()
+                    await peer.answer()
+                else:
+                    await peer.answer(status=b"503 Busy")
 
         rules = retrying("5xx", 3, timeout_ms=0, circuit_breakers="[{max_retries: 1}]")
         async with world(rules, script) as there:
@@ -556,7 +604,9 @@ def test_retries_over_max_retries_do_not_happen() -> None:
                 await until(lambda: len(seen) == 2)
                 assert (await there.fetch("/a/other")).status == 503
                 assert len(seen) == 3
-            await until(lambda: not there.middleware._upstreams._loads.counts)
+                release.set()
+                assert (await client.answer()).status == 200
+            await until(lambda: not there.middleware.upstreams._loads.counts)
             assert (await there.fetch("/a/last")).status == 503
             assert len(seen) == 7
 
@@ -612,7 +662,7 @@ def test_places_are_freed_whatever_becomes_of_a_request() -> None:
             for _ in range(4):
                 asked = [there.fetch(target) for target in targets]
                 await asyncio.gather(*asked, *(leave(there, target) for target in targets))
-            await until(lambda: not there.middleware._upstreams._loads.counts)
+            await until(lambda: not there.middleware.upstreams._loads.counts)
             assert (await there.fetch("/a/")).status == 200
 
     run(main())
@@ -734,6 +784,8 @@ def test_escaped_slashes_are_refused_on_demand() -> None:
     run(main())
 
 
+# WSGI servers drop or fold such names before anybody sees them.
+@ASGI_ONLY
 @pytest.mark.parametrize(("action", "status"), [("ALLOW", 200), ("REJECT_REQUEST", 400), ("DROP_HEADER", 200)])
 def test_header_names_with_underscores_are_treated_as_the_module_says(action: str, status: int) -> None:
     async def main() -> None:
@@ -787,6 +839,7 @@ def test_trusted_hops_let_forwarded_headers_be_continued(hops: int) -> None:
     run(main())
 
 
+@ASGI_ONLY
 def test_a_method_that_nobody_knows_is_a_bad_request() -> None:
     async def main() -> None:
         async with world(mapping("a", "/a/", "up")) as there:
@@ -806,6 +859,7 @@ def test_a_method_that_nobody_knows_is_a_bad_request() -> None:
                 "query_string": b"",
             }
             scope |= {"headers": [], "http_version": "1.1", "client": None}
+            assert isinstance(there.middleware, CanaryMiddleware)
             await there.middleware(scope, receive, send)
             assert sent[0]["status"] == 400
             assert there.seen == []

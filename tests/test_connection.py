@@ -5,17 +5,30 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
-from upstream import OK, ON_BOTH_LOOPS, Peer, Run, answering, forever, get, req, serving, silent, until, whole
+from upstream import (
+    OK,
+    ON_BOTH_LOOPS,
+    WITH_EVERY_CLIENT,
+    Peer,
+    Run,
+    answering,
+    forever,
+    get,
+    req,
+    serving,
+    silent,
+    until,
+    whole,
+)
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.http11 import HTTP11Client, Limits
 from canary_mw.messages import Body
 
-pytestmark = ON_BOTH_LOOPS
-
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     "answer",
     [
@@ -62,7 +75,7 @@ def test_an_answer_that_is_not_clean_http_is_refused_and_its_connection_closed(r
             await peer.gone()
             closed.set()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(UpstreamProtocolError, match=r"127\.0\.0\.1:") as caught:
                 await client.send(upstream.origin, req(replayable=True))
             assert caught.value.sent
@@ -72,13 +85,14 @@ def test_an_answer_that_is_not_clean_http_is_refused_and_its_connection_closed(r
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("size", [256, 1])
 def test_a_head_at_the_limits_passes(run: Run, size: int) -> None:
     async def main() -> None:
         lines = b"x: 1\r\n" * 255 if size == 256 else b"x: " + b"v" * 102000 + b"\r\n"
         body = b"b" * 300000
         script = answering(OK + lines + b"content-length: %d\r\n\r\n" % len(body) + body)
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert len(response.head.headers) == size or len(response.head.headers) == 2
             assert await whole(response) == body
@@ -86,6 +100,7 @@ def test_a_head_at_the_limits_passes(run: Run, size: int) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     "answer",
     [
@@ -104,7 +119,7 @@ def test_an_answer_that_ends_early_never_looks_complete(run: Run, answer: bytes)
         await peer.send(answer)
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert await response.read() == b"abc"
             for _ in range(2):
@@ -118,6 +133,7 @@ def test_an_answer_that_ends_early_never_looks_complete(run: Run, answer: bytes)
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("head", [b"", b"content-length: 10\r\n"])
 def test_a_reset_within_a_body_is_an_error_even_where_the_close_would_end_it(run: Run, head: bytes) -> None:
     async def main() -> None:
@@ -129,7 +145,7 @@ def test_a_reset_within_a_body_is_an_error_even_where_the_close_would_end_it(run
             await go.wait()
             peer.reset()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert await response.read() == b"abc"
             go.set()
@@ -140,13 +156,14 @@ def test_a_reset_within_a_body_is_an_error_even_where_the_close_would_end_it(run
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_connection_that_ends_within_the_head_is_a_protocol_error(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK + b"x: ")
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(UpstreamProtocolError, match="within the head"):
                 await client.send(upstream.origin, req(replayable=True))
             assert upstream.accepted == 1
@@ -154,6 +171,7 @@ def test_a_connection_that_ends_within_the_head_is_a_protocol_error(run: Run) ->
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("end", [Peer.finish, Peer.reset])
 def test_a_fresh_connection_lost_before_any_answer_is_not_retried(run: Run, end: Callable[[Peer], None]) -> None:
     async def script(peer: Peer) -> None:
@@ -161,7 +179,7 @@ def test_a_fresh_connection_lost_before_any_answer_is_not_retried(run: Run, end:
         end(peer)
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(UpstreamConnectError, match="lost before an answer") as caught:
                 await client.send(upstream.origin, req(replayable=True))
             assert caught.value.sent
@@ -173,6 +191,7 @@ def test_a_fresh_connection_lost_before_any_answer_is_not_retried(run: Run, end:
 # One user's answer must never become the next one's.
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("planted", [OK + b"content-length: 4\r\n\r\nevil", b"HTTP/1.1 2", b"garbage", b"\0"])
 def test_an_answer_planted_behind_another_in_one_segment_is_dropped(run: Run, planted: bytes) -> None:
     async def script(peer: Peer) -> None:
@@ -181,7 +200,7 @@ def test_an_answer_planted_behind_another_in_one_segment_is_dropped(run: Run, pl
             await peer.send(OK + b"content-length: 4\r\n\r\ngood" + planted)
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for accepted in (1, 2, 3):
                 response = await client.send(upstream.origin, req())
                 assert await whole(response) == b"good"
@@ -190,6 +209,7 @@ def test_an_answer_planted_behind_another_in_one_segment_is_dropped(run: Run, pl
     run(main)
 
 
+@ON_BOTH_LOOPS
 @pytest.mark.parametrize("planted", [OK + b"content-length: 4\r\n\r\nevil", b"\r\n"])
 def test_an_answer_planted_on_an_idle_connection_closes_it(run: Run, planted: bytes) -> None:
     async def main() -> None:
@@ -214,6 +234,7 @@ def test_an_answer_planted_on_an_idle_connection_closes_it(run: Run, planted: by
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_bytes_beyond_a_complete_answer_close_the_connection_and_keep_the_answer(run: Run) -> None:
     async def main() -> None:
         plant, closed = asyncio.Event(), asyncio.Event()
@@ -235,6 +256,7 @@ def test_bytes_beyond_a_complete_answer_close_the_connection_and_keep_the_answer
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_unread_answer_is_not_left_for_the_next_request(run: Run) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -244,7 +266,7 @@ def test_an_unread_answer_is_not_left_for_the_next_request(run: Run) -> None:
                 await peer.send(b"new")
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             response.close()
             response.close()
@@ -256,10 +278,11 @@ def test_an_unread_answer_is_not_left_for_the_next_request(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_answer_complete_but_unread_gives_its_connection_back(run: Run) -> None:
     async def main() -> None:
         script = answering(CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n")
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for _ in range(3):
                 response = await client.send(upstream.origin, req())
                 assert await until(response.take) == b"abc"
@@ -281,6 +304,7 @@ async def still(value: Callable[[], int]) -> int:
     return last
 
 
+@WITH_EVERY_CLIENT
 def test_an_answer_that_nobody_reads_stops_the_upstream(run: Run) -> None:
     async def main() -> None:
         block, count = b"x" * 65536, 1000
@@ -295,7 +319,7 @@ def test_an_answer_that_nobody_reads_stops_the_upstream(run: Run) -> None:
                 sent += 1
             await forever(peer)
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req(timeout=None))
             assert 0 < await still(lambda: sent) < count
             first = len(await response.read())
@@ -306,6 +330,7 @@ def test_an_answer_that_nobody_reads_stops_the_upstream(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_upload_that_nobody_reads_stops_the_client(run: Run) -> None:
     async def main() -> None:
         count, given = 1000, 0
@@ -321,7 +346,7 @@ def test_an_upload_that_nobody_reads_stops_the_client(run: Run) -> None:
                 given += 1
                 yield b"x" * 65536
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             sending = asyncio.ensure_future(client.send(upstream.origin, req("PUT", body=Body(count << 16)), body()))
             assert 0 < await still(lambda: given) < count
             read_on.set()
@@ -334,9 +359,10 @@ def test_an_upload_that_nobody_reads_stops_the_client(run: Run) -> None:
 # Deadlines
 
 
+@WITH_EVERY_CLIENT
 def test_no_answer_before_the_deadline_is_a_timeout_that_closes_the_connection(run: Run) -> None:
     async def main() -> None:
-        async with serving(silent) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(silent) as upstream, aclosing(run.client()) as client:
             with pytest.raises(UpstreamTimeout, match="no answer before") as caught:
                 await client.send(upstream.origin, req(timeout=0.02))
             assert caught.value.sent
@@ -345,6 +371,7 @@ def test_no_answer_before_the_deadline_is_a_timeout_that_closes_the_connection(r
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_the_deadline_holds_for_the_body_too(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -352,7 +379,7 @@ def test_the_deadline_holds_for_the_body_too(run: Run) -> None:
         await peer.gone()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req(timeout=0.5))
             with pytest.raises(UpstreamTimeout, match="no end of the answer"):
                 await whole(response)
@@ -362,6 +389,7 @@ def test_the_deadline_holds_for_the_body_too(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_connection_keeps_the_deadline_of_its_own_exchange_not_of_the_one_before(run: Run) -> None:
     async def main() -> None:
         async def script(peer: Peer) -> None:
@@ -373,7 +401,7 @@ def test_a_connection_keeps_the_deadline_of_its_own_exchange_not_of_the_one_befo
             await peer.request()
             await peer.gone()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             assert await get(client, upstream, req(timeout=1.0)) == b"first"
             assert await get(client, upstream, req(timeout=30.0)) == b"second"
             async with asyncio.timeout(10):
@@ -384,6 +412,7 @@ def test_a_connection_keeps_the_deadline_of_its_own_exchange_not_of_the_one_befo
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_cancelled_deadline_does_not_end_an_event_stream(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -393,7 +422,7 @@ def test_a_cancelled_deadline_does_not_end_an_event_stream(run: Run) -> None:
         await peer.gone()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req(timeout=1.0))
             response.cancel_deadline()
             assert await whole(response) == b"abc"
@@ -402,9 +431,10 @@ def test_a_cancelled_deadline_does_not_end_an_event_stream(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_idle_connection_outlives_the_deadline_of_its_last_exchange(run: Run) -> None:
     async def main() -> None:
-        async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(forever) as upstream, aclosing(run.client()) as client:
             assert await get(client, upstream, req(timeout=0.5)) == b"1"
             await asyncio.sleep(0.6)
             assert await get(client, upstream) == b"1"
@@ -415,6 +445,7 @@ def test_an_idle_connection_outlives_the_deadline_of_its_last_exchange(run: Run)
 # Cancellation
 
 
+@ON_BOTH_LOOPS
 @pytest.mark.parametrize("upload", [False, True])
 def test_cancelling_send_closes_the_connection_at_once(run: Run, upload: bool) -> None:
     async def main() -> None:
@@ -442,6 +473,7 @@ def test_cancelling_send_closes_the_connection_at_once(run: Run, upload: bool) -
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_cancelling_read_closes_the_connection_at_once(run: Run) -> None:
     async def main() -> None:
         closed = asyncio.Event()
@@ -467,6 +499,7 @@ def test_cancelling_read_closes_the_connection_at_once(run: Run) -> None:
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_closing_an_answer_wakes_the_one_who_reads_it(run: Run) -> None:
     async def main() -> None:
         async with serving(answering(CHUNKED)) as upstream, aclosing(HTTP11Client()) as client:
@@ -480,11 +513,12 @@ def test_closing_an_answer_wakes_the_one_who_reads_it(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_small_head_limit_is_kept(run: Run) -> None:
     async def main() -> None:
         script = answering(OK + b"x: " + b"v" * 200 + b"\r\ncontent-length: 0\r\n\r\n")
         limits = Limits(max_head=128)
-        async with serving(script) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
+        async with serving(script) as upstream, aclosing(run.client(limits=limits)) as client:
             with pytest.raises(UpstreamProtocolError, match="over 128 bytes"):
                 await client.send(upstream.origin, req())
 

@@ -19,6 +19,7 @@ from canary_mw.http11 import HTTP11Client
 from canary_mw.messages import Origin
 from canary_mw.probes import Prober
 from canary_mw.resolvers import is_looked_up, resolve
+from canary_mw.tls import Contexts
 
 pytestmark = ON_BOTH_LOOPS
 
@@ -479,7 +480,7 @@ def test_an_address_does_not_change_the_name_that_tls_verifies(run: Run) -> None
     async def main() -> None:
         context = ssl.create_default_context(cafile=CERTIFICATE)
         async with serving(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), tls=True) as upstream:
-            client = HTTP11Client(ssl_context=context)
+            client = HTTP11Client(contexts=Contexts(default=context))
             port = upstream.origin.port
             response = await client.send(Origin("https", "localhost", port, "127.0.0.1"), req())
             assert await whole(response) == b"ok"

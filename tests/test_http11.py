@@ -6,15 +6,27 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import pytest
-from upstream import OK, ON_BOTH_LOOPS, Peer, Run, answering, forever, get, pieces_of, req, serving, until, whole
+from upstream import (
+    OK,
+    ON_BOTH_LOOPS,
+    WITH_EVERY_CLIENT,
+    Peer,
+    Run,
+    answering,
+    forever,
+    get,
+    pieces_of,
+    req,
+    serving,
+    until,
+    whole,
+)
 
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamProtocolError
-from canary_mw.http11 import HTTP11Client
 from canary_mw.messages import Body, Origin
 
-pytestmark = ON_BOTH_LOOPS
 
-
+@WITH_EVERY_CLIENT
 def test_a_small_answer_is_taken_whole_and_the_request_goes_out_byte_for_byte(run: Run) -> None:
     seen = []
 
@@ -24,7 +36,7 @@ def test_a_small_answer_is_taken_whole_and_the_request_goes_out_byte_for_byte(ru
         await peer.gone()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             request = req(target=b"/a%2Fb?q=%zz")
             request.headers.append((b"x-empty", b""))
             response = await client.send(upstream.origin, request)
@@ -40,9 +52,10 @@ def test_a_small_answer_is_taken_whole_and_the_request_goes_out_byte_for_byte(ru
     assert seen == [(b"GET /a%2Fb?q=%zz HTTP/1.1", [b"host: shop", b"x-empty: "], b"")]
 
 
+@WITH_EVERY_CLIENT
 def test_a_connection_is_used_again_and_the_last_one_used_first(run: Run) -> None:
     async def main() -> None:
-        async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(forever) as upstream, aclosing(run.client()) as client:
             assert await asyncio.gather(*(get(client, upstream) for _ in range(3)))
             warmest = await get(client, upstream)
             for _ in range(5):
@@ -52,15 +65,17 @@ def test_a_connection_is_used_again_and_the_last_one_used_first(run: Run) -> Non
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_each_origin_has_its_own_connections(run: Run) -> None:
     async def main() -> None:
-        async with serving(forever) as one, serving(forever) as two, aclosing(HTTP11Client()) as client:
+        async with serving(forever) as one, serving(forever) as two, aclosing(run.client()) as client:
             for upstream in (one, two, one, two):
                 assert await get(client, upstream) == b"1"
 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_chunked_answer_comes_as_it_arrives_and_its_trailers_are_dropped(run: Run) -> None:
     async def main() -> None:
         go = asyncio.Event()
@@ -73,7 +88,7 @@ def test_a_chunked_answer_comes_as_it_arrives_and_its_trailers_are_dropped(run: 
             await peer.request()
             await peer.answer()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert response.take() is None
             assert await response.read() == b"abc"
@@ -88,6 +103,7 @@ def test_a_chunked_answer_comes_as_it_arrives_and_its_trailers_are_dropped(run: 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_take_gives_what_read_has_left(run: Run) -> None:
     async def main() -> None:
         go = asyncio.Event()
@@ -99,7 +115,7 @@ def test_take_gives_what_read_has_left(run: Run) -> None:
             await peer.send(b"cd")
             await peer.gone()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert await response.read() == b"ab"
             go.set()
@@ -110,13 +126,14 @@ def test_take_gives_what_read_has_left(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_close_delimited_answer_ends_with_the_connection(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.0 200 OK\r\n\r\n", b"abc", b"def")
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             assert await get(client, upstream) == b"abcdef"
             assert await get(client, upstream) == b"abcdef"
             assert upstream.accepted == 2
@@ -124,6 +141,7 @@ def test_a_close_delimited_answer_ends_with_the_connection(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     "head",
     [b"HTTP/1.0 200 OK\r\n", OK + b"connection: close\r\n", OK + b"Connection: x, Close\r\n"],
@@ -131,7 +149,7 @@ def test_a_close_delimited_answer_ends_with_the_connection(run: Run) -> None:
 def test_a_connection_that_the_upstream_will_close_is_not_used_again(run: Run, head: bytes) -> None:
     async def main() -> None:
         script = answering(head + b"content-length: 1\r\n\r\na")
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for accepted in (1, 2):
                 assert await get(client, upstream) == b"a"
                 assert upstream.accepted == accepted
@@ -139,10 +157,11 @@ def test_a_connection_that_the_upstream_will_close_is_not_used_again(run: Run, h
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_http_1_0_answer_with_keep_alive_is_used_again(run: Run) -> None:
     async def main() -> None:
         answer = b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\na"
-        async with serving(answering(answer)) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(answering(answer)) as upstream, aclosing(run.client()) as client:
             for _ in range(3):
                 assert await get(client, upstream) == b"a"
             assert upstream.accepted == 1
@@ -150,12 +169,13 @@ def test_an_http_1_0_answer_with_keep_alive_is_used_again(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_informational_answers_are_skipped(run: Run) -> None:
     async def main() -> None:
         early = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
         answer = OK + b"content-length: 1\r\n\r\na"
         script = answering(b"HTTP/1.1 100 Continue\r\n\r\n" + early * 50 + answer)
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for _ in range(2):
                 response = await client.send(upstream.origin, req())
                 assert response.head.headers == [(b"content-length", b"1")]
@@ -165,6 +185,7 @@ def test_informational_answers_are_skipped(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     ("method", "head"),
     [
@@ -185,7 +206,7 @@ def test_an_answer_without_a_body_has_none_and_leaves_the_connection_usable(run:
             await peer.answer(b"next")
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for _ in range(2):
                 assert (await client.send(upstream.origin, req(method))).take() == b""
                 assert await get(client, upstream) == b"next"
@@ -194,6 +215,7 @@ def test_an_answer_without_a_body_has_none_and_leaves_the_connection_usable(run:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     "answer",
     [
@@ -206,7 +228,7 @@ def test_an_answer_without_a_body_has_none_and_leaves_the_connection_usable(run:
 )
 def test_a_body_in_the_answer_to_head_is_dropped_with_the_connection(run: Run, answer: bytes) -> None:
     async def main() -> None:
-        async with serving(answering(answer)) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(answering(answer)) as upstream, aclosing(run.client()) as client:
             for accepted in (1, 2):
                 assert await get(client, upstream, req("HEAD")) == b""
                 assert upstream.accepted == accepted
@@ -214,11 +236,12 @@ def test_a_body_in_the_answer_to_head_is_dropped_with_the_connection(run: Run, a
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_head_in_many_segments_is_put_together(run: Run) -> None:
     async def main() -> None:
         answer = OK + b"X-Long-Name: long value\r\nContent-Length: 3\r\n\r\nabc"
         script = answering(*(answer[i : i + 1] for i in range(len(answer))))
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req())
             assert response.head.headers == [(b"x-long-name", b"long value"), (b"content-length", b"3")]
             assert await whole(response) == b"abc"
@@ -226,6 +249,7 @@ def test_a_head_in_many_segments_is_put_together(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     ("method", "target", "header"),
     [
@@ -251,7 +275,7 @@ def test_a_request_that_could_be_read_in_two_ways_is_never_written(
     run: Run, method: str, target: bytes, header: tuple[bytes, bytes]
 ) -> None:
     async def main() -> None:
-        async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(forever) as upstream, aclosing(run.client()) as client:
             request = req(method, target)
             request.headers.append(header)
             with pytest.raises(UpstreamProtocolError) as caught:
@@ -262,6 +286,7 @@ def test_a_request_that_could_be_read_in_two_ways_is_never_written(
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize(
     ("body", "framing", "lines", "arrives"),
     [
@@ -288,7 +313,7 @@ def test_a_body_is_framed_as_the_request_says(
             await peer.answer()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for _ in range(2):
                 given = pieces_of(*body) if isinstance(body, tuple) else body
                 response = await client.send(upstream.origin, req("POST", body=framing), given)
@@ -299,6 +324,7 @@ def test_a_body_is_framed_as_the_request_says(
     assert seen == [(b"POST / HTTP/1.1", [b"host: shop", *lines], arrives)] * 2
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("pieces", [(b"abc",), (b"abc", b"defghi"), (b"abcde", b"f"), (b"abcdef",), ()])
 def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, pieces: tuple[bytes, ...]) -> None:
     async def main() -> None:
@@ -308,7 +334,7 @@ def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, piec
             await peer.head()
             arrived.set_result(await peer.gone())
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(ClientError, match="not 5 bytes long"):
                 await client.send(upstream.origin, req("POST", body=Body(5)), pieces_of(*pieces))
             assert len(await arrived) < 5
@@ -318,6 +344,7 @@ def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, piec
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("framing", [Body(None), Body(100)])
 def test_a_body_that_fails_cuts_the_request_off_and_its_error_reaches_the_caller(run: Run, framing: Body) -> None:
     async def leaving() -> AsyncIterator[bytes]:
@@ -331,7 +358,7 @@ def test_a_body_that_fails_cuts_the_request_off_and_its_error_reaches_the_caller
             await peer.head()
             arrived.set_result(await peer.gone())
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(ClientDisconnected):
                 await client.send(upstream.origin, req("POST", body=framing), leaving())
             rest = await arrived
@@ -341,6 +368,7 @@ def test_a_body_that_fails_cuts_the_request_off_and_its_error_reaches_the_caller
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_a_body_that_fails_after_the_head_of_the_answer_fails_the_read(run: Run) -> None:
     async def main() -> None:
         answered = asyncio.Event()
@@ -355,7 +383,7 @@ def test_a_body_that_fails_after_the_head_of_the_answer_fails_the_read(run: Run)
             await peer.send(OK + b"content-length: 5\r\n\r\nab")
             await peer.gone()
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             response = await client.send(upstream.origin, req("POST", body=Body(None)), leaving())
             assert await response.read() == b"ab"
             answered.set()
@@ -367,6 +395,7 @@ def test_a_body_that_fails_after_the_head_of_the_answer_fails_the_read(run: Run)
     run(main)
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("goodbye", ["linger", "finish", "reset"])
 def test_an_early_answer_comes_through_while_the_body_is_still_on_its_way_up(run: Run, goodbye: str) -> None:
     async def main() -> None:
@@ -391,7 +420,7 @@ def test_an_early_answer_comes_through_while_the_body_is_still_on_its_way_up(run
                 yield b"x" * 1000
                 await asyncio.sleep(0)
 
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client, aclosing(endless()) as body:
+        async with serving(script) as upstream, aclosing(run.client()) as client, aclosing(endless()) as body:
             response = await client.send(upstream.origin, req("POST", body=Body(None)), body)
             assert (response.head.status, await whole(response)) == (413, b"too large")
             assert await get(client, upstream) == b"2"
@@ -399,6 +428,7 @@ def test_an_early_answer_comes_through_while_the_body_is_still_on_its_way_up(run
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_early_answer_is_found_behind_the_reset_that_an_upload_runs_into(run: Run) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -416,7 +446,7 @@ def test_an_early_answer_is_found_behind_the_reset_that_an_upload_runs_into(run:
                 for _ in range(100):
                     yield b"x" * 1000
 
-            async with aclosing(HTTP11Client()) as client, aclosing(body()) as upload:
+            async with aclosing(run.client()) as client, aclosing(body()) as upload:
                 origin = Origin("http", *listener.getsockname())
                 response = await client.send(origin, req("POST", body=Body(None)), upload)
                 assert (response.head.status, await whole(response)) == (413, b"too large")

@@ -15,28 +15,31 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROWS = (
     "exceptions attributes health",
-    "balancers targets",
+    "balancers headernames targets",
     "messages modulekeys",
     "matchers service cors headervalues gate kinds",
-    "mapping",
+    "mapping overrides trustedheaders",
     "safeyaml",
     "resource",
     "documents index schema sticky",
     "policies",
     "endpointpolicies",
     "module remarks validation",
-    "conversion group",
+    "conversion group tlscontext",
     "ambassador",
     "table",
-    "framing",
-    "decision forwarding",
+    "framing wire",
+    "decision forwarding rendering",
     "exchange lint documentschema",
     "explanation",
     "sources answer connection http11 pool upstreams transports breakers observers hops endpoints resolvers probes"
-    " wsclient",
-    "store websocket inbox clock tee shadow apps",
-    "relay",
+    " tls wsclient synctransports blocking syncpool syncconnection dial background forks unobtrusive",
+    "store websocket inbox clock ending tee shadow apps syncupstreams",
+    "environ",
+    "relay wsgiapps",
+    "syncrelay",
     "asgi wsgi admin settings server cycle metrics inspection",
+    "direct",
     "protocol",
     "__init__ proxy",
     "demo",
@@ -47,18 +50,38 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 
 # Each I/O seam knows its own kind only, but for these: (importer, imported).
 NEIGHBOURS = {
+    ("background", "resolvers"),
+    ("blocking", "forks"),
+    ("blocking", "syncconnection"),
+    ("blocking", "syncpool"),
+    ("blocking", "tls"),
     ("connection", "answer"),
+    ("dial", "tls"),
     ("endpoints", "breakers"),
     ("endpoints", "resolvers"),
+    ("hops", "forks"),
     ("http11", "connection"),
     ("http11", "pool"),
+    ("http11", "tls"),
     ("pool", "connection"),
+    ("pool", "tls"),
     ("probes", "http11"),
+    ("probes", "tls"),
+    ("syncconnection", "answer"),
+    ("syncconnection", "dial"),
+    ("syncpool", "dial"),
+    ("syncpool", "syncconnection"),
+    ("syncpool", "tls"),
+    ("unobtrusive", "forks"),
+    ("synctransports", "transports"),
     ("upstreams", "breakers"),
+    ("upstreams", "connection"),
     ("upstreams", "endpoints"),
     ("upstreams", "probes"),
     ("upstreams", "http11"),
+    ("upstreams", "tls"),
     ("upstreams", "transports"),
+    ("wsclient", "tls"),
 }
 
 IO_ROW = ROW["sources"]
@@ -122,7 +145,7 @@ def fault_of_foreign(module: str, name: str) -> str | None:
         return "I/O below the I/O line"
     if name in SHELL_ONLY and ROW[module] < SHELL_ROW:
         return "belongs to the shells"
-    if name == "httpx" and module != "transports":
+    if name == "httpx" and module not in ("transports", "synctransports"):
         return "httpx is imported in transports only"
     return None
 

@@ -8,24 +8,36 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
-from upstream import CERTIFICATE, OK, ON_BOTH_LOOPS, Peer, Run, forever, get, req, serving, silent, until
+from upstream import (
+    CERTIFICATE,
+    OK,
+    ON_BOTH_LOOPS,
+    WITH_EVERY_CLIENT,
+    Peer,
+    Run,
+    forever,
+    get,
+    req,
+    serving,
+    silent,
+    until,
+)
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.http11 import HTTP11Client, Limits
 from canary_mw.messages import Body, Breakers, Origin, UpstreamOptions
-
-pytestmark = ON_BOTH_LOOPS
-
+from canary_mw.tls import Contexts
 
 # Connecting
 
 
+@WITH_EVERY_CLIENT
 @pytest.mark.parametrize("host", ["127.0.0.1", "x" * 64 + ".invalid"])
 def test_no_connection_is_a_connect_error_and_nothing_was_sent(run: Run, host: str) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
             closed_port = upstream.origin.port
-        async with aclosing(HTTP11Client()) as client:
+        async with aclosing(run.client()) as client:
             for _ in range(2):
                 with pytest.raises(UpstreamConnectError, match=f"{host}:{closed_port}: cannot connect") as caught:
                     await client.send(Origin("http", host, closed_port), req(replayable=True))
@@ -34,36 +46,39 @@ def test_no_connection_is_a_connect_error_and_nothing_was_sent(run: Run, host: s
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_upstream_over_tls_is_verified(run: Run) -> None:
     async def main() -> None:
         trusting = ssl.create_default_context(cafile=CERTIFICATE)
         async with serving(forever, tls=True) as upstream:
-            async with aclosing(HTTP11Client(ssl_context=trusting)) as client:
+            async with aclosing(run.client(contexts=Contexts(default=trusting))) as client:
                 for _ in range(3):
                     assert await get(client, upstream) == b"1"
-            async with aclosing(HTTP11Client()) as client:
+            async with aclosing(run.client()) as client:
                 with pytest.raises(UpstreamConnectError, match="cannot connect"):
                     await client.send(upstream.origin, req())
 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_an_upstream_that_does_not_speak_tls_is_a_connect_error(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.send(b"SSH-2.0-OpenSSH_9.2\r\n")
         await peer.gone()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(UpstreamConnectError):
                 await client.send(upstream.origin._replace(scheme="https"), req())
 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_connection_that_takes_too_long_is_a_connect_error_or_at_the_deadline_a_timeout(run: Run) -> None:
     async def main() -> None:
-        async with serving(Peer.gone) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(Peer.gone) as upstream, aclosing(run.client()) as client:
             origin = upstream.origin._replace(scheme="https")
             with pytest.raises(UpstreamConnectError, match=r"no connection within 0\.02 s"):
                 await client.send(origin, req(connect_timeout=0.02))
@@ -74,6 +89,7 @@ def test_a_connection_that_takes_too_long_is_a_connect_error_or_at_the_deadline_
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_cancelling_while_connecting_frees_the_slot(run: Run) -> None:
     async def main() -> None:
         limits = Limits(max_connections=1, max_pending=0)
@@ -92,6 +108,7 @@ def test_cancelling_while_connecting_frees_the_slot(run: Run) -> None:
 # Stale connections
 
 
+@WITH_EVERY_CLIENT
 def test_a_stale_connection_is_retried_once_on_a_fresh_one(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -100,13 +117,14 @@ def test_a_stale_connection_is_retried_once_on_a_fresh_one(run: Run) -> None:
         peer.reset()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             for number in (b"1", b"2", b"3"):
                 assert await get(client, upstream, req(replayable=True)) == number
 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_the_second_try_is_the_last(run: Run) -> None:
     async def script(peer: Peer) -> None:
         if peer.number == 1:
@@ -115,7 +133,7 @@ def test_the_second_try_is_the_last(run: Run) -> None:
         await peer.request()
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             await get(client, upstream)
             with pytest.raises(UpstreamConnectError, match="lost before an answer"):
                 await client.send(upstream.origin, req(replayable=True))
@@ -124,6 +142,7 @@ def test_the_second_try_is_the_last(run: Run) -> None:
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_request_that_may_have_been_executed_is_never_sent_twice(run: Run) -> None:
     executed = []
 
@@ -133,7 +152,7 @@ def test_a_request_that_may_have_been_executed_is_never_sent_twice(run: Run) -> 
         executed.append(await peer.request())
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             await get(client, upstream)
             with pytest.raises(UpstreamConnectError) as caught:
                 await client.send(upstream.origin, req("POST", body=Body(2)), b"hi")
@@ -143,6 +162,7 @@ def test_a_request_that_may_have_been_executed_is_never_sent_twice(run: Run) -> 
     assert [seen.line for seen in executed] == [b"GET / HTTP/1.1", b"POST / HTTP/1.1"]
 
 
+@WITH_EVERY_CLIENT
 def test_a_reused_connection_that_began_to_answer_is_not_retried(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -151,7 +171,7 @@ def test_a_reused_connection_that_began_to_answer_is_not_retried(run: Run) -> No
         await peer.send(OK)
 
     async def main() -> None:
-        async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
             await get(client, upstream)
             with pytest.raises(UpstreamProtocolError):
                 await client.send(upstream.origin, req(replayable=True))
@@ -160,6 +180,7 @@ def test_a_reused_connection_that_began_to_answer_is_not_retried(run: Run) -> No
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_a_connection_that_the_upstream_closed_while_idle_is_forgotten(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -177,6 +198,7 @@ def test_a_connection_that_the_upstream_closed_while_idle_is_forgotten(run: Run)
 # Idle connections
 
 
+@ON_BOTH_LOOPS
 @pytest.mark.parametrize("keepalive_idle", [0.0, 0.05])
 def test_idle_connections_are_closed_after_their_time(run: Run, keepalive_idle: float) -> None:
     async def main() -> None:
@@ -191,6 +213,7 @@ def test_idle_connections_are_closed_after_their_time(run: Run, keepalive_idle: 
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_a_fresh_connection_takes_the_slot_of_an_idle_one(run: Run) -> None:
     async def main() -> None:
         limits = Limits(max_connections=1)
@@ -207,6 +230,7 @@ def test_a_fresh_connection_takes_the_slot_of_an_idle_one(run: Run) -> None:
 # Waiting
 
 
+@ON_BOTH_LOOPS
 def test_requests_beyond_the_limit_wait_in_order(run: Run) -> None:
     async def main() -> None:
         order: list[int] = []
@@ -225,6 +249,7 @@ def test_requests_beyond_the_limit_wait_in_order(run: Run) -> None:
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_too_many_waiting_requests_are_refused_and_the_others_reach_their_deadline(run: Run) -> None:
     async def main() -> None:
         limits = Limits(max_connections=1, max_pending=2)
@@ -247,6 +272,7 @@ def test_too_many_waiting_requests_are_refused_and_the_others_reach_their_deadli
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: Run) -> None:
     async def main() -> None:
         options = UpstreamOptions(breakers=Breakers(max_connections=0, max_pending_requests=1))
@@ -262,17 +288,19 @@ def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_breakers_do_not_widen_the_limits_of_the_client(run: Run) -> None:
     async def main() -> None:
         options = UpstreamOptions(breakers=Breakers(max_connections=9))
         limits = Limits(max_connections=1, max_pending=9)
-        async with serving(forever) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
+        async with serving(forever) as upstream, aclosing(run.client(limits=limits)) as client:
             await asyncio.gather(*(get(client, upstream, req(options=options)) for _ in range(5)))
             assert upstream.accepted == 1
 
     run(main)
 
 
+@WITH_EVERY_CLIENT
 def test_a_slot_that_becomes_free_goes_to_the_one_who_waits(run: Run) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -280,13 +308,14 @@ def test_a_slot_that_becomes_free_goes_to_the_one_who_waits(run: Run) -> None:
 
     async def main() -> None:
         limits = Limits(max_connections=1)
-        async with serving(script) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
+        async with serving(script) as upstream, aclosing(run.client(limits=limits)) as client:
             answers = await asyncio.gather(*(get(client, upstream) for _ in range(5)))
             assert sorted(answers) == [b"1", b"2", b"3", b"4", b"5"]
 
     run(main)
 
 
+@ON_BOTH_LOOPS
 @pytest.mark.parametrize("gift", ["connection", "slot", "dead connection"])
 def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, gift: str) -> None:
     async def main() -> None:
@@ -309,6 +338,7 @@ def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, gift:
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_a_connection_that_dies_on_its_way_to_a_waiter_is_replaced(run: Run) -> None:
     async def main() -> None:
         limits = Limits(max_connections=1)
@@ -324,6 +354,7 @@ def test_a_connection_that_dies_on_its_way_to_a_waiter_is_replaced(run: Run) -> 
     run(main)
 
 
+@ON_BOTH_LOOPS
 @pytest.mark.parametrize("seed", range(3))
 def test_random_cancellation_loses_no_slot(run: Run, seed: int) -> None:
     async def main() -> None:
@@ -364,6 +395,7 @@ def test_random_cancellation_loses_no_slot(run: Run, seed: int) -> None:
 # The end
 
 
+@ON_BOTH_LOOPS
 def test_closing_the_client_ends_every_exchange_and_every_wait(run: Run) -> None:
     async def main() -> None:
         async with serving(silent) as upstream:
@@ -384,6 +416,7 @@ def test_closing_the_client_ends_every_exchange_and_every_wait(run: Run) -> None
     run(main)
 
 
+@ON_BOTH_LOOPS
 def test_closing_the_client_refuses_a_connection_that_is_just_being_opened(run: Run) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:

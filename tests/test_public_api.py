@@ -34,6 +34,7 @@ def test_the_public_names_are_these() -> None:
     assert canary_mw.__all__ == [
         "CanaryError",
         "CanaryMiddleware",
+        "CanaryWSGIMiddleware",
         "ConfigError",
         "ConfigSource",
         "Decision",
@@ -71,7 +72,9 @@ def test_the_import_alone_loads_neither_a_server_nor_a_client_nor_a_yaml_reader(
     assert not loaded & {"httpx", "starlette", "uvicorn", "click", "pydantic", "yaml", "watchfiles", "asyncio"}
 
 
-@pytest.mark.parametrize("names", ["CanaryMiddleware, RuleStore", "RouteTable, decide, explain"])
+@pytest.mark.parametrize(
+    "names", ["CanaryMiddleware, RuleStore", "CanaryWSGIMiddleware", "RouteTable, decide, explain"]
+)
 def test_the_names_of_a_user_load_no_server_and_no_httpx(names: str) -> None:
     trace = python(f"from canary_mw import {names}", "-X", "importtime").stderr
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}

@@ -1,13 +1,13 @@
 """A body that is kept while it passes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from servers import run
 
 from canary_mw.exceptions import ClientDisconnected
-from canary_mw.tee import Tee
+from canary_mw.tee import SyncTee, Tee
 
 
 class Feed:
@@ -160,3 +160,39 @@ def test_a_body_that_somebody_else_reads_is_noted() -> None:
         tee.close()
 
     run(main())
+
+
+# For threads.
+
+
+def test_a_thread_reads_a_body_again_from_its_beginning() -> None:
+    opened: list[None] = []
+    whole: list[bytes | None] = []
+
+    def source() -> Iterator[bytes]:
+        opened.append(None)
+        return iter([b"ab", b"cd"])
+
+    tee = SyncTee(source, 10)
+    tee.at_end(whole.append)
+    first = tee.open()
+    assert not isinstance(first, bytes)
+    assert next(first) == b"ab"
+    assert tee.repeatable()
+    assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
+    assert tee.open() == b"abcd"
+    assert (len(opened), whole) == (1, [b"abcd"])
+
+
+def test_a_thread_reads_a_body_over_the_limit_once() -> None:
+    whole: list[bytes | None] = []
+    tee = SyncTee(lambda: iter([b"ab", b"cd"]), 3)
+    tee.at_end(whole.append)
+    assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
+    assert not tee.repeatable()
+    assert whole == [None]
+
+
+def test_a_body_in_one_piece_is_kept_for_a_thread() -> None:
+    tee = SyncTee(lambda: b"ab", 3)
+    assert [tee.open() for _ in range(2)] == [b"ab"] * 2

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import uvloop
+from threaded import Client, MakeClient, ThreadedClient
 
-from canary_mw.http11 import HTTP11Client, Response
+from canary_mw.http11 import HTTP11Client
 from canary_mw.messages import Body, Origin, UpstreamRequest
+from canary_mw.transports import UpstreamResponse
 
 # Key and certificate of "localhost" and 127.0.0.1, signed by itself; for tests only.
 CERTIFICATE = Path(__file__).with_name("upstream.pem")
@@ -21,7 +23,6 @@ CERTIFICATE = Path(__file__).with_name("upstream.pem")
 
 OK = b"HTTP/1.1 200 OK\r\n"
 Main = Callable[[], Coroutine[Any, Any, None]]
-Run = Callable[[Main], None]
 T = TypeVar("T")
 
 
@@ -125,15 +126,15 @@ class Upstream:
 
 
 @contextlib.asynccontextmanager
-async def serving(script: Script, *, tls: bool = False) -> AsyncIterator[Upstream]:
+async def serving(script: Script, *, tls: bool | ssl.SSLContext = False) -> AsyncIterator[Upstream]:
     """Serve `script`, called once per connection; at the end its failures are raised.
 
     Args:
-        tls: with the certificate of `CERTIFICATE`, as "https".
+        tls: as "https", with a context of its own or the certificate of `CERTIFICATE`.
     """
     upstream = Upstream(script)
-    context = None
-    if tls:
+    context = tls if isinstance(tls, ssl.SSLContext) else None
+    if tls is True:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE)
     server = await asyncio.start_server(upstream.handle, "127.0.0.1", 0, ssl=context)
@@ -181,7 +182,7 @@ def req(method: str = "GET", target: bytes = b"/", *, body: Body | None = None, 
     return UpstreamRequest("shop", method, target, [(b"host", b"shop")], body, **options)
 
 
-async def whole(response: Response) -> bytes:
+async def whole(response: UpstreamResponse) -> bytes:
     """The body of an answer, which is then closed."""
     pieces = []
     while piece := await response.read():
@@ -190,7 +191,7 @@ async def whole(response: Response) -> bytes:
     return b"".join(pieces)
 
 
-async def get(client: HTTP11Client, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
+async def get(client: Client, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
     """The body of the answer to one request."""
     return await whole(await client.send(upstream.origin, request or req()))
 
@@ -216,15 +217,20 @@ async def _guarded(main: Main) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}, "a task outlived its test"
 
 
-def _runner(factory: Callable[[], asyncio.AbstractEventLoop]) -> Run:
-    def run(main: Main) -> None:
-        with asyncio.Runner(loop_factory=factory) as runner:
+class Run(NamedTuple):
+    """Runs a test on one kind of loop, with one kind of client."""
+
+    loop: Callable[[], asyncio.AbstractEventLoop]
+    client: MakeClient = HTTP11Client
+
+    def __call__(self, main: Main) -> None:
+        with asyncio.Runner(loop_factory=self.loop) as runner:
             runner.run(_guarded(main))
 
-    return run
 
-
-# As `pytestmark`: every test of the module gets `run`, which runs a coroutine function, once per kind of loop.
-ON_BOTH_LOOPS = pytest.mark.parametrize(
-    "run", [_runner(asyncio.new_event_loop), _runner(uvloop.new_event_loop)], ids=["asyncio", "uvloop"]
-)
+_LOOPS = {"asyncio": Run(asyncio.new_event_loop), "uvloop": Run(uvloop.new_event_loop)}
+_CLIENTS = {**_LOOPS, "blocking": Run(asyncio.new_event_loop, ThreadedClient)}
+# As marks: a test gets `run`, which runs a coroutine function, once per kind of loop, or once more for `run.client` to
+# be the blocking one.
+ON_BOTH_LOOPS = pytest.mark.parametrize("run", _LOOPS.values(), ids=_LOOPS)
+WITH_EVERY_CLIENT = pytest.mark.parametrize("run", _CLIENTS.values(), ids=_CLIENTS)

@@ -1,0 +1,254 @@
+"""Requests as WSGI has them (PEP 3333): `environ` -> RequestHead, and the body behind `wsgi.input`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from .exceptions import ClientDisconnected, LengthRequired
+from .messages import RawHeaders, RequestHead
+from .tee import SyncTee
+
+Environ = dict[str, Any]
+ExcInfo = Any
+Write = Callable[[bytes], object]
+
+
+class StartResponse(Protocol):
+    """See PEP 3333."""
+
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write: ...
+
+
+WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+# Bytes of a body that are asked for at once: servers return when all of them are there, or the body ends.
+PIECE = 65536
+_SAFE = "/:@!$&'()*+,;=~"
+_REMEMBERED = 1024
+# Keys of an environ -> header names, None for what is no header. Bounded: the names are the client's to choose.
+_names: dict[str, bytes | None] = {}
+
+
+class EnvironHead(RequestHead):
+    """A request whose headers are read when somebody asks: most rules look at the path only."""
+
+    __slots__ = ("_environ", "_pairs")
+
+    _environ: Environ
+    _pairs: RawHeaders | None
+
+    @property
+    def headers(self) -> RawHeaders:
+        """Pairs in the order of the environ; the server has joined repeated ones."""
+        if self._pairs is None:
+            self._pairs = _headers(self._environ)
+        return self._pairs
+
+    @headers.setter
+    def headers(self, pairs: RawHeaders) -> None:
+        self._pairs = pairs
+
+    def header(self, name: bytes) -> bytes | None:
+        """See `RequestHead`; of headers that nobody has read yet, only this one is."""
+        return self._sent(name) if self._pairs is None else super().header(name)
+
+    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
+        """Likewise."""
+        if self._pairs is not None:
+            return super().holds(name, accepts)
+        value = self._sent(name)
+        return value is not None and bool(accepts(value))
+
+    def _sent(self, name: bytes) -> bytes | None:
+        key = _key_sent(name)
+        value = self._environ.get(key)
+        if value is None or not (value or key[:8] != "CONTENT_"):
+            return None
+        return value.strip(" \t").encode("latin-1", "replace")
+
+
+def request_head(environ: Environ) -> EnvironHead:
+    """The request as the rules see it: the whole path that the client sent, whatever `SCRIPT_NAME` says.
+
+    Raises:
+        ClientError: see `RequestHead`.
+    """
+    path, query = request_target(environ)
+    head = EnvironHead.from_wire(
+        environ["REQUEST_METHOD"],
+        path,
+        query,
+        (),
+        environ.get("REMOTE_ADDR") or None,
+        environ["wsgi.url_scheme"],
+        environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:],
+        _port(environ.get("REMOTE_PORT")),
+        _port(environ.get("SERVER_PORT")),
+    )
+    head._environ = environ
+    head._pairs = None
+    return head
+
+
+def request_target(environ: Environ) -> tuple[bytes, bytes]:
+    """Raw path, or absolute URL, and query.
+
+    Some servers tell the target as it came (gunicorn: RAW_URI; uWSGI, mod_wsgi, waitress: REQUEST_URI). From others'
+    PATH_INFO it is built anew, and `%2F` has become a slash.
+    """
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if target:
+        # UTF-8, so that what may not stand in a target is refused instead of turned into something else.
+        path, _, query = target.encode("utf-8", "surrogatepass").partition(b"?")
+        return path, query
+    decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    query = environ.get("QUERY_STRING", "").encode("utf-8", "surrogatepass")
+    if decoded == "*":
+        return b"*", query
+    return quote(decoded or "/", safe=_SAFE, encoding="latin-1", errors="replace").encode(), query
+
+
+def _port(value: str | None) -> int:
+    try:
+        return int(value or 0)
+    except ValueError:
+        return 0
+
+
+def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
+    found = []
+    for key, value in environ.items():
+        try:
+            name = _names[key]
+        except KeyError:
+            name = _header_name(key)
+        if name is not None and (value or key[:8] != "CONTENT_"):
+            found.append((name, value.strip(" \t").encode("latin-1", "replace")))
+    return found
+
+
+def _header_name(key: str) -> bytes | None:
+    name = None
+    if key.startswith("HTTP_"):
+        name = key[5:].replace("_", "-").lower().encode("latin-1", "replace")
+    elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        name = key.replace("_", "-").lower().encode()
+    if len(_names) < _REMEMBERED:
+        _names[key] = name
+    return name
+
+
+def without_headers(environ: Environ) -> Environ:
+    """A copy that tells nothing of the client's headers."""
+    return {key: value for key, value in environ.items() if _header_name(key) is None}
+
+
+def environ_key(name: bytes) -> str:
+    """Under which key a header stands."""
+    text = name.decode("latin-1").upper().replace("-", "_")
+    return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + text
+
+
+@lru_cache(_REMEMBERED)
+def _key_sent(name: bytes) -> str:
+    """The same for a header that is asked for; names with underscores are not told apart, and were all taken as "-"."""
+    return "" if b"_" in name else environ_key(name)
+
+
+def with_headers(environ: Environ, headers: Iterable[tuple[bytes, bytes]]) -> Environ:
+    """A copy with these headers in place of the client's; repeated ones are joined (RFC 9110, section 5.3)."""
+    copy = without_headers(environ)
+    for name, value in headers:
+        key, text = environ_key(name), value.decode("latin-1")
+        joined = "; " if name == b"cookie" else ", "
+        copy[key] = f"{copy[key]}{joined}{text}" if key in copy else text
+    return copy
+
+
+class RequestBody:
+    """The body of a request in pieces: as many bytes as Content-Length says, or up to the end of a terminated input.
+
+    Args:
+        length: None for one that the server ends.
+
+    Raises:
+        LengthRequired: such a body, from a server that does not end it.
+    """
+
+    def __init__(self, environ: Environ, length: int | None) -> None:
+        if length is None and not environ.get("wsgi.input_terminated"):
+            raise LengthRequired("a body without length, and the server does not say where it ends")
+        self._read = environ["wsgi.input"].read
+        self._left = length
+
+    def open(self) -> "bytes | RequestBody":
+        """The body: as bytes when it is one piece.
+
+        Raises:
+            ClientDisconnected: the client left before the body was complete; iterating raises it too.
+        """
+        if self._left is None or self._left > PIECE:
+            return self
+        return b"".join(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._left == 0:
+            raise StopIteration
+        piece = self._piece(PIECE if self._left is None else min(PIECE, self._left))
+        if self._left is not None:
+            self._left -= len(piece)
+        elif not piece:
+            self._left = 0
+            raise StopIteration
+        return piece
+
+    def _piece(self, size: int) -> bytes:
+        try:
+            piece: bytes = self._read(size)
+        except OSError as exc:
+            raise ClientDisconnected("the client left before its body was complete") from exc
+        if self._left is not None and not piece:
+            raise ClientDisconnected("the client left before its body was complete")
+        return piece
+
+
+class NotedInput:
+    """A `wsgi.input` that tells a tee what the app reads."""
+
+    def __init__(self, source: Any, tee: SyncTee, length: int | None) -> None:
+        self._source = source
+        self._tee = tee
+        self._left = length
+
+    def read(self, size: int = -1) -> bytes:
+        """See PEP 3333, also for the methods."""
+        return self._noted(self._source.read() if size is None or size < 0 else self._source.read(size), size == 0)
+
+    def readline(self, size: int = -1) -> bytes:
+        line = self._source.readline() if size is None or size < 0 else self._source.readline(size)
+        return self._noted(line, size == 0)
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        lines: list[bytes] = []
+        while (hint < 1 or sum(map(len, lines)) < hint) and (line := self.readline()):
+            lines.append(line)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever reads in ways of one server only reads past us: there is no copy then.
+        self._tee.close()
+        return getattr(self._source, name)
+
+    def _noted(self, piece: bytes, asked_for_nothing: bool) -> bytes:
+        if self._left is not None:
+            self._left -= len(piece)
+        ended = not piece and not asked_for_nothing
+        self._tee.note(piece, last=ended if self._left is None else self._left == 0)
+        return piece

@@ -1,0 +1,236 @@
+"""The WSGI shell: `CanaryWSGIMiddleware` decides about every request, and forwards those that are another service's.
+
+Nothing is buffered, and nothing that goes to the wrapped app is touched but for `environ["canary_mw.decision"]`, and
+for headers that count from trusted peers only, where some are named.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as Dict
+from random import random
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from .decision import decide
+from .endpoints import DNS_INTERVAL
+from .environ import Environ, ExcInfo, StartResponse, Write, WSGIApp, environ_key, request_head
+from .exceptions import ClientDisconnected, ClientError
+from .forks import in_child, notice
+from .forwarding import Hop
+from .group import Decision
+from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
+from .hops import trusted_headers as as_trusted_headers
+from .messages import RequestHead
+from .module import Globals
+from .observers import Decided, DoorCounts, Finished, Observer, notify
+from .shadow import Shadows
+from .sources import ConfigSource, FileSource
+from .store import RuleStore
+from .syncrelay import Forwarded, SyncForwarder, replied, watched
+from .syncupstreams import SyncUpstreams
+from .wire import Limits
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class CanaryWSGIMiddleware:
+    """WSGI middleware (PEP 3333) that routes by Mappings; the twin of `CanaryMiddleware`.
+
+    A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
+    with `environ["canary_mw.decision"]` set to the `Decision` or None. All others are forwarded to their service.
+    Rules are loaded at the first request of each process, so that a server may fork after the import.
+
+    Args:
+        app: the WSGI app behind.
+        rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops.
+        local: names of the service that this process is; see `CanaryMiddleware`, also for all that follow.
+        services: WSGI apps of this process by the service that they answer for.
+        transports: httpx transports for threads (`httpx.BaseTransport`) by service.
+
+    Raises:
+        ConfigError: an argument that cannot work.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        *,
+        rules: str | os.PathLike[str] | ConfigSource | RuleStore,
+        local: str | Iterable[str] = (),
+        services: Dict[str, WSGIApp] | None = None,
+        transports: Dict[str, "httpx.BaseTransport"] | None = None,
+        upstreams: Dict[str, str | Sequence[str]] | None = None,
+        roll: Callable[[], float] = lambda: random() * 100.0,
+        trusted: Iterable[str] = (),
+        trusted_headers: Iterable[str] = (),
+        header_key_file: str | os.PathLike[str] | None = None,
+        secrets: str | os.PathLike[str] | None = None,
+        observers: Sequence[Observer] = (),
+        hop_id: str | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        dns_interval: float = DNS_INTERVAL,
+        replay_limit: int = 65536,
+        shadow_limit: int = 100,
+        shadow_writes: bool = False,
+    ) -> None:
+        names = local_names(local)
+        self.app = app
+        self._owned = not isinstance(rules, RuleStore)
+        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
+        self.upstreams = SyncUpstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
+        self._bounds = replay_limit, shadow_limit
+        self._roll = roll
+        # Records that nobody wants are not made.
+        self._deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
+        self._finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
+        self._watched = bool(self._deciding or self._finishing)
+        self._trusts = trust(trusted)
+        self._trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
+        paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
+        mark = hop_mark(hop_id or default_hop_id("wsgi", names, paths))
+        self._hops = tuple(Hop(mark, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True))
+        self._begin()
+        _middlewares.add(self)
+
+    def _begin(self) -> None:
+        """What each process has for itself."""
+        replay_limit, shadow_limit = self._bounds
+        self.shadows = Shadows(self.upstreams.beside, shadow_limit)
+        self.door = DoorCounts()
+        self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.door)
+        self._started = False
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        notice()
+        if not self._started:
+            self.start()
+        table = self.store.table
+        try:
+            head: RequestHead = request_head(environ)
+            if self._trusted_headers is not None:
+                self._believe(head, environ)
+            if table.gate is not None:
+                head = table.admit(head)
+        except ClientError as exc:
+            return self._refuse(exc, environ, start_response)
+        decision = decide(table, head, self._roll())
+        if self._watched:
+            return self._observed(decision, head, self._hop(head, table.settings), environ, start_response)
+        if decision is None or (decision.local and decision.shadow is None):
+            environ["canary_mw.decision"] = decision
+            return self.app(environ, start_response)
+        return self._serve(decision, head, self._hop(head, table.settings), environ, start_response).body
+
+    def start(self) -> None:
+        """Load the rules and follow them; harmless when done already."""
+        self.store.start()
+        self._started = True
+
+    def ejections(self) -> dict[str, int]:
+        """How often endpoints were ejected; see `Upstreams.ejections`."""
+        return self.upstreams.ejections()
+
+    def close(self) -> None:
+        """Close the connections, and follow the rules no longer; a later request starts again.
+
+        Nobody has to: what runs beside the requests holds up no exit.
+        """
+        self._started = False
+        if self._owned:
+            self.store.stop()
+        if self.upstreams.background.started:
+            self.upstreams.background.run(self.shadows.aclose())
+        self.upstreams.close()
+
+    def _believe(self, head: RequestHead, environ: Environ) -> None:
+        """Take out the headers that the peer may not send, for the rules and for whoever answers."""
+        assert self._trusted_headers is not None
+        kept = self._trusted_headers.believed(head.headers, self._trusts(head.client), time())
+        for name, _ in set(head.headers).difference(kept):
+            del environ[environ_key(name)]
+        head.headers = kept
+
+    def _hop(self, head: RequestHead, settings: Globals) -> Hop:
+        return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
+
+    def _serve(
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        hop: Hop,
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> Forwarded:
+        """Have a request answered by who is to."""
+        if decision is not None and not decision.local:
+            return self._forwarder.forward(decision, head, hop, environ, start_response)
+        environ["canary_mw.decision"] = decision
+        if decision is None or decision.shadow is None:
+            return Forwarded(self.app(environ, start_response))
+        return Forwarded(self._forwarder.copy(self.app, decision, head, hop, environ, start_response))
+
+    def _observed(
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        hop: Hop,
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        began = perf_counter()
+        request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
+        if decision is not None:
+            mapping = decision.mapping
+            request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
+        if self._deciding:
+            notify(self._deciding, Decided(**request))
+        status: int | None = None
+
+        def noting(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
+            nonlocal status
+            status = int(line[:3])
+            return start_response(line, headers, exc_info)
+
+        def finish(reason: str | None) -> None:
+            seconds = perf_counter() - began
+            notify(self._finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
+
+        def ended(why: BaseException | None) -> None:
+            left = isinstance(why, ClientDisconnected)
+            finish("client left" if left else type(why).__name__ if why else forwarded.reason)
+
+        try:
+            forwarded = self._serve(decision, head, hop, environ, noting)
+        except BaseException as exc:
+            finish(type(exc).__name__)
+            raise
+        return watched(forwarded.body, ended)
+
+    def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        body, reason = replied(self._forwarder.refusal(error), start_response)
+        path = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")).partition("?")[0]
+        record = {"method": environ["REQUEST_METHOD"], "path": path, "status": error.status_hint}
+        notify(self._finishing, Finished(**record, seconds=0.0, reason=reason))
+        return body
+
+
+def _store(
+    rules: str | os.PathLike[str] | ConfigSource, local: frozenset[str], observers: Sequence[Observer]
+) -> RuleStore:
+    source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
+    return RuleStore(source, local=local, middleware=True, observers=observers)
+
+
+_middlewares: "WeakSet[CanaryWSGIMiddleware]" = WeakSet()
+
+
+def _after_fork() -> None:
+    for middleware in list(_middlewares):
+        middleware.upstreams.begin()
+        middleware._begin()
+
+
+in_child(_after_fork)
