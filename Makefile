@@ -5,12 +5,13 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 INSTALLED_BENCH := $(VENV)/.installed-bench
+INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 
 # Run, not only looked up: version managers put a python3.11 on the path that refuses to start.
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench fuzz bench-programs clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,11 +32,24 @@ lint: $(INSTALLED) ## ruff and mypy --strict over the package and the tests
 	@$(PY) -m ruff format --check
 	@$(PY) -m mypy
 
-bench: $(INSTALLED_BENCH) ## side by side with Envoy, nginx and other Python proxies; ROW=name for one row
+bench: $(INSTALLED_BENCH) bench-programs ## side by side with Envoy, nginx, HAProxy and Python proxies; ROW=name for one row
 	@$(PY) -m benchmarks $(if $(ROW),--row $(ROW))
 
+# Rows do without what cannot be installed here, and say so.
+bench-programs:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; missing=; \
+	for each in nginx:nginx-light haproxy:haproxy wrk:wrk; do \
+		command -v $${each%:*} >/dev/null || missing="$$missing $${each#*:}"; \
+	done; \
+	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$missing >/dev/null; } || \
+		echo "missing for the benchmarks, to be installed by you:$$missing" >&2
+
+fuzz: $(INSTALLED_FUZZ) ## search for inputs that break a reader; SECONDS=60 each, TARGET=name for one, FILE=input to run it again
+	@PYTHONPATH=tests $(PY) -m fuzz $(TARGET) $(FILE) $(if $(SECONDS),--seconds $(SECONDS))
+
 clean: ## remove .venv, caches and everything built
-	@rm -rf $(VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	@rm -rf $(VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip comes first: dependency groups need 25.1, and the one that Python brings along may be older.
@@ -50,4 +64,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_BENCH): $(INSTALLED)
 	@$(PIP) install --constraint constraints.txt --group bench
+	@touch $@
+
+$(INSTALLED_FUZZ): $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --group fuzz
 	@touch $@

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from .exceptions import MappingError
 from .messages import RequestHead, ResponseHead
 
-_PART = re.compile(r"%%|%([A-Z_]+)(?:\(([^()%]*(?:%[^()]*)?)\))?(?::(\d+))?%|(%)")
+_PART = re.compile(r"%%|%([A-Z_]+)(?:\(([^()%]*(?:%[^()]*)?)\))?(?::([0-9]{1,9}))?%|(%)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 DEFAULT_TIME = "%Y-%m-%dT%H:%M:%S.%3fZ"
 _FRACTION = re.compile(r"%([1-9])f")

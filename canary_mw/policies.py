@@ -5,6 +5,7 @@ Retries, limits, cross-origin answers and header changes; who reads which attrib
 
 import re
 from collections.abc import Mapping as Dict
+from math import inf
 
 from .cors import CorsPolicy, cors_policy
 from .exceptions import MappingError
@@ -49,9 +50,10 @@ def seconds(text: str) -> float:
         MappingError: it is none.
     """
     parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not parts or total == inf or "".join(number + unit for number, unit in parts) != text:
         raise MappingError(f"{text!r} is not a duration", hint="write 1.5s or 500ms")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return total
 
 
 def millis(value: int) -> int:

@@ -50,7 +50,7 @@ def parse_service(
     if authority != rest:
         problem = f"service {text!r} holds more than scheme, name and port: the rest is ignored"
     host, port = _split_port(authority)
-    if not host or "@" in authority or re.search(r"[\s\x00-\x20]", host):
+    if not host or "@" in authority or re.search(r"[\s\x00-\x20\x7f]", host):
         raise MappingError(f"service {text!r} names no host", hint="write name[.namespace][:port]")
     host = host.lower()
     if "." not in host and ":" not in host and host != "localhost" and namespace != own_namespace:
@@ -73,5 +73,6 @@ def _split_port(authority: str) -> tuple[str, str | None]:
 
 
 def _port_number(text: str) -> int | None:
-    number = int(text) if text.isascii() and text.isdigit() else 0
+    # Of thousands of digits Python makes no number.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
     return number if 0 < number < 65536 else None

@@ -131,6 +131,11 @@ def test_a_value_that_cannot_be_evaluated_is_refused_with_the_reason(text: str, 
     assert message in caught.value.message
 
 
+def test_a_length_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(MappingError, match="bare %"):
+        compile_value("%REQ(x-a):" + "1" * 5000 + "%")
+
+
 def test_an_unknown_operator_names_the_known_ones() -> None:
     with pytest.raises(MappingError) as caught:
         compile_value("%HOSTNAME%")

@@ -33,6 +33,7 @@ def test_a_service_is_read_as_emissary_reads_it(text: str, namespace: str, label
         ("svc:abc", "svc:abc", 80, "port 'abc' of service 'svc:abc' is not in 1..65535"),
         ("svc:99999", "svc:99999", 80, "port '99999' of"),
         ("svc:0", "svc:0", 80, "port '0' of"),
+        pytest.param("svc:" + "1" * 5000, "svc:" + "1" * 5000, 80, "is not in 1..65535", id="no number for Python"),
         ("https://svc:٣", "https://svc:٣", 443, "port '٣' of"),
         ("svc:", "svc:", 80, "port '' of"),
         ("ftp://svc", "http://svc", 80, "scheme 'ftp' of the service is not http or https"),
@@ -47,7 +48,9 @@ def test_a_service_that_works_in_part_says_what_is_wrong(text: str, label: str, 
     assert problem in said
 
 
-@pytest.mark.parametrize("text", ["", "http://", "/path", "user@host", "a b", "svc\tx", ":80", "[]:80", "a\nb"])
+@pytest.mark.parametrize(
+    "text", ["", "http://", "/path", "user@host", "a b", "svc\tx", ":80", "[]:80", "a\nb", "a\x7fb"]
+)
 def test_a_service_without_a_host_is_refused(text: str) -> None:
     with pytest.raises(MappingError, match="names no host"):
         parse_service(text)

@@ -1,0 +1,26 @@
+"""All targets by name; each takes any bytes and raises when something does not hold."""
+
+from collections.abc import Callable
+
+from . import answers, guarding, heads, proxies, texts, values
+
+Target = Callable[[bytes], None]
+
+TARGETS: dict[str, Target] = {
+    target.__name__: target
+    for target in (
+        texts.yaml,
+        texts.documents,
+        texts.annotations,
+        texts.source,
+        texts.rules,
+        heads.forwarding,
+        heads.answer_heads,
+        heads.websockets,
+        values.header_values,
+        values.regex_rewrites,
+        guarding.guard,
+        answers.upstream_answers,
+        proxies.whole_way,
+    )
+}
