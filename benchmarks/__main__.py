@@ -1,65 +1,108 @@
-"""`python -m benchmarks`: all rows, into RESULTS.md when all could be measured; `--row P1`: one row, to look at."""
+"""`python -m benchmarks`: all rows; `--row P1`: one. What was measured goes into RESULTS.md and docs/."""
 
 import argparse
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType, ModuleType
 
-from . import p1, p4, p5, p7
+from . import asgi_servers, growth, metrics, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, results
 from .compare import Options
-from .processes import Failed, Missing
-from .report import Section, Verdict, aligned, machine, markdown, verdict_lines, versions
+from .machine import machine, versions
+from .processes import ROOT, Failed, Missing, allow_open_files, in_short
+from .report import Section, Verdict, aligned, verdict_lines
+from .results import Run
 
-Row = Callable[[Options, Path], Section]
-ROWS: dict[str, tuple[str, Row]] = {
-    "P1": (p1.TITLE, p1.run),
-    "P4": (p4.TITLE, p4.run),
-    "P5": (p5.TITLE, p5.run),
-    "P7": (p7.TITLE, p7.run),
+ROWS: dict[str, ModuleType] = {
+    "P1": p1,
+    "P2": p2,
+    "P3": p3,
+    "P4": p4,
+    "P5": p5,
+    "P6": p6,
+    "P7": p7,
+    "P8": p8,
+    "P9": p9,
+    "P10": p10,
+    "P11": p11,
+    "P12": p12,
+    "P13": p13,
+    "METRICS": metrics,
+    "SERVERS": asgi_servers,
+    "GROWTH": growth,
 }
-RESULTS = Path(__file__).parent / "RESULTS.md"
+# Longer than any row takes, so that one that hangs does not stop the rest.
+ROW_SECONDS = 600
 
 
 def main() -> int:
-    """Run what is asked for; 1 when a row could not be measured."""
+    """Run what is asked for; 1 when a target could not be measured."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    allow_open_files()
     options = Options(arguments.rounds, arguments.seconds)
-    load = os.getloadavg()[0]
-    print(f"{machine()}; load average {load:.2f}\n{'; '.join(versions())}", flush=True)
-    names = [arguments.row] if arguments.row else list(ROWS)
-    sections = [_run(name, options) for name in names]
-    print("\n" + aligned(verdict_lines(sections)))
-    complete = all(verdict.met is not None for section in sections for verdict in section.verdicts)
-    if complete and not arguments.row:
-        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-        RESULTS.write_text(markdown(sections, command, load), encoding="utf-8")
-        print(f"\nwritten to {RESULTS}")
-    return 0 if complete else 1
+    folder, docs = (arguments.into,) * 2 if arguments.into else (ROOT / "benchmarks", ROOT / "docs")
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    where, what = machine(), versions()
+    print(f"{where}\n{what}", flush=True)
+    known = results.read(folder)
+    measured: dict[str, Section] = {}
+    for name in [arguments.row] if arguments.row else ROWS:
+        run = Run(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", command, round(os.getloadavg()[0], 2), where, what)
+        measured[name] = measure(name, options)
+        known[name] = run, measured[name]
+        # After each row: what was measured is not lost when somebody stops the rest.
+        results.write(folder, docs, {row: known[row] for row in ROWS if row in known})
+    print("\n" + aligned(verdict_lines(measured.values())) + f"\n\nwritten to {folder / 'RESULTS.md'}")
+    return 0 if all(section.complete for section in measured.values()) else 1
 
 
 def _arguments() -> argparse.Namespace:
     defaults = Options()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What canary-mw costs beside its peers.")
-    parser.add_argument("--row", choices=list(ROWS), type=str.upper, help="only this one; RESULTS.md stays as it is")
+    parser.add_argument("--row", choices=list(ROWS), type=str.upper, help="only this one; the others stay as they were")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=defaults.seconds, help="for each server and round; default: 3")
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help="write there, and leave the repository as it is")
     return parser.parse_args()
 
 
-def _run(name: str, options: Options) -> Section:
-    """One row in a folder of its own; what is missing becomes its verdict."""
-    title, run = ROWS[name]
+def measure(name: str, options: Options) -> Section:
+    """One row in a folder of its own; whatever goes wrong becomes its verdict, and does not stop the others."""
+    title: str = ROWS[name].TITLE
+    run: Callable[[Options, Path], Section] = ROWS[name].run
     print(f"\n{name}: {title}", flush=True)
-    with TemporaryDirectory(prefix="canary-mw-bench-") as folder:
+    with TemporaryDirectory(prefix="canary-mw-bench-", ignore_cleanup_errors=True) as folder:
         try:
-            return run(options, Path(folder))
+            with _at_most(ROW_SECONDS):
+                return run(options, Path(folder))
         except (Missing, Failed) as exc:
-            print(f"  {name} is left out: {exc}", file=sys.stderr, flush=True)
-            reason = str(exc).partition("\n")[0]
-            return Section(name, title, [Verdict("all of it", "", reason, None)])
+            print(f"  {name} failed: {exc}", file=sys.stderr, flush=True)
+            reason = in_short(exc)
+        except Exception as exc:  # noqa: BLE001 - the other rows are to be measured all the same
+            traceback.print_exc()
+            reason = f"{type(exc).__name__}: {in_short(exc)}"
+    return Section(name, title, verdicts=[Verdict("all of it", "the row", reason, None)])
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise Failed(f"took longer than {seconds} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

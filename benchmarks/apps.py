@@ -1,35 +1,82 @@
-"""ASGI apps that uvicorn serves in a comparison; what they need comes from the environment."""
+"""ASGI and WSGI apps that a server runs in a comparison; what they need comes from the environment."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from canary_mw.asgi import CanaryMiddleware
+from canary_mw.environ import Environ, StartResponse, WSGIApp
 from canary_mw.upstreams import ASGIApp, Receive, Scope, Send
+from canary_mw.wsgi import CanaryWSGIMiddleware
 
 RULES = "CANARY_MW_BENCH_RULES"
 UPSTREAM = "CANARY_MW_BENCH_UPSTREAM"
 # Not even the bare app may be cheaper than an app that names its length and type.
 _BODY = b'{"service": "stable"}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
+_TEXT_HEADERS = [(name.decode(), value.decode()) for name, value in _HEADERS]
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     """The least that an app can do."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
     if scope["type"] != "http":
         return
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": _BODY})
 
 
-def wrapped(path: str | Path) -> CanaryMiddleware:
-    """The bare app behind the middleware, as the stable service."""
-    return CanaryMiddleware(bare, rules=path, local="stable")
+async def _lifespan(receive: Receive, send: Send) -> None:
+    for what in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{what}.complete"})
+
+
+def wrapped(path: str | Path, gray: str = "") -> CanaryMiddleware:
+    """The bare app behind the middleware, as the stable service; `gray` is the URL of the other one."""
+    return CanaryMiddleware(bare, rules=path, local="stable", upstreams={"gray": gray} if gray else None)
 
 
 def wrapped_app() -> ASGIApp:
-    """The same for uvicorn."""
-    return wrapped(os.environ[RULES])
+    """The same from the environment."""
+    return wrapped(os.environ[RULES], os.environ.get(UPSTREAM, ""))
+
+
+def bare_wsgi(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """The twin of `bare`."""
+    start_response("200 OK", [*_TEXT_HEADERS])
+    return [_BODY]
+
+
+def wrapped_wsgi(path: str | Path, gray: str = "") -> CanaryWSGIMiddleware:
+    """The twin of `wrapped`."""
+    return CanaryWSGIMiddleware(bare_wsgi, rules=path, local="stable", upstreams={"gray": gray} if gray else None)
+
+
+def wrapped_wsgi_app() -> WSGIApp:
+    """The same from the environment."""
+    return wrapped_wsgi(os.environ[RULES], os.environ.get(UPSTREAM, ""))
+
+
+def fastapi_app() -> Any:
+    """An app of FastAPI with one route."""
+    from fastapi import FastAPI
+
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/{path:path}")
+    async def answer(path: str) -> dict[str, str]:
+        return {"service": "stable"}
+
+    return app
+
+
+def wrapped_fastapi_app() -> Any:
+    """The same behind the middleware, as the stable service."""
+    app = fastapi_app()
+    app.add_middleware(CanaryMiddleware, rules=os.environ[RULES], local="stable")
+    return app
 
 
 def fastapi_proxy_lib_app() -> Any:

@@ -1,16 +1,18 @@
 """Servers under load in turn, and single calls in a loop."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .processes import cpu_seconds
-from .report import aligned, spread
+from .processes import Failed, Missing, cpu_seconds, in_short, resident
+from .report import Section, aligned, spread
 from .servers import Server
-from .wrk import load
+from .wrk import CONNECTIONS, load
 
-_COLUMNS = ("server", "CPU us/request", "requests/s", "p50 ms", "p99 ms", "errors")
+_COLUMNS = ("server", "CPU us/request", "requests/s", "p50 ms", "p99 ms", "RSS MiB", "errors")
 _WARM_UP = 1.0
 _BATCHES = 7
 
@@ -24,40 +26,75 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Target:
+    """A server, and how it is loaded."""
+
+    name: str
+    server: Server
+    lua: Path
+    connections: int = CONNECTIONS
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One round of one server: CPU microseconds per request, requests per second, milliseconds, number of errors."""
+    """One round: CPU microseconds per request, requests per second, milliseconds, MiB at the end, number of errors."""
 
     cpu: float
     rate: float
     p50: float
     p99: float
+    resident: float
     errors: int
 
 
 Samples = dict[str, list[Sample]]
+Starter = AbstractContextManager[Server]
 
 
-def in_turn(servers: Sequence[Server], lua: Path, options: Options) -> Samples:
+def side_by_side(section: Section, starters: Mapping[str, Starter], lua: Path, options: Options) -> Samples:
+    """Start servers, load them in turn with the same requests, and put the table into the section."""
+    with ExitStack() as stack:
+        started = start(stack, starters, section)
+        samples = in_turn([Target(name, server, lua) for name, server in started.items()], options)
+    section.table = table(samples)
+    return samples
+
+
+def start(stack: ExitStack, starters: Mapping[str, Starter], section: Section) -> dict[str, Server]:
+    """Start servers; one that is missing or fails is left out, and the section says so."""
+    started = {}
+    for name, starter in starters.items():
+        try:
+            started[name] = stack.enter_context(starter)
+        except (Missing, Failed) as exc:
+            print(f"  {name} is left out: {exc}", file=sys.stderr, flush=True)
+            section.notes.append(f"`{name}` is left out: {in_short(exc)}")
+    return started
+
+
+def in_turn(targets: Sequence[Target], options: Options) -> Samples:
     """Load the servers one after the other, round by round, and print each figure as it comes."""
-    for server in servers:
-        load(server.port, lua, _WARM_UP)
-    samples: Samples = {server.name: [] for server in servers}
-    width = max(map(len, samples))
+    for target in targets:
+        load(target.server.port, target.lua, _WARM_UP, target.connections)
+    samples: Samples = {target.name: [] for target in targets}
+    width = max(map(len, samples), default=0)
     for number in range(options.rounds):
-        for server in servers:
-            sample = _measure(server, lua, options.seconds)
-            samples[server.name].append(sample)
+        for target in targets:
+            sample = _measure(target, options.seconds)
+            samples[target.name].append(sample)
             line = f"{sample.cpu:9,.1f} us/request {sample.rate:9,.0f} requests/s {sample.errors:3} errors"
-            print(f"  {number + 1}/{options.rounds}  {server.name:{width}} {line}", flush=True)
+            print(f"  {number + 1}/{options.rounds}  {target.name:{width}} {line}", flush=True)
     print(aligned(table(samples)), flush=True)
     return samples
 
 
-def _measure(server: Server, lua: Path, seconds: float) -> Sample:
-    before = cpu_seconds(server.pid)
-    seen = load(server.port, lua, seconds)
-    cpu = cpu_seconds(server.pid) - before
-    return Sample(cpu / seen.requests * 1e6, seen.requests / seen.seconds, seen.p50, seen.p99, seen.errors)
+def _measure(target: Target, seconds: float) -> Sample:
+    pids = target.server.pids
+    before = cpu_seconds(pids)
+    seen = load(target.server.port, target.lua, seconds, target.connections)
+    cpu = cpu_seconds(pids) - before
+    rate = seen.requests / seen.seconds
+    return Sample(cpu / seen.requests * 1e6, rate, seen.p50, seen.p99, resident(pids) / 2**20, seen.errors)
 
 
 def table(samples: Samples) -> list[Sequence[str]]:
@@ -72,18 +109,23 @@ def _line(name: str, rounds: Sequence[Sample]) -> Sequence[str]:
         spread([r.rate for r in rounds], 0),
         f"{median(r.p50 for r in rounds):.2f}",
         f"{median(r.p99 for r in rounds):.2f}",
+        f"{median(r.resident for r in rounds):.0f}",
         str(sum(r.errors for r in rounds)),
     )
 
 
 def cpu_ratios(samples: Samples, above: str, below: str) -> list[float]:
-    """CPU per request of one server over that of another, round by round."""
-    return [a.cpu / b.cpu for a, b in zip(samples[above], samples[below], strict=True)]
+    """CPU per request of one server over that of another, round by round; none where one was left out."""
+    return [a.cpu / b.cpu for a, b in _pairs(samples, above, below)]
 
 
 def cpu_added(samples: Samples, above: str, below: str) -> list[float]:
     """CPU microseconds per request that one server costs more than another, round by round."""
-    return [a.cpu - b.cpu for a, b in zip(samples[above], samples[below], strict=True)]
+    return [a.cpu - b.cpu for a, b in _pairs(samples, above, below)]
+
+
+def _pairs(samples: Samples, above: str, below: str) -> list[tuple[Sample, Sample]]:
+    return list(zip(samples.get(above, ()), samples.get(below, ()), strict=False))
 
 
 def best(measure: Callable[[], float]) -> float:

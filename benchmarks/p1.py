@@ -1,11 +1,10 @@
 """P1: the standalone proxy with 10 Mappings, against Envoy with the same routes."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
-from . import servers
-from .compare import Options, cpu_ratios, in_turn, table
-from .report import Section, at_most
+from . import peers, servers
+from .compare import Options, Starter, cpu_ratios, side_by_side
+from .report import Section
 from .wrk import CONNECTIONS, GRAY_EVERY, script
 
 MAPPINGS = 10
@@ -20,17 +19,18 @@ def run(options: Options, folder: Path) -> Section:
     """Measure.
 
     Raises:
-        Missing: nginx, wrk or Envoy.
+        Missing: nginx or wrk.
     """
+    section = Section("P1", TITLE, [NOTES])
     lua = script(folder, MAPPINGS // 2, gray=True)
-    with ExitStack() as stack:
-        ports = stack.enter_context(servers.upstream(folder))
-        peers = [
-            servers.canary_mw(folder, ports, MAPPINGS),
-            servers.envoy(folder, ports, MAPPINGS),
-            servers.nginx(folder, ports, MAPPINGS),
-            servers.uvicorn("uvicorn alone", "bare", folder),
-        ]
-        samples = in_turn([stack.enter_context(peer) for peer in peers], lua, options)
-    verdict = at_most("CPU per request over Envoy's", cpu_ratios(samples, "canary-mw", "envoy"), LIMIT, "x", 2)
-    return Section("P1", TITLE, [verdict], table(samples), [NOTES])
+    with servers.upstream(folder) as ports:
+        starters: dict[str, Starter] = {
+            "canary-mw": servers.canary_mw(folder, ports, MAPPINGS),
+            "envoy": peers.envoy(folder, ports, MAPPINGS),
+            "nginx": peers.nginx(folder, ports, MAPPINGS),
+            "haproxy": peers.haproxy(folder, ports, MAPPINGS),
+            "uvicorn alone": servers.asgi("bare", folder),
+        }
+        samples = side_by_side(section, starters, lua, options)
+    section.at_most("CPU per request over Envoy's", cpu_ratios(samples, "canary-mw", "envoy"), LIMIT, "x", 2)
+    return section

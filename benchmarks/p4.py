@@ -1,12 +1,11 @@
 """P4: the standalone proxy with 10 Mappings, against the proxies of Python that forward everything to one upstream."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from . import servers
 from .apps import UPSTREAM
-from .compare import Options, cpu_ratios, in_turn, table
-from .report import Section, at_least
+from .compare import Options, Starter, cpu_ratios, side_by_side
+from .report import Section
 from .wrk import CONNECTIONS, GRAY_EVERY, script
 
 MAPPINGS = 10
@@ -19,8 +18,8 @@ PEERS = {
 NOTES = f"""\
 The peers know no rules and forward all to one upstream. fastapi-proxy-lib uses httpx as it comes: other limits for its
 connections make it no faster. asgiproxy uses aiohttp; it may start 1,024 requests at a time here, 20 by default. All
-run under uvicorn with uvloop and httptools. wrk -t1 -c{CONNECTIONS}, every {GRAY_EVERY}th request with the gray
-header."""
+run under uvicorn with uvloop and httptools. wrk -t1 -c{CONNECTIONS}, every {GRAY_EVERY}th request with the gray header.
+The target was set with httpx in mind; aiohttp parses and writes in compiled code and costs far less."""
 
 
 def run(options: Options, folder: Path) -> Section:
@@ -29,15 +28,13 @@ def run(options: Options, folder: Path) -> Section:
     Raises:
         Missing: nginx or wrk.
     """
+    section = Section("P4", TITLE, [NOTES])
     lua = script(folder, MAPPINGS // 2, gray=True)
-    with ExitStack() as stack:
-        ports = stack.enter_context(servers.upstream(folder))
+    with servers.upstream(folder) as ports:
         environ = {UPSTREAM: f"http://127.0.0.1:{ports.stable}"}
-        peers = [servers.uvicorn(name, app, folder, environ) for name, app in PEERS.items()]
-        ours = servers.canary_mw(folder, ports, MAPPINGS)
-        samples = in_turn([stack.enter_context(peer) for peer in (ours, *peers)], lua, options)
-    verdicts = [
-        at_least(f"CPU per request of {name} over ours", cpu_ratios(samples, name, "canary-mw"), LIMIT, "x")
-        for name in PEERS
-    ]
-    return Section("P4", TITLE, verdicts, table(samples), [NOTES])
+        starters: dict[str, Starter] = {"canary-mw": servers.canary_mw(folder, ports, MAPPINGS)}
+        starters |= {name: servers.asgi(app, folder, environ) for name, app in PEERS.items()}
+        samples = side_by_side(section, starters, lua, options)
+    for name in PEERS:
+        section.at_least(f"CPU per request of {name} over ours", cpu_ratios(samples, name, "canary-mw"), LIMIT, "x")
+    return section

@@ -1,7 +1,6 @@
 """P5: the middleware around a bare ASGI app that answers itself (the stable path), with 1,000 Mappings."""
 
 import asyncio
-from contextlib import ExitStack
 from pathlib import Path
 from time import thread_time_ns
 
@@ -10,9 +9,9 @@ from canary_mw.upstreams import ASGIApp, Message, Scope
 
 from . import rules, servers
 from .apps import RULES, bare, wrapped
-from .compare import Options, best, cpu_added, cpu_ratios, in_turn, table
+from .compare import Options, Samples, Starter, best, cpu_added, cpu_ratios, side_by_side
 from .processes import Missing
-from .report import Section, Verdict, at_most
+from .report import Section
 from .wrk import CONNECTIONS, script
 
 MAPPINGS = 1000
@@ -24,22 +23,31 @@ NOTES = f"""\
 In a loop: the app called {CALLS:,} times in a row with the scopes of uvicorn (12 headers, random prefixes), with and
 without the middleware; the table of rules stays in the processor's cache then, which it need not between the requests
 of a server. The figures above: both under uvicorn, wrk -t1 -c{CONNECTIONS}, random prefixes, no gray requests."""
-ADDED = "added CPU per request, under uvicorn"
-RATIO = "CPU per request over that of the bare app, under uvicorn"
 
 
 def run(options: Options, folder: Path) -> Section:
     """Measure; without wrk only what needs none."""
-    section = Section("P5", TITLE, notes=[NOTES])
+    section = Section("P5", TITLE, [NOTES])
     path = servers.rules_file(folder, MAPPINGS)
-    section.verdicts.append(at_most("added CPU per call, in a loop", added(path, options.rounds), LIMIT_ADDED, "us", 2))
-    print(f"  added: {section.verdicts[0].figure}", flush=True)
+    section.at_most("added CPU per call, in a loop", added(path, options.rounds), LIMIT_ADDED, "us", 2)
+    samples: Samples = {}
     try:
-        _served(section, path, folder, options)
+        samples = _served(section, path, folder, options)
     except Missing as exc:
-        targets = {ADDED: f"<= {LIMIT_ADDED} us", RATIO: f"<= {LIMIT_RATIO} x"}
-        section.verdicts += [Verdict(what, target, str(exc), None) for what, target in targets.items()]
+        section.notes.append(str(exc))
+    pair = samples, "with middleware", "bare app"
+    section.at_most("added CPU per request, under uvicorn", cpu_added(*pair), LIMIT_ADDED, "us")
+    what = "CPU per request over that of the bare app, under uvicorn"
+    section.at_most(what, cpu_ratios(*pair), LIMIT_RATIO, "x", 2)
     return section
+
+
+def _served(section: Section, path: Path, folder: Path, options: Options) -> Samples:
+    starters: dict[str, Starter] = {
+        "bare app": servers.asgi("bare", folder),
+        "with middleware": servers.asgi("wrapped_app", folder, {RULES: str(path)}),
+    }
+    return side_by_side(section, starters, script(folder, MAPPINGS // 2, gray=False), options)
 
 
 def added(path: Path, rounds: int) -> list[float]:
@@ -88,17 +96,3 @@ def _scope(head: RequestHead) -> Scope:
         "headers": head.headers,
         "state": {},
     }
-
-
-def _served(section: Section, path: Path, folder: Path, options: Options) -> None:
-    lua = script(folder, MAPPINGS // 2, gray=False)
-    with ExitStack() as stack:
-        peers = [
-            servers.uvicorn("bare app", "bare", folder),
-            servers.uvicorn("with middleware", "wrapped_app", folder, {RULES: str(path)}),
-        ]
-        samples = in_turn([stack.enter_context(peer) for peer in peers], lua, options)
-    section.table = table(samples)
-    pair = samples, "with middleware", "bare app"
-    section.verdicts.append(at_most(ADDED, cpu_added(*pair), LIMIT_ADDED, "us"))
-    section.verdicts.append(at_most(RATIO, cpu_ratios(*pair), LIMIT_RATIO, "x", 2))

@@ -10,7 +10,7 @@ from canary_mw.table import RouteTable
 
 from . import rules
 from .compare import Options, best
-from .report import Section, at_most
+from .report import Section
 
 LIMITS = {10: 4, 1_000: 4, 10_000: 5}
 CALLS = 20_000
@@ -24,15 +24,14 @@ one list of headers; `from memory`: each has its own, and together they are more
 
 def run(options: Options, folder: Path) -> Section:
     """Measure."""
-    section = Section("P7", TITLE, notes=[NOTES])
+    section = Section("P7", TITLE, [NOTES])
     for count, limit in LIMITS.items():
         table = rules.table(count)
         for where, shared in (("in cache", True), ("from memory", False)):
             heads = rules.heads(count, CALLS, shared=shared)
             rounds = [best(partial(microseconds, table, heads)) for _ in range(options.rounds)]
             what = f"CPU per decision, {count:,} Mappings, headers {where}"
-            section.verdicts.append(at_most(what, rounds, limit, "us", 2))
-            print(f"  {what}: {section.verdicts[-1].figure}", flush=True)
+            section.at_most(what, rounds, limit, "us", 2)
     return section
 
 

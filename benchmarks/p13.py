@@ -1,0 +1,145 @@
+"""P13: the middleware for WSGI under gunicorn's worker with threads: around an app that answers itself, and forwarding."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from time import thread_time_ns
+
+from canary_mw.environ import Environ, WSGIApp
+from canary_mw.messages import RequestHead
+
+from . import clients, rules, servers
+from .apps import RULES, UPSTREAM, bare_wsgi, wrapped_wsgi
+from .compare import Options, Samples, Starter, Target, best, cpu_added, in_turn, start, table
+from .processes import Missing
+from .report import Section, spread
+from .wrk import CONNECTIONS, script
+
+MAPPINGS, FEW = 1000, 10
+HEADERS = 12
+CALLS = 10_000
+CLIENT_ROUNDS = 3
+LIMIT_ADDED = 8
+LIMIT_RATIO = 1.5
+TITLE = f"middleware for WSGI under gunicorn gthread, {servers.THREADS} threads, against ASGI under uvicorn"
+NOTES = f"""\
+Local: an app that answers itself, without and with the middleware and {MAPPINGS:,} Mappings; {HEADERS} headers, random
+prefixes, no gray requests. In a loop: the app called {CALLS:,} times in a row with environs as gunicorn makes them.
+Forwarded: {FEW} Mappings, every request gray, so that all go to nginx; what forwarding adds is the CPU per request less
+that of the bare app under the same server with the same requests. wrk -t1 -c{CONNECTIONS}."""
+CLIENTS = f"""\
+Clients alone, {servers.THREADS} requests at a time, each in a thread, or a task for asyncio, and no server around them;
+CPU us per request, median (smallest-largest) of {CLIENT_ROUNDS} rounds:"""
+
+GUNICORN_LOCAL = "gunicorn, bare app"
+GUNICORN_STABLE = "gunicorn, with middleware"
+GUNICORN_BARE = "gunicorn, bare app, gray requests"
+GUNICORN_GRAY = "gunicorn, forwarded"
+UVICORN_BARE = "uvicorn, bare app, gray requests"
+UVICORN_GRAY = "uvicorn, forwarded"
+
+
+def run(options: Options, folder: Path) -> Section:
+    """Measure; without wrk and nginx only what needs neither."""
+    section = Section("P13", TITLE, [NOTES])
+    path = servers.rules_file(folder, MAPPINGS)
+    section.at_most("added CPU per local call, in a loop", added(path, options.rounds), LIMIT_ADDED, "us", 2)
+    samples: Samples = {}
+    try:
+        samples = _served(section, path, folder, options)
+    except Missing as exc:
+        section.notes.append(str(exc))
+    local = cpu_added(samples, GUNICORN_STABLE, GUNICORN_LOCAL)
+    section.at_most("added CPU per local request, under gunicorn", local, LIMIT_ADDED, "us")
+    threads = cpu_added(samples, GUNICORN_GRAY, GUNICORN_BARE)
+    tasks = cpu_added(samples, UVICORN_GRAY, UVICORN_BARE)
+    section.figure("added CPU per forwarded request, under gunicorn", threads, "us")
+    section.figure("added CPU per forwarded request, under uvicorn", tasks, "us")
+    ratios = [one / other for one, other in zip(threads, tasks, strict=True)]
+    section.at_most("what forwarding adds under gunicorn over what it adds under uvicorn", ratios, LIMIT_RATIO, "x", 2)
+    return section
+
+
+def _served(section: Section, path: Path, folder: Path, options: Options) -> Samples:
+    with ExitStack() as stack:
+        ports = stack.enter_context(servers.upstream(folder))
+        few = {RULES: str(servers.rules_file(folder, FEW)), UPSTREAM: f"http://127.0.0.1:{ports.gray}"}
+        starters: dict[str, Starter] = {
+            GUNICORN_LOCAL: servers.wsgi("bare_wsgi", folder),
+            GUNICORN_STABLE: servers.wsgi("wrapped_wsgi_app", folder, {RULES: str(path)}),
+            GUNICORN_GRAY: servers.wsgi("wrapped_wsgi_app", folder, few),
+            UVICORN_BARE: servers.asgi("bare", folder),
+            UVICORN_GRAY: servers.asgi("wrapped_app", folder, few),
+        }
+        started = start(stack, starters, section)
+        for name in (GUNICORN_GRAY, UVICORN_GRAY):
+            if name in started:
+                servers.routing(started[name])
+        if GUNICORN_LOCAL in started:
+            started[GUNICORN_BARE] = started[GUNICORN_LOCAL]
+        local = script(folder, MAPPINGS // 2, gray=False, extra=HEADERS - 1)
+        gray = script(folder, FEW // 2, gray=True, every=1)
+        targets = [
+            Target(name, server, local if name in (GUNICORN_LOCAL, GUNICORN_STABLE) else gray)
+            for name, server in started.items()
+        ]
+        samples = in_turn(targets, options)
+        section.table = table(samples)
+        section.notes.append(_clients(ports.stable, min(options.rounds, CLIENT_ROUNDS)))
+    return samples
+
+
+def _clients(port: int, rounds: int) -> str:
+    found = clients.costs(port, servers.THREADS, rounds)
+    return "\n".join([CLIENTS, "", *(f"- {name}: {spread(values)}" for name, values in found.items())])
+
+
+def added(path: Path, rounds: int) -> list[float]:
+    """Microseconds of CPU that the middleware adds to a call, a figure for each round."""
+    environs = [_environ(head) for head in rules.heads(MAPPINGS, CALLS)]
+    middleware = wrapped_wsgi(path)
+    middleware.start()
+    pairs = [
+        (best(lambda: _calls(middleware, environs)), best(lambda: _calls(bare_wsgi, environs))) for _ in range(rounds)
+    ]
+    middleware.close()
+    return [with_it - without for with_it, without in pairs]
+
+
+def _calls(app: WSGIApp, environs: list[Environ]) -> float:
+    began = thread_time_ns()
+    for environ in environs:
+        app(environ, _start_response)
+    return (thread_time_ns() - began) / len(environs) / 1000
+
+
+def _start_response(_status: str, _headers: list[tuple[str, str]], _exc_info: object = None, /) -> type[bytes]:
+    """Nobody listens: only the app is measured."""
+    return bytes
+
+
+def _environ(head: RequestHead) -> Environ:
+    path = head.path.decode()
+    return {
+        "wsgi.errors": None,
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": None,
+        "wsgi.input_terminated": True,
+        "SERVER_SOFTWARE": "gunicorn",
+        "wsgi.input": None,
+        "gunicorn.socket": None,
+        "REQUEST_METHOD": head.method,
+        "QUERY_STRING": "",
+        "RAW_URI": path,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        **{f"HTTP_{name.decode().upper().replace('-', '_')}": value.decode() for name, value in head.headers},
+        "wsgi.url_scheme": "http",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": "50000",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "8080",
+        "PATH_INFO": path,
+        "SCRIPT_NAME": "",
+    }

