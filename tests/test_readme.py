@@ -20,6 +20,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 WORDS_BEFORE_THE_REFERENCE = 700
 
+BEFORE = {
+    "flask": "",
+    "django": "from django.conf import settings\nsettings.configure(ALLOWED_HOSTS=['*'], ROOT_URLCONF='__main__')\n"
+    "urlpatterns = []\n",
+}
+AFTER = """
+from werkzeug.test import Client
+
+wrapped = globals().get("application") or app
+client = Client(wrapped)
+print(client.get("/other/").status_code, client.get("/shop/", headers={"gray": "true"}).status_code)
+"""
+
 
 def block(language: str, holding: str) -> str:
     """The one block of that language with that text in it."""
@@ -42,7 +55,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_block_is_one_of_those_tested_here() -> None:
     known = [
-        *("flowchart", "make demo", "pip install", "from fastapi", "shop_testers"),
+        *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django", "shop_testers"),
         *("kubectl", " serve ", " check ", " explain ", "RouteTable"),
     ]
     assert [text for _, text in BLOCKS if sum(word in text for word in known) != 1] == []
@@ -80,6 +93,14 @@ def test_an_app_wrapped_as_shown_answers_by_itself_but_for_gray(shop: Path) -> N
 
     # FastAPI has no such path; the gray service does not exist here.
     assert run(ask()) == (404, 503)
+
+
+@pytest.mark.parametrize("framework", ["flask", "django"])
+def test_a_wsgi_app_wrapped_as_shown_does_the_same(framework: str, shop: Path) -> None:
+    code = block("python", f"from {framework}").replace('"/etc/canary"', repr(str(shop)))
+    # Django has one set of settings in a process, so each has a process of its own.
+    (shop / "wrapped.py").write_text(BEFORE[framework] + code + AFTER)
+    assert shell(f"{sys.executable} wrapped.py").stdout == "404 503\n"
 
 
 def test_the_file_for_the_config_map_is_that_of_the_rules(shop: Path) -> None:
