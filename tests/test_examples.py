@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +35,7 @@ def listening(*command: str, **environ: str) -> Iterator[str]:
         try:
             for line in child.stdout:
                 log.append(line)
-                if found := re.search(r"running on (http://\S+)", line):
+                if found := re.search(r"(?:running on|Listening at:) (http://\S+)", line):
                     yield found[1]
                     break
             else:
@@ -46,8 +46,17 @@ def listening(*command: str, **environ: str) -> Iterator[str]:
 
 
 def app(name: str, **environ: str) -> Any:
+    return by_uvicorn(f"{name}:app", **environ)
+
+
+def by_uvicorn(name: str, **environ: str) -> Any:
     uvicorn = (sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0", "--no-access-log")
-    return listening(*uvicorn, f"{name}:app", **environ)
+    return listening(*uvicorn, name, **environ)
+
+
+def by_gunicorn(name: str, **environ: str) -> Any:
+    gunicorn = (sys.executable, "-m", "gunicorn", "--chdir", str(EXAMPLES), "--bind", "127.0.0.1:0", "--threads", "16")
+    return listening(*gunicorn, "--no-control-socket", name, **environ)
 
 
 def fetch(url: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
@@ -83,6 +92,37 @@ def test_the_fastapi_app_reads_its_rules_from_where_it_is_told(tmp_path: Path) -
     rules.write_text(rules.read_text().replace("weight: 10", "weight: 100"))
     with app("gray_app") as gray, app("fastapi_app", SHOP_GRAY_URL=gray, SHOP_RULES=str(tmp_path)) as shop:
         assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(200, '{"version":"gray"}')}
+
+
+# The app, its server, its gray version.
+WSGI_AND_DJANGO = [
+    ("flask_app:app", by_gunicorn, "flask_gray_app:app"),
+    ("django_app:wsgi", by_gunicorn, "django_gray_app:wsgi"),
+    ("django_app:asgi", by_uvicorn, "django_gray_app:wsgi"),
+]
+
+
+@pytest.mark.parametrize(("name", "by", "twin"), WSGI_AND_DJANGO)
+def test_flask_and_django_do_what_fastapi_does(name: str, by: Callable[..., Any], twin: str) -> None:
+    with by_gunicorn(twin) as gray, by(name, SHOP_GRAY_URL=gray) as shop:
+        status, text = fetch(f"{shop}/shop/", GRAY)
+        assert (status, json.loads(text)) == (200, {"version": "gray"})
+        # That none of 300 is gray, or none stable, happens once in 10^13 runs.
+        answers = [json.loads(fetch(f"{shop}/shop/")[1]) for _ in range(300)]
+        assert json.loads(fetch(f"{shop}/about", GRAY)[1]) == {"version": "stable"}
+    assert {each["version"] for each in answers} == {"stable", "gray"}
+    assert {each["mapping"] for each in answers if each["version"] == "stable"} == {"shop-stable"}
+
+
+@pytest.mark.parametrize(("name", "by", "twin"), WSGI_AND_DJANGO)
+def test_flask_and_django_read_their_rules_from_where_they_are_told(
+    name: str, by: Callable[..., Any], twin: str, tmp_path: Path
+) -> None:
+    rules = EXAMPLES / f"{name.partition('_')[0]}_rules" / "shop.yaml"
+    (tmp_path / "shop.yaml").write_text(rules.read_text().replace("weight: 10", "weight: 100"))
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with by(name, SHOP_GRAY_URL=nobody, SHOP_RULES=str(tmp_path)) as shop:
+        assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(503, "upstream shop-gray is not reachable\n")}
 
 
 @contextmanager
@@ -128,7 +168,7 @@ def test_the_standalone_example_routes_by_header_and_by_weight(path_with_command
         assert fetch(f"{url}/elsewhere")[0] == 404
 
 
-@pytest.mark.parametrize("rules", ["fastapi_rules", "standalone/rules"])
+@pytest.mark.parametrize("rules", ["fastapi_rules", "flask_rules", "django_rules", "standalone/rules"])
 def test_the_rules_of_the_examples_are_clean(rules: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["check", str(EXAMPLES / rules)])

@@ -13,9 +13,14 @@ from typing import Any, NamedTuple
 
 from servers import Process, free_port, mapping
 from wire import PATIENCE, Line, Origin
+from wsgiprocess import ServerProcess, command
 
-# uvicorn with our protocol, by one and by two processes; and the middleware under both parsers of uvicorn.
-DOORS = ("serve", "two workers", "httptools", "h11")
+# uvicorn with our protocol, by one and by two processes; and the middleware under uvicorn with it and with both of its
+# own.
+DOORS = ("serve", "two workers", "guarded", "httptools", "h11")
+_SERVE = ("serve", "two workers")
+# The WSGI middleware under other servers, by their names in wsgiprocess.
+WSGI_DOORS = {"gunicorn": "16 threads", "waitress": "waitress"}
 
 
 class Answer(NamedTuple):
@@ -97,7 +102,8 @@ class Door:
 
     def __init__(self, kind: str, port: int, stable: Origin, gray: Origin) -> None:
         self.kind, self.port, self.stable, self.gray = kind, port, stable, gray
-        self.ours = kind in ("serve", "two workers")
+        self.ours = kind in (*_SERVE, "guarded")
+        self.wsgi = kind in WSGI_DOORS
 
     @contextlib.contextmanager
     def client(self, source: str = "127.0.0.1") -> Iterator[Client]:
@@ -127,7 +133,7 @@ def get(token: bytes, *headers: bytes, method: bytes = b"GET", version: bytes = 
 
 @contextlib.contextmanager
 def door_of(kind: str, folder: Path) -> Iterator[Door]:
-    """Start a proxy: "serve", "two workers", or the middleware under uvicorn's "httptools" or "h11"."""
+    """Start a proxy: one of `DOORS` or of `WSGI_DOORS`."""
     stable, gray = Origin("stable"), Origin("gray")
     rules = folder / "rules.yaml"
     rules.write_text(
@@ -135,11 +141,7 @@ def door_of(kind: str, folder: Path) -> Iterator[Door]:
         + mapping("gray", "/svc/", f"127.0.0.1:{gray.port}", rewrite="/", timeout_ms=90000, headers="{gray: 'true'}")
     )
     port = free_port()
-    log = folder / "log"
-    serve = ["serve", "--rules", str(rules), "--port", str(port)]
-    if kind == "two workers":
-        serve += ["--workers", "2"]
-    running: Process = Process(serve, log, {}) if kind in ("serve", "two workers") else _Mounted(kind, port, rules, log)
+    running = _started(kind, port, rules, folder / "log")
     try:
         running.wait_for_port(port)
         yield Door(kind, port, stable, gray)
@@ -149,12 +151,23 @@ def door_of(kind: str, folder: Path) -> Iterator[Door]:
         gray.close()
 
 
-class _Mounted(Process):
-    """The middleware around an app, under uvicorn as its users start it."""
+def _started(kind: str, port: int, rules: Path, log: Path) -> Process:
+    if kind in WSGI_DOORS:
+        arguments = command(WSGI_DOORS[kind], "mounted:create_wsgi_app", port)
+        return ServerProcess(arguments, Path(__file__).parent, log, {"BLACKBOX_RULES": str(rules)})
+    if kind not in _SERVE:
+        return _Mounted(kind, port, rules, log)
+    workers = ["--workers", "2"] if kind == "two workers" else []
+    return Process(["serve", "--rules", str(rules), "--port", str(port), *workers], log, {})
 
-    def __init__(self, http: str, port: int, rules: Path, log: Path) -> None:
+
+class _Mounted(Process):
+    """The middleware around an app, under uvicorn as its users start it: with our protocol, or with its own."""
+
+    def __init__(self, kind: str, port: int, rules: Path, log: Path) -> None:
         self.log = log
         self._file = log.open("wb")
+        http = "canary_mw.protocol:GuardedProtocol" if kind == "guarded" else kind
         arguments = ["--factory", "mounted:create_app", "--app-dir", str(Path(__file__).parent), "--http", http]
         self.child = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", *arguments, "--no-proxy-headers", "--port", str(port)],

@@ -1,8 +1,10 @@
 """A small app with the middleware around it, for a server in a process of its own."""
 
 import os
+from collections.abc import Iterable
 
-from canary_mw import CanaryMiddleware
+from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
+from canary_mw.environ import Environ, StartResponse
 from canary_mw.upstreams import Receive, Scope, Send
 
 
@@ -21,3 +23,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 def create_app() -> CanaryMiddleware:
     """With the rules that the environment names."""
     return CanaryMiddleware(app, rules=os.environ["BLACKBOX_RULES"])
+
+
+def wsgi_app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """As `app`."""
+    start_response("404 Not Found", [("content-length", "0")])
+    return []
+
+
+def create_wsgi_app() -> CanaryWSGIMiddleware:
+    """As `create_app`."""
+    return CanaryWSGIMiddleware(wsgi_app, rules=os.environ["BLACKBOX_RULES"])
