@@ -1,6 +1,8 @@
 """The messages of one ASGI request: its body for the upstream, and after it the news that the client left."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
 from .exceptions import ClientDisconnected
 from .upstreams import Receive
@@ -8,6 +10,13 @@ from .upstreams import Receive
 # Seconds, at least, before somebody looks whether the client is still there, and at most twice as many. Most answers
 # have come by then, and cost no task.
 PATIENCE = 0.05
+
+
+class Client(Protocol):
+    """The connection of a client, where the server shows it: `receive` is silent while nothing is read of an upload."""
+
+    def on_leaving(self, tell: Callable[[], object] | None) -> None:
+        """Call it when the client has left, or now when it has already; None: nobody wants to know."""
 
 
 class Rounds:
@@ -56,13 +65,26 @@ class Inbox:
     Args:
         receive: the request's own; nobody else may call it meanwhile.
         rounds: of the running loop.
+        client: see `Client`.
     """
 
-    __slots__ = ("_cancels", "_due", "_ended", "_first", "_main", "_receive", "_rounds", "_uploading", "_watcher")
+    __slots__ = (
+        "_cancels",
+        "_client",
+        "_due",
+        "_ended",
+        "_first",
+        "_main",
+        "_receive",
+        "_rounds",
+        "_uploading",
+        "_watcher",
+    )
 
-    def __init__(self, receive: Receive, rounds: Rounds) -> None:
+    def __init__(self, receive: Receive, rounds: Rounds, client: Client | None = None) -> None:
         self._receive = receive
         self._rounds = rounds
+        self._client = client
         self._first = b""
         self._uploading = False
         self._ended = False
@@ -106,16 +128,23 @@ class Inbox:
                 self.watch()
         return bytes(message.get("body", b""))
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one that it belongs to."""
+        return self._rounds.loop
+
     def watch_soon(self) -> None:
         """After a while, cancel the task that called this when the client leaves."""
         self._main = asyncio.current_task(self._rounds.loop)
         self._rounds.enter(self)
 
     def watch(self) -> None:
-        """Begin now, or when the upload ends, which sees by itself whether the client leaves."""
+        """Begin now, or when the upload ends, which sees by itself whether the client leaves, unless it is stuck."""
         self._due = True
         if not self._uploading:
             self._watcher = self._rounds.loop.create_task(self._wait())
+        elif self._client is not None:
+            self._client.on_leaving(self._cancel)
 
     async def _wait(self) -> None:
         try:
@@ -126,7 +155,10 @@ class Inbox:
                 self._ended = not message.get("more_body", False)
         except Exception:  # noqa: BLE001 - a server that cannot tell leaves us as wise as before
             return
-        if self._main is not None:
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._main is not None and self._cancels is None:
             self._cancels = self._main.cancelling()
             self._main.cancel()
 
@@ -136,6 +168,8 @@ class Inbox:
 
     def close(self) -> None:
         """Stop watching; harmless when done already."""
+        if self._due and self._client is not None:
+            self._client.on_leaving(None)
         self._due = False
         self._rounds.leave(self)
         if self._watcher is not None:

@@ -1,7 +1,8 @@
-"""A uvicorn server that ends as it was asked to."""
+"""A uvicorn server that ends as it was asked to, and what its process needs."""
 
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -15,3 +16,14 @@ class Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+
+def raise_file_limit() -> None:
+    """Let this process, and those that it starts, have as many connections as the system allows.
+
+    The usual soft limit of 1024 open files is there for programs that still call select().
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where the most is more than the system means it to be, things stay as they are.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -72,7 +72,7 @@ def test_on_sigterm_it_is_not_ready_but_finishes_what_runs(rules: Path, tmp_path
             with process(*arguments, log=tmp_path / "log", wait_for=[port, admin]) as proxy:
                 running = asyncio.create_task(fetch(port, "/shop/"))
                 await asked.wait()
-                proxy.child.terminate()
+                proxy.terminate()
                 while (answer := await fetch(admin, "/readyz")).status == 200:
                     pass
                 assert answer.body == b"not ready: shutting down\n"
@@ -94,7 +94,7 @@ def test_a_request_that_an_idle_client_sends_while_it_ends_is_answered_and_its_l
         ) as proxy:
             async with client_of(port) as client:
                 assert (await client.get("GET", "/none")).header("connection") is None
-                proxy.child.terminate()
+                proxy.terminate()
                 # It listens no more: the end has begun.
                 await until(lambda: refused(port) or None)
                 last = await client.get("GET", "/none")

@@ -614,7 +614,9 @@ from canary_mw.sources import FileSource
 from canary_mw.store import RuleStore
 top = Path({str(top)!r})
 def edit(service):
-    (top / "rules.yaml").write_text({rule()!r}.replace("shop-one", service))
+    # At once: of a file that is still being written the store rightly complains, on stderr.
+    (top / ".new").write_text({rule()!r}.replace("shop-one", service))
+    (top / ".new").rename(top / "rules.yaml")
 edit("shop-one")
 store = RuleStore(FileSource(top, recheck=3600.0))
 """
