@@ -137,6 +137,8 @@ def failure(mapping: Mapping, exc: UpstreamError) -> Reply:
 
 def refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
     """Whether the request asks for an upgrade that its Mapping does not allow (Envoy: 403, but h2c is overlooked)."""
+    if b"upgrade" not in head.known:
+        return False
     token = head.header(b"upgrade")
     if token is None or b"upgrade" not in (head.header(b"connection") or b"").lower():
         return False

@@ -199,10 +199,10 @@ def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
 def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: Hop) -> ResponseHead:
     """The upstream's head as the client gets it."""
     drop = _HOP_BY_HOP
-    for name, value in response.headers:
-        if name == b"connection" and value not in _NOMINATES_NOTHING:
-            drop = drop | _nominated(response.headers)
-            break
+    known = dict(response.headers)
+    # A dictionary keeps the last of several lines only: those before it may name more.
+    if b"connection" in known and (known[b"connection"] not in _NOMINATES_NOTHING or len(known) < len(response.headers)):
+        drop = drop | _nominated(response.headers)
     if response.status in _NO_LENGTH:
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]

@@ -202,17 +202,13 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ClientError("too many requests at once")
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
         self._phase = "head"
         self._due = self._clock.now + HEAD
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field, its value with the blanks behind it; those of trailers are dropped."""
         if self._phase == "head":
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value.rstrip(b" \t")))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """A whole head: check it, and begin with the request or let it wait.
@@ -241,6 +237,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if isinstance(begun, Trip):
                 self.cycle = self._running = begun
                 return
+        self.expect_100_continue = known.get(b"expect", b"").lower() == b"100-continue"
         scope = self._scope(method, version, self.url, self.headers)
         if begun is not None:
             scope["canary_mw.begun"] = begun
