@@ -9,22 +9,21 @@ from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from .conversion import Origin, to_mapping
-from .documents import Cache, read
-from .exceptions import MappingError
-from .kinds import REQUIRED, RESOLVER_KINDS, RESOLVERS
+from .documents import Reading, read
+from .kinds import REQUIRED
 from .mapping import Mapping
 from .messages import Diagnostic, Document
-from .module import NO_EFFECT_YET, NO_GLOBALS, UNSUPPORTED, Globals, ModuleConfig, to_globals
+from .pieces import Cache
 from .resource import Resource
 from .schema import MODELS
+from .surroundings import SHARED_KINDS, Surroundings, is_for, read_surroundings
 from .validation import Report, nearest, validated
 
 _GROUP = "getambassador.io/"
-_KINDS = (*REQUIRED, "Mapping", "Module")
-_OTHER_KINDS = frozenset((*REQUIRED, "Module"))
+_KINDS = (*REQUIRED, "Mapping", "Module", "TLSContext")
+_OTHER_KINDS = frozenset((*REQUIRED, "Module", "TLSContext"))
 
 Name = tuple[str, str]  # namespace, name
 
@@ -38,25 +37,27 @@ class Interpreted:
     diagnostics: tuple[Diagnostic, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleCache:
-    """What was read before: texts, and documents by the identity of their `spec`, which the text cache keeps alive."""
-
-    texts: Cache = field(default_factory=dict)
-    documents: dict[int, tuple[Resource, str, Interpreted]] = field(default_factory=dict)
+Documents = dict[int, tuple[Resource, Interpreted]]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all Mappings of a source share.
+class FileRules:
+    """One file: what was read from it and what that means, to be kept whole for as long as its text stays.
 
     Attributes:
-        resolvers: names that a `resolver` attribute may have.
+        documents: by the identity of their `spec`, which the cache of the reading keeps alive.
+        mappings: last good versions included.
+        diagnostics: those of `reading` are not among them.
     """
 
-    ambassador_id: str = "default"
-    globals: Globals = NO_GLOBALS
-    resolvers: frozenset[str] = RESOLVERS
+    text: str
+    reading: Reading
+    documents: Documents = field(default_factory=dict)
+    mappings: dict[Name, Mapping] = field(default_factory=dict)
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+_NEW_FILE = FileRules("", Reading((), (), True, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,13 @@ class RuleSet:
     Attributes:
         mappings: in the order in which they are written, names unique.
         surroundings: with the Module's settings.
-        files: the Mappings of each file, last good versions included, for the next reading.
-        cache: likewise.
+        files: by name, for the next reading.
     """
 
     mappings: tuple[Mapping, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     surroundings: Surroundings = field(default_factory=Surroundings)
-    files: Dict[str, Dict[Name, Mapping]] = field(default_factory=dict)
-    cache: RuleCache = field(default_factory=RuleCache)
+    files: Dict[str, FileRules] = field(default_factory=dict)
 
 
 def parse(
@@ -92,71 +91,63 @@ def parse(
         previous: the rules in force; their good versions stand in for what is in error now.
     """
     old = previous or RuleSet()
-    cache = RuleCache()
-    findings: list[Diagnostic] = []
-    readings = [(d.name, read(d, environ=environ or {}, cache=old.cache.texts)) for d in documents]
-    for _, reading in readings:
-        cache.texts.update(reading.cache)
-        findings += reading.diagnostics
-    resources = [(resource, file) for file, reading in readings for resource in reading.resources]
+    readings = _read(documents, environ or {}, old.files)
+    findings = [finding for _, reading in readings for finding in reading.diagnostics]
     complete = all(reading.complete for _, reading in readings)
-    shared = _surroundings(resources, ambassador_id, old.surroundings.globals, complete, findings)
-    known = old.cache if shared == old.surroundings else RuleCache()
-    files: dict[str, Dict[Name, Mapping]] = {}
-    for file, reading in readings:
-        found = [_remembered(resource, file, shared, known, cache) for resource in reading.resources]
-        for item in found:
-            findings += item.diagnostics
-        files[file] = _effective(found, old.files.get(file, {}), reading.complete, findings)
+    resources = [(r, d.name) for d, reading in readings for r in reading.resources if r.kind in SHARED_KINDS]
+    shared = read_surroundings(resources, ambassador_id, old.surroundings, complete, findings)
+    same = shared == old.surroundings
+    files: dict[str, FileRules] = {}
+    for document, reading in readings:
+        file = old.files.get(document.name, _NEW_FILE)
+        if file.reading is not reading or not same:
+            file = _file(document, reading, shared, file, file.documents if same else {})
+        files[document.name] = file
+        findings += file.diagnostics
     mappings = tuple(_unique(files, findings))
-    return RuleSet(mappings, tuple(findings), shared, files, cache)
+    return RuleSet(mappings, tuple(findings), shared, files)
 
 
-def _surroundings(
-    resources: list[tuple[Resource, str]], own_id: str, last_good: Globals, complete: bool, findings: list[Diagnostic]
-) -> Surroundings:
-    """Module and resolvers; they stand apart because they change what the Mappings before them mean."""
-    resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
-    modules = [
-        (resource, file)
-        for resource, file in resources
-        if resource.kind == "Module" and resource.name == "ambassador" and _is_for(resource, own_id)
-    ]
-    settings = NO_GLOBALS if complete else last_good
-    for resource, file in modules:
-        report = Report(resource, file, "config.")
-        settings = _globals(resource, report) or last_good
-        findings += report.found
-    return Surroundings(own_id, settings, RESOLVERS | resolvers)
+def _read(
+    documents: Sequence[Document], environ: Dict[str, str], before: Dict[str, FileRules]
+) -> list[tuple[Document, Reading]]:
+    """A file whose text is the same gives the same reading again, unless its text may have other variables in it."""
+    names = {document.name for document in documents}
+    # A file may have got another name.
+    gone: Cache = {}
+    for name in before.keys() - names:
+        gone |= before[name].reading.cache
+    readings = []
+    for document in documents:
+        old = before.get(document.name)
+        if old is not None and old.text == document.text and not (environ and "$" in document.text):
+            readings.append((document, old.reading))
+        else:
+            cache = gone if old is None else old.reading.cache
+            readings.append((document, read(document, environ=environ, cache=cache)))
+    return readings
 
 
-def _globals(resource: Resource, report: Report) -> Globals | None:
-    config = resource.spec.get("config", {})
-    if not isinstance(config, dict):
-        report("error", "wrong-type", "config must be a map")
-        return None
-    model = validated(ModuleConfig, config, report, unsupported=UNSUPPORTED)
-    if model is None:
-        return None
-    for name in NO_EFFECT_YET:
-        if name in model.model_fields_set:
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
-    try:
-        return to_globals(model)
-    except MappingError as exc:
-        report("error", "bad-value", exc.message, attribute=exc.message.partition(":")[0], hint=exc.hint)
-        return None
+def _file(document: Document, reading: Reading, shared: Surroundings, before: FileRules, known: Documents) -> FileRules:
+    documents: Documents = {}
+    found = [_remembered(resource, document.name, shared, known, documents) for resource in reading.resources]
+    findings = [finding for item in found for finding in item.diagnostics]
+    mappings = _effective(found, before.mappings, reading.complete, findings)
+    return FileRules(document.text, reading, documents, mappings, tuple(findings))
 
 
-def _remembered(resource: Resource, file: str, shared: Surroundings, old: RuleCache, new: RuleCache) -> Interpreted:
-    known = old.documents.get(id(resource.spec)) or new.documents.get(id(resource.spec))
-    if known is None or known[1] != file or not _same(known[0], resource):
+def _remembered(resource: Resource, file: str, shared: Surroundings, old: Documents, new: Documents) -> Interpreted:
+    known = old.get(id(resource.spec)) or new.get(id(resource.spec))
+    if known is not None and known[0] is resource:
+        new[id(resource.spec)] = known
+        return known[1]
+    if known is None or not _same(known[0], resource):
         report = Report(resource, file)
         mapping = _interpret(resource, file, shared, report)
         found = Interpreted(_defined(resource), mapping, tuple(report.found))
     else:
-        found = _moved(known[2], resource.line - known[0].line)
-    new.documents[id(resource.spec)] = (resource, file, found)
+        found = _moved(known[1], resource.line - known[0].line)
+    new[id(resource.spec)] = (resource, found)
     return found
 
 
@@ -186,10 +177,12 @@ def _defined(resource: Resource) -> Name | None:
 def _interpret(resource: Resource, file: str, shared: Surroundings, report: Report) -> Mapping | None:
     """Judge one document by its version, kind, types and values."""
     version = _version(resource, report)
-    if not _is_for(resource, shared.ambassador_id):
+    if not is_for(resource, shared.ambassador_id):
         return None
     if resource.kind in REQUIRED:
         _other_kind(resource, report)
+        return None
+    if resource.kind == "TLSContext":
         return None
     if resource.kind == "Module":
         if resource.name != "ambassador":
@@ -209,7 +202,13 @@ def _interpret(resource: Resource, file: str, shared: Surroundings, report: Repo
         hint = "known are " + ", ".join(sorted(shared.resolvers))
         report("error", "unknown-resolver", f"resolver {model.resolver} is unknown", attribute="resolver", hint=hint)
         return None
-    origin = Origin(resource.name, resource.namespace, resource.labels, file, resource.line, shared.globals)
+    if isinstance(model.tls, str) and model.tls not in shared.tls_contexts:
+        known = ", ".join(sorted(shared.tls_contexts)) or "none"
+        text = f"TLSContext {model.tls} is not defined, or in error itself"
+        report("error", "unknown-tls-context", text, attribute="tls", hint=f"define it; known are: {known}")
+        return None
+    place = (resource.name, resource.namespace, resource.labels, file, resource.line)
+    origin = Origin(*place, shared.globals, shared.tls_contexts)
     mapping, notes = to_mapping(model, origin)
     for note in notes:
         report(note.severity, note.code, note.message, attribute=note.attribute, hint=note.hint)
@@ -236,12 +235,6 @@ def _version(resource: Resource, report: Report) -> str | None:
     hint = "known are " + ", ".join(_GROUP + known for known in MODELS)
     report("error", "unknown-version", f"apiVersion {api_version} is not known", attribute="apiVersion", hint=hint)
     return None
-
-
-def _is_for(resource: Resource, own: str) -> bool:
-    wanted: Any = resource.spec.get("ambassador_id")
-    ids = [wanted] if wanted and isinstance(wanted, str) else wanted
-    return not ids or not isinstance(ids, list) or own in ids
 
 
 def _effective(
@@ -275,14 +268,16 @@ def _twice(later: Mapping, earlier: Mapping) -> Diagnostic:
     )
 
 
-def _unique(files: Dict[str, Dict[Name, Mapping]], findings: list[Diagnostic]) -> list[Mapping]:
+def _unique(files: Dict[str, FileRules], findings: list[Diagnostic]) -> list[Mapping]:
     """All Mappings: a name defined twice keeps its first place and last value, one of another namespace is renamed."""
     taken: dict[Name, Mapping] = {}
-    for mappings in files.values():
-        for name, mapping in mappings.items():
-            if name in taken:
-                findings.append(_twice(mapping, taken[name]))
-            taken[name] = mapping
+    for file in files.values():
+        # Quick where there are none, as nearly always.
+        if not taken.keys().isdisjoint(file.mappings):
+            findings += [_twice(file.mappings[name], taken[name]) for name in file.mappings if name in taken]
+        taken |= file.mappings
+    if len({mapping.name for mapping in taken.values()}) == len(taken):
+        return list(taken.values())
     owners: dict[str, str] = {}
     out = []
     for mapping in taken.values():

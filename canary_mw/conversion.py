@@ -6,6 +6,7 @@ Each attribute has a reader; a reader gives a value or raises `MappingError`, an
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import endpointpolicies, policies
@@ -13,13 +14,14 @@ from .balancers import Balancing
 from .exceptions import MappingError
 from .mapping import HeaderChange, Mapping, PrefixKind, Redirect, RegexRewrite, Variant, is_header_name
 from .matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
-from .messages import UpstreamOptions, UpstreamTLS
+from .messages import DEFAULT_OPTIONS, UpstreamOptions, UpstreamTLS
 from .module import NO_GLOBALS, Globals
 from .remarks import Note, remarks
 from .schema import KEPT, LegacyMapping, Model, RegexSubstitution
 from .service import Service, parse_service
 
 DEFAULT_TIMEOUT_MS = 3000
+_NOTHING: Dict[str, Any] = {}
 _NOT_VISIBLE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -56,7 +58,7 @@ def to_mapping(model: Model, origin: Origin) -> tuple[Mapping | None, list[Note]
     of_endpoints = Balancing(**{name: limits.pop(name) for name in Balancing._fields})
     options = UpstreamOptions(**limits, balancing=None if of_endpoints == Balancing() else of_endpoints)
     values |= {"name": origin.name, "namespace": origin.namespace, "file": origin.file, "line": origin.line}
-    mapping = Mapping(options=options, **values)
+    mapping = Mapping(options=DEFAULT_OPTIONS if options == DEFAULT_OPTIONS else options, **values)
     return mapping, [*remarks(model, mapping, given)]
 
 
@@ -87,11 +89,17 @@ def _kind(model: Model, _: Origin) -> PrefixKind:
 
 
 def _service(model: Model, origin: Origin) -> Service:
-    service, _ = parse_service(model.service, origin.namespace)
+    service = _parsed(model.service, origin.namespace)
     secure = model.tls is True or (isinstance(model.tls, str) and not model.host_redirect)
     if secure and service.origin.scheme == "http":
-        service, _ = parse_service("https://" + (model.service.partition("://")[2] or model.service), origin.namespace)
+        service = _parsed("https://" + (model.service.partition("://")[2] or model.service), origin.namespace)
     return service
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str, namespace: str) -> Service:
+    """Thousands of Mappings lead to a few services."""
+    return parse_service(text, namespace)[0]
 
 
 def _host(model: Model, origin: Origin) -> HostPattern:
@@ -227,9 +235,9 @@ def _variant(_: Model, origin: Origin) -> Variant | None:
     return "gray" if named == "gray" else "stable" if named == "stable" else None
 
 
-def _extras(model: Model, _: Origin) -> dict[str, Any]:
+def _extras(model: Model, _: Origin) -> Dict[str, Any]:
     kept = {*KEPT & model.model_fields_set}
-    return dict(sorted(model.model_dump(include=kept, exclude_unset=True).items())) if kept else {}
+    return dict(sorted(model.model_dump(include=kept, exclude_unset=True).items())) if kept else _NOTHING
 
 
 # Attributes as they are written, those with a regex first -> field of Mapping, and who reads it.

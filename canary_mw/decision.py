@@ -51,7 +51,7 @@ def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:
         return None
     for group in table.candidates(head):
         for decision in group.locals:
-            if decision.mapping.mark in via and group.mismatch(head) is None:
+            if decision.mapping.mark in via and all(holds(head) for holds in group.checks):
                 return decision
     return None
 

@@ -8,14 +8,15 @@ Kinds, versions and attributes of Mappings are not judged here: `ambassador` doe
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import yaml
 
 from .messages import Diagnostic, Document
+from .pieces import Cache, Found, Piece
 from .resource import Context, Resource, as_map, child_of, labels_of, make_resource, part_of, text_of, wrong_type
-from .safeyaml import Finding, Refused, line_of, load
+from .safeyaml import Finding, Refused, breaks_in, line_of, load
 
 ANNOTATION = "getambassador.io/config"
 _OUR_GROUPS = ("getambassador.io", "ambassador", "x.getambassador.io")
@@ -26,31 +27,10 @@ _CONTENT = re.compile(r"^(?!%)[ \t]*[^\s#]", re.M)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.A)
 _ANNOTATION_LINE = re.compile(r'([A-Za-z0-9][\w./-]*)=(".*)', re.A)
 _GO_PART = re.compile(
-    r'([^"\\\n]+)|\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))'
+    r'([^"\\\n]+)|\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U(00[01][0-9a-fA-F]{5}))'
 )
 _GO_SHORT = dict(zip('abfnrtv\\"', b'\a\b\f\n\r\t\v\\"', strict=True))
 _OWN_NAME = re.compile(r"""^name:[ \t]+["']?([\w.-]+)["']?[ \t]*$""", re.M)
-
-
-@dataclass(slots=True)
-class Found:
-    """What one text gave; lines count from its start."""
-
-    resources: list[Resource] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, inner: "Found", place: Callable[[int], int]) -> None:
-        """Take what a part of this text gave; `place` turns its lines into lines of this text."""
-        for resource in inner.resources:
-            lines = {name: place(line) for name, line in resource.lines.items()}
-            line, last_line = place(resource.line), place(resource.last_line)
-            self.resources.append(replace(resource, line=line, last_line=last_line, lines=lines))
-        for finding in inner.findings:
-            other = None if finding.other is None else place(finding.other)
-            self.findings.append(finding._replace(line=place(finding.line), other=other))
-
-
-Cache = dict[tuple[str, Context], Found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +49,7 @@ class Reading:
 
 
 class _Memory(NamedTuple):
-    known: Mapping[tuple[str, Context], Found]
+    known: Mapping[tuple[str, Context], Piece]
     used: Cache
 
 
@@ -77,7 +57,7 @@ def read(
     document: Document,
     *,
     environ: Mapping[str, str] = {},
-    cache: Mapping[tuple[str, Context], Found] = {},
+    cache: Mapping[tuple[str, Context], Piece] = {},
 ) -> Reading:
     """Read every document of a text. Never raises: what cannot be read is told in the diagnostics.
 
@@ -87,7 +67,7 @@ def read(
     Args:
         environ: values for `$NAME` and `${NAME}`; a name that is not in it stays as written.
         cache: `Reading.cache` of earlier readings, of this file or merged from several; its documents are not parsed
-            again.
+            again, and one that did not move gives the same objects again.
     """
     memory = _Memory(cache, {})
     text = document.text.removeprefix("\ufeff")
@@ -178,13 +158,16 @@ def _read_documents(text: str, context: Context, environ: Mapping[str, str], mem
     found = Found()
     for start, chunk in _split(text):
         expanded, origin = _expand(chunk, environ)
-        found.add(_remembered(expanded, context, memory), _placement(start, origin))
+        piece = _remembered(expanded, context, start if origin is None else 0, memory)
+        if origin is None:
+            found.resources += piece.resources
+            found.findings += piece.findings
+        else:
+            found.add(piece, _placement(start, origin))
     return found
 
 
-def _placement(start: int, origin: list[int] | None) -> Callable[[int], int]:
-    if origin is None:
-        return start.__add__
+def _placement(start: int, origin: list[int]) -> Callable[[int], int]:
     return lambda line: start + origin[min(line, len(origin)) - 1]
 
 
@@ -201,41 +184,39 @@ def _split(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> tuple[str, list[int] | None]:
-    """Put in the variables; where a value has several lines, also the line that each line came from."""
-    if "$" not in text or not environ:
+    """Put in the variables; where YAML counts more lines than the text has, also the line that each one came from."""
+    if ("$" not in text or not environ) and text.isascii():
         return text, None
 
     def value(match: re.Match[str]) -> str:
         return environ.get(match[1] or match[2], match[0])
 
     lines = [_VARIABLE.sub(value, line) for line in text.split("\n")]
-    origin = [number for number, line in enumerate(lines, 1) for _ in range(line.count("\n") + 1)]
+    origin = [number for number, line in enumerate(lines, 1) for _ in range(breaks_in(line) + 1)]
     return "\n".join(lines), origin if len(origin) > len(lines) else None
 
 
-def _remembered(text: str, context: Context, memory: _Memory) -> Found:
+def _remembered(text: str, context: Context, start: int, memory: _Memory) -> Piece:
     key = (text, context)
-    found = memory.used.get(key) or memory.known.get(key)
-    if found is None:
-        found = _read_one(text, context, memory)
-    memory.used[key] = found
-    return found
+    piece = memory.used.get(key) or memory.known.get(key) or _read_one(text, context, memory)
+    piece = memory.used[key] = piece.at(start)
+    return piece
 
 
-def _read_one(text: str, context: Context, memory: _Memory) -> Found:
+def _read_one(text: str, context: Context, memory: _Memory) -> Piece:
     found = Found()
     try:
         loaded = load(text)
     except Refused as refused:
         name = _OWN_NAME.search(text)
-        last = text.rstrip().count("\n") + 1
+        last = breaks_in(text.rstrip()) + 1
         finding = refused.finding
         found.findings.append(finding._replace(line=min(finding.line, last), mapping=name and name[1]))
     else:
         if loaded:
             node, value = loaded
             _take(found, value, node, text, context, memory)
-    return found
+    return Piece(0, tuple(found.resources), tuple(found.findings))
 
 
 def _take(found: Found, value: Any, node: yaml.Node, text: str, context: Context, memory: _Memory) -> None:
@@ -319,6 +300,6 @@ def _add_scalar(found: Found, text: str, node: yaml.Node, context: Context, memo
     else:
         inner = _read_text(text, context, {}, memory)
     if isinstance(node, yaml.ScalarNode) and node.style == "|":
-        found.add(inner, line_of(node).__add__)
+        found.add(inner, line_of(node))
     else:
         _add_on_one_line(found, inner, line_of(node))

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from .exceptions import ClientDisconnected, LengthRequired
 from .messages import RawHeaders, RequestHead
+from .targets import METHODS, check_method, check_query, normalize_path
 from .tee import SyncTee
 
 Environ = dict[str, Any]
@@ -26,12 +27,13 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 PIECE = 65536
 _SAFE = "/:@!$&'()*+,;=~"
 _REMEMBERED = 1024
+_PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
 # Keys of an environ -> header names, None for what is no header. Bounded: the names are the client's to choose.
 _names: dict[str, bytes | None] = {}
 
 
 class EnvironHead(RequestHead):
-    """A request whose headers are read when somebody asks: most rules look at the path only."""
+    """A request whose headers and ports are read when somebody asks: most rules look at the path only."""
 
     __slots__ = ("_environ", "_pairs")
 
@@ -51,21 +53,26 @@ class EnvironHead(RequestHead):
 
     def header(self, name: bytes) -> bytes | None:
         """See `RequestHead`; of headers that nobody has read yet, only this one is."""
-        return self._sent(name) if self._pairs is None else super().header(name)
-
-    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
-        """Likewise."""
         if self._pairs is not None:
-            return super().holds(name, accepts)
-        value = self._sent(name)
-        return value is not None and bool(accepts(value))
-
-    def _sent(self, name: bytes) -> bytes | None:
+            return super().header(name)
         key = _key_sent(name)
-        value = self._environ.get(key)
-        if value is None or not (value or key[:8] != "CONTENT_"):
+        value: str | None = self._environ.get(key)
+        if value is None or (not value and key[:8] == "CONTENT_"):
             return None
         return value.strip(" \t").encode("latin-1", "replace")
+
+    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
+        """See `RequestHead`; most requests lack what rules ask for, and their headers are not read for that."""
+        if self._pairs is None and _key_sent(name) not in self._environ:
+            return False
+        return super().holds(name, accepts)
+
+    def __getattr__(self, name: str) -> int:
+        # Slots that nothing was put into.
+        key = _PORTS.get(name)
+        if key is None:
+            raise AttributeError(name)
+        return _port(self._environ.get(key))
 
 
 def request_head(environ: Environ) -> EnvironHead:
@@ -74,20 +81,20 @@ def request_head(environ: Environ) -> EnvironHead:
     Raises:
         ClientError: see `RequestHead`.
     """
+    # Not by `from_wire`: between the requests of a thread its caches go cold, and each call costs what it does first.
+    method = environ["REQUEST_METHOD"]
+    if method not in METHODS:
+        check_method(method)
     path, query = request_target(environ)
-    head = EnvironHead.from_wire(
-        environ["REQUEST_METHOD"],
-        path,
-        query,
-        (),
-        environ.get("REMOTE_ADDR") or None,
-        environ["wsgi.url_scheme"],
-        environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:],
-        _port(environ.get("REMOTE_PORT")),
-        _port(environ.get("SERVER_PORT")),
-    )
+    head = EnvironHead.__new__(EnvironHead)
+    head.method = method
+    head.path = normalize_path(path)
+    head.query = check_query(b"?" + query) if query else b""
+    head.client = environ.get("REMOTE_ADDR") or None
+    head.scheme = environ["wsgi.url_scheme"]
+    head.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+    head._known = head._pairs = None
     head._environ = environ
-    head._pairs = None
     return head
 
 
@@ -109,7 +116,7 @@ def request_target(environ: Environ) -> tuple[bytes, bytes]:
     return quote(decoded or "/", safe=_SAFE, encoding="latin-1", errors="replace").encode(), query
 
 
-def _port(value: str | None) -> int:
+def _port(value: str | int | None) -> int:
     try:
         return int(value or 0)
     except ValueError:
@@ -152,7 +159,7 @@ def environ_key(name: bytes) -> str:
 
 @lru_cache(_REMEMBERED)
 def _key_sent(name: bytes) -> str:
-    """The same for a header that is asked for; names with underscores are not told apart, and were all taken as "-"."""
+    """The same for a header that rules ask for; an underscore is in none of the names that are made of an environ."""
     return "" if b"_" in name else environ_key(name)
 
 

@@ -201,7 +201,9 @@ def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop
     drop = _HOP_BY_HOP
     known = dict(response.headers)
     # A dictionary keeps the last of several lines only: those before it may name more.
-    if b"connection" in known and (known[b"connection"] not in _NOMINATES_NOTHING or len(known) < len(response.headers)):
+    if b"connection" in known and (
+        known[b"connection"] not in _NOMINATES_NOTHING or len(known) < len(response.headers)
+    ):
         drop = drop | _nominated(response.headers)
     if response.status in _NO_LENGTH:
         drop = drop | {b"content-length"}

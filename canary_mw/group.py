@@ -1,6 +1,7 @@
 """Mappings that match the same requests, and how they divide them (SEMANTICS of weights as Emissary's groups).
 
-A group is built once per reload: its tests, its thresholds, the `Decision` that each share leads to.
+A group is built once: its tests, its thresholds, the `Decision` that each share leads to. Later tables take it over
+for as long as its Mappings and its neighbours are the same, so it knows nothing of its place among all groups.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -19,12 +20,13 @@ class Decision:
     """What a group chose; made at build time, shared by all requests that it fits.
 
     Attributes:
+        group: the name of the group; the group itself leads here, and would never end if this led back.
         local: the service is the one that this process is, so the wrapped app answers.
         shadow: the Mapping that gets a copy, if the group has one.
     """
 
     mapping: Mapping
-    group: "MappingGroup"
+    group: str
     variant: Variant
     local: bool
     shadow: Mapping | None = None
@@ -60,27 +62,27 @@ class MappingGroup:
         members: proxied Mappings.
         redirect: a redirecting Mapping; it takes the whole group.
         shadow: the Mapping that gets copies.
-        order: place in the order of routing, 0 first; set by the table.
+        host: the host that its requests name.
+        literals: (case folded, text) under which the index keeps it.
         shares: in order of their bounds.
         total: percent of the draws that the group takes, in [0, 100].
         locals: decisions for the service that this process is; one that only gets copies is among them.
         sole: the decision that takes all draws, if there is one.
-        tests: all that a request must fulfil.
-        checks: those of them that the index leaves open.
+        checks: what the index leaves open of `tests`.
     """
 
     __slots__ = (
         "_checked",
         "checks",
+        "host",
+        "literals",
         "locals",
         "members",
-        "order",
         "rank",
         "redirect",
         "shadow",
         "shares",
         "sole",
-        "tests",
         "total",
     )
 
@@ -89,12 +91,12 @@ class MappingGroup:
         self.redirect: Mapping | None = None
         self.shadow: Mapping | None = None
         self.rank = first.rank
-        self.order = 0
+        self.host = first.host
+        self.literals: tuple[tuple[bool, bytes], ...] = ()
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
         self.locals: tuple[Decision, ...] = ()
         self.sole: Decision | None = None
-        self.tests: tuple[Test, ...] = ()
         self.checks: tuple[Callable[[RequestHead], object], ...] = ()
         self._checked = False
 
@@ -128,9 +130,9 @@ class MappingGroup:
         return self.members or [m for m in (self.redirect, self.shadow) if m is not None]
 
     @property
-    def host(self) -> HostPattern:
-        """The host that its requests name."""
-        return self.first.host
+    def tests(self) -> tuple[Test, ...]:
+        """All that a request must fulfil, cheapest first; made when asked for, since routing needs `checks` only."""
+        return tuple(_tests(self.first, self.mappings))
 
     @property
     def sort_key(self) -> tuple[list[int | str], int]:
@@ -146,14 +148,6 @@ class MappingGroup:
     def weighted(self) -> bool:
         """Whether any member names a weight."""
         return any(m.weight is not None for m in self.members)
-
-    def literals(self) -> set[tuple[bool, bytes]]:
-        """(case folded, text) under which the index keeps it."""
-        first = self.first
-        if first.kind == "regex":
-            return {(False, literal_prefix(first.pattern))}
-        texts = {(not m.case_sensitive, m.prefix_bytes) for m in self.mappings}
-        return {(fold, text.lower() if fold else text) for fold, text in texts}
 
     def mismatch(self, head: RequestHead) -> Test | None:
         """The first test that the request fails, or None when it matches."""
@@ -198,12 +192,13 @@ class MappingGroup:
         for mapping, bound in bounds:
             is_local = _is_local(mapping, local)
             variant = mapping.variant or ("stable" if is_local or mapping in stable else "gray")
-            shares.append(Share(bound, Decision(mapping, self, variant, is_local, self.shadow)))
+            shares.append(Share(bound, Decision(mapping, self.name, variant, is_local, self.shadow)))
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
-        copies = [Decision(m, self, "gray", True) for m in (self.shadow,) if m is not None and _is_local(m, local)]
+        copies = [Decision(m, self.name, "gray", True) for m in (self.shadow,) if m is not None and _is_local(m, local)]
         self.locals = (*(share.decision for share in shares if share.decision.local), *copies)
-        self.tests = tuple(_tests(self.first, self.mappings))
+        self.host = self.first.host
+        self.literals = _literals(self.first, self.mappings)
         self.checks = tuple(test.holds for test in self.tests if not test.proven)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
         if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
@@ -251,8 +246,14 @@ def _stable(members: list[Mapping], *, narrows: bool, rest_is_stable: bool) -> l
     return [max(members, key=lambda m: m.weight or 0)]
 
 
+def _literals(first: Mapping, mappings: list[Mapping]) -> tuple[tuple[bool, bytes], ...]:
+    if first.pattern is not None:
+        return ((False, literal_prefix(first.pattern)),)
+    texts = {(not m.case_sensitive, m.prefix_bytes) for m in mappings}
+    return tuple({(fold, text.lower() if fold else text) for fold, text in texts})
+
+
 def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[Test]:
-    """Cheapest first."""
     folded = any(not m.case_sensitive for m in mappings)
     if first.kind == "plain" and not folded:
         yield Test(f"prefix {first.prefix}", _begins_with(first.prefix_bytes), proven=True)

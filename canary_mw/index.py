@@ -7,7 +7,7 @@ match of it begins with; its group still tests the whole regex.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .matchers import HostPattern, Regex, without_port
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Groups = tuple["MappingGroup", ...]
+# The place of each group in the order of routing.
+Order = dict["MappingGroup", int]
 # A node keeps the groups of all its ancestors ready merged, unless that would make the index grow quadratically.
 MERGED_MAX = 256
 # Slashes of a prefix that is looked up rather than searched for: each may cost a lookup.
@@ -62,33 +64,28 @@ def _parents(keys: list[bytes]) -> list[int]:
     return parents
 
 
-class Ordered(Protocol):
-    """What the index needs of a group: its place in the order of routing."""
-
-    order: int
-
-
-def _order(group: Ordered) -> int:
-    return group.order
-
-
 class PathIndex:
     """Groups by what a path must begin with; `find` gives a superset of those that match, in routing order.
+
+    Args:
+        groups: in that order.
+        order: the places of these groups, and maybe of others.
 
     Most prefixes end with a slash, so most requests find theirs by a dictionary lookup or two, which touch less memory
     than a bisection. It counts only where no ragged prefix, one without slash, matches too.
     """
 
-    __slots__ = ("_aligned", "_depth", "_folded", "_plain", "_ragged")
+    __slots__ = ("_aligned", "_depth", "_folded", "_order", "_plain", "_ragged")
 
-    def __init__(self, groups: Iterable["MappingGroup"]) -> None:
+    def __init__(self, groups: Iterable["MappingGroup"], order: Order) -> None:
         plain: dict[bytes, list[MappingGroup]] = {}
         folded: dict[bytes, list[MappingGroup]] = {}
         for group in groups:
-            for fold, literal in group.literals():
+            for fold, literal in group.literals:
                 (folded if fold else plain).setdefault(literal, []).append(group)
-        self._plain = _merged(plain)
-        self._folded = _merged(folded) if folded else None
+        self._order = order
+        self._plain = _merged(plain, order)
+        self._folded = _merged(folded, order) if folded else None
         aligned, ragged = _split(self._plain)
         self._aligned = aligned
         self._ragged = PrefixSet(dict.fromkeys(ragged)) if ragged else None
@@ -99,11 +96,12 @@ class PathIndex:
         groups = self._find_plain(path)
         if self._folded is None:
             return groups
-        return tuple(sorted({*groups, *_groups_at(self._folded, path.lower())}, key=_order))
+        folded = _groups_at(self._folded, path.lower(), self._order)
+        return tuple(sorted({*groups, *folded}, key=self._order.__getitem__))
 
     def _find_plain(self, path: bytes) -> Groups:
         if self._ragged is not None and self._ragged.find(path) >= 0:
-            return _groups_at(self._plain, path)
+            return _groups_at(self._plain, path, self._order)
         ends, end = [], 0
         for _ in range(self._depth):
             end = path.find(b"/", end) + 1
@@ -139,40 +137,48 @@ class _Node:
         self.merged: Groups | None = None
 
 
-def _merged(lists: dict[bytes, list["MappingGroup"]]) -> PrefixSet[_Node]:
+def _merged(lists: dict[bytes, list["MappingGroup"]], order: Order) -> PrefixSet[_Node]:
     nodes = PrefixSet({literal: _Node(groups) for literal, groups in lists.items()})
     for node, parent in zip(nodes.values, nodes.parents, strict=True):
         above: Groups | None = nodes.values[parent].merged if parent >= 0 else ()
         if above is not None and len(above) + len(node.own) <= MERGED_MAX:
-            node.merged = tuple(sorted((*above, *node.own), key=_order))
+            node.merged = tuple(sorted((*above, *node.own), key=order.__getitem__) if above else node.own)
     return nodes
 
 
-def _groups_at(nodes: PrefixSet[_Node], path: bytes) -> Groups:
+def _groups_at(nodes: PrefixSet[_Node], path: bytes, order: Order) -> Groups:
     position = nodes.find(path)
     if position < 0:
         return ()
     merged = nodes.values[position].merged
     if merged is not None:
         return merged
-    return tuple(sorted((group for node in nodes.chain(path) for group in node.own), key=_order))
+    return tuple(sorted((group for node in nodes.chain(path) for group in node.own), key=order.__getitem__))
 
 
 class HostIndex:
-    """`PathIndex`es by host pattern."""
+    """`PathIndex`es by host pattern.
 
-    __slots__ = ("_by_name", "_by_name_and_port", "only")
+    Args:
+        groups: in the order of routing.
+
+    Attributes:
+        order: place of each of them.
+        only: the one index of a table that names no host.
+    """
+
+    __slots__ = ("_by_name", "_by_name_and_port", "only", "order")
 
     def __init__(self, groups: Iterable["MappingGroup"]) -> None:
+        self.order: Order = {group: place for place, group in enumerate(groups)}
         by_pattern: dict[tuple[str, bytes], tuple[HostPattern, list[MappingGroup]]] = {}
-        for group in groups:
+        for group in self.order:
             pattern = group.host
             by_pattern.setdefault((pattern.kind, pattern.value), (pattern, []))[1].append(group)
-        indexed = [(pattern, PathIndex(members)) for pattern, members in by_pattern.values()]
+        indexed = [(pattern, PathIndex(members, self.order)) for pattern, members in by_pattern.values()]
         self._by_name = _HostSet([item for item in indexed if not item[0].names_port])
         ported = [item for item in indexed if item[0].names_port]
         self._by_name_and_port = _HostSet(ported) if ported else None
-        # The usual table has no host at all; it pays nothing for them.
         self.only = indexed[0][1] if len(indexed) == 1 and indexed[0][0].kind == "any" else None
 
     def find(self, host: bytes, path: bytes) -> Groups:
@@ -186,7 +192,7 @@ class HostIndex:
         found = [groups for index in indexes if (groups := index.find(path))]
         if len(found) < 2:
             return found[0] if found else ()
-        return tuple(sorted((group for groups in found for group in groups), key=_order))
+        return tuple(sorted((group for groups in found for group in groups), key=self.order.__getitem__))
 
 
 class _HostSet:

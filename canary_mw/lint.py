@@ -92,7 +92,7 @@ def _shadowed(group: MappingGroup, table: RouteTable) -> Iterator[Diagnostic]:
     if first.kind == "regex" or not first.prefix.startswith("/") or not first.prefix.isascii():
         return
     for other in _candidates(first, table):
-        if other.order < group.order and other.total >= 100 and _covers(other, group):
+        if table.order[other] < table.order[group] and other.total >= 100 and _covers(other, group):
             text = f"can never match: {other.name} comes first and takes every request that it could get"
             for mapping in group.mappings:
                 yield _warning("never-matches", mapping, text, "lower the precedence of the other, or narrow it")

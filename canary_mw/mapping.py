@@ -7,7 +7,6 @@ the sort key) is worked out here.
 import re
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf
 from typing import Any, Literal, NamedTuple
 
@@ -91,7 +90,7 @@ class Redirect:
     status: int = 301
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
     """A Mapping, validated: v3alpha1 attribute names, Emissary's defaults.
 
@@ -106,6 +105,11 @@ class Mapping:
         keep_request_id: False replaces a client's `x-request-id`.
         extras: attributes as they were written that are kept to be shown; most have no effect yet.
         file, line: where it was written; a Mapping that only moved is equal to what it was.
+        connect_timeout: seconds for one attempt to connect, infinite when the Mapping sets no limit.
+        mark: see `Service.mark`.
+        is_simple: a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen.
+        prefix_bytes: the prefix as it stands in a request.
+        pattern: the prefix of a `prefix_regex` Mapping, compiled.
     """
 
     name: str
@@ -143,37 +147,25 @@ class Mapping:
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
+    connect_timeout: float = field(init=False, repr=False, compare=False)
+    mark: bytes = field(init=False, repr=False, compare=False)
+    is_simple: bool = field(init=False, repr=False, compare=False)
+    prefix_bytes: bytes = field(init=False, repr=False, compare=False)
+    pattern: Regex | None = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
-        if self.kind == "regex":
-            _ = self.pattern
+        ways = (self.redirect, self.retry, self.options.breakers, self.options.balancing, self.options.try_timeout)
+        worked_out = {
+            "connect_timeout": self.connect_timeout_ms / 1000 or inf,
+            "mark": self.service.mark,
+            "is_simple": ways == (None,) * len(ways),
+            "prefix_bytes": self.prefix.encode(),
+            "pattern": compile_regex(self.prefix) if self.kind == "regex" else None,
+        }
+        for name, value in worked_out.items():
+            object.__setattr__(self, name, value)
 
-    @cached_property
-    def connect_timeout(self) -> float:
-        """Seconds for one attempt to connect, infinite when the Mapping sets no limit."""
-        return self.connect_timeout_ms / 1000 or inf
-
-    @cached_property
-    def mark(self) -> bytes:
-        """See `Service.mark`."""
-        return self.service.mark
-
-    @cached_property
-    def is_simple(self) -> bool:
-        """Whether a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen."""
-        ways = (self.options.breakers, self.options.balancing, self.options.try_timeout)
-        return self.redirect is None and self.retry is None and ways == (None, None, None)
-
-    @cached_property
-    def prefix_bytes(self) -> bytes:
-        """The prefix as it stands in a request."""
-        return self.prefix.encode()
-
-    @cached_property
-    def pattern(self) -> Regex:
-        """The prefix of a `prefix_regex` Mapping, compiled."""
-        return compile_regex(self.prefix)
-
-    @cached_property
+    @property
     def key(self) -> tuple[object, ...]:
         """Identity of its group (Emissary `_group_id`, as a tuple of values and with the kind of prefix)."""
         return (
@@ -186,7 +178,7 @@ class Mapping:
             tuple((c.name, c.value) for c in self.query),
         )
 
-    @cached_property
+    @property
     def rank(self) -> list[int | str]:
         """Sort key of its group, larger first (Emissary `_route_weight`): lengths of texts, then the texts."""
         listed = [*self.conditions, Condition(":authority", self.host.text)]
@@ -205,7 +197,7 @@ class Mapping:
 
     def accepts_path(self, path: bytes) -> bool:
         """Whether its prefix matches a normalised path (RE2 full match for a regex)."""
-        if self.kind == "regex":
+        if self.pattern is not None:
             return self.pattern.fullmatch(path) is not None
         prefix = self.prefix_bytes
         if not self.case_sensitive:

@@ -1,12 +1,14 @@
 """One object as Kubernetes writes it, flat or in CRD shape, with the line of every attribute."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from sys import intern
 from typing import Any, NamedTuple, cast
 
 import yaml
 
-from .safeyaml import Refused, line_of
+from .safeyaml import Refused, breaks_in, line_of
 
 _METADATA = frozenset(("name", "namespace", "generation"))
 _NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
@@ -26,8 +28,8 @@ class Resource:
         labels: `metadata.labels` or `metadata_labels`, else the parent's.
         line: 1-based line in the file where the document begins.
         last_line: line where it ends.
-        lines: line of each attribute, also one level into maps: "weight", "headers.gray".
         parent: "Service/NAME" for the documents of its annotation.
+        lines_inside: as `lines`, but counted from behind the first `shift` lines, so that all readings share it.
     """
 
     api_version: str | None
@@ -38,8 +40,25 @@ class Resource:
     labels: Mapping[str, str]
     line: int
     last_line: int
-    lines: Mapping[str, int]
     parent: str | None
+    lines_inside: Mapping[str, int] = field(repr=False)
+    shift: int = 0
+
+    @property
+    def lines(self) -> dict[str, int]:
+        """Line of each attribute, also one level into maps: "weight", "headers.gray"."""
+        return {name: line + self.shift for name, line in self.lines_inside.items()}
+
+    def moved(self, lines: int) -> "Resource":
+        """The same so many lines further down."""
+        line, last_line = self.line + lines, self.last_line + lines
+        return replace(self, line=line, last_line=last_line, shift=self.shift + lines) if lines else self
+
+    def placed(self, place: Callable[[int], int]) -> "Resource":
+        """The same where `place` puts each line."""
+        lines = {name: place(line) for name, line in self.lines.items()}
+        line, last_line = place(self.line), place(self.last_line)
+        return replace(self, line=line, last_line=last_line, lines_inside=lines, shift=0)
 
 
 class Context(NamedTuple):
@@ -58,22 +77,38 @@ def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, contex
     namespace = text_of(attributes, "namespace", node) or text_of(metadata, "namespace", metadata_node)
     return Resource(
         api_version=_api_version(text_of(attributes, "apiVersion", node)),
-        kind=text_of(attributes, "kind", node),
+        kind=_shared(text_of(attributes, "kind", node)),
         name=text_of(attributes, "name", node) or text_of(metadata, "name", metadata_node),
         namespace=namespace or context.namespace,
         spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
-        labels=own_labels or dict(context.labels),
+        labels=own_labels or _labels(context.labels),
         line=line_of(node),
-        last_line=text.count("\n", 0, len(text[: node.end_mark.index].rstrip())) + 1,
-        lines=_lines(node),
+        last_line=breaks_in(text[: node.end_mark.index].rstrip()) + 1,
         parent=context.parent,
+        lines_inside=_shape(tuple(_lines(node).items())),
     )
 
 
 def _api_version(written: str | None) -> str | None:
     if written and written.startswith("ambassador/"):
-        return "getambassador.io/" + written.removeprefix("ambassador/")
-    return written
+        written = "getambassador.io/" + written.removeprefix("ambassador/")
+    return _shared(written)
+
+
+def _shared(text: str | None) -> str | None:
+    """One and the same object for all documents that say so."""
+    return text and intern(text)
+
+
+@lru_cache(maxsize=256)
+def _labels(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return dict(labels)
+
+
+@lru_cache(maxsize=1024)
+def _shape(lines: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """Thousands of documents have the same attributes in the same lines."""
+    return dict(lines)
 
 
 def _lines(node: yaml.Node) -> dict[str, int]:
@@ -88,11 +123,11 @@ def _lines(node: yaml.Node) -> dict[str, int]:
 def _lines_of_keys(node: yaml.Node) -> dict[str, int]:
     lines = {}
     for key, value in node.value:
-        name = key.value
+        name = intern(key.value)
         lines[name] = key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             for inner, _ in value.value:
-                lines[f"{name}.{inner.value}"] = inner.start_mark.line + 1
+                lines[intern(f"{name}.{inner.value}")] = inner.start_mark.line + 1
     return lines
 
 

@@ -4,6 +4,7 @@ Values are those of JSON. What a loader could crash or hang on is refused before
 """
 
 import re
+from sys import intern
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
@@ -25,6 +26,7 @@ _LOST_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.-]*
 # Sixteen columns hold at most 32 block collections, eight openers at most 16 in flow style: together within MAX_DEPTH.
 _DEEP_LINE = re.compile(r"^[ \t?:-]{16}", re.M)
 _FEW_OPENERS = 8
+_BREAK = re.compile("[\n\x85\u2028\u2029]")
 
 
 class Finding(NamedTuple):
@@ -52,6 +54,11 @@ class Refused(Exception):
         self.finding = Finding(code, message, line, other, hint)
 
 
+def breaks_in(text: str) -> int:
+    """Line breaks as YAML 1.1 counts them, which knows three more than an editor shows."""
+    return text.count("\n") if text.isascii() else len(_BREAK.findall(text))
+
+
 def line_of(marked: yaml.Node | yaml.Event) -> int:
     return marked.start_mark.line + 1 if marked.start_mark else 1
 
@@ -76,7 +83,8 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
             first = next(line_of(other) for other, _ in node.value if loader.construct_object(other) == key)
             message = f"`{key_node.value:.60}` is written twice, first on line"
             raise Refused("duplicate-key", message, line, other=first, hint="keep one of them")
-        result[key] = loader.construct_object(value_node, deep=True)
+        # Ten thousand documents have the same few names.
+        result[intern(key) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
     return result
 
 
@@ -209,7 +217,7 @@ def _explain(error: yaml.YAMLError, text: str) -> Refused:
         return Refused("yaml-syntax", "a control character", line, hint="remove it")
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
-    lines = text.split("\n")
+    lines = _BREAK.split(text)
     lost = _LOST_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
     if lost:
         hint = f"`{lost[2]}:` belongs on a line of its own"

@@ -1,23 +1,22 @@
 """The rules in force: the only state of the package that changes, and it changes by one assignment."""
 
 import atexit
-import gc
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Dict
-from contextlib import contextmanager
 from weakref import WeakSet
 
 from .ambassador import RuleSet, parse
 from .exceptions import ConfigError, SourceError
+from .forks import in_child, notice
 from .mapping import Mapping
 from .messages import Diagnostic, Document
-from .module import NO_GLOBALS, Globals
 from .observers import Observer, Reloaded, notify
 from .sources import ConfigSource, EmptySource
 from .table import RouteTable
+from .unobtrusive import unobtrusive
 
 logger = logging.getLogger("canary_mw.store")
 
@@ -64,14 +63,12 @@ class RuleStore:
         self.error: ConfigError | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self._source = source
-        self._local = local
-        self._middleware = middleware
         self._environ = os.environ if environ is None else environ
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
         self._observers = tuple(observers)
         self._rules: RuleSet | None = None
-        self.table = self._build(())
+        self.table = RouteTable.build((), local=local, middleware=middleware)
         self._begin()
         _stores.add(self)
 
@@ -92,6 +89,7 @@ class RuleStore:
 
         The first load is done by the caller, so that the rules are in force on return; a thread does the later ones.
         """
+        notice()
         if self._thread is None:
             with self._lock:
                 self._start()
@@ -110,6 +108,7 @@ class RuleStore:
 
     def stop(self) -> None:
         """Follow the source no longer; the table stays. `start` begins again."""
+        notice()
         with self._lock:
             thread, self._thread = self._thread, None
             self._stop.set()
@@ -143,7 +142,7 @@ class RuleStore:
                 documents = self._load()
                 if documents == self._documents:
                     return self._keep(_error_of(self.diagnostics), logged=True)
-                with _collector_paused():
+                with unobtrusive():
                     return self._adopt(documents)
             except ConfigError as exc:
                 return self._keep(exc)
@@ -169,7 +168,7 @@ class RuleStore:
         first = not self.generation and not _error_of(rules.diagnostics)
         settings = rules.surroundings.globals
         swap = first or settings != self.table.settings or not _identical(running, rules.mappings)
-        table = self._build(rules.mappings, settings) if swap else self.table
+        table = self.table.rebuilt(rules.mappings, settings) if swap else self.table
         self._documents, self._rules = documents, rules
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
@@ -177,9 +176,6 @@ class RuleStore:
             return self._keep(_error_of(self.diagnostics), logged=True)
         self._publish(table, _difference(running, rules.mappings))
         return True
-
-    def _build(self, mappings: Iterable[Mapping], settings: Globals = NO_GLOBALS) -> RouteTable:
-        return RouteTable.build(mappings, local=self._local, middleware=self._middleware, settings=settings)
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         self.error = _error_of(self.diagnostics)
@@ -225,18 +221,6 @@ def _error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
     return ConfigError(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """New rules are many objects that all stay: looking for garbage among them doubles the time of a reload."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
-
-
 def _emptied(documents: list[Document]) -> SourceError:
     names = ", ".join(document.name for document in documents[:3])
     more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
@@ -244,13 +228,18 @@ def _emptied(documents: list[Document]) -> SourceError:
 
 
 def _difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:
-    old = {f"{mapping.name}.{mapping.namespace}": mapping for mapping in before}
-    new = {f"{mapping.name}.{mapping.namespace}": mapping for mapping in after}
+    old, new = _named(before, after), _named(after, before)
     return {
         "added": tuple(name for name in new if name not in old),
         "removed": tuple(name for name in old if name not in new),
         "changed": tuple(name for name in new if name in old and old[name] != new[name]),
     }
+
+
+def _named(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
+    """By name, but for those that are among the others, too."""
+    same = set(map(id, others))
+    return {f"{mapping.name}.{mapping.namespace}": mapping for mapping in mappings if id(mapping) not in same}
 
 
 def _identical(before: Sequence[Mapping], after: Sequence[Mapping]) -> bool:
@@ -268,4 +257,4 @@ def _after_fork() -> None:
         store._begin()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

@@ -3,15 +3,30 @@
 A table is built whole and replaced whole; a request keeps the one it began with.
 """
 
+from bisect import insort
 from collections.abc import Collection, Iterable
+from operator import attrgetter, is_
+from typing import NamedTuple
 
 from .ambassador import parse
 from .exceptions import ConfigError
 from .group import MappingGroup
-from .index import Groups, HostIndex
+from .index import Groups, HostIndex, Order
 from .mapping import Mapping
 from .messages import Diagnostic, Document, RequestHead
 from .module import NO_GLOBALS, Globals
+
+
+class _Place(NamedTuple):
+    """The Mappings of one prefix and host, in document order: no others share a group with them, or narrow one."""
+
+    mappings: tuple[Mapping, ...]
+    groups: tuple[MappingGroup, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+_Key = tuple[str, str, str]
+_sort_key = attrgetter("sort_key")
 
 
 class RouteTable:
@@ -27,24 +42,38 @@ class RouteTable:
         has_local: some Mapping leads to the service that this process is.
     """
 
-    __slots__ = ("_index", "diagnostics", "gate", "groups", "has_local", "mappings", "middleware", "settings")
+    __slots__ = (
+        "__weakref__",
+        "_index",
+        "_local",
+        "_places",
+        "diagnostics",
+        "gate",
+        "groups",
+        "has_local",
+        "mappings",
+        "middleware",
+        "settings",
+    )
 
     def __init__(
         self,
-        mappings: tuple[Mapping, ...],
-        groups: tuple[MappingGroup, ...],
-        diagnostics: tuple[Diagnostic, ...],
+        mappings: Iterable[Mapping],
+        local: frozenset[str],
         middleware: bool,
         settings: Globals = NO_GLOBALS,
+        before: "RouteTable | None" = None,
     ) -> None:
-        self.mappings = mappings
-        self.groups = groups
-        self.diagnostics = diagnostics
+        self.mappings = tuple(mappings)
         self.middleware = middleware
         self.settings = settings
         self.gate = settings.gate
-        self.has_local = any(group.locals for group in groups)
-        self._index = HostIndex(groups)
+        self._local = local
+        self._places: dict[_Key, _Place] = _places(self.mappings, local, middleware, before._places if before else {})
+        self.groups = _in_order(self._places.values(), before.order if before else {})
+        self.diagnostics = tuple(found for place in self._places.values() for found in place.diagnostics)
+        self.has_local = any(group.locals for group in self.groups)
+        self._index = HostIndex(self.groups)
 
     @classmethod
     def build(
@@ -62,19 +91,11 @@ class RouteTable:
             middleware: see the attribute.
             settings: of the Module.
         """
-        mappings = tuple(mappings)
-        names = frozenset(local)
-        findings: list[Diagnostic] = []
-        groups = _grouped(mappings, findings)
-        ordered = sorted(groups, key=lambda group: group.sort_key)
-        ordered.reverse()
-        wider = _by_prefix(ordered)
-        for order, group in enumerate(ordered):
-            group.order = order
-            narrows = _narrows(group, wider[_place(group)])
-            group.finish(narrows=narrows, local=names, middleware=middleware)
-            findings += _weight_findings(group, middleware)
-        return cls(mappings, tuple(ordered), tuple(findings), middleware, settings)
+        return cls(mappings, frozenset(local), middleware, settings)
+
+    def rebuilt(self, mappings: Iterable[Mapping], settings: Globals = NO_GLOBALS) -> "RouteTable":
+        """What `build` gives, for the same process; groups that the change does not touch are taken over."""
+        return type(self)(mappings, self._local, self.middleware, settings, self)
 
     @classmethod
     def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
@@ -99,6 +120,11 @@ class RouteTable:
                 raise ConfigError(message, file=found.file, line=found.line, mapping=name, hint=found.hint)
         return table
 
+    @property
+    def order(self) -> Order:
+        """The place of each group in `groups`."""
+        return self._index.order
+
     def admit(self, head: RequestHead) -> RequestHead:
         """The request as it is matched and sent under the Module's demands.
 
@@ -116,28 +142,58 @@ class RouteTable:
         return f"<RouteTable {len(self.mappings)} Mappings in {len(self.groups)} groups>"
 
 
-def _grouped(mappings: tuple[Mapping, ...], findings: list[Diagnostic]) -> list[MappingGroup]:
+def _places(
+    mappings: Iterable[Mapping], local: frozenset[str], middleware: bool, before: dict[_Key, _Place]
+) -> dict[_Key, _Place]:
+    members: dict[_Key, list[Mapping]] = {}
+    for mapping in mappings:
+        members.setdefault((mapping.prefix, mapping.kind, mapping.host.text), []).append(mapping)
+    places = {}
+    for key, some in members.items():
+        old = before.get(key)
+        same = old is not None and len(old.mappings) == len(some) and all(map(is_, old.mappings, some))
+        places[key] = old if old is not None and same else _place(some, local, middleware)
+    return places
+
+
+def _place(mappings: list[Mapping], local: frozenset[str], middleware: bool) -> _Place:
+    findings: list[Diagnostic] = []
+    groups = _grouped(mappings, findings)
+    for group in groups:
+        group.finish(narrows=_narrows(group, groups), local=local, middleware=middleware)
+        findings += _weight_findings(group, middleware)
+    return _Place(tuple(mappings), tuple(groups), tuple(findings))
+
+
+def _in_order(places: Iterable[_Place], before: Order) -> tuple[MappingGroup, ...]:
+    """Larger rank first, of equal ones the later; those that were in order `before` still are."""
+    groups = [group for place in places for group in place.groups]
+    present = set(groups)
+    ordered = [group for group in before if group in present]
+    ordered.reverse()
+    # Only groups of one place can be equal, and all of them are new or none.
+    fresh = sorted((group for group in groups if group not in before), key=_sort_key)
+    if not ordered:
+        ordered = fresh
+    else:
+        for group in fresh:
+            insort(ordered, group, key=_sort_key)
+    ordered.reverse()
+    return tuple(ordered)
+
+
+def _grouped(mappings: list[Mapping], findings: list[Diagnostic]) -> list[MappingGroup]:
     groups: dict[tuple[object, ...], MappingGroup] = {}
     for mapping in mappings:
-        group = groups.get(mapping.key)
+        key = mapping.key
+        group = groups.get(key)
         if group is None:
-            group = groups[mapping.key] = MappingGroup(mapping)
+            group = groups[key] = MappingGroup(mapping)
         refused = group.add(mapping)
         if refused:
             text = f"Mapping {mapping.name} is left out: {refused}"
             findings.append(_finding("error", "group-refused", mapping, text))
     return list(groups.values())
-
-
-def _place(group: MappingGroup) -> tuple[str, str, str]:
-    return group.first.prefix, group.first.kind, group.host.text
-
-
-def _by_prefix(groups: list[MappingGroup]) -> dict[tuple[str, str, str], list[MappingGroup]]:
-    places: dict[tuple[str, str, str], list[MappingGroup]] = {}
-    for group in groups:
-        places.setdefault(_place(group), []).append(group)
-    return places
 
 
 def _narrows(group: MappingGroup, neighbours: list[MappingGroup]) -> bool:

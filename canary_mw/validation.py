@@ -31,10 +31,10 @@ class Report:
         self, severity: Severity, code: str, message: str, *, attribute: str = "", hint: str | None = None
     ) -> None:
         """Add a finding; its line is that of the attribute, or of the document."""
-        resource = self.resource
+        resource, lines = self.resource, self.resource.lines
         place = self.inside + attribute
         parts = place.split(".")
-        found = (resource.lines.get(name) for name in (place, ".".join(parts[:2]), parts[0]))
+        found = (lines.get(name) for name in (place, ".".join(parts[:2]), parts[0]))
         line = next((each for each in found if each), resource.line)
         name = resource.name
         text = f"{resource.kind} {name}: {message}" if name and resource.kind else message

@@ -252,10 +252,8 @@ def test_a_known_attribute_that_does_nothing_yet_gets_a_notice(attribute: str) -
     assert attribute in rules.mappings[0].extras
 
 
-def test_a_tls_context_is_kept_with_a_notice_and_a_priority_acts_on_the_breakers() -> None:
-    rules = read_rules(document(tls="context"))
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
-    assert rules.mappings[0].extras == {"tls": "context"}
+def test_tls_is_kept_and_a_priority_acts_on_the_breakers() -> None:
+    assert read_rules(document(tls="true")).mappings[0].extras == {"tls": True}
     assert read_rules(document(tls="true")).diagnostics == ()
     breakers = "[{priority: high, max_requests: 7}]"
     rules = read_rules(document(priority="high", circuit_breakers=breakers))
@@ -394,7 +392,6 @@ def test_a_v3_mapping_without_a_host_matches_every_host_with_a_notice() -> None:
         ({"tls": "true", "service": "http://a:8443"}, "https://a:8443"),
         ({"tls": "true", "service": "https://a"}, "https://a"),
         ({"tls": "false"}, "a"),
-        ({"tls": "context"}, "a"),
         ({"namespace": "prod"}, "a.prod"),
     ],
 )
@@ -719,12 +716,10 @@ def test_a_document_that_moves_down_in_its_file_knows_its_new_line() -> None:
 def test_a_mapping_that_only_moved_keeps_what_it_worked_out() -> None:
     before = read_rules(document("a", prefix_regex="true", prefix="/a.*"))
     (old,) = before.mappings
-    key, rank, pattern = old.key, old.rank, old.pattern
+    pattern = old.pattern
     (moved,) = again(before, "# moved\n" + document("a", prefix_regex="true", prefix="/a.*")).mappings
     assert (moved.line, old.line) == (3, 2)
     assert moved == old
-    assert moved.key is key
-    assert moved.rank is rank
     assert moved.pattern is pattern
 
 

@@ -33,7 +33,7 @@ def test_a_decision_names_mapping_group_and_variant() -> None:
     routes = table(stable, gray)
     decision = decide(routes, get(), 5)
     assert decision is not None
-    assert (decision.mapping, decision.group, decision.variant) == (gray, routes.groups[0], "gray")
+    assert (decision.mapping, decision.group, decision.variant) == (gray, routes.groups[0].name, "gray")
     assert (decision.local, decision.shadow) == (False, None)
 
 

@@ -116,7 +116,7 @@ def test_a_flat_document_gives_its_attributes_and_their_lines() -> None:
         labels={},
         line=1,
         last_line=7,
-        lines={
+        lines_inside={
             "apiVersion": 1,
             "kind": 2,
             "name": 3,
@@ -352,6 +352,21 @@ def test_go_quoting_goes_there_and_back(text: str) -> None:
 
 
 # Variables
+
+
+@pytest.mark.parametrize("rune", ["00110000", "7fffffff", "f6000000", "0000d800"])
+def test_a_rune_that_is_no_character_is_told_as_a_broken_file(rune: str) -> None:
+    reading = rules(f'{KEY}="\\U{rune}"\n')
+    assert [(found.code, found.line) for found in reading.diagnostics] == [("bad-annotation-file", 1)]
+
+
+@pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85"], ids=["LS", "PS", "NEL"])
+def test_a_line_break_that_only_yaml_knows_moves_no_line(text: str) -> None:
+    resource = only(f"# a{text}{text}\n" + MAPPING.replace("name:", f"# c{text}\nname:") + "weight: 20\n")
+    assert (resource.line, resource.last_line) == (2, 8)
+    assert (resource.lines["name"], resource.lines["weight"]) == (5, 8)
+    reading = rules(f"# a{text}\n{MAPPING}{text}[\n")
+    assert [found.line for found in reading.diagnostics] == [7]
 
 
 def test_variables_are_expanded_and_unset_ones_stay() -> None:

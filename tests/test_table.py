@@ -2,6 +2,8 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rules import chosen, document, get, header, mapping, substitution, table
 
 from canary_mw.exceptions import ConfigError
@@ -106,7 +108,7 @@ def test_a_group_ranks_by_its_highest_member() -> None:
 
 def test_groups_know_their_place() -> None:
     routes = table(mapping("b", "/b/"), mapping("root", "/"), mapping("a", "/a/"))
-    assert [(group.order, group.name) for group in routes.groups] == [(0, "b"), (1, "a"), (2, "root")]
+    assert [(routes.order[group], group.name) for group in routes.groups] == [(0, "b"), (1, "a"), (2, "root")]
     assert repr(routes) == "<RouteTable 3 Mappings in 3 groups>"
     assert [m.name for m in routes.mappings] == ["b", "root", "a"]
 
@@ -360,3 +362,53 @@ def test_a_text_with_an_error_gives_no_table(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RouteTable.from_yaml(text)
     assert str(caught.value).startswith(message)
+
+
+DRAWN = [
+    mapping(name, prefix, weight=weight, conditions=conditions, host=HostPattern(host), case_sensitive=strict)
+    for number, (prefix, weight, conditions, host, strict) in enumerate(
+        [
+            ("/a/", None, (), "*", True),
+            ("/a/", 20, (), "*", True),
+            ("/a/", 90, (), "*", True),
+            ("/a/", None, header("x"), "*", True),
+            ("/a/", None, header("x", "1"), "*", True),
+            ("/A/", None, (), "*", False),
+            ("/a/", None, (), "a.com", True),
+            ("/b", None, (), "*", True),
+            ("/", 50, (), "*", True),
+        ]
+    )
+    for name in (f"m{number}", "here" if number % 2 else f"n{number}")
+]
+DRAWN += [mapping("get", "/a/", method=Condition(":method", "GET")), mapping("copy", "/b", shadow=True)]
+
+
+def described(routes: RouteTable) -> list[Any]:
+    """All of a table that a request can notice."""
+    groups = [(g.name, g.rank, g.total, g.shares, g.locals, [t.text for t in g.tests]) for g in routes.groups]
+    shares = [[(s.bound, s.decision.mapping, s.decision.variant, s.decision.local) for s in g[3]] for g in groups]
+    rest = [(name, rank, total, tests) for name, rank, total, _, _, tests in groups]
+    order = [routes.order[group] for group in routes.groups]
+    return [rest, shares, order, routes.has_local, routes.middleware, routes.mappings, routes.diagnostics]
+
+
+@given(st.lists(st.sampled_from(DRAWN), max_size=8), st.lists(st.sampled_from(DRAWN), max_size=8), st.booleans())
+def test_a_table_that_takes_over_groups_is_the_one_that_is_built_anew(
+    before: list[Mapping], after: list[Mapping], middleware: bool
+) -> None:
+    terms: Any = {"local": ["here"], "middleware": middleware}
+    old, new = table(*before, **terms), table(*after, **terms)
+    taken_over = old.rebuilt(after)
+    assert described(taken_over) == described(new)
+    assert described(old.rebuilt(before)) == described(old)
+    assert all(one is other for one, other in zip(old.rebuilt(before).groups, old.groups, strict=True))
+    for path in ("/a/", "/A/x", "/b"):
+        head = get(path, {"x": "1", "host": "a.com"})
+        assert [g.name for g in taken_over.candidates(head)] == [g.name for g in new.candidates(head)]
+
+
+def test_a_mapping_that_only_moved_is_taken_from_the_new_rules() -> None:
+    old, new = mapping(file="f", line=1), mapping(file="f", line=2)
+    assert old == new
+    assert table(old).rebuilt([new]).groups[0].first is new
