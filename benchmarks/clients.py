@@ -21,6 +21,8 @@ from canary_mw.messages import Origin, UpstreamRequest
 
 from . import servers
 
+THREADED = "canary-mw, blocking"
+ASYNCIO = "canary-mw, asyncio"
 REQUESTS = 4_000
 THREADS = (1, 16)
 _NAMES = b"host accept user-agent accept-encoding accept-language cookie x-request-id x-forwarded-for"
@@ -110,7 +112,7 @@ def httpx(port: int) -> Iterator[Call]:
         yield call
 
 
-BLOCKING = {"canary-mw, blocking": ours, "http.client": http_client, "urllib3": urllib3, "httpx, bare": httpx}
+BLOCKING = {THREADED: ours, "http.client": http_client, "urllib3": urllib3, "httpx, bare": httpx}
 
 
 def threads_cost(call: Call, threads: int, requests: int = REQUESTS) -> float:
@@ -158,9 +160,9 @@ def costs(port: int, threads: int, rounds: int) -> dict[str, list[float]]:
     """By client, round by round, in turn; what is not installed is left out."""
     import uvloop
 
-    found: dict[str, list[float]] = {"canary-mw, asyncio": []}
+    found: dict[str, list[float]] = {ASYNCIO: []}
     for _ in range(rounds):
-        found["canary-mw, asyncio"].append(uvloop.run(tasks_cost(port, threads)))
+        found[ASYNCIO].append(uvloop.run(tasks_cost(port, threads)))
         for name, client in BLOCKING.items():
             with suppress(ImportError), client(port) as call:
                 found.setdefault(name, []).append(threads_cost(call, threads))

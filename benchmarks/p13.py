@@ -1,5 +1,6 @@
-"""P13: the middleware for WSGI under gunicorn's worker with threads: around an app that answers itself, and forwarding."""
+"""P13: the middleware for WSGI under gunicorn's worker with threads: an app that answers itself, and forwarding."""
 
+from collections.abc import Mapping as Dict
 from contextlib import ExitStack
 from pathlib import Path
 from time import thread_time_ns
@@ -8,10 +9,11 @@ from canary_mw.environ import Environ, WSGIApp
 from canary_mw.messages import RequestHead
 
 from . import clients, rules, servers
-from .apps import RULES, UPSTREAM, bare_wsgi, wrapped_wsgi
+from .apps import RULES, TIME, UPSTREAM, bare_wsgi, wrapped_wsgi
 from .compare import Options, Samples, Starter, Target, best, cpu_added, in_turn, start, table
-from .processes import Missing
+from .processes import Missing, get
 from .report import Section, spread
+from .servers import Server
 from .wrk import CONNECTIONS, script
 
 MAPPINGS, FEW = 1000, 10
@@ -24,6 +26,8 @@ TITLE = f"middleware for WSGI under gunicorn gthread, {servers.THREADS} threads,
 NOTES = f"""\
 Local: an app that answers itself, without and with the middleware and {MAPPINGS:,} Mappings; {HEADERS} headers, random
 prefixes, no gray requests. In a loop: the app called {CALLS:,} times in a row with environs as gunicorn makes them.
+Under gunicorn: the median of the CPU time of single calls, taken by the thread that makes them; the process as a whole
+costs far more than what is to be seen, and not twice the same, for its threads contend for the interpreter lock.
 Forwarded: {FEW} Mappings, every request gray, so that all go to nginx; what forwarding adds is the CPU per request less
 that of the bare app under the same server with the same requests. wrk -t1 -c{CONNECTIONS}."""
 CLIENTS = f"""\
@@ -44,53 +48,68 @@ def run(options: Options, folder: Path) -> Section:
     path = servers.rules_file(folder, MAPPINGS)
     section.at_most("added CPU per local call, in a loop", added(path, options.rounds), LIMIT_ADDED, "us", 2)
     samples: Samples = {}
+    calls: list[float] = []
     try:
-        samples = _served(section, path, folder, options)
+        samples, calls = _served(section, path, folder, options)
     except Missing as exc:
         section.notes.append(str(exc))
-    local = cpu_added(samples, GUNICORN_STABLE, GUNICORN_LOCAL)
-    section.at_most("added CPU per local request, under gunicorn", local, LIMIT_ADDED, "us")
+    section.at_most("added CPU per local call, under gunicorn", calls, LIMIT_ADDED, "us", 2)
+    whole = cpu_added(samples, GUNICORN_STABLE, GUNICORN_LOCAL)
+    section.figure("added CPU per local request, gunicorn as a whole", whole, "us")
     threads = cpu_added(samples, GUNICORN_GRAY, GUNICORN_BARE)
     tasks = cpu_added(samples, UVICORN_GRAY, UVICORN_BARE)
-    section.figure("added CPU per forwarded request, under gunicorn", threads, "us")
-    section.figure("added CPU per forwarded request, under uvicorn", tasks, "us")
-    ratios = [one / other for one, other in zip(threads, tasks, strict=True)]
+    section.figure("added CPU per forwarded request, gunicorn as a whole", threads, "us")
+    section.figure("added CPU per forwarded request, uvicorn as a whole", tasks, "us")
+    ratios = [one / other for one, other in zip(threads, tasks, strict=False)]
     section.at_most("what forwarding adds under gunicorn over what it adds under uvicorn", ratios, LIMIT_RATIO, "x", 2)
     return section
 
 
-def _served(section: Section, path: Path, folder: Path, options: Options) -> Samples:
+def _served(section: Section, path: Path, folder: Path, options: Options) -> tuple[Samples, list[float]]:
+    """The servers' figures, and what the middleware adds to a call of the app that answers itself."""
     with ExitStack() as stack:
         ports = stack.enter_context(servers.upstream(folder))
-        few = {RULES: str(servers.rules_file(folder, FEW)), UPSTREAM: f"http://127.0.0.1:{ports.gray}"}
-        starters: dict[str, Starter] = {
-            GUNICORN_LOCAL: servers.wsgi("bare_wsgi", folder),
-            GUNICORN_STABLE: servers.wsgi("wrapped_wsgi_app", folder, {RULES: str(path)}),
-            GUNICORN_GRAY: servers.wsgi("wrapped_wsgi_app", folder, few),
-            UVICORN_BARE: servers.asgi("bare", folder),
-            UVICORN_GRAY: servers.asgi("wrapped_app", folder, few),
-        }
-        started = start(stack, starters, section)
-        for name in (GUNICORN_GRAY, UVICORN_GRAY):
-            if name in started:
-                servers.routing(started[name])
-        if GUNICORN_LOCAL in started:
-            started[GUNICORN_BARE] = started[GUNICORN_LOCAL]
-        local = script(folder, MAPPINGS // 2, gray=False, extra=HEADERS - 1)
-        gray = script(folder, FEW // 2, gray=True, every=1)
-        targets = [
-            Target(name, server, local if name in (GUNICORN_LOCAL, GUNICORN_STABLE) else gray)
-            for name, server in started.items()
-        ]
-        samples = in_turn(targets, options)
+        started = start(stack, _starters(path, folder, ports.gray), section)
+        for name in {GUNICORN_GRAY, UVICORN_GRAY} & set(started):
+            servers.routing(started[name])
+        samples = in_turn(_targets(started, folder), options)
         section.table = table(samples)
-        section.notes.append(_clients(ports.stable, min(options.rounds, CLIENT_ROUNDS)))
-    return samples
+        _clients(section, ports.stable, min(options.rounds, CLIENT_ROUNDS))
+        if not {GUNICORN_LOCAL, GUNICORN_STABLE} <= set(started):
+            return samples, []
+        without, with_it = (_microseconds(started[name]) for name in (GUNICORN_LOCAL, GUNICORN_STABLE))
+    return samples, [with_it - without]
 
 
-def _clients(port: int, rounds: int) -> str:
+def _starters(path: Path, folder: Path, upstream: int) -> dict[str, Starter]:
+    few = {RULES: str(servers.rules_file(folder, FEW)), UPSTREAM: f"http://127.0.0.1:{upstream}"}
+    return {
+        GUNICORN_LOCAL: servers.wsgi("timed_wsgi_app", folder),
+        GUNICORN_STABLE: servers.wsgi("timed_wrapped_wsgi_app", folder, {RULES: str(path)}),
+        GUNICORN_BARE: servers.wsgi("bare_wsgi", folder),
+        GUNICORN_GRAY: servers.wsgi("wrapped_wsgi_app", folder, few),
+        UVICORN_BARE: servers.asgi("bare", folder),
+        UVICORN_GRAY: servers.asgi("wrapped_app", folder, few),
+    }
+
+
+def _targets(started: Dict[str, Server], folder: Path) -> list[Target]:
+    local = script(folder, MAPPINGS // 2, gray=False, extra=HEADERS - 1)
+    gray = script(folder, FEW // 2, gray=True, every=1)
+    own = GUNICORN_LOCAL, GUNICORN_STABLE
+    return [Target(name, server, local if name in own else gray) for name, server in started.items()]
+
+
+def _microseconds(server: Server) -> float:
+    """What `Timed` measured."""
+    return float(get(server.port, TIME)[1])
+
+
+def _clients(section: Section, port: int, rounds: int) -> None:
     found = clients.costs(port, servers.THREADS, rounds)
-    return "\n".join([CLIENTS, "", *(f"- {name}: {spread(values)}" for name, values in found.items())])
+    section.notes.append("\n".join([CLIENTS, "", *(f"- {name}: {spread(values)}" for name, values in found.items())]))
+    ratios = [one / other for one, other in zip(found[clients.THREADED], found[clients.ASYNCIO], strict=True)]
+    section.at_most("CPU per request of our client for threads over that for asyncio", ratios, LIMIT_RATIO, "x", 2)
 
 
 def added(path: Path, rounds: int) -> list[float]:

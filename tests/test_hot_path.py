@@ -33,12 +33,14 @@ from uvicorn.server import ServerState
 from canary_mw.asgi import CanaryMiddleware
 from canary_mw.connection import Connection
 from canary_mw.decision import decide
+from canary_mw.environ import Environ, ExcInfo, StartResponse, Write, environ_key
 from canary_mw.protocol import GuardedProtocol
 from canary_mw.proxy import Proxy
 from canary_mw.settings import Settings
 from canary_mw.sources import StaticSource
 from canary_mw.table import RouteTable
 from canary_mw.upstreams import Message, Receive, Scope, Send
+from canary_mw.wsgi import CanaryWSGIMiddleware
 
 BASELINE = Path(__file__).with_name("hot_path.json")
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -165,6 +167,36 @@ def answering_locally() -> Cost:
     return found
 
 
+def answering_locally_in_a_thread() -> Cost:
+    """The same by WSGI."""
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        reached.append(environ["canary_mw.decision"].mapping.name)
+        return []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
+        raise AssertionError("nobody answers")
+
+    reached: list[str] = []
+    stable = servers.mapping("stable", "/shop/", "shop")
+    gray = servers.mapping("gray", "/shop/", "shop-gray", headers="{gray: true}")
+    middleware = CanaryWSGIMiddleware(app, rules=StaticSource(stable + gray), local="shop")
+    environ: Environ = {
+        "REQUEST_METHOD": "GET",
+        "RAW_URI": "/shop/item?page=2",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": "40000",
+        "SERVER_PORT": "8080",
+        "wsgi.url_scheme": "http",
+        **{environ_key(name.encode()): value for name, value in HEADERS.items()},
+    }
+    found = warm(lambda: middleware(environ, start_response))
+    middleware.close()
+    assert reached == ["stable"] * 4
+    return found
+
+
 def finished(coroutine: Coroutine[Any, Any, object]) -> None:
     """Run what waits for nothing."""
     with pytest.raises(StopIteration):
@@ -264,6 +296,7 @@ PATHS: dict[str, Callable[[], Cost]] = {
     "decide, 10 Mappings": lambda: deciding(10),
     "decide, 10,000 Mappings": lambda: deciding(10_000),
     "middleware, a local request": answering_locally,
+    "middleware for WSGI, a local request": answering_locally_in_a_thread,
     "standalone, a request on the short way": forwarding,
 }
 measured = cache(lambda path: PATHS[path]())

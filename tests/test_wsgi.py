@@ -131,12 +131,32 @@ def test_headers_are_read_when_somebody_asks() -> None:
     assert head.replaced(headers=[]).headers == []
 
 
+@pytest.mark.parametrize("name", [b"host", b"content-type", b"content-length", b"x-a-b", b"x_a_b", b"gray"])
+def test_one_header_is_found_as_if_all_were_read(name: bytes) -> None:
+    environ = environ_of(CONTENT_TYPE="", CONTENT_LENGTH="3", HTTP_X_A_B=" 1\t")
+    read, unread = request_head(environ), request_head(environ)
+    value = dict(read.headers).get(name)
+    assert unread.header(name) == read.header(name) == value
+    assert unread._pairs is None
+    for head in (unread, read):
+        assert head.holds(name, lambda found: found == value) is (value is not None)
+        assert not head.holds(name, lambda _: False)
+
+
+def test_headers_that_were_taken_out_are_not_found_in_the_environ() -> None:
+    head = request_head(environ_of(HTTP_GRAY="true")).replaced(headers=[])
+    assert head.header(b"gray") is None
+    assert not head.holds(b"gray", lambda _: True)
+    assert not hasattr(head, "something else")
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
         ({"REMOTE_PORT": "1234", "SERVER_PORT": "80"}, ("192.0.2.1", 1234, 80)),
         ({"REMOTE_ADDR": "", "SERVER_PORT": ""}, (None, 0, 0)),
         ({"REMOTE_ADDR": None, "SERVER_PORT": 8080}, (None, 0, 8080)),
+        ({"REMOTE_ADDR": "localhost", "REMOTE_PORT": "None", "SERVER_PORT": "80"}, ("localhost", 0, 80)),
     ],
 )
 def test_the_peer_may_be_unknown(given: dict[str, Any], wanted: tuple[str | None, int, int]) -> None:
