@@ -442,7 +442,7 @@ def test_a_connection_that_does_not_come_about_in_time_is_503() -> None:
             rules = mapping("a", "/a/", "up", timeout_ms=0, connect_timeout_ms=100)
             async with world(rules, upstreams={"up": f"https://127.0.0.1:{upstream.origin.port}"}) as there:
                 assert (await there.fetch("/a/")).status == 503
-            assert upstream.accepted == 1
+                await until(lambda: upstream.accepted == 1)
 
     run(main())
 
@@ -469,9 +469,13 @@ def test_a_connection_that_is_too_old_is_not_used_again() -> None:
         rules = mapping("a", "/a/", "up", cluster_max_connection_lifetime_ms=1)
         rules += mapping("b", "/b/", "other", cluster_max_connection_lifetime_ms=600000)
         async with world(rules) as there:
-            for target, accepted in (("/a/", 1), ("/a/", 2), ("/b/", 3), ("/b/", 3)):
-                assert (await there.fetch(target)).status == 200
+            for accepted in (1, 2):
+                assert (await there.fetch("/a/")).status == 200
                 assert there.upstream.accepted == accepted
+            # A thread gives its connection back after the client has its answer: not every request finds it.
+            for _ in range(10):
+                assert (await there.fetch("/b/")).status == 200
+            assert there.upstream.accepted < 2 + 10
 
     run(main())
 
