@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tomllib
@@ -56,7 +57,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 def test_every_block_is_one_of_those_tested_here() -> None:
     known = [
         *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django", "shop_testers"),
-        *("kubectl", " serve ", " check ", " explain ", "RouteTable"),
+        *("kubectl", " serve ", " check ", " explain ", "RouteTable", "uvicorn --http"),
     ]
     assert [text for _, text in BLOCKS if sum(word in text for word in known) != 1] == []
     assert len(BLOCKS) == len(known)
@@ -101,6 +102,24 @@ def test_a_wsgi_app_wrapped_as_shown_does_the_same(framework: str, shop: Path) -
     # Django has one set of settings in a process, so each has a process of its own.
     (shop / "wrapped.py").write_text(BEFORE[framework] + code + AFTER)
     assert shell(f"{sys.executable} wrapped.py").stdout == "404 503\n"
+
+
+def test_uvicorn_takes_the_protocol_as_shown(shop: Path) -> None:
+    (shop / "app.py").write_text("from servers import hello as app\n")
+    _, *arguments = shlex.split(block("shell", "uvicorn --http"))
+    port = free_port()
+    places = {"PYTHONPATH": os.pathsep.join((str(shop), str(ROOT / "tests")))}
+    uvicorn = [sys.executable, "-m", "uvicorn", *arguments, f"--port={port}"]
+    with subprocess.Popen(uvicorn, env=os.environ | places, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            next(line for line in server.stderr if "Uvicorn running" in line)
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+                assert client.recv(64).startswith(b"HTTP/1.1 400 ")
+        finally:
+            server.terminate()
+            server.communicate()
 
 
 def test_the_file_for_the_config_map_is_that_of_the_rules(shop: Path) -> None:
