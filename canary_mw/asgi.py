@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -20,17 +20,12 @@ from .exceptions import ClientError
 from .forwarding import Hop
 from .framing import check_head
 from .group import Decision
-from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
-from .hops import trusted_headers as as_trusted_headers
 from .http11 import Limits
 from .messages import RequestHead
-from .module import Globals
-from .observers import Decided, DoorCounts, Finished, Observer, notify
+from .observers import Decided, Finished, Observer, notify
 from .relay import Answering, Forwarder, send_reply
 from .shadow import Shadows
-from .sources import ConfigSource, FileSource
-from .store import RuleStore
-from .trustedheaders import TrustedHeaders
+from .shell import Rules, Shell, record_of
 from .upstreams import ASGIApp, Message, Receive, Scope, Send, Upstreams
 from .websocket import close_all, end_all, refuse, tunnel, websocket_request
 
@@ -57,7 +52,7 @@ class Begun(NamedTuple):
     answering: Answering | None = None
 
 
-class CanaryMiddleware:
+class CanaryMiddleware(Shell):
     """Pure ASGI middleware that routes by Mappings.
 
     A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
@@ -98,7 +93,7 @@ class CanaryMiddleware:
         self,
         app: ASGIApp,
         *,
-        rules: str | os.PathLike[str] | ConfigSource | RuleStore,
+        rules: Rules,
         local: str | Iterable[str] = (),
         services: Dict[str, ASGIApp] | None = None,
         transports: Dict[str, "httpx.AsyncBaseTransport"] | None = None,
@@ -116,25 +111,22 @@ class CanaryMiddleware:
         shadow_writes: bool = False,
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        names = local_names(local)
+        super().__init__(
+            "asgi",
+            rules,
+            local,
+            roll=roll,
+            trusted=trusted,
+            trusted_headers=trusted_headers,
+            header_key_file=header_key_file,
+            observers=observers,
+            hop_id=hop_id,
+            shadow_writes=shadow_writes,
+        )
         self.app = app
-        self._owned = not isinstance(rules, RuleStore)
-        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
         self.upstreams = Upstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
         self.shadows = Shadows(self.upstreams, shadow_limit)
-        self.roll = roll
-        # Records that nobody wants are not made.
-        self.deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
-        self.finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
-        self.observed = bool(self.deciding or self.finishing)
-        self._trusts = trust(trusted)
-        self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
-        paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
-        mark = hop_mark(hop_id or default_hop_id("asgi", names, paths))
-        self._hops = tuple(Hop(mark, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True))
-        self.door = DoorCounts()
         self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.door)
-        self.started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
@@ -150,7 +142,7 @@ class CanaryMiddleware:
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._believed(scope, self.trusted_headers)
+            scope = self._without_lies(scope)
         try:
             head = request_head(scope)
             if table.gate is not None:
@@ -182,7 +174,7 @@ class CanaryMiddleware:
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._believed(scope, self.trusted_headers)
+            scope = self._without_lies(scope)
         try:
             head = request_head(websocket_request(scope))
             if table.gate is not None:
@@ -194,16 +186,9 @@ class CanaryMiddleware:
         serve = self._observe if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
-    def _believed(self, scope: Scope, known: TrustedHeaders) -> Scope:
-        """The request without headers that its peer may not send, for the rules and for whoever answers."""
+    def _without_lies(self, scope: Scope) -> Scope:
         client = scope.get("client")
-        trusted = self._trusts(client[0] if client else None)
-        return {**scope, "headers": known.believed(scope["headers"], trusted, time())}
-
-    def start(self) -> None:
-        """Load the rules and follow them; harmless when done already."""
-        self.store.start()
-        self.started = True
+        return {**scope, "headers": self._believed(scope["headers"], client[0] if client else None)}
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
@@ -215,9 +200,7 @@ class CanaryMiddleware:
 
     async def aclose(self) -> None:
         """Close the connections of this loop, and follow the rules no longer; a later request starts again."""
-        self.started = False
-        if self._owned:
-            self.store.stop()
+        self._stop()
         await close_all(self.upstreams)
         await self.shadows.aclose()
         await self.upstreams.aclose()
@@ -283,9 +266,6 @@ class CanaryMiddleware:
             seconds = perf_counter() - began
             notify(self.finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
 
-    def hop(self, head: RequestHead, settings: Globals) -> Hop:
-        return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
-
     async def _serve(
         self,
         decision: Decision | None,
@@ -326,13 +306,6 @@ class CanaryMiddleware:
         notify(self.finishing, Finished(**record, seconds=0.0, reason=reason))
 
 
-def _store(
-    rules: str | os.PathLike[str] | ConfigSource, local: frozenset[str], observers: Sequence[Observer]
-) -> RuleStore:
-    source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
-    return RuleStore(source, local=local, middleware=True, observers=observers)
-
-
 def request_head(scope: Scope) -> RequestHead:
     """The request as the rules see it: the whole path that the client sent, whatever `root_path` says.
 
@@ -351,12 +324,3 @@ def request_head(scope: Scope) -> RequestHead:
         client[1] or 0 if client else 0,
         server[1] or 0 if server else 0,
     )
-
-
-def record_of(decision: Decision | None, head: RequestHead) -> dict[str, Any]:
-    """What observers are told of a request."""
-    request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
-    if decision is not None:
-        mapping = decision.mapping
-        request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
-    return request

@@ -12,7 +12,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .asgi import Begun, CanaryMiddleware, record_of
+from .asgi import Begun, CanaryMiddleware
 from .connection import Connection
 from .decision import decide
 from .exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError
@@ -22,6 +22,7 @@ from .messages import RawHeaders, Relay, RequestHead, UpstreamRequest
 from .observers import Decided, Finished, notify
 from .relay import Answer, Answering
 from .rendering import answer_head, chunk
+from .shell import record_of
 
 if TYPE_CHECKING:
     from .protocol import GuardedProtocol

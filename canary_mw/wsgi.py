@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
-from time import perf_counter, time
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from .decision import decide
@@ -19,14 +19,10 @@ from .exceptions import ClientDisconnected, ClientError
 from .forks import in_child, notice
 from .forwarding import Hop
 from .group import Decision
-from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
-from .hops import trusted_headers as as_trusted_headers
 from .messages import RequestHead
-from .module import Globals
 from .observers import Decided, DoorCounts, Finished, Observer, notify
 from .shadow import Shadows
-from .sources import ConfigSource, FileSource
-from .store import RuleStore
+from .shell import Rules, Shell, record_of
 from .syncrelay import Forwarded, SyncForwarder, replied, watched
 from .syncupstreams import SyncUpstreams
 from .wire import Limits
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class CanaryWSGIMiddleware:
+class CanaryWSGIMiddleware(Shell):
     """WSGI middleware (PEP 3333) that routes by Mappings; the twin of `CanaryMiddleware`.
 
     A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
@@ -57,7 +53,7 @@ class CanaryWSGIMiddleware:
         self,
         app: WSGIApp,
         *,
-        rules: str | os.PathLike[str] | ConfigSource | RuleStore,
+        rules: Rules,
         local: str | Iterable[str] = (),
         services: Dict[str, WSGIApp] | None = None,
         transports: Dict[str, "httpx.BaseTransport"] | None = None,
@@ -75,22 +71,21 @@ class CanaryWSGIMiddleware:
         shadow_limit: int = 100,
         shadow_writes: bool = False,
     ) -> None:
-        names = local_names(local)
+        super().__init__(
+            "wsgi",
+            rules,
+            local,
+            roll=roll,
+            trusted=trusted,
+            trusted_headers=trusted_headers,
+            header_key_file=header_key_file,
+            observers=observers,
+            hop_id=hop_id,
+            shadow_writes=shadow_writes,
+        )
         self.app = app
-        self._owned = not isinstance(rules, RuleStore)
-        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
         self.upstreams = SyncUpstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
         self._bounds = replay_limit, shadow_limit
-        self._roll = roll
-        # Records that nobody wants are not made.
-        self._deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
-        self._finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
-        self._watched = bool(self._deciding or self._finishing)
-        self._trusts = trust(trusted)
-        self._trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
-        paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
-        mark = hop_mark(hop_id or default_hop_id("wsgi", names, paths))
-        self._hops = tuple(Hop(mark, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True))
         self._begin()
         _middlewares.add(self)
 
@@ -100,34 +95,29 @@ class CanaryWSGIMiddleware:
         self.shadows = Shadows(self.upstreams.beside, shadow_limit)
         self.door = DoorCounts()
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.door)
-        self._started = False
+        self.started = False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         notice()
-        if not self._started:
+        if not self.started:
             self.start()
         table = self.store.table
         try:
             head: RequestHead = request_head(environ)
-            if self._trusted_headers is not None:
+            if self.trusted_headers is not None:
                 self._believe(head, environ)
             if table.gate is not None:
                 head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        decision = decide(table, head, self._roll())
-        if self._watched:
-            return self._observed(decision, head, self._hop(head, table.settings), environ, start_response)
+        decision = decide(table, head, self.roll())
+        if self.observed:
+            return self._observed(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):
             environ["canary_mw.decision"] = decision
             return self.app(environ, start_response)
-        return self._serve(decision, head, self._hop(head, table.settings), environ, start_response).body
-
-    def start(self) -> None:
-        """Load the rules and follow them; harmless when done already."""
-        self.store.start()
-        self._started = True
+        return self._serve(decision, head, self.hop(head, table.settings), environ, start_response).body
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
@@ -138,23 +128,17 @@ class CanaryWSGIMiddleware:
 
         Nobody has to: what runs beside the requests holds up no exit.
         """
-        self._started = False
-        if self._owned:
-            self.store.stop()
+        self._stop()
         if self.upstreams.background.started:
             self.upstreams.background.run(self.shadows.aclose())
         self.upstreams.close()
 
     def _believe(self, head: RequestHead, environ: Environ) -> None:
         """Take out the headers that the peer may not send, for the rules and for whoever answers."""
-        assert self._trusted_headers is not None
-        kept = self._trusted_headers.believed(head.headers, self._trusts(head.client), time())
+        kept = self._believed(head.headers, head.client)
         for name, _ in set(head.headers).difference(kept):
             del environ[environ_key(name)]
         head.headers = kept
-
-    def _hop(self, head: RequestHead, settings: Globals) -> Hop:
-        return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
 
     def _serve(
         self,
@@ -181,12 +165,9 @@ class CanaryWSGIMiddleware:
         start_response: StartResponse,
     ) -> Iterable[bytes]:
         began = perf_counter()
-        request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
-        if decision is not None:
-            mapping = decision.mapping
-            request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
-        if self._deciding:
-            notify(self._deciding, Decided(**request))
+        request = record_of(decision, head)
+        if self.deciding:
+            notify(self.deciding, Decided(**request))
         status: int | None = None
 
         def noting(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
@@ -196,7 +177,7 @@ class CanaryWSGIMiddleware:
 
         def finish(reason: str | None) -> None:
             seconds = perf_counter() - began
-            notify(self._finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
+            notify(self.finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
 
         def ended(why: BaseException | None) -> None:
             left = isinstance(why, ClientDisconnected)
@@ -213,15 +194,8 @@ class CanaryWSGIMiddleware:
         body, reason = replied(self._forwarder.refusal(error), start_response)
         path = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")).partition("?")[0]
         record = {"method": environ["REQUEST_METHOD"], "path": path, "status": error.status_hint}
-        notify(self._finishing, Finished(**record, seconds=0.0, reason=reason))
+        notify(self.finishing, Finished(**record, seconds=0.0, reason=reason))
         return body
-
-
-def _store(
-    rules: str | os.PathLike[str] | ConfigSource, local: frozenset[str], observers: Sequence[Observer]
-) -> RuleStore:
-    source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
-    return RuleStore(source, local=local, middleware=True, observers=observers)
 
 
 _middlewares: "WeakSet[CanaryWSGIMiddleware]" = WeakSet()

@@ -38,7 +38,7 @@ ROWS = (
     " tls wsclient synctransports blocking syncpool syncconnection dial background forks unobtrusive",
     "store websocket inbox clock ending tee shadow apps syncupstreams",
     "environ",
-    "relay wsgiapps",
+    "relay shell wsgiapps",
     "syncrelay",
     "asgi wsgi admin settings server cycle metrics inspection",
     "direct",
