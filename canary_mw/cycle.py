@@ -6,7 +6,10 @@ The head of an answer waits for the first piece of its body, so that both go out
 import asyncio
 import socket
 import struct
+from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
@@ -147,3 +150,35 @@ class GuardedCycle(RequestResponseCycle):
 
 def _nothing() -> None:
     pass
+
+
+def http_scope(protocol: HttpToolsProtocol, method: str, version: str, url: bytes, headers: RawHeaders) -> Any:
+    """The ASGI scope of a request whose head was checked."""
+    raw_path, query = _parts(url)
+    path = raw_path.decode("ascii")
+    return {
+        "type": "http",
+        "asgi": {"version": protocol.asgi_version, "spec_version": "2.3"},
+        "http_version": version,
+        "method": method,
+        "scheme": protocol.scheme,
+        "server": protocol.server,
+        "client": protocol.client,
+        "path": protocol.root_path + (unquote(path) if "%" in path else path),
+        "raw_path": protocol.root_path.encode("ascii") + raw_path,
+        "query_string": query,
+        "root_path": protocol.root_path,
+        "headers": headers,
+        "state": protocol.app_state.copy(),
+        "canary_mw.checked": True,
+        "canary_mw.client": protocol,
+    }
+
+
+def _parts(url: bytes) -> tuple[bytes, bytes]:
+    """Raw path and query of a target."""
+    if url[:1] == b"/":
+        path, _, query = url.partition(b"?")
+        return path, query
+    parsed = httptools.parse_url(url)
+    return parsed.path or b"/", parsed.query or b""

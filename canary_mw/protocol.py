@@ -10,23 +10,23 @@ import logging
 import select
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 from weakref import WeakSet
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from .asgi import Begun
 from .clock import clock_of
-from .cycle import GuardedCycle
+from .cycle import GuardedCycle, http_scope
 from .direct import DirectWay, Trip
 from .exceptions import ClientError
 from .framing import MAX_HEAD, check_head, request_body
-from .messages import Body, RawHeaders
+from .messages import Body
 from .observers import DoorCounts
+from .rendering import REFUSALS
 
 logger = logging.getLogger("canary_mw.protocol")
 
@@ -39,22 +39,6 @@ LAST_CALL = 1
 NEVER = 1 << 62
 # Requests that wait behind one that runs.
 MAX_PIPELINED = 256
-
-_REASONS = {
-    400: b"the request is not well-formed HTTP/1.1\n",
-    408: b"the request came too slowly\n",
-    431: b"the request head is too large\n",
-}
-
-
-def _refusal(status: int) -> bytes:
-    reason = _REASONS[status]
-    head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(reason)
-    return STATUS_LINE[status] + head + reason
-
-
-REFUSALS = {status: _refusal(status) for status in _REASONS}
-
 
 # Seconds between two looks at a client of whom nothing is read.
 GLANCE = 0.25
@@ -226,7 +210,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._should_upgrade():
                 if self._skipped is not None:
                     raise ClientError("a request for a websocket has a body")
-                self.scope = self._scope(method, version, self.url, self.headers)
+                self.scope = http_scope(self, method, version, self.url, self.headers)
                 return
         self._phase = "body"
         self._due = self._clock.now + BODY
@@ -238,7 +222,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.cycle = self._running = begun
                 return
         self.expect_100_continue = known.get(b"expect", b"").lower() == b"100-continue"
-        scope = self._scope(method, version, self.url, self.headers)
+        scope = http_scope(self, method, version, self.url, self.headers)
         if begun is not None:
             scope["canary_mw.begun"] = begun
         cycle = self.cycle = GuardedCycle(self, scope, keep_alive)
@@ -252,34 +236,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def hand_over(self, trip: Trip, begun: Begun) -> None:
         """Let the app go on with a request that was on the short way."""
         head = begun.head
-        scope = self._scope(head.method, "1.1", head.path + head.query, head.headers)
+        scope = http_scope(self, head.method, "1.1", head.path + head.query, head.headers)
         scope["canary_mw.begun"] = begun
         cycle = GuardedCycle(self, scope, trip.keep_alive)
         cycle.more_body = cycle.waiting_for_100_continue = False
         if self.cycle is trip:
             self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
-
-    def _scope(self, method: str, version: str, url: bytes, headers: RawHeaders) -> Any:
-        raw_path, query = _parts(url)
-        path = raw_path.decode("ascii")
-        return {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "method": method,
-            "scheme": self.scheme,
-            "server": self.server,
-            "client": self.client,
-            "path": self.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": query,
-            "root_path": self.root_path,
-            "headers": headers,
-            "state": self.app_state.copy(),
-            "canary_mw.checked": True,
-            "canary_mw.client": self,
-        }
 
     def _crowded(self) -> bool:
         limit = self.limit_concurrency
@@ -432,12 +395,3 @@ def has_left(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, _ENDED)
     return bool(poll.poll(0))
-
-
-def _parts(url: bytes) -> tuple[bytes, bytes]:
-    """Raw path and query of a target."""
-    if url[:1] == b"/":
-        path, _, query = url.partition(b"?")
-        return path, query
-    parsed = httptools.parse_url(url)
-    return parsed.path or b"/", parsed.query or b""

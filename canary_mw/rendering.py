@@ -87,3 +87,16 @@ def chunk(body: bytes, *, last: bool) -> bytes:
     """A piece of a body in chunks."""
     data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
     return data + b"0\r\n\r\n" if last else data
+
+
+def _refusal(status: int, reason: bytes) -> bytes:
+    headers = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(reason)))
+    return answer_head(status, headers, "GET", "1.1", closes=True).data + reason
+
+
+# What is written without a look at what was asked for.
+REFUSALS = {
+    400: _refusal(400, b"the request is not well-formed HTTP/1.1\n"),
+    408: _refusal(408, b"the request came too slowly\n"),
+    431: _refusal(431, b"the request head is too large\n"),
+}

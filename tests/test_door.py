@@ -17,8 +17,9 @@ from upstream import CERTIFICATE, Peer, serving, silent, until
 from canary_mw import clock, protocol
 from canary_mw.asgi import CanaryMiddleware
 from canary_mw.observers import DoorCounts
-from canary_mw.protocol import REFUSALS, GuardedProtocol
+from canary_mw.protocol import GuardedProtocol
 from canary_mw.proxy import Proxy
+from canary_mw.rendering import REFUSALS
 from canary_mw.settings import Settings
 from canary_mw.sources import StaticSource
 from canary_mw.upstreams import Receive, Scope, Send

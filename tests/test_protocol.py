@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 
 from canary_mw import clock, protocol
 from canary_mw.framing import MAX_FIELDS, MAX_HEAD
-from canary_mw.protocol import REFUSALS, GuardedProtocol
+from canary_mw.protocol import GuardedProtocol
+from canary_mw.rendering import REFUSALS
 from canary_mw.upstreams import ASGIApp, Message, Receive, Scope, Send
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

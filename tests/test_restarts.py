@@ -290,7 +290,7 @@ def test_a_rolling_restart_of_the_workers_loses_no_request(tmp_path: Path) -> No
     async def main(port: int, running: Process) -> Load:
         before = workers(running.child.pid)
         assert len(before) == 2
-        async with load(port) as counted:
+        async with load(port, pause=0.005) as counted:
             await counted.more()
             running.child.send_signal(signal.SIGHUP)
             await eventually(lambda: not before & workers(running.child.pid))

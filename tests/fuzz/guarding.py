@@ -11,7 +11,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from canary_mw.framing import MAX_FIELDS, MAX_HEAD, check_head
-from canary_mw.protocol import REFUSALS, GuardedProtocol
+from canary_mw.protocol import GuardedProtocol
+from canary_mw.rendering import REFUSALS
 from canary_mw.upstreams import Message, Receive, Scope, Send
 
 from . import strict

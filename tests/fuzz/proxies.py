@@ -8,8 +8,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from canary_mw.framing import check_host
-from canary_mw.protocol import REFUSALS, GuardedProtocol
+from canary_mw.protocol import GuardedProtocol
 from canary_mw.proxy import Proxy
+from canary_mw.rendering import REFUSALS
 from canary_mw.settings import Settings
 from canary_mw.sources import StaticSource
 
