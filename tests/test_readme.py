@@ -104,6 +104,15 @@ def test_a_wsgi_app_wrapped_as_shown_does_the_same(framework: str, shop: Path) -
     assert shell(f"{sys.executable} wrapped.py").stdout == "404 503\n"
 
 
+def test_figures_are_those_of_the_benchmarks() -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    figures = re.findall(r"(\d\.\d\d) x its CPU under (\w+)| and (\d\.\d\d) x under (\w+)", README)
+    measured = [(figure or other, server or second) for figure, server, other, second in figures]
+    assert len(measured) == 2
+    for figure, server in measured:
+        assert f"CPU per request under {server} over uvicorn's |  | {figure} " in results
+
+
 def test_uvicorn_takes_the_protocol_as_shown(shop: Path) -> None:
     (shop / "app.py").write_text("from servers import hello as app\n")
     _, *arguments = shlex.split(block("shell", "uvicorn --http"))
