@@ -26,8 +26,10 @@ ASYNCIO = "canary-mw, asyncio"
 REQUESTS = 4_000
 THREADS = (1, 16)
 _NAMES = b"host accept user-agent accept-encoding accept-language cookie x-request-id x-forwarded-for"
-HEADERS = [(name, b"value of " + name) for name in _NAMES.split()]
+HEADERS = [(name, b"value-of-" + name) for name in _NAMES.split()]
 _HEADERS = {name.decode(): value.decode() for name, value in HEADERS}
+
+ANSWER = b'{"service": "stable"}'
 
 Call = Callable[[], bytes]
 
@@ -120,10 +122,10 @@ def threads_cost(call: Call, threads: int, requests: int = REQUESTS) -> float:
 
     def work() -> None:
         for _ in range(requests // threads):
-            if not call():
-                raise ValueError("an empty answer")
+            call()
 
-    call()
+    if (answer := call()) != ANSWER:
+        raise ValueError(f"not the upstream's answer: {answer!r}")
     workers = [Thread(target=work) for _ in range(threads)]
     began = process_time()
     for worker in workers:
@@ -138,17 +140,20 @@ async def tasks_cost(port: int, tasks: int, requests: int = REQUESTS) -> float:
     client = HTTP11Client()
     origin = Origin("http", "127.0.0.1", port)
 
-    async def call() -> None:
+    async def call() -> bytes:
         response = await client.send(origin, UpstreamRequest("shop", "GET", b"/", HEADERS))
-        if response.take() is None:
-            await response.read()
+        body = response.take()
+        if body is None:
+            body = await response.read()
             response.close()
+        return body
 
     async def work() -> None:
         for _ in range(requests // tasks):
             await call()
 
-    await call()
+    if (answer := await call()) != ANSWER:
+        raise ValueError(f"not the upstream's answer: {answer!r}")
     began = process_time()
     await asyncio.gather(*(work() for _ in range(tasks)))
     cost = (process_time() - began) / (requests // tasks * tasks) * 1e6
