@@ -16,6 +16,7 @@ from .answer import Answer
 from .dial import LONGEST
 from .exceptions import UpstreamProtocolError, UpstreamTimeout
 from .messages import DEFAULT_OPTIONS, UpstreamOptions
+from .syscalls import MOST, is_quiet, receive, send
 from .wire import framed
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class SyncConnection(Answer):
         "_last",
         "_mask",
         "_out",
+        "_plain",
         "_poll",
         "_pool",
         "_sock",
@@ -68,6 +70,7 @@ class SyncConnection(Answer):
         super().__init__(authority, max_head)
         self._pool = pool
         self._sock = sock
+        self._plain = type(sock) is socket.socket
         self._mask = select.POLLIN
         self._poll = select.poll()
         self._poll.register(sock, self._mask)
@@ -99,6 +102,9 @@ class SyncConnection(Answer):
         self._out = data
         self._upload = None if upload is None else framed(*upload)
         self._push()
+        if self._plain and self._upload is None and not self._out:
+            # With many threads it has been a while since we had the lock, and the answer may be there.
+            self._pull()
         while self.head is None and self.error is None:
             self.wait()
         if self.head is None:
@@ -152,7 +158,9 @@ class SyncConnection(Answer):
 
     def quiet(self) -> bool:
         """Whether an idle connection is as it was left: neither ended nor told anything that nobody asked for."""
-        if not self._poll_for(select.POLLIN, 0):
+        if self._plain:
+            return is_quiet(self._sock.fileno())
+        if not self._has_come():
             return True
         try:
             self._sock.recv(1)
@@ -240,13 +248,18 @@ class SyncConnection(Answer):
     def _push(self) -> None:
         out = self._out
         try:
-            sent = self._sock.send(out)
+            # The descriptor is asked for each time: one that was closed may be another socket's by now.
+            if self._plain and isinstance(out, bytes) and len(out) <= MOST:
+                sent = send(self._sock.fileno(), out)
+            else:
+                sent = self._sock.send(out)
         except _BLOCKED:
             return
         except OSError:
             self._rescue_answer()
             return
-        self._moved()
+        if sent:
+            self._moved()
         self._out = memoryview(out)[sent:] if sent < len(out) else b""
 
     def _rescue_answer(self) -> None:
@@ -258,12 +271,15 @@ class SyncConnection(Answer):
     def _pull(self) -> bool:
         """Read once; whether anything came, be it the end."""
         try:
-            data = self._sock.recv(_SEGMENT)
+            # A long body is read without the lock, for a call lasts longer then.
+            data = receive(self._sock.fileno()) if self._plain and self.head is None else self._sock.recv(_SEGMENT)
         except _BLOCKED:
             return False
         except OSError:
             self._ended(clean=False)
             return True
+        if data is None:
+            return False
         if not data:
             self._ended(clean=True)
             return True

@@ -32,6 +32,7 @@ from canary_mw.exceptions import (
     UpstreamTimeout,
 )
 from canary_mw.messages import Body, Breakers, Origin, UpstreamOptions, UpstreamRequest
+from canary_mw.syncconnection import SyncConnection
 from canary_mw.syncpool import Gift, SyncPool
 from canary_mw.tls import Contexts, Security
 from canary_mw.wire import Limits
@@ -370,6 +371,12 @@ class Stub:
         self.real.close()
 
 
+def put_under(connection: SyncConnection, sock: Stub) -> None:
+    """Have a connection use a socket that is not the system's own, as one with TLS is not."""
+    connection._sock = sock  # type: ignore[assignment]
+    connection._plain = False
+
+
 @pytest.mark.parametrize(("news", "quiet"), [("record", True), ("data", False), ("end", False), ("reset", False)])
 def test_an_idle_connection_is_looked_at_before_it_is_used(news: str, quiet: bool) -> None:
     async def script(peer: Peer) -> None:
@@ -391,7 +398,7 @@ def test_an_idle_connection_is_looked_at_before_it_is_used(news: str, quiet: boo
         real.send(b"go on")
         select.select([real], [], [])
         if news == "record":
-            connection._sock = Stub(real)  # type: ignore[assignment]
+            put_under(connection, Stub(real))
         assert connection.quiet() is quiet
         connection.fail(UpstreamConnectError("done"))
 
@@ -582,7 +589,7 @@ def test_an_answer_is_found_behind_the_end_that_a_send_runs_into(whole_answer: b
         pool = client._pool(upstream.origin)
         connection = pool.acquire(math.inf, 30.0)
         cut.set_result(Cut(connection._sock))
-        connection._sock = cut.result()  # type: ignore[assignment]
+        put_under(connection, cut.result())
         connection.exchange(b"GET", False, math.inf, None, UpstreamOptions())
         assert connection.take_pieces() == b"ab" + b"cd" * whole_answer
         assert connection.closed
@@ -594,7 +601,7 @@ def test_an_answer_is_found_behind_the_end_that_a_send_runs_into(whole_answer: b
 def test_a_send_error_that_leaves_nothing_to_read_ends_the_exchange() -> None:
     with served(forever) as upstream, made() as client:
         connection = client._pool(upstream.origin).acquire(math.inf, 30.0)
-        connection._sock = Lost(connection._sock)  # type: ignore[assignment]
+        put_under(connection, Lost(connection._sock))
         with pytest.raises(UpstreamConnectError, match="lost before an answer"):
             connection.exchange(b"GET", False, math.inf, None, UpstreamOptions())
 

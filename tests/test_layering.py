@@ -35,7 +35,7 @@ ROWS = (
     "exchange lint documentschema",
     "explanation",
     "sources answer connection http11 pool upstreams transports breakers observers hops endpoints resolvers probes"
-    " tls wsclient synctransports blocking syncpool syncconnection dial background forks unobtrusive",
+    " tls wsclient synctransports blocking syncpool syncconnection dial syscalls background forks unobtrusive",
     "store websocket inbox clock ending tee shadow apps syncupstreams",
     "environ",
     "relay shell wsgiapps",
@@ -71,6 +71,7 @@ NEIGHBOURS = {
     ("probes", "tls"),
     ("syncconnection", "answer"),
     ("syncconnection", "dial"),
+    ("syncconnection", "syscalls"),
     ("syncpool", "dial"),
     ("syncpool", "syncconnection"),
     ("syncpool", "tls"),
