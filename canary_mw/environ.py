@@ -35,10 +35,12 @@ _names: dict[str, bytes | None] = {}
 class EnvironHead(RequestHead):
     """A request whose headers and ports are read when somebody asks: most rules look at the path only."""
 
-    __slots__ = ("_environ", "_pairs")
+    __slots__ = ("_environ", "_pairs", "_sent")
 
     _environ: Environ
     _pairs: RawHeaders | None
+    # The same environ for as long as it tells what the headers are.
+    _sent: Environ | None
 
     @property
     def headers(self) -> RawHeaders:
@@ -50,22 +52,26 @@ class EnvironHead(RequestHead):
     @headers.setter
     def headers(self, pairs: RawHeaders) -> None:
         self._pairs = pairs
+        self._sent = None
 
     def header(self, name: bytes) -> bytes | None:
-        """See `RequestHead`; of headers that nobody has read yet, only this one is."""
-        if self._pairs is not None:
+        """See `RequestHead`; looked up, without reading the others."""
+        if self._sent is None:
             return super().header(name)
         key = _key_sent(name)
-        value: str | None = self._environ.get(key)
+        value: str | None = self._sent.get(key)
         if value is None or (not value and key[:8] == "CONTENT_"):
             return None
         return value.strip(" \t").encode("latin-1", "replace")
 
     def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
-        """See `RequestHead`; most requests lack what rules ask for, and their headers are not read for that."""
-        if self._pairs is None and _key_sent(name) not in self._environ:
+        """See `RequestHead`; most requests lack what rules ask for."""
+        if self._sent is None:
+            return super().holds(name, accepts)
+        if _key_sent(name) not in self._sent:
             return False
-        return super().holds(name, accepts)
+        value = self.header(name)
+        return value is not None and bool(accepts(value))
 
     def __getattr__(self, name: str) -> int:
         # Slots that nothing was put into.
@@ -94,7 +100,7 @@ def request_head(environ: Environ) -> EnvironHead:
     head.scheme = environ["wsgi.url_scheme"]
     head.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
     head._known = head._pairs = None
-    head._environ = environ
+    head._environ = head._sent = environ
     return head
 
 
@@ -124,15 +130,12 @@ def _port(value: str | int | None) -> int:
 
 
 def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
-    found = []
-    for key, value in environ.items():
-        try:
-            name = _names[key]
-        except KeyError:
-            name = _header_name(key)
-        if name is not None and (value or key[:8] != "CONTENT_"):
-            found.append((name, value.strip(" \t").encode("latin-1", "replace")))
-    return found
+    names = _names if environ.keys() <= _names.keys() else {key: _header_name(key) for key in environ}
+    return [
+        (name, value.strip(" \t").encode("latin-1", "replace"))
+        for key, value in environ.items()
+        if (name := names[key]) is not None and (value or key[:8] != "CONTENT_")
+    ]
 
 
 def _header_name(key: str) -> bytes | None:
