@@ -10,7 +10,7 @@ from canary_mw.messages import RequestHead
 
 from . import clients, rules, servers
 from .apps import RULES, TIME, UPSTREAM, bare_wsgi, wrapped_wsgi
-from .compare import Options, Samples, Starter, Target, best, cpu_added, in_turn, start, table
+from .compare import Options, Samples, Starter, Target, best, cpu_added, cpu_ratios, in_turn, start, table
 from .processes import Missing, get
 from .report import Section, spread
 from .servers import Server
@@ -29,7 +29,8 @@ prefixes, no gray requests. In a loop: the app called {CALLS:,} times in a row w
 Under gunicorn: the median of the CPU time of single calls, taken by the thread that makes them; the process as a whole
 costs far more than what is to be seen, and not twice the same, for its threads contend for the interpreter lock.
 Forwarded: {FEW} Mappings, every request gray, so that all go to nginx; what forwarding adds is the CPU per request less
-that of the bare app under the same server with the same requests. wrk -t1 -c{CONNECTIONS}."""
+that of the bare app under the same server with the same requests. granian serves both kinds of apps by the same code,
+WSGI with {servers.THREADS} threads, so that there the two ways to forward can be compared. wrk -t1 -c{CONNECTIONS}."""
 CLIENTS = f"""\
 Clients alone, {servers.THREADS} requests at a time, each in a thread, or a task for asyncio, and no server around them;
 CPU us per request, median (smallest-largest) of {CLIENT_ROUNDS} rounds:"""
@@ -40,6 +41,8 @@ GUNICORN_BARE = "gunicorn, bare app, gray requests"
 GUNICORN_GRAY = "gunicorn, forwarded"
 UVICORN_BARE = "uvicorn, bare app, gray requests"
 UVICORN_GRAY = "uvicorn, forwarded"
+GRANIAN_THREADS = "granian WSGI, forwarded"
+GRANIAN_TASKS = "granian ASGI, forwarded"
 
 
 def run(options: Options, folder: Path) -> Section:
@@ -56,12 +59,10 @@ def run(options: Options, folder: Path) -> Section:
     section.at_most("added CPU per local call, under gunicorn", calls, LIMIT_ADDED, "us", 2)
     whole = cpu_added(samples, GUNICORN_STABLE, GUNICORN_LOCAL)
     section.figure("added CPU per local request, gunicorn as a whole", whole, "us")
-    threads = cpu_added(samples, GUNICORN_GRAY, GUNICORN_BARE)
-    tasks = cpu_added(samples, UVICORN_GRAY, UVICORN_BARE)
-    section.figure("added CPU per forwarded request, gunicorn as a whole", threads, "us")
-    section.figure("added CPU per forwarded request, uvicorn as a whole", tasks, "us")
-    ratios = [one / other for one, other in zip(threads, tasks, strict=False)]
-    section.at_most("what forwarding adds under gunicorn over what it adds under uvicorn", ratios, LIMIT_RATIO, "x", 2)
+    for name, bare in ((GUNICORN_GRAY, GUNICORN_BARE), (UVICORN_GRAY, UVICORN_BARE)):
+        section.figure(f"added CPU per request, {name}", cpu_added(samples, name, bare), "us")
+    ratios = cpu_ratios(samples, GRANIAN_THREADS, GRANIAN_TASKS)
+    section.at_most("CPU per forwarded request, WSGI over ASGI, both under granian", ratios, LIMIT_RATIO, "x", 2)
     return section
 
 
@@ -70,7 +71,7 @@ def _served(section: Section, path: Path, folder: Path, options: Options) -> tup
     with ExitStack() as stack:
         ports = stack.enter_context(servers.upstream(folder))
         started = start(stack, _starters(path, folder, ports.gray), section)
-        for name in {GUNICORN_GRAY, UVICORN_GRAY} & set(started):
+        for name in {GUNICORN_GRAY, UVICORN_GRAY, GRANIAN_THREADS, GRANIAN_TASKS} & set(started):
             servers.routing(started[name])
         samples = in_turn(_targets(started, folder), options)
         section.table = table(samples)
@@ -90,6 +91,8 @@ def _starters(path: Path, folder: Path, upstream: int) -> dict[str, Starter]:
         GUNICORN_GRAY: servers.wsgi("wrapped_wsgi_app", folder, few),
         UVICORN_BARE: servers.asgi("bare", folder),
         UVICORN_GRAY: servers.asgi("wrapped_app", folder, few),
+        GRANIAN_THREADS: servers.wsgi("wrapped_wsgi_app", folder, few, server="granian"),
+        GRANIAN_TASKS: servers.asgi("wrapped_app", folder, few, server="granian"),
     }
 
 

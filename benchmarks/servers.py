@@ -37,6 +37,7 @@ _COMMANDS = {
     "hypercorn": "-m hypercorn --worker-class uvloop --log-level warning --backlog 2048",
 }
 
+_GRANIAN_WSGI = "-m granian --interface wsgi --log-level warning --host 127.0.0.1"
 _GUNICORN = "--worker-class gthread --workers 1 --keep-alive 60 --backlog 2048 --log-level warning --no-control-socket"
 
 
@@ -133,16 +134,24 @@ def asgi(
 
 
 @contextmanager
-def wsgi(app: str, folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """An app of `apps` under gunicorn's worker with threads.
+def wsgi(
+    app: str, folder: Path, environ: Mapping[str, str] | None = None, *, server: str = "gunicorn"
+) -> Iterator[Server]:
+    """An app of `apps` under a server for WSGI, with threads.
 
     Args:
         app: "bare_wsgi", or a function that makes the app.
+        server: "gunicorn", with its worker of that kind, or "granian".
     """
     port = free_port()
-    target = f"{apps.__name__}:{app}" + ("" if app == "bare_wsgi" else "()")
-    command = [sys.executable, "-m", "gunicorn", *_GUNICORN.split(), f"--threads={THREADS}", f"--bind=127.0.0.1:{port}"]
-    with running(f"gunicorn-{app}-{port}", [*command, target], port, folder, environ) as pid:
+    target, made = f"{apps.__name__}:{app}", app != "bare_wsgi"
+    if server == "granian":
+        options = [*_GRANIAN_WSGI.split(), f"--blocking-threads={THREADS}", f"--port={port}"]
+        options += ["--factory"] if made else []
+    else:
+        options = ["-m", "gunicorn", *_GUNICORN.split(), f"--threads={THREADS}", f"--bind=127.0.0.1:{port}"]
+        target += "()" if made else ""
+    with running(f"{server}-{app}-{port}", [sys.executable, *options, target], port, folder, environ) as pid:
         yield Server((pid,), port)
 
 
