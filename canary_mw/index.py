@@ -102,17 +102,14 @@ class PathIndex:
     def _find_plain(self, path: bytes) -> Groups:
         if self._ragged is not None and self._ragged.find(path) >= 0:
             return _groups_at(self._plain, path, self._order)
-        ends, end = [], 0
+        found: Groups = ()
+        end = 0
         for _ in range(self._depth):
             end = path.find(b"/", end) + 1
             if not end:
                 break
-            ends.append(end)
-        for end in reversed(ends):
-            groups = self._aligned.get(path[:end])
-            if groups is not None:
-                return groups
-        return ()
+            found = self._aligned.get(path[:end], found)
+        return found
 
 
 def _split(nodes: "PrefixSet[_Node]") -> tuple[dict[bytes, Groups], list[bytes]]:
