@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -30,6 +31,10 @@ _REMEMBERED = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
 # Keys of an environ -> header names, None for what is no header. Bounded: the names are the client's to choose.
 _names: dict[str, bytes | None] = {}
+# Of headers, but without HTTP_; empty where there is none.
+_UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
+_encoded = methodcaller("encode", "latin-1", "replace")
+_stripped = methodcaller("strip", b" \t")
 
 
 class EnvironHead(RequestHead):
@@ -130,19 +135,21 @@ def _port(value: str | int | None) -> int:
 
 
 def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
-    names = _names if environ.keys() <= _names.keys() else {key: _header_name(key) for key in environ}
-    return [
-        (name, value.strip(" \t").encode("latin-1", "replace"))
-        for key, value in environ.items()
-        if (name := names[key]) is not None and (value or key[:8] != "CONTENT_")
-    ]
+    names: dict[str, Any] = _names if environ.keys() <= _names.keys() else {key: _header_name(key) for key in environ}
+    keys = list(filter(names.get, environ))
+    for key in _UNPREFIXED:
+        if environ.get(key) == "":
+            keys.remove(key)
+    # No function of Python's own for each: this is a tenth of what forwarding costs.
+    values = map(_stripped, map(_encoded, map(environ.__getitem__, keys)))
+    return list(zip(map(names.__getitem__, keys), values, strict=True))
 
 
 def _header_name(key: str) -> bytes | None:
     name = None
     if key.startswith("HTTP_"):
         name = key[5:].replace("_", "-").lower().encode("latin-1", "replace")
-    elif key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+    elif key in _UNPREFIXED:
         name = key.replace("_", "-").lower().encode()
     if len(_names) < _REMEMBERED:
         _names[key] = name
@@ -157,7 +164,7 @@ def without_headers(environ: Environ) -> Environ:
 def environ_key(name: bytes) -> str:
     """Under which key a header stands."""
     text = name.decode("latin-1").upper().replace("-", "_")
-    return text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + text
+    return text if text in _UNPREFIXED else "HTTP_" + text
 
 
 @lru_cache(_REMEMBERED)
