@@ -6,26 +6,25 @@ that count from trusted peers only, where some are named.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from .decision import decide
-from .ending import hear_of_the_end
 from .endpoints import DNS_INTERVAL
 from .exceptions import ClientError
 from .forwarding import Hop
 from .framing import check_head
 from .group import Decision
 from .http11 import Limits
+from .lifespan import accompanied
 from .messages import RequestHead
-from .observers import Decided, Finished, Observer, notify
+from .observers import Observer
 from .relay import Answering, Forwarder, send_reply
 from .shadow import Shadows
-from .shell import Rules, Shell, record_of
+from .shell import Rules, Shell
 from .upstreams import ASGIApp, Message, Receive, Scope, Send, Upstreams
 from .websocket import close_all, end_all, refuse, tunnel, websocket_request
 
@@ -132,7 +131,7 @@ class CanaryMiddleware(Shell):
         """Serve one request, or one lifespan."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._lifespan(scope, receive, send)
+                await accompanied(self, self.app, scope, receive, send)
             elif scope["type"] == "websocket":
                 await self._websocket(scope, receive, send)
             else:
@@ -205,32 +204,6 @@ class CanaryMiddleware(Shell):
         await self.shadows.aclose()
         await self.upstreams.aclose()
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        unhear: Callable[[], None] | None = None
-
-        async def starting() -> Message:
-            nonlocal unhear
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self.start()
-                # The server would end websockets with 1012, for a restart that this may not be.
-                unhear = hear_of_the_end(self.end_websockets)
-            return message
-
-        async def ending(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown"):
-                await self.aclose()
-            await send(message)
-
-        try:
-            await self.app(scope, starting, ending)
-        finally:
-            if unhear is not None:
-                unhear()
-            # The app may know no lifespan, or fail; requests then start what they need.
-            if self.started:
-                await self.aclose()
-
     async def _observe(
         self,
         decision: Decision | None,
@@ -242,20 +215,16 @@ class CanaryMiddleware(Shell):
         since: float | None = None,
         answering: Answering | None = None,
     ) -> None:
-        request = record_of(decision, head)
-        began = since
-        if began is None:
-            began = perf_counter()
-            if self.deciding:
-                notify(self.deciding, Decided(**request))
+        began = self.tell_decision(decision, head) if since is None else since
         status: int | None = None
         reason: str | None = None
 
-        async def noting(message: Message) -> None:
+        # Not a coroutine of its own: every message passes here.
+        def noting(message: Message) -> Awaitable[None]:
             nonlocal status
             if status is None:
                 status = message.get("status") or _STATUSES.get(message["type"])
-            await send(message)
+            return send(message)
 
         try:
             reason = await self._serve(decision, head, hop, scope, receive, noting, answering)
@@ -263,8 +232,7 @@ class CanaryMiddleware(Shell):
             reason = type(exc).__name__
             raise
         finally:
-            seconds = perf_counter() - began
-            notify(self.finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
+            self.tell_end(decision, head, status, began, reason)
 
     async def _serve(
         self,
@@ -302,8 +270,7 @@ class CanaryMiddleware(Shell):
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:
         reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))
         path = scope.get("raw_path") or b""
-        record = {"method": scope["method"], "path": path.decode("latin-1"), "status": error.status_hint}
-        notify(self.finishing, Finished(**record, seconds=0.0, reason=reason))
+        self.tell_refusal(scope["method"], path.decode("latin-1"), error.status_hint, reason)
 
 
 def request_head(scope: Scope) -> RequestHead:

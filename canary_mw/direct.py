@@ -9,7 +9,6 @@ import logging
 from functools import partial
 from http import HTTPStatus
 from math import inf
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .asgi import Begun, CanaryMiddleware
@@ -19,10 +18,8 @@ from .exceptions import ClientError, UpstreamConnectError, UpstreamError, Upstre
 from .exchange import Conversation, answered, exchange, failed
 from .http11 import Response, encode_head
 from .messages import RawHeaders, Relay, RequestHead, UpstreamRequest
-from .observers import Decided, Finished, notify
 from .relay import Answer, Answering
 from .rendering import answer_head, chunk
-from .shell import record_of
 
 if TYPE_CHECKING:
     from .protocol import GuardedProtocol
@@ -80,12 +77,9 @@ class DirectWay:
         connection = middleware.upstreams.idle_connection(request, client.loop)
         if connection is None:
             return begun
-        if middleware.observed:
-            begun = begun._replace(since=perf_counter())
-            if middleware.deciding:
-                notify(middleware.deciding, Decided(**record_of(decision, head)))
+        since = middleware.tell_decision(decision, head) if middleware.observed else None
         deadline = inf if request.timeout is None else client.loop.time() + request.timeout
-        trip = Trip(client, middleware, begun, conversation, request, connection, deadline)
+        trip = Trip(client, middleware, begun, conversation, request, connection, deadline, since)
         trip.keep_alive = keep_alive
         connection.begin(data, method == "HEAD", deadline, None, request.options, trip)
         return trip
@@ -106,6 +100,7 @@ class Trip:
         "_deadline",
         "_middleware",
         "_request",
+        "_since",
         "keep_alive",
         "response_complete",
     )
@@ -122,6 +117,7 @@ class Trip:
         request: UpstreamRequest,
         connection: Connection,
         deadline: float,
+        since: float | None,
     ) -> None:
         self._client = client
         self._middleware = middleware
@@ -130,6 +126,7 @@ class Trip:
         self._request = request
         self._connection = connection
         self._deadline = deadline
+        self._since = since
         self.keep_alive = True
         self.response_complete = False
 
@@ -180,7 +177,7 @@ class Trip:
 
     def _hand_over(self, answering: Answering) -> None:
         self.response_complete = True
-        self._client.hand_over(self, self._begun._replace(answering=answering))
+        self._client.hand_over(self, self._begun._replace(since=self._since, answering=answering))
 
     def _write(self, status: int, headers: RawHeaders, body: bytes, reason: str | None) -> None:
         client = self._client
@@ -190,13 +187,11 @@ class Trip:
         client.transport.write(head.data + data)
         self.response_complete = True
         client.on_response_complete()
-        if self._begun.since is not None:
-            self._note(status, self._begun.since, reason)
+        if self._since is not None:
+            self._note(status, self._since, reason)
 
     def _note(self, status: int | None, since: float, reason: str | None) -> None:
-        record = record_of(self._begun.decision, self._begun.head)
-        seconds = perf_counter() - since
-        notify(self._middleware.finishing, Finished(status=status, seconds=seconds, reason=reason, **record))
+        self._middleware.tell_end(self._begun.decision, self._begun.head, status, since, reason)
 
     def drop(self) -> None:
         """The client has left."""
@@ -204,8 +199,8 @@ class Trip:
             return
         self.response_complete = True
         self._connection.fail(UpstreamProtocolError("the client left", sent=True))
-        if self._begun.since is not None:
-            self._note(None, self._begun.since, "client left")
+        if self._since is not None:
+            self._note(None, self._since, "client left")
 
 
 async def _there(answer: Answer) -> Answer:

@@ -103,11 +103,22 @@ def own_answer(mapping: Mapping, head: RequestHead) -> Reply | None:
     if mapping.cors is not None and head.method == "OPTIONS":
         allowed = preflight_headers(mapping.cors, head)
         if allowed is not None:
-            return Reply(200, headers=[*allowed, (b"content-length", b"0")])
+            return _named(mapping, Reply(200, headers=[*allowed, (b"content-length", b"0")]))
     if mapping.redirect is not None:
         target = location(mapping.redirect, mapping, head)
-        return Reply(mapping.redirect.status, headers=[(b"location", target), (b"content-length", b"0")])
-    return plain_reply(403) if refused_upgrade(mapping, head) else None
+        reply = Reply(mapping.redirect.status, headers=[(b"location", target), (b"content-length", b"0")])
+        return _named(mapping, reply)
+    return _named(mapping, plain_reply(403)) if refused_upgrade(mapping, head) else None
+
+
+def _named(mapping: Mapping, reply: Reply) -> Reply:
+    """With the `server` that the Mapping, or else the Module, gives to all answers; Envoy's own ones have it too."""
+    named = [
+        (b"server", v) for name, v, _ in mapping.add_response_headers if name == b"server" and isinstance(v, bytes)
+    ]
+    if named:
+        reply.headers = [*(reply.headers or ()), named[-1]]
+    return reply
 
 
 def is_retried(policy: Retry | None, status: int) -> bool:
@@ -132,7 +143,7 @@ def failure(mapping: Mapping, exc: UpstreamError) -> Reply:
     if isinstance(exc, UpstreamOverloaded):
         reply = plain_reply(503, f"upstream {mapping.service.origin.host} is overloaded\n")
         reply.headers = [*(reply.headers or ()), (b"x-envoy-overloaded", b"true")]
-    return reply
+    return _named(mapping, reply)
 
 
 def refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:

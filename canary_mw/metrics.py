@@ -1,46 +1,43 @@
 """Counters for Prometheus: plain integers on the path of a request, put into its format when somebody asks."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from collections.abc import Mapping as Dict
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .observers import DoorCounts, Finished, Observer, Reloaded
+from .counts import RequestCounts
+from .observers import DoorCounts, Reloaded
 
-Labels = tuple[str, str, str, str]
+if TYPE_CHECKING:
+    from .asgi import CanaryMiddleware
+    from .wsgi import CanaryWSGIMiddleware
 
 
-class Metrics(Observer):
+class Metrics(RequestCounts):
     """Counts requests by Mapping, service, variant and status, and follows the rules in force.
 
-    The numbers are this process's; with several workers each scrape meets one of them, told by the label `pid`.
-
-    Attributes:
-        shadows: copies for shadows by what became of them; see `Shadows.counts`.
-        door: what was refused, by the server's protocol too.
-        ejections: gives how often endpoints were ejected, by service.
+    The numbers are this process's; with several workers each scrape meets one of them, told by the label `pid`. A
+    middleware takes it as one of its `observers`, and is to be followed; a `RuleStore` of your own takes it likewise.
     """
 
     def __init__(self) -> None:
-        self.shadows: dict[str, int] = {}
-        self.door = DoorCounts()
-        self.ejections: Callable[[], dict[str, int]] = dict
-        self._requests: dict[Labels, int] = {}
-        self._seconds: dict[Labels, float] = {}
+        super().__init__()
+        self._followed: CanaryMiddleware | CanaryWSGIMiddleware | None = None
         self._generation = 0
         self._clean = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def finished(self, record: Finished) -> None:
-        """Count a request; status "0" stands for a client that left before there was an answer."""
-        labels = (record.mapping or "", record.service or "", record.variant or "", str(record.status or 0))
-        self._requests[labels] = self._requests.get(labels, 0) + 1
-        self._seconds[labels] = self._seconds.get(labels, 0.0) + record.seconds
+    def follow(self, middleware: "CanaryMiddleware | CanaryWSGIMiddleware") -> None:
+        """Show what a middleware counts itself, too: refused requests, copies for shadows, ejected endpoints."""
+        self._followed = middleware
 
     def reloaded(self, record: Reloaded) -> None:
         """Note the rules in force."""
+        super().reloaded(record)
         self._generation = record.generation
         self._clean = int(record.error is None)
 
@@ -50,43 +47,43 @@ class Metrics(Observer):
         pid = str(os.getpid())
         requests = CounterMetricFamily("canary_mw_requests", "Finished requests.", labels=names)
         seconds = CounterMetricFamily("canary_mw_request_seconds", "Time that they took.", labels=names)
-        # Copied: another thread may scrape while the loop counts.
-        for labels, count in list(self._requests.items()):
-            requests.add_metric((*labels, pid), count)
-            seconds.add_metric((*labels, pid), self._seconds[labels])
+        for labels, count in self.counts().items():
+            requests.add_metric((*labels, pid), count.requests)
+            seconds.add_metric((*labels, pid), count.seconds)
         generation = GaugeMetricFamily("canary_mw_rules_generation", "Number of the rules in force.", labels=("pid",))
         generation.add_metric((pid,), self._generation)
         clean = GaugeMetricFamily(
             "canary_mw_rules_clean", "1 when the newest rules are wholly in force.", labels=("pid",)
         )
         clean.add_metric((pid,), self._clean)
-        shadow = CounterMetricFamily("canary_mw_shadow", "Copies for shadows.", labels=("result", "pid"))
-        for result, count in self.shadows.items():
-            shadow.add_metric((result, pid), count)
-        return (requests, seconds, generation, clean, shadow, *self._door(pid), self._ejections(pid))
+        return requests, seconds, generation, clean, *self._of_the_middleware(pid)
 
-    def _door(self, pid: str) -> Iterable[Metric]:
-        refused = CounterMetricFamily(
-            "canary_mw_refused_requests",
-            "Requests that were malformed, too large, too slow or not allowed.",
-            labels=("status", "pid"),
-        )
-        for status, count in list(self.door.refused.items()):
-            refused.add_metric((str(status), pid), count)
+    def _of_the_middleware(self, pid: str) -> Iterable[Metric]:
+        followed = self._followed
+        door = followed.door if followed else DoorCounts()
+        what = "Requests that were malformed, too large, too slow or not allowed."
         stalled = CounterMetricFamily(
             "canary_mw_stalled_clients", "Connections ended because their client stopped reading.", labels=("pid",)
         )
-        stalled.add_metric((pid,), self.door.stalled)
-        return refused, stalled
-
-    def _ejections(self, pid: str) -> Metric:
-        ejections = CounterMetricFamily(
-            "canary_mw_ejections", "Endpoints left alone by outlier_detection.", labels=("service", "pid")
+        stalled.add_metric((pid,), door.stalled)
+        copies = followed.shadows.counts if followed else {}
+        ejections = followed.ejections() if followed else {}
+        return (
+            _counter("canary_mw_shadow", "Copies for shadows.", "result", copies, pid),
+            _counter("canary_mw_refused_requests", what, "status", door.refused, pid),
+            stalled,
+            _counter("canary_mw_ejections", "Endpoints left alone by outlier_detection.", "service", ejections, pid),
         )
-        for service, count in self.ejections().items():
-            ejections.add_metric((service, pid), count)
-        return ejections
 
     def render(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self._registry)
+
+
+def _counter(name: str, text: str, label: str, counts: Dict[Any, int], pid: str) -> Metric:
+    """A counter with one label beside the process."""
+    family = CounterMetricFamily(name, text, labels=(label, "pid"))
+    # Copied: requests may be counted meanwhile.
+    for value, count in dict(counts).items():
+        family.add_metric((str(value), pid), count)
+    return family

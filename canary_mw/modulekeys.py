@@ -48,7 +48,7 @@ KEYS: dict[str, Text] = {
         "Proxies in front whose `X-Forwarded-*` headers are continued.", "xff_num_trusted_hops: 1"
     ),
     "server_name": Text(
-        "Value of `server` in all answers of upstreams.",
+        "Value of `server` in all answers, but those that refuse a request before rules are asked.",
         "server_name: edge",
         default="the upstream's",
         differs="Emissary says `envoy` without it",

@@ -20,7 +20,6 @@ from .store import RuleStore
 from .upstreams import Message, Receive, Scope, Send
 from .websocket import refuse
 
-_NOT_FOUND: Message = {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
 _END: Message = {"type": "http.response.body", "body": b""}
 
 
@@ -70,9 +69,7 @@ class Proxy:
             secrets=settings.secrets,
         )
         if self._metrics is not None:
-            self._metrics.shadows = self._middleware.shadows.counts
-            self._metrics.door = self._middleware.door
-            self._metrics.ejections = self._middleware.ejections
+            self._metrics.follow(self._middleware)
         self.direct = DirectWay(self._middleware)
         self._admin: AdminServer | None = None
         self._unhear: Callable[[], None] = lambda: None
@@ -99,10 +96,13 @@ class Proxy:
 
     async def _not_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """No app is wrapped: no match is 404."""
+        name = self.store.table.settings.server_name
+        named = [] if name is None else [(b"server", name.encode())]
         if scope["type"] == "websocket":
-            await refuse(scope, receive, send, Reply(404))
+            await refuse(scope, receive, send, Reply(404, headers=named))
             return
-        await send(_NOT_FOUND)
+        headers = [(b"content-length", b"0"), *named]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
         await send(_END)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

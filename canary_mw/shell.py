@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from time import time
-from typing import Any
+from time import perf_counter, time
 
+from .counts import RequestCounts, names_of
 from .forwarding import Hop
 from .group import Decision
 from .hops import default_hop_id, hop_mark, local_names, new_request_id, trust
 from .hops import trusted_headers as as_trusted_headers
 from .messages import RawHeaders, RequestHead
 from .module import Globals
-from .observers import DoorCounts, Observer
+from .observers import Decided, DoorCounts, Finished, Observer, notify
 from .sources import ConfigSource, FileSource
 from .store import RuleStore
 
@@ -27,8 +27,8 @@ class Shell:
     Attributes:
         store: the rules.
         roll: draws a percent in [0, 100).
-        deciding, finishing: the observers that want to be told of decisions, and of ends.
-        observed: there is one.
+        deciding, finishing: the observers that want records of decisions, and of ends.
+        observed: somebody is told of requests, or counts them.
         trusted_headers: what is taken away from peers that are not trusted, or None.
         started: the rules are followed.
         door: what was refused.
@@ -53,9 +53,11 @@ class Shell:
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
         self.roll = roll
         # Records that nobody wants are not made.
+        without = Observer.finished, RequestCounts.finished
         self.deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
-        self.finishing = [each for each in observers if getattr(type(each), "finished", None) is not Observer.finished]
-        self.observed = bool(self.deciding or self.finishing)
+        self.finishing = [each for each in observers if getattr(type(each), "finished", None) not in without]
+        self._counts = [e.count for e in observers if isinstance(e, RequestCounts) and e not in self.finishing]
+        self.observed = bool(self.deciding or self.finishing or self._counts)
         self._trusts = trust(trusted)
         self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
@@ -72,6 +74,31 @@ class Shell:
     def hop(self, head: RequestHead, settings: Globals) -> Hop:
         """What the passage of a request means."""
         return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
+
+    def tell_decision(self, decision: Decision | None, head: RequestHead) -> float:
+        """Tell observers of a decision; returns when that was, for `tell_end`."""
+        since = perf_counter()
+        if self.deciding:
+            notify(self.deciding, Decided(head.method, head.path.decode("latin-1"), *names_of(decision)))
+        return since
+
+    def tell_end(
+        self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None
+    ) -> None:
+        """Tell observers of the end of an exchange; see `Finished`."""
+        seconds = perf_counter() - since
+        for count in self._counts:
+            count(decision, status, seconds)
+        if self.finishing:
+            path = head.path.decode("latin-1")
+            record = Finished(head.method, path, status, seconds, *names_of(decision), reason)
+            notify(self.finishing, record)
+
+    def tell_refusal(self, method: str, path: str, status: int, reason: str | None) -> None:
+        """Tell observers of a request that was not one to be decided about."""
+        for count in self._counts:
+            count(None, status, 0.0)
+        notify(self.finishing, Finished(method, path, status, 0.0, reason=reason))
 
     def _stop(self) -> None:
         self.started = False
@@ -90,12 +117,3 @@ def _store(
 ) -> RuleStore:
     source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
     return RuleStore(source, local=local, middleware=True, observers=observers)
-
-
-def record_of(decision: Decision | None, head: RequestHead) -> dict[str, Any]:
-    """What observers are told of a request."""
-    request: dict[str, Any] = {"method": head.method, "path": head.path.decode("latin-1")}
-    if decision is not None:
-        mapping = decision.mapping
-        request |= {"mapping": mapping.name, "service": mapping.service.text, "variant": decision.variant}
-    return request

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
-from time import perf_counter
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -20,9 +19,9 @@ from .forks import in_child, notice
 from .forwarding import Hop
 from .group import Decision
 from .messages import RequestHead
-from .observers import Decided, DoorCounts, Finished, Observer, notify
+from .observers import DoorCounts, Observer
 from .shadow import Shadows
-from .shell import Rules, Shell, record_of
+from .shell import Rules, Shell
 from .syncrelay import Forwarded, SyncForwarder, replied, watched
 from .syncupstreams import SyncUpstreams
 from .wire import Limits
@@ -164,10 +163,7 @@ class CanaryWSGIMiddleware(Shell):
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        began = perf_counter()
-        request = record_of(decision, head)
-        if self.deciding:
-            notify(self.deciding, Decided(**request))
+        since = self.tell_decision(decision, head)
         status: int | None = None
 
         def noting(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
@@ -175,26 +171,22 @@ class CanaryWSGIMiddleware(Shell):
             status = int(line[:3])
             return start_response(line, headers, exc_info)
 
-        def finish(reason: str | None) -> None:
-            seconds = perf_counter() - began
-            notify(self.finishing, Finished(status=status, seconds=seconds, reason=reason, **request))
-
         def ended(why: BaseException | None) -> None:
             left = isinstance(why, ClientDisconnected)
-            finish("client left" if left else type(why).__name__ if why else forwarded.reason)
+            reason = "client left" if left else type(why).__name__ if why else forwarded.reason
+            self.tell_end(decision, head, status, since, reason)
 
         try:
             forwarded = self._serve(decision, head, hop, environ, noting)
         except BaseException as exc:
-            finish(type(exc).__name__)
+            self.tell_end(decision, head, status, since, type(exc).__name__)
             raise
         return watched(forwarded.body, ended)
 
     def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body, reason = replied(self._forwarder.refusal(error), start_response)
         path = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")).partition("?")[0]
-        record = {"method": environ["REQUEST_METHOD"], "path": path, "status": error.status_hint}
-        notify(self.finishing, Finished(**record, seconds=0.0, reason=reason))
+        self.tell_refusal(environ["REQUEST_METHOD"], path, error.status_hint, reason)
         return body
 
 

@@ -253,14 +253,14 @@ class Standalone(Proxy):
         loop.run_until_complete(self._stop())
 
 
-def forwarding() -> Cost:
+def forwarding(admin_port: int = 0) -> Cost:
     """A request on the short way: from the bytes of the client to those for the upstream, and back."""
     with TemporaryDirectory() as folder, asyncio.Runner(loop_factory=Loop) as runner:
         path = Path(folder) / "rules.yaml"
         path.write_text(servers.mapping("stable", "/shop/", "shop"))
         loop = runner.get_loop()
         assert isinstance(loop, Loop)
-        app = Standalone(Settings(rules=(str(path),), upstream=("*=http://127.0.0.1:9",)))
+        app = Standalone(Settings(rules=(str(path),), upstream=("*=http://127.0.0.1:9",), admin_port=admin_port))
         with app.running(loop):
             return forwarded_by(app, loop)
 
@@ -298,6 +298,7 @@ PATHS: dict[str, Callable[[], Cost]] = {
     "middleware, a local request": answering_locally,
     "middleware for WSGI, a local request": answering_locally_in_a_thread,
     "standalone, a request on the short way": forwarding,
+    "standalone, a request on the short way with metrics": lambda: forwarding(servers.free_port()),
 }
 measured = cache(lambda path: PATHS[path]())
 

@@ -36,9 +36,9 @@ ROWS = (
     "explanation",
     "sources answer connection http11 pool upstreams transports breakers observers hops endpoints resolvers probes"
     " tls wsclient synctransports blocking syncpool syncconnection dial syscalls background forks unobtrusive",
-    "store websocket inbox clock ending tee shadow apps syncupstreams",
+    "store websocket inbox clock ending tee shadow apps syncupstreams counts",
     "environ",
-    "relay shell wsgiapps",
+    "lifespan relay shell wsgiapps",
     "syncrelay",
     "asgi wsgi admin settings server cycle metrics inspection",
     "direct",

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from servers import hello
 from uvicorn.main import main as uvicorn_main
 
-from canary_mw import framing, protocol
+from canary_mw import deadlines, framing, protocol
 from canary_mw.asgi import CanaryMiddleware
 from canary_mw.cli import main, read_settings
 from canary_mw.hops import trusted_headers
 from canary_mw.messages import RequestHead
 from canary_mw.metrics import Metrics
 from canary_mw.settings import Settings, variable
+from canary_mw.sources import StaticSource
 from canary_mw.trustedheaders import TrustedHeaders
 from canary_mw.wsgi import CanaryWSGIMiddleware
 
@@ -82,10 +84,12 @@ def test_every_argument_exists(middleware: type) -> None:
     assert found <= set(inspect.signature(middleware).parameters)
 
 
-def test_every_metric_exists() -> None:
+def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    middleware = CanaryMiddleware(hello, rules=StaticSource(""))
+    middleware.door.refuse(400)
+    monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
     metrics = Metrics()
-    metrics.door.refuse(400)
-    metrics.ejections = lambda: {"shop": 1}
+    metrics.follow(middleware)
     rendered = metrics.render().decode()
     found = set(re.findall(r"canary_mw_[a-z_]+", TEXT))
     assert found
@@ -93,7 +97,7 @@ def test_every_metric_exists() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    times = [protocol.FIRST_BYTE, protocol.HEAD, protocol.BODY, protocol.WRITE]
+    times = [deadlines.FIRST_BYTE, deadlines.HEAD, deadlines.BODY, deadlines.WRITE]
     sizes = [framing.MAX_HEAD, framing.MAX_FIELDS, protocol.MAX_PIPELINED]
     assert [int(value) for _, value, _ in rows("limit")] == times + sizes
 
