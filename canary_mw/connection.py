@@ -4,23 +4,20 @@ A connection that cannot be proven clean is never used again: that keeps one use
 """
 
 import asyncio
-import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
 
-from .answer import Answer
-from .exceptions import UpstreamProtocolError, UpstreamTimeout
+from .exceptions import UpstreamProtocolError
 from .messages import DEFAULT_OPTIONS, Origin, UpstreamOptions
-from .wire import wrong_length
+from .timing import TimedAnswer
+from .wire import Framing
 
 if TYPE_CHECKING:
     from .pool import Pool
 
 HIGH_WATER = 65536
-# Timers of uvloop count whole milliseconds and may fire that much early.
-TIMER_SLACK = 0.001
 
 Upload = tuple[AsyncIterator[bytes], int | None]
 
@@ -35,7 +32,7 @@ class Waiter(Protocol):
         """Something has come."""
 
 
-class Connection(Answer, asyncio.Protocol):
+class Connection(TimedAnswer, asyncio.Protocol):
     """One connection and the exchange that is on it; whoever waits is woken once per segment, not once per callback.
 
     Args:
@@ -54,17 +51,11 @@ class Connection(Answer, asyncio.Protocol):
 
     __slots__ = (
         "_alive",
-        "_deadline",
         "_drained",
-        "_idle",
-        "_last",
-        "_loop",
         "_lost",
         "_pool",
         "_pooled",
         "_reading_paused",
-        "_timer",
-        "_timer_at",
         "_transport",
         "_upload",
         "_uploads",
@@ -80,18 +71,14 @@ class Connection(Answer, asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(self, pool: "Pool", authority: str, max_head: int, alive: "set[Connection]") -> None:
-        super().__init__(authority, max_head)
+        super().__init__(authority, max_head, asyncio.get_running_loop())
         self._pool = pool
         self._alive = alive
-        self._loop = asyncio.get_running_loop()
         self.closed = self._pooled = self.reused = False
         self.error: Exception | None = None
         self.options = DEFAULT_OPTIONS
-        self.since = self._last = self._loop.time()
-        self._idle: float | None = None
+        self.since = self._last
         self._reading_paused = self._writing_paused = self._uploads = False
-        self._deadline = self._timer_at = math.inf
-        self._timer: asyncio.TimerHandle | None = None
         self._upload: asyncio.Task[None] | None = None
         self._waiter: Waiter | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -190,10 +177,6 @@ class Connection(Answer, asyncio.Protocol):
             self._transport.abort()
         self._wake()
 
-    def move_deadline(self, when: float) -> None:
-        """The exchange may last longer than was said: until loop time `when`, `math.inf` for as long as it wants."""
-        self._deadline = when
-
     @property
     def origin(self) -> Origin:
         """Where it leads."""
@@ -213,76 +196,26 @@ class Connection(Answer, asyncio.Protocol):
 
     def _mark_closed(self) -> None:
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
         if self._upload is not None:
             self._upload.cancel()
         if self._pooled:
             self._pool.forget(self)
 
-    # One timer serves all exchanges of a connection: when it fires early it is set again, which is rare.
-
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self._loop.call_at(when, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        due = self._deadline if self._idle is None else min(self._deadline, self._last + self._idle)
-        if self.complete or due == math.inf:
-            return
-        if self._loop.time() < due - TIMER_SLACK:
-            self._arm(due)
-            return
-        missing = "answer" if self.head is None else "end of the answer"
-        limit = "the deadline" if due == self._deadline else f"{self._idle:g} s without a byte were over"
-        self.fail(UpstreamTimeout(f"{self._authority}: no {missing} before {limit}", sent=True))
-
-    def _moved(self) -> None:
-        """Bytes went in some direction."""
-        if self._idle is not None:
-            self._last = self._loop.time()
-
     # Upload.
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
         try:
-            if length is None:
-                await self._send_chunked(body)
-            else:
-                await self._send_counted(body, length)
+            framing = Framing(length)
+            async for piece in body:
+                if data := framing.add(piece):
+                    await self._write(data)
+            self._transport.write(framing.end())
+            self._moved()
             self._upload = None
         except Exception as exc:  # noqa: BLE001 - whatever the client's body raised is for the one who awaits the answer
             self._upload = None
             self.fail(exc)
-
-    async def _send_chunked(self, body: AsyncIterator[bytes]) -> None:
-        async for piece in body:
-            if piece:
-                await self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        self._transport.write(b"0\r\n\r\n")
-        self._moved()
-
-    async def _send_counted(self, body: AsyncIterator[bytes], length: int) -> None:
-        """The piece that completes the body waits until none follows: a body too long must not look complete."""
-        left = length
-        last = b""
-        async for piece in body:
-            left -= len(piece)
-            if left > 0:
-                await self._write(piece)
-            elif piece and not left:
-                last = piece
-            elif piece:
-                break
-        if left:
-            raise wrong_length(length)
-        self._transport.write(last)
-        self._moved()
 
     async def _write(self, data: bytes) -> None:
         self._transport.write(data)

@@ -7,14 +7,14 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 
-from .connection import TIMER_SLACK, Connection, Upload
+from .connection import Connection, Upload
 from .exceptions import UpstreamConnectError
 from .messages import Breakers, Origin, UpstreamRequest
 from .pool import Pool
 from .tls import Contexts
 from .wire import BaseResponse, Limits, encode_body, encode_head
 
-__all__ = ["TIMER_SLACK", "HTTP11Client", "Limits", "Response", "encode_head"]
+__all__ = ["HTTP11Client", "Limits", "Response", "encode_head"]
 
 
 class Response(BaseResponse[Connection]):

@@ -11,11 +11,21 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from .connection import TIMER_SLACK, Connection
-from .exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamTimeout
+from .connection import Connection
+from .exceptions import UpstreamConnectError
 from .messages import Breakers, Origin
+from .timing import TIMER_SLACK
 from .tls import Security
-from .wire import Limits, narrowed
+from .wire import (
+    CERTIFICATES_CHANGED,
+    IDLE_TOO_LONG,
+    MADE_ROOM,
+    Limits,
+    check_pending,
+    narrowed,
+    not_connected,
+    waited_in_vain,
+)
 
 
 class Pool:
@@ -98,7 +108,7 @@ class Pool:
             if not fresh and (idle := self.take()) is not None:
                 return idle
             if self.breakers is not None:
-                self._check_pending(self._connecting + len(self._waiters))
+                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.breakers)
             if self._size < self._limits.max_connections:
                 self._size += 1
             elif self._idle:
@@ -177,7 +187,7 @@ class Pool:
 
     async def _wait(self, deadline: float) -> Connection | None:
         """A connection, or None for a slot that is now ours."""
-        self._check_pending(len(self._waiters))
+        check_pending(len(self._waiters), self._limits, self.origin, self.breakers)
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         timer = None if deadline == math.inf else self._loop.call_at(deadline, self._expire, waiter)
@@ -190,19 +200,9 @@ class Pool:
             if timer is not None:
                 timer.cancel()
 
-    def _check_pending(self, pending: int) -> None:
-        if pending < self._limits.max_pending:
-            return
-        kind = UpstreamConnectError if self.breakers is None else UpstreamOverloaded
-        raise kind(
-            f"{self.origin.authority}: too many requests waiting ({self._limits.max_pending}) for one of "
-            f"{self._limits.max_connections} connections"
-        )
-
     def _expire(self, waiter: asyncio.Future[Connection | None]) -> None:
         if not waiter.done():
-            message = f"{self.origin.authority}: the deadline passed while waiting for a free connection"
-            waiter.set_exception(UpstreamTimeout(message))
+            waiter.set_exception(waited_in_vain(self.origin))
 
     def _return_of(self, waiter: asyncio.Future[Connection | None]) -> None:
         """Pass on what a waiter was given but, being cancelled in the same moment, cannot use."""
@@ -247,7 +247,7 @@ class Pool:
                     server_hostname=security.name,
                 )
         except (OSError, ValueError, OverflowError) as exc:
-            raise self._refusal(exc, limit == deadline, connect_timeout) from exc
+            raise not_connected(exc, origin, connect_timeout, at_deadline=limit == deadline) from exc
         if self._closed is not None:
             connection.fail(self._closed)
             raise self._closed
@@ -261,19 +261,10 @@ class Pool:
         self._context = context
         self._outdated = now
         for connection in list(self._idle):
-            connection.fail(UpstreamConnectError("the certificates have changed"))
-
-    def _refusal(self, exc: Exception, at_deadline: bool, connect_timeout: float) -> Exception:
-        where = self.origin.authority
-        # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
-        if not isinstance(exc, TimeoutError) or exc.errno is not None:
-            return UpstreamConnectError(f"{where}: cannot connect: {exc}")
-        if at_deadline:
-            return UpstreamTimeout(f"{where}: the deadline passed while connecting")
-        return UpstreamConnectError(f"{where}: no connection within {connect_timeout:g} s")
+            connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 
     def _close_oldest(self) -> None:
-        next(iter(self._idle)).fail(UpstreamConnectError("made room for a fresh connection"))
+        next(iter(self._idle)).fail(UpstreamConnectError(MADE_ROOM))
 
     def _sweep(self) -> None:
         """Close what was idle for too long; the first of those that stay says when to look again."""
@@ -281,6 +272,6 @@ class Pool:
         self._timer_at = math.inf
         now = self._loop.time() + TIMER_SLACK
         for connection in [connection for connection, expires in self._idle.items() if expires <= now]:
-            connection.fail(UpstreamConnectError("the connection was idle for too long"))
+            connection.fail(UpstreamConnectError(IDLE_TOO_LONG))
         if self._idle:
             self._arm(min(self._idle.values()))

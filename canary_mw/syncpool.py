@@ -15,11 +15,20 @@ from threading import Lock
 from time import monotonic
 
 from .dial import LONGEST, dialled
-from .exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamTimeout
+from .exceptions import UpstreamConnectError
 from .messages import Breakers, Origin
 from .syncconnection import SyncConnection
 from .tls import Security
-from .wire import Limits, narrowed
+from .wire import (
+    CERTIFICATES_CHANGED,
+    IDLE_TOO_LONG,
+    MADE_ROOM,
+    Limits,
+    check_pending,
+    narrowed,
+    not_connected,
+    waited_in_vain,
+)
 
 # What a waiting request is given: a connection, a slot (None), or the reason why it gets neither.
 Gift = SyncConnection | Exception | None
@@ -141,7 +150,7 @@ class SyncPool:
             for connection in expired:
                 del self._idle[connection]
         for connection in expired:
-            connection.fail(UpstreamConnectError("the connection was idle for too long"))
+            connection.fail(UpstreamConnectError(IDLE_TOO_LONG))
         with self._lock:
             # A request that found the pool before may still use it.
             self._retired = not self._size
@@ -181,10 +190,10 @@ class SyncPool:
                 waiter.put(self._idle.popitem()[0])
                 return waiter
             if self.breakers is not None:
-                self._check_pending(self._connecting + len(self._waiters))
+                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.breakers)
             if self._size >= self._limits.max_connections:
                 if not self._idle:
-                    self._check_pending(len(self._waiters))
+                    check_pending(len(self._waiters), self._limits, self.origin, self.breakers)
                     self._waiters.append(waiter)
                     return waiter
                 oldest = next(iter(self._idle))
@@ -192,17 +201,8 @@ class SyncPool:
             self._size += 1
             self._give_slot(waiter)
         if oldest is not None:
-            oldest.fail(UpstreamConnectError("made room for a fresh connection"))
+            oldest.fail(UpstreamConnectError(MADE_ROOM))
         return waiter
-
-    def _check_pending(self, pending: int) -> None:
-        if pending < self._limits.max_pending:
-            return
-        kind = UpstreamConnectError if self.breakers is None else UpstreamOverloaded
-        raise kind(
-            f"{self.origin.authority}: too many requests waiting ({self._limits.max_pending}) for one of "
-            f"{self._limits.max_connections} connections"
-        )
 
     def _give_slot(self, waiter: Waiter) -> None:
         # From here on, so that no second request passes the breakers before it is seen to connect.
@@ -222,8 +222,7 @@ class SyncPool:
         except Empty:
             with self._lock, suppress(ValueError):
                 self._waiters.remove(waiter)
-                message = f"{self.origin.authority}: the deadline passed while waiting for a free connection"
-                raise UpstreamTimeout(message) from None
+                raise waited_in_vain(self.origin) from None
             # Given in the same moment.
             gift = waiter.get_nowait()
         except BaseException:
@@ -278,7 +277,7 @@ class SyncPool:
         try:
             return dialled(self.origin, security, limit)
         except (OSError, ValueError, OverflowError) as exc:
-            raise self._refusal(exc, limit == deadline, connect_timeout) from exc
+            raise not_connected(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
 
     def _retire(self, context: ssl.SSLContext | None, now: float) -> None:
         """From now on connections are secured otherwise: close the idle ones, and the others when they are done."""
@@ -288,16 +287,7 @@ class SyncPool:
             idle = list(self._idle)
             self._idle.clear()
         for connection in idle:
-            connection.fail(UpstreamConnectError("the certificates have changed"))
-
-    def _refusal(self, exc: Exception, at_deadline: bool, connect_timeout: float) -> Exception:
-        where = self.origin.authority
-        # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
-        if not isinstance(exc, TimeoutError) or exc.errno is not None:
-            return UpstreamConnectError(f"{where}: cannot connect: {exc}")
-        if at_deadline:
-            return UpstreamTimeout(f"{where}: the deadline passed while connecting")
-        return UpstreamConnectError(f"{where}: no connection within {connect_timeout:g} s")
+            connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 
 
 def _was_closed() -> UpstreamConnectError:

@@ -4,29 +4,26 @@ Endpoints are the same code, and looked after in a background loop; a request me
 its service is known.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dict
-from contextlib import nullcontext
 from threading import Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
 
 from .background import Background, in_thread, resolve_in_thread
-from .balancers import Balancing
 from .blocking import BlockingClient
 from .breakers import Loads, SyncCounted
 from .endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
-from .exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
+from .exceptions import UpstreamConnectError, UpstreamError
 from .exchange import Conversation
 from .messages import Breakers, Origin, Relay, Reply, UpstreamOptions, UpstreamRequest
 from .overrides import by_name, origins
 from .probes import Prober
 from .service import Service, parse_service
 from .synctransports import InThread, SyncBody, SyncHttpxSender, SyncResponse, SyncSender
-from .tls import secured
-from .upstreams import RouteKey, Upstreams, goes_elsewhere, hand_over
+from .tries import Tries, elsewhere
+from .upstreams import RouteKey, Upstreams, add_ejections, endpoints_of
 from .wire import Limits
 
 if TYPE_CHECKING:
@@ -101,64 +98,32 @@ class SyncUpstreams:
         handed_over: Callable[[UpstreamRequest], None] | None = None,
     ) -> tuple[Relay | Reply, SyncResponse | None]:
         """Drive a conversation to its outcome; see `Upstreams.arun`."""
-        response: SyncResponse | None = None
-        deadline = math.inf
-        asked: UpstreamRequest | None = None
+        tries: Tries[SyncResponse] = Tries(conversation, monotonic, 0.0, handed_over)
         try:
-            request = next(conversation)
-            while True:
+            while tries.outcome is None:
                 try:
-                    if request is asked:
-                        response = self._send_again(request, body, deadline)
+                    if tries.again:
+                        response = self._send_again(tries, body)
                     else:
+                        request = tries.request
                         content = body() if request.body is not None and request.body.length != 0 else None
-                        deadline = math.inf if request.timeout is None else monotonic() + request.timeout
-                        asked = request
-                        response = self._send_in_time(request, content, deadline)
+                        response = self.send(request, content, tries.begin())
                 except UpstreamError as exc:
-                    if request.shadow is not None:
-                        hand_over(request, handed_over)
-                    request = conversation.throw(exc)
+                    tries.failed(exc)
                 else:
-                    if request.shadow is not None:
-                        hand_over(request, handed_over)
-                    request = conversation.send(response.head)
-                    response.close()
-                    response = None
-        except StopIteration as stop:
-            outcome: Relay | Reply = stop.value
+                    tries.answered(response)
         except BaseException:
-            if response is not None:
-                response.close()
+            tries.close()
             raise
-        if response is not None and isinstance(outcome, Reply):
-            response.close()
-            response = None
-        return outcome, response
+        return tries.outcome, tries.response
 
-    def _send_again(self, request: UpstreamRequest, open_body: OpenBody, deadline: float) -> SyncResponse:
-        breakers = request.options.breakers
-        with self._loads.retrying(request.service, breakers) if breakers is not None else nullcontext():
-            sleep(min(request.delay, max(deadline - monotonic(), 0.0)))
-            if monotonic() >= deadline:
-                raise UpstreamTimeout(f"{request.service}: no answer to any try before the deadline", sent=True)
+    def _send_again(self, tries: Tries[SyncResponse], open_body: OpenBody) -> SyncResponse:
+        request = tries.request
+        with tries.place(self._loads):
+            sleep(tries.pause())
+            tries.check()
             body = open_body() if request.body is not None and request.body.length != 0 else None
-            return self._send_in_time(request, body, deadline)
-
-    def _send_in_time(self, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
-        """One try; the limit of a try ends at the head, as Envoy's `per_try_timeout` does."""
-        limit = request.options.try_timeout
-        if limit is None:
-            return self.send(request, body, deadline)
-        until = min(deadline, monotonic() + limit)
-        try:
-            response = self.send(request, body, until)
-        except UpstreamTimeout as exc:
-            # Neither where the deadline of all tries passed, nor where nothing moved for too long.
-            exc.whole = until == deadline or monotonic() < until
-            raise
-        response.move_deadline(deadline)
-        return response
+            return self.send(request, body, tries.begin())
 
     def send(self, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
         """Send a request to its service once.
@@ -188,10 +153,7 @@ class SyncUpstreams:
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected, by the text of the service, where they may be."""
         found = self.beside.ejections()
-        for key, route in list(self._routes.items()):
-            service = key if isinstance(key, str) else key[0]
-            if route.endpoints.may_eject:
-                found[service] = found.get(service, 0) + route.endpoints.ejections
+        add_ejections(self._routes, found)
         return found
 
     def _send_to_one(
@@ -208,9 +170,7 @@ class SyncUpstreams:
                     response = sender.send(lease.origin, request, body, deadline)
                     return SyncCounted(response, lease) if lease.keep(response.head.status) else response
             except UpstreamConnectError as exc:
-                if monotonic() >= until or not goes_elsewhere(exc, request, len(tried)):
-                    raise
-                other = endpoints.other(tried)
+                other = elsewhere(exc, request, endpoints, tried) if monotonic() < until else None
                 if other is None:
                     raise
                 lease = other
@@ -231,13 +191,11 @@ class SyncUpstreams:
 
     def _resolve(self, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        given = by_name(self._overrides, service) or self._overrides.get("*") or [service.origin]
         sender = by_name(self._senders, service)
-        balancing = options.balancing or Balancing()
         with self._lock:
             if key not in self._routes:
                 # A transport looks names up by itself.
-                endpoints = EndpointSet(secured(given, options.tls), balancing, self._tools, look_up=sender is None)
+                endpoints = endpoints_of(service, self._overrides, options, self._tools, look_up=sender is None)
                 self._routes[key] = Route(sender or self._client, endpoints)
             return self._routes[key]
 

@@ -4,26 +4,26 @@ A service is answered by our own HTTP/1.1 client, by an httpx transport, or by a
 """
 
 import asyncio
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from collections.abc import Mapping as Dict
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from .balancers import Balancing
 from .breakers import Loads, Place
 from .connection import Connection
 from .endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
-from .exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
+from .exceptions import UpstreamConnectError, UpstreamError
 from .exchange import Conversation
-from .http11 import TIMER_SLACK, HTTP11Client, Limits
+from .http11 import HTTP11Client, Limits
 from .messages import Breakers, Origin, Relay, Reply, UpstreamOptions, UpstreamRequest, UpstreamTLS
 from .overrides import by_name, origins
 from .probes import Prober
 from .service import Service, parse_service
+from .timing import TIMER_SLACK
 from .tls import Contexts, secured
 from .transports import AsyncTransport, HttpxSender, RequestBody, Sender, UpstreamResponse
+from .tries import Tries, elsewhere
 
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 Scope = MutableMapping[str, Any]
@@ -108,8 +108,6 @@ class Upstreams:
     ) -> tuple[Relay | Reply, UpstreamResponse | None]:
         """Drive a conversation to its outcome.
 
-        A request that is yielded again is a retry: its deadline is that of the first try.
-
         Args:
             body: gives the body of the request; called for each try, and only when the upstream is to get one.
             loop: the running one, if the caller has it at hand.
@@ -119,69 +117,34 @@ class Upstreams:
             The outcome, and with a `Relay` the answer whose body is to be relayed; the caller closes it.
         """
         loop = loop or asyncio.get_running_loop()
-        response: UpstreamResponse | None = None
-        deadline = math.inf
-        asked: UpstreamRequest | None = None
+        tries: Tries[UpstreamResponse] = Tries(conversation, loop.time, TIMER_SLACK, handed_over)
         try:
-            request = next(conversation)
-            while True:
+            while tries.outcome is None:
                 try:
-                    if request is asked:
-                        response = await self._send_again(request, body, loop, deadline)
+                    if tries.again:
+                        response = await self._send_again(tries, body, loop)
                     else:
+                        request = tries.request
                         content = await body() if request.body is not None and request.body.length != 0 else None
-                        deadline = math.inf if request.timeout is None else loop.time() + request.timeout
-                        asked = request
-                        send = self.send if request.options.try_timeout is None else self._send_in_time
-                        response = await send(request, content, loop, deadline)
+                        response = await self.send(request, content, loop, tries.begin())
                 except UpstreamError as exc:
-                    if request.shadow is not None:
-                        hand_over(request, handed_over)
-                    request = conversation.throw(exc)
+                    tries.failed(exc)
                 else:
-                    if request.shadow is not None:
-                        hand_over(request, handed_over)
-                    request = conversation.send(response.head)
-                    response.close()
-                    response = None
-        except StopIteration as stop:
-            outcome: Relay | Reply = stop.value
+                    tries.answered(response)
         except BaseException:
-            if response is not None:
-                response.close()
+            tries.close()
             raise
-        if response is not None and isinstance(outcome, Reply):
-            response.close()
-            response = None
-        return outcome, response
+        return tries.outcome, tries.response
 
     async def _send_again(
-        self, request: UpstreamRequest, open_body: OpenBody, loop: asyncio.AbstractEventLoop, deadline: float
+        self, tries: Tries[UpstreamResponse], open_body: OpenBody, loop: asyncio.AbstractEventLoop
     ) -> UpstreamResponse:
-        breakers = request.options.breakers
-        with self._loads.retrying(request.service, breakers) if breakers is not None else nullcontext():
-            await asyncio.sleep(min(request.delay, max(deadline - loop.time(), 0.0)))
-            if loop.time() >= deadline - TIMER_SLACK:
-                raise UpstreamTimeout(f"{request.service}: no answer to any try before the deadline", sent=True)
+        request = tries.request
+        with tries.place(self._loads):
+            await asyncio.sleep(tries.pause())
+            tries.check()
             body = await open_body() if request.body is not None and request.body.length != 0 else None
-            return await self._send_in_time(request, body, loop, deadline)
-
-    async def _send_in_time(
-        self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float
-    ) -> UpstreamResponse:
-        """One try; the limit of a try ends at the head, as Envoy's `per_try_timeout` does."""
-        limit = request.options.try_timeout
-        if limit is None:
-            return await self.send(request, body, loop, deadline)
-        until = min(deadline, loop.time() + limit)
-        try:
-            response = await self.send(request, body, loop, until)
-        except UpstreamTimeout as exc:
-            # Neither where the deadline of all tries passed, nor where nothing moved for too long.
-            exc.whole = until == deadline or loop.time() < until - TIMER_SLACK
-            raise
-        response.move_deadline(deadline)
-        return response
+            return await self.send(request, body, loop, tries.begin())
 
     async def send(
         self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float
@@ -231,10 +194,7 @@ class Upstreams:
         """How often endpoints were ejected, by the text of the service, where they may be."""
         found: dict[str, int] = {}
         for own in list(self._own.values()):
-            for key, route in list(own.routes.items()):
-                service = key if isinstance(key, str) else key[0]
-                if route.endpoints.may_eject:
-                    found[service] = found.get(service, 0) + route.endpoints.ejections
+            add_ejections(own.routes, found)
         return found
 
     def place(self, request: UpstreamRequest) -> Place | None:
@@ -259,12 +219,10 @@ class Upstreams:
 
     def _resolve(self, own: Own, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        given = by_name(self._overrides, service) or self._overrides.get("*") or [service.origin]
         sender = by_name(self._senders, service)
         tools = Tools(own.prober, dns_interval=self._dns_interval)
         # A transport looks names up by itself.
-        balancing = options.balancing or Balancing()
-        endpoints = EndpointSet(secured(given, options.tls), balancing, tools, look_up=sender is None)
+        endpoints = endpoints_of(service, self._overrides, options, tools, look_up=sender is None)
         route = own.routes[key] = Route(sender or own.client, endpoints)
         return route
 
@@ -310,21 +268,23 @@ async def _send_to_one(
             with lease:
                 return lease.kept_by(await sender.send(lease.origin, request, body, deadline))
         except UpstreamConnectError as exc:
-            if loop.time() >= until or not goes_elsewhere(exc, request, len(tried)):
-                raise
-            other = endpoints.other(tried)
+            other = elsewhere(exc, request, endpoints, tried) if loop.time() < until else None
             if other is None:
                 raise
             lease = other
 
 
-def goes_elsewhere(exc: UpstreamConnectError, request: UpstreamRequest, tries: int) -> bool:
-    """Whether another endpoint may get a request: nothing of it was sent, or it may be sent twice, and is that once."""
-    return not isinstance(exc, UpstreamOverloaded) and (not exc.sent or (request.replayable and tries == 1))
+def endpoints_of(
+    service: Service, overrides: Dict[str, list[Origin]], options: UpstreamOptions, tools: Tools, *, look_up: bool
+) -> EndpointSet:
+    """Where a service is: what is given in its place, or its own address."""
+    given = by_name(overrides, service) or overrides.get("*") or [service.origin]
+    return EndpointSet(secured(given, options.tls), options.balancing or Balancing(), tools, look_up=look_up)
 
 
-def hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
-    """Give the shadow of a request to who sends it, once."""
-    shadow, request.shadow = request.shadow, None
-    if shadow is not None and handed_over is not None:
-        handed_over(shadow)
+def add_ejections(routes: Dict[RouteKey, tuple[object, EndpointSet]], found: dict[str, int]) -> None:
+    """Count, by the text of the service, how often endpoints were ejected, where they may be."""
+    for key, (_, endpoints) in list(routes.items()):
+        service = key if isinstance(key, str) else key[0]
+        if endpoints.may_eject:
+            found[service] = found.get(service, 0) + endpoints.ejections

@@ -4,9 +4,16 @@ import math
 from collections.abc import Generator, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from .exceptions import ClientError, UpstreamProtocolError
+from .exceptions import (
+    ClientError,
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+)
 from .headernames import are_tokens
-from .messages import Body, Breakers, ResponseHead, UpstreamRequest
+from .messages import Body, Breakers, Origin, ResponseHead, UpstreamRequest
 
 _TARGET = bytes(range(0x21, 0x7F))
 
@@ -34,6 +41,43 @@ def narrowed(limits: Limits, breakers: Breakers | None) -> Limits:
     connections = min(limits.max_connections, max(breakers.max_connections, 1))
     pending = min(limits.max_pending, breakers.max_pending_requests)
     return limits._replace(max_connections=connections, max_pending=pending)
+
+
+# Why a connection was closed that no exchange was on.
+CERTIFICATES_CHANGED = "the certificates have changed"
+IDLE_TOO_LONG = "the connection was idle for too long"
+MADE_ROOM = "made room for a fresh connection"
+
+
+def check_pending(pending: int, limits: Limits, origin: Origin, breakers: Breakers | None) -> None:
+    """Raise UpstreamConnectError when so many requests wait that no other may: UpstreamOverloaded under breakers."""
+    if pending < limits.max_pending:
+        return
+    kind = UpstreamConnectError if breakers is None else UpstreamOverloaded
+    raise kind(
+        f"{origin.authority}: too many requests waiting ({limits.max_pending}) for one of "
+        f"{limits.max_connections} connections"
+    )
+
+
+def waited_in_vain(origin: Origin) -> UpstreamTimeout:
+    """What is raised for a request whose deadline passes before it has a connection."""
+    return UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")
+
+
+def not_connected(exc: Exception, origin: Origin, connect_timeout: float, *, at_deadline: bool) -> UpstreamError:
+    """What it means that a connection could not be opened.
+
+    Args:
+        connect_timeout: seconds that it was given.
+        at_deadline: the request's deadline was to come before they were over.
+    """
+    # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
+    if not isinstance(exc, TimeoutError) or exc.errno is not None:
+        return UpstreamConnectError(f"{origin.authority}: cannot connect: {exc}")
+    if at_deadline:
+        return UpstreamTimeout(f"{origin.authority}: the deadline passed while connecting")
+    return UpstreamConnectError(f"{origin.authority}: no connection within {connect_timeout:g} s")
 
 
 class Carrier(Protocol):
@@ -147,37 +191,60 @@ def encode_body(body: bytes, framing: Body) -> bytes:
     return body
 
 
+class Framing:
+    """A request body as it goes out, piece by piece, and no longer or shorter than its head says.
+
+    Args:
+        length: bytes of the body, None for chunks.
+    """
+
+    __slots__ = ("_last", "_left", "_length")
+
+    def __init__(self, length: int | None) -> None:
+        self._length = length
+        self._left = length or 0
+        self._last = b""
+
+    def add(self, piece: bytes) -> bytes:
+        """What goes out for a piece; the one that completes a length waits for the end, lest more follows it.
+
+        Raises:
+            ClientError: the body is too long; it does not look complete then.
+        """
+        if self._length is None:
+            return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+        self._left -= len(piece)
+        if self._left > 0:
+            return piece
+        if self._left:
+            raise wrong_length(self._length)
+        self._last = piece or self._last
+        return b""
+
+    def end(self) -> bytes:
+        """What goes out when no piece is left.
+
+        Raises:
+            ClientError: the body is too short.
+        """
+        if self._length is None:
+            return b"0\r\n\r\n"
+        if self._left:
+            raise wrong_length(self._length)
+        return self._last
+
+
 def framed(body: Iterator[bytes], length: int | None) -> Generator[bytes, None, bytes]:
     """The body in pieces as they go out; the last is what the generator returns, so that nobody asks for one more.
 
     Raises:
-        ClientError: it is longer or shorter than `length`; it does not look complete then.
+        ClientError: see `Framing`.
     """
-    return _chunked(body) if length is None else _counted(body, length)
-
-
-def _chunked(body: Iterator[bytes]) -> Generator[bytes, None, bytes]:
+    framing = Framing(length)
     for piece in body:
-        if piece:
-            yield b"%x\r\n%b\r\n" % (len(piece), piece)
-    return b"0\r\n\r\n"
-
-
-def _counted(body: Iterator[bytes], length: int) -> Generator[bytes, None, bytes]:
-    """The piece that completes the body waits until none follows: a body too long must not look complete."""
-    left = length
-    last = b""
-    for piece in body:
-        left -= len(piece)
-        if left > 0 and piece:
-            yield piece
-        elif piece and not left:
-            last = piece
-        elif piece:
-            break
-    if left:
-        raise wrong_length(length)
-    return last
+        if data := framing.add(piece):
+            yield data
+    return framing.end()
 
 
 def wrong_length(length: int) -> ClientError:

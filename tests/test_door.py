@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import client_of, fetch, free_port, mapping, process, respond, run, serving_app
 from upstream import CERTIFICATE, Peer, serving, silent, until
 
-from canary_mw import clock, protocol
+from canary_mw import clock, deadlines
 from canary_mw.asgi import CanaryMiddleware
 from canary_mw.observers import DoorCounts
 from canary_mw.protocol import GuardedProtocol
@@ -47,7 +47,7 @@ on_both_loops = pytest.mark.parametrize("on", [on_asyncio, on_uvloop])
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of a deadline become hundredths, and a client that does not read is given 20 of them."""
     monkeypatch.setattr(clock, "TICK", 0.01)
-    monkeypatch.setattr(protocol, "WRITE", 20)
+    monkeypatch.setattr(deadlines, "WRITE", 20)
 
 
 async def opened(port: int, context: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -138,7 +138,7 @@ def test_a_client_that_reads_slowly_is_waited_for(on: Callable[[Main], None]) ->
             ticks = clock.clock_of(asyncio.get_running_loop())
             writer.write(GET)
             begun, read = 0, 0
-            while not begun or ticks.now < begun + 5 * protocol.WRITE:
+            while not begun or ticks.now < begun + 5 * deadlines.WRITE:
                 read += len(await reader.readexactly(4 * len(PIECE)))
                 begun = begun or ticks.now
                 at = ticks.now

@@ -15,7 +15,7 @@ from upstream import CERTIFICATE, until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from canary_mw import clock, protocol
+from canary_mw import clock, deadlines, protocol
 from canary_mw.framing import MAX_FIELDS, MAX_HEAD
 from canary_mw.protocol import GuardedProtocol
 from canary_mw.rendering import REFUSALS
@@ -400,7 +400,7 @@ def test_an_app_may_take_its_time() -> None:
         nonlocal turns
         ticks = clock.clock_of(asyncio.get_running_loop())
         begun = ticks.now
-        await until(lambda: ticks.now > begun + 2 * protocol.BODY)
+        await until(lambda: ticks.now > begun + 2 * deadlines.BODY)
         turns += 1
         await answer(send, await body_of(receive))
 
