@@ -2,7 +2,8 @@
 
 What a bad edit may do is settled here. A Mapping whose document is in error keeps its last good version, and so does
 the Module. While any document of a file cannot be read, nothing of that file is removed, since a half-written file must
-not look like a deletion; its good documents, new or changed, go live. A clean file is taken as it stands.
+not look like a deletion; its good documents, new or changed, go live. The same holds while one does not say its name,
+since it may be any of those that were there before. A clean file is taken as it stands.
 """
 
 from collections.abc import Mapping as Dict
@@ -30,11 +31,20 @@ Name = tuple[str, str]  # namespace, name
 
 @dataclass(frozen=True, slots=True)
 class Interpreted:
-    """One document: what it defines, its Mapping unless that is in error, and what was found."""
+    """One document: what it defines, its Mapping unless that is in error, and what was found.
+
+    Attributes:
+        name: None for what is no Mapping, ("shop", "") for one of that namespace without a name.
+    """
 
     name: Name | None
     mapping: Mapping | None
     diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def in_error(self) -> bool:
+        """Whether its Mapping is."""
+        return self.mapping is None and any(finding.severity == "error" for finding in self.diagnostics)
 
 
 Documents = dict[int, tuple[Resource, Interpreted]]
@@ -132,7 +142,8 @@ def _file(document: Document, reading: Reading, shared: Surroundings, before: Fi
     documents: Documents = {}
     found = [_remembered(resource, document.name, shared, known, documents) for resource in reading.resources]
     findings = [finding for item in found for finding in item.diagnostics]
-    mappings = _effective(found, before.mappings, reading.complete, findings)
+    complete = reading.complete and not any(item.name and not item.name[1] and item.in_error for item in found)
+    mappings = _effective(found, before.mappings, complete, findings)
     return FileRules(document.text, reading, documents, mappings, tuple(findings))
 
 
@@ -171,7 +182,7 @@ def _moved(found: Interpreted, lines: int) -> Interpreted:
 
 def _defined(resource: Resource) -> Name | None:
     # A misspelt kind counts too: it must not take away the Mapping that the document was.
-    return (resource.namespace, resource.name) if resource.name and resource.kind not in _OTHER_KINDS else None
+    return None if resource.kind in _OTHER_KINDS else (resource.namespace, resource.name or "")
 
 
 def _interpret(resource: Resource, file: str, shared: Surroundings, report: Report) -> Mapping | None:
@@ -245,7 +256,7 @@ def _effective(
     for item in found:
         if item.name is None:
             continue
-        in_error = item.mapping is None and any(d.severity == "error" for d in item.diagnostics)
+        in_error = item.in_error
         mapping = before.get(item.name) if in_error else item.mapping
         if mapping is None:
             continue

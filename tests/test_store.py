@@ -5,11 +5,9 @@ import os
 import queue
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,6 +224,42 @@ def test_a_bad_mapping_keeps_its_last_good_version_while_its_neighbour_goes_live
     assert [d.severity for d in store.diagnostics] == ["error"]
 
 
+NAMELESS = rule("cart", "cart-two").replace("  name: cart\n", "  labels: {}\n")
+
+
+@pytest.mark.parametrize("kind", ["kind: Mapping", "kind: Maping"])
+def test_a_mapping_whose_name_is_lost_stays_as_it_was_while_its_neighbour_goes_live(kind: str) -> None:
+    lost = rule(service="shop-two") + NAMELESS.replace("kind: Mapping", kind)
+    store = RuleStore(ListSource(rule() + rule("cart", "cart-one"), lost, rule(service="shop-two")))
+    store.reload()
+
+    assert store.reload() is True
+    assert services(store) == {"shop": "shop-two", "cart": "cart-one"}
+    assert "is left out" in str(store.error)
+
+    assert store.reload() is True
+    assert (services(store), str(store.error)) == ({"shop": "shop-two"}, "None")
+
+
+def test_only_the_file_that_holds_a_nameless_mapping_loses_nothing() -> None:
+    before = [Document(rule() + rule("cart"), "one"), Document(rule("pay") + rule("ship"), "two")]
+    after = [Document(rule() + NAMELESS, "one"), Document(rule("pay"), "two")]
+    store = RuleStore(ListSource(before, after))
+    store.reload()
+
+    assert store.reload() is True
+    assert list(services(store)) == ["shop", "cart", "pay"]
+
+
+def test_a_nameless_mapping_for_another_ambassador_takes_no_part() -> None:
+    theirs = NAMELESS + "  ambassador_id: [blue]\n"
+    store = RuleStore(ListSource(rule() + rule("cart") + theirs, rule() + theirs))
+    store.reload()
+
+    assert store.reload() is True
+    assert list(services(store)) == ["shop"]
+
+
 def test_the_error_says_how_many_more_there_are() -> None:
     store = RuleStore(StaticSource(BROKEN + BROKEN.replace("shop", "cart") + rule("good")))
     store.reload()
@@ -369,19 +403,15 @@ def test_a_failure_of_our_own_keeps_the_last_good_rules(
 def test_every_one_of_100_swaps_becomes_the_table(tmp_path: Path, style: Style) -> None:
     volume = Volume(tmp_path, style)
     volume.set({"rules.yaml": rule(service="shop-0")})
-    took = []
 
     with following(tmp_path) as (store, _):
         assert services(store) == {"shop": "shop-0"}
         for number in range(1, 101):
-            begun = time.monotonic()
             volume.set({"rules.yaml": rule(service=f"shop-{number}")})
             assert store.wait(number + 1, DEADLINE)
-            took.append(time.monotonic() - begun)
             assert services(store) == {"shop": f"shop-{number}"}
 
     assert store.generation == 101
-    assert statistics.median(took) < 1.0
 
 
 @pytest.mark.parametrize("style", ["modern", "legacy"])
