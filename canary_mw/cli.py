@@ -23,6 +23,9 @@ from .trustedheaders import SIGNATURE
 _APP = "canary_mw.proxy:create_app"
 # uvicorn's own exit status for an app that cannot start.
 _NOT_STARTED = 3
+# Seconds until a worker that is not up, or does not answer its parent, is given up. uvicorn's 5 are too few on a busy
+# node: workers would be killed while they start, again and again, and a rolling restart would be called off.
+_PATIENCE = 30
 _CHOICES = {"log_level": LOG_LEVELS, "ssl_cert_reqs": CERT_REQS}
 _METAVARS = {
     "rules": "PATH",
@@ -167,6 +170,7 @@ def run(settings: Settings) -> None:
         "log_config": log_config(settings.log_level),
         "timeout_keep_alive": settings.keep_alive,
         "timeout_graceful_shutdown": settings.grace,
+        "timeout_worker_healthcheck": _PATIENCE,
     }
     if settings.workers > 1:
         uvicorn.run(_APP, workers=settings.workers, **options)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from importlib import import_module
 from typing import Protocol
 
@@ -94,8 +95,8 @@ class FileSource:
         self._recheck = recheck
         self._polling = False
         # It costs 50 ms, which only a user of files has to pay; and it is not left to the thread that watches, since a
-        # fork during its import would give the child an import that never ends.
-        import_module("watchfiles")
+        # fork during its import, or its first call, would give the child one that never ends.
+        _prepare()
         self._frozen: set[str] = set()
 
     def load(self) -> list[Document]:
@@ -176,6 +177,15 @@ class FileSource:
 
     def _watched(self) -> dict[str, tuple[int, int]]:
         return _inodes({name for path in self._paths for name in _directories(os.path.abspath(path))})
+
+
+@cache
+def _prepare() -> None:
+    """Import watchfiles, and watch nothing once: its native part sets things up at its first call, behind locks."""
+    ended = threading.Event()
+    ended.set()
+    for _ in import_module("watchfiles").watch(step=1, force_polling=True, stop_event=ended):
+        raise AssertionError("it was stopped before")
 
 
 def _unreadable(exc: OSError, path: str) -> SourceError:
