@@ -62,6 +62,7 @@ def test_all_selectors_choose_the_pods(objects: dict[str, Any], deployment: Any,
     labels = deployment["template"]["metadata"]["labels"].items()
     assert deployment["selector"]["matchLabels"].items() <= labels
     assert objects["Service"]["spec"]["selector"].items() <= labels
+    assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels
     for constraint in pod["topologySpreadConstraints"]:
         assert constraint["labelSelector"]["matchLabels"].items() <= labels
 
@@ -79,6 +80,18 @@ def test_the_service_and_the_probes_name_ports_that_exist(objects: dict[str, Any
 
 def test_the_admin_port_is_not_offered_to_the_cluster(objects: dict[str, Any]) -> None:
     assert [port["name"] for port in objects["Service"]["spec"]["ports"]] == ["http"]
+
+
+def test_the_admin_port_is_open_to_the_monitoring_alone_and_the_other_to_all(
+    objects: dict[str, Any], container: Any
+) -> None:
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    rules = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert rules.keys() == ports_of(container).keys()
+    assert rules["http"] is None
+    (peer,) = rules["admin"]
+    assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 
 
 def test_the_rules_are_mounted_as_a_directory(objects: dict[str, Any], pod: Any, container: Any) -> None:
