@@ -235,7 +235,8 @@ def test_a_timeout_and_a_broken_answer_count_as_failures(run: Run) -> None:
                         lease = await endpoints.lease(None, math.inf, 1.0)
                     with pytest.raises(UpstreamError), lease:
                         lease.kept_by(await client.send(lease.origin, req(timeout=0.05)))
-                    assert upstream.accepted == number + 1
+                    # It may not have come to accepting when the time was over.
+                    await until(lambda it=upstream, count=number + 1: it.accepted == count)  # type: ignore[misc]
             broken_one, mute_one, _ = endpoints.endpoints
             assert broken_one.ejections == 1
             assert mute_one.ejections == 0, "one of three is as many as may be ejected"
@@ -373,12 +374,17 @@ def test_an_endpoint_that_fails_its_health_check_gets_no_requests_until_it_passe
 def test_an_endpoint_whose_health_is_not_heard_of_fails(run: Run) -> None:
     async def main() -> None:
         world = World()
-        check = CHECK._replace(timeout=0.05, unhealthy_threshold=1)
+        check = CHECK._replace(timeout=30.0, unhealthy_threshold=1)
         async with shops() as (_, upstreams), serving(silent) as mute:
             async with serving(answering(b"")) as dead:
                 pass
             origins = [mute.origin, dead.origin, *(each.origin for each in upstreams)]
-            async with closing(world.set(*origins, health_checks=(check,)), world=world) as endpoints:
+
+            async def probe(origin: Origin, check: HealthCheck) -> int:
+                # The time passes for this one alone; on a busy machine others may be slow to answer.
+                return await world.prober(origin, check._replace(timeout=0.05) if origin == mute.origin else check)
+
+            async with closing(world.set(*origins, health_checks=(check,), probe=probe), world=world) as endpoints:
                 await next_one(endpoints)
                 await world.round_over()
                 assert [each.is_well(world.now) for each in endpoints.endpoints] == [False, False, True, True, True]

@@ -207,7 +207,15 @@ def test_endpoints_that_are_restarted_one_after_the_other_lose_no_read(tmp_path:
 def workers(parent: int) -> set[int]:
     """The processes that serve for a `canary-mw serve --workers`; Python's resource tracker is a child too."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+    return {int(child) for child in children if b"spawn_main" in command_of(child)}
+
+
+def command_of(pid: str) -> bytes:
+    """What a process was started as, b"" when it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @contextlib.asynccontextmanager
