@@ -32,7 +32,7 @@ Forwarded: {FEW} Mappings, every request gray, so that all go to nginx; what for
 that of the bare app under the same server with the same requests. granian serves both kinds of apps by the same code,
 WSGI with {servers.THREADS} threads, so that there the two ways to forward can be compared. wrk -t1 -c{CONNECTIONS}."""
 CLIENTS = f"""\
-Clients alone, {servers.THREADS} requests at a time, each in a thread, or a task for asyncio, and no server around them;
+Clients alone, one request at a time and {servers.THREADS}, each in a thread, or a task for asyncio, without a server;
 CPU us per request, median (smallest-largest) of {CLIENT_ROUNDS} rounds:"""
 
 GUNICORN_LOCAL = "gunicorn, bare app"
@@ -109,10 +109,16 @@ def _microseconds(server: Server) -> float:
 
 
 def _clients(section: Section, port: int, rounds: int) -> None:
-    found = clients.costs(port, servers.THREADS, rounds)
-    section.notes.append("\n".join([CLIENTS, "", *(f"- {name}: {spread(values)}" for name, values in found.items())]))
-    ratios = [one / other for one, other in zip(found[clients.THREADED], found[clients.ASYNCIO], strict=True)]
-    section.at_most("CPU per request of our client for threads over that for asyncio", ratios, LIMIT_RATIO, "x", 2)
+    one, many = (clients.costs(port, count, rounds) for count in (1, servers.THREADS))
+    lines = [f"- {name}: {spread(one[name])}; {spread(values)}" for name, values in many.items()]
+    section.notes.append("\n".join([CLIENTS, "", *lines]))
+    what = "CPU per request of our client for threads over that for asyncio"
+    section.figure(f"{what}, one at a time", _over_asyncio(one), "x", 2)
+    section.at_most(f"{what}, {servers.THREADS} at once", _over_asyncio(many), LIMIT_RATIO, "x", 2)
+
+
+def _over_asyncio(found: dict[str, list[float]]) -> list[float]:
+    return [one / other for one, other in zip(found[clients.THREADED], found[clients.ASYNCIO], strict=True)]
 
 
 def added(path: Path, rounds: int) -> list[float]:
