@@ -582,7 +582,7 @@ def test_an_answer_is_found_behind_the_end_that_a_send_runs_into(whole_answer: b
     cut: Future[Cut] = Future()
 
     async def script(peer: Peer) -> None:
-        await asyncio.to_thread(lambda: cut.result().lost.wait())
+        assert await asyncio.to_thread(lambda: cut.result().lost.wait(30))
         await peer.send(OK + b"content-length: 4\r\n\r\nab" + b"cd" * whole_answer)
 
     with served(script) as upstream, made() as client:
