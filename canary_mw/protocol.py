@@ -11,10 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.server import ServerState
 
 from .asgi import Begun
 from .cycle import GuardedCycle, http_scope
@@ -51,14 +49,9 @@ class _BodyOnly:
 class GuardedProtocol(DeadlineProtocol):
     """One connection of a client."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came."""
+        super().connection_made(transport)
         # Bytes since a head began or a body went on, and whether either has happened in this read.
         self._barren = 0
         self._moved = False
@@ -66,12 +59,8 @@ class GuardedProtocol(DeadlineProtocol):
         self._skipped: Body | None = None
         self._to_be_told: Callable[[], object] | None = None
         way = getattr(self.app, "direct", None)
-        plain = not (self.access_log or self.root_path or server_state.default_headers)
+        plain = not (self.access_log or self.root_path or self.server_state.default_headers)
         self._direct: DirectWay | None = way if plain and self.limit_concurrency is None else None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client came."""
-        super().connection_made(transport)
         host, port = self.client or (None, 0)
         # As `RequestHead.from_wire` takes it.
         self.peer = (host, self.scheme or "http", "1.1", port, self.server[1] or 0 if self.server else 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from .answer import Answer
 from .exceptions import UpstreamTimeout
@@ -21,6 +22,9 @@ class TimedAnswer(Answer):
 
     __slots__ = ("_deadline", "_idle", "_last", "_loop", "_timer", "_timer_at")
 
+    # A subclass's: ends the exchange with an error.
+    fail: Callable[[Exception], None]
+
     def __init__(self, authority: str, max_head: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(authority, max_head)
         self._loop = loop
@@ -29,10 +33,6 @@ class TimedAnswer(Answer):
         self._idle: float | None = None
         self._deadline = self._timer_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-
-    def fail(self, error: Exception) -> None:
-        """End the exchange with `error`."""
-        raise NotImplementedError
 
     def move_deadline(self, when: float) -> None:
         """The exchange may last longer than was said: until loop time `when`, `math.inf` for as long as it wants."""
