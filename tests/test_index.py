@@ -107,6 +107,16 @@ def test_a_chain_of_prefixes_too_long_to_merge_is_walked() -> None:
     assert [group.first.name for group in found] == [rule.name for rule in reversed(deep)]
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [("/a/b/x", ["b", "a", "root"]), ("/a/b", ["a", "root"]), ("/a/c/d/", ["d", "a", "root"]), ("/x/b/", ["root"])],
+)
+def test_prefixes_in_prefixes_are_found_the_longest_first(path: str, names: list[str]) -> None:
+    prefixes = {"root": "/", "a": "/a/", "b": "/a/b/", "d": "/a/c/d/"}
+    routes = table(*(mapping(name, prefix) for name, prefix in prefixes.items()))
+    assert [group.first.name for group in routes.candidates(get(path))] == names
+
+
 def test_host_regexes_that_differ_in_case_only_are_two() -> None:
     digits = mapping("digits", host=HostPattern(r"\d+", regex=True))
     others = mapping("others", host=HostPattern(r"\D+", regex=True))
