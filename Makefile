@@ -46,7 +46,7 @@ bench-programs:
 		echo "missing for the benchmarks, to be installed by you:$$missing" >&2
 
 fuzz: $(INSTALLED_FUZZ) ## search for inputs that break a reader; SECONDS=60 each, TARGET=name for one, FILE=input to run it again
-	@PYTHONPATH=tests $(PY) -m fuzz $(TARGET) $(FILE) $(if $(SECONDS),--seconds $(SECONDS))
+	@PYTHONPATH=tests:tests/support $(PY) -m fuzz $(TARGET) $(FILE) $(if $(SECONDS),--seconds $(SECONDS))
 
 clean: ## remove .venv, caches and everything built
 	@rm -rf $(VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist build

@@ -8,10 +8,9 @@ from statistics import median
 from time import thread_time_ns
 from typing import Any
 
-from canary_mw.asgi import CanaryMiddleware
-from canary_mw.environ import Environ, StartResponse, WSGIApp
-from canary_mw.upstreams import ASGIApp, Receive, Scope, Send
-from canary_mw.wsgi import CanaryWSGIMiddleware
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.types import ASGIApp, Environ, Receive, Scope, Send, StartResponse, WSGIApp
 
 RULES = "CANARY_MW_BENCH_RULES"
 UPSTREAM = "CANARY_MW_BENCH_UPSTREAM"

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from time import process_time
 
-from canary_mw.blocking import BlockingClient
-from canary_mw.http11 import HTTP11Client
-from canary_mw.messages import Origin, UpstreamRequest
+from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.client.sync.client import BlockingClient
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.rules.upstream import Origin
 
 from . import servers
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from time import perf_counter, thread_time_ns
 from typing import Any
 
-from canary_mw.ambassador import parse
-from canary_mw.decision import decide
-from canary_mw.documents import read
-from canary_mw.sources import FileSource
-from canary_mw.store import RuleStore
-from canary_mw.table import RouteTable
+from canary_mw.config.parser import parse
+from canary_mw.config.reader import read
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.store import RuleStore
+from canary_mw.routing.decision import decide
+from canary_mw.routing.table import RouteTable
 
 from . import rules
 from .processes import Failed, resident

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import thread_time_ns
 
-from canary_mw.environ import Environ, WSGIApp
-from canary_mw.messages import RequestHead
+from canary_mw.http.messages import RequestHead
+from canary_mw.types import Environ, WSGIApp
 
 from . import clients, rules, servers
 from .apps import RULES, TIME, UPSTREAM, bare_wsgi, wrapped_wsgi

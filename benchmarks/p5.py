@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 from time import thread_time_ns
 
-from canary_mw.messages import RequestHead
-from canary_mw.upstreams import ASGIApp, Message, Scope
+from canary_mw.http.messages import RequestHead
+from canary_mw.types import ASGIApp, Message, Scope
 
 from . import rules, servers
 from .apps import RULES, bare, wrapped

@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 from time import thread_time_ns
 
-from canary_mw.decision import decide
-from canary_mw.messages import RequestHead
-from canary_mw.table import RouteTable
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decision import decide
+from canary_mw.routing.table import RouteTable
 
 from . import rules
 from .compare import Options, best

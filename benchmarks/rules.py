@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from canary_mw.messages import RequestHead
-from canary_mw.table import RouteTable
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.table import RouteTable
 
 GRAY = ("gray", "true")
 SERVICES = ("stable", "gray")

@@ -4,18 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .asgi import CanaryMiddleware
-    from .decision import decide
-    from .exceptions import CanaryError, ConfigError, UpstreamError
-    from .explanation import explain
-    from .group import Decision, MappingGroup
-    from .mapping import Mapping
-    from .messages import RequestHead
-    from .observers import Observer
-    from .sources import ConfigSource, FileSource, StaticSource
-    from .store import RuleStore
-    from .table import RouteTable
-    from .wsgi import CanaryWSGIMiddleware
+    from canary_mw.control.sources.base import ConfigSource
+    from canary_mw.control.sources.file import FileSource
+    from canary_mw.control.sources.static import StaticSource
+    from canary_mw.control.store import RuleStore
+    from canary_mw.exceptions import CanaryError, ConfigError, UpstreamError
+    from canary_mw.http.messages import RequestHead
+    from canary_mw.inspection.explanation import explain
+    from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+    from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+    from canary_mw.observability.observers import Observer
+    from canary_mw.routing.decision import decide
+    from canary_mw.routing.group import Decision, MappingGroup
+    from canary_mw.routing.table import RouteTable
+    from canary_mw.rules.mapping import Mapping
 
 __version__ = "0.1.0"
 
@@ -43,22 +45,22 @@ __all__ = [
 # Loaded where they are first used: who only checks rules pays for no server, and an import alone for nothing.
 _HOMES = {
     "CanaryError": "exceptions",
-    "CanaryMiddleware": "asgi",
-    "CanaryWSGIMiddleware": "wsgi",
+    "CanaryMiddleware": "middleware.asgi.middleware",
+    "CanaryWSGIMiddleware": "middleware.wsgi.middleware",
     "ConfigError": "exceptions",
-    "ConfigSource": "sources",
-    "Decision": "group",
-    "FileSource": "sources",
-    "Mapping": "mapping",
-    "MappingGroup": "group",
-    "Observer": "observers",
-    "RequestHead": "messages",
-    "RouteTable": "table",
-    "RuleStore": "store",
-    "StaticSource": "sources",
+    "ConfigSource": "control.sources.base",
+    "Decision": "routing.group",
+    "FileSource": "control.sources.file",
+    "Mapping": "rules.mapping",
+    "MappingGroup": "routing.group",
+    "Observer": "observability.observers",
+    "RequestHead": "http.messages",
+    "RouteTable": "routing.table",
+    "RuleStore": "control.store",
+    "StaticSource": "control.sources.static",
     "UpstreamError": "exceptions",
-    "decide": "decision",
-    "explain": "explanation",
+    "decide": "routing.decision",
+    "explain": "inspection.explanation",
 }
 
 

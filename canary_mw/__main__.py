@@ -1,5 +1,5 @@
 """`python -m canary_mw`."""
 
-from .cli import main
+from canary_mw.cli.main import main
 
 main(prog_name="canary-mw")

@@ -11,12 +11,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from canary_mw.attributes import SECTIONS, Text
-from canary_mw.kinds import REQUIRED
-from canary_mw.module import UNSUPPORTED, ModuleConfig
-from canary_mw.modulekeys import KEYS
-from canary_mw.schema import LegacyMapping, MappingV3
-from canary_mw.tlscontext import TEXTS, TLSContext
+from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
+from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
+from canary_mw.config.ambassador.tls_context import TLSContext
+from canary_mw.config.reference.mapping import SECTIONS, Text
+from canary_mw.config.reference.module import KEYS
+from canary_mw.config.reference.tls_context import TEXTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "mapping-reference.md"
 

@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterable
 
 from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
-from canary_mw.environ import Environ, StartResponse
-from canary_mw.upstreams import Receive, Scope, Send
+from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

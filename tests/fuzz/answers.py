@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
-from canary_mw.connection import HIGH_WATER, Connection
+from canary_mw.client.aio.client import HTTP11Client, Response
+from canary_mw.client.aio.connection import HIGH_WATER, Connection
+from canary_mw.client.limits import Limits
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
-from canary_mw.framing import well_formed
-from canary_mw.http11 import HTTP11Client, Limits, Response
-from canary_mw.messages import Origin, UpstreamRequest
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.http.framing import well_formed
+from canary_mw.rules.upstream import Origin
 
 from . import strict
 from .pipes import Pipe, cut, deliver, settled

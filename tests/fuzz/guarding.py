@@ -10,10 +10,10 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
-from canary_mw.framing import MAX_FIELDS, MAX_HEAD, check_head
-from canary_mw.protocol import GuardedProtocol
-from canary_mw.rendering import REFUSALS
-from canary_mw.upstreams import Message, Receive, Scope, Send
+from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, check_head
+from canary_mw.http.response_writer import REFUSALS
+from canary_mw.server.protocol import GuardedProtocol
+from canary_mw.types import Message, Receive, Scope, Send
 
 from . import strict
 from .pipes import Pipe, cut, deliver, settled

@@ -11,20 +11,23 @@ from typing import NamedTuple
 
 from websockets.datastructures import Headers as WebSocketHeaders
 
-from canary_mw.ambassador import parse
-from canary_mw.asgi import request_head
-from canary_mw.decision import decide
+from canary_mw.client.aio.websocket import _Protocol as WebSocketProtocol
+from canary_mw.config.document import Document
+from canary_mw.config.parser import parse
 from canary_mw.exceptions import ClientError
-from canary_mw.exchange import exchange, own_answer
-from canary_mw.forwarding import Hop, client_head
-from canary_mw.framing import check_head, check_host, well_formed
-from canary_mw.group import Decision
-from canary_mw.http11 import encode_head
-from canary_mw.messages import Document, Relay, Reply, RequestHead, ResponseHead, UpstreamRequest
-from canary_mw.table import RouteTable
-from canary_mw.upstreams import Scope
-from canary_mw.websocket import websocket_request
-from canary_mw.wsclient import _Protocol as WebSocketProtocol
+from canary_mw.forwarding.exchange import exchange, own_answer
+from canary_mw.forwarding.headers import client_head
+from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.http.framing import check_head, check_host, well_formed
+from canary_mw.http.messages import RequestHead, ResponseHead
+from canary_mw.http.request_writer import encode_head
+from canary_mw.middleware.asgi.middleware import request_head
+from canary_mw.middleware.asgi.websocket import websocket_request
+from canary_mw.routing.decision import decide
+from canary_mw.routing.group import Decision
+from canary_mw.routing.table import RouteTable
+from canary_mw.types import Scope
 
 from . import strict
 

@@ -7,12 +7,12 @@ from functools import cache
 import uvicorn
 from uvicorn.server import ServerState
 
-from canary_mw.framing import check_host
-from canary_mw.protocol import GuardedProtocol
-from canary_mw.proxy import Proxy
-from canary_mw.rendering import REFUSALS
-from canary_mw.settings import Settings
-from canary_mw.sources import StaticSource
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.http.framing import check_host
+from canary_mw.http.response_writer import REFUSALS
+from canary_mw.server.app import Proxy
+from canary_mw.server.protocol import GuardedProtocol
+from canary_mw.server.settings import Settings
 
 from . import strict
 from .heads import HOP_BY_HOP, RULES

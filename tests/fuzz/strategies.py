@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from canary_mw.module import ModuleConfig
-from canary_mw.schema import MODELS
+from canary_mw.config.ambassador.module import ModuleConfig
+from canary_mw.config.ambassador.schema import MODELS
 
 from .seeds import SEEDS
 from .texts import NEXT

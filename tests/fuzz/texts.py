@@ -7,16 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from canary_mw import safeyaml
-from canary_mw.ambassador import RuleSet, parse
-from canary_mw.documents import ANNOTATION, Reading, go_unquote, read
+from canary_mw.config import yaml_loader as safeyaml
+from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.parser import RuleSet, parse
+from canary_mw.config.reader import ANNOTATION, Reading, go_unquote, read
+from canary_mw.control.sources.file import FileSource
 from canary_mw.exceptions import ClientError, ConfigError, SourceError, UpstreamProtocolError
-from canary_mw.explanation import diagnostic_json, explain, explanation_json
-from canary_mw.http11 import encode_head
-from canary_mw.lint import lint
-from canary_mw.messages import Diagnostic, Document, RequestHead, UpstreamRequest
-from canary_mw.sources import FileSource
-from canary_mw.table import RouteTable
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.http.messages import RequestHead
+from canary_mw.http.request_writer import encode_head
+from canary_mw.inspection.explanation import explain
+from canary_mw.inspection.explanation_json import diagnostic_json, explanation_json
+from canary_mw.inspection.lint import lint
+from canary_mw.routing.table import RouteTable
 
 from . import strict
 from .heads import check_reply

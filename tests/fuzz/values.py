@@ -1,10 +1,10 @@
 """Targets that evaluate what an operator wrote against what a client sent: header values and rewrites."""
 
 from canary_mw.exceptions import MappingError
-from canary_mw.headervalues import Facts, Template, compile_value
-from canary_mw.mapping import RegexRewrite
-from canary_mw.matchers import REGEX_MAX_SIZE, compile_regex
-from canary_mw.messages import RequestHead, ResponseHead
+from canary_mw.http.messages import RequestHead, ResponseHead
+from canary_mw.rules.header_templates import Facts, Template, compile_value
+from canary_mw.rules.mapping import RegexRewrite
+from canary_mw.rules.matchers import REGEX_MAX_SIZE, compile_regex
 
 
 def header_values(data: bytes) -> None:

@@ -1,0 +1,1 @@
+"""The admin app: health, rules, metrics."""

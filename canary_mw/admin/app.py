@@ -1,0 +1,59 @@
+"""The admin port: health, the rules in force, metrics. Read only, no secrets, and never reached through a Mapping."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from canary_mw.admin.rules import describe
+from canary_mw.control.store import RuleStore
+
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Rendered(Protocol):
+    """What gives the metrics."""
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+
+
+def create_admin(store: RuleStore, metrics: Rendered, draining: Callable[[], bool] = lambda: False) -> Starlette:
+    """The admin app about a store.
+
+    Args:
+        draining: whether the process is about to end, and wants no new requests.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("alive\n", headers=_HEADERS)
+
+    async def readyz(_: Request) -> Response:
+        if draining():
+            return PlainTextResponse("not ready: shutting down\n", status_code=503, headers=_HEADERS)
+        if store.generation:
+            return PlainTextResponse(f"ready: rules {store.generation} are in force\n", headers=_HEADERS)
+        reason = store.error or "they were not read yet"
+        return PlainTextResponse(f"not ready: no rules are in force: {reason}\n", status_code=503, headers=_HEADERS)
+
+    async def rules(_: Request) -> Response:
+        return JSONResponse(describe(store), headers=_HEADERS)
+
+    async def metrics_(_: Request) -> Response:
+        return Response(metrics.render(), media_type=_METRICS_TYPE, headers=_HEADERS)
+
+    pages: dict[str, Callable[[Request], Any]] = {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/ambassador/v0/check_alive": healthz,
+        "/ambassador/v0/check_ready": readyz,
+        "/rules": rules,
+        "/metrics": metrics_,
+    }
+    app = Starlette(routes=[Route(path, page, methods=["GET"]) for path, page in pages.items()])
+    app.router.redirect_slashes = False
+    return app

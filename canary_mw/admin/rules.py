@@ -1,0 +1,50 @@
+"""The rules in force as JSON values."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from canary_mw.control.store import RuleStore
+from canary_mw.routing.group import MappingGroup
+
+
+def describe(store: RuleStore) -> dict[str, Any]:
+    """The rules in force as JSON values."""
+    table = store.table
+    return {
+        "generation": store.generation,
+        "error": None if store.error is None else str(store.error),
+        "diagnostics": [str(each) for each in store.diagnostics],
+        "groups": [_group(group) for group in table.groups],
+    }
+
+
+def _group(group: MappingGroup) -> dict[str, Any]:
+    first = group.first
+    return {
+        "prefix": first.prefix,
+        "kind": first.kind,
+        "host": group.host.text,
+        "method": first.method and first.method.value,
+        "conditions": [str(each) for each in (*first.conditions, *first.query)],
+        "precedence": first.precedence,
+        "members": list(_members(group)),
+        "shadow": group.shadow and group.shadow.name,
+    }
+
+
+def _members(group: MappingGroup) -> Iterator[dict[str, Any]]:
+    """Each with the percent of the draws that it gets."""
+    low = 0.0
+    for bound, decision in group.shares:
+        mapping = decision.mapping
+        yield {
+            "mapping": mapping.name,
+            "namespace": mapping.namespace,
+            "service": mapping.service.text,
+            "variant": decision.variant,
+            "local": decision.local,
+            "percent": max(bound - low, 0.0),
+            "file": mapping.file,
+            "line": mapping.line,
+        }
+        low = max(low, bound)

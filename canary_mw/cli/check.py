@@ -1,0 +1,85 @@
+"""`canary-mw check`, `explain` and `schema`: rules looked at without serving anything."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+
+import click
+
+from canary_mw.config.document import Diagnostic
+from canary_mw.config.parser import RuleSet, parse
+from canary_mw.config.reference.json_schema import document_schema
+from canary_mw.control.sources.file import FileSource
+from canary_mw.exceptions import SourceError
+from canary_mw.inspection.explanation_json import diagnostic_json
+from canary_mw.inspection.lint import lint
+from canary_mw.routing.table import RouteTable
+
+_COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
+_PATHS = click.Path(exists=True, readable=True)
+
+
+def _load(paths: Iterable[str], ambassador_id: str) -> RuleSet:
+    first, *more = paths
+    return parse(FileSource(first, *more).load(), environ=os.environ, ambassador_id=ambassador_id)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=_PATHS)
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option("--ambassador-id", default="default", show_default=True, help="Pass over Mappings for other ids.")
+@click.option("--shadow-writes", is_flag=True, envvar="CANARY_MW_SHADOW_WRITES", help="Shadows get copies of writes.")
+def check(paths: tuple[str, ...], form: str, ambassador_id: str, shadow_writes: bool) -> None:
+    """Look over the rules in files and directories.
+
+    Exit code 0: clean, or warnings only. 1: errors. 2: wrong usage.
+    """
+    try:
+        rules = _load(paths, ambassador_id)
+    except SourceError as exc:
+        found = [Diagnostic(severity="error", code="source", message=exc.message, file=exc.file or paths[0])]
+        count = 0
+    else:
+        table = RouteTable.build(rules.mappings, settings=rules.surroundings.globals)
+        found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
+        found.sort(key=lambda d: (d.file, d.line or 0))
+        count = len(rules.mappings)
+    _FORMS[form](found)
+    if form == "text":
+        click.echo(_summary(found, count), err=True)
+    sys.exit(1 if any(d.severity == "error" for d in found) else 0)
+
+
+def _as_text(found: list[Diagnostic]) -> None:
+    for diagnostic in found:
+        word = click.style(diagnostic.severity, fg=_COLOURS[diagnostic.severity], bold=True)
+        click.echo(str(diagnostic).replace(f" {diagnostic.severity} ", f" {word} ", 1))
+
+
+def _as_json(found: list[Diagnostic]) -> None:
+    click.echo(json.dumps([diagnostic_json(d) for d in found], indent=2))
+
+
+def _as_github(found: list[Diagnostic]) -> None:
+    """Workflow commands: GitHub shows them beside the lines of a pull request."""
+    for d in found:
+        text = d.message + (f" ({d.hint})" if d.hint else "")
+        escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        line = f",line={d.line}" if d.line else ""
+        click.echo(f"::{d.severity} file={d.file}{line},title={d.code}::{escaped}")
+
+
+_FORMS = {"text": _as_text, "json": _as_json, "github": _as_github}
+
+
+def _summary(found: list[Diagnostic], mappings: int) -> str:
+    counts = [(sum(d.severity == s for d in found), s) for s in _COLOURS]
+    told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in counts if n) or "clean"
+    return f"{mappings} Mapping{'s' if mappings != 1 else ''}: {told}"
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of Mapping and Module documents, for editors with a YAML language server."""
+    click.echo(json.dumps(document_schema(), indent=2))

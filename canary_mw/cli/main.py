@@ -1,0 +1,67 @@
+"""The command line."""
+
+import os
+from time import time
+
+import click
+
+from canary_mw import __version__
+from canary_mw.cli.check import check, schema
+from canary_mw.cli.explain import explain_command
+from canary_mw.cli.serve import serve
+from canary_mw.config.ambassador.traffic_policies import seconds
+from canary_mw.exceptions import ConfigError
+from canary_mw.forwarding.trusted_headers import SIGNATURE
+from canary_mw.middleware.trust import trusted_headers
+from canary_mw.server.settings import variable
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="canary-mw")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Gray releases by Ambassador Mapping rules."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+main.add_command(check)
+main.add_command(explain_command)
+main.add_command(schema)
+main.add_command(serve)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the table.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the proxy.")
+def demo(once: bool, port: int) -> None:
+    """Show a gray release on this machine.
+
+    Starts two small upstreams and the proxy before them, sends 2,200 requests, and tells who answered them.
+    """
+    from canary_mw.cli.demo import run
+
+    run(once=once, port=port)
+
+
+@main.command()
+@click.argument("headers", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.option(
+    "--key-file", required=True, envvar=variable("header_key_file"), show_envvar=True, help="Its first key signs."
+)
+@click.option("--valid", default="8h", show_default=True, metavar="DURATION", help="From now on, as 30m or 8h.")
+def sign(headers: tuple[str, ...], key_file: str, valid: str) -> None:
+    """Print headers and their signature, for a proxy with --trusted-headers and --header-key-file."""
+    pairs = [header.partition("=") for header in headers]
+    if bare := [name for name, equals, _ in pairs if not (name.strip() and equals)]:
+        raise click.UsageError(f"{bare[0]!r} is not NAME=VALUE")
+    try:
+        known = trusted_headers([name for name, _, _ in pairs], key_file)
+        assert known is not None, "there is a name at least"
+        expires = int(time() + seconds(valid))
+        signed = [(name.strip(), *known.sign(name, value, expires)) for name, _, value in pairs]
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    for name, value, _ in signed:
+        click.echo(f"{name}: {value}")
+    click.echo(f"{SIGNATURE.decode()}: {', '.join(signature for _, _, signature in signed)}")

@@ -1,0 +1,83 @@
+"""`canary-mw serve`."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from canary_mw.exceptions import ConfigError
+from canary_mw.server.settings import CERT_REQS, LOG_LEVELS, Settings, variable
+
+_CHOICES = {"log_level": LOG_LEVELS, "ssl_cert_reqs": CERT_REQS}
+_METAVARS = {
+    "rules": "PATH",
+    "local": "NAME",
+    "upstream": "NAME=URL",
+    "forwarded_allow_ips": "ADDRESS",
+    "trusted_headers": "NAME",
+}
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each setting; what is not given comes from its environment variable."""
+    for each in reversed(fields(Settings)):
+        command = _option(each.name, each.default, each.metadata)(command)
+    return command
+
+
+def _option(name: str, default: Any, metadata: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    flag = "--" + name.replace("_", "-")
+    text = f"{metadata['help']} [env: {variable(name)}]"
+    if isinstance(default, bool):
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    if metadata["separator"]:
+        return click.option(flag, name, multiple=True, metavar=_METAVARS[name], help=f"{text} Repeatable.")
+    shown = "" if default is None else f" [default: {default}]"
+    kind: Any = click.Choice(_CHOICES[name]) if name in _CHOICES else int if isinstance(default, int) else str
+    return click.option(flag, name, type=kind, default=None, help=text + shown)
+
+
+def read_settings(options: dict[str, Any]) -> Settings:
+    """Settings of the environment with the given options over them.
+
+    Raises:
+        click.UsageError: a value that cannot work.
+    """
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    try:
+        base = Settings.from_environ()
+        return Settings(**{each.name: given.get(each.name, getattr(base, each.name)) for each in fields(Settings)})
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+@click.command()
+@settings_options
+def serve(**options: Any) -> None:
+    """Run the standalone proxy."""
+    # Servers are imported where one is run; the other commands start a third faster without.
+    from canary_mw.server.app import create_app
+    from canary_mw.server.runner import run, tls_options
+
+    settings = read_settings(options)
+    if not settings.rules:
+        raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")
+    try:
+        tls_options(settings)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    # Workers, and this process too, read their settings from the environment.
+    os.environ.update(settings.to_environ())
+    try:
+        app = create_app(settings)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    if settings.strict:
+        app.store.reload()
+        if app.store.error is not None:
+            click.echo(f"canary-mw: {app.store.error}", err=True)
+            sys.exit(1)
+    run(settings)

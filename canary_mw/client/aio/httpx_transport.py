@@ -1,0 +1,112 @@
+"""What carries a request to an origin, and httpx transports as one kind of it.
+
+Errors of httpx are translated here and nowhere else, and httpx is loaded only when a transport is used.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from canary_mw.client.httpx_requests import httpx_request, our_errors
+from canary_mw.client.interfaces import RequestBody
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.http.messages import ResponseHead
+from canary_mw.rules.upstream import Origin
+
+if TYPE_CHECKING:
+    import httpx
+
+
+T = TypeVar("T")
+
+
+class AsyncTransport(Protocol):
+    """What is used of `httpx.AsyncBaseTransport`."""
+
+    async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
+        """See httpx."""
+
+
+class HttpxSender:
+    """Carries requests over an httpx transport."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(
+        self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
+    ) -> "HttpxResponse":
+        """Send and wait for the head, both within the deadline."""
+        import httpx
+
+        class Pieces(httpx.AsyncByteStream):
+            def __aiter__(self) -> AsyncIterator[bytes]:
+                assert body is not None
+                assert not isinstance(body, bytes)
+                return body
+
+        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Pieces()
+        outgoing = httpx_request(origin, request, stream)
+        response = await translated(self._transport.handle_async_request(outgoing), deadline)
+        return HttpxResponse(response, deadline, self._closing)
+
+    async def settle(self) -> None:
+        """Wait for the responses that are being closed."""
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+
+async def translated(step: Awaitable[T], deadline: float) -> T:
+    """Await one step of an httpx transport; raises our errors in place of its own.
+
+    Args:
+        deadline: loop time, `math.inf` for no limit.
+    """
+    with our_errors():
+        async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+            return await step
+
+
+class HttpxResponse:
+    """An httpx response behind the interface of our own client."""
+
+    def __init__(self, response: "httpx.Response", deadline: float, closing: set[asyncio.Task[None]]) -> None:
+        self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
+        self._response = response
+        self._deadline = deadline
+        self._closing = closing
+        self._pieces = aiter(response.stream)  # type: ignore[arg-type]
+        self._open = True
+
+    def take(self) -> bytes | None:
+        """None: a transport does not tell whether more will come."""
+        return None
+
+    async def read(self) -> bytes:
+        """See `UpstreamResponse`."""
+        piece = b""
+        while self._open and not piece:
+            try:
+                piece = await translated(anext(self._pieces), self._deadline)
+            except StopAsyncIteration:
+                self._open = False
+                await self._response.aclose()
+        return piece
+
+    def close(self) -> None:
+        """See `UpstreamResponse`; a task closes it, because a transport can only be awaited."""
+        if self._open:
+            self._open = False
+            task = asyncio.get_running_loop().create_task(self._response.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def move_deadline(self, when: float) -> None:
+        """See `UpstreamResponse`."""
+        self._deadline = when
+
+    def cancel_deadline(self) -> None:
+        """See `UpstreamResponse`."""
+        self._deadline = math.inf

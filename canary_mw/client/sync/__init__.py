@@ -1,0 +1,1 @@
+"""The client on threads; file by file the twin of `aio`."""

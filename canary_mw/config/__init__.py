@@ -1,0 +1,1 @@
+"""Documents of rules read: text -> resources -> rules, each finding with its line."""

@@ -1,0 +1,144 @@
+"""What a Mapping says about the endpoints of its service, from the attributes as `schema.py` types them."""
+
+from collections.abc import Mapping as Dict
+from typing import Any
+
+from canary_mw.config import yaml_loader as safeyaml
+from canary_mw.config.ambassador.schema import (
+    ActiveHealthCheck,
+    AddedHeader,
+    HTTPHealthCheck,
+    LoadBalancer,
+    LoadBalancerCookie,
+)
+from canary_mw.config.ambassador.traffic_policies import seconds
+from canary_mw.exceptions import MappingError
+from canary_mw.http.headers import has_control, is_header_name
+from canary_mw.rules.upstream import Cookie, HealthCheck, LoadBalancing, OutlierDetection
+
+_HASHING = ("ring_hash", "maglev")
+_OURS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
+
+
+def load_balancer(given: LoadBalancer | None) -> LoadBalancing:
+    """`load_balancer`, as Emissary checks it.
+
+    Raises:
+        MappingError: not exactly one thing to hash, or one where nothing is hashed, or it cannot be read.
+    """
+    if given is None:
+        return LoadBalancing()
+    named = [name for name in ("cookie", "header", "source_ip") if getattr(given, name)]
+    if given.policy not in _HASHING:
+        if named:
+            text = f"{given.policy} hashes nothing, but {named[0]} is given"
+            raise MappingError(text, hint="use ring_hash or maglev")
+        return LoadBalancing(given.policy)
+    if len(named) != 1:
+        found = " and ".join(named) or "none"
+        raise MappingError(f"{given.policy} needs one of cookie, header and source_ip, not {found}")
+    cookie = _cookie(given.cookie) if given.cookie else None
+    return LoadBalancing(given.policy, cookie, _header(given.header) if given.header else None, bool(given.source_ip))
+
+
+def _cookie(given: LoadBalancerCookie) -> Cookie:
+    path = given.path or ""
+    if not is_header_name(given.name):
+        raise MappingError(f"{given.name!r} is not the name of a cookie")
+    if has_control(path) or not path.isascii() or ";" in path:
+        raise MappingError(f"{path!r} is not the path of a cookie")
+    return Cookie(given.name.encode(), path.encode(), seconds(given.ttl) if given.ttl else None)
+
+
+def _header(name: str) -> bytes:
+    if not is_header_name(name):
+        raise MappingError(f"{name!r} is not a header name")
+    return name.lower().encode()
+
+
+def health_checks(given: list[ActiveHealthCheck]) -> tuple[HealthCheck, ...]:
+    """`health_checks`; those by gRPC are left out.
+
+    Raises:
+        MappingError: one that cannot be carried out.
+    """
+    return tuple(_health_check(each, each.health_check.http) for each in given if each.health_check.http is not None)
+
+
+def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthCheck:
+    known = HealthCheck(_path(http.path))
+    removed = {name.lower().encode() for name in http.remove_request_headers}
+    headers = [_added(*item) for item in sorted(http.add_request_headers.items())]
+    host = http.hostname or ""
+    if has_control(host) or not host.isascii() or " " in host:
+        raise MappingError(f"{host!r} is not a host name")
+    return known._replace(
+        host=host.encode() or None,
+        headers=tuple(pair for pair in headers if pair[0] not in removed),
+        statuses=tuple((each.min, each.max) for each in http.expected_statuses) or known.statuses,
+        interval=_positive("interval", given.interval, known.interval),
+        timeout=_positive("timeout", given.timeout, known.timeout),
+        healthy_threshold=_at_least_one("healthy_threshold", given.healthy_threshold, known.healthy_threshold),
+        unhealthy_threshold=_at_least_one("unhealthy_threshold", given.unhealthy_threshold, known.unhealthy_threshold),
+    )
+
+
+def _path(text: str) -> bytes:
+    if not text.startswith("/") or not text.isascii() or has_control(text) or " " in text:
+        raise MappingError(f"{text!r} is not a path", hint="write it as /health")
+    return text.encode()
+
+
+def _added(name: str, given: str | AddedHeader) -> tuple[bytes, bytes]:
+    value = given if isinstance(given, str) else given.value
+    raw = _header(name)
+    if raw in _OURS or raw == b"host" or has_control(value):
+        raise MappingError(f"{name}: {value!r} cannot be sent with a health check")
+    return raw, value.strip().encode()
+
+
+def _positive(name: str, text: str | None, default: float) -> float:
+    found = default if text is None else seconds(text)
+    if found <= 0:
+        raise MappingError(f"{name} {text!r} is not a time", hint="write 5s")
+    return found
+
+
+def _at_least_one(name: str, number: int | None, default: int) -> int:
+    found = default if number is None else number
+    if found < 1:
+        raise MappingError(f"{name} {number} is less than 1")
+    return found
+
+
+def outliers(given: Any) -> tuple[OutlierDetection | None, str | None]:
+    """`outlier_detection`, a map or the text of one; never an error, because in Emissary it has no effect.
+
+    Returns:
+        What it means, None for nothing; and what is wrong with it, or is not known here.
+    """
+    if isinstance(given, str):
+        try:
+            given = (safeyaml.load(given) or (None, None))[1]
+        except safeyaml.Refused:
+            given = "no map"
+    if given is None:
+        return None, None
+    if not isinstance(given, Dict):
+        return None, "outlier_detection is no map: it has no effect"
+    known = {name: value for name, value in given.items() if name in OutlierDetection._fields}
+    try:
+        values: dict[str, Any] = {name: _outlier_value(name, value) for name, value in known.items()}
+    except MappingError as exc:
+        return None, f"outlier_detection has no effect: {exc.message}"
+    others = ", ".join(sorted(str(name) for name in given if name not in known))
+    return OutlierDetection(**values), f"outlier_detection: {others} has no effect" if others else None
+
+
+def _outlier_value(name: str, value: Any) -> float:
+    default = OutlierDetection._field_defaults[name]
+    if isinstance(default, float):
+        return _positive(name, str(value), default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise MappingError(f"{name} {value!r} is not a number")
+    return value

@@ -1,0 +1,181 @@
+"""`kind: Module, name: ambassador`: defaults for all Mappings, demands on all requests (Emissary `irambassador.py`)."""
+
+from collections.abc import Callable
+from collections.abc import Mapping as Dict
+from ipaddress import ip_network
+from typing import Any, Literal
+
+from pydantic import Field
+
+from canary_mw.config.ambassador import traffic_policies as policies
+from canary_mw.config.ambassador.schema import (
+    CircuitBreaker,
+    KeepAlive,
+    LegacyCors,
+    LoadBalancer,
+    RetryPolicy,
+    ShortAddedHeaders,
+    Strict,
+)
+from canary_mw.exceptions import MappingError
+from canary_mw.http.headers import has_control
+from canary_mw.rules.matchers import REGEX_MAX_SIZE, REGEX_SIZE_CAP
+from canary_mw.rules.module import Globals
+from canary_mw.rules.request_policy import AddressTest, Gate, Network
+
+
+class HeaderDefaults(Strict):
+    """The attributes that `defaults` may give to every Mapping."""
+
+    add_request_headers: ShortAddedHeaders | None = None
+    add_response_headers: ShortAddedHeaders | None = None
+    remove_request_headers: str | list[str] | None = None
+    remove_response_headers: str | list[str] | None = None
+    stats_name: str | None = None
+
+
+class Defaults(HeaderDefaults):
+    """`defaults`, and `defaults.httpmapping` that wins over it."""
+
+    httpmapping: HeaderDefaults | None = None
+
+
+class ModuleConfig(Strict):
+    """The keys that are read, with their types; of all others there is a finding each."""
+
+    cluster_request_timeout_ms: int | None = None
+    cluster_idle_timeout_ms: int | None = None
+    cluster_max_connection_lifetime_ms: int | None = None
+    cors: LegacyCors | None = None
+    retry_policy: RetryPolicy | None = None
+    circuit_breakers: list[CircuitBreaker] | None = None
+    load_balancer: LoadBalancer | None = None
+    resolver: str | None = None
+    keepalive: KeepAlive | None = None
+    add_linkerd_headers: bool | None = None
+    defaults: Defaults = Field(default_factory=Defaults)
+    regex_max_size: int = Field(default=REGEX_MAX_SIZE, ge=1, le=REGEX_SIZE_CAP)
+    merge_slashes: bool = False
+    strip_matching_host_port: bool = False
+    reject_requests_with_escaped_slashes: bool = False
+    headers_with_underscores_action: Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"] = "ALLOW"
+    max_request_headers_kb: int | None = Field(default=None, ge=1, le=8192)
+    preserve_external_request_id: bool = True
+    xff_num_trusted_hops: int = Field(default=0, ge=0)
+    server_name: str | None = None
+    ip_allow: list[dict[str, str]] | None = None
+    ip_deny: list[dict[str, str]] | None = None
+
+
+# Emissary's other keys (`irambassador.py`): known, so that they are not taken for typing errors.
+UNSUPPORTED = frozenset(
+    "admin_port allow_chunked_length ambassador_id buffer buffer_limit_bytes debug_mode default_label_domain"
+    " default_labels diag_port diagnostics dns_type docs enable_grpc_http11_bridge enable_grpc_web enable_http10"
+    " enable_ipv4 enable_ipv6 envoy_log_format envoy_log_path envoy_log_type envoy_validation_timeout"
+    " error_response_overrides forward_client_cert_details grpc_stats gzip header_case_overrides hostname"
+    " listener_idle_timeout_ms liveness_probe lua_scripts max_request_headers_count outlier_detection proper_case"
+    " prune_unreachable_routes readiness_probe regex_type respect_dns_ttl service_port"
+    " set_current_client_cert_details statsd suppress_envoy_headers tls tracing"
+    " use_ambassador_namespace_for_service_resolution use_proxy_proto use_remote_address"
+    " x_forwarded_proto_redirect".split()
+)
+# Read, handed to the Mappings, and without effect there too.
+NO_EFFECT_YET = ("keepalive",)
+
+# Keys of the Module -> attributes of a Mapping.
+_DEFAULTS = {
+    "cluster_request_timeout_ms": "timeout_ms",
+    "cluster_idle_timeout_ms": "cluster_idle_timeout_ms",
+    "cluster_max_connection_lifetime_ms": "cluster_max_connection_lifetime_ms",
+    "cors": "cors",
+    "retry_policy": "retry_policy",
+    "circuit_breakers": "circuit_breakers",
+    "load_balancer": "load_balancer",
+    "resolver": "resolver",
+    "keepalive": "keepalive",
+    "add_linkerd_headers": "add_linkerd_headers",
+}
+
+
+def to_globals(config: ModuleConfig) -> Globals:
+    """What a Module means.
+
+    Raises:
+        MappingError: a value that cannot work.
+    """
+    attributes = {
+        attribute: value for key, attribute in _DEFAULTS.items() if (value := getattr(config, key)) is not None
+    }
+    for defaults in (config.defaults, config.defaults.httpmapping):
+        for name in HeaderDefaults.model_fields:
+            value = getattr(defaults, name, None)
+            if value is not None:
+                attributes[name] = value
+    _check(attributes)
+    return Globals(
+        attributes,
+        config.regex_max_size,
+        _gate(config),
+        config.preserve_external_request_id,
+        config.xff_num_trusted_hops,
+        _server_name(config.server_name),
+    )
+
+
+def _check(attributes: Dict[str, Any]) -> None:
+    """Find what is wrong with the defaults here, once, and not in every Mapping that takes them."""
+    for name, value in attributes.items():
+        try:
+            for test in _TESTS.get(name, ()):
+                test(value)
+        except MappingError as exc:
+            key = next((key for key, attribute in _DEFAULTS.items() if attribute == name), f"defaults.{name}")
+            raise MappingError(f"{key}: {exc.message}", hint=exc.hint) from None
+
+
+_TESTS: Dict[str, tuple[Callable[[Any], object], ...]] = {
+    "timeout_ms": (policies.millis,),
+    "cluster_idle_timeout_ms": (policies.millis,),
+    "cluster_max_connection_lifetime_ms": (policies.millis,),
+    "retry_policy": (policies.retry, policies.try_timeout),
+    "circuit_breakers": (policies.breakers,),
+    "cors": (policies.cors,),
+    "add_request_headers": (policies.added,),
+    "add_response_headers": (policies.added,),
+    "remove_request_headers": (policies.removed,),
+    "remove_response_headers": (policies.removed,),
+}
+
+
+def _server_name(text: str | None) -> str | None:
+    if text is not None and (has_control(text) or not text.isascii()):
+        raise MappingError("server_name must be ASCII without control characters")
+    return text
+
+
+def _gate(config: ModuleConfig) -> Gate | None:
+    if config.ip_allow is not None and config.ip_deny is not None:
+        raise MappingError("ip_allow and ip_deny exclude each other", hint="leave one of them out")
+    rules = config.ip_allow if config.ip_allow is not None else config.ip_deny
+    gate = Gate(
+        merge_slashes=config.merge_slashes,
+        strip_matching_host_port=config.strip_matching_host_port,
+        reject_requests_with_escaped_slashes=config.reject_requests_with_escaped_slashes,
+        headers_with_underscores_action=config.headers_with_underscores_action,
+        max_request_headers_kb=config.max_request_headers_kb,
+        admits=None if rules is None else AddressTest(_networks(rules), config.ip_allow is not None),
+    )
+    return None if gate == Gate() else gate
+
+
+def _networks(rules: list[dict[str, str]]) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for rule in rules:
+        for kind, text in rule.items():
+            if kind not in ("peer", "remote"):
+                raise MappingError(f"{kind!r} is not peer or remote", hint="write - peer: 10.0.0.0/8")
+            try:
+                found.append(ip_network(text, strict=False))
+            except ValueError:
+                raise MappingError(f"{text!r} is not an address or a network") from None
+    return tuple(found)

@@ -1,0 +1,84 @@
+"""What all Mappings of a source share: the Module's settings, resolvers and TLSContexts."""
+
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field
+from typing import Any
+
+from canary_mw.config.ambassador.kinds import RESOLVER_KINDS, RESOLVERS
+from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_globals
+from canary_mw.config.ambassador.tls_context import read_contexts
+from canary_mw.config.document import Diagnostic
+from canary_mw.config.resource import Resource
+from canary_mw.config.validation import Report, validated
+from canary_mw.exceptions import MappingError
+from canary_mw.rules.module import NO_GLOBALS, Globals
+from canary_mw.rules.upstream import UpstreamTLS
+
+# Only documents of these kinds matter here.
+SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all Mappings of a source share.
+
+    Attributes:
+        resolvers: names that a `resolver` attribute may have.
+        tls_contexts: by the names that a `tls` attribute may have.
+    """
+
+    ambassador_id: str = "default"
+    globals: Globals = NO_GLOBALS
+    resolvers: frozenset[str] = RESOLVERS
+    tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
+
+
+def read_surroundings(
+    resources: list[tuple[Resource, str]],
+    own_id: str,
+    last_good: Surroundings,
+    complete: bool,
+    findings: list[Diagnostic],
+) -> Surroundings:
+    """Module, resolvers, TLSContexts: apart from the rest because they change what the Mappings before them mean."""
+    resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
+    modules = [
+        (resource, file)
+        for resource, file in resources
+        if resource.kind == "Module" and resource.name == "ambassador" and is_for(resource, own_id)
+    ]
+    settings = NO_GLOBALS if complete else last_good.globals
+    for resource, file in modules:
+        report = Report(resource, file, "config.")
+        settings = _globals(resource, report) or last_good.globals
+        findings += report.found
+    contexts = [each for each in resources if each[0].kind == "TLSContext" and is_for(each[0], own_id)]
+    known = read_contexts(contexts, last_good.tls_contexts, findings)
+    return Surroundings(
+        own_id, settings, RESOLVERS | resolvers, known if complete else {**last_good.tls_contexts, **known}
+    )
+
+
+def _globals(resource: Resource, report: Report) -> Globals | None:
+    config = resource.spec.get("config", {})
+    if not isinstance(config, dict):
+        report("error", "wrong-type", "config must be a map")
+        return None
+    model = validated(ModuleConfig, config, report, unsupported=UNSUPPORTED)
+    if model is None:
+        return None
+    for name in NO_EFFECT_YET:
+        if name in model.model_fields_set:
+            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+    try:
+        return to_globals(model)
+    except MappingError as exc:
+        report("error", "bad-value", exc.message, attribute=exc.message.partition(":")[0], hint=exc.hint)
+        return None
+
+
+def is_for(resource: Resource, own: str) -> bool:
+    """Whether a document counts for the ambassador_id `own`."""
+    wanted: Any = resource.spec.get("ambassador_id")
+    ids = [wanted] if wanted and isinstance(wanted, str) else wanted
+    return not ids or not isinstance(ids, list) or own in ids

@@ -1,0 +1,157 @@
+"""What a Mapping does to a request on its way, from the attributes as `schema.py` types them.
+
+Retries, limits, cross-origin answers and header changes; who reads which attribute is settled in `conversion.py`.
+"""
+
+import re
+from collections.abc import Mapping as Dict
+from math import inf
+
+from canary_mw.config.ambassador.schema import AddedHeader, CircuitBreaker, Cors, LegacyCors, RetryPolicy
+from canary_mw.exceptions import MappingError
+from canary_mw.http.headers import has_control, is_header_name
+from canary_mw.rules.cors import CorsPolicy, cors_policy
+from canary_mw.rules.header_templates import compile_value
+from canary_mw.rules.mapping import HeaderChange, Retry
+from canary_mw.rules.upstream import Breakers
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Adding one would change where a message ends, or what the connection speaks.
+_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
+
+
+def retry(policy: RetryPolicy | None) -> Retry | None:
+    """`retry_policy` without its time for one try.
+
+    Raises:
+        MappingError: a negative count.
+    """
+    if policy is None:
+        return None
+    count = 1 if policy.num_retries is None else policy.num_retries
+    if count < 0:
+        raise MappingError(f"num_retries {count} is negative", hint="0 means no retry")
+    return Retry(policy.retry_on, count)
+
+
+def try_timeout(policy: RetryPolicy | None) -> float | None:
+    """Seconds for one try, None for no limit of its own.
+
+    Raises:
+        MappingError: `per_try_timeout` is no duration.
+    """
+    return seconds(policy.per_try_timeout) or None if policy and policy.per_try_timeout else None
+
+
+def seconds(text: str) -> float:
+    """A duration as Go writes it, `1.5s` or `1m30s`, in seconds.
+
+    Raises:
+        MappingError: it is none.
+    """
+    parts = _DURATION.findall(text)
+    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not parts or total == inf or "".join(number + unit for number, unit in parts) != text:
+        raise MappingError(f"{text!r} is not a duration", hint="write 1.5s or 500ms")
+    return total
+
+
+def millis(value: int) -> int:
+    """A time in milliseconds.
+
+    Raises:
+        MappingError: it is negative.
+    """
+    if value < 0:
+        raise MappingError(f"{value} ms is negative", hint="0 means no limit")
+    return value
+
+
+def limit(value: int | None) -> float | None:
+    """A time limit in seconds from milliseconds; neither 0 nor a missing one limits anything.
+
+    Raises:
+        MappingError: it is negative.
+    """
+    return millis(value) / 1000 if value else None
+
+
+def breakers(given: list[CircuitBreaker], priority: str | None = None) -> Breakers | None:
+    """The limits of `circuit_breakers` for a priority, "high" or any other for the default one.
+
+    Raises:
+        MappingError: a negative limit.
+    """
+    for each in given:
+        for name in Breakers._fields:
+            value = getattr(each, name)
+            if value is not None and value < 0:
+                raise MappingError(f"{name} {value} is negative", hint="leave it out for Envoy's default")
+    wanted = "high" if priority == "high" else "default"
+    found = next((each for each in given if each.priority == wanted), None)
+    return None if found is None else Breakers(**found.model_dump(include=set(Breakers._fields), exclude_none=True))
+
+
+def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
+    """`cors`; a text of origins is split at its commas, without trimming.
+
+    Raises:
+        MappingError: a value that may not stand in a header.
+    """
+    if policy is None:
+        return None
+    origins = policy.origins.split(",") if isinstance(policy.origins, str) else policy.origins
+    methods, headers, exposed = (_listed(value) for value in (policy.methods, policy.headers, policy.exposed_headers))
+    for text in (*methods, *headers, *exposed, policy.max_age or ""):
+        if has_control(text):
+            raise MappingError(f"{text!r} holds a control character")
+    return cors_policy(
+        origins=origins,
+        methods=methods,
+        headers=headers,
+        exposed_headers=exposed,
+        credentials=policy.credentials,
+        max_age=policy.max_age,
+    )
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def added(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
+    """`add_request_headers` or `add_response_headers`, sorted by name as Emissary has them.
+
+    Raises:
+        MappingError: a name that may not be added, or a value that is none.
+    """
+    return tuple(_change(*item) for item in sorted(headers.items()))
+
+
+def _change(name: str, given: str | AddedHeader) -> HeaderChange:
+    value, append = (given, True) if isinstance(given, str) else (given.value, given.append)
+    raw = _changeable(name)
+    if raw in _FRAMING:
+        raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
+    try:
+        return HeaderChange(raw, compile_value(value), append)
+    except MappingError as exc:
+        raise MappingError(f"{name}: {exc.message}", hint=exc.hint) from None
+
+
+def removed(names: str | list[str]) -> tuple[bytes, ...]:
+    """`remove_request_headers` or `remove_response_headers`.
+
+    Raises:
+        MappingError: a name that may not be removed.
+    """
+    return tuple(_changeable(name) for name in _listed(names))
+
+
+def _changeable(name: str) -> bytes:
+    if not is_header_name(name):
+        raise MappingError(f"{name!r} is not a header name")
+    if name.lower() in ("host", ":authority"):
+        raise MappingError("the Host header cannot be added or removed", hint="use host_rewrite")
+    return name.lower().encode()

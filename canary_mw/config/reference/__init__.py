@@ -1,0 +1,1 @@
+"""What each attribute means, in words: for the reference page and for editors."""

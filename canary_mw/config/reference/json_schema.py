@@ -1,0 +1,128 @@
+"""The JSON Schema of our documents, by which an editor completes and checks them (draft 7, as YAML servers speak it).
+
+It knows what the models know: names, types, enumerations. It is stricter in one thing: an attribute that nobody reads
+is an error in an editor, and a warning of `canary-mw check`. Documents of other kinds are let through.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
+from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
+from canary_mw.config.ambassador.tls_context import TLSContext
+from canary_mw.config.reference.mapping import ATTRIBUTES, Text
+from canary_mw.config.reference.module import KEYS
+from canary_mw.config.reference.tls_context import TEXTS
+
+Json = dict[str, Any]
+
+_GROUPS = ("getambassador.io", "ambassador")
+_LEGACY = ("v0", "v1", "v2")
+_TEXT: Json = {"type": "string"}
+_LABELS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
+_LABELS_MEANING = (
+    "variant: gray or stable settles the role of a Mapping; shadow_writes: allow lets its shadow get copies of writes."
+)
+
+
+def document_schema() -> Json:
+    """The schema of one document of rules."""
+    definitions: Json = {}
+    v3 = _properties(MappingV3, ATTRIBUTES, definitions)
+    legacy = _properties(LegacyMapping, ATTRIBUTES, definitions)
+    config = _properties(ModuleConfig, KEYS, definitions)
+    config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
+    context = _properties(TLSContext, TEXTS, definitions)
+    definitions |= {
+        "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
+        "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
+        "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
+        "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Rules of canary-mw",
+        "description": "A Mapping, Module or TLSContext of getambassador.io, flat or in the shape of its CRD.",
+        "type": "object",
+        "required": ["apiVersion", "kind"],
+        "properties": {"apiVersion": _TEXT, "kind": _TEXT},
+        "allOf": [
+            _when({"kind": {"const": "Mapping"}, "apiVersion": {"pattern": "/v3alpha1$"}}, "MappingV3alpha1"),
+            _when({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
+            _when({"kind": {"const": "Module"}}, "Module"),
+            _when({"kind": {"const": "TLSContext"}}, "TLSContext"),
+        ],
+        "definitions": definitions,
+    }
+
+
+def _when(properties: Json, name: str) -> Json:
+    return {
+        "if": {"properties": properties, "required": [*properties]},
+        "then": {"$ref": f"#/definitions/{name}"},
+    }
+
+
+def _document(kind: str, versions: tuple[str, ...] | list[str], attributes: Json, required: list[str]) -> Json:
+    """A kind in both of its shapes, which may be mixed: attributes stand at the top or below `spec`."""
+    spec = {"type": "object", "properties": attributes, "additionalProperties": False}
+    metadata = {"type": "object", "properties": {"name": _TEXT, "namespace": _TEXT, "labels": _LABELS}}
+    around = {
+        "apiVersion": {"enum": [f"{group}/{version}" for group in _GROUPS for version in versions]},
+        "kind": {"const": kind},
+        "name": _TEXT,
+        "namespace": _TEXT,
+        "generation": {},
+        "metadata": metadata,
+        "metadata_labels": {**_LABELS, "description": _LABELS_MEANING},
+        "spec": spec,
+        "status": {},
+    }
+    places = [_in_either(name, "spec") for name in required] + [_in_either("name", "metadata")]
+    return {"type": "object", "properties": {**attributes, **around}, "additionalProperties": False, "allOf": places}
+
+
+def _in_either(name: str, part: str) -> Json:
+    below = {"required": [part], "properties": {part: {"required": [name]}}}
+    return {"anyOf": [{"required": [name]}, below]}
+
+
+def _module(config: Json) -> Json:
+    ids = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+    return {
+        "ambassador_id": ids,
+        "config": {"type": "object", "properties": config, "additionalProperties": False},
+    }
+
+
+def _properties(model: type[BaseModel], texts: dict[str, Text], definitions: Json) -> Json:
+    """The properties of a model, told in words; the models inside of it go into `definitions`."""
+    schema = _cleaned(model.model_json_schema(ref_template="#/definitions/{model}"))
+    for name, inner in schema.pop("$defs", {}).items():
+        definitions[name] = {**inner, "additionalProperties": False}
+    return {name: _told(prop, texts[name]) for name, prop in schema["properties"].items()}
+
+
+def _told(prop: Json, text: Text) -> Json:
+    # Beside a $ref draft 7 reads nothing.
+    prop = {"allOf": [prop]} if "$ref" in prop else prop
+    differs = f" Unlike Emissary: {text.differs}." if text.differs else ""
+    return {**prop, "description": text.meaning + differs}
+
+
+def _cleaned(value: Any) -> Any:
+    """Without titles made of names, nulls (an attribute is given or not there), and defaults that are none."""
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    arms = [arm for arm in value.get("anyOf", ()) if arm != {"type": "null"}]
+    if len(arms) == 1:
+        value = {**{name: item for name, item in value.items() if name != "anyOf"}, **arms[0]}
+    elif arms:
+        value = {**value, "anyOf": arms}
+    unwanted = {"title"} if isinstance(value.get("title"), str) else set()
+    if value.get("default", ...) is None:
+        unwanted.add("default")
+    return {name: _cleaned(item) for name, item in value.items() if name not in unwanted}

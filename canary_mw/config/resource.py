@@ -1,0 +1,178 @@
+"""One object as Kubernetes writes it, flat or in CRD shape, with the line of every attribute."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from sys import intern
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from canary_mw.config.yaml_loader import Refused, breaks_in, line_of
+
+_METADATA = frozenset(("name", "namespace", "generation"))
+_NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One object as Kubernetes writes it; the flat and the CRD shape give the same value. Treat it as immutable.
+
+    Attributes:
+        api_version: `ambassador/X` is read as `getambassador.io/X`; None where it is missing.
+        kind: None where it is missing.
+        name: None where it is missing.
+        namespace: its own, else the parent's, else "default".
+        spec: every attribute; those at the top level lie over those below `spec`. The same object again for as long
+            as the cache knows the document, so that its identity tells whether the rule changed.
+        labels: `metadata.labels` or `metadata_labels`, else the parent's.
+        line: 1-based line in the file where the document begins.
+        last_line: line where it ends.
+        parent: "Service/NAME" for the documents of its annotation.
+        lines_inside: as `lines`, but counted from behind the first `shift` lines, so that all readings share it.
+    """
+
+    api_version: str | None
+    kind: str | None
+    name: str | None
+    namespace: str
+    spec: Mapping[str, Any]
+    labels: Mapping[str, str]
+    line: int
+    last_line: int
+    parent: str | None
+    lines_inside: Mapping[str, int] = field(repr=False)
+    shift: int = 0
+
+    @property
+    def lines(self) -> dict[str, int]:
+        """Line of each attribute, also one level into maps: "weight", "headers.gray"."""
+        return {name: line + self.shift for name, line in self.lines_inside.items()}
+
+    def moved(self, lines: int) -> "Resource":
+        """The same so many lines further down."""
+        line, last_line = self.line + lines, self.last_line + lines
+        return replace(self, line=line, last_line=last_line, shift=self.shift + lines) if lines else self
+
+    def placed(self, place: Callable[[int], int]) -> "Resource":
+        """The same where `place` puts each line."""
+        lines = {name: place(line) for name, line in self.lines.items()}
+        line, last_line = place(self.line), place(self.last_line)
+        return replace(self, line=line, last_line=last_line, lines_inside=lines, shift=0)
+
+
+class Context(NamedTuple):
+    """What the documents of a text take from the object that holds it."""
+
+    holder: str | None = None
+    parent: str | None = None
+    namespace: str = "default"
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, context: Context) -> Resource:
+    metadata, metadata_node = part_of(attributes, "metadata", node)
+    spec, _ = part_of(attributes, "spec", node)
+    own_labels = labels_of(attributes, "metadata_labels", node) or labels_of(metadata, "labels", metadata_node)
+    namespace = text_of(attributes, "namespace", node) or text_of(metadata, "namespace", metadata_node)
+    return Resource(
+        api_version=_api_version(text_of(attributes, "apiVersion", node)),
+        kind=_shared(text_of(attributes, "kind", node)),
+        name=text_of(attributes, "name", node) or text_of(metadata, "name", metadata_node),
+        namespace=namespace or context.namespace,
+        spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
+        labels=own_labels or _labels(context.labels),
+        line=line_of(node),
+        last_line=breaks_in(text[: node.end_mark.index].rstrip()) + 1,
+        parent=context.parent,
+        lines_inside=_shape(tuple(_lines(node).items())),
+    )
+
+
+def _api_version(written: str | None) -> str | None:
+    if written and written.startswith("ambassador/"):
+        written = "getambassador.io/" + written.removeprefix("ambassador/")
+    return _shared(written)
+
+
+def _shared(text: str | None) -> str | None:
+    """One and the same object for all documents that say so."""
+    return text and intern(text)
+
+
+@lru_cache(maxsize=256)
+def _labels(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    return dict(labels)
+
+
+@lru_cache(maxsize=1024)
+def _shape(lines: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """Thousands of documents have the same attributes in the same lines."""
+    return dict(lines)
+
+
+def _lines(node: yaml.Node) -> dict[str, int]:
+    lines: dict[str, int] = {}
+    for part in ("metadata", "spec"):
+        child = child_of(node, part)
+        if child is not node and isinstance(child, yaml.MappingNode):
+            lines |= _lines_of_keys(child)
+    return lines | _lines_of_keys(node)
+
+
+def _lines_of_keys(node: yaml.Node) -> dict[str, int]:
+    lines = {}
+    for key, value in node.value:
+        name = intern(key.value)
+        lines[name] = key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            for inner, _ in value.value:
+                lines[intern(f"{name}.{inner.value}")] = inner.start_mark.line + 1
+    return lines
+
+
+def child_of(node: yaml.Node, name: str) -> yaml.Node:
+    """Node of an attribute; the map itself where it has none, so that a line can always be told."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == name:
+                return cast(yaml.Node, value)
+    return node
+
+
+def as_map(value: Any, node: yaml.Node, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        hint = "write one `key: value` to a line"
+        raise Refused("not-a-map", f"{what} is not a map of attributes", line_of(node), hint=hint)
+    for position, key in enumerate(value):
+        if not isinstance(key, str):
+            line = node.value[position][0].start_mark.line + 1
+            hint = "put it in quotes"
+            raise Refused("bad-key", f"{key!s:.60} is not a text and cannot name an attribute", line, hint=hint)
+    return value
+
+
+def part_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> tuple[dict[str, Any], yaml.Node]:
+    """A map below an attribute, empty where there is none, and its node."""
+    value, child = attributes.get(name), child_of(node, name)
+    return {} if value is None else as_map(value, child, f"`{name}`"), child
+
+
+def text_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> str | None:
+    value = attributes.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise wrong_type(name, "a text", child_of(node, name))
+
+
+def labels_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> dict[str, str]:
+    labels, child = part_of(attributes, name, node)
+    for label, value in labels.items():
+        if not isinstance(value, str):
+            raise wrong_type(label, "a text", child_of(child, label))
+    return labels
+
+
+def wrong_type(name: str, wanted: str, node: yaml.Node) -> Refused:
+    hint = "put it in quotes" if wanted == "a text" and isinstance(node, yaml.ScalarNode) else None
+    return Refused("wrong-type", f"`{name}` must be {wanted}", line_of(node), hint=hint)

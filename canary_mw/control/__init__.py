@@ -1,0 +1,1 @@
+"""Which rules are in force: sources, and the store that follows them."""

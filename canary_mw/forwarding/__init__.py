@@ -1,0 +1,1 @@
+"""What is sent and answered for a decision: a conversation without I/O."""

@@ -1,0 +1,32 @@
+"""Answers of our own: short texts, nothing that came from the client or from inside."""
+
+from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.messages import Reply
+
+_PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
+_REFUSALS = {
+    400: "the request is not one that can be forwarded\n",
+    403: "the request is not allowed\n",
+    411: "the length of the request body is not known, and this server tells no end of it\n",
+    413: "the request body is too large\n",
+    431: "the head of the request is too large\n",
+    508: "the request came back to where it was: a loop\n",
+}
+
+
+def plain_reply(status: int, text: str = "") -> Reply:
+    """A short text of our own; never anything that came from the client or from inside."""
+    body = text.encode()
+    return Reply(status, body, [*_PLAIN_TEXT, (b"content-length", b"%d" % len(body))])
+
+
+def refusal(exc: ClientError, version: str = "2") -> Reply:
+    """What a client hears of a request that cannot be served: nothing that it sent.
+
+    Args:
+        version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
+    """
+    reply = plain_reply(exc.status_hint, _REFUSALS[exc.status_hint])
+    if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
+        reply.headers.append((b"connection", b"close"))
+    return reply

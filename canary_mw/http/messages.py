@@ -1,0 +1,176 @@
+"""The values that travel between the layers: requests, answers, texts and findings.
+
+Header names are lower-case bytes, values are bytes without surrounding blanks, and lists keep the order of the wire.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from canary_mw.http.target import METHODS, PLAIN, check_method, check_query, normalize_path
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+
+
+class RequestHead:
+    """A request as the rules see it; treat it as immutable.
+
+    Args:
+        method: as received, case kept.
+        target: the raw request target, path and query; absolute-form is reduced to its path.
+        headers: a mapping, or pairs where a name may repeat.
+        client: address of the peer, or None where the server does not know it.
+        scheme: "http" or "https".
+        http_version: "1.0" or "1.1".
+        client_port: port of the peer, 0 where the server does not know it.
+        server_port: port that it came in on, likewise.
+
+    Attributes:
+        path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
+        query: the query with its "?", byte for byte as received, or empty.
+
+    Raises:
+        BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
+        ClientError: the method is not one that HTTP parsers know (Envoy answers 400).
+    """
+
+    __slots__ = (
+        "_known",
+        "client",
+        "client_port",
+        "headers",
+        "http_version",
+        "method",
+        "path",
+        "query",
+        "scheme",
+        "server_port",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str | bytes = "/",
+        headers: HeaderInput = (),
+        *,
+        client: str | None = "127.0.0.1",
+        scheme: str = "http",
+        http_version: str = "1.1",
+        client_port: int = 0,
+        server_port: int = 0,
+    ) -> None:
+        check_method(method)
+        # UTF-8, so that what Latin-1 cannot hold is refused below instead of turned into a "?".
+        raw = target if isinstance(target, bytes) else target.encode("utf-8", "surrogatepass")
+        path, mark, query = raw.partition(b"?")
+        self.method = method
+        self.path = normalize_path(path)
+        self.query = check_query(mark + query)
+        self.headers: RawHeaders = raw_headers(headers)
+        self.client = client
+        self.client_port = client_port
+        self.server_port = server_port
+        self.scheme = scheme
+        self.http_version = http_version
+        self._known: dict[bytes, bytes] | None = None
+
+    @classmethod
+    def from_wire(
+        cls,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: RawHeaders,
+        client: str | None,
+        scheme: str,
+        version: str,
+        client_port: int = 0,
+        server_port: int = 0,
+        known: dict[bytes, bytes] | None = None,
+    ) -> Self:
+        """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
+
+        Args:
+            path: raw path without query.
+            query: without "?"; empty means none.
+            headers: pairs of lower-case name and value.
+            known: see `known`, where the caller has it.
+        """
+        self = cls.__new__(cls)
+        if method not in METHODS:
+            check_method(method)
+        self.method = method
+        self.path = path if path[:1] == b"/" and not path.translate(None, PLAIN) else normalize_path(path)
+        self.query = check_query(b"?" + query) if query else b""
+        self.headers = headers
+        self.client = client
+        self.client_port = client_port
+        self.server_port = server_port
+        self.scheme = scheme
+        self.http_version = version
+        self._known = known
+        return self
+
+    def replaced(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
+        """The same request with another path, already normalised, or other headers."""
+        other = copy(self)
+        other.path = self.path if path is None else path
+        if headers is not None:
+            other.headers = headers
+            other._known = None
+        return other
+
+    @property
+    def known(self) -> dict[bytes, bytes]:
+        """The headers by name, to ask what is there; of a name that is repeated, against the rules, any one."""
+        if self._known is None:
+            self._known = dict(reversed(self.headers))
+        return self._known
+
+    @property
+    def host(self) -> bytes | None:
+        """Value of the Host header, or None."""
+        return self.header(b"host")
+
+    def header(self, name: bytes) -> bytes | None:
+        """First value of a header, or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
+        """Whether any one value of a header is accepted."""
+        for key, value in self.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
+            if key == name and accepts(value.strip(b" \t")):
+                return True
+        return False
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {(self.path + self.query).decode('latin-1')!r})"
+
+
+def raw_headers(headers: HeaderInput) -> list[tuple[bytes, bytes]]:
+    """Headers as a person writes them -> lower-case byte pairs without surrounding blanks."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return [(_bytes(name).lower(), _bytes(value).strip(b" \t")) for name, value in pairs]
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
+
+
+class Body(NamedTuple):
+    """Framing of a request body: `length` bytes, or chunked when `length` is None."""
+
+    length: int | None
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """Status in [100, 599] and headers of an answer, lower-case names."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]

@@ -1,0 +1,90 @@
+"""Method, path and query of a request in the one form that is matched and sent."""
+
+from canary_mw.exceptions import BadTarget, ClientError
+
+# What needs no look: neither an escape, nor a dot segment, nor a byte that may not stand in a target.
+PLAIN = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
+_ALLOWED = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
+_HEX = {b"%02X" % c: bytes([c]) for c in range(256)}
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+# What Node's and Envoy's parsers know, without CONNECT, which asks for a tunnel.
+METHODS = frozenset(
+    "GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND"
+    " UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK"
+    " SOURCE".split()
+)
+
+
+def check_method(method: str) -> None:
+    """Raise ClientError for a method that no parser of the field knows."""
+    if method not in METHODS:
+        raise ClientError("the method is unknown")
+
+
+def check_query(query: bytes) -> bytes:
+    """Return the query unchanged, or raise BadTarget for bytes that may not stand in a target."""
+    if query.translate(None, _ALLOWED):
+        raise BadTarget("the query holds a fragment, a control or a non-ASCII byte")
+    return query
+
+
+def normalize_path(path: bytes) -> bytes:
+    """The one form of a path that is matched and sent, as Envoy's `normalize_path` (RFC 3986, section 6.2.2).
+
+    Escapes of unreserved characters are decoded, "\\" becomes "/", "." and ".." segments are resolved and never climb
+    above the root. "//" and every other escape stay as they are: `%2F` is not a slash, `%C3` is not `%c3`.
+
+    Raises:
+        BadTarget: it holds a fragment, control or non-ASCII bytes, or an escaped NUL.
+    """
+    if path[:1] != b"/":
+        path = _path_of_absolute(path)
+        if path == b"*":
+            return path
+    if not path.translate(None, PLAIN):
+        return path
+    if path.translate(None, _ALLOWED):
+        raise BadTarget("the path holds a fragment, a control or a non-ASCII byte")
+    if b"%" in path:
+        path = _decode_unreserved(path)
+    path = path.replace(b"\\", b"/")
+    return _resolve_dots(path) if b"/." in path else path
+
+
+def _path_of_absolute(target: bytes) -> bytes:
+    """Absolute-form (RFC 9112, section 3.2.2) names an authority; it never chooses the upstream."""
+    scheme, sep, rest = target.partition(b"://")
+    if sep and scheme.lower() in (b"http", b"https"):
+        slash = rest.find(b"/")
+        return rest[slash:] if slash >= 0 else b"/"
+    if target in (b"*", b""):
+        return target or b"/"
+    raise BadTarget("the target is not a path")
+
+
+def _decode_unreserved(path: bytes) -> bytes:
+    first, *parts = path.split(b"%")
+    out = [first]
+    for part in parts:
+        char = _HEX.get(part[:2].upper())
+        if char == b"\0":
+            raise BadTarget("the path holds an escaped NUL")
+        # Behind a "%" that begins no escape, decoding would make one: "%%32e" must not become "%2e".
+        unfinished = len(out[-1]) < 3 and out[-1][:1] == b"%"
+        out.append(char + part[2:] if char and char[0] in _UNRESERVED and not unfinished else b"%" + part)
+    return b"".join(out)
+
+
+def _resolve_dots(path: bytes) -> bytes:
+    out: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            del out[-1:]
+        elif segment != b".":
+            out.append(segment)
+    if segments[-1] in (b".", b".."):
+        out.append(b"")
+    return b"/" + b"/".join(out)

@@ -1,0 +1,1 @@
+"""Rules looked at without serving anything: lint, explain."""

@@ -1,0 +1,105 @@
+"""What would happen to a request, told by the code that routes: `decide`, `exchange` and `forwarding` themselves.
+
+Shares are exact: the draws between two neighbouring thresholds all lead to the same decision, so one draw of each
+interval is decided and its width added up.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.exchange import exchange
+from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.messages import Reply, UpstreamRequest
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decision import decide, rest_bounds
+from canary_mw.routing.group import Decision
+from canary_mw.routing.table import RouteTable
+
+_HOP = Hop(b"canary-mw", trusted=False, new_id=lambda: b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A group whose prefix and host could match, and the first test that failed, or why it takes the request."""
+
+    group: str
+    matched: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing that can happen.
+
+    Attributes:
+        decision: None when no Mapping takes the request.
+        percent: exact share in (0, 100].
+        outcome: the request to send, or our own answer; None when the wrapped app answers.
+    """
+
+    decision: Decision | None
+    percent: float
+    outcome: UpstreamRequest | Reply | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that can happen to a request; the shares of the candidates add up to 100.
+
+    Attributes:
+        head: the request as it came, before the Module's demands changed it.
+    """
+
+    head: RequestHead
+    candidates: list[Candidate] = field(default_factory=list)
+    considered: list[Considered] = field(default_factory=list)
+
+
+def explain(table: RouteTable, head: RequestHead) -> Explanation:
+    """Tell what routing does with a request, without doing it."""
+    try:
+        admitted = table.admit(head)
+    except ClientError as exc:
+        return Explanation(head, [Candidate(None, 100.0, Reply(exc.status_hint))])
+    shares: dict[Decision | None, float] = {}
+    for low, high in pairwise(_bounds(table, admitted)):
+        decision = decide(table, admitted, (low + high) / 2)
+        shares[decision] = shares.get(decision, 0.0) + high - low
+    candidates = [Candidate(d, percent, _outcome(table, d, admitted)) for d, percent in shares.items()]
+    return Explanation(head, candidates, [_considered(group, admitted) for group in table.candidates(admitted)])
+
+
+def _bounds(table: RouteTable, head: RequestHead) -> list[float]:
+    """Every draw at which the decision may change, with 0 and 100."""
+    matching = [group for group in table.candidates(head) if group.mismatch(head) is None]
+    bounds = {0.0, 100.0}
+    for group in matching:
+        bounds.update(share.bound for share in group.shares if 0 < share.bound < 100)
+    reached = max((group.reach(head) for group in matching), default=100.0)
+    leftover = next((group for group in matching if group.reach(head) > 0), None)
+    if leftover is not None and reached < 100:
+        bounds.update(bound for bound, _ in rest_bounds(leftover, head, reached))
+    return sorted(bounds)
+
+
+def _considered(group: Any, head: RequestHead) -> Considered:
+    failed = group.mismatch(head)
+    if failed is not None:
+        return Considered(group.name, False, f"not: {failed.text}")
+    return Considered(group.name, True, ", ".join(test.text for test in group.tests))
+
+
+def _outcome(table: RouteTable, decision: Decision | None, head: RequestHead) -> UpstreamRequest | Reply | None:
+    if decision is None:
+        return None if table.middleware else Reply(404)
+    if decision.local and table.middleware:
+        return None
+    try:
+        return next(exchange(decision, head, _HOP))
+    except StopIteration as stop:
+        reply: Reply = stop.value
+        return reply
+    except ClientError as exc:
+        return Reply(exc.status_hint)

@@ -1,0 +1,169 @@
+"""Explanations as JSON values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.parser import parse
+from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.messages import Reply, UpstreamRequest
+from canary_mw.http.messages import RequestHead
+from canary_mw.inspection.explanation import Candidate, Explanation, explain
+from canary_mw.routing.group import Decision
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.cors import marked
+from canary_mw.rules.header_templates import Template
+from canary_mw.rules.mapping import Mapping
+
+# What every forwarded request gets or loses, whatever the rules say.
+_NOT_LISTED = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings proxy-authenticate"
+    b" proxy-authorization host content-length expect via x-request-id forwarded x-real-ip".split()
+)
+
+
+def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
+    """One line of `canary-mw explain --batch`: rules and requests in, findings and results out, all as JSON values."""
+    middleware = message.get("mode") == "middleware"
+    local = message.get("local")
+    rules = parse([Document(message["rules"], "rules")], environ=environ)
+    table = RouteTable.build(
+        rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.surroundings.globals
+    )
+    found = (*rules.diagnostics, *table.diagnostics)
+    return {
+        "diagnostics": [diagnostic_json(d) for d in found],
+        "results": [_request_json(table, request) for request in message["requests"]],
+    }
+
+
+def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A finding as JSON values."""
+    hint = f" ({diagnostic.hint})" if diagnostic.hint else ""
+    return {
+        "severity": diagnostic.severity,
+        "file": diagnostic.file,
+        "line": diagnostic.line,
+        "mapping": diagnostic.mapping,
+        "code": diagnostic.code,
+        "message": diagnostic.message + hint,
+    }
+
+
+def _request_json(table: RouteTable, request: dict[str, Any]) -> dict[str, Any]:
+    given = request.get("headers") or {}
+    headers = list(given.items()) if isinstance(given, dict) else [(name, value) for name, value in given]
+    if request.get("host") is not None:
+        headers.insert(0, ("host", request["host"]))
+    try:
+        client = request.get("client", "127.0.0.1")
+        head = RequestHead(request["method"], request["path"], headers, client=client)
+    except ClientError as exc:
+        return {"candidates": [_candidate(None, 100.0, exc.status_hint)], "considered": []}
+    return explanation_json(table, explain(table, head))
+
+
+def explanation_json(table: RouteTable, explanation: Explanation) -> dict[str, Any]:
+    """An explanation as JSON values."""
+    return {
+        "candidates": [_candidate_json(table, explanation.head, c) for c in explanation.candidates],
+        "considered": [{"group": c.group, "matched": c.matched, "why": c.why} for c in explanation.considered],
+    }
+
+
+def _candidate(decision: Decision | None, percent: float, status: int) -> dict[str, Any]:
+    return {
+        "mapping": decision and decision.mapping.name,
+        "service": decision and decision.mapping.service.text,
+        "variant": decision and decision.variant,
+        "weight_percent": percent,
+        "status": status,
+        "upstream": None,
+        "redirect": None,
+        "response": None,
+        "shadow": None,
+        "attributes": attributes_of(decision.mapping) if decision else {},
+    }
+
+
+def attributes_of(mapping: Mapping) -> dict[str, Any]:
+    """The attributes that are kept as they were written, for those who read the rules; most have no effect yet."""
+    return {name: _plain(value) for name, value in mapping.extras.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value of a document as JSON has it: YAML knows more types."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) -> dict[str, Any]:
+    decision, outcome = candidate.decision, candidate.outcome
+    status = outcome.status if isinstance(outcome, Reply) else 0
+    told = _candidate(decision, candidate.percent, status)
+    if decision is None:
+        return told if outcome is not None else {**told, "service": "app"}
+    if isinstance(outcome, Reply) and outcome.headers and outcome.headers[0][0] == b"location":
+        told["redirect"] = {"status": status, "location": _text(outcome.headers[0][1])}
+    if isinstance(outcome, Reply) and status == 200:
+        added = {_text(name): [_text(value)] for name, value in outcome.headers or () if name not in _NOT_LISTED}
+        told["response"] = {"headers_added": added, "headers_removed": [], "headers_changed": {}}
+    if isinstance(outcome, UpstreamRequest):
+        mapping = decision.mapping
+        told["upstream"] = _upstream_json(outcome, head, mapping)
+        told["response"] = _response_json(mapping, head)
+        told["shadow"] = _shadow_json(decision, outcome.shadow)
+    return told
+
+
+def _upstream_json(request: UpstreamRequest, head: RequestHead, mapping: Mapping) -> dict[str, Any]:
+    before, after = _by_name(head.headers), _by_name(request.headers)
+    return {
+        "method": request.method,
+        "path": _text(request.target),
+        "host": _text(request.headers[0][1]),
+        "headers_added": {name: values for name, values in after.items() if name not in before},
+        "headers_removed": [name for name in before if name not in after],
+        "headers_changed": {n: values for n, values in after.items() if n in before and values != before[n]},
+        "timeout_ms": mapping.timeout_ms,
+    }
+
+
+def _by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        if name not in _NOT_LISTED and not name.startswith(b"x-forwarded-"):
+            found.setdefault(_text(name), []).append(_text(value))
+    return found
+
+
+def _response_json(mapping: Mapping, head: RequestHead) -> dict[str, Any]:
+    """What happens to the headers of any answer; the values of `%RESP%` and the like stay as they are written."""
+    added: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
+    for name, value, append in mapping.add_response_headers:
+        text = value.text if isinstance(value, Template) else _text(value)
+        (added if append else changed).setdefault(_text(name), []).append(text)
+    if mapping.cors is not None:
+        for name, value in marked(mapping.cors, head, []):
+            changed[_text(name)] = [_text(value)]
+    removed = [_text(name) for name in mapping.remove_response_headers]
+    return {"headers_added": added, "headers_removed": removed, "headers_changed": changed}
+
+
+def _shadow_json(decision: Decision, copy: UpstreamRequest | None) -> dict[str, Any] | None:
+    if decision.shadow is None or copy is None:
+        return None
+    return {
+        "service": copy.service,
+        "path": _text(copy.target),
+        "host": _text(copy.headers[0][1]),
+        "percent": 100 if decision.shadow.weight is None else decision.shadow.weight,
+    }
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1")

@@ -1,0 +1,117 @@
+"""Findings about rules that are legal and still cannot be what somebody meant; `canary-mw check` reports them."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from canary_mw.config.document import Diagnostic
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.group import MappingGroup
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.mapping import Mapping
+
+# A dot segment, a backslash, or the escape of an unreserved character: normalising leaves none of them.
+_NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
+
+
+def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
+    """Look over a whole table: Mappings that can never match, rewrites that double a slash, copied writes.
+
+    Args:
+        shadow_writes: every shadow gets copies of writes, as `CANARY_MW_SHADOW_WRITES` settles.
+    """
+    found: list[Diagnostic] = []
+    for group in table.groups:
+        found += _shadowed(group, table)
+        found += _without_share(group)
+        for mapping in group.mappings:
+            found += _unreachable(mapping)
+            found += _doubles_slash(mapping)
+        if group.shadow is not None:
+            found += _copies_writes(group.shadow, shadow_writes)
+    return sorted(found, key=lambda d: (d.file, d.line or 0))
+
+
+def _warning(code: str, mapping: Mapping, message: str, hint: str) -> Diagnostic:
+    return Diagnostic(
+        severity="warning",
+        code=code,
+        message=f"Mapping {mapping.name}: {message}",
+        file=mapping.file,
+        line=mapping.line or None,
+        mapping=mapping.name,
+        hint=hint,
+    )
+
+
+def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
+    """A prefix that no normalised path begins with."""
+    if mapping.kind == "regex":
+        return
+    prefix = mapping.prefix
+    if not prefix.startswith("/"):
+        hint = f"write /{prefix.lstrip('*')}"
+        yield _warning("never-matches", mapping, f"prefix {prefix} can never match: every path begins with /", hint)
+        return
+    if _NOT_NORMAL.search(prefix):
+        hint = "write the prefix in the form that RFC 3986, section 6.2.2, normalises it to"
+        yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are normalised first", hint)
+    elif "?" in prefix:
+        hint = "write query_parameters: for what stands behind the ?"
+        yield _warning("never-matches", mapping, f"prefix {prefix} can never match: a path holds no query", hint)
+    elif not prefix.isascii() or " " in prefix or "#" in prefix:
+        hint = "percent-encode it"
+        yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are percent-encoded", hint)
+
+
+def _doubles_slash(mapping: Mapping) -> Iterator[Diagnostic]:
+    if mapping.redirect or mapping.shadow or mapping.kind != "plain" or mapping.regex_rewrite:
+        return
+    if mapping.rewrite and mapping.rewrite.endswith("/") and not mapping.prefix.endswith("/"):
+        text = f"{mapping.prefix}/a becomes {mapping.rewrite}/a, with two slashes"
+        yield _warning("double-slash", mapping, text, f'write prefix: {mapping.prefix}/, or rewrite: ""')
+
+
+def _copies_writes(mapping: Mapping, everywhere: bool) -> Iterator[Diagnostic]:
+    if mapping.shadow_writes or everywhere:
+        text = f"writes are copied to {mapping.service.text} too: a POST is carried out twice"
+        yield _warning("shadow-writes", mapping, text, "switch shadow_writes off unless that service keeps nothing")
+
+
+def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:
+    """Weightless Mappings for which the weights of others leave nothing."""
+    low = 0.0
+    for bound, decision in group.shares:
+        if bound <= low and decision.mapping.weight is None:
+            text = "gets no request: the weights of its group leave nothing"
+            yield _warning("never-matches", decision.mapping, text, "lower a weight, or remove it")
+        low = max(low, bound)
+
+
+def _shadowed(group: MappingGroup, table: RouteTable) -> Iterator[Diagnostic]:
+    """A group of which an earlier one takes every request."""
+    first = group.first
+    if first.kind == "regex" or not first.prefix.startswith("/") or not first.prefix.isascii():
+        return
+    for other in _candidates(first, table):
+        if table.order[other] < table.order[group] and other.total >= 100 and _covers(other, group):
+            text = f"can never match: {other.name} comes first and takes every request that it could get"
+            for mapping in group.mappings:
+                yield _warning("never-matches", mapping, text, "lower the precedence of the other, or narrow it")
+            return
+
+
+def _candidates(mapping: Mapping, table: RouteTable) -> Iterable[MappingGroup]:
+    head = RequestHead("GET", "/", {"host": mapping.host.text} if mapping.host.kind == "exact" else ())
+    head.path = mapping.prefix_bytes
+    return table.candidates(head)
+
+
+def _covers(wide: MappingGroup, narrow: MappingGroup) -> bool:
+    """Whether every request of `narrow` is one of `wide`; False where that is not plain to see."""
+    a, b = wide.first, narrow.first
+    if a.kind == "regex" or (a.kind == "exact" and b.kind != "exact") or not (a.case_sensitive and b.case_sensitive):
+        return False
+    path = a.prefix == b.prefix if a.kind == "exact" else b.prefix.startswith(a.prefix)
+    host = a.host.kind == "any" or a.host.text == b.host.text
+    method = a.method is None or a.method == b.method
+    return path and host and method and {*a.conditions} <= {*b.conditions} and {*a.query} <= {*b.query}

@@ -1,0 +1,1 @@
+"""The middlewares: a server's request in, its answer out."""

@@ -1,0 +1,55 @@
+"""Apps of this process that answer for a service, in place of an upstream."""
+
+from urllib.parse import unquote
+
+from canary_mw.forwarding.exchange import Conversation, answered
+from canary_mw.forwarding.headers import framed_headers
+from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.http.messages import ResponseHead
+from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
+
+
+async def call_app(
+    app: ASGIApp, conversation: Conversation, scope: Scope, receive: Receive, send: Send
+) -> Reply | None:
+    """Let an app of this process answer; its messages pass as they come, only its head goes through the conversation.
+
+    Returns:
+        None when the app has answered, else the reply that is to be sent in its place.
+    """
+    try:
+        request = next(conversation)
+    except StopIteration as stop:
+        return _reply_of(stop.value)
+    reply: Reply | None = None
+
+    async def relay(message: Message) -> None:
+        nonlocal reply
+        if message["type"] == "http.response.start":
+            head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
+            outcome = answered(conversation, head)
+            reply = _reply_of(outcome)
+            if isinstance(outcome, Relay):
+                message = {**message, "status": outcome.head.status, "headers": outcome.head.headers}
+        if reply is None:
+            await send(message)
+
+    await app(_app_scope(scope, request), receive, relay)
+    return reply
+
+
+def _reply_of(outcome: Relay | Reply) -> Reply | None:
+    return outcome if isinstance(outcome, Reply) else None
+
+
+def _app_scope(scope: Scope, request: UpstreamRequest) -> Scope:
+    path, _, query = request.target.partition(b"?")
+    return {
+        **scope,
+        "method": request.method,
+        "path": unquote(path.decode("latin-1")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": framed_headers(request),
+    }

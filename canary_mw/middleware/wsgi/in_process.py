@@ -1,0 +1,75 @@
+"""WSGI apps of this process that answer for a service, in place of an upstream."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.headers import framed_headers
+from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.http.messages import RawHeaders, ResponseHead
+from canary_mw.middleware.wsgi.environ import with_headers
+from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+def call_app(
+    app: WSGIApp, conversation: Conversation, environ: Environ, start_response: StartResponse
+) -> Iterable[bytes] | Reply:
+    """Let an app of this process answer; its pieces pass as they come, only its head goes through the conversation.
+
+    Returns:
+        What the app returned, or the reply that is to be sent in its place.
+    """
+    try:
+        request = next(conversation)
+    except StopIteration as stop:
+        reply: Reply = stop.value
+        return reply
+    answered = False
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
+        nonlocal answered
+        if answered:
+            # It has failed since; what it says instead passes as it is, and so does a call that is one too many.
+            return start_response(status, headers, exc_info)
+        answered = True
+        pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        outcome = _answered(conversation, ResponseHead(int(status[:3]), pairs))
+        return start_response(status_line(outcome.head.status), text_pairs(outcome.head.headers), exc_info)
+
+    return app(_app_environ(environ, request), start)
+
+
+def status_line(status: int) -> str:
+    """As `start_response` wants it; the words of an upstream do not travel (RFC 9112, section 4)."""
+    return f"{status} {_REASONS.get(status, 'Unknown')}"
+
+
+def text_pairs(headers: RawHeaders) -> list[tuple[str, str]]:
+    """Headers as `start_response` wants them."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _answered(conversation: Conversation, head: ResponseHead) -> Relay:
+    try:
+        conversation.send(head)
+    except StopIteration as stop:
+        outcome = stop.value
+        assert isinstance(outcome, Relay)
+        return outcome
+    raise RuntimeError("an app that is running already cannot be asked a second time")
+
+
+def _app_environ(environ: Environ, request: UpstreamRequest) -> Environ:
+    path, _, query = request.target.partition(b"?")
+    raw = [name for name in ("RAW_URI", "REQUEST_URI") if name in environ]
+    return {
+        **with_headers(environ, framed_headers(request)),
+        **dict.fromkeys(raw, request.target.decode("latin-1")),
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+    }

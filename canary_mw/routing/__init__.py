@@ -1,0 +1,1 @@
+"""Which Mapping takes a request: the table, its index, the decision."""

@@ -1,0 +1,1 @@
+"""A rule as values: what a Mapping matches, where it leads, what it changes."""

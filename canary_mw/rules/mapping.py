@@ -1,0 +1,207 @@
+"""One rule as a value: what a Mapping matches, where it sends, and what it changes on the way.
+
+A `Mapping` is made once per reload. Everything that a request would have to work out (compiled patterns, byte forms,
+the sort key) is worked out here.
+"""
+
+import re
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal, NamedTuple
+
+from canary_mw.rules.cors import CorsPolicy
+from canary_mw.rules.header_templates import Template
+from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
+from canary_mw.rules.service import Service
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
+
+PrefixKind = Literal["exact", "plain", "regex"]
+Variant = Literal["stable", "gray"]
+
+
+class HeaderChange(NamedTuple):
+    """One entry of add_request_headers or add_response_headers; a value with operators is a `Template`."""
+
+    name: bytes
+    value: bytes | Template
+    append: bool = True
+
+
+class Retry(NamedTuple):
+    """`retry_policy`: which failures are tried again, and how often; `UpstreamOptions.try_timeout` limits each try."""
+
+    on: str
+    times: int = 1
+
+
+_REFERENCE = re.compile(rb"\\([0-9\\])")
+
+
+class RegexRewrite(NamedTuple):
+    """RE2 pattern, and a substitution with `\\1` references (`\\0` is the whole match, `\\\\` a backslash)."""
+
+    pattern: Regex
+    substitution: bytes
+
+    @property
+    def usable(self) -> bool:
+        """False when it names a group that the pattern does not have: then, as in Envoy, it changes nothing."""
+        return self.highest_reference <= self.pattern.groups
+
+    @property
+    def highest_reference(self) -> int:
+        """The highest group that the substitution names, 0 for none."""
+        return max((int(name) for name in _REFERENCE.findall(self.substitution) if name != b"\\"), default=0)
+
+    def apply(self, text: bytes) -> bytes:
+        """Replace every match, as RE2's GlobalReplace: no empty match right behind another match.
+
+        A text without match, or that would become empty, stays as it is.
+        """
+        if not self.usable:
+            return text
+        out, position, last = [], 0, -1
+        for match in self.pattern.finditer(text):
+            start, end = match.span()
+            if start == end == last:
+                continue
+            out += [text[position:start], self._expanded(match)]
+            position = last = end
+        return b"".join((*out, text[position:])) or text
+
+    def _expanded(self, match: Any) -> bytes:
+        return _REFERENCE.sub(lambda found: _referenced(match, found[1]), self.substitution)
+
+
+def _referenced(match: Any, name: bytes) -> bytes:
+    return name if name == b"\\" else match.group(int(name)) or b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """`host_redirect: true` and what goes with it; `path` wins over `prefix`, `prefix` over `regex`."""
+
+    host: str
+    path: str | None = None
+    prefix: str | None = None
+    regex: RegexRewrite | None = None
+    status: int = 301
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapping:
+    """A Mapping, validated: v3alpha1 attribute names, Emissary's defaults.
+
+    Attributes:
+        method: exact, or a regex that matches all of it; None for any.
+        conditions: headers first, then regex_headers, each sorted by name, as Emissary lists them.
+        weight: percent of its group, None when it takes its part of the rest.
+        rewrite: replaces the matched prefix; None leaves the path alone.
+        timeout_ms: for the whole exchange, all tries together, 0 for none.
+        options: limits of the way to the upstream.
+        shadow_writes: a shadow gets copies of writes too (`metadata_labels: {shadow_writes: allow}`).
+        keep_request_id: False replaces a client's `x-request-id`.
+        extras: attributes as they were written that are kept to be shown; most have no effect yet.
+        file, line: where it was written; a Mapping that only moved is equal to what it was.
+        connect_timeout: seconds for one attempt to connect, infinite when the Mapping sets no limit.
+        mark: see `Service.mark`.
+        is_simple: a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen.
+        prefix_bytes: the prefix as it stands in a request.
+        pattern: the prefix of a `prefix_regex` Mapping, compiled.
+    """
+
+    name: str
+    prefix: str
+    service: Service
+    namespace: str = "default"
+    kind: PrefixKind = "plain"
+    case_sensitive: bool = True
+    host: HostPattern = ANY_HOST
+    method: Condition | None = None
+    conditions: tuple[Condition, ...] = ()
+    query: tuple[Condition, ...] = ()
+    precedence: int = 0
+    weight: int | None = None
+    rewrite: str | None = "/"
+    regex_rewrite: RegexRewrite | None = None
+    host_rewrite: str | None = None
+    auto_host_rewrite: bool = False
+    timeout_ms: int = 3000
+    connect_timeout_ms: int = 3000
+    options: UpstreamOptions = DEFAULT_OPTIONS
+    retry: Retry | None = None
+    cors: CorsPolicy | None = None
+    keep_request_id: bool = True
+    add_request_headers: tuple[HeaderChange, ...] = ()
+    remove_request_headers: tuple[bytes, ...] = ()
+    add_response_headers: tuple[HeaderChange, ...] = ()
+    remove_response_headers: tuple[bytes, ...] = ()
+    redirect: Redirect | None = None
+    shadow: bool = False
+    shadow_writes: bool = False
+    upgrades: tuple[str, ...] = ()
+    variant: Variant | None = None
+    extras: Dict[str, Any] = field(default_factory=dict)
+    file: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+    connect_timeout: float = field(init=False, repr=False, compare=False)
+    mark: bytes = field(init=False, repr=False, compare=False)
+    is_simple: bool = field(init=False, repr=False, compare=False)
+    prefix_bytes: bytes = field(init=False, repr=False, compare=False)
+    pattern: Regex | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ways = (self.redirect, self.retry, self.options.breakers, self.options.balancing, self.options.try_timeout)
+        worked_out = {
+            "connect_timeout": self.connect_timeout_ms / 1000 or inf,
+            "mark": self.service.mark,
+            "is_simple": ways == (None,) * len(ways),
+            "prefix_bytes": self.prefix.encode(),
+            "pattern": compile_regex(self.prefix) if self.kind == "regex" else None,
+        }
+        for name, value in worked_out.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Identity of its group (Emissary `_group_id`, as a tuple of values and with the kind of prefix)."""
+        return (
+            self.prefix,
+            self.kind,
+            self.precedence,
+            self.host.text,
+            self.method and self.method.value,
+            tuple((c.name, c.value) for c in self.conditions),
+            tuple((c.name, c.value) for c in self.query),
+        )
+
+    @property
+    def rank(self) -> list[int | str]:
+        """Sort key of its group, larger first (Emissary `_route_weight`): lengths of texts, then the texts."""
+        listed = [*self.conditions, Condition(":authority", self.host.text)]
+        host_extra = int(self.host.regex)
+        if self.method:
+            listed.append(self.method)
+        return [
+            self.precedence,
+            len(self.prefix),
+            sum(c.length for c in listed) + host_extra,
+            sum(c.length for c in self.query),
+            self.prefix,
+            self.method.value if self.method else "GET",
+            *(f"{c.name}-{c.value}" for c in (*listed, *self.query)),
+        ]
+
+    def accepts_path(self, path: bytes) -> bool:
+        """Whether its prefix matches a normalised path (RE2 full match for a regex)."""
+        if self.pattern is not None:
+            return self.pattern.fullmatch(path) is not None
+        prefix = self.prefix_bytes
+        if not self.case_sensitive:
+            path, prefix = path.lower(), prefix.lower()
+        return path == prefix if self.kind == "exact" else path.startswith(prefix)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,78 @@
+"""Service strings: where a Mapping sends."""
+
+import re
+from typing import NamedTuple
+
+from canary_mw.exceptions import MappingError
+from canary_mw.rules.upstream import Origin
+
+
+class Service(NamedTuple):
+    """A service string, normalised as Emissary does: lower-case host, namespace added, scheme and port as written."""
+
+    text: str
+    origin: Origin
+
+    @property
+    def mark(self) -> bytes:
+        """The comment in `via` (RFC 9110, section 7.6.3) that says to whom a request was sent."""
+        return b"(" + self.text.encode("ascii", "ignore").translate(None, b"()\\") + b")"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called in `local`, `--upstream NAME=URL` and `transports`, most specific first."""
+        host = self.origin.host
+        return (self.text, f"{host}:{self.origin.port}", host)
+
+
+def parse_service(
+    text: str, namespace: str = "default", *, own_namespace: str = "default"
+) -> tuple[Service, str | None]:
+    """Read a service string as Emissary's `normalize_service_name` does.
+
+    Args:
+        namespace: of the Mapping; a bare name from another namespace than `own_namespace` gets it appended.
+
+    Returns:
+        The service, and what is wrong with the text (it still works in part), or None.
+
+    Raises:
+        MappingError: no host can be read from it.
+    """
+    problem = None
+    scheme, sep, rest = text.strip().partition("://")
+    if not sep:
+        scheme, rest = "http", text.strip()
+    elif scheme.lower() not in ("http", "https"):
+        problem, scheme = f"scheme {scheme!r} of the service is not http or https: taken as http", "http"
+    scheme = scheme.lower()
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if authority != rest:
+        problem = f"service {text!r} holds more than scheme, name and port: the rest is ignored"
+    host, port = _split_port(authority)
+    if not host or "@" in authority or re.search(r"[\s\x00-\x20\x7f]", host):
+        raise MappingError(f"service {text!r} names no host", hint="write name[.namespace][:port]")
+    host = host.lower()
+    if "." not in host and ":" not in host and host != "localhost" and namespace != own_namespace:
+        host = f"{host}.{namespace}"
+    default = 443 if scheme == "https" else 80
+    number = default if port is None else _port_number(port)
+    if number is None:
+        problem, number = f"port {port!r} of service {text!r} is not in 1..65535", default
+    shown = f"[{host}]" if ":" in host else host
+    label = (f"{scheme}://" if sep else "") + shown + ("" if port is None else f":{port}")
+    return Service(label, Origin(scheme, host, number)), problem
+
+
+def _split_port(authority: str) -> tuple[str, str | None]:
+    if authority.startswith("["):
+        host, _, rest = authority[1:].partition("]")
+        return host, rest[1:] if rest.startswith(":") else None
+    host, sep, port = authority.partition(":")
+    return host, port if sep else None
+
+
+def _port_number(text: str) -> int | None:
+    # Of thousands of digits Python makes no number.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return number if 0 < number < 65536 else None

@@ -1,0 +1,144 @@
+"""The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from canary_mw.admin.app import create_admin
+from canary_mw.client.limits import Limits
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import UpstreamError
+from canary_mw.forwarding.messages import Reply
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.asgi.shutdown import hear_of_the_end
+from canary_mw.middleware.asgi.websocket import refuse
+from canary_mw.middleware.identity import default_hop_id
+from canary_mw.observability.access_log import AccessLog
+from canary_mw.observability.counters import DoorCounts
+from canary_mw.observability.observers import Observer
+from canary_mw.observability.prometheus import Metrics
+from canary_mw.server.admin_server import AdminServer
+from canary_mw.server.fast_path import DirectWay
+from canary_mw.server.settings import Settings
+from canary_mw.types import Message, Receive, Scope, Send
+
+_END: Message = {"type": "http.response.body", "body": b""}
+
+
+def create_app(settings: Settings | None = None) -> "Proxy":
+    """Make the app from settings, by default those of the environment.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+    """
+    return Proxy(settings or Settings.from_environ())
+
+
+class _Forwarder(CanaryMiddleware):
+    wraps = False
+
+
+class Proxy:
+    """Forwards every request that a Mapping takes; answers 404 to the others, as Envoy does.
+
+    It starts with whatever rules are right, or none, and picks up the others when they are; `strict` refuses to.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._metrics = Metrics() if settings.admin_port else None
+        observers: list[Observer] = [self._metrics] if self._metrics else []
+        if settings.access_log:
+            observers.append(AccessLog())
+        source = FileSource(*settings.rules) if settings.rules else StaticSource("", "no --rules")
+        self.store = RuleStore(
+            source, local=settings.local_names, ambassador_id=settings.ambassador_id, observers=observers
+        )
+        self._middleware = _Forwarder(
+            self._not_forwarded,
+            rules=self.store,
+            upstreams=settings.upstreams,
+            trusted=settings.forwarded_allow_ips,
+            trusted_headers=settings.trusted_headers,
+            header_key_file=settings.header_key_file,
+            observers=observers,
+            hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
+            limits=Limits(max_connections=settings.max_connections),
+            dns_interval=settings.dns_interval,
+            replay_limit=settings.replay_limit,
+            shadow_limit=settings.shadow_limit,
+            shadow_writes=settings.shadow_writes,
+            secrets=settings.secrets,
+        )
+        if self._metrics is not None:
+            self._metrics.follow(self._middleware)
+        self.direct = DirectWay(self._middleware)
+        self._admin: AdminServer | None = None
+        self._unhear: Callable[[], None] = lambda: None
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "http":
+            begun = scope.get("canary_mw.begun")
+            try:
+                if begun is None:
+                    await self._middleware(scope, receive, send)
+                else:
+                    await self._middleware.resume(begun, scope, receive, send)
+            except UpstreamError:
+                # Logged already. With nobody in between, an answer without an end is all that a server needs to cut
+                # the connection, and it logs a line instead of a traceback.
+                return
+        elif scope["type"] == "lifespan":
+            scope.setdefault("state", {})[DoorCounts.KEY] = self._middleware.door
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await self._middleware(scope, receive, send)
+
+    async def _not_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """No app is wrapped: no match is 404."""
+        name = self.store.table.settings.server_name
+        named = [] if name is None else [(b"server", name.encode())]
+        if scope["type"] == "websocket":
+            await refuse(scope, receive, send, Reply(404, headers=named))
+            return
+        headers = [(b"content-length", b"0"), *named]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send(_END)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the server is to know why it cannot start
+            await self._stop()
+            await send({"type": "lifespan.startup.failed", "message": f"canary-mw cannot start: {exc}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        self._middleware.start()
+        if self.settings.strict and self.store.error is not None:
+            raise self.store.error
+        self._unhear = hear_of_the_end(self._drain)
+        if self._metrics is not None:
+            app = create_admin(self.store, self._metrics, lambda: self.draining)
+            self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
+
+    def _drain(self) -> list[asyncio.Task[Any]]:
+        """Readiness ends with SIGTERM, and so do websockets, long before the server has finished its requests."""
+        self.draining = True
+        return self._middleware.end_websockets()
+
+    async def _stop(self) -> None:
+        self._unhear()
+        if self._admin is not None:
+            await self._admin.stop()
+        self.store.stop()
+        await self._middleware.aclose()

@@ -1,0 +1,1 @@
+"""Services: their endpoints, health, load balancing, limits, attempts, shadows."""

@@ -1,0 +1,48 @@
+"""Active health checks: how endpoints are asked."""
+
+from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.client.limits import Limits
+from canary_mw.client.tls import Contexts
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.rules.upstream import HealthCheck, Origin
+
+
+class Prober:
+    """Asks endpoints how they are; over connections of its own, because a full pool is no illness.
+
+    Args:
+        contexts: for https endpoints, see `HTTP11Client`.
+    """
+
+    def __init__(self, contexts: Contexts | None = None) -> None:
+        self._contexts = contexts
+        self._client: HTTP11Client | None = None
+
+    async def __call__(self, origin: Origin, check: HealthCheck) -> int:
+        """The status of the answer.
+
+        Raises:
+            UpstreamError: there is none.
+        """
+        if self._client is None:
+            self._client = HTTP11Client(limits=Limits(max_connections=8), contexts=self._contexts)
+        headers = [(b"host", check.host or origin.authority.encode()), (b"user-agent", b"canary-mw/health")]
+        headers += check.headers
+        request = UpstreamRequest(
+            origin.authority,
+            "GET",
+            check.path,
+            headers,
+            timeout=check.timeout,
+            connect_timeout=check.timeout,
+            replayable=True,
+        )
+        response = await self._client.send(origin, request)
+        response.close()
+        return response.head.status
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None

@@ -1,0 +1,49 @@
+"""What the caller puts in place of a service: URLs, transports and apps, each by one of the service's names."""
+
+from collections.abc import Mapping as Dict
+from collections.abc import Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from canary_mw.exceptions import ConfigError
+from canary_mw.rules.service import Service
+from canary_mw.rules.upstream import Origin
+
+T = TypeVar("T")
+
+
+def by_name(table: Dict[str, T], service: Service) -> T | None:
+    """What is given for a service under its most specific name: its text, host:port, host."""
+    for name in service.names:
+        if name in table:
+            return table[name]
+    return None
+
+
+def origins(name: str, urls: str | Sequence[str]) -> list[Origin]:
+    """Where one URL (scheme, host, port) or several lead.
+
+    Args:
+        name: of the service, for the message.
+
+    Raises:
+        ConfigError: there is none, or one that is not such a URL.
+    """
+    found = [_origin(name, url) for url in ([urls] if isinstance(urls, str) else urls)]
+    if not found:
+        raise ConfigError(f"upstream {name}: no URL", hint="write NAME=http://host:port")
+    return found
+
+
+def _origin(name: str, url: str) -> Origin:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ConfigError(f"upstream {name}: {url!r} is not a URL of a host", hint="write http://host:port")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        hint = "leave it out: the Mapping's rewrite decides about the path"
+        raise ConfigError(f"upstream {name}: {url!r} holds more than scheme, host and port", hint=hint)
+    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))

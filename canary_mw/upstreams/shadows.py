@@ -1,0 +1,87 @@
+"""Copies of requests for the shadows of their groups: nobody waits for them, and their answers are dropped."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from canary_mw.exceptions import CanaryError
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.upstreams.aio import Upstreams
+
+if TYPE_CHECKING:
+    from canary_mw.upstreams.body_buffer import Tee
+
+
+logger = logging.getLogger("canary_mw.shadow")
+
+# Seconds for a copy whose Mapping sets no limit: its place is wanted for others.
+LONGEST = 60.0
+
+
+class Shadows:
+    """Sends copies, a bounded number at a time.
+
+    Args:
+        upstreams: the way to the services.
+        limit: copies in flight in this process; what is above is skipped.
+
+    Attributes:
+        counts: how many were sent (their answer was read), failed, or were skipped because the body was not wholly
+            known or too many were in flight.
+    """
+
+    def __init__(self, upstreams: Upstreams, limit: int) -> None:
+        self.counts = {"sent": 0, "failed": 0, "skipped_body": 0, "skipped_busy": 0}
+        self._upstreams = upstreams
+        self._limit = limit
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def copy(self, request: UpstreamRequest, tee: "Tee") -> None:
+        """Send a copy as soon as its body is known.
+
+        Args:
+            tee: keeps the body of the main request.
+        """
+        if request.body is None or request.body.length == 0:
+            self.begin(request, b"")
+        else:
+            tee.at_end(lambda body: self.begin(request, body))
+
+    def begin(self, request: UpstreamRequest, body: bytes | None) -> None:
+        """Send a copy now, unless too many are in flight or its body is not known: None; in the loop of the copies."""
+        if body is None:
+            self.counts["skipped_body"] += 1
+        elif len(self._tasks) >= self._limit:
+            self.counts["skipped_busy"] += 1
+        else:
+            task = asyncio.get_running_loop().create_task(self._send(request, body))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, request: UpstreamRequest, body: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (request.timeout or LONGEST)
+        try:
+            response = await self._upstreams.send(request, body if request.body else None, loop, deadline)
+            try:
+                while await response.read():
+                    pass
+            finally:
+                response.close()
+        except CanaryError as exc:
+            self.counts["failed"] += 1
+            logger.info("a copy for the shadow %s failed: %s", request.service, exc)
+        except Exception:
+            self.counts["failed"] += 1
+            logger.exception("a copy for the shadow %s failed", request.service)
+        else:
+            self.counts["sent"] += 1
+
+    async def aclose(self) -> None:
+        """Give up what is in flight in the running loop."""
+        loop = asyncio.get_running_loop()
+        mine = [task for task in self._tasks if task.get_loop() is loop]
+        for task in mine:
+            task.cancel()
+        if mine:
+            await asyncio.wait(mine)

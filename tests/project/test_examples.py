@@ -1,0 +1,176 @@
+"""Each example is run as its text says, on free ports, and asked over the network."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from servers import free_port
+
+from canary_mw.cli.main import main
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+GRAY = {"gray": "true"}
+
+
+@contextmanager
+def listening(*command: str, **environ: str) -> Iterator[str]:
+    """A server in a process of its own; yields the URL that it says it listens on."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environ}
+    ) as child:
+        assert child.stdout is not None
+        log: list[str] = []
+        try:
+            for line in child.stdout:
+                log.append(line)
+                if found := re.search(r"(?:running on|Listening at:) (http://\S+)", line):
+                    yield found[1]
+                    break
+            else:
+                raise AssertionError("".join(log))
+        finally:
+            child.terminate()
+            child.communicate(timeout=30)
+
+
+def app(name: str, **environ: str) -> Any:
+    return by_uvicorn(f"{name}:app", **environ)
+
+
+def by_uvicorn(name: str, **environ: str) -> Any:
+    uvicorn = (sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", "0", "--no-access-log")
+    return listening(*uvicorn, name, **environ)
+
+
+def by_gunicorn(name: str, **environ: str) -> Any:
+    gunicorn = (sys.executable, "-m", "gunicorn", "--chdir", str(EXAMPLES), "--bind", "127.0.0.1:0", "--threads", "16")
+    return listening(*gunicorn, "--no-control-socket", name, **environ)
+
+
+def fetch(url: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    try:
+        with urlopen(Request(url, headers=headers or {}), timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def test_the_fastapi_app_sends_testers_and_one_request_in_ten_to_its_gray_version() -> None:
+    with app("gray_app") as gray, app("fastapi_app", SHOP_GRAY_URL=gray) as shop:
+        assert fetch(f"{shop}/shop/", GRAY) == (200, '{"version":"gray"}')
+        # That none of 300 is gray, or none stable, happens once in 10^13 runs.
+        answers = [json.loads(fetch(f"{shop}/shop/")[1]) for _ in range(300)]
+    assert {each["version"] for each in answers} == {"stable", "gray"}
+    assert {each["mapping"] for each in answers if each["version"] == "stable"} == {"shop-stable"}
+
+
+def test_the_fastapi_app_answers_for_the_stable_version_itself() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with app("fastapi_app", SHOP_GRAY_URL=nobody) as shop:
+        assert fetch(f"{shop}/about", GRAY) == (200, '{"version":"stable"}')
+        assert fetch(f"{shop}/shop/", GRAY) == (503, "upstream shop-gray is not reachable\n")
+        answers = {fetch(f"{shop}/shop/") for _ in range(30)}
+    assert (200, '{"version":"stable","mapping":"shop-stable"}') in answers
+
+
+def test_the_fastapi_app_reads_its_rules_from_where_it_is_told(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "fastapi_rules", tmp_path, dirs_exist_ok=True)
+    rules = tmp_path / "shop.yaml"
+    rules.write_text(rules.read_text().replace("weight: 10", "weight: 100"))
+    with app("gray_app") as gray, app("fastapi_app", SHOP_GRAY_URL=gray, SHOP_RULES=str(tmp_path)) as shop:
+        assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(200, '{"version":"gray"}')}
+
+
+# The app, its server, its gray version.
+WSGI_AND_DJANGO = [
+    ("flask_app:app", by_gunicorn, "flask_gray_app:app"),
+    ("django_app:wsgi", by_gunicorn, "django_gray_app:wsgi"),
+    ("django_app:asgi", by_uvicorn, "django_gray_app:wsgi"),
+]
+
+
+@pytest.mark.parametrize(("name", "by", "twin"), WSGI_AND_DJANGO)
+def test_flask_and_django_do_what_fastapi_does(name: str, by: Callable[..., Any], twin: str) -> None:
+    with by_gunicorn(twin) as gray, by(name, SHOP_GRAY_URL=gray) as shop:
+        status, text = fetch(f"{shop}/shop/", GRAY)
+        assert (status, json.loads(text)) == (200, {"version": "gray"})
+        # That none of 300 is gray, or none stable, happens once in 10^13 runs.
+        answers = [json.loads(fetch(f"{shop}/shop/")[1]) for _ in range(300)]
+        assert json.loads(fetch(f"{shop}/about", GRAY)[1]) == {"version": "stable"}
+    assert {each["version"] for each in answers} == {"stable", "gray"}
+    assert {each["mapping"] for each in answers if each["version"] == "stable"} == {"shop-stable"}
+
+
+@pytest.mark.parametrize(("name", "by", "twin"), WSGI_AND_DJANGO)
+def test_flask_and_django_read_their_rules_from_where_they_are_told(
+    name: str, by: Callable[..., Any], twin: str, tmp_path: Path
+) -> None:
+    rules = EXAMPLES / f"{name.partition('_')[0]}_rules" / "shop.yaml"
+    (tmp_path / "shop.yaml").write_text(rules.read_text().replace("weight: 10", "weight: 100"))
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with by(name, SHOP_GRAY_URL=nobody, SHOP_RULES=str(tmp_path)) as shop:
+        assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(503, "upstream shop-gray is not reachable\n")}
+
+
+@contextmanager
+def service(text: str) -> Iterator[str]:
+    """An old-fashioned HTTP/1.0 server that gives one answer; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def path_with_command(tmp_path: Path) -> str:
+    """A PATH where `canary-mw` is the one under test."""
+    command = tmp_path / "canary-mw"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m canary_mw "$@"\n')
+    command.chmod(0o755)
+    return f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_the_standalone_example_routes_by_header_and_by_weight(path_with_command: str) -> None:
+    with ExitStack() as stack:
+        stable, gray = (stack.enter_context(service(text)) for text in ("stable", "gray"))
+        environ = {"PATH": path_with_command, "PORT": "0", "STABLE_URL": stable, "GRAY_URL": gray}
+        url = stack.enter_context(listening(str(EXAMPLES / "standalone" / "serve.sh"), **environ))
+        assert {fetch(f"{url}/svc/", GRAY) for _ in range(20)} == {(200, "gray")}
+        # That one of them is missing among 150 happens once in 10^14 runs.
+        assert {fetch(f"{url}/svc/") for _ in range(150)} == {(200, "stable"), (200, "gray")}
+        assert fetch(f"{url}/elsewhere")[0] == 404
+
+
+@pytest.mark.parametrize("rules", ["fastapi_rules", "flask_rules", "django_rules", "standalone/rules"])
+def test_the_rules_of_the_examples_are_clean(rules: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["check", str(EXAMPLES / rules)])
+    assert caught.value.code == 0
+    assert "clean" in capsys.readouterr().err

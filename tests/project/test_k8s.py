@@ -1,0 +1,147 @@
+"""What a schema cannot tell about the manifests: that they refer to each other, and reload and run as intended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+BASE = Path(__file__).parent.parent.parent / "k8s" / "base"
+
+
+def manifests() -> dict[str, Any]:
+    """Kind -> object, for every resource that kustomization.yaml lists."""
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
+    objects: dict[str, Any] = {}
+    for name in kustomization["resources"]:
+        for item in yaml.safe_load_all((BASE / name).read_text(encoding="utf-8")):
+            assert item["kind"] not in objects, "this test reads one object of each kind"
+            objects[item["kind"]] = item
+    return objects
+
+
+@pytest.fixture(scope="module")
+def objects() -> dict[str, Any]:
+    return manifests()
+
+
+@pytest.fixture(scope="module")
+def deployment(objects: dict[str, Any]) -> Any:
+    return objects["Deployment"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def pod(deployment: Any) -> Any:
+    return deployment["template"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def container(pod: Any) -> Any:
+    (only,) = pod["containers"]
+    return only
+
+
+def ports_of(container: Any) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in container["ports"]}
+
+
+def option(container: Any, name: str) -> str:
+    args = container["args"]
+    value = args[args.index(name) + 1]
+    assert isinstance(value, str), f"{name} has to be quoted: Kubernetes takes only texts as arguments"
+    return value
+
+
+def test_every_manifest_in_the_folder_is_listed() -> None:
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
+    files = {path.name for path in BASE.iterdir()} - {"kustomization.yaml"}
+    assert files == set(kustomization["resources"])
+
+
+def test_all_selectors_choose_the_pods(objects: dict[str, Any], deployment: Any, pod: Any) -> None:
+    labels = deployment["template"]["metadata"]["labels"].items()
+    assert deployment["selector"]["matchLabels"].items() <= labels
+    assert objects["Service"]["spec"]["selector"].items() <= labels
+    assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels
+    for constraint in pod["topologySpreadConstraints"]:
+        assert constraint["labelSelector"]["matchLabels"].items() <= labels
+
+
+def test_the_service_and_the_probes_name_ports_that_exist(objects: dict[str, Any], container: Any) -> None:
+    ports = ports_of(container)
+    assert [port["targetPort"] for port in objects["Service"]["spec"]["ports"]] == ["http"]
+    assert "http" in ports
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == "admin"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert ports == {"http": int(option(container, "--port")), "admin": int(option(container, "--admin-port"))}
+
+
+def test_the_admin_port_is_not_offered_to_the_cluster(objects: dict[str, Any]) -> None:
+    assert [port["name"] for port in objects["Service"]["spec"]["ports"]] == ["http"]
+
+
+def test_the_admin_port_is_open_to_the_monitoring_alone_and_the_other_to_all(
+    objects: dict[str, Any], container: Any
+) -> None:
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    rules = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert rules.keys() == ports_of(container).keys()
+    assert rules["http"] is None
+    (peer,) = rules["admin"]
+    assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+
+
+def test_the_rules_are_mounted_as_a_directory(objects: dict[str, Any], pod: Any, container: Any) -> None:
+    (volume,) = (volume for volume in pod["volumes"] if "configMap" in volume)
+    assert volume["configMap"] == {"name": objects["ConfigMap"]["metadata"]["name"]}
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
+    assert mount.keys().isdisjoint({"subPath", "subPathExpr"})
+    assert mount["mountPath"] == option(container, "--rules")
+
+
+def test_the_rules_can_be_changed_in_place(objects: dict[str, Any]) -> None:
+    assert objects["ConfigMap"].get("immutable", False) is False
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
+    assert "configMapGenerator" not in kustomization
+
+
+def test_the_rules_send_a_share_to_gray_and_the_rest_to_stable(objects: dict[str, Any]) -> None:
+    mappings = list(yaml.safe_load_all(objects["ConfigMap"]["data"]["rules.yaml"]))
+    assert [mapping["kind"] for mapping in mappings] == ["Mapping", "Mapping"]
+    assert len({mapping["name"] for mapping in mappings}) == 2
+    assert len({mapping["prefix"] for mapping in mappings}) == 1
+    assert [mapping.get("weight") for mapping in mappings] == [None, 20]
+
+
+def test_the_pod_meets_the_restricted_pod_security_standard(pod: Any, container: Any) -> None:
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 8888
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    context = container["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert pod.keys().isdisjoint({"hostNetwork", "hostPID", "hostIPC"})
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} == {"configMap", "emptyDir"}
+
+
+def test_the_pod_holds_no_credential_of_the_cluster(pod: Any) -> None:
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_no_service_variable_looks_like_a_setting(objects: dict[str, Any], pod: Any) -> None:
+    name = objects["Service"]["metadata"]["name"].upper().replace("-", "_")
+    assert not f"{name}_".startswith("CANARY_MW_")
+    assert pod["enableServiceLinks"] is False
+
+
+def test_a_pod_that_drains_is_given_the_time(pod: Any, container: Any) -> None:
+    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] < pod["terminationGracePeriodSeconds"]
+
+
+def test_memory_is_limited_and_the_processor_is_not_throttled(container: Any) -> None:
+    assert container["resources"] == {"requests": {"cpu": "200m", "memory": "100Mi"}, "limits": {"memory": "400Mi"}}

@@ -1,0 +1,126 @@
+"""What users of the package may rely on: its names, its cheap import, and the example of its use in a test."""
+
+import subprocess
+import sys
+
+import pytest
+
+import canary_mw
+from canary_mw import ConfigError, RequestHead, RouteTable, decide
+
+RULES = """
+---
+apiVersion: getambassador.io/v2
+kind: Mapping
+name: shop-stable
+prefix: /shop/
+service: shop-stable
+---
+apiVersion: getambassador.io/v2
+kind: Mapping
+name: shop-gray
+prefix: /shop/
+service: shop-gray
+weight: 10
+"""
+
+
+def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter that has imported nothing yet."""
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_the_public_names_are_these() -> None:
+    assert canary_mw.__all__ == [
+        "CanaryError",
+        "CanaryMiddleware",
+        "CanaryWSGIMiddleware",
+        "ConfigError",
+        "ConfigSource",
+        "Decision",
+        "FileSource",
+        "Mapping",
+        "MappingGroup",
+        "Observer",
+        "RequestHead",
+        "RouteTable",
+        "RuleStore",
+        "StaticSource",
+        "UpstreamError",
+        "__version__",
+        "decide",
+        "explain",
+    ]
+
+
+@pytest.mark.parametrize("name", canary_mw.__all__)
+def test_every_public_name_is_there_and_listed(name: str) -> None:
+    assert getattr(canary_mw, name) is getattr(canary_mw, name)
+    assert name in dir(canary_mw)
+    assert getattr(getattr(canary_mw, name), "__name__", name) == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'canary_mw' has no attribute 'Novelty'"):
+        _ = canary_mw.Novelty
+
+
+def test_the_import_alone_loads_neither_a_server_nor_a_client_nor_a_yaml_reader() -> None:
+    trace = python("import canary_mw", "-X", "importtime").stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}
+    assert "canary_mw" in loaded
+    assert not loaded & {"httpx", "starlette", "uvicorn", "click", "pydantic", "yaml", "watchfiles", "asyncio"}
+
+
+@pytest.mark.parametrize(
+    "names", ["CanaryMiddleware, RuleStore", "CanaryWSGIMiddleware", "RouteTable, decide, explain"]
+)
+def test_the_names_of_a_user_load_no_server_and_no_httpx(names: str) -> None:
+    trace = python(f"from canary_mw import {names}", "-X", "importtime").stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}
+    assert "canary_mw" in loaded
+    assert not loaded & {"httpx", "starlette", "uvicorn", "click", "prometheus_client", "jinja2"}
+
+
+def test_the_commands_that_serve_nothing_load_no_server() -> None:
+    trace = python("import canary_mw.cli.main", "-X", "importtime").stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"httpx", "starlette", "uvicorn", "prometheus_client"}
+
+
+def test_a_test_of_rules_needs_no_file_no_server_and_no_randomness() -> None:
+    table = RouteTable.from_yaml(RULES)
+    gray, stable = (decide(table, RequestHead("GET", "/shop/"), roll=roll) for roll in (9.9, 10.0))
+    assert gray is not None
+    assert stable is not None
+    assert gray.variant == "gray"
+    assert stable.variant == "stable"
+
+
+def test_rules_of_a_text_know_the_local_service() -> None:
+    table = RouteTable.from_yaml(RULES, local=["shop-stable"], middleware=True)
+    decision = decide(table, RequestHead("GET", "/shop/"), roll=50.0)
+    assert decision is not None
+    assert decision.local
+    assert decide(table, RequestHead("GET", "/other"), roll=50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("weight: 10", "weight: heavy", 14, "weight must be a whole number"),
+        ("weight: 10", "weight: 101", 9, "more than 100"),
+    ],
+)
+def test_the_first_error_of_a_text_is_raised_with_its_place(old: str, new: str, line: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        RouteTable.from_yaml(RULES.replace(old, new))
+    error = caught.value
+    assert (error.file, error.line, error.mapping) == ("rules", line, "shop-gray")
+    assert str(error).count("shop-gray") <= 2
+
+
+def test_warnings_of_a_text_are_no_error() -> None:
+    table = RouteTable.from_yaml(RULES + "surprise: true\n")
+    assert len(table.mappings) == 2

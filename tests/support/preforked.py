@@ -1,0 +1,48 @@
+"""A shop whose stable version is this process, for servers in processes of their own: it tells who answers and why.
+
+Environment: `PREFORKED_RULES`, the folder of the rules, and `PREFORKED_STARTED`, where they are loaded before any fork.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+
+from servers import mapping
+from wsgiservers import respond
+
+from canary_mw import CanaryWSGIMiddleware
+from canary_mw.types import Environ, StartResponse
+
+
+def rules(number: int, upstream: int) -> str:
+    """Mappings of which one bears a number; who sends "gray: true" gets the upstream on that port."""
+    gray = mapping("gray", "/shop/", f"127.0.0.1:{upstream}", rewrite='""', headers="{gray: 'true'}")
+    copies = mapping("copies", "/copies/", f"127.0.0.1:{upstream}")
+    return mapping(f"shop-{number}", "/shop/", "shop-stable") + gray + copies
+
+
+def runs(thread: threading.Thread) -> bool:
+    """Whether it is a thread of this process; after a fork past Python there may be ghosts of the parent's."""
+    return os.path.exists(f"/proc/self/task/{thread.native_id}")
+
+
+def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Who answers, by which rules, and the id of the request."""
+    decision = environ["canary_mw.decision"]
+    told = {
+        "who": "stable",
+        "pid": os.getpid(),
+        "mapping": decision and decision.mapping.name,
+        "id": environ.get("HTTP_X_ID"),
+        "watchers": sum(each.name == "canary-mw-rules" for each in threading.enumerate() if runs(each)),
+    }
+    return respond(start_response, json.dumps(told).encode())
+
+
+def create_app() -> CanaryWSGIMiddleware:
+    """The app behind the middleware."""
+    made = CanaryWSGIMiddleware(app, rules=os.environ["PREFORKED_RULES"], local="shop-stable")
+    if "PREFORKED_STARTED" in os.environ:
+        made.start()
+    return made

@@ -1,0 +1,93 @@
+"""The blocking client behind the interface of asyncio's, so that the same tests hold for both; it runs in threads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from canary_mw.client.interfaces import UpstreamResponse
+from canary_mw.client.limits import Limits
+from canary_mw.client.sync.client import BlockingClient, BlockingResponse
+from canary_mw.client.tls import Contexts
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.rules.upstream import Origin
+
+T = TypeVar("T")
+_THREADS = 64
+
+
+class Client(Protocol):
+    """What tests need of a client."""
+
+    async def send(
+        self,
+        origin: Origin,
+        request: UpstreamRequest,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        deadline: float | None = None,
+    ) -> UpstreamResponse:
+        """See `HTTP11Client.send`."""
+
+    async def aclose(self) -> None:
+        """See `HTTP11Client.aclose`."""
+
+
+class MakeClient(Protocol):
+    """One of the classes that tests are for."""
+
+    def __call__(self, *, limits: Limits = ..., contexts: Contexts | None = ...) -> Client:
+        """A client."""
+
+
+class ThreadedClient:
+    """`BlockingClient`, awaited."""
+
+    def __init__(self, *, limits: Limits = Limits(), contexts: Contexts | None = None) -> None:  # noqa: B008
+        self.client = BlockingClient(limits=limits, contexts=contexts)
+        self._threads = ThreadPoolExecutor(_THREADS)
+
+    async def send(
+        self,
+        origin: Origin,
+        request: UpstreamRequest,
+        body: AsyncIterator[bytes] | bytes | None = None,
+        deadline: float | None = None,
+    ) -> "ThreadedResponse":
+        """In a thread; an iterator is asked for its pieces in the loop."""
+        given = body if isinstance(body, bytes | None) else _pieces(body, asyncio.get_running_loop())
+        response = await self.call(lambda: self.client.send(origin, request, given, deadline))
+        return ThreadedResponse(response, self)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What a function returns in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    async def aclose(self) -> None:
+        """Close the client, which ends what still runs in the threads."""
+        self.client.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+class ThreadedResponse:
+    """`BlockingResponse`, awaited."""
+
+    def __init__(self, response: BlockingResponse, client: ThreadedClient) -> None:
+        self._response = response
+        self._client = client
+        self.head = response.head
+        self.take = response.take
+        self.close = response.close
+        self.move_deadline = response.move_deadline
+        self.cancel_deadline = response.cancel_deadline
+
+    async def read(self) -> bytes:
+        """In a thread."""
+        return await self._client.call(self._response.read)
+
+
+def _pieces(body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    async def following() -> bytes | None:
+        return await anext(body, None)
+
+    while (piece := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield piece

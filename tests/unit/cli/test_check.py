@@ -1,0 +1,164 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rules import document
+
+from canary_mw.cli.main import main
+
+RULES = document("stable", prefix="/svc/") + document("gray", prefix="/svc/", weight=20, bypass_auth="true")
+MODULE = "---\napiVersion: getambassador.io/v2\nkind: Module\nname: ambassador\nconfig: "
+
+
+def invoke(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin)
+
+
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("rules.yaml")
+    path.write_text(RULES)
+    return path
+
+
+def test_check_of_clean_rules_prints_nothing_but_a_summary(rules: Path) -> None:
+    rules.write_text(document("stable") + document("gray", weight=5))
+    outcome = invoke("check", str(rules))
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, "", "2 Mappings: clean\n")
+
+
+def test_check_tells_each_finding_with_its_place_and_exits_1_on_errors(rules: Path) -> None:
+    rules.write_text(document(weight="x") + document("b", Weight=1) + document("c", docs="{}"))
+    outcome = invoke("check", str(rules))
+    assert outcome.exit_code == 1
+    lines = outcome.stdout.splitlines()
+    assert [line.split(" ")[:3] for line in lines] == [
+        ["rules.yaml:7:", "error", "wrong-type"],
+        ["rules.yaml:14:", "warning", "unknown-field"],
+        ["rules.yaml:21:", "notice", "no-effect-yet"],
+    ]
+    assert lines[1].endswith("(did you mean weight?)")
+    assert outcome.stderr == "2 Mappings: 1 error, 1 warning, 1 notice\n"
+
+
+def test_check_warns_of_copied_writes_and_lists_what_is_not_supported(rules: Path) -> None:
+    shadow = document("copy", prefix="/a/", shadow="true", metadata_labels="{shadow_writes: allow}")
+    host = "---\napiVersion: getambassador.io/v2\nkind: Host\nname: h\nhostname: a.com\n"
+    rules.write_text(document() + shadow + host + MODULE + "{gzip: {}, server_name: edge}\n")
+    outcome = invoke("check", str(rules))
+    assert outcome.exit_code == 0
+    assert "warning shadow-writes Mapping copy: writes are copied to copy too" in outcome.stdout
+    assert "notice kind-ignored Host h: not supported yet: ignored" in outcome.stdout
+    assert "notice not-supported Module ambassador: gzip is not supported yet: ignored" in outcome.stdout
+
+
+def test_check_warns_of_every_shadow_where_the_environment_lets_writes_be_copied(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules.write_text(document("a", prefix="/a/") + document("copy", prefix="/a/", shadow="true"))
+    assert "shadow-writes" not in invoke("check", str(rules)).stdout
+    monkeypatch.setenv("CANARY_MW_SHADOW_WRITES", "1")
+    assert "warning shadow-writes Mapping copy" in invoke("check", str(rules)).stdout
+
+
+def test_check_speaks_json_and_github(rules: Path) -> None:
+    rules.write_text(document(add_request_headers="{x: 5%}"))
+    (found,) = json.loads(invoke("check", "--format", "json", str(rules)).stdout)
+    assert (found["severity"], found["line"], found["mapping"], found["code"]) == ("error", 7, "a", "bad-value")
+    outcome = invoke("check", "--format", "github", str(rules))
+    assert outcome.exit_code == 1
+    assert outcome.stdout.startswith("::error file=rules.yaml,line=7,title=bad-value::Mapping a: x: the value holds a ")
+    assert "a bare %25 (write %25%25 for a percent sign)" in outcome.stdout
+
+
+@pytest.mark.usefixtures("rules")
+def test_check_of_a_place_without_rules_is_an_error() -> None:
+    Path("empty").mkdir()
+    outcome = invoke("check", "empty")
+    assert outcome.exit_code == 1
+    assert "error source" in outcome.stdout
+    assert invoke("check", "nowhere").exit_code == 2
+    assert invoke("explain", "empty", "GET", "/").exit_code == 1
+
+
+def test_explain_prints_every_outcome_with_its_share_and_what_is_kept(rules: Path) -> None:
+    outcome = invoke("explain", str(rules), "GET", "/svc/a?b", "--host", "example.com")
+    assert outcome.exit_code == 0
+    assert outcome.stdout.splitlines() == [
+        "20 %  gray    gray    -> gray",
+        "              GET /a?b  host: example.com  timeout: 3 s",
+        "              kept: bypass_auth: true",
+        "80 %  stable  stable  -> stable",
+        "              GET /a?b  host: example.com  timeout: 3 s",
+        "",
+        "groups, in the order of routing:",
+        "  + stable + gray: prefix /svc/",
+    ]
+
+
+def explained(rules: Path, *arguments: str) -> Any:
+    outcome = invoke("explain", str(rules), *arguments, "--json")
+    assert outcome.exit_code == 0, outcome.output
+    return json.loads(outcome.stdout)
+
+
+def test_explain_as_json_is_a_result_of_the_batch(rules: Path) -> None:
+    result = explained(rules, "GET", "/svc/a", "-H", "x-a: 1")
+    assert [(c["mapping"], c["weight_percent"], c["attributes"]) for c in result["candidates"]] == [
+        ("gray", 20, {"bypass_auth": True}),
+        ("stable", 80, {}),
+    ]
+    request = {"method": "GET", "path": "/svc/a", "host": "localhost", "headers": {"x-a": "1"}}
+    lines = f"{json.dumps({'rules': RULES, 'requests': [request]})}\n\n" * 2
+    answers = [json.loads(line) for line in invoke("explain", "--batch", stdin=lines).stdout.splitlines()]
+    assert [answer["results"] for answer in answers] == [[result], [result]]
+
+
+def test_explain_obeys_the_module(rules: Path) -> None:
+    rules.write_text(RULES + MODULE + "{merge_slashes: true, ip_deny: [{peer: 127.0.0.1}]}\n")
+    (denied,) = explained(rules, "GET", "/svc/a")["candidates"]
+    assert denied["status"] == 403
+    assert "answered 403" in invoke("explain", str(rules), "GET", "/svc/a").stdout
+    (denied,) = explained(rules, "GET", "/svc/a", "--local", "stable")["candidates"]
+    assert (denied["status"], denied["service"]) == (403, None)
+    rules.write_text(RULES + MODULE + "{merge_slashes: true, headers_with_underscores_action: DROP_HEADER}\n")
+    found = explained(rules, "GET", "//svc//a", "-H", "x_u: 1")["candidates"]
+    assert [(c["upstream"]["path"], c["upstream"]["headers_removed"]) for c in found] == [("/a", ["x_u"])] * 2
+
+
+def test_explain_tells_of_the_wrapped_app_redirects_and_missing_matches(rules: Path) -> None:
+    assert "the wrapped app answers" in invoke("explain", str(rules), "GET", "/none", "--local", "stable").stdout
+    assert "100 %  -  (no Mapping)  answered 404" in invoke("explain", str(rules), "GET", "/none").stdout
+    rules.write_text(document(host_redirect="true", service="new.com", timeout_ms=0))
+    assert "answered 301 http://new.com/a/b" in invoke("explain", str(rules), "GET", "/a/b").stdout
+    rules.write_text(document(timeout_ms=0) + document("h", prefix="/a/b", headers="{gray: true}"))
+    text = invoke("explain", str(rules), "GET", "/a/b").stdout
+    assert "timeout: none" in text
+    assert "  - h: not: header gray present" in text
+
+
+def test_explain_names_broken_rules_beside_its_answer(rules: Path) -> None:
+    rules.write_text(RULES + document("c", weight="x"))
+    outcome = invoke("explain", str(rules), "GET", "/svc/")
+    assert outcome.exit_code == 0
+    assert "rules.yaml:21: error wrong-type" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["rules.yaml"], "PATH, METHOD and TARGET are needed"),
+        (["rules.yaml", "GET", "/a#b"], "/a#b: the path holds a fragment"),
+        (["rules.yaml", "NOVELTY", "/"], "the method is unknown; such a request is answered 400"),
+        (["rules.yaml", "GET", "/", "-H", "gray"], "write 'name: value'"),
+        (["rules.yaml", "GET", "/", "-H", ": a"], "write 'name: value'"),
+    ],
+)
+@pytest.mark.usefixtures("rules")
+def test_wrong_usage_of_explain_is_explained(arguments: list[str], text: str) -> None:
+    outcome = invoke("explain", *arguments)
+    assert outcome.exit_code == 2
+    assert text in outcome.stderr

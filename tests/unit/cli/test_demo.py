@@ -1,0 +1,230 @@
+"""The demo as a user sees it: the table, the hints, the file to edit, and its end."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from click.testing import CliRunner, Result
+from servers import respond
+from servers import run as run_async
+from upstream import Peer, serving
+
+from canary_mw.cli import demo
+from canary_mw.cli.main import main
+from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.routing.table import RouteTable
+from canary_mw.types import ASGIApp, Receive, Scope, Send
+
+ROW = re.compile(r"^(.*?) +(stable|gray) +([\d,]+) +([\d.]+) % +([\d.]+) % +[\d.]+ ms +[\d.]+ ms$", re.M)
+
+
+def once(*arguments: str) -> Result:
+    """One round in this process, whose handler of SIGTERM it leaves as it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(main, ["demo", "--once", *arguments])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    """What one round shows in a pipe."""
+    result = once("--port", "0")
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_one_round_shows_the_shares_that_the_rules_promise(shown: str) -> None:
+    stable, gray, header = ROW.findall(shown)
+    assert [row[:2] for row in (stable, gray, header)] == [
+        ("weight: 20", "stable"),
+        ("weight: 20", "gray"),
+        ("headers: gray: true", "gray"),
+    ]
+    assert [row[3] for row in (stable, gray, header)] == ["80.0", "20.0", "100.0"]
+    assert abs(float(stable[4]) - 80) <= 4
+    assert abs(float(gray[4]) - 20) <= 4
+    assert header[4] == "100.0"
+    assert int(stable[2].replace(",", "")) + int(gray[2]) == 2000
+    assert header[2] == "200"
+
+
+def test_one_round_ends_after_the_table_and_is_plain_in_a_pipe(shown: str) -> None:
+    assert ROW.search(shown.rstrip().splitlines()[-1])
+    assert "curl" not in shown
+    assert shown.isascii()
+    assert not set(shown) & {"\x1b", "\r"}
+    assert shown.count("Sending 2,200 requests") == 1
+
+
+def test_the_columns_of_the_table_stand_below_each_other(shown: str) -> None:
+    table = shown.rstrip().splitlines()[-4:]
+    assert table[0].startswith("rule ")
+    assert len({len(line) for line in table}) == 1
+    assert {line.rindex(word) for line, word in zip(table, ("variant", "stable", "gray", "gray"), strict=True)} == {21}
+
+
+def test_a_taken_port_is_named_and_a_free_one_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = once("--port", str(port))
+    assert result.exit_code == 0
+    first, second, *_ = result.output.splitlines()
+    found = re.fullmatch(rf"Port {port} is taken; using (\d+) instead\.", first)
+    assert found is not None
+    assert f"http://127.0.0.1:{found[1]}/svc/" in second
+
+
+def test_a_port_outside_the_range_is_refused() -> None:
+    result = once("--port", "65536")
+    assert result.exit_code == 2
+    assert "65536" in result.output
+
+
+@contextmanager
+def running() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """The demo in a process of its own, serving; with the lines that it wrote so far."""
+    command = [sys.executable, "-m", "canary_mw", "demo", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        try:
+            yield child, until_line(child, "Serving until Ctrl-C")
+        finally:
+            child.kill()
+
+
+def until_line(child: subprocess.Popen[str], start: str) -> list[str]:
+    assert child.stdout is not None
+    lines: list[str] = []
+    for line in child.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith(start):
+            return lines
+    raise AssertionError("\n".join(lines))
+
+
+def fetch(url: str, headers: dict[str, str] | None = None) -> str:
+    with urlopen(Request(url, headers=headers or {}), timeout=20) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_the_hints_work_and_an_edit_of_the_rules_goes_live() -> None:
+    with running() as (child, lines):
+        hints = [line.strip() for line in lines if "curl " in line]
+        assert len(hints) == 3
+        url = hints[0].removeprefix("curl ")
+        assert hints[1:] == [f"curl -H 'gray: true' {url}", f"for i in $(seq 10); do curl -s {url}; done"]
+        assert fetch(url) in ("service-stable answers GET /\n", "service-gray answers GET /\n")
+        assert fetch(url, {"gray": "true"}) == "service-gray answers GET /\n"
+        found = re.search(r"^Edit (.*): a change is live within a second\.$", "\n".join(lines), re.M)
+        assert found is not None
+        rules = Path(found[1])
+        rules.write_text(rules.read_text().replace("weight: 20", "weight: 100"))
+        until_line(child, "rules 2 are in force: 0 added, 0 removed, 1 changed")
+        assert {fetch(url) for _ in range(30)} == {"service-gray answers GET /\n"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
+    with running() as (child, lines):
+        rules = Path(next(line for line in lines if line.startswith("Edit "))[len("Edit ") :].partition(": a ")[0])
+        assert rules.exists()
+        child.send_signal(number)
+        rest, _ = child.communicate(timeout=30)
+    assert rest == "\nStopped.\n"
+    assert child.returncode == 0
+    assert not rules.parent.exists()
+
+
+def on_terminal(**environ: str) -> str:
+    """What one round writes to a terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "canary_mw", "demo", "--once", "--port", "0"]
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**inherited, **environ}) as child:
+        os.close(theirs)
+        output = b"".join(iter(lambda: read_terminal(ours), b""))
+    os.close(ours)
+    assert child.returncode == 0
+    return output.decode()
+
+
+def read_terminal(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux tells that the other side was closed
+        return b""
+
+
+def test_on_a_terminal_it_is_coloured_and_progress_is_one_redrawn_line() -> None:
+    output = on_terminal()
+    assert "\x1b[32mstable" in output
+    assert "\x1b[35mgray" in output
+    (progress,) = [line for line in output.split("\n") if "Sending" in line]
+    assert progress.count("\r") > 10
+
+
+def test_no_color_is_respected_on_a_terminal() -> None:
+    output = on_terminal(NO_COLOR="1")
+    assert ROW.search(output.replace("\r\n", "\n"))
+    assert not re.search(r"\x1b\[\d*m", output)
+
+
+def test_failed_requests_are_counted_told_and_end_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(service: str) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await respond(send, f"{service} is ill\n".encode(), 500 if service == "service-gray" else 200)
+
+        return app
+
+    monkeypatch.setattr(demo, "_upstream", broken)
+    monkeypatch.setattr(demo, "ROUNDS", [demo.Round("some", {"gray": "1"}, 3)])
+    result = once("--port", "0")
+    assert result.exit_code == 1
+    assert "3 of 3 requests failed" in result.output
+    assert [r.getMessage() for r in caplog.records if r.name == "canary_mw.demo"] == [
+        "a request was answered 500: service-gray is ill"
+    ] * 3
+
+
+def test_an_answer_that_is_cut_off_is_a_failed_request() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nserv")
+        peer.finish()
+
+    async def scenario() -> demo.Answer:
+        client = HTTP11Client()
+        async with serving(cut) as upstream:
+            answer = await demo._ask(client, upstream.origin, UpstreamRequest("x", "GET", b"/", [(b"host", b"x")]))
+            await client.aclose()
+        return answer
+
+    assert run_async(scenario()).service is None
+
+
+def test_a_request_that_no_rule_takes_has_no_row() -> None:
+    answers = [demo.Answer("service-stable", 0.1)]
+    assert list(demo._rows(demo.Round("none", {}, 1), answers, RouteTable.build([]))) == []
+
+
+def test_a_service_that_never_answered_has_a_row_without_times() -> None:
+    table = RouteTable.from_yaml(demo.rules_text())
+    answers = [demo.Answer("service-stable", seconds) for seconds in (0.002, 0.001, 0.1)]
+    assert list(demo._rows(demo.Round("weight: 20", {}, 3), answers, table)) == [
+        ("weight: 20", "stable", "3", "80.0 %", "100.0 %", "2.00 ms", "100.00 ms"),
+        ("weight: 20", "gray", "0", "20.0 %", "0.0 %", "-", "-"),
+    ]

@@ -1,0 +1,124 @@
+"""Reads and writes that keep the interpreter lock: what they give for each state of a connection."""
+
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from canary_mw.client.sync.sockets import MOST, is_quiet, receive, send
+
+
+@contextmanager
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection; calls of the first would wait, were they the standard library's."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours, theirs:
+            yield ours, theirs
+
+
+def come(sock: socket.socket) -> None:
+    """Wait until something is there to be read, without reading it."""
+    sock.recv(1, socket.MSG_PEEK)
+
+
+def test_what_was_sent_is_received() -> None:
+    with pair() as (ours, theirs):
+        assert send(ours.fileno(), b"ping") == 4
+        assert theirs.recv(10) == b"ping"
+        theirs.send(b"pong")
+        come(ours)
+        assert not is_quiet(ours.fileno())
+        assert receive(ours.fileno()) == b"pong"
+
+
+def test_nothing_there_is_no_end_and_nobody_waits_for_it() -> None:
+    with pair() as (ours, _):
+        assert receive(ours.fileno()) is None
+        assert is_quiet(ours.fileno())
+
+
+def test_an_end_is_told_each_time() -> None:
+    with pair() as (ours, theirs):
+        theirs.shutdown(socket.SHUT_WR)
+        come(ours)
+        assert not is_quiet(ours.fileno())
+        assert receive(ours.fileno()) == b""
+        assert receive(ours.fileno()) == b""
+
+
+def test_a_reset_is_an_error() -> None:
+    with pair() as (ours, theirs):
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        with pytest.raises(ConnectionResetError):
+            come(ours)
+        with pytest.raises(BrokenPipeError):
+            send(ours.fileno(), b"ping")
+        assert not is_quiet(ours.fileno())
+
+
+def test_a_closed_socket_is_an_error() -> None:
+    with pair() as (ours, _):
+        ours.close()
+        assert not is_quiet(ours.fileno())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            receive(ours.fileno())
+
+
+def test_a_full_connection_takes_some_and_then_nothing() -> None:
+    with pair() as (ours, theirs):
+        data = b"x" * MOST
+        total = 0
+        while taken := send(ours.fileno(), data):
+            total += taken
+        ours.shutdown(socket.SHUT_WR)
+        with theirs.makefile("rb") as file:
+            assert len(file.read()) == total
+
+
+def test_a_long_text_comes_in_pieces() -> None:
+    with pair() as (ours, theirs):
+        threading.Thread(target=theirs.sendall, args=(b"x" * 3 * MOST,)).start()
+        pieces: list[bytes] = []
+        while sum(len(piece) for piece in pieces) < 3 * MOST:
+            come(ours)
+            pieces.append(receive(ours.fileno()) or b"")
+        assert max(len(piece) for piece in pieces) <= MOST
+
+
+def test_no_other_thread_runs_meanwhile() -> None:
+    turns = [0]
+    over = threading.Event()
+
+    def take_turns() -> None:
+        while not over.is_set():
+            turns[0] += 1
+            time.sleep(0)
+
+    before = sys.getswitchinterval()
+    # Nobody is made to let go of the lock: whoever loses it has let go of it.
+    sys.setswitchinterval(60)
+    other = threading.Thread(target=take_turns)
+    other.start()
+    try:
+        with pair() as (ours, theirs):
+            while not turns[0]:
+                time.sleep(0)
+            descriptor, peer = ours.fileno(), theirs.fileno()
+            at_first = turns[0]
+            for _ in range(100):
+                send(descriptor, b"ping")
+                is_quiet(peer)
+                receive(peer)
+            assert turns[0] == at_first
+    finally:
+        sys.setswitchinterval(before)
+        over.set()
+        other.join()

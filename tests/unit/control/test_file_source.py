@@ -1,0 +1,481 @@
+import logging
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import watchfiles
+from kubelet import Style, Volume
+
+from canary_mw.config.document import Document
+from canary_mw.control.sources import file as sources
+from canary_mw.control.sources.base import ConfigSource, EmptySource
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.exceptions import SourceError
+
+# A limit for what must happen, not a measure of it; the timed re-check of these sources comes far later.
+DEADLINE = 20.0
+NEVER = 3600.0
+
+
+def texts(source: ConfigSource) -> dict[str, str]:
+    """What a load gives, by the last part of its name."""
+    return {os.path.basename(document.name): document.text for document in source.load()}
+
+
+@contextmanager
+def watching(source: ConfigSource) -> Iterator["queue.Queue[None]"]:
+    """A thread that follows the source; each yield is put into the queue."""
+    stop = threading.Event()
+    signs: queue.Queue[None] = queue.Queue()
+
+    def follow() -> None:
+        for sign in source.changes(stop):
+            signs.put(sign)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield signs
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def await_texts(source: ConfigSource, signs: "queue.Queue[None]", wanted: dict[str, str]) -> None:
+    """Load at each sign, as the store does, until the wanted texts are there."""
+    found: dict[str, str] = {}
+    while found != wanted:
+        signs.get(timeout=DEADLINE)
+        with suppress(SourceError):
+            found = texts(source)
+
+
+# -- load
+
+
+def test_a_file_is_one_document_under_the_name_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("a: 1\n")
+
+    assert FileSource(tmp_path / "rules.yaml").load() == [Document("a: 1\n", str(tmp_path / "rules.yaml"))]
+
+
+def test_a_directory_is_read_in_the_order_of_names_with_its_sub_directories(tmp_path: Path) -> None:
+    for name in ("b.yml", "a.yaml", "c.json", "annotations", "sub/deep/d.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    names = [os.path.relpath(document.name, tmp_path) for document in FileSource(tmp_path).load()]
+
+    assert names == ["a.yaml", "annotations", "b.yml", "c.json", "sub/deep/d.yaml"]
+
+
+def test_hidden_names_other_suffixes_and_linked_directories_are_left_out(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    for name in (
+        "rules/a.yaml",
+        "rules/.hidden.yaml",
+        "rules/README.md",
+        "rules/x.tpl",
+        "rules/.git/b.yaml",
+        "c/d.yaml",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (rules / "linked").symlink_to(tmp_path / "c")
+
+    assert texts(FileSource(rules)) == {"a.yaml": "rules/a.yaml"}
+
+
+@pytest.mark.parametrize("style", ["modern", "legacy"])
+def test_each_key_of_a_volume_is_read_once_and_named_as_mounted(tmp_path: Path, style: Style) -> None:
+    Volume(tmp_path, style).set({"b.yaml": "b", "a.yaml": "a", "team/c.yaml": "c", ".hidden": "no", "notes.md": "no"})
+
+    expected = [
+        Document(text, f"{tmp_path}/{name}") for name, text in [("a.yaml", "a"), ("b.yaml", "b"), ("team/c.yaml", "c")]
+    ]
+    assert FileSource(tmp_path).load() == expected
+
+
+def test_a_file_laid_beside_the_keys_of_a_volume_is_read_too(tmp_path: Path) -> None:
+    Volume(tmp_path).set({"a.yaml": "a"})
+    (tmp_path / "extra.yaml").write_text("extra")
+
+    assert texts(FileSource(tmp_path)) == {"a.yaml": "a", "extra.yaml": "extra"}
+
+
+def test_the_annotations_file_of_the_downward_api_is_read_as_it_is(tmp_path: Path) -> None:
+    Volume(tmp_path).annotations({"getambassador.io/config": "---\nname: ä\u3000\n", "a": "1"})
+
+    assert texts(FileSource(tmp_path)) == {"annotations": 'a="1"\ngetambassador.io/config="---\\nname: ä\\u3000\\n"'}
+
+
+def test_one_key_of_a_volume_is_followed_through_its_links(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    volume.set({"rules.yaml": "one", "other.yaml": "no"})
+    source = FileSource(tmp_path / "rules.yaml")
+    assert texts(source) == {"rules.yaml": "one"}
+
+    volume.update({"rules.yaml": "two"})
+
+    assert texts(source) == {"rules.yaml": "two"}
+
+
+def test_several_paths_are_read_in_their_order(tmp_path: Path) -> None:
+    for name in ("a.yaml", "rules/b.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    assert list(texts(FileSource(tmp_path / "rules", tmp_path / "a.yaml"))) == ["b.yaml", "a.yaml"]
+
+
+def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], None]) -> list[int]:
+    """Call `swap` with a running number after each file that is read; the list that is returned counts."""
+    read, done = sources._read, [0]
+
+    def and_swap(path: str, name: str) -> Document:
+        document = read(path, name)
+        done[0] += 1
+        swap(done[0])
+        return document
+
+    monkeypatch.setattr(sources, "_read", and_swap)
+    return done
+
+
+@pytest.mark.parametrize("style", ["modern", "legacy"])
+def test_keys_of_two_updates_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: Style) -> None:
+    volume = Volume(tmp_path, style)
+    volume.set({"a.yaml": "1", "b.yaml": "1"})
+    done = swap_during_a_load(monkeypatch, lambda n: volume.set({"a.yaml": "2", "b.yaml": "2"}) if n == 1 else None)
+
+    assert texts(FileSource(tmp_path)) == {"a.yaml": "2", "b.yaml": "2"}
+    assert done[0] >= 3
+
+
+def test_a_key_that_is_dropped_during_a_load_is_not_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = Volume(tmp_path)
+    volume.set({"a.yaml": "1", "b.yaml": "1"})
+    swap_during_a_load(monkeypatch, lambda n: volume.set({"b.yaml": "2"}) if n == 1 else None)
+
+    assert texts(FileSource(tmp_path)) == {"b.yaml": "2"}
+
+
+def test_a_volume_that_never_holds_still_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = Volume(tmp_path)
+    volume.set({"a.yaml": "0"})
+    swap_during_a_load(monkeypatch, lambda n: volume.set({"a.yaml": str(n)}))
+
+    with pytest.raises(SourceError, match="replaced too fast"):
+        FileSource(tmp_path).load()
+
+
+def test_a_missing_path_is_an_error_with_the_path_and_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read: No such file") as caught:
+        FileSource(tmp_path / "none").load()
+
+    assert caught.value.file == str(tmp_path / "none")
+    assert caught.value.hint
+
+
+def test_a_link_to_nothing_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("gone.yaml")
+
+    with pytest.raises(SourceError, match=r"a\.yaml is missing"):
+        FileSource(tmp_path).load()
+
+
+def test_a_forbidden_file_is_an_error_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The superuser, who runs the tests in a container, may read everything.
+    (tmp_path / "a.yaml").write_text("a")
+
+    def forbidden(path: str, *_: object) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", forbidden)
+
+    with pytest.raises(SourceError, match=r"Permission denied.*fsGroup"):
+        FileSource(tmp_path).load()
+
+
+@pytest.mark.parametrize("names", [[], ["notes.md", ".hidden.yaml"]])
+def test_a_directory_without_rule_files_is_empty(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "other.yaml").write_text("other")
+    for name in names:
+        (tmp_path / "rules" / name).write_text("x")
+
+    with pytest.raises(EmptySource, match="is empty") as caught:
+        FileSource(tmp_path / "rules", tmp_path / "other.yaml").load()
+
+    assert [document.text for document in caught.value.documents] == ["other"]
+
+
+def test_a_configmap_without_keys_is_empty(tmp_path: Path) -> None:
+    Volume(tmp_path).set({})
+
+    with pytest.raises(EmptySource):
+        FileSource(tmp_path).load()
+
+
+def test_a_file_that_is_not_utf_8_is_an_error_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("fine")
+    (tmp_path / "b.yaml").write_bytes(b"a: 1\nb: \xe4\n")
+
+    with pytest.raises(SourceError, match=r"not UTF-8 at byte 8") as caught:
+        FileSource(tmp_path).load()
+
+    assert (caught.value.file, caught.value.line) == (str(tmp_path / "b.yaml"), 2)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
+
+    assert texts(FileSource(tmp_path)) == {"a.yaml": "a: 1"}
+
+
+def test_a_fifo_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(SourceError, match="neither a file nor a directory"):
+        FileSource(tmp_path).load()
+
+
+def test_a_device_is_refused() -> None:
+    with pytest.raises(SourceError, match="neither a file nor a directory"):
+        FileSource("/dev/null").load()
+
+
+def test_a_file_over_64_mib_is_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "a.yaml", "wb") as file:
+        file.truncate(sources.MAX_BYTES + 1)
+
+    with pytest.raises(SourceError, match="larger than 64 MiB"):
+        FileSource(tmp_path).load()
+
+
+def test_a_file_without_a_name_anywhere_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # A subPath mount shows an inode that is deleted where it came from; so does /proc for an open file.
+    with open(tmp_path / "rules.yaml", "w+") as file:
+        file.write("old")
+        file.flush()
+        os.unlink(file.name)
+        path = f"/proc/self/fd/{file.fileno()}"
+        source = FileSource(path)
+        assert source.load() == source.load() == [Document("old", path)]
+
+    warning = f"{path} will never change: it is mounted alone (subPath); mount the whole volume as a directory"
+    assert [record.getMessage() for record in caplog.records] == [warning]
+
+
+def test_a_file_that_has_a_name_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = Volume(tmp_path / "volume")
+    volume.set({"rules.yaml": "1"})
+    os.link(os.path.realpath(volume.root / "rules.yaml"), tmp_path / "kept.yaml")
+    volume.set({"rules.yaml": "2"})
+
+    FileSource(tmp_path / "kept.yaml", volume.root).load()
+
+    assert not caplog.records
+
+
+# -- changes
+
+
+def test_a_static_source_never_changes_and_ends_at_stop() -> None:
+    source = StaticSource("a: 1", "inline")
+
+    with watching(source) as signs:
+        assert source.load() == [Document("a: 1", "inline")]
+
+    assert signs.empty()
+
+
+def test_stop_before_the_first_look_ends_at_once(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+
+    assert list(FileSource(tmp_path).changes(stop)) == []
+
+
+def test_the_first_sign_comes_without_a_change(tmp_path: Path) -> None:
+    with watching(FileSource(tmp_path, recheck=NEVER)) as signs:
+        signs.get(timeout=DEADLINE)
+
+
+def test_loading_is_no_sign_of_change_for_the_watch(tmp_path: Path) -> None:
+    Volume(tmp_path).set({"a.yaml": "1"})
+    source = FileSource(tmp_path, recheck=NEVER)
+    stop = threading.Event()
+    signs = source.changes(stop)
+    next(signs)
+    assert texts(source) == {"a.yaml": "1"}
+
+    timer = threading.Timer(0.6, stop.set)
+    timer.start()
+    assert list(signs) == []
+    timer.join()
+
+
+def test_a_timed_recheck_comes_without_a_change(tmp_path: Path) -> None:
+    with watching(FileSource(tmp_path, recheck=0.01)) as signs:
+        for _ in range(3):
+            signs.get(timeout=DEADLINE)
+
+
+def write_in_place(top: Path) -> None:
+    (top / "a.yaml").write_text("new")
+
+
+def rename_over(top: Path) -> None:
+    (top / "a.yaml.tmp").write_text("new")
+    os.replace(top / "a.yaml.tmp", top / "a.yaml")
+
+
+def delete_and_write(top: Path) -> None:
+    (top / "a.yaml").unlink()
+    write_in_place(top)
+
+
+def make_the_directory_anew(top: Path) -> None:
+    shutil.rmtree(top)
+    top.mkdir()
+    write_in_place(top)
+
+
+def exchange_the_directory(top: Path) -> None:
+    shutil.copytree(top, f"{top}.next")
+    write_in_place(Path(f"{top}.next"))
+    os.rename(top, f"{top}.old")
+    os.rename(f"{top}.next", top)
+
+
+EDITS = [write_in_place, rename_over, delete_and_write, make_the_directory_anew, exchange_the_directory]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("watched", ["directory", "file"])
+def test_an_edit_is_seen(tmp_path: Path, edit: Callable[[Path], None], watched: str) -> None:
+    top = tmp_path / "rules"
+    top.mkdir()
+    (top / "a.yaml").write_text("old")
+    source = FileSource(top if watched == "directory" else top / "a.yaml", recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        edit(top)
+        await_texts(source, signs, {"a.yaml": "new"})
+        (top / "a.yaml").write_text("newest")
+        await_texts(source, signs, {"a.yaml": "newest"})
+
+
+@pytest.mark.parametrize("style", ["modern", "legacy"])
+@pytest.mark.parametrize("watched", ["directory", "file", "linked file"])
+def test_every_swap_of_a_volume_is_seen(tmp_path: Path, style: Style, watched: str) -> None:
+    volume = Volume(tmp_path / "volume", style)
+    volume.set({"a.yaml": "0"})
+    (tmp_path / "a.yaml").symlink_to(volume.root / "a.yaml")
+    path = {"directory": volume.root, "file": volume.root / "a.yaml", "linked file": tmp_path / "a.yaml"}[watched]
+    source = FileSource(path, recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        for number in range(1, 6):
+            volume.update({"a.yaml": str(number)})
+            await_texts(source, signs, {"a.yaml": str(number)})
+
+
+def test_the_target_of_a_linked_file_may_be_edited_elsewhere(tmp_path: Path) -> None:
+    for name in ("rules", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere" / "real").write_text("old")
+    (tmp_path / "rules" / "a.yaml").symlink_to("../elsewhere/real")
+    source = FileSource(tmp_path / "rules", recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        (tmp_path / "elsewhere" / "real").write_text("new")
+        await_texts(source, signs, {"a.yaml": "new"})
+
+
+def test_a_linked_directory_may_be_led_elsewhere(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.yaml").write_text(name)
+    (tmp_path / "current").symlink_to("one")
+    source = FileSource(tmp_path / "current", recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        (tmp_path / "next").symlink_to("two")
+        os.replace(tmp_path / "next", tmp_path / "current")
+        await_texts(source, signs, {"a.yaml": "two"})
+        (tmp_path / "two" / "a.yaml").write_text("three")
+        await_texts(source, signs, {"a.yaml": "three"})
+
+
+def test_a_sub_directory_is_watched_from_its_appearance(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a")
+    source = FileSource(tmp_path, recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "b.yaml").write_text("b")
+        await_texts(source, signs, {"a.yaml": "a", "b.yaml": "b"})
+        (tmp_path / "sub" / "b.yaml").write_text("c")
+        await_texts(source, signs, {"a.yaml": "a", "b.yaml": "c"})
+
+
+@pytest.mark.parametrize("missing", ["rules", "above/rules"])
+def test_a_directory_that_comes_late_is_seen(tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture) -> None:
+    top = tmp_path / missing
+    source = FileSource(top, recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        top.mkdir(parents=True)
+        (top / "a.yaml").write_text("a")
+        await_texts(source, signs, {"a.yaml": "a"})
+
+    assert "cannot watch" not in caplog.text
+
+
+def test_without_inotify_it_looks_at_intervals_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("Too many open files (os error 24)")
+
+    monkeypatch.setattr(watchfiles, "watch", exhausted)
+    volume = Volume(tmp_path)
+    volume.set({"a.yaml": "1"})
+    source = FileSource(tmp_path, recheck=NEVER)
+
+    with watching(source) as signs:
+        signs.get(timeout=DEADLINE)
+        volume.set({"a.yaml": "2"})
+        await_texts(source, signs, {"a.yaml": "2"})
+
+    said = [record.getMessage() for record in caplog.records if record.name == "canary_mw.sources"]
+    assert said == [f"cannot watch {tmp_path}, looking every 0.5 s instead: Too many open files (os error 24)"]
+
+
+def test_the_watch_library_is_quiet_unless_the_application_wants_to_hear_it(tmp_path: Path) -> None:
+    library = logging.getLogger("watchfiles.main")
+    before = library.level
+    try:
+        for chosen, expected in ((logging.NOTSET, logging.WARNING), (logging.DEBUG, logging.DEBUG)):
+            library.setLevel(chosen)
+            with watching(FileSource(tmp_path, recheck=NEVER)) as signs:
+                signs.get(timeout=DEADLINE)
+            assert library.level == expected
+    finally:
+        library.setLevel(before)

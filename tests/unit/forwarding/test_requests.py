@@ -1,0 +1,471 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rules import HOP, decision_of, get, mapping, substitution, table
+
+from canary_mw.exceptions import BadTarget, ClientError, LoopDetected
+from canary_mw.forwarding.headers import changed, client_head
+from canary_mw.forwarding.hop import MAX_HOPS
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.forwarding.requests import upstream_request
+from canary_mw.forwarding.rewrite import location, request_host, rewritten
+from canary_mw.http.messages import Body, RequestHead, ResponseHead
+from canary_mw.rules.header_templates import Facts
+from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect
+from canary_mw.rules.service import parse_service
+from canary_mw.rules.upstream import Breakers, UpstreamOptions
+
+HOP_BY_HOP = (
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings proxy-authenticate"
+    b" proxy-authorization".split()
+)
+TRUSTED = HOP._replace(trusted=True)
+
+
+def forwarded(head: RequestHead, rule: Mapping | None = None, *, trusted: bool = False) -> UpstreamRequest:
+    return upstream_request(decision_of(rule or mapping()), head, TRUSTED if trusted else HOP)
+
+
+def sent(request: UpstreamRequest) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in request.headers:
+        found.setdefault(name.decode(), []).append(value.decode("latin-1"))
+    return found
+
+
+def test_a_plain_request_is_framed_afresh() -> None:
+    rule = mapping("shop", service="shop:8080", timeout_ms=1500, connect_timeout_ms=200)
+    request = forwarded(get("/svc/a?b=1", [("Host", "example.com"), ("Accept", "*/*")]), rule)
+    assert request == UpstreamRequest(
+        service="shop:8080",
+        method="GET",
+        target=b"/a?b=1",
+        headers=[
+            (b"host", b"example.com"),
+            (b"accept", b"*/*"),
+            (b"x-forwarded-for", b"127.0.0.1"),
+            (b"x-forwarded-proto", b"http"),
+            (b"x-forwarded-host", b"example.com"),
+            (b"x-request-id", b"new-id"),
+            (b"via", b"1.1 canary-mw-test (shop:8080)"),
+        ],
+        body=None,
+        timeout=1.5,
+        connect_timeout=0.2,
+        replayable=True,
+    )
+
+
+def test_a_timeout_of_0_is_no_timeout() -> None:
+    assert forwarded(get(), mapping(timeout_ms=0)).timeout is None
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "body", "replayable"),
+    [
+        ("GET", {}, None, True),
+        ("GET", {"content-length": "0"}, Body(0), True),
+        ("DELETE", {"content-length": "3"}, Body(3), False),
+        ("POST", {}, None, False),
+        ("POST", {"content-length": "12"}, Body(12), False),
+        ("PUT", {"transfer-encoding": "chunked"}, Body(None), False),
+        ("PATCH", {}, None, False),
+    ],
+)
+def test_only_idempotent_requests_without_a_body_may_be_sent_again(
+    method: str, headers: dict[str, str], body: Body | None, replayable: bool
+) -> None:
+    request = forwarded(RequestHead(method, "/svc/", headers))
+    assert (request.body, request.replayable) == (body, replayable)
+    assert not {"content-length", "transfer-encoding"} & sent(request).keys()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-length": "3", "transfer-encoding": "chunked"},
+        {"content-length": "+3"},
+        {"content-length": ""},
+        {"content-length": "0x3"},
+        {"content-length": "3, 3"},
+        {"content-length": str(2**63)},
+        {"content-length": "²"},
+    ],
+)
+def test_a_body_that_is_framed_twice_or_badly_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(ClientError) as caught:
+        forwarded(RequestHead("POST", "/svc/", headers))
+    assert caught.value.status_hint == 400
+
+
+def test_an_untrusted_peer_cannot_say_where_a_request_came_from() -> None:
+    lies = {
+        "X-Forwarded-For": "1.2.3.4",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Port": "1",
+        "X-Forwarded-Prefix": "/evil",
+        "Forwarded": "for=1.2.3.4",
+        "X-Real-IP": "1.2.3.4",
+        "X_Forwarded_For": "1.2.3.4",
+        "Host": "example.com",
+    }
+    found = sent(forwarded(get(headers=lies, client="9.9.9.9", scheme="http")))
+    assert found["x-forwarded-for"] == ["9.9.9.9"]
+    assert found["x-forwarded-proto"] == ["http"]
+    assert found["x-forwarded-host"] == ["example.com"]
+    assert "1.2.3.4" not in str(found)
+    assert "evil" not in str(found)
+
+
+def test_a_trusted_peers_account_is_continued() -> None:
+    told = [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-For", "5.6.7.8"), ("Host", "example.com")]
+    told += [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example"), ("Forwarded", "for=1.2.3.4")]
+    found = sent(forwarded(get(headers=told, client="9.9.9.9"), trusted=True))
+    assert found["x-forwarded-for"] == ["1.2.3.4, 5.6.7.8, 9.9.9.9"]
+    assert found["x-forwarded-proto"] == ["https"]
+    assert found["x-forwarded-host"] == ["shop.example"]
+    assert found["forwarded"] == ["for=1.2.3.4"]
+
+
+def test_what_a_trusted_peer_does_not_say_is_filled_in() -> None:
+    found = sent(forwarded(get(headers={"host": "example.com"}, client=None, scheme="https"), trusted=True))
+    assert found["x-forwarded-for"] == ["unknown"]
+    assert found["x-forwarded-proto"] == ["https"]
+    assert found["x-forwarded-host"] == ["example.com"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_request_without_host_gets_no_forwarded_host(trusted: bool) -> None:
+    found = sent(forwarded(get(), trusted=trusted))
+    assert "x-forwarded-host" not in found
+    assert found["host"] == [""]
+
+
+def test_of_two_hosts_the_one_that_was_matched_is_sent() -> None:
+    found = sent(forwarded(get(headers=[("host", "a.com"), ("host", "b.com")])))
+    assert (found["host"], found["x-forwarded-host"]) == (["a.com"], ["a.com"])
+
+
+def test_a_request_id_is_kept_or_made() -> None:
+    assert sent(forwarded(get(headers={"x-request-id": "mine"})))["x-request-id"] == ["mine"]
+    assert sent(forwarded(get()))["x-request-id"] == ["new-id"]
+
+
+def test_headers_named_by_connection_are_for_this_hop_only() -> None:
+    headers = [("connection", "X-A , close"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "2"), ("x-c", "3")]
+    found = sent(forwarded(get(headers=headers)))
+    assert found["x-c"] == ["3"]
+    assert not {"x-a", "x-b", "connection", "close"} & found.keys()
+
+
+def test_connection_cannot_take_away_what_we_assert() -> None:
+    named = "host, x-forwarded-for, x-forwarded-proto, x-request-id, via, content-length"
+    headers = {"connection": named, "host": "example.com", "x-request-id": "mine", "x-forwarded-for": "1.1.1.1"}
+    found = sent(forwarded(get(headers=headers), trusted=True))
+    assert found["host"] == ["example.com"]
+    assert found["x-request-id"] == ["mine"]
+    assert found["x-forwarded-for"] == ["1.1.1.1, 127.0.0.1"]
+    assert found["via"] == ["1.1 canary-mw-test (a)"]
+
+
+def test_the_mapping_removes_then_adds_then_replaces() -> None:
+    rule = mapping(
+        remove_request_headers=(b"x-a", b"x-request-id"),
+        add_request_headers=(
+            HeaderChange(b"x-a", b"new"),
+            HeaderChange(b"x-b", b"2"),
+            HeaderChange(b"x-c", b"3", append=False),
+        ),
+    )
+    found = sent(forwarded(get(headers=[("x-a", "0"), ("x-b", "1"), ("x-c", "1"), ("x-c", "2")]), rule))
+    assert (found["x-a"], found["x-b"], found["x-c"]) == (["new"], ["1", "2"], ["3"])
+    assert "x-request-id" not in found
+
+
+def test_a_request_that_passed_here_before_is_a_loop() -> None:
+    for via in ("1.1 canary-mw-test", "1.0 a, 1.1 canary-mw-test (x)", "1.1 a ,HTTP/1.1 canary-mw-test"):
+        with pytest.raises(LoopDetected, match="by this deployment before"):
+            forwarded(get(headers={"via": via}))
+
+
+def test_a_request_through_too_many_others_is_a_loop() -> None:
+    chain = [("via", f"1.1 canary-mw-{number}") for number in range(MAX_HOPS)]
+    with pytest.raises(LoopDetected, match=f"forwarded {MAX_HOPS} times"):
+        forwarded(get(headers=chain))
+    assert sent(forwarded(get(headers=chain[1:])))["via"] == [
+        ", ".join(f"1.1 canary-mw-{number}" for number in range(1, MAX_HOPS)) + ", 1.1 canary-mw-test (a)"
+    ]
+
+
+def test_a_name_that_only_begins_like_ours_is_no_loop() -> None:
+    found = sent(forwarded(get(headers=[("via", "1.1 canary-mw-test2"), ("via", "1.1 nginx, ")])))
+    assert found["via"] == ["1.1 canary-mw-test2, 1.1 nginx,, 1.1 canary-mw-test (a)"]
+
+
+def test_the_host_is_the_clients_unless_the_mapping_rewrites_it() -> None:
+    assert request_host(mapping(), b"Example.com:80") == b"Example.com:80"
+    assert request_host(mapping(host_rewrite="inner"), b"example.com") == b"inner"
+    automatic = Mapping(name="a", prefix="/", service=parse_service("https://svc.ns:8443")[0], auto_host_rewrite=True)
+    assert request_host(automatic, b"example.com") == b"svc.ns"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "result"),
+    [
+        (mapping(), "/svc/a", "/a"),
+        (mapping(), "/svc/", "/"),
+        (mapping(prefix="/svc"), "/svc/a", "//a"),
+        (mapping(prefix="/svc"), "/svca", "/a"),
+        (mapping(rewrite="/api"), "/svc/a", "/apia"),
+        (mapping(rewrite=None), "/svc/a", "/svc/a"),
+        (mapping(rewrite="/x?y="), "/svc/a", "/x?y=a"),
+        (mapping(rewrite="/x?y="), "/svc/../..", "/x?y="),
+        (mapping(rewrite="api/"), "/svc/a", "/api/a"),
+        (mapping(kind="exact", rewrite="/new"), "/svc/", "/new"),
+        (mapping(prefix="/s.*", kind="regex"), "/svc/a", "/"),
+        (mapping(prefix="/s.*", kind="regex", rewrite=None), "/svc/a", "/svc/a"),
+        (mapping(regex_rewrite=substitution("/svc/(.*)", r"/\1/x")), "/svc/a", "/a/x"),
+        (mapping(regex_rewrite=substitution("/proxy/", ""), prefix="/"), "/proxy/http://evil/a", "/http://evil/a"),
+    ],
+)
+def test_the_matched_prefix_is_replaced(rule: Mapping, path: str, result: str) -> None:
+    head_path = path.encode() if ".." not in path else rule.prefix_bytes
+    assert rewritten(rule, head_path) == result.encode()
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        (mapping(prefix="/svc", rewrite="/api/"), "/svc../admin"),
+        (mapping(prefix="/svc", rewrite="/api/"), "/svc."),
+        (mapping(prefix="/svc", rewrite="/api/."), "/svc./admin"),
+        (mapping(prefix="/", regex_rewrite=substitution("x", "")), "/x.x./admin"),
+        (mapping(prefix="/", regex_rewrite=substitution("^/x", "")), "/x../admin"),
+    ],
+)
+def test_a_rewrite_that_would_climb_is_refused(rule: Mapping, path: str) -> None:
+    with pytest.raises(BadTarget, match="climb"):
+        rewritten(rule, path.encode())
+
+
+segments = st.lists(
+    st.sampled_from(["..", ".", "...", "a", "", "%2e", "svc", "svc..", "x.", ".x", "%2e%2e"]), max_size=5
+)
+rewrites = st.sampled_from(["/", "/api", "/api/", "/a.", "/a/.", "api", "", "/x?y=", "..", "/a/.."])
+
+
+@given(segments, st.sampled_from(["/", "/svc", "/svc/", "/a"]), rewrites, st.sampled_from(["x", "/", "a|svc", r"\."]))
+def test_a_rewritten_path_never_climbs(parts: list[str], prefix: str, rewrite: str, pattern: str) -> None:
+    head = get("/" + "/".join(parts))
+    rules = [mapping(prefix=prefix, rewrite=rewrite or None)]
+    rules += [mapping(prefix=prefix, regex_rewrite=substitution(pattern, rewrite))]
+    for rule in rules:
+        if not rule.accepts_path(head.path):
+            continue
+        try:
+            target = rewritten(rule, head.path)
+        except BadTarget:
+            continue
+        assert target.startswith(b"/")
+        assert {b".", b".."}.isdisjoint(target.partition(b"?")[0].split(b"/"))
+
+
+names = st.sampled_from(
+    [
+        *(name.decode() for name in HOP_BY_HOP),
+        *"host content-length expect via x-a X-B cookie x-request-id Forwarded x-forwarded-for x-real-ip".split(),
+        *"X_Forwarded_For transfer_encoding".split(),
+    ]
+)
+values = st.sampled_from(["1", "", "x-a", "close, X-b", "chunked", "host,via", "a b", "keep-alive"])
+header_lists = st.lists(st.tuples(names, values), max_size=10).map(
+    lambda pairs: [pair for pair in pairs if pair[0] != "transfer-encoding" or pair[1] == "chunked"]
+)
+
+
+@given(header_lists, st.booleans())
+def test_nothing_that_belongs_to_one_hop_gets_through(pairs: list[tuple[str, str]], trusted: bool) -> None:
+    head = get(headers=pairs)
+    try:
+        request = forwarded(head, trusted=trusted)
+    except ClientError:
+        return
+    found = sent(request)
+    nominated = {
+        token.strip()
+        for name, value in head.headers
+        if name == b"connection"
+        for token in value.decode().lower().split(",")
+    }
+    kept = {"host", "via", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"}
+    assert not found.keys() & {name.decode() for name in HOP_BY_HOP}
+    assert not found.keys() & {"content-length", "expect", "transfer_encoding", "x_forwarded_for"}
+    assert not found.keys() & (nominated - kept - {"x-real-ip"})
+    assert len(found["host"]) == len(found["via"]) == len(found["x-forwarded-for"]) == 1
+    assert request.headers[0][0] == b"host"
+
+
+def test_control_characters_of_a_client_head_are_not_made_here() -> None:
+    """The server in front refuses them; whatever we add to a request holds none."""
+    request = forwarded(get("/svc/?a=%0d%0ax", {"host": "example.com"}, client="::1"))
+    assert not any(set(b"\r\n\0") & {*name, *value} for name, value in request.headers)
+    assert not set(b"\r\n\0 ") & {*request.target}
+
+
+@given(st.text(max_size=12), st.text(max_size=6))
+def test_a_target_that_is_sent_holds_no_control_byte(path: str, query: str) -> None:
+    try:
+        request = forwarded(get(f"/svc/{path}?{query}"), mapping(prefix="/"))
+    except ClientError:
+        return
+    assert request.target.isascii()
+    assert min(request.target) > 0x20
+
+
+@pytest.mark.parametrize(
+    ("redirect", "rule", "target", "result"),
+    [
+        (Redirect(host="new.com"), {}, "/svc/a?b=1", "http://new.com/svc/a?b=1"),
+        (Redirect(host="new.com", path="/p"), {}, "/svc/a?b=1", "http://new.com/p?b=1"),
+        (Redirect(host="new.com", path="/p?x"), {}, "/svc/a?b=1", "http://new.com/p?x"),
+        (Redirect(host="new.com", prefix="/q/"), {}, "/svc/a?b=1", "http://new.com/q/a?b=1"),
+        (Redirect(host="new.com", prefix="/q/"), {"kind": "exact"}, "/svc/", "http://new.com/q/"),
+        (Redirect(host="n", regex=substitution("/svc/(.*)", r"/x/\1")), {}, "/svc/a?b", "http://n/x/a?b"),
+        (Redirect(host="n", path="/p", prefix="/q/"), {}, "/svc/a", "http://n/p"),
+        (Redirect(host="n", regex=substitution("/svc/", "")), {}, "/svc/.evil.com/", "http://n/.evil.com/"),
+        (Redirect(host="n", prefix="q"), {}, "/svc/a", "http://n/qa"),
+    ],
+)
+def test_a_redirect_leads_to_its_host(redirect: Redirect, rule: dict[str, str], target: str, result: str) -> None:
+    assert location(redirect, mapping(redirect=redirect, **rule), get(target)) == result.encode()
+
+
+def test_a_redirect_keeps_the_scheme() -> None:
+    assert location(Redirect(host="n"), mapping(), get("/svc/", scheme="https")) == b"https://n/svc/"
+
+
+def test_an_answer_loses_what_belongs_to_one_hop() -> None:
+    headers = [(name, b"x") for name in HOP_BY_HOP] + [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
+    assert client_head(mapping(), ResponseHead(200, headers), get(), HOP) == ResponseHead(
+        200, [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
+    )
+
+
+def test_an_answer_loses_what_its_connection_header_names() -> None:
+    head = ResponseHead(200, [(b"x-a", b"1"), (b"x-b", b"2"), (b"connection", b"close, X-A")])
+    assert client_head(mapping(), head, get(), HOP).headers == [(b"x-b", b"2")]
+
+
+@pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
+def test_an_answer_that_has_no_body_has_no_length(status: int, kept: bool) -> None:
+    head = client_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]), get(), HOP)
+    assert bool(head.headers) is kept
+    assert head.status == status
+
+
+def test_the_mapping_changes_the_answer() -> None:
+    rule = mapping(remove_response_headers=(b"server",), add_response_headers=(HeaderChange(b"x-a", b"1", False),))
+    head = client_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]), get(), HOP)
+    assert head.headers == [(b"x-b", b"2"), (b"x-a", b"1")]
+
+
+def test_headers_without_changes_stay_as_they_are() -> None:
+    assert changed([(b"a", b"1"), (b"a", b"2")], (), (), Facts(get(), None, 0.0)) == [(b"a", b"1"), (b"a", b"2")]
+
+
+def copied(
+    head: RequestHead, rule: Mapping | None = None, *, roll: float = 0.0, writes: bool = False, **shadow: Any
+) -> UpstreamRequest | None:
+    """The copy that the shadow of a group gets."""
+    routes = table(rule or mapping(), mapping("copy", shadow=True, **shadow))
+    (share,) = routes.groups[0].shares
+    return upstream_request(share.decision, head, HOP._replace(roll=lambda: roll, shadow_writes=writes)).shadow
+
+
+def test_a_shadow_gets_the_same_request_under_a_host_of_its_own() -> None:
+    rule = mapping(rewrite="/v2/", add_request_headers=(HeaderChange(b"x-added", b"1"),), timeout_ms=700)
+    head = get("/svc/a?b=1", [("host", "example.com:8080"), ("x-a", "1"), ("x-shadow", "forged")])
+    main = forwarded(head, rule)
+    copy = copied(head, rule, rewrite="/not/used/", host_rewrite="not-used")
+    assert copy is not None
+    assert (copy.service, copy.method, copy.target, copy.timeout) == ("copy", "GET", b"/v2/a?b=1", 0.7)
+    assert copy.headers[0] == (b"host", b"example.com-shadow:8080")
+    assert sent(copy)["x-shadow"] == ["true"]
+    ours = ("host", "x-shadow", "via")
+    same = {name: values for name, values in sent(main).items() if name not in ours}
+    assert {name: values for name, values in sent(copy).items() if name not in ours} == same
+    assert sent(main)["x-shadow"] == ["forged"]
+    assert (copy.replayable, copy.shadow) == (False, None)
+
+
+def test_an_address_in_brackets_stays_the_host_of_a_shadow() -> None:
+    copy = copied(get(headers={"host": "[::1]:8080"}))
+    assert copy is not None
+    assert copy.headers[:2] == [(b"host", b"[::1]:8080"), (b"x-shadow", b"true")]
+
+
+def test_a_shadow_is_told_that_the_copy_is_for_it_and_keeps_its_own_limits() -> None:
+    options = UpstreamOptions(lifetime=5.0)
+    copy = copied(get(headers={"via": "1.0 a"}), options=options, connect_timeout_ms=70)
+    assert copy is not None
+    assert sent(copy)["via"] == ["1.0 a, 1.1 canary-mw-test (copy)"]
+    assert (copy.service, copy.options, copy.connect_timeout) == ("copy", options, 0.07)
+
+
+def test_the_host_of_a_shadow_follows_host_rewrite_but_not_auto_host_rewrite() -> None:
+    head = get("/svc/", {"host": "example.com"})
+    for rule, host in ((mapping(host_rewrite="inner"), b"inner"), (mapping(auto_host_rewrite=True), b"example.com")):
+        copy = copied(head, rule)
+        assert copy is not None
+        assert copy.headers[0] == (b"host", host + b"-shadow")
+
+
+def test_what_the_rules_add_can_forge_no_mark_of_a_shadow() -> None:
+    copy = copied(get(), mapping(add_request_headers=(HeaderChange(b"x-shadow", b"no"),)))
+    assert copy is not None
+    assert sent(copy)["x-shadow"] == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "roll", "copies"),
+    [
+        (None, 99.9, True),
+        (100, 99.9, True),
+        (30, 29.9, True),
+        (30, 30.0, False),
+        (0, 0.0, False),
+        (-1, 0.0, False),
+        (101, 99.9, True),
+    ],
+)
+def test_the_weight_of_a_shadow_is_the_percentage_that_is_copied(weight: int | None, roll: float, copies: bool) -> None:
+    assert (copied(get(), weight=weight, roll=roll) is not None) is copies
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE"])
+def test_only_reads_are_copied_unless_somebody_allows_more(method: str) -> None:
+    head = RequestHead(method, "/svc/")
+    assert (copied(head) is not None) is (method in ("GET", "HEAD", "OPTIONS"))
+    assert copied(head, writes=True) is not None
+    assert copied(head, shadow_writes=True) is not None
+
+
+def test_a_copy_has_the_body_of_its_request() -> None:
+    copy = copied(RequestHead("POST", "/svc/", {"content-length": "5"}), writes=True)
+    assert copy is not None
+    assert copy.body == Body(5)
+
+
+def test_a_mapping_may_replace_the_id_of_a_request() -> None:
+    head = get(headers={"x-request-id": "client"})
+    assert sent(forwarded(head))["x-request-id"] == ["client"]
+    assert sent(forwarded(head, mapping(keep_request_id=False)))["x-request-id"] == ["new-id"]
+    assert sent(forwarded(get(), mapping(keep_request_id=False)))["x-request-id"] == ["new-id"]
+
+
+def test_options_of_the_way_go_along() -> None:
+    options = UpstreamOptions(idle_timeout=0.5, breakers=Breakers(max_requests=1))
+    assert forwarded(get(), mapping(options=options)).options is options

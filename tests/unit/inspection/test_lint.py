@@ -1,0 +1,182 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rules import get, header, mapping, table
+
+from canary_mw.config.document import Diagnostic
+from canary_mw.exceptions import BadTarget
+from canary_mw.inspection.lint import lint
+from canary_mw.rules.mapping import Mapping, Redirect
+from canary_mw.rules.matchers import Condition, HostPattern
+
+
+def found(*mappings: Mapping, middleware: bool = False) -> list[Diagnostic]:
+    return lint(table(*mappings, middleware=middleware))
+
+
+def codes(*mappings: Mapping) -> list[tuple[str, str | None]]:
+    return [(d.code, d.mapping) for d in found(*mappings)]
+
+
+def test_ordinary_rules_give_no_findings() -> None:
+    assert found(mapping("root", "/"), mapping("stable"), mapping("gray", weight=20)) == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "kind", "hint"),
+    [
+        ("svc/", "plain", "write /svc/"),
+        ("svc", "exact", "write /svc"),
+        ("*/svc", "plain", "write //svc"),
+        ("/a/../b", "plain", "RFC 3986"),
+        ("/a/./b", "exact", "RFC 3986"),
+        ("/a\\b", "plain", "RFC 3986"),
+        ("/%61", "plain", "RFC 3986"),
+        ("/%7e", "plain", "RFC 3986"),
+        ("/a b", "plain", "percent-encode"),
+        ("/é/", "plain", "percent-encode"),
+        ("/a?b=1", "plain", "query_parameters"),
+        ("/a#b", "exact", "percent-encode"),
+    ],
+)
+def test_a_prefix_that_no_path_begins_with_is_told(prefix: str, kind: str, hint: str) -> None:
+    rule = mapping(prefix=prefix, kind=kind, rewrite="/x", file="rules.yaml", line=7)
+    (finding,) = found(rule)
+    assert (finding.severity, finding.code, finding.mapping) == ("warning", "never-matches", "a")
+    assert (finding.file, finding.line) == ("rules.yaml", 7)
+    assert finding.message.startswith(f"Mapping a: prefix {prefix} can never match")
+    assert hint.removeprefix("write //") in (finding.hint or "")
+
+
+@given(st.text(alphabet="ab/.%2eEfF4~-\\ #é", max_size=6).map(lambda tail: "/" + tail), st.data())
+def test_a_prefix_that_some_path_has_is_not_told(path: str, data: st.DataObject) -> None:
+    try:
+        normal = get(path).path.decode()
+    except BadTarget:
+        return
+    prefix = normal[: data.draw(st.integers(1, len(normal)))]
+    rule = mapping(prefix=prefix, rewrite=None)
+    assert rule.accepts_path(normal.encode())
+    assert found(rule) == []
+
+
+def test_a_regex_prefix_is_not_judged() -> None:
+    assert found(mapping(prefix="[/]a b", kind="regex")) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "doubles"),
+    [
+        (mapping(prefix="/svc"), True),
+        (mapping(prefix="/svc", rewrite="/api/"), True),
+        (mapping(prefix="/svc", rewrite="/api"), False),
+        (mapping(prefix="/svc", rewrite=None), False),
+        (mapping(prefix="/svc/"), False),
+        (mapping(prefix="/svc", kind="exact"), False),
+        (mapping(prefix="/svc", redirect=Redirect(host="h")), False),
+        (mapping(prefix="/svc", shadow=True), False),
+    ],
+)
+def test_a_rewrite_that_doubles_a_slash_is_told(rule: Mapping, doubles: bool) -> None:
+    findings = found(rule)
+    assert [d.code for d in findings] == ["double-slash"] * doubles
+    if doubles:
+        assert f"/svc/a becomes {rule.rewrite}/a, with two slashes" in findings[0].message
+        assert findings[0].hint == 'write prefix: /svc/, or rewrite: ""'
+
+
+def test_a_weightless_mapping_for_which_nothing_is_left_is_told() -> None:
+    assert codes(mapping("stable"), mapping("gray", weight=100)) == [("never-matches", "stable")]
+    assert codes(mapping("stable"), mapping("gray", weight=99)) == []
+    assert codes(mapping("stable"), mapping("one", weight=60), mapping("two", weight=50)) == [
+        ("never-matches", "stable")
+    ]
+
+
+def test_a_weight_of_0_is_meant() -> None:
+    assert codes(mapping("stable"), mapping("gray", weight=0)) == []
+
+
+def test_weightless_mappings_that_rounding_starves_are_told() -> None:
+    free = [mapping(f"f{number}") for number in range(4)]
+    assert [name for _, name in codes(mapping("gray", weight=98), *free)] == ["f0", "f1", "f2"]
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        (mapping("wide", "/", precedence=1), mapping("narrow", "/svc/")),
+        (mapping("wide", "/svc/", precedence=1), mapping("narrow", "/svc/a/")),
+        (mapping("wide", "/svc/", precedence=1), mapping("narrow", "/svc/", kind="exact")),
+        (mapping("wide", "/svc/", kind="exact", precedence=1), mapping("narrow", "/svc/", kind="exact")),
+        (
+            mapping("wide", "/svc/", precedence=1, conditions=header("x")),
+            mapping("narrow", "/svc/", conditions=(*header("x"), *header("y"))),
+        ),
+        (
+            mapping("wide", "/svc/", precedence=1),
+            mapping("narrow", "/svc/", host=HostPattern("a.com"), query=(Condition("q", "1"),)),
+        ),
+        (
+            mapping("wide", "/svc/", precedence=1, host=HostPattern("a.com"), method=Condition(":method", "GET")),
+            mapping("narrow", "/svc/", host=HostPattern("a.com"), method=Condition(":method", "GET"), kind="exact"),
+        ),
+        (mapping("wide", "/", precedence=1, redirect=Redirect(host="h")), mapping("narrow", "/svc/")),
+    ],
+)
+def test_a_mapping_whose_requests_an_earlier_one_takes_is_told(wide: Mapping, narrow: Mapping) -> None:
+    (finding,) = found(narrow, wide)
+    assert (finding.severity, finding.code, finding.mapping) == ("warning", "never-matches", "narrow")
+    assert "wide comes first and takes every request that it could get" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("other", "mine"),
+    [
+        (mapping("other", "/svc/a/"), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1, conditions=header("x")), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1, query=(Condition("q", "1"),)), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1, method=Condition(":method", "GET")), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1, host=HostPattern("a.com")), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1, kind="exact"), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/.*", precedence=1, kind="regex"), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1), mapping("mine", "/svc/.*", kind="regex")),
+        (mapping("other", "/svc/", precedence=1), mapping("mine", "/svc/", case_sensitive=False)),
+        (mapping("other", "/svc/", precedence=1, shadow=True), mapping("mine", "/svc/")),
+        (
+            mapping("other", "/svc/", precedence=1, conditions=header("x", "1")),
+            mapping("mine", "/svc/", conditions=header("x", "1", regex=True)),
+        ),
+    ],
+)
+def test_a_mapping_that_gets_some_request_is_not_told(other: Mapping, mine: Mapping) -> None:
+    assert codes(mine, other) == []
+
+
+def test_an_earlier_group_with_a_hole_lets_requests_through() -> None:
+    half = [mapping("one", precedence=1, weight=20), mapping("two", precedence=1, weight=30)]
+    assert codes(*half, mapping("rest")) == []
+
+
+def test_each_mapping_of_a_shadowed_group_is_told_once() -> None:
+    rules = [mapping("wide", "/", precedence=2), mapping("wider", "/", precedence=1, conditions=header("x"))]
+    rules += [mapping("stable"), mapping("gray", weight=20)]
+    assert [d.mapping for d in found(*rules)] == ["wider", "stable", "gray"]
+
+
+def test_findings_come_in_the_order_of_files_and_lines() -> None:
+    rules = [
+        mapping("c", "/c", file="b.yaml", line=1),
+        mapping("b", "/b", file="a.yaml", line=9),
+        mapping("a", "/a", file="a.yaml", line=2),
+    ]
+    assert [(d.file, d.line) for d in found(*rules)] == [("a.yaml", 2), ("a.yaml", 9), ("b.yaml", 1)]
+
+
+def test_a_shadow_that_copies_writes_is_told() -> None:
+    copy = mapping("copy", service="store", shadow=True, shadow_writes=True, file="rules.yaml", line=3)
+    (finding,) = found(mapping(), copy)
+    assert (finding.severity, finding.code, finding.mapping, finding.line) == ("warning", "shadow-writes", "copy", 3)
+    assert "writes are copied to store too: a POST is carried out twice" in finding.message
+    assert codes(mapping(), mapping("copy", shadow=True)) == []
+    assert codes(mapping(), mapping("b", weight=1, shadow_writes=True)) == []

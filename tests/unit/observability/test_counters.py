@@ -1,0 +1,279 @@
+"""What is counted of requests, without records of them, on every way that they take."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rules
+from prometheus_client.parser import text_string_to_metric_families
+from servers import fetch, free_port, mapping, run
+from shells import middleware, serving_shell
+from standalone import LARGE, RULES, WAYS, Noting, Wire, talk
+from upstream import Peer, Upstream, until
+from wsgiservers import hello
+
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
+from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.observability.counters import RequestCounts
+from canary_mw.observability.events import Decided, Finished, Reloaded
+from canary_mw.observability.observers import Observer
+from canary_mw.observability.prometheus import Metrics
+from canary_mw.routing.decision import decide
+from canary_mw.routing.group import Decision
+
+
+def counted(counts: RequestCounts) -> dict[tuple[str, ...], int]:
+    """How many requests, by labels."""
+    return {tuple(labels): count.requests for labels, count in counts.counts().items()}
+
+
+def shown(page: bytes, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """The samples of a counter, by some of its labels."""
+    return {
+        tuple(sample.labels[label] for label in labels): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+        if sample.name == f"canary_mw_{name}_total"
+    }
+
+
+def sole_decision(service: str = "shop") -> Decision:
+    """The decision of rules that have but one."""
+    decision = decide(rules.table(rules.mapping("stable", "/shop/", service=service)), rules.get("/shop/"), 0.0)
+    assert decision is not None
+    return decision
+
+
+class FromRecords(RequestCounts):
+    """Wants the records, and counts them as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Decided | Finished] = []
+
+    def decided(self, record: Decided) -> None:
+        self.kept.append(record)
+
+    def finished(self, record: Finished) -> None:
+        self.kept.append(record)
+        super().finished(record)
+
+
+# Both shells, and both ways of the proxy
+
+
+def test_counts_need_no_records_and_say_the_same(shell: str) -> None:
+    counts, recording = RequestCounts(), FromRecords()
+    text = mapping("stable", "/shop/", "shop-stable") + mapping("dead", "/dead/", "127.0.0.1:1")
+    text += mapping("moved", "/old/", "shop-gray", host_redirect="true")
+    served = middleware(rules=StaticSource(text), local="shop-stable", observers=[counts, recording])
+    targets = ("/shop/", "/shop/", "/else", "/dead/", "/old/", "/%00")
+
+    async def main() -> None:
+        async with serving_shell(served) as port:
+            for number, target in enumerate(targets):
+                await fetch(port, target)
+                await until(lambda: sum(counted(counts).values()) > number)  # noqa: B023
+            await until(lambda: sum(isinstance(each, Finished) for each in recording.kept) == len(targets))
+
+    run(main())
+    assert counted(counts) == {
+        ("stable", "shop-stable", "stable", "200"): 2,
+        ("", "", "", "200"): 1,
+        ("dead", "127.0.0.1:1", "stable", "503"): 1,
+        ("moved", "shop-gray", "stable", "301"): 1,
+        ("", "", "", "400"): 1,
+    }
+    assert counted(recording) == counted(counts)
+    seconds = [count.seconds for count in counts.counts().values()]
+    assert seconds == [count.seconds for count in recording.counts().values()]
+    assert max(seconds) > 0
+
+
+def test_who_only_counts_gets_no_records(shell: str) -> None:
+    class Other(Observer):
+        """Wants neither."""
+
+    for observers, wanted in (([Metrics()], True), ([Other()], False), ([], False)):
+        served = middleware(rules=StaticSource(""), observers=observers)
+        assert (served.deciding, served.finishing, served.observed) == ([], [], wanted)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_both_ways_of_the_proxy_count(way: str, tmp_path: Path) -> None:
+    gone = asyncio.Event()
+
+    async def answering(peer: Peer) -> None:
+        while True:
+            line = (await peer.request()).line
+            if b"/think" in line:
+                gone.set()
+                await peer.gone()
+            elif b"/garbage" in line:
+                await peer.send(b"garbage\r\n")
+            else:
+                await peer.answer(LARGE if b"/large" in line else b"1")
+
+    admin_port = free_port()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for target in (b"/shop/", b"/shop/", b"/shop/garbage", b"/shop/", b"/shop/large", b"/none"):
+            await client.get(target)
+        await client.ask(b"GET /shop/think HTTP/1.1\r\nhost: shop.example\r\n\r\n")
+        await gone.wait()
+        client.writer.close()
+        told: dict[tuple[str, ...], float] = {}
+        while ("stable", "0") not in told:
+            told = shown((await fetch(admin_port, "/metrics")).body, "requests", "mapping", "status")
+        assert told == {("stable", "200"): 4, ("stable", "502"): 1, ("", "404"): 1, ("stable", "0"): 1}
+
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    talk(path, answering, conversation, way=way, admin_port=admin_port)
+
+
+def test_a_middleware_shows_what_it_counts_itself(shell: str) -> None:
+    async def main() -> None:
+        metrics = Metrics()
+        alone = metrics.render()
+        assert shown(alone, "refused_requests", "status") == shown(alone, "ejections", "service") == {}
+        text = mapping("up", "/up/", "up", outlier_detection="{consecutive_5xx: 1}")
+        text += mapping("copies", "/up/", "dark", shadow="true")
+        urls = {"up": ["http://127.0.0.1:1", "http://127.0.0.1:2"], "dark": "http://127.0.0.1:1"}
+        served = middleware(rules=StaticSource(text), upstreams=urls, observers=[metrics])
+        metrics.follow(served)
+        async with serving_shell(served) as port:
+            assert (await fetch(port, "/up/")).status == 503
+            assert (await fetch(port, "/%00")).status == 400
+            await until(lambda: shown(metrics.render(), "shadow", "result")["failed",] == 1)
+            page = metrics.render()
+        assert shown(page, "refused_requests", "status") == {("400",): 1}
+        assert shown(page, "ejections", "service") == {("up",): 1}
+        assert shown(page, "requests", "mapping", "status") == {("up", "503"): 1, ("", "400"): 1}
+
+    run(main())
+
+
+# Reloads, threads, processes
+
+
+def test_counts_survive_reloads_and_what_they_are_of_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    counts = RequestCounts()
+    store = RuleStore(FileSource(path), observers=[counts])
+    for number in range(20):
+        path.write_text(mapping("stable", "/shop/", f"shop-{number % 2}"))
+        assert store.reload()
+        decision = decide(store.table, rules.get("/shop/"), 0.0)
+        assert decision is not None
+        counts.count(decision, 200, 0.25)
+        del decision
+    gc.collect()
+    alive = [each for each in gc.get_objects() if isinstance(each, Decision) and each.mapping.file == str(path)]
+    assert len(alive) == 1
+    assert counted(counts) == {("stable", f"shop-{one}", "stable", "200"): 10 for one in (0, 1)}
+    assert counted(counts) == counted(counts)
+    assert {count.seconds for count in counts.counts().values()} == {2.5}
+
+
+def test_a_request_that_outlives_its_rules_is_counted() -> None:
+    counts, decision = RequestCounts(), sole_decision()
+    counts.count(decision, 200, 0.5)
+    counts.reloaded(Reloaded(generation=2))
+    counts.count(decision, 200, 0.5)
+    counts.finished(Finished("GET", "/shop/", 200, 0.5, "stable", "shop", "stable"))
+    assert counted(counts) == {("stable", "shop", "stable", "200"): 3}
+
+
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_lose_no_request_while_somebody_asks(often: None) -> None:
+    counts, decision = RequestCounts(), sole_decision()
+
+    def work() -> None:
+        for number in range(25_000):
+            counts.count(decision, 200 + number % 100, 1.0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    before = 0
+    while any(thread.is_alive() for thread in threads):
+        now = sum(counted(counts).values())
+        assert now >= before
+        before = now
+    assert [(each.requests, each.seconds) for each in counts.counts().values()] == [(1_000, 1_000.0)] * 100
+
+
+def test_a_request_may_end_in_the_midst_of_a_count() -> None:
+    """As when the garbage collector ends a coroutine."""
+    counts = RequestCounts()
+    with counts._counting:
+        counts.count(None, 404, 0.0)
+    assert counted(counts) == {("", "", "", "404"): 1}
+
+
+def test_a_forked_child_counts_from_zero_whoever_was_counting() -> None:
+    counts = RequestCounts()
+    counts.count(None, 404, 0.0)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with counts._counting, counts._folding:
+            held.set()
+            done.wait()
+
+    def tell() -> str:
+        counts.count(None, 200, 0.0)
+        return repr(counted(counts))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    told = in_a_child(tell)
+    done.set()
+    thread.join()
+    assert told == "{('', '', '', '200'): 1}"
+    assert counted(counts) == {("", "", "", "404"): 1}
+
+
+def test_a_forked_child_shows_what_it_refused_itself() -> None:
+    metrics, served = Metrics(), CanaryWSGIMiddleware(hello, rules=StaticSource(""))
+    metrics.follow(served)
+    served.door.refuse(400)
+
+    def tell() -> str:
+        served.door.refuse(403)
+        return repr(shown(metrics.render(), "refused_requests", "status"))
+
+    assert in_a_child(tell) == "{('403',): 1.0}"
+
+
+def in_a_child(tell: Callable[[], str]) -> str:
+    """What a function returns in a forked child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, tell().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return told

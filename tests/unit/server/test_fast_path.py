@@ -1,0 +1,800 @@
+"""The short way of the standalone server, on real sockets: who goes it, who does not, and that nobody can tell."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import mapping, run
+from standalone import GET, LARGE, LAST, RULES, WAYS, Noting, Records, Wire, listening, talk, wire_to
+from upstream import OK, Peer, Seen, Upstream, forever, serving, until
+
+from canary_mw.client.aio.connection import Connection
+from canary_mw.middleware.asgi import middleware as asgi
+from canary_mw.observability.events import Finished
+from canary_mw.server import fast_path as direct
+
+HALVES = RULES + mapping("gray", "/shop/", "shop-gray", weight=50, host_rewrite="gray.example")
+
+
+class Rolls:
+    """Stands for `random`: half of the draws are below 50 %, in turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> float:
+        self.count += 1
+        return 0.25 if self.count % 2 else 0.75
+
+
+@pytest.fixture
+def rolls(monkeypatch: pytest.MonkeyPatch) -> Rolls:
+    found = Rolls()
+    monkeypatch.setattr(asgi, "random", found)
+    return found
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    return path
+
+
+async def primed(client: Wire, app: Noting) -> None:
+    """Have a connection to the upstream opened, which then is idle."""
+    assert (await client.get()).status == 200
+    app.came.clear()
+
+
+def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer], Awaitable[object]]:
+    """A script that answers "ok" to the first request of all; then it does what it is told."""
+    numbers = itertools.count()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if next(numbers):
+                await then(peer, request)
+            else:
+                await peer.answer()
+
+    return script
+
+
+def test_the_first_request_opens_its_connection_the_asgi_way_and_the_next_go_the_short_way(rules: Path) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for _ in range(3):
+            answer = await client.get(b"/shop/a?b", b"cookie: c")
+            assert (answer.status, answer.body) == (200, b"1")
+        assert app.came == ["decided"]
+        assert upstream.accepted == 1
+
+    talk(rules, forever, conversation)
+
+
+def test_the_short_way_has_no_task_of_its_own(rules: Path) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    def runs_an_app() -> bool:
+        return any("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        await go_on.wait()
+        await peer.answer(b"late")
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await until(lambda: not runs_an_app())
+        await client.ask(GET)
+        await asked.wait()
+        assert not runs_an_app()
+        go_on.set()
+        assert (await client.answer()).body == b"late"
+
+    talk(rules, after_one(then), conversation)
+
+
+# What the ASGI way takes over, with all that is known so far.
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [OK + b"content-length: %d\r\n\r\n" % len(LARGE), LARGE[:300_000], LARGE[300_000:]],
+        [OK + b"content-length: %d\r\n\r\n" % len(LARGE) + LARGE],
+        [OK + b"transfer-encoding: chunked\r\n\r\n", b"100000\r\n" + LARGE, b"\r\n0\r\n\r\n"],
+        [OK + b"connection: close\r\n\r\n", LARGE],
+    ],
+    ids=["head first", "at once", "chunked", "until the end"],
+)
+def test_an_answer_of_several_segments_is_handed_over_and_arrives_whole(rules: Path, segments: list[bytes]) -> None:
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(*segments)
+        if b"close" in segments[0]:
+            peer.finish()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        for _ in range(2):
+            answer = await client.get()
+            assert (answer.status, answer.whole) == (200, True)
+            assert answer.body == LARGE
+        assert app.came[0] == "begun"
+
+    talk(rules, after_one(then), conversation)
+
+
+def test_events_of_a_stream_arrive_one_by_one_and_outlive_the_deadline(rules: Path) -> None:
+    rules.write_text(mapping("quick", "/shop/", "shop", timeout_ms=300))
+    heard = asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        began = asyncio.get_running_loop().time()
+        for number in range(3):
+            await peer.send(b"3\r\n%d\n\n\r\n" % number)
+            await heard.wait()
+            heard.clear()
+        await until(lambda: asyncio.get_running_loop().time() > began + 0.4)
+        await peer.send(b"3\r\n3\n\n\r\n0\r\n\r\n")
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(GET)
+        assert b"text/event-stream" in await client.reader.readuntil(b"\r\n\r\n")
+        for number in range(4):
+            # Each is there before the next is sent.
+            assert await client.reader.readuntil(b"\n\n\r\n") == b"3\r\n%d\n\n\r\n" % number
+            heard.set()
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"0\r\n\r\n"
+        assert app.came == ["begun"]
+
+    talk(rules, after_one(then), conversation)
+
+
+def test_an_answer_that_breaks_off_after_the_hand_over_is_cut(rules: Path) -> None:
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(OK + b"content-length: 10\r\n\r\n", b"half")
+        peer.finish()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        answer = await client.get()
+        assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
+        assert app.came == ["begun"]
+
+    talk(rules, after_one(then), conversation)
+
+
+@pytest.mark.parametrize("primings", [1, 2])
+def test_a_stale_connection_is_replaced_once_and_the_decision_stays(rules: Path, rolls: Rolls, primings: int) -> None:
+    rules.write_text(HALVES)
+    seen: list[tuple[int, list[bytes]]] = []
+    records = Records()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            seen.append((peer.number, request.headers))
+            if len(seen) == primings + 1:
+                peer.reset()
+                return
+            await peer.answer()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for _ in range(primings):
+            await client.get()
+        app.came.clear()
+        answer = await client.get()
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert app.came == ["begun"]
+        assert rolls.count == primings + 1
+
+    talk(rules, script, conversation, records=records)
+    assert [number for number, _ in seen] == [1] * (primings + 1) + [2]
+    # Byte for byte the same, the id that was given to it too.
+    assert seen[-1][1] == seen[-2][1]
+    assert (b"host: gray.example" in seen[-1][1]) == (primings == 2)
+    assert [each.variant for each in records.kept[-2:]] == (["gray", "gray"] if primings == 2 else ["stable", "stable"])
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_request_is_sent_twice_at_most(rules: Path, connections: int, way: str) -> None:
+    """However many idle connections there are, and whichever way it goes."""
+    sent = 0
+    all_here = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        if peer.number <= connections:
+            await peer.request()
+            if peer.number == connections:
+                all_here.set()
+            await all_here.wait()
+            await peer.answer()
+        await peer.request()
+        sent += 1
+        peer.reset()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            port = client.writer.get_extra_info("peername")[1]
+            clients = [await stack.enter_async_context(wire_to(port)) for _ in range(connections)]
+            await asyncio.gather(*(each.get() for each in clients))
+        answer = await client.get()
+        assert (answer.status, answer.header("content-type")) == (503, "text/plain; charset=utf-8")
+
+    talk(rules, script, conversation, way=way)
+    assert sent == 2
+
+
+def test_the_deadline_of_a_request_that_is_sent_again_is_the_first_one(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[float] = []
+    begin = Connection.begin
+
+    def noting(self: Connection, data: bytes, head_only: bool, deadline: float, *more: Any) -> None:
+        deadlines.append(deadline)
+        begin(self, data, head_only, deadline, *more)
+
+    monkeypatch.setattr(Connection, "begin", noting)
+
+    async def then(peer: Peer, _: Seen) -> None:
+        if peer.number == 1:
+            peer.reset()
+        await peer.answer()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        assert (await client.get()).status == 200
+        assert upstream.accepted == 2
+
+    talk(rules, after_one(then), conversation)
+    assert deadlines[0] < deadlines[1] == deadlines[2]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_stale_connection_and_nobody_to_replace_it_is_503(rules: Path, method: bytes) -> None:
+    """A POST is not sent again at all: it may have been done."""
+    sent: list[bytes] = []
+    records = Records()
+
+    async def then(peer: Peer, request: Seen) -> None:
+        sent.append(request.line)
+        peer.reset()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        answer = await client.get(method=method)
+        assert (answer.status, answer.body) == (
+            503,
+            b"upstream 127.0.0.1 is not reachable\n".replace(b"127.0.0.1", b"shop"),
+        )
+        assert app.came == ([] if method == b"POST" else ["begun"])
+        # The connection of the client is as good as before.
+        assert (await client.get(b"/none")).status == 404
+
+    talk(rules, after_one(then), conversation, records=records)
+    assert len(sent) == (1 if method == b"POST" else 2)
+    assert [each["reason"] for each in records.told() if "reason" in each] == [None, "service unavailable", None]
+
+
+GRAY: dict[str, Any] = {"name": "gray", "prefix": "/shop/", "service": "shop-gray", "weight": 50}
+MODULE = """\
+---
+apiVersion: getambassador.io/v2
+kind: Module
+metadata: {name: ambassador}
+spec: {config: {merge_slashes: true}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "way", "status"),
+    [
+        (GET, [], 200),
+        (GET.replace(b"\r\n\r\n", b"\r\ncontent-length: 0\r\n\r\n"), ["whole"], 200),
+        (GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\ncontent-length: 2\r\n\r\nhi"), ["whole"], 200),
+        (GET.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), ["whole"], 200),
+        (GET.replace(b"\r\n\r\n", b"\r\nupgrade: foo/2\r\nconnection: upgrade\r\n\r\n"), ["whole"], 403),
+        (GET.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"), ["whole"], 200),
+        (GET.replace(b"/1.1", b"/1.0"), ["whole"], 200),
+        (GET.replace(b"/shop/", b"http://else.example/shop/"), ["whole"], 200),
+        (GET.replace(b"/shop/", b"/none/"), ["decided"], 404),
+        (GET.replace(b"GET /shop/", b"OPTIONS *"), ["whole"], 404),
+    ],
+    ids="plain empty body chunks upgrade expect 1.0 absolute unmatched asterisk".split(),
+)
+def test_a_request_that_is_not_simple_goes_the_asgi_way(
+    rules: Path, rolls: Rolls, request_bytes: bytes, way: list[str], status: int
+) -> None:
+    rules.write_text(RULES + mapping(**GRAY))
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(request_bytes)
+        assert (await client.answer()).status == status
+        assert app.came == way
+        assert rolls.count == 2
+
+    talk(rules, forever, conversation)
+
+
+def test_a_target_that_is_refused_is_refused_the_asgi_way(rules: Path, rolls: Rolls) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        assert (await client.get(b"/shop/%00")).status == 400
+        assert app.came == ["whole"]
+        assert rolls.count == 1
+
+    talk(rules, forever, conversation)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"retry_policy": "{retry_on: 5xx}"}, 200),
+        ({"circuit_breakers": "[{max_requests: 10}]"}, 200),
+        ({"load_balancer": "{policy: least_request}"}, 200),
+        ({"host_redirect": "true"}, 301),
+        ({"cors": "{origins: ['http://a.example'], methods: [GET]}"}, 200),
+    ],
+    ids="retry breakers balancing redirect preflight".split(),
+)
+def test_what_needs_more_than_one_try_is_decided_once(
+    rules: Path, rolls: Rolls, more: dict[str, str], status: int
+) -> None:
+    both = RULES.replace("service: shop\n", "".join(["service: shop\n", *(f"  {k}: {v}\n" for k, v in more.items())]))
+    rules.write_text(both + mapping(**GRAY, **more))
+    records = Records()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await client.get()
+        preflight = (b"origin: http://a.example", b"access-control-request-method: GET")
+        answer = await client.get(b"/shop/", *preflight, method=b"OPTIONS")
+        assert answer.status == status
+        assert app.came == ["decided", "decided"]
+        assert rolls.count == 2
+
+    talk(rules, forever, conversation, records=records)
+    # Told once each, and by the one draw; a redirect takes its whole group.
+    variants = ["stable"] * 4 if status == 301 else ["gray", "gray", "stable", "stable"]
+    assert [each.variant for each in records.kept] == variants
+
+
+def test_a_request_with_a_shadow_goes_the_asgi_way(rules: Path, rolls: Rolls) -> None:
+    rules.write_text(RULES + mapping("copies", "/shop/", "shop-shadow", shadow="true"))
+    copies = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            if b"x-shadow: true" in (await peer.request()).headers:
+                copies.set()
+            await peer.answer()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for number in (1, 2):
+            assert (await client.get()).status == 200
+            await copies.wait()
+            copies.clear()
+            assert app.came == ["decided"] * number
+        assert rolls.count == 2
+
+    talk(rules, script, conversation)
+
+
+def test_what_comes_back_to_us_is_a_loop_on_either_way(rules: Path, rolls: Rolls) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        answer = await client.get(b"/shop/", b"via: 1.1 canary-mw-here shop")
+        assert (answer.status, app.came, rolls.count) == (508, ["decided"], 2)
+
+    talk(rules, forever, conversation, hop_id="here")
+
+
+@pytest.mark.parametrize("guard", ["gate", "trusted headers"])
+def test_a_guard_before_the_rules_sends_everything_the_asgi_way(rules: Path, rolls: Rolls, guard: str) -> None:
+    options = {}
+    if guard == "gate":
+        rules.write_text(RULES + MODULE)
+    else:
+        options["trusted_headers"] = ("gray",)
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for _ in range(2):
+            assert (await client.get()).status == 200
+        assert (app.came, rolls.count) == (["whole", "whole"], 2)
+
+    talk(rules, forever, conversation, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"access_log": True}, {"headers": [("server", "mine")]}, {"root_path": "/x"}, {"limit_concurrency": 9}],
+    ids=str,
+)
+def test_what_uvicorn_adds_is_not_left_out(rules: Path, options: dict[str, Any]) -> None:
+    """Its own log, headers and limits know the ASGI way only."""
+    rules.write_text(mapping("all", "/", "shop"))
+
+    async def main() -> None:
+        async with serving(forever) as upstream:
+            app = Noting(rules, upstream.origin.port)
+            async with listening(app, **options) as (port, _), wire_to(port) as client:
+                for _ in range(2):
+                    assert (await client.get()).status == 200
+                assert app.came == ["whole", "whole"]
+
+    run(main())
+
+
+def test_rules_that_are_not_loaded_yet_are_loaded_by_the_asgi_way(rules: Path) -> None:
+    async def main() -> None:
+        async with serving(forever) as upstream:
+            app = Noting(rules, upstream.origin.port)
+            async with listening(app, begin=False) as (port, _), wire_to(port) as client:
+                for _ in range(3):
+                    assert (await client.get()).status == 200
+                assert app.came == ["whole"]
+
+    run(main())
+
+
+def test_a_client_that_takes_nothing_is_waited_for_by_the_asgi_way(rules: Path) -> None:
+    large = b"x" * 60_000
+    records = Records()
+
+    def finished() -> int:
+        return sum(isinstance(each, Finished) for each in records.kept)
+
+    async def then(peer: Peer, request: Seen) -> None:
+        await peer.answer(large)
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        asked = 1
+        while "whole" not in app.came:
+            await client.ask(GET)
+            asked += 1
+            await until(lambda: finished() == asked or "whole" in app.came)  # noqa: B023
+        assert finished() == asked - 1
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(asked - 1):
+            assert (await client.answer()).body == large
+
+    talk(rules, after_one(then), conversation, records=records)
+
+
+# What can go wrong on the short way itself.
+
+
+def test_an_upstream_that_does_not_answer_in_time_is_504(rules: Path) -> None:
+    rules.write_text(mapping("quick", "/shop/", "shop", timeout_ms=100))
+
+    async def then(peer: Peer, _: Seen) -> None:
+        assert await peer.gone() == b""
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        answer = await client.get()
+        assert (answer.status, answer.body) == (504, b"upstream shop did not answer in time\n")
+        assert app.came == []
+
+    talk(rules, after_one(then), conversation)
+
+
+def test_an_upstream_that_says_nothing_for_too_long_is_504_without_a_deadline(rules: Path) -> None:
+    rules.write_text(mapping("quick", "/shop/", "shop", timeout_ms=0, idle_timeout_ms=100))
+
+    async def then(peer: Peer, _: Seen) -> None:
+        assert await peer.gone() == b""
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        assert (await client.get()).status == 504
+        assert app.came == []
+
+    talk(rules, after_one(then), conversation)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi!",
+        OK + b"content-length: 2\r\ncontent-length: 2\r\n\r\nhi",
+        OK + b"content-length: 2, 2\r\n\r\nhi",
+        OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        OK + b"x-a: 1\0\r\ncontent-length: 2\r\n\r\nhi",
+        OK + b"x-a: 1\x01\r\ncontent-length: 2\r\n\r\nhi",
+        OK + b"x a: 1\r\ncontent-length: 2\r\n\r\nhi",
+    ],
+)
+def test_what_is_not_clean_http_is_502_and_its_connection_is_closed(rules: Path, garbage: bytes) -> None:
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(garbage)
+        assert await peer.gone() == b""
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        answer = await client.get()
+        assert (answer.status, answer.body) == (502, b"upstream shop did not answer as HTTP\n")
+        assert app.came == []
+
+    talk(rules, after_one(then), conversation)
+
+
+def test_what_follows_an_answer_unasked_is_nobodys(rules: Path) -> None:
+    async def then(peer: Peer, request: Seen) -> None:
+        await peer.send(OK + b"content-length: 2\r\n\r\nhi" + OK + b"content-length: 7\r\n\r\nplanted")
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        for _ in range(3):
+            assert (await client.get()).body == b"hi"
+        # A planted answer spoils its connection: the next request opens one.
+        assert (app.came, upstream.accepted) == (["decided", "decided"], 3)
+
+    talk(rules, after_one(then), conversation)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "lines"),
+    [
+        (b"HEAD", OK + b"content-length: 5\r\n\r\n", {b"content-length: 5"}),
+        (b"HEAD", OK + b"transfer-encoding: chunked\r\n\r\n", set()),
+        (b"HEAD", OK + b"\r\n", set()),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", set()),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: a\r\n\r\n", {b"etag: a"}),
+        (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 204 No\r\nx: y\r\n\r\n", {b"x: y"}),
+        (b"GET", OK + b"content-length: 0\r\n\r\n", {b"content-length: 0"}),
+        (b"GET", OK + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", {b"transfer-encoding: chunked"}),
+    ],
+)
+def test_an_answer_without_body_stays_in_step(rules: Path, method: bytes, answer: bytes, lines: set[bytes]) -> None:
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(answer)
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        for _ in range(2):
+            await client.ask(GET.replace(b"GET", method))
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert set(head.split(b"\r\n")[1:-2]) == lines
+            if b"transfer-encoding: chunked" in lines:
+                assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+        # Of an answer without any length, even to HEAD, the end is not believed: its connection was closed.
+        assert app.came == (["decided"] if answer == OK + b"\r\n" else [])
+
+    talk(rules, after_one(then), conversation)
+
+
+def test_a_client_that_ends_its_connection_is_told_so(rules: Path) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(LAST + GET)
+        answer = await client.answer()
+        assert (answer.body, answer.header("connection")) == (b"1", "close")
+        assert await client.reader.read() == b""
+        assert app.came == []
+
+    talk(rules, forever, conversation)
+
+
+@pytest.mark.parametrize("more", [b"", GET])
+def test_a_server_that_goes_away_answers_first_and_says_so(rules: Path, more: bytes) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        await go_on.wait()
+        await peer.answer(b"late")
+
+    async def main() -> None:
+        async with serving(after_one(then)) as upstream:
+            app = Noting(rules, upstream.origin.port)
+            async with listening(app) as (port, state), wire_to(port) as client:
+                await primed(client, app)
+                await client.ask(GET + more)
+                await asked.wait()
+                (connection,) = state.connections
+                connection.shutdown()
+                go_on.set()
+                answers = [await client.answer() for _ in range(2 if more else 1)]
+                assert [answer.body for answer in answers] == [b"late"] * len(answers)
+                # Behind the last request none is taken, and every client hears which is the last.
+                assert [answer.header("connection") for answer in answers] == [*[None] * len(answers[1:]), "close"]
+                assert await client.reader.read() == b""
+                assert app.came == (["whole"] if more else [])
+
+    run(main())
+
+
+def test_an_idle_client_of_a_server_that_goes_away_has_its_last_call(rules: Path) -> None:
+    async def main() -> None:
+        async with serving(forever) as upstream:
+            app = Noting(rules, upstream.origin.port)
+            async with listening(app) as (port, state), wire_to(port) as client:
+                await primed(client, app)
+                (connection,) = state.connections
+                connection.shutdown()
+                answer = await client.get()
+                assert (answer.body, answer.header("connection")) == (b"1", "close")
+                assert app.came == []
+
+    run(main())
+
+
+def test_pipelined_requests_are_answered_in_their_order(rules: Path) -> None:
+    async def then(peer: Peer, request: Seen) -> None:
+        await peer.answer(request.line.split()[1])
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        post = b"POST /shop/2 HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\nhi"
+        await client.ask(GET.replace(b"/shop/", b"/shop/1") + post + GET.replace(b"/shop/", b"/shop/3"))
+        assert [(await client.answer()).body for _ in range(3)] == [b"/1", b"/2", b"/3"]
+        # Only the first found the connection free.
+        assert app.came == ["whole", "whole"]
+        assert (await client.get(b"/shop/4")).body == b"/4"
+        assert app.came == ["whole", "whole"]
+
+    talk(rules, after_one(then), conversation)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz"]
+)
+def test_a_refusal_waits_for_the_answer_before_it(rules: Path, bad: bytes) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(GET + bad)
+        assert (await client.answer()).body == b"1"
+        assert (await client.answer()).status == 400
+        assert await client.reader.read() == b""
+        assert app.came == []
+
+    talk(rules, forever, conversation)
+
+
+@pytest.mark.parametrize("leave", ["fin", "rst"])
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leave: str, observed: bool) -> None:
+    records = Records()
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        assert await peer.gone() == b""
+        ended.set()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(GET)
+        await asked.wait()
+        if leave == "rst":
+            client.writer.transport.abort()
+        else:
+            client.writer.close()
+        await ended.wait()
+        assert app.came == []
+
+    talk(rules, after_one(then), conversation, records=records if observed else None)
+    if observed:
+        assert records.told()[-1] == {**records.told()[-2], "status": None, "reason": "client left"}
+
+
+@pytest.mark.parametrize("when", ["stream", "second try"])
+def test_a_client_that_leaves_after_the_hand_over_ends_its_request_too(rules: Path, when: str) -> None:
+    records = Records()
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        if when == "stream":
+            await peer.send(OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        elif peer.number == 1:
+            peer.reset()
+        asked.set()
+        assert await peer.gone() == b""
+        if peer.number == 2 or when == "stream":
+            ended.set()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(GET)
+        await asked.wait()
+        if when == "stream":
+            await client.reader.readuntil(b"\r\n\r\n")
+        else:
+            await until(lambda: upstream.accepted == 2)
+        client.writer.close()
+        await ended.wait()
+        assert app.came == ["begun"]
+
+    talk(rules, after_one(then), conversation, records=records)
+    assert records.told()[-1]["reason"] == "client left"
+
+
+def test_the_access_log_has_a_line_for_the_short_way(rules: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It wants to know the ends of requests only, not the decisions."""
+    caplog.set_level("INFO", "canary_mw.access")
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        assert (await client.get(b"/shop/again?a=b")).status == 200
+        assert app.came == []
+
+    talk(rules, forever, conversation, access_log=True)
+    first, last = (json.loads(record.message) for record in caplog.records if record.name == "canary_mw.access")
+    assert last == {**first, "time": last["time"], "seconds": last["seconds"], "path": "/shop/again"}
+
+
+def test_a_client_that_has_its_answer_and_leaves_ends_nothing(rules: Path) -> None:
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        port = client.writer.get_extra_info("peername")[1]
+        for _ in range(3):
+            async with wire_to(port) as other:
+                assert (await other.get()).body == b"1"
+        assert (app.came, upstream.accepted) == ([], 1)
+
+    talk(rules, forever, conversation)
+
+
+def test_a_request_keeps_the_rules_that_it_began_with(rules: Path) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    def write(version: str) -> None:
+        rules.write_text(mapping("stable", "/shop/", "shop", add_response_headers=f"{{x-rules: {version}}}"))
+
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        await go_on.wait()
+        await peer.answer()
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        await client.ask(GET)
+        await asked.wait()
+        write("new")
+        assert await asyncio.to_thread(app.store.wait, 2, 10)
+        go_on.set()
+        assert (await client.answer()).header("x-rules") == "old"
+        assert (await client.get()).header("x-rules") == "new"
+        assert app.came == []
+
+    write("old")
+    talk(rules, after_one(then), conversation)
+
+
+def test_a_fault_of_our_own_ends_both_connections_and_no_other(
+    rules: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("lost")
+
+    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+        port = client.writer.get_extra_info("peername")[1]
+        await primed(client, app)
+        with monkeypatch.context() as patch:
+            patch.setattr(direct, "answer_head", broken)
+            await client.ask(GET)
+            with contextlib.suppress(ConnectionError):
+                assert await client.reader.read() == b""
+        async with wire_to(port) as other:
+            # It is not the connection whose answer nobody got.
+            assert (await other.get()).body == b"2"
+
+    talk(rules, forever, conversation)
+    assert "LookupError: lost" in caplog.text

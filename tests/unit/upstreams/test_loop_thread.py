@@ -1,0 +1,141 @@
+"""The event loop beside the requests of a WSGI server."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from canary_mw.upstreams.loop_thread import Background, in_thread, resolve_in_thread
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    made = Background()
+    yield made
+    made.stop()
+
+
+async def fail() -> None:
+    raise LookupError("of the coroutine")
+
+
+async def too_slow() -> None:
+    raise TimeoutError("of the coroutine")
+
+
+def test_a_thread_starts_with_the_first_call_and_ends_with_the_loop(background: Background) -> None:
+    for _ in range(2):
+        assert background.run(asyncio.sleep(0, "done")) == "done"
+        assert background.started
+        background.stop()
+        background.stop()
+        assert not any(thread.name == "canary-mw-background" for thread in threading.enumerate())
+
+
+def test_what_a_coroutine_raises_is_raised_here(background: Background) -> None:
+    with pytest.raises(LookupError, match="of the coroutine"):
+        background.run(fail())
+    with pytest.raises(TimeoutError, match="of the coroutine"):
+        background.run(too_slow())
+
+
+def test_a_coroutine_that_takes_too_long_is_cancelled(background: Background) -> None:
+    cancelled = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(TimeoutError, match="did not answer in time"):
+        background.run(wait(), 0.01)
+    assert cancelled.wait(10)
+
+
+def test_who_waits_for_a_loop_that_is_stopped_is_told(background: Background) -> None:
+    waiting = threading.Event()
+    told: list[str] = []
+
+    async def wait() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    def ask() -> None:
+        try:
+            background.run(wait())
+        except TimeoutError as exc:
+            told.append(str(exc))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert waiting.wait(10)
+    background.stop()
+    thread.join(10)
+    assert told == ["the background loop was stopped"]
+
+
+def test_many_threads_that_begin_at_once_share_one_loop(background: Background) -> None:
+    loops: set[asyncio.AbstractEventLoop] = set()
+
+    async def note() -> None:
+        loops.add(asyncio.get_running_loop())
+
+    threads = [threading.Thread(target=lambda: background.run(note())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loops) == 1
+
+
+def test_a_function_that_blocks_runs_in_a_thread_that_nobody_waits_for(background: Background) -> None:
+    def name() -> str:
+        assert threading.current_thread().daemon
+        return threading.current_thread().name
+
+    def broken() -> str:
+        raise LookupError("of the function")
+
+    assert background.run(in_thread(name)) == "canary-mw-blocking"
+    with pytest.raises(LookupError, match="of the function"):
+        background.run(in_thread(broken))
+    assert "127.0.0.1" in background.run(_resolved("127.0.0.1"))
+
+
+async def _resolved(host: str) -> list[str]:
+    return await resolve_in_thread(host, 80)
+
+
+def test_what_comes_after_the_end_is_of_no_interest(background: Background) -> None:
+    release, ended = threading.Event(), threading.Event()
+    started = threading.Event()
+
+    def block() -> None:
+        started.set()
+        release.wait(10)
+        ended.set()
+
+    with pytest.raises(TimeoutError):
+        background.run(in_thread(block), 0.01)
+    assert started.wait(10)
+    background.stop()
+    release.set()
+    assert ended.wait(10)
+
+
+HANGING = """
+import asyncio, threading, time
+from canary_mw.upstreams.loop_thread import Background; from canary_mw.upstreams.loop_thread import in_thread
+background = Background()
+background.call(lambda: asyncio.ensure_future(in_thread(lambda: time.sleep(60))))
+background.run(asyncio.sleep(0.01))
+"""
+
+
+def test_nothing_of_it_holds_up_the_exit_of_a_process() -> None:
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", HANGING], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
