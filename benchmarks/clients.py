@@ -16,7 +16,7 @@ from threading import Thread
 from time import process_time
 
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.client.sync.client import BlockingClient
+from canary_mw.client.sync.client import SyncHTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.rules.upstream import Origin
 
@@ -38,7 +38,7 @@ Call = Callable[[], bytes]
 @contextmanager
 def ours(port: int) -> Iterator[Call]:
     """`BlockingClient`."""
-    client = BlockingClient()
+    client = SyncHTTP11Client()
     origin = Origin("http", "127.0.0.1", port)
 
     def call() -> bytes:

@@ -11,12 +11,12 @@ _process = os.getpid()
 _hooks: list[Callable[[], object]] = [random.seed]
 
 
-def in_child(hook: Callable[[], object]) -> None:
+def after_fork(hook: Callable[[], object]) -> None:
     """Have a function called in every forked child before it serves; those that were given first come first."""
     _hooks.append(hook)
 
 
-def notice() -> None:
+def ensure_forked_hooks() -> None:
     """Call the functions if this is a child that they were not called in; on return they are through."""
     if os.getpid() == _process:
         return

@@ -15,7 +15,7 @@ from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
-from canary_mw.config.reference.mapping import SECTIONS, Text
+from canary_mw.config.reference.mapping import SECTIONS, AttributeDoc
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TEXTS
 
@@ -72,7 +72,7 @@ def type_in(name: str, *models: type[BaseModel]) -> str:
     return first + "".join(f" (v0 to v2: {each})" for each in more)
 
 
-def default_of(name: str, text: Text, *models: type[BaseModel]) -> str:
+def default_of(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
     """The default in words, or as YAML."""
     field = next(m.model_fields[name] for m in models if name in m.model_fields)
     if text.default:
@@ -85,7 +85,7 @@ def default_of(name: str, text: Text, *models: type[BaseModel]) -> str:
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 
-def row(name: str, text: Text, *models: type[BaseModel]) -> str:
+def row(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
     """One line of a table."""
     only = [label for label, model in (("v3alpha1", MappingV3), ("v0 to v2", LegacyMapping)) if model in models]
     where = [label for label in only if name in (MappingV3 if label == "v3alpha1" else LegacyMapping).model_fields]

@@ -22,7 +22,7 @@ def _group(group: MappingGroup) -> dict[str, Any]:
     first = group.first
     return {
         "prefix": first.prefix,
-        "kind": first.kind,
+        "kind": first.prefix_kind,
         "host": group.host.text,
         "method": first.method and first.method.value,
         "conditions": [str(each) for each in (*first.conditions, *first.query)],

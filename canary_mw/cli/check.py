@@ -41,7 +41,7 @@ def check(paths: tuple[str, ...], form: str, ambassador_id: str, shadow_writes: 
         found = [Diagnostic(severity="error", code="source", message=exc.message, file=exc.file or paths[0])]
         count = 0
     else:
-        table = RouteTable.build(rules.mappings, settings=rules.surroundings.globals)
+        table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
         found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
         found.sort(key=lambda d: (d.file, d.line or 0))
         count = len(rules.mappings)

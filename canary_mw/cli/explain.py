@@ -65,7 +65,7 @@ def _table(path: str, local: tuple[str, ...]) -> RouteTable:
         rules = _load([path], "default")
     except SourceError as exc:
         raise click.ClickException(str(exc)) from None
-    settings = rules.surroundings.globals
+    settings = rules.shared.settings
     table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
     errors = [d for d in (*rules.diagnostics, *table.diagnostics) if d.severity == "error"]
     for diagnostic in errors:

@@ -49,7 +49,7 @@ def _limit(seconds: float | None, left: float) -> float | None:
 
 
 @contextmanager
-def our_errors() -> Iterator[None]:
+def map_httpx_errors() -> Iterator[None]:
     """Raise our errors in place of those of httpx."""
     import httpx
 

@@ -33,7 +33,7 @@ class UpstreamResponse(Protocol):
         """From here on it may take as long as it wants."""
 
 
-class Sender(Protocol):
+class Transport(Protocol):
     """What can carry a request to an origin."""
 
     async def send(
@@ -63,7 +63,7 @@ class SyncResponse(Protocol):
     def cancel_deadline(self) -> None: ...
 
 
-class SyncSender(Protocol):
+class SyncTransport(Protocol):
     """`Sender` for threads."""
 
     def send(self, origin: Origin, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from canary_mw.rules.upstream import Breakers, Origin
+from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
 class Limits(NamedTuple):
@@ -22,7 +22,7 @@ class Limits(NamedTuple):
     max_head: int = 102400
 
 
-def narrowed(limits: Limits, breakers: Breakers | None) -> Limits:
+def limits_under(limits: Limits, breakers: CircuitBreakers | None) -> Limits:
     """The limits under breakers, which never widen them; as in Envoy, one connection is always allowed."""
     if breakers is None:
         return limits
@@ -33,11 +33,11 @@ def narrowed(limits: Limits, breakers: Breakers | None) -> Limits:
 
 # Why a connection was closed that no exchange was on.
 CERTIFICATES_CHANGED = "the certificates have changed"
-IDLE_TOO_LONG = "the connection was idle for too long"
-MADE_ROOM = "made room for a fresh connection"
+IDLE_TIMEOUT = "the connection was idle for too long"
+EVICTED = "made room for a fresh connection"
 
 
-def check_pending(pending: int, limits: Limits, origin: Origin, breakers: Breakers | None) -> None:
+def check_pending(pending: int, limits: Limits, origin: Origin, breakers: CircuitBreakers | None) -> None:
     """Raise UpstreamConnectError when so many requests wait that no other may: UpstreamOverloaded under breakers."""
     if pending < limits.max_pending:
         return
@@ -48,12 +48,12 @@ def check_pending(pending: int, limits: Limits, origin: Origin, breakers: Breake
     )
 
 
-def waited_in_vain(origin: Origin) -> UpstreamTimeout:
+def pool_timeout(origin: Origin) -> UpstreamTimeout:
     """What is raised for a request whose deadline passes before it has a connection."""
     return UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")
 
 
-def not_connected(exc: Exception, origin: Origin, connect_timeout: float, *, at_deadline: bool) -> UpstreamError:
+def connect_error(exc: Exception, origin: Origin, connect_timeout: float, *, at_deadline: bool) -> UpstreamError:
     """What it means that a connection could not be opened.
 
     Args:

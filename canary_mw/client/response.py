@@ -7,7 +7,7 @@ from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.messages import ResponseHead
 
 
-class Carrier(Protocol):
+class ResponseConnection(Protocol):
     """The connection that an answer comes in on."""
 
     complete: bool
@@ -22,7 +22,7 @@ class Carrier(Protocol):
         """Put the deadline off."""
 
 
-C = TypeVar("C", bound=Carrier)
+C = TypeVar("C", bound=ResponseConnection)
 
 
 class BaseResponse(Generic[C]):

@@ -21,11 +21,11 @@ logger = logging.getLogger("canary_mw.tls")
 SECRETS = "CANARY_MW_SECRETS"
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 # Seconds between two looks at the files of one TLSContext; without new connections there are none.
-LOOK_AGAIN = 1.0
+RELOAD_INTERVAL = 1.0
 _VERSIONS = {"v1.2": ssl.TLSVersion.TLSv1_2, "v1.3": ssl.TLSVersion.TLSv1_3}
 
 
-class Security(NamedTuple):
+class ConnectionSecurity(NamedTuple):
     """How one connection is secured.
 
     Attributes:
@@ -37,7 +37,7 @@ class Security(NamedTuple):
     name: str | None = None
 
 
-PLAIN = Security()
+PLAIN = ConnectionSecurity()
 
 
 class Files(NamedTuple):
@@ -51,7 +51,7 @@ class Files(NamedTuple):
 Stamp = tuple[str, int, int, int]
 
 
-class Contexts:
+class TLSContexts:
     """How connections to origins are to be secured; for all threads and event loops of a process.
 
     Args:
@@ -74,7 +74,7 @@ class Contexts:
         self._clock = clock
         self._followed: dict[UpstreamTLS, _Followed] = {}
 
-    def __call__(self, origin: Origin) -> Security:
+    def __call__(self, origin: Origin) -> ConnectionSecurity:
         """How a new connection is secured.
 
         Raises:
@@ -84,11 +84,11 @@ class Contexts:
             return PLAIN
         tls = origin.tls
         if tls is None:
-            return Security(self._of_the_system(), origin.host)
+            return ConnectionSecurity(self._of_the_system(), origin.host)
         followed = self._followed.get(tls)
         if followed is None:
             followed = self._followed.setdefault(tls, _Followed(tls, self._root))
-        return Security(followed.current(self._clock()), tls.sni or origin.host)
+        return ConnectionSecurity(followed.current(self._clock()), tls.sni or origin.host)
 
     def _of_the_system(self) -> ssl.SSLContext:
         if self._default is None:
@@ -111,7 +111,7 @@ class _Followed:
     def current(self, now: float) -> ssl.SSLContext:
         with self._lock:
             if now >= self._due:
-                self._due = now + LOOK_AGAIN
+                self._due = now + RELOAD_INTERVAL
                 self._look()
             if self._context is None:
                 raise UpstreamConnectError(f"TLSContext {self._tls.name}: {self._trouble}")
@@ -141,7 +141,7 @@ class _Followed:
         self._trouble = trouble
 
 
-def secured(origins: Iterable[Origin], tls: UpstreamTLS | None) -> list[Origin]:
+def with_tls(origins: Iterable[Origin], tls: UpstreamTLS | None) -> list[Origin]:
     """Origins of a Mapping with its TLSContext; those that are spoken to in plain text stay as they are."""
     return [origin._replace(tls=tls) if origin.scheme == "https" else origin for origin in origins]
 
@@ -207,7 +207,7 @@ def make_context(files: Files, tls: UpstreamTLS) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # First, because it is what may fail for some time, and the system's authorities take tens of milliseconds.
     if files.certificate is not None and files.key is not None:
-        load_pair(context, files.certificate, files.key)
+        load_certificate(context, files.certificate, files.key)
     if files.authorities is None:
         context.load_default_certs()
     else:
@@ -233,7 +233,7 @@ def load_authorities(context: ssl.SSLContext, path: str | Path) -> None:
         raise ConfigError(f"no authorities can be read: {exc}", file=str(path), hint=hint) from exc
 
 
-def load_pair(context: ssl.SSLContext, certificate: str | Path, key: str | Path | None) -> None:
+def load_certificate(context: ssl.SSLContext, certificate: str | Path, key: str | Path | None) -> None:
     """Show this certificate.
 
     Raises:

@@ -12,14 +12,19 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 
 from canary_mw.config.ambassador.kinds import REQUIRED
-from canary_mw.config.ambassador.mapping import Origin, to_mapping
+from canary_mw.config.ambassador.mapping import DocumentOrigin, to_mapping
 from canary_mw.config.ambassador.schema import MODELS
-from canary_mw.config.ambassador.shared_resources import SHARED_KINDS, Surroundings, is_for, read_surroundings
+from canary_mw.config.ambassador.shared_resources import (
+    SHARED_KINDS,
+    SharedResources,
+    matches_ambassador_id,
+    read_shared_resources,
+)
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.reader import Reading, read
-from canary_mw.config.reading_cache import Cache
+from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
-from canary_mw.config.validation import Report, nearest, validated
+from canary_mw.config.validation import Report, did_you_mean, validate
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
@@ -76,13 +81,13 @@ class RuleSet:
 
     Attributes:
         mappings: in the order in which they are written, names unique.
-        surroundings: with the Module's settings.
+        shared: with the Module's settings.
         files: by name, for the next reading.
     """
 
     mappings: tuple[Mapping, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
-    surroundings: Surroundings = field(default_factory=Surroundings)
+    shared: SharedResources = field(default_factory=SharedResources)
     files: Dict[str, FileRules] = field(default_factory=dict)
 
 
@@ -105,8 +110,8 @@ def parse(
     findings = [finding for _, reading in readings for finding in reading.diagnostics]
     complete = all(reading.complete for _, reading in readings)
     resources = [(r, d.name) for d, reading in readings for r in reading.resources if r.kind in SHARED_KINDS]
-    shared = read_surroundings(resources, ambassador_id, old.surroundings, complete, findings)
-    same = shared == old.surroundings
+    shared = read_shared_resources(resources, ambassador_id, old.shared, complete, findings)
+    same = shared == old.shared
     files: dict[str, FileRules] = {}
     for document, reading in readings:
         file = old.files.get(document.name, _NEW_FILE)
@@ -124,7 +129,7 @@ def _read(
     """A file whose text is the same gives the same reading again, unless its text may have other variables in it."""
     names = {document.name for document in documents}
     # A file may have got another name.
-    gone: Cache = {}
+    gone: ReadingCache = {}
     for name in before.keys() - names:
         gone |= before[name].reading.cache
     readings = []
@@ -138,7 +143,9 @@ def _read(
     return readings
 
 
-def _file(document: Document, reading: Reading, shared: Surroundings, before: FileRules, known: Documents) -> FileRules:
+def _file(
+    document: Document, reading: Reading, shared: SharedResources, before: FileRules, known: Documents
+) -> FileRules:
     documents: Documents = {}
     found = [_remembered(resource, document.name, shared, known, documents) for resource in reading.resources]
     findings = [finding for item in found for finding in item.diagnostics]
@@ -147,7 +154,7 @@ def _file(document: Document, reading: Reading, shared: Surroundings, before: Fi
     return FileRules(document.text, reading, documents, mappings, tuple(findings))
 
 
-def _remembered(resource: Resource, file: str, shared: Surroundings, old: Documents, new: Documents) -> Interpreted:
+def _remembered(resource: Resource, file: str, shared: SharedResources, old: Documents, new: Documents) -> Interpreted:
     known = old.get(id(resource.spec)) or new.get(id(resource.spec))
     if known is not None and known[0] is resource:
         new[id(resource.spec)] = known
@@ -185,10 +192,10 @@ def _defined(resource: Resource) -> Name | None:
     return None if resource.kind in _OTHER_KINDS else (resource.namespace, resource.name or "")
 
 
-def _interpret(resource: Resource, file: str, shared: Surroundings, report: Report) -> Mapping | None:
+def _interpret(resource: Resource, file: str, shared: SharedResources, report: Report) -> Mapping | None:
     """Judge one document by its version, kind, types and values."""
     version = _version(resource, report)
-    if not is_for(resource, shared.ambassador_id):
+    if not matches_ambassador_id(resource, shared.ambassador_id):
         return None
     if resource.kind in REQUIRED:
         _other_kind(resource, report)
@@ -201,12 +208,12 @@ def _interpret(resource: Resource, file: str, shared: Surroundings, report: Repo
         return None
     if resource.kind != "Mapping":
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
-        report("error", "unknown-kind", f"{what}: the document is left out", hint=nearest(resource.kind, _KINDS))
+        report("error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, _KINDS))
         return None
     if not resource.name:
         report("error", "no-name", "the Mapping has no name: it is left out")
         return None
-    model = version and validated(MODELS[version], dict(resource.spec), report)
+    model = version and validate(MODELS[version], dict(resource.spec), report)
     if not model:
         return None
     if model.resolver and model.resolver not in shared.resolvers:
@@ -219,7 +226,7 @@ def _interpret(resource: Resource, file: str, shared: Surroundings, report: Repo
         report("error", "unknown-tls-context", text, attribute="tls", hint=f"define it; known are: {known}")
         return None
     place = (resource.name, resource.namespace, resource.labels, file, resource.line)
-    origin = Origin(*place, shared.globals, shared.tls_contexts)
+    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts)
     mapping, notes = to_mapping(model, origin)
     for note in notes:
         report(note.severity, note.code, note.message, attribute=note.attribute, hint=note.hint)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from canary_mw.config.document import Diagnostic, Document
-from canary_mw.config.reading_cache import Cache, Found, Piece
+from canary_mw.config.reading_cache import CachedDocument, ReadingCache, ReadResult
 from canary_mw.config.resource import (
     Context,
     Resource,
@@ -26,7 +26,7 @@ from canary_mw.config.resource import (
     text_of,
     wrong_type,
 )
-from canary_mw.config.yaml_loader import Finding, Refused, breaks_in, line_of, load
+from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_line_breaks, line_of, load
 
 ANNOTATION = "getambassador.io/config"
 _OUR_GROUPS = ("getambassador.io", "ambassador", "x.getambassador.io")
@@ -55,19 +55,19 @@ class Reading:
     resources: tuple[Resource, ...]
     diagnostics: tuple[Diagnostic, ...]
     complete: bool
-    cache: Cache
+    cache: ReadingCache
 
 
 class _Memory(NamedTuple):
-    known: Mapping[tuple[str, Context], Piece]
-    used: Cache
+    known: Mapping[tuple[str, Context], CachedDocument]
+    used: ReadingCache
 
 
 def read(
     document: Document,
     *,
     environ: Mapping[str, str] = {},
-    cache: Mapping[tuple[str, Context], Piece] = {},
+    cache: Mapping[tuple[str, Context], CachedDocument] = {},
 ) -> Reading:
     """Read every document of a text. Never raises: what cannot be read is told in the diagnostics.
 
@@ -99,20 +99,20 @@ def read(
     return Reading(tuple(found.resources), diagnostics, not diagnostics, memory.used)
 
 
-def _message(finding: Finding) -> str:
+def _message(finding: RawDiagnostic) -> str:
     return finding.message if finding.other is None else f"{finding.message} {finding.other}"
 
 
-def _read_text(text: str, context: Context, environ: Mapping[str, str], memory: _Memory) -> Found:
+def _read_text(text: str, context: Context, environ: Mapping[str, str], memory: _Memory) -> ReadResult:
     lines = text.split("\n") if _ANNOTATION_LINE.match(text.lstrip("\n")) else []
     if lines and all(not line or _ANNOTATION_LINE.match(line) for line in lines):
         return _read_annotations_file(lines, environ, memory)
     return _read_documents(text, context, environ, memory)
 
 
-def _read_annotations_file(lines: list[str], environ: Mapping[str, str], memory: _Memory) -> Found:
+def _read_annotations_file(lines: list[str], environ: Mapping[str, str], memory: _Memory) -> ReadResult:
     """Lines `key="value"` with the value quoted as Go's %q: `fieldPath: metadata.annotations` of a downward API."""
-    found = Found()
+    found = ReadResult()
     context = Context(holder="annotation")
     for number, line in enumerate(lines, 1):
         match = _ANNOTATION_LINE.match(line)
@@ -123,7 +123,7 @@ def _read_annotations_file(lines: list[str], environ: Mapping[str, str], memory:
         except ValueError:
             hint = "the file is cut off or was edited by hand; mount the annotations by the downward API"
             message = f"the quoted value of {ANNOTATION} cannot be read"
-            found.findings.append(Finding("bad-annotation-file", message, number, hint=hint))
+            found.findings.append(RawDiagnostic("bad-annotation-file", message, number, hint=hint))
         else:
             _add_on_one_line(found, _read_documents(text, context, environ, memory), number)
     return found
@@ -155,17 +155,17 @@ def go_unquote(literal: str) -> str:
     return out.decode()
 
 
-def _add_on_one_line(found: Found, inner: Found, line: int) -> None:
+def _add_on_one_line(found: ReadResult, inner: ReadResult, line: int) -> None:
     """Add what a text gave that stands on one line of the file; its own line numbers go into the messages."""
     told = [
         finding._replace(message=f"{_message(finding)} (line {finding.line} of the text in it)", other=None)
         for finding in inner.findings
     ]
-    found.add(Found(inner.resources, told), lambda _: line)
+    found.add(ReadResult(inner.resources, told), lambda _: line)
 
 
-def _read_documents(text: str, context: Context, environ: Mapping[str, str], memory: _Memory) -> Found:
-    found = Found()
+def _read_documents(text: str, context: Context, environ: Mapping[str, str], memory: _Memory) -> ReadResult:
+    found = ReadResult()
     for start, chunk in _split(text):
         expanded, origin = _expand(chunk, environ)
         piece = _remembered(expanded, context, start if origin is None else 0, memory)
@@ -202,34 +202,34 @@ def _expand(text: str, environ: Mapping[str, str]) -> tuple[str, list[int] | Non
         return environ.get(match[1] or match[2], match[0])
 
     lines = [_VARIABLE.sub(value, line) for line in text.split("\n")]
-    origin = [number for number, line in enumerate(lines, 1) for _ in range(breaks_in(line) + 1)]
+    origin = [number for number, line in enumerate(lines, 1) for _ in range(count_line_breaks(line) + 1)]
     return "\n".join(lines), origin if len(origin) > len(lines) else None
 
 
-def _remembered(text: str, context: Context, start: int, memory: _Memory) -> Piece:
+def _remembered(text: str, context: Context, start: int, memory: _Memory) -> CachedDocument:
     key = (text, context)
     piece = memory.used.get(key) or memory.known.get(key) or _read_one(text, context, memory)
     piece = memory.used[key] = piece.at(start)
     return piece
 
 
-def _read_one(text: str, context: Context, memory: _Memory) -> Piece:
-    found = Found()
+def _read_one(text: str, context: Context, memory: _Memory) -> CachedDocument:
+    found = ReadResult()
     try:
         loaded = load(text)
-    except Refused as refused:
+    except DocumentRefused as refused:
         name = _OWN_NAME.search(text)
-        last = breaks_in(text.rstrip()) + 1
+        last = count_line_breaks(text.rstrip()) + 1
         finding = refused.finding
         found.findings.append(finding._replace(line=min(finding.line, last), mapping=name and name[1]))
     else:
         if loaded:
             node, value = loaded
             _take(found, value, node, text, context, memory)
-    return Piece(0, tuple(found.resources), tuple(found.findings))
+    return CachedDocument(0, tuple(found.resources), tuple(found.findings))
 
 
-def _take(found: Found, value: Any, node: yaml.Node, text: str, context: Context, memory: _Memory) -> None:
+def _take(found: ReadResult, value: Any, node: yaml.Node, text: str, context: Context, memory: _Memory) -> None:
     """Add what one object gives: itself, what it holds, or nothing."""
     try:
         attributes = as_map(value, node, "the document")
@@ -245,7 +245,7 @@ def _take(found: Found, value: Any, node: yaml.Node, text: str, context: Context
             _take_annotation(found, attributes, node, memory)
         elif not _is_foreign(kind, group):
             found.resources.append(make_resource(attributes, node, text, context))
-    except Refused as refused:
+    except DocumentRefused as refused:
         name = value.get("name") if isinstance(value, dict) else None
         found.findings.append(refused.finding._replace(mapping=name if isinstance(name, str) else None))
 
@@ -261,7 +261,7 @@ def _is_foreign(kind: Any, group: str | None) -> bool:
 
 
 def _take_items(
-    found: Found, attributes: dict[str, Any], node: yaml.Node, text: str, context: Context, memory: _Memory
+    found: ReadResult, attributes: dict[str, Any], node: yaml.Node, text: str, context: Context, memory: _Memory
 ) -> None:
     """Objects of a `List`; those of a typed list may leave kind and apiVersion to it, as the API server does."""
     items, items_node = attributes.get("items"), child_of(node, "items")
@@ -275,19 +275,21 @@ def _take_items(
 
 
 def _take_config_map(
-    found: Found, attributes: dict[str, Any], node: yaml.Node, context: Context, memory: _Memory
+    found: ReadResult, attributes: dict[str, Any], node: yaml.Node, context: Context, memory: _Memory
 ) -> None:
     """Values that hold rules; one that names neither ambassador nor Mapping is some other program's setting."""
     if context.holder == "ConfigMap":
         hint = "keep the rules in `data` of one ConfigMap"
-        raise Refused("nested-config-map", "a ConfigMap inside a ConfigMap is not read", line_of(node), hint=hint)
+        raise DocumentRefused(
+            "nested-config-map", "a ConfigMap inside a ConfigMap is not read", line_of(node), hint=hint
+        )
     data, data_node = part_of(attributes, "data", node)
     for key, value in data.items():
         if isinstance(value, str) and ("ambassador" in value or "Mapping" in value):
             _add_scalar(found, value, child_of(data_node, key), Context(holder="ConfigMap"), memory)
 
 
-def _take_annotation(found: Found, attributes: dict[str, Any], node: yaml.Node, memory: _Memory) -> None:
+def _take_annotation(found: ReadResult, attributes: dict[str, Any], node: yaml.Node, memory: _Memory) -> None:
     metadata, metadata_node = part_of(attributes, "metadata", node)
     annotations, annotations_node = part_of(metadata, "annotations", metadata_node)
     text, text_node = annotations.get(ANNOTATION), child_of(annotations_node, ANNOTATION)
@@ -295,7 +297,9 @@ def _take_annotation(found: Found, attributes: dict[str, Any], node: yaml.Node, 
         return
     if not isinstance(text, str):
         hint = f"write `{ANNOTATION}: |` and indent the rules below it"
-        raise Refused("bad-annotation", f"the value of {ANNOTATION} must be a text", line_of(text_node), hint=hint)
+        raise DocumentRefused(
+            "bad-annotation", f"the value of {ANNOTATION} must be a text", line_of(text_node), hint=hint
+        )
     parent = f"{attributes['kind']}/{text_of(metadata, 'name', metadata_node) or ''}"
     namespace = text_of(metadata, "namespace", metadata_node) or "default"
     labels = labels_of(metadata, "labels", metadata_node)
@@ -303,7 +307,7 @@ def _take_annotation(found: Found, attributes: dict[str, Any], node: yaml.Node, 
     _add_scalar(found, text, text_node, context, memory)
 
 
-def _add_scalar(found: Found, text: str, node: yaml.Node, context: Context, memory: _Memory) -> None:
+def _add_scalar(found: ReadResult, text: str, node: yaml.Node, context: Context, memory: _Memory) -> None:
     """Read a text that is a value of this document. Only a literal block scalar keeps the lines of the file."""
     if context.holder == "annotation":
         inner = _read_documents(text, context, {}, memory)

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from canary_mw.config.resource import Context, Resource
-from canary_mw.config.yaml_loader import Finding
+from canary_mw.config.yaml_loader import RawDiagnostic
 
 
 @dataclass(slots=True)
-class Found:
+class ReadResult:
     """What one text gave; lines count from its start."""
 
     resources: list[Resource] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RawDiagnostic] = field(default_factory=list)
 
-    def add(self, inner: "Found | Piece", place: Callable[[int], int] | int) -> None:
+    def add(self, inner: "ReadResult | CachedDocument", place: Callable[[int], int] | int) -> None:
         """Take what a part of this text gave; `place` turns its lines into lines of this text, a number shifts them."""
         if isinstance(place, int):
             self.resources += [resource.moved(place) for resource in inner.resources]
@@ -25,25 +25,25 @@ class Found:
             self.findings += [_placed(finding, place) for finding in inner.findings]
 
 
-def _placed(finding: Finding, place: Callable[[int], int]) -> Finding:
+def _placed(finding: RawDiagnostic, place: Callable[[int], int]) -> RawDiagnostic:
     other = None if finding.other is None else place(finding.other)
     return finding._replace(line=place(finding.line), other=other)
 
 
-class Piece(NamedTuple):
+class CachedDocument(NamedTuple):
     """What one document gave, where it stood last: behind the first `start` lines of its text."""
 
     start: int
     resources: tuple[Resource, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[RawDiagnostic, ...]
 
-    def at(self, start: int) -> "Piece":
+    def at(self, start: int) -> "CachedDocument":
         """The same behind so many lines; all the same where they are as many as before."""
         if start == self.start:
             return self
-        found = Found()
+        found = ReadResult()
         found.add(self, start - self.start)
-        return Piece(start, tuple(found.resources), tuple(found.findings))
+        return CachedDocument(start, tuple(found.resources), tuple(found.findings))
 
 
-Cache = dict[tuple[str, Context], Piece]
+ReadingCache = dict[tuple[str, Context], CachedDocument]

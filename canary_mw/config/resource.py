@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
-from canary_mw.config.yaml_loader import Refused, breaks_in, line_of
+from canary_mw.config.yaml_loader import DocumentRefused, count_line_breaks, line_of
 
 _METADATA = frozenset(("name", "namespace", "generation"))
 _NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
@@ -83,7 +83,7 @@ def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, contex
         spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
         labels=own_labels or _labels(context.labels),
         line=line_of(node),
-        last_line=breaks_in(text[: node.end_mark.index].rstrip()) + 1,
+        last_line=count_line_breaks(text[: node.end_mark.index].rstrip()) + 1,
         parent=context.parent,
         lines_inside=_shape(tuple(_lines(node).items())),
     )
@@ -143,12 +143,12 @@ def child_of(node: yaml.Node, name: str) -> yaml.Node:
 def as_map(value: Any, node: yaml.Node, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         hint = "write one `key: value` to a line"
-        raise Refused("not-a-map", f"{what} is not a map of attributes", line_of(node), hint=hint)
+        raise DocumentRefused("not-a-map", f"{what} is not a map of attributes", line_of(node), hint=hint)
     for position, key in enumerate(value):
         if not isinstance(key, str):
             line = node.value[position][0].start_mark.line + 1
             hint = "put it in quotes"
-            raise Refused("bad-key", f"{key!s:.60} is not a text and cannot name an attribute", line, hint=hint)
+            raise DocumentRefused("bad-key", f"{key!s:.60} is not a text and cannot name an attribute", line, hint=hint)
     return value
 
 
@@ -173,6 +173,6 @@ def labels_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> dict[st
     return labels
 
 
-def wrong_type(name: str, wanted: str, node: yaml.Node) -> Refused:
+def wrong_type(name: str, wanted: str, node: yaml.Node) -> DocumentRefused:
     hint = "put it in quotes" if wanted == "a text" and isinstance(node, yaml.ScalarNode) else None
-    return Refused("wrong-type", f"`{name}` must be {wanted}", line_of(node), hint=hint)
+    return DocumentRefused("wrong-type", f"`{name}` must be {wanted}", line_of(node), hint=hint)

@@ -46,7 +46,7 @@ class Report:
         )
 
 
-def validated(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported: Collection[str] = ()) -> M | None:
+def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported: Collection[str] = ()) -> M | None:
     """The typed attributes, or None with an error for each that is wrong.
 
     Args:
@@ -76,7 +76,7 @@ def _tell_unread(model: Strict, report: Report, unsupported: Collection[str], pa
         if name in unsupported:
             report("notice", "not-supported", f"{path}{name} is not supported yet: ignored", attribute=path + name)
             continue
-        hint = nearest(name, [*type(model).model_fields, *unsupported])
+        hint = did_you_mean(name, [*type(model).model_fields, *unsupported])
         severity: Severity = "notice" if unsupported else "warning"
         report(severity, "unknown-field", f"unknown field {path}{name} is ignored", attribute=path + name, hint=hint)
     for name in model.model_fields_set:
@@ -132,6 +132,6 @@ def _shown(value: Any) -> str:
     return f"{kind.get(type(value), 'the map')} {text if len(text) < 60 else text[:57] + '...'}"
 
 
-def nearest(name: str | None, known: Sequence[str]) -> str | None:
+def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:
     found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
     return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None

@@ -29,7 +29,7 @@ _FEW_OPENERS = 8
 _BREAK = re.compile("[\n\x85\u2028\u2029]")
 
 
-class Finding(NamedTuple):
+class RawDiagnostic(NamedTuple):
     """A Diagnostic before its place is known; lines count from the start of the text it was found in.
 
     Attributes:
@@ -44,17 +44,17 @@ class Finding(NamedTuple):
     mapping: str | None = None
 
 
-class Refused(Exception):
+class DocumentRefused(Exception):
     """A document that is not read, and why."""
 
     def __init__(
         self, code: str, message: str, line: int, *, other: int | None = None, hint: str | None = None
     ) -> None:
         super().__init__(message)
-        self.finding = Finding(code, message, line, other, hint)
+        self.finding = RawDiagnostic(code, message, line, other, hint)
 
 
-def breaks_in(text: str) -> int:
+def count_line_breaks(text: str) -> int:
     """Line breaks as YAML 1.1 counts them, which knows three more than an editor shows."""
     return text.count("\n") if text.isascii() else len(_BREAK.findall(text))
 
@@ -75,14 +75,14 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
         line = key_node.start_mark.line + 1
         if key_node.value == "<<" and not key_node.style:
             hint = "write the attributes out"
-            raise Refused("merge-key", "the merge key `<<` is not supported", line, hint=hint)
+            raise DocumentRefused("merge-key", "the merge key `<<` is not supported", line, hint=hint)
         if not isinstance(key_node, yaml.ScalarNode):
-            raise Refused("bad-key", "a list or map cannot name an attribute", line)
+            raise DocumentRefused("bad-key", "a list or map cannot name an attribute", line)
         key = loader.construct_object(key_node, deep=True)
         if key in result:
             first = next(line_of(other) for other, _ in node.value if loader.construct_object(other) == key)
             message = f"`{key_node.value:.60}` is written twice, first on line"
-            raise Refused("duplicate-key", message, line, other=first, hint="keep one of them")
+            raise DocumentRefused("duplicate-key", message, line, other=first, hint="keep one of them")
         # Ten thousand documents have the same few names.
         result[intern(key) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
     return result
@@ -96,12 +96,12 @@ def _construct_number(loader: _Loader, node: yaml.Node) -> int | float:
     except (ValueError, ArithmeticError, IndexError):
         pass
     hint = "put it in quotes if it is a text"
-    raise Refused("bad-number", f"`{node.value!s:.40}` cannot be read as a number", line_of(node), hint=hint)
+    raise DocumentRefused("bad-number", f"`{node.value!s:.40}` cannot be read as a number", line_of(node), hint=hint)
 
 
 def _construct_unknown(_: _Loader, node: yaml.Node) -> NoReturn:
     tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-    raise Refused("bad-tag", f"the tag `{tag:.60}` is not allowed here", line_of(node), hint="remove it")
+    raise DocumentRefused("bad-tag", f"the tag `{tag:.60}` is not allowed here", line_of(node), hint="remove it")
 
 
 def _json_only() -> None:
@@ -129,9 +129,11 @@ def load(text: str) -> tuple[yaml.Node, Any] | None:
             first run through as events, which need no stack.
     """
     if len(text) > MAX_BYTES // 4 and len(text.encode(errors="replace")) > MAX_BYTES:
-        raise Refused("too-large", f"a document of more than {MAX_BYTES} bytes", 1, hint="split it at `---` lines")
+        raise DocumentRefused(
+            "too-large", f"a document of more than {MAX_BYTES} bytes", 1, hint="split it at `---` lines"
+        )
     if text.count("%TAG") > MAX_DIRECTIVES:
-        raise Refused("bad-tag", "`%TAG` lines are not allowed here", 1, hint="remove them")
+        raise DocumentRefused("bad-tag", "`%TAG` lines are not allowed here", 1, hint="remove them")
     try:
         if "&" in text or text.count("[") + text.count("{") > _FEW_OPENERS or _DEEP_LINE.search(text):
             _check_limits(text)
@@ -141,9 +143,9 @@ def load(text: str) -> tuple[yaml.Node, Any] | None:
     except yaml.YAMLError as error:
         raise _explain(error, text) from error
     except UnicodeEncodeError as error:
-        raise Refused("yaml-syntax", "the text is not UTF-8", text.count("\n", 0, error.start) + 1) from error
+        raise DocumentRefused("yaml-syntax", "the text is not UTF-8", text.count("\n", 0, error.start) + 1) from error
     except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise Refused("yaml-syntax", "a value does not fit its tag", 1) from error
+        raise DocumentRefused("yaml-syntax", "a value does not fit its tag", 1) from error
 
 
 class _Open(NamedTuple):
@@ -168,7 +170,7 @@ def _check_limits(text: str) -> None:
             inner = stack.pop()
         elif isinstance(event, yaml.AliasEvent):
             if any(frame.anchor == event.anchor for frame in stack):
-                raise Refused("yaml-syntax", f"`*{event.anchor:.60}` stands inside of what it names", line)
+                raise DocumentRefused("yaml-syntax", f"`*{event.anchor:.60}` stands inside of what it names", line)
             inner = anchors.get(event.anchor, _Open(None))._replace(anchor=None)
             aliases, copies = aliases + 1, copies + inner.size
         elif isinstance(event, yaml.ScalarEvent):
@@ -180,10 +182,12 @@ def _check_limits(text: str) -> None:
             height = max(outer.height, inner.height + 1)
             stack[-1] = outer._replace(size=outer.size + inner.size, height=height)
         if len(stack) - 1 + (inner.height if inner else 0) > MAX_DEPTH:
-            raise Refused("too-deep", f"lists and maps nested deeper than {MAX_DEPTH} levels", line)
+            raise DocumentRefused("too-deep", f"lists and maps nested deeper than {MAX_DEPTH} levels", line)
         if aliases > MAX_ALIASES or copies > MAX_COPIES:
             hint = "write the values out"
-            raise Refused("too-many-aliases", f"more than {MAX_ALIASES} aliases or copies by them", line, hint=hint)
+            raise DocumentRefused(
+                "too-many-aliases", f"more than {MAX_ALIASES} aliases or copies by them", line, hint=hint
+            )
 
 
 # What PyYAML says (either loader) -> what is wrong, what to do; a message that ends in "line" gets the opening one.
@@ -209,20 +213,22 @@ _WORDING = (
 )
 
 
-def _explain(error: yaml.YAMLError, text: str) -> Refused:
+def _explain(error: yaml.YAMLError, text: str) -> DocumentRefused:
     """Say a PyYAML error in plain words; the lost newline between two attributes is looked for first."""
     if not isinstance(error, yaml.MarkedYAMLError):
         before = text.encode(errors="replace")[: getattr(error, "position", 0)]
         line = before.count(b"\n") + 1
-        return Refused("yaml-syntax", "a control character", line, hint="remove it")
+        return DocumentRefused("yaml-syntax", "a control character", line, hint="remove it")
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
     lines = _BREAK.split(text)
     lost = _LOST_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
     if lost:
         hint = f"`{lost[2]}:` belongs on a line of its own"
-        return Refused("yaml-syntax", f"two attributes on one line: `{lost[1]}:` and `{lost[2]}:`", number, hint=hint)
+        return DocumentRefused(
+            "yaml-syntax", f"two attributes on one line: `{lost[1]}:` and `{lost[2]}:`", number, hint=hint
+        )
     said = f"{error.context} {error.problem}"
     message, hint = next((plain, hint) for words, plain, hint in _WORDING if words in said)
     other = error.context_mark.line + 1 if error.context_mark and message.endswith("line") else None
-    return Refused("yaml-syntax", message, number, other=other, hint=hint)
+    return DocumentRefused("yaml-syntax", message, number, other=other, hint=hint)

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from canary_mw.forking import in_child
+from canary_mw.forking import after_fork
 
 # Seconds after which a thread that waits for the interpreter gets it. With Python's 5 ms every step of a request
 # (a read, a write, a turn of the loop) would wait as long, and p99 would be several times what it is otherwise.
 _TURN = 0.00005
 
 
-class _Manners:
+class _GCState:
     """How many threads are at such work, and what the process was set to before the first of them began."""
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ def _age() -> None:
         gc.unfreeze()
 
 
-_manners = _Manners()
+_manners = _GCState()
 
 
 @contextmanager
-def unobtrusive() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Make many objects that all stay, at little cost and without keeping other threads from their work.
 
     Meanwhile garbage is not collected, which would double the time, and threads take turns more often; both are
@@ -80,4 +80,4 @@ def _after_fork() -> None:
         _manners.restore()
 
 
-in_child(_after_fork)
+after_fork(_after_fork)

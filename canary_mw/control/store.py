@@ -10,10 +10,10 @@ from weakref import WeakSet
 
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
-from canary_mw.control.gc_pause import unobtrusive
+from canary_mw.control.gc_pause import gc_paused
 from canary_mw.control.sources.base import ConfigSource, EmptySource
 from canary_mw.exceptions import ConfigError, SourceError
-from canary_mw.forking import in_child, notice
+from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.routing.table import RouteTable
@@ -90,7 +90,7 @@ class RuleStore:
 
         The first load is done by the caller, so that the rules are in force on return; a thread does the later ones.
         """
-        notice()
+        ensure_forked_hooks()
         if self._thread is None:
             with self._lock:
                 self._start()
@@ -109,7 +109,7 @@ class RuleStore:
 
     def stop(self) -> None:
         """Follow the source no longer; the table stays. `start` begins again."""
-        notice()
+        ensure_forked_hooks()
         with self._lock:
             thread, self._thread = self._thread, None
             self._stop.set()
@@ -143,7 +143,7 @@ class RuleStore:
                 documents = self._load()
                 if documents == self._documents:
                     return self._keep(_error_of(self.diagnostics), logged=True)
-                with unobtrusive():
+                with gc_paused():
                     return self._adopt(documents)
             except ConfigError as exc:
                 return self._keep(exc)
@@ -167,9 +167,9 @@ class RuleStore:
         if running and not rules.mappings and not self._allow_empty:
             raise _error_of(rules.diagnostics) or _emptied(documents)
         first = not self.generation and not _error_of(rules.diagnostics)
-        settings = rules.surroundings.globals
+        settings = rules.shared.settings
         swap = first or settings != self.table.settings or not _identical(running, rules.mappings)
-        table = self.table.rebuilt(rules.mappings, settings) if swap else self.table
+        table = self.table.rebuild(rules.mappings, settings) if swap else self.table
         self._documents, self._rules = documents, rules
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
@@ -258,4 +258,4 @@ def _after_fork() -> None:
         store._begin()
 
 
-in_child(_after_fork)
+after_fork(_after_fork)

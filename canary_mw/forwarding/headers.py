@@ -6,11 +6,11 @@ set, then the Mapping removes and adds, and last come `host` and `via`, which no
 
 from collections.abc import Iterable
 
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
-from canary_mw.rules.cors import marked
-from canary_mw.rules.header_templates import Facts
+from canary_mw.rules.cors import with_cors_headers
+from canary_mw.rules.header_templates import TemplateContext
 from canary_mw.rules.mapping import HeaderChange, Mapping
 
 Headers = list[tuple[bytes, bytes]]
@@ -35,7 +35,7 @@ _NOT_NOMINATED = _OURS | _FORWARDED | {b"via", b"x-request-id"}
 _NO_LENGTH = frozenset((204, 304))
 
 
-def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: Hop) -> Headers:
+def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: HopContext) -> Headers:
     """All headers of the request to the upstream but `host`, `via` and framing.
 
     Args:
@@ -65,8 +65,8 @@ def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, byte
         headers = [pair for pair in headers if pair[0] != b"x-request-id"]
         headers.append((b"x-request-id", hop.new_id()))
     if mapping.remove_request_headers or mapping.add_request_headers:
-        facts = Facts(head, None, hop.now())
-        return changed(headers, mapping.remove_request_headers, mapping.add_request_headers, facts)
+        facts = TemplateContext(head, None, hop.now())
+        return apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, facts)
     return headers
 
 
@@ -76,7 +76,7 @@ def _nominated(headers: RawHeaders) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t") for option in options) - _NOT_NOMINATED
 
 
-def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: Hop) -> ResponseHead:
+def response_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: HopContext) -> ResponseHead:
     """The upstream's head as the client gets it."""
     drop = _HOP_BY_HOP
     known = dict(response.headers)
@@ -89,10 +89,10 @@ def client_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]
     if mapping.remove_response_headers or mapping.add_response_headers:
-        facts = Facts(head, response, hop.now())
-        headers = changed(headers, mapping.remove_response_headers, mapping.add_response_headers, facts)
+        facts = TemplateContext(head, response, hop.now())
+        headers = apply_header_changes(headers, mapping.remove_response_headers, mapping.add_response_headers, facts)
     if mapping.cors is not None:
-        headers = marked(mapping.cors, head, headers)
+        headers = with_cors_headers(mapping.cors, head, headers)
     return ResponseHead(response.status, headers)
 
 
@@ -101,7 +101,9 @@ def is_event_stream(headers: Headers) -> bool:
     return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
 
 
-def changed(headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], facts: Facts) -> Headers:
+def apply_header_changes(
+    headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], facts: TemplateContext
+) -> Headers:
     """Headers after a Mapping's removals and additions, in that order; an operator without a value adds nothing."""
     gone = frozenset(remove)
     headers = [pair for pair in headers if pair[0] not in gone]

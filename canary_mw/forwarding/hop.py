@@ -10,7 +10,7 @@ from canary_mw.http.messages import RawHeaders
 MAX_HOPS = 10
 
 
-class Hop(NamedTuple):
+class HopContext(NamedTuple):
     """What a request passes through here.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from canary_mw.http.messages import Body, ResponseHead
+from canary_mw.http.messages import BodyFraming, ResponseHead
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
 
@@ -28,7 +28,7 @@ class UpstreamRequest:
     method: str
     target: bytes
     headers: list[tuple[bytes, bytes]]
-    body: Body | None = None
+    body: BodyFraming | None = None
     timeout: float | None = 3.0
     connect_timeout: float = 3.0
     replayable: bool = False

@@ -14,19 +14,19 @@ _REFUSALS = {
 }
 
 
-def plain_reply(status: int, text: str = "") -> Reply:
+def text_reply(status: int, text: str = "") -> Reply:
     """A short text of our own; never anything that came from the client or from inside."""
     body = text.encode()
     return Reply(status, body, [*_PLAIN_TEXT, (b"content-length", b"%d" % len(body))])
 
 
-def refusal(exc: ClientError, version: str = "2") -> Reply:
+def client_error_reply(exc: ClientError, version: str = "2") -> Reply:
     """What a client hears of a request that cannot be served: nothing that it sent.
 
     Args:
         version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
     """
-    reply = plain_reply(exc.status_hint, _REFUSALS[exc.status_hint])
+    reply = text_reply(exc.status_hint, _REFUSALS[exc.status_hint])
     if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
         reply.headers.append((b"connection", b"close"))
     return reply

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from canary_mw.forwarding.headers import request_headers
-from canary_mw.forwarding.hop import Hop, _passed
+from canary_mw.forwarding.hop import HopContext, _passed
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.forwarding.rewrite import _shadow_host, request_host, rewritten
-from canary_mw.http.framing import request_body
+from canary_mw.forwarding.rewrite import _shadow_host, request_host, rewrite_path
+from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import Decision
 from canary_mw.rules.mapping import Mapping
@@ -15,7 +15,7 @@ _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> UpstreamRequest:
+def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> UpstreamRequest:
     """The request that a Mapping sends to its service.
 
     Raises:
@@ -24,15 +24,15 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
         ClientError: the framing of the body cannot be read.
     """
     mapping = decision.mapping
-    known = head.known
+    known = head.headers_by_name
     chain = _passed(head.headers, hop.via) if b"via" in known else b""
-    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.mark)
+    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.via_mark)
     host = request_host(mapping, known.get(b"host", b""))
-    body = request_body(known)
+    body = body_framing(known)
     request = UpstreamRequest(
         mapping.service.text,
         head.method,
-        rewritten(mapping, head.path) + head.query,
+        rewrite_path(mapping, head.path) + head.query,
         [(b"host", host), *request_headers(mapping, head, known, hop), (b"via", via)],
         body,
         mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
@@ -46,7 +46,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: Hop) -> Upstrea
 
 
 def shadow_request(
-    decision: Decision, shadow: Mapping, head: RequestHead, hop: Hop, request: UpstreamRequest
+    decision: Decision, shadow: Mapping, head: RequestHead, hop: HopContext, request: UpstreamRequest
 ) -> UpstreamRequest | None:
     """The copy of a request for the shadow of its group, or None when this one is not copied.
 
@@ -59,7 +59,7 @@ def shadow_request(
     headers = [(b"host", _shadow_host(request_host(decision.mapping, head.host or b"", shadow=True)))]
     headers.append((b"x-shadow", b"true"))
     headers += [pair for pair in request.headers if pair[0] not in (b"host", b"via", b"x-shadow")]
-    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.mark) + shadow.mark
+    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.via_mark) + shadow.via_mark
     headers.append((b"via", via))
     return replace(
         request,

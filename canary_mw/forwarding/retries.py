@@ -10,12 +10,12 @@ _RETRIED = {
 }
 
 
-def is_retried(policy: Retry | None, status: int) -> bool:
+def should_retry_status(policy: Retry | None, status: int) -> bool:
     """Whether an answer is tried again; `refused-stream` and `retriable-status-codes` never fire on HTTP/1.1."""
     return policy is not None and status in _RETRIED.get(policy.on, ())
 
 
-def fails_again(policy: Retry | None, exc: UpstreamError) -> bool:
+def should_retry_error(policy: Retry | None, exc: UpstreamError) -> bool:
     """Whether a failure is tried again, as Envoy does: 5xx and gateway-error cover resets and the timeout of a try."""
     if policy is None or isinstance(exc, UpstreamOverloaded):
         return False

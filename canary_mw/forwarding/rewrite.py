@@ -16,7 +16,7 @@ def request_host(mapping: Mapping, host: bytes, *, shadow: bool = False) -> byte
     return mapping.service.origin.host.encode() if mapping.auto_host_rewrite and not shadow else host
 
 
-def rewritten(mapping: Mapping, path: bytes) -> bytes:
+def rewrite_path(mapping: Mapping, path: bytes) -> bytes:
     """The path that the upstream sees (Envoy `prefix_rewrite` and `regex_rewrite`).
 
     Raises:
@@ -26,7 +26,7 @@ def rewritten(mapping: Mapping, path: bytes) -> bytes:
         new = mapping.regex_rewrite.apply(path)
     elif not mapping.rewrite:
         return path
-    elif mapping.kind == "plain":
+    elif mapping.prefix_kind == "plain":
         new = mapping.rewrite.encode() + path[len(mapping.prefix_bytes) :]
     else:
         new = mapping.rewrite.encode()
@@ -41,14 +41,14 @@ def _rooted(target: bytes) -> bytes:
     return target if target[:1] == b"/" else b"/" + target
 
 
-def location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
+def redirect_location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
     """Where a redirect leads; the query is kept, unless `path_redirect` brings one."""
     query = head.query
     if redirect.path is not None:
         target = redirect.path.encode()
         query = b"" if b"?" in target else query
     elif redirect.prefix is not None:
-        rest = head.path[len(mapping.prefix_bytes) :] if mapping.kind == "plain" else b""
+        rest = head.path[len(mapping.prefix_bytes) :] if mapping.prefix_kind == "plain" else b""
         target = redirect.prefix.encode() + rest
     elif redirect.regex is not None:
         target = redirect.regex.apply(head.path)

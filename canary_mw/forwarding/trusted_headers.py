@@ -68,7 +68,7 @@ class TrustedHeaders:
             raise ConfigError(f"header key {short} has fewer than {MIN_KEY} characters", hint=hint)
         return cls(frozenset(map(_name, found)), tuple(keys)) if found else None
 
-    def believed(self, headers: RawHeaders, trusted: bool, now: float) -> list[tuple[bytes, bytes]]:
+    def strip_untrusted(self, headers: RawHeaders, trusted: bool, now: float) -> list[tuple[bytes, bytes]]:
         """The headers of a request without those that are not to be believed, in a new list.
 
         Args:

@@ -11,7 +11,7 @@ from re import compile as pattern
 
 from canary_mw.exceptions import BadTarget, ClientError, HeadTooLarge
 from canary_mw.http.headers import are_tokens
-from canary_mw.http.messages import Body, RawHeaders
+from canary_mw.http.messages import BodyFraming, RawHeaders
 from canary_mw.http.target import check_method
 
 # Bytes of a head, request line and separators included, and fields in it.
@@ -63,7 +63,7 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
     elif version == "1.1":
         raise ClientError("there is no Host")
     if b"content-length" in known or b"transfer-encoding" in known:
-        request_body(known)
+        body_framing(known)
         if version == "1.0" and b"transfer-encoding" in known:
             raise ClientError("HTTP/1.0 knows no Transfer-Encoding")
     return known
@@ -101,7 +101,7 @@ def check_host(value: bytes) -> None:
             raise ClientError("the Host is not an IPv6 address") from None
 
 
-def request_body(known: dict[bytes, bytes]) -> Body | None:
+def body_framing(known: dict[bytes, bytes]) -> BodyFraming | None:
     """Framing of a request's body, or None when it has none (RFC 9112, section 6).
 
     Args:
@@ -116,13 +116,13 @@ def request_body(known: dict[bytes, bytes]) -> Body | None:
             raise ClientError("there are Content-Length and Transfer-Encoding at once")
         if coding.strip(b" \t").lower() != b"chunked":
             raise ClientError("the Transfer-Encoding is not chunked alone")
-        return Body(None)
+        return BodyFraming(None)
     if length is None:
         return None
     digits = length.strip(b" \t")
     if not digits.isdigit() or len(digits) > 19 or int(digits) > MAX_LENGTH:
         raise ClientError("the Content-Length is not a number, or one too large")
-    return Body(int(digits))
+    return BodyFraming(int(digits))
 
 
 def _check_target(method: str, target: bytes) -> None:

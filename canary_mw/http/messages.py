@@ -37,7 +37,7 @@ class RequestHead:
     """
 
     __slots__ = (
-        "_known",
+        "_headers_by_name",
         "client",
         "client_port",
         "headers",
@@ -74,7 +74,7 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = http_version
-        self._known: dict[bytes, bytes] | None = None
+        self._headers_by_name: dict[bytes, bytes] | None = None
 
     @classmethod
     def from_wire(
@@ -110,24 +110,24 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = version
-        self._known = known
+        self._headers_by_name = known
         return self
 
-    def replaced(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
+    def replace(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
         """The same request with another path, already normalised, or other headers."""
         other = copy(self)
         other.path = self.path if path is None else path
         if headers is not None:
             other.headers = headers
-            other._known = None
+            other._headers_by_name = None
         return other
 
     @property
-    def known(self) -> dict[bytes, bytes]:
+    def headers_by_name(self) -> dict[bytes, bytes]:
         """The headers by name, to ask what is there; of a name that is repeated, against the rules, any one."""
-        if self._known is None:
-            self._known = dict(reversed(self.headers))
-        return self._known
+        if self._headers_by_name is None:
+            self._headers_by_name = dict(reversed(self.headers))
+        return self._headers_by_name
 
     @property
     def host(self) -> bytes | None:
@@ -141,7 +141,7 @@ class RequestHead:
                 return value
         return None
 
-    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
+    def any_value_matches(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
         """Whether any one value of a header is accepted."""
         for key, value in self.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
             if key == name and accepts(value.strip(b" \t")):
@@ -162,7 +162,7 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
 
 
-class Body(NamedTuple):
+class BodyFraming(NamedTuple):
     """Framing of a request body: `length` bytes, or chunked when `length` is None."""
 
     length: int | None

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from canary_mw.exceptions import ClientError, UpstreamProtocolError
 from canary_mw.http.headers import are_tokens
-from canary_mw.http.messages import Body
+from canary_mw.http.messages import BodyFraming
 
 _TARGET = bytes(range(0x21, 0x7F))
 
@@ -16,7 +16,7 @@ class OutgoingRequest(Protocol):
     method: str
     target: bytes
     headers: list[tuple[bytes, bytes]]
-    body: Body | None
+    body: BodyFraming | None
 
 
 def encode_head(request: OutgoingRequest) -> bytes:
@@ -48,7 +48,7 @@ def encode_head(request: OutgoingRequest) -> bytes:
     return head
 
 
-def encode_body(body: bytes, framing: Body) -> bytes:
+def encode_body(body: bytes, framing: BodyFraming) -> bytes:
     """A body that is there whole, as it goes out.
 
     Raises:
@@ -57,11 +57,11 @@ def encode_body(body: bytes, framing: Body) -> bytes:
     if framing.length is None:
         return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     if len(body) != framing.length:
-        raise wrong_length(framing.length)
+        raise length_mismatch(framing.length)
     return body
 
 
-class Framing:
+class BodyEncoder:
     """A request body as it goes out, piece by piece, and no longer or shorter than its head says.
 
     Args:
@@ -87,7 +87,7 @@ class Framing:
         if self._left > 0:
             return piece
         if self._left:
-            raise wrong_length(self._length)
+            raise length_mismatch(self._length)
         self._last = piece or self._last
         return b""
 
@@ -100,23 +100,23 @@ class Framing:
         if self._length is None:
             return b"0\r\n\r\n"
         if self._left:
-            raise wrong_length(self._length)
+            raise length_mismatch(self._length)
         return self._last
 
 
-def framed(body: Iterator[bytes], length: int | None) -> Generator[bytes, None, bytes]:
+def iter_encoded(body: Iterator[bytes], length: int | None) -> Generator[bytes, None, bytes]:
     """The body in pieces as they go out; the last is what the generator returns, so that nobody asks for one more.
 
     Raises:
         ClientError: see `Framing`.
     """
-    framing = Framing(length)
+    framing = BodyEncoder(length)
     for piece in body:
         if data := framing.add(piece):
             yield data
     return framing.end()
 
 
-def wrong_length(length: int) -> ClientError:
+def length_mismatch(length: int) -> ClientError:
     """What is raised for a body that is not as long as its head says."""
     return ClientError(f"the body of the request is not {length} bytes long, as its Content-Length says")

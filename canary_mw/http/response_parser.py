@@ -12,7 +12,7 @@ MAX_HEADER_LINES = 256
 _BODILESS = (204, 304)
 
 
-class Answer:
+class ResponseParser:
     """What was parsed of the current answer.
 
     What a callback raises comes back out of `feed_data` as the context of the parser's own error.

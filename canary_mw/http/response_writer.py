@@ -21,7 +21,7 @@ def _status_line(status: int) -> bytes:
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
-class AnswerHead(NamedTuple):
+class RenderedHead(NamedTuple):
     """A head, and what tells the end of the body behind it.
 
     Attributes:
@@ -39,7 +39,7 @@ class AnswerHead(NamedTuple):
     closes: bool
 
 
-def answer_head(status: int, headers: RawHeaders, method: str, version: str, *, closes: bool) -> AnswerHead:
+def render_head(status: int, headers: RawHeaders, method: str, version: str, *, closes: bool) -> RenderedHead:
     """The head of an answer with the framing that its length, the method and the client's version ask for.
 
     Args:
@@ -70,7 +70,7 @@ def answer_head(status: int, headers: RawHeaders, method: str, version: str, *, 
     if chunked:
         lines.append(b"transfer-encoding: chunked")
     lines.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
-    return AnswerHead(b"\r\n".join(lines), empty, chunked, left, closes)
+    return RenderedHead(b"\r\n".join(lines), empty, chunked, left, closes)
 
 
 def _tidied(status: int, headers: RawHeaders, closes: bool) -> tuple[RawHeaders, bool]:
@@ -83,7 +83,7 @@ def _tidied(status: int, headers: RawHeaders, closes: bool) -> tuple[RawHeaders,
     return [pair for pair in headers if pair[0] not in drop], closes
 
 
-def chunk(body: bytes, *, last: bool) -> bytes:
+def encode_chunk(body: bytes, *, last: bool) -> bytes:
     """A piece of a body in chunks."""
     data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
     return data + b"0\r\n\r\n" if last else data
@@ -91,11 +91,11 @@ def chunk(body: bytes, *, last: bool) -> bytes:
 
 def _refusal(status: int, reason: bytes) -> bytes:
     headers = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(reason)))
-    return answer_head(status, headers, "GET", "1.1", closes=True).data + reason
+    return render_head(status, headers, "GET", "1.1", closes=True).data + reason
 
 
 # What is written without a look at what was asked for.
-REFUSALS = {
+ERROR_RESPONSES = {
     400: _refusal(400, b"the request is not well-formed HTTP/1.1\n"),
     408: _refusal(408, b"the request came too slowly\n"),
     431: _refusal(431, b"the request head is too large\n"),

@@ -10,18 +10,18 @@ from typing import Any
 
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.exchange import exchange
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.decision import decide, rest_bounds
+from canary_mw.routing.decision import decide, remainder_bounds
 from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 
-_HOP = Hop(b"canary-mw", trusted=False, new_id=lambda: b"")
+_HOP = HopContext(b"canary-mw", trusted=False, new_id=lambda: b"")
 
 
 @dataclass(frozen=True, slots=True)
-class Considered:
+class GroupTrace:
     """A group whose prefix and host could match, and the first test that failed, or why it takes the request."""
 
     group: str
@@ -54,7 +54,7 @@ class Explanation:
 
     head: RequestHead
     candidates: list[Candidate] = field(default_factory=list)
-    considered: list[Considered] = field(default_factory=list)
+    considered: list[GroupTrace] = field(default_factory=list)
 
 
 def explain(table: RouteTable, head: RequestHead) -> Explanation:
@@ -77,18 +77,18 @@ def _bounds(table: RouteTable, head: RequestHead) -> list[float]:
     bounds = {0.0, 100.0}
     for group in matching:
         bounds.update(share.bound for share in group.shares if 0 < share.bound < 100)
-    reached = max((group.reach(head) for group in matching), default=100.0)
-    leftover = next((group for group in matching if group.reach(head) > 0), None)
+    reached = max((group.claimed_percent(head) for group in matching), default=100.0)
+    leftover = next((group for group in matching if group.claimed_percent(head) > 0), None)
     if leftover is not None and reached < 100:
-        bounds.update(bound for bound, _ in rest_bounds(leftover, head, reached))
+        bounds.update(bound for bound, _ in remainder_bounds(leftover, head, reached))
     return sorted(bounds)
 
 
-def _considered(group: Any, head: RequestHead) -> Considered:
+def _considered(group: Any, head: RequestHead) -> GroupTrace:
     failed = group.mismatch(head)
     if failed is not None:
-        return Considered(group.name, False, f"not: {failed.text}")
-    return Considered(group.name, True, ", ".join(test.text for test in group.tests))
+        return GroupTrace(group.name, False, f"not: {failed.text}")
+    return GroupTrace(group.name, True, ", ".join(test.text for test in group.tests))
 
 
 def _outcome(table: RouteTable, decision: Decision | None, head: RequestHead) -> UpstreamRequest | Reply | None:

@@ -11,8 +11,8 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Candidate, Explanation, explain
 from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
-from canary_mw.rules.cors import marked
-from canary_mw.rules.header_templates import Template
+from canary_mw.rules.cors import with_cors_headers
+from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.mapping import Mapping
 
 # What every forwarded request gets or loses, whatever the rules say.
@@ -28,7 +28,7 @@ def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str,
     local = message.get("local")
     rules = parse([Document(message["rules"], "rules")], environ=environ)
     table = RouteTable.build(
-        rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.surroundings.globals
+        rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.shared.settings
     )
     found = (*rules.diagnostics, *table.diagnostics)
     return {
@@ -145,10 +145,10 @@ def _response_json(mapping: Mapping, head: RequestHead) -> dict[str, Any]:
     added: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
     for name, value, append in mapping.add_response_headers:
-        text = value.text if isinstance(value, Template) else _text(value)
+        text = value.text if isinstance(value, HeaderTemplate) else _text(value)
         (added if append else changed).setdefault(_text(name), []).append(text)
     if mapping.cors is not None:
-        for name, value in marked(mapping.cors, head, []):
+        for name, value in with_cors_headers(mapping.cors, head, []):
             changed[_text(name)] = [_text(value)]
     removed = [_text(name) for name in mapping.remove_response_headers]
     return {"headers_added": added, "headers_removed": removed, "headers_changed": changed}

@@ -21,7 +21,7 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
     """
     found: list[Diagnostic] = []
     for group in table.groups:
-        found += _shadowed(group, table)
+        found += _covered(group, table)
         found += _without_share(group)
         for mapping in group.mappings:
             found += _unreachable(mapping)
@@ -45,7 +45,7 @@ def _warning(code: str, mapping: Mapping, message: str, hint: str) -> Diagnostic
 
 def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
     """A prefix that no normalised path begins with."""
-    if mapping.kind == "regex":
+    if mapping.prefix_kind == "regex":
         return
     prefix = mapping.prefix
     if not prefix.startswith("/"):
@@ -64,7 +64,7 @@ def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
 
 
 def _doubles_slash(mapping: Mapping) -> Iterator[Diagnostic]:
-    if mapping.redirect or mapping.shadow or mapping.kind != "plain" or mapping.regex_rewrite:
+    if mapping.redirect or mapping.shadow or mapping.prefix_kind != "plain" or mapping.regex_rewrite:
         return
     if mapping.rewrite and mapping.rewrite.endswith("/") and not mapping.prefix.endswith("/"):
         text = f"{mapping.prefix}/a becomes {mapping.rewrite}/a, with two slashes"
@@ -87,10 +87,10 @@ def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:
         low = max(low, bound)
 
 
-def _shadowed(group: MappingGroup, table: RouteTable) -> Iterator[Diagnostic]:
+def _covered(group: MappingGroup, table: RouteTable) -> Iterator[Diagnostic]:
     """A group of which an earlier one takes every request."""
     first = group.first
-    if first.kind == "regex" or not first.prefix.startswith("/") or not first.prefix.isascii():
+    if first.prefix_kind == "regex" or not first.prefix.startswith("/") or not first.prefix.isascii():
         return
     for other in _candidates(first, table):
         if table.order[other] < table.order[group] and other.total >= 100 and _covers(other, group):
@@ -109,9 +109,13 @@ def _candidates(mapping: Mapping, table: RouteTable) -> Iterable[MappingGroup]:
 def _covers(wide: MappingGroup, narrow: MappingGroup) -> bool:
     """Whether every request of `narrow` is one of `wide`; False where that is not plain to see."""
     a, b = wide.first, narrow.first
-    if a.kind == "regex" or (a.kind == "exact" and b.kind != "exact") or not (a.case_sensitive and b.case_sensitive):
+    if (
+        a.prefix_kind == "regex"
+        or (a.prefix_kind == "exact" and b.prefix_kind != "exact")
+        or not (a.case_sensitive and b.case_sensitive)
+    ):
         return False
-    path = a.prefix == b.prefix if a.kind == "exact" else b.prefix.startswith(a.prefix)
+    path = a.prefix == b.prefix if a.prefix_kind == "exact" else b.prefix.startswith(a.prefix)
     host = a.host.kind == "any" or a.host.text == b.host.text
     method = a.method is None or a.method == b.method
     return path and host and method and {*a.conditions} <= {*b.conditions} and {*a.query} <= {*b.query}

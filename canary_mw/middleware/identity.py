@@ -13,7 +13,7 @@ from itertools import count
 from random import getrandbits
 
 from canary_mw.exceptions import ConfigError
-from canary_mw.forking import in_child
+from canary_mw.forking import after_fork
 
 # What Kubernetes appends to the name of a workload: ReplicaSet hash and pod, DaemonSet pod, StatefulSet ordinal. Its
 # random names leave out vowels and look-alikes.
@@ -53,7 +53,7 @@ def default_hop_id(
     return blake2s(parts.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
-def hop_mark(hop_id: str) -> bytes:
+def via_token(hop_id: str) -> bytes:
     """What stands in `via` for a deployment.
 
     Raises:
@@ -76,7 +76,7 @@ def _begin_ids() -> None:
 _ids: Iterator[int]
 _suffix: bytes
 _begin_ids()
-in_child(_begin_ids)
+after_fork(_begin_ids)
 
 
 def new_request_id() -> bytes:

@@ -12,7 +12,7 @@ from canary_mw.forwarding.trusted_headers import TrustedHeaders
 _REMEMBERED = 4096
 
 
-def trust(peers: Iterable[str]) -> Callable[[str | None], bool]:
+def trusted_peers(peers: Iterable[str]) -> Callable[[str | None], bool]:
     """A test for whether the X-Forwarded-* headers of a peer count.
 
     Args:

@@ -6,14 +6,14 @@ from threading import Lock, RLock
 from typing import ClassVar, NamedTuple
 from weakref import WeakSet
 
-from canary_mw.forking import in_child, notice
+from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.group import Decision
 
 
 @dataclass(slots=True)
-class DoorCounts:
+class RefusalCounters:
     """What was kept out; shared by the protocol of a server and its app.
 
     Attributes:
@@ -32,7 +32,7 @@ class DoorCounts:
         self.refused[status] = self.refused.get(status, 0) + 1
 
 
-Names = tuple[str | None, str | None, str | None]
+DecisionLabels = tuple[str | None, str | None, str | None]
 
 
 class Labels(NamedTuple):
@@ -44,7 +44,7 @@ class Labels(NamedTuple):
     status: str
 
 
-class Count:
+class RequestTotals:
     """So many requests, and the seconds that they took all together."""
 
     __slots__ = ("requests", "seconds")
@@ -54,7 +54,7 @@ class Count:
         self.seconds = seconds
 
 
-class RequestCounts(Observer):
+class RequestCounters(Observer):
     """Counts finished requests by Mapping, service, variant and status.
 
     The middlewares call `count` in place of `finished`, and make no record then; a subclass that overrides `finished`
@@ -70,10 +70,12 @@ class RequestCounts(Observer):
         # Entered twice when the garbage collector, in the midst of it, ends a coroutine and thereby a request.
         self._counting = RLock()
         self._folding = Lock()
-        self._recent: defaultdict[tuple[Decision | Names | None, int | None], Count] = defaultdict(Count)
-        self._totals: defaultdict[Labels, Count] = defaultdict(Count)
+        self._recent: defaultdict[tuple[Decision | DecisionLabels | None, int | None], RequestTotals] = defaultdict(
+            RequestTotals
+        )
+        self._totals: defaultdict[Labels, RequestTotals] = defaultdict(RequestTotals)
 
-    def count(self, decision: Decision | Names | None, status: int | None, seconds: float) -> None:
+    def count(self, decision: Decision | DecisionLabels | None, status: int | None, seconds: float) -> None:
         """One request more, of a decision or of what `names_of` gives for it; see `Finished` for the others."""
         with self._counting:
             found = self._recent[decision, status]
@@ -89,12 +91,12 @@ class RequestCounts(Observer):
         with self._folding:
             self._fold()
 
-    def counts(self) -> dict[Labels, Count]:
+    def counts(self) -> dict[Labels, RequestTotals]:
         """All since the process began."""
-        notice()
+        ensure_forked_hooks()
         with self._folding:
             self._fold()
-            return {labels: Count(found.requests, found.seconds) for labels, found in self._totals.items()}
+            return {labels: RequestTotals(found.requests, found.seconds) for labels, found in self._totals.items()}
 
     def _fold(self) -> None:
         """Move what was counted by decision to where it is kept by labels, and let go of the decisions.
@@ -103,22 +105,22 @@ class RequestCounts(Observer):
         decided before; it stays until this is done again.
         """
         with self._counting:
-            recent, self._recent = self._recent, defaultdict(Count)
+            recent, self._recent = self._recent, defaultdict(RequestTotals)
         for (decision, status), found in recent.items():
-            mapping, service, variant = decision if isinstance(decision, tuple) else names_of(decision)
+            mapping, service, variant = decision if isinstance(decision, tuple) else labels_of(decision)
             total = self._totals[Labels(mapping or "", service or "", variant or "", str(status or 0))]
             total.requests += found.requests
             total.seconds += found.seconds
 
 
-def names_of(decision: Decision | None) -> Names:
+def labels_of(decision: Decision | None) -> DecisionLabels:
     """Mapping, service and variant, as observers are told of them."""
     if decision is None:
         return None, None, None
     return decision.mapping.name, decision.mapping.service.text, decision.variant
 
 
-_all: "WeakSet[RequestCounts]" = WeakSet()
+_all: "WeakSet[RequestCounters]" = WeakSet()
 
 
 def _after_fork() -> None:
@@ -126,4 +128,4 @@ def _after_fork() -> None:
         each._begin()
 
 
-in_child(_after_fork)
+after_fork(_after_fork)

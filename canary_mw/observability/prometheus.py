@@ -8,21 +8,21 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from canary_mw.observability.counters import DoorCounts, RequestCounts
+from canary_mw.observability.counters import RefusalCounters, RequestCounters
 from canary_mw.observability.events import Reloaded
 
 
-class Followed(Protocol):
+class MeteredMiddleware(Protocol):
     """A middleware, as far as it counts itself."""
 
-    door: DoorCounts
+    refusals: RefusalCounters
     shadows: Any
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected, by service."""
 
 
-class Metrics(RequestCounts):
+class Metrics(RequestCounters):
     """Counts requests by Mapping, service, variant and status, and follows the rules in force.
 
     The numbers are this process's; with several workers each scrape meets one of them, told by the label `pid`. A
@@ -31,15 +31,15 @@ class Metrics(RequestCounts):
 
     def __init__(self) -> None:
         super().__init__()
-        self._followed: Followed | None = None
+        self._middleware: MeteredMiddleware | None = None
         self._generation = 0
         self._clean = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def follow(self, middleware: Followed) -> None:
+    def follow(self, middleware: MeteredMiddleware) -> None:
         """Show what a middleware counts itself, too: refused requests, copies for shadows, ejected endpoints."""
-        self._followed = middleware
+        self._middleware = middleware
 
     def reloaded(self, record: Reloaded) -> None:
         """Note the rules in force."""
@@ -65,8 +65,8 @@ class Metrics(RequestCounts):
         return requests, seconds, generation, clean, *self._of_the_middleware(pid)
 
     def _of_the_middleware(self, pid: str) -> Iterable[Metric]:
-        followed = self._followed
-        door = followed.door if followed else DoorCounts()
+        followed = self._middleware
+        door = followed.refusals if followed else RefusalCounters()
         what = "Requests that were malformed, too large, too slow or not allowed."
         stalled = CounterMetricFamily(
             "canary_mw_stalled_clients", "Connections ended because their client stopped reading.", labels=("pid",)

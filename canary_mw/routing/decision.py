@@ -25,20 +25,20 @@ def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None
             if not holds(head):
                 break
         else:
-            decision = group.sole or group.pick(head, roll)
+            decision = group.only_decision or group.pick(head, roll)
             if decision is not None:
-                return decision if decision.local or not table.has_local else _sent_here(table, head) or decision
-            reach = group.reach(head)
+                return decision if decision.local or not table.has_local else _already_decided(table, head) or decision
+            reach = group.claimed_percent(head)
             reached = max(reached, reach)
             if leftover is None and reach > 0:
                 leftover = group
     if leftover is None or table.middleware:
         return None
-    decision = next((decision for bound, decision in rest_bounds(leftover, head, reached) if roll < bound), None)
-    return _sent_here(table, head) or decision if table.has_local else decision
+    decision = next((decision for bound, decision in remainder_bounds(leftover, head, reached) if roll < bound), None)
+    return _already_decided(table, head) or decision if table.has_local else decision
 
 
-def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:
+def _already_decided(table: RouteTable, head: RequestHead) -> Decision | None:
     """The decision that a canary-mw before us took, when it sent the request to the service that we are.
 
     Gray pods usually run the code and the rules of the stable ones. Were they to draw again, in this group or in one
@@ -48,15 +48,15 @@ def _sent_here(table: RouteTable, head: RequestHead) -> Decision | None:
     if via is None:
         return None
     for group in table.candidates(head):
-        for decision in group.locals:
-            if decision.mapping.mark in via and all(holds(head) for holds in group.checks):
+        for decision in group.local_decisions:
+            if decision.mapping.via_mark in via and all(holds(head) for holds in group.checks):
                 return decision
     return None
 
 
-def rest_bounds(group: MappingGroup, head: RequestHead, reached: float) -> list[tuple[float, Decision]]:
+def remainder_bounds(group: MappingGroup, head: RequestHead, reached: float) -> list[tuple[float, Decision]]:
     """How a group divides the draws in [reached, 100) that no group took, by relative weight."""
-    widths = group.widths(head)
+    widths = group.relative_weights(head)
     total = sum(width for width, _ in widths)
     out, bound = [], reached
     for width, decision in widths:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.rules.mapping import Mapping, Variant
-from canary_mw.rules.matchers import HostPattern, header_test, literal_prefix, query_holds, without_port
+from canary_mw.rules.matchers import HostPattern, header_matcher, literal_prefix, query_matches, without_port
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Share(NamedTuple):
     decision: Decision
 
 
-class Test(NamedTuple):
+class MatchTest(NamedTuple):
     """One thing that a request must fulfil, and how to name it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Test(NamedTuple):
     """
 
     text: str
-    holds: Callable[[RequestHead], object]
+    matches: Callable[[RequestHead], object]
     proven: bool = False
 
 
@@ -65,8 +65,8 @@ class MappingGroup:
         literals: (case folded, text) under which the index keeps it.
         shares: in order of their bounds.
         total: percent of the draws that the group takes, in [0, 100].
-        locals: decisions for the service that this process is; one that only gets copies is among them.
-        sole: the decision that takes all draws, if there is one.
+        local_decisions: decisions for the service that this process is; one that only gets copies is among them.
+        only_decision: the decision that takes all draws, if there is one.
         checks: what the index leaves open of `tests`.
     """
 
@@ -75,13 +75,13 @@ class MappingGroup:
         "checks",
         "host",
         "literals",
-        "locals",
+        "local_decisions",
         "members",
+        "only_decision",
         "rank",
         "redirect",
         "shadow",
         "shares",
-        "sole",
         "total",
     )
 
@@ -94,8 +94,8 @@ class MappingGroup:
         self.literals: tuple[tuple[bool, bytes], ...] = ()
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
-        self.locals: tuple[Decision, ...] = ()
-        self.sole: Decision | None = None
+        self.local_decisions: tuple[Decision, ...] = ()
+        self.only_decision: Decision | None = None
         self.checks: tuple[Callable[[RequestHead], object], ...] = ()
         self._checked = False
 
@@ -129,14 +129,14 @@ class MappingGroup:
         return self.members or [m for m in (self.redirect, self.shadow) if m is not None]
 
     @property
-    def tests(self) -> tuple[Test, ...]:
+    def tests(self) -> tuple[MatchTest, ...]:
         """All that a request must fulfil, cheapest first; made when asked for, since routing needs `checks` only."""
         return tuple(_tests(self.first, self.mappings))
 
     @property
     def sort_key(self) -> tuple[list[int | str], int]:
         """Larger comes first."""
-        return self.rank, _KIND_ORDER[self.first.kind]
+        return self.rank, _KIND_ORDER[self.first.prefix_kind]
 
     @property
     def name(self) -> str:
@@ -148,10 +148,10 @@ class MappingGroup:
         """Whether any member names a weight."""
         return any(m.weight is not None for m in self.members)
 
-    def mismatch(self, head: RequestHead) -> Test | None:
+    def mismatch(self, head: RequestHead) -> MatchTest | None:
         """The first test that the request fails, or None when it matches."""
         for test in self.tests:
-            if not test.holds(head):
+            if not test.matches(head):
                 return test
         return None
 
@@ -162,13 +162,13 @@ class MappingGroup:
                 return decision
         return None
 
-    def reach(self, head: RequestHead) -> float:
+    def claimed_percent(self, head: RequestHead) -> float:
         """The percent of the draws that it takes of such requests: `total`, or less where members differ in case."""
         if not self._checked:
             return self.total
         return max((bound for bound, decision in self.shares if decision.mapping.accepts_path(head.path)), default=0.0)
 
-    def widths(self, head: RequestHead) -> list[Share]:
+    def relative_weights(self, head: RequestHead) -> list[Share]:
         """The percent of each decision that this request can get inside the group."""
         out, low = [], 0.0
         for bound, decision in self.shares:
@@ -177,7 +177,7 @@ class MappingGroup:
                 low = bound
         return out
 
-    def finish(self, *, narrows: bool, local: Collection[str], middleware: bool) -> None:
+    def seal(self, *, narrows: bool, local: Collection[str], middleware: bool) -> None:
         """Work out tests, shares and variants, when all Mappings are in.
 
         Args:
@@ -195,13 +195,13 @@ class MappingGroup:
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
         copies = [Decision(m, self.name, "gray", True) for m in (self.shadow,) if m is not None and _is_local(m, local)]
-        self.locals = (*(share.decision for share in shares if share.decision.local), *copies)
+        self.local_decisions = (*(share.decision for share in shares if share.decision.local), *copies)
         self.host = self.first.host
         self.literals = _literals(self.first, self.mappings)
-        self.checks = tuple(test.holds for test in self.tests if not test.proven)
+        self.checks = tuple(test.matches for test in self.tests if not test.proven)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
         if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
-            self.sole = shares[0].decision
+            self.only_decision = shares[0].decision
 
 
 def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tuple[Mapping, float]]:
@@ -252,24 +252,26 @@ def _literals(first: Mapping, mappings: list[Mapping]) -> tuple[tuple[bool, byte
     return tuple({(fold, text.lower() if fold else text) for fold, text in texts})
 
 
-def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[Test]:
+def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[MatchTest]:
     folded = any(not m.case_sensitive for m in mappings)
-    if first.kind == "plain" and not folded:
-        yield Test(f"prefix {first.prefix}", _begins_with(first.prefix_bytes), proven=True)
-    elif first.kind == "regex":
-        yield Test(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
+    if first.prefix_kind == "plain" and not folded:
+        yield MatchTest(f"prefix {first.prefix}", _begins_with(first.prefix_bytes), proven=True)
+    elif first.prefix_kind == "regex":
+        yield MatchTest(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
     else:
-        text = f"prefix{'_exact' if first.kind == 'exact' else ''} {first.prefix}{' (any case)' if folded else ''}"
-        yield Test(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
+        text = (
+            f"prefix{'_exact' if first.prefix_kind == 'exact' else ''} {first.prefix}{' (any case)' if folded else ''}"
+        )
+        yield MatchTest(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
     if first.host.kind != "any":
-        yield Test(f"host {first.host.text}", _host_test(first.host), proven=True)
+        yield MatchTest(f"host {first.host.text}", _host_test(first.host), proven=True)
     if first.method is not None:
         accepts = first.method.accepts
-        yield Test(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
+        yield MatchTest(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
     for condition in first.conditions:
-        yield Test(f"header {condition}", header_test(condition))
+        yield MatchTest(f"header {condition}", header_matcher(condition))
     for condition in first.query:
-        yield Test(f"query {condition}", partial(query_holds, condition))
+        yield MatchTest(f"query {condition}", partial(query_matches, condition))
 
 
 def _begins_with(prefix: bytes) -> Callable[[RequestHead], bool]:

@@ -15,7 +15,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.index import Groups, HostIndex, Order
 from canary_mw.rules.mapping import Mapping
-from canary_mw.rules.module import NO_GLOBALS, Globals
+from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 
 
 class _Place(NamedTuple):
@@ -39,7 +39,7 @@ class RouteTable:
         diagnostics: what only the whole of the rules shows: weights over 100 or with a hole, refused companions.
         middleware: a wrapped app stands behind the rules and takes what they leave.
         settings: of the Module.
-        gate: what it demands of every request, or None.
+        request_policy: what it demands of every request, or None.
         has_local: some Mapping leads to the service that this process is.
     """
 
@@ -49,11 +49,11 @@ class RouteTable:
         "_local",
         "_places",
         "diagnostics",
-        "gate",
         "groups",
         "has_local",
         "mappings",
         "middleware",
+        "request_policy",
         "settings",
     )
 
@@ -62,18 +62,18 @@ class RouteTable:
         mappings: Iterable[Mapping],
         local: frozenset[str],
         middleware: bool,
-        settings: Globals = NO_GLOBALS,
+        settings: ModuleSettings = DEFAULT_SETTINGS,
         before: "RouteTable | None" = None,
     ) -> None:
         self.mappings = tuple(mappings)
         self.middleware = middleware
         self.settings = settings
-        self.gate = settings.gate
+        self.request_policy = settings.request_policy
         self._local = local
         self._places: dict[_Key, _Place] = _places(self.mappings, local, middleware, before._places if before else {})
         self.groups = _in_order(self._places.values(), before.order if before else {})
         self.diagnostics = tuple(found for place in self._places.values() for found in place.diagnostics)
-        self.has_local = any(group.locals for group in self.groups)
+        self.has_local = any(group.local_decisions for group in self.groups)
         self._index = HostIndex(self.groups)
 
     @classmethod
@@ -83,7 +83,7 @@ class RouteTable:
         *,
         local: Collection[str] = (),
         middleware: bool = False,
-        settings: Globals = NO_GLOBALS,
+        settings: ModuleSettings = DEFAULT_SETTINGS,
     ) -> "RouteTable":
         """Group, order and index Mappings.
 
@@ -94,7 +94,7 @@ class RouteTable:
         """
         return cls(mappings, frozenset(local), middleware, settings)
 
-    def rebuilt(self, mappings: Iterable[Mapping], settings: Globals = NO_GLOBALS) -> "RouteTable":
+    def rebuild(self, mappings: Iterable[Mapping], settings: ModuleSettings = DEFAULT_SETTINGS) -> "RouteTable":
         """What `build` gives, for the same process; groups that the change does not touch are taken over."""
         return type(self)(mappings, self._local, self.middleware, settings, self)
 
@@ -111,7 +111,7 @@ class RouteTable:
             ConfigError: the first error in the rules, if there is one.
         """
         rules = parse([Document(text, "rules")])
-        settings = rules.surroundings.globals
+        settings = rules.shared.settings
         table = cls.build(rules.mappings, local=local, middleware=middleware, settings=settings)
         for found in (*rules.diagnostics, *table.diagnostics):
             if found.severity == "error":
@@ -132,7 +132,7 @@ class RouteTable:
         Raises:
             ClientError: it is not let in.
         """
-        return head if self.gate is None else self.gate.admit(head)
+        return head if self.request_policy is None else self.request_policy.admit(head)
 
     def candidates(self, head: RequestHead) -> Groups:
         """Groups whose prefix and host may match, in the order of routing; each must still be tested."""
@@ -148,7 +148,7 @@ def _places(
 ) -> dict[_Key, _Place]:
     members: dict[_Key, list[Mapping]] = {}
     for mapping in mappings:
-        members.setdefault((mapping.prefix, mapping.kind, mapping.host.text), []).append(mapping)
+        members.setdefault((mapping.prefix, mapping.prefix_kind, mapping.host.text), []).append(mapping)
     places = {}
     for key, some in members.items():
         old = before.get(key)
@@ -161,7 +161,7 @@ def _place(mappings: list[Mapping], local: frozenset[str], middleware: bool) -> 
     findings: list[Diagnostic] = []
     groups = _grouped(mappings, findings)
     for group in groups:
-        group.finish(narrows=_narrows(group, groups), local=local, middleware=middleware)
+        group.seal(narrows=_narrows(group, groups), local=local, middleware=middleware)
         findings += _weight_findings(group, middleware)
     return _Place(tuple(mappings), tuple(groups), tuple(findings))
 

@@ -65,7 +65,7 @@ def preflight_headers(policy: CorsPolicy, head: RequestHead) -> Headers | None:
     return [(b"access-control-allow-origin", origin or b""), *policy.preflight]
 
 
-def marked(policy: CorsPolicy, head: RequestHead, headers: Headers) -> Headers:
+def with_cors_headers(policy: CorsPolicy, head: RequestHead, headers: Headers) -> Headers:
     """An answer's headers with those for an allowed origin, in place of what the upstream said about it."""
     origin = head.header(b"origin")
     if not policy.allows(origin):

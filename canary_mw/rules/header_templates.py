@@ -19,7 +19,7 @@ _FRACTION = re.compile(r"%([1-9])f")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TemplateContext:
     """What operators are evaluated against.
 
     Attributes:
@@ -32,23 +32,23 @@ class Facts:
     now: float
 
 
-Operator = Callable[[Facts], bytes]
+Operator = Callable[[TemplateContext], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class HeaderTemplate:
     """A header value that depends on the request or its answer; the text alone tells whether two are the same."""
 
     text: str
     parts: tuple[bytes | Operator, ...] = field(compare=False, repr=False)
 
-    def render(self, facts: Facts) -> bytes:
+    def render(self, facts: TemplateContext) -> bytes:
         """The value; control characters that came along are dropped, so that no line can be smuggled in."""
         value = b"".join(part if isinstance(part, bytes) else part(facts) for part in self.parts)
         return value.translate(None, b"\r\n\0")
 
 
-def compile_value(text: str) -> bytes | Template:
+def compile_template(text: str) -> bytes | HeaderTemplate:
     """Compile the value of an added header.
 
     Raises:
@@ -65,7 +65,7 @@ def compile_value(text: str) -> bytes | Template:
     parts.append(text[position:].encode())
     if all(isinstance(part, bytes) for part in parts):
         return b"".join(part for part in parts if isinstance(part, bytes))
-    return Template(text, tuple(part for part in parts if part))
+    return HeaderTemplate(text, tuple(part for part in parts if part))
 
 
 def _operator(match: re.Match[str]) -> Operator:
@@ -106,7 +106,7 @@ def _of_request(name: bytes, head: RequestHead) -> bytes | None:
 def _response_header(argument: str) -> Operator:
     names = [name.strip().lower().encode() for name in argument.split("?")][:2]
 
-    def operator(facts: Facts) -> bytes:
+    def operator(facts: TemplateContext) -> bytes:
         given = dict(reversed(facts.response.headers)) if facts.response else {}
         return next((given[name] for name in names if given.get(name)), b"")
 
@@ -116,7 +116,7 @@ def _response_header(argument: str) -> Operator:
 def _start_time(argument: str) -> Operator:
     form = argument or DEFAULT_TIME
 
-    def operator(facts: Facts) -> bytes:
+    def operator(facts: TemplateContext) -> bytes:
         moment = datetime.fromtimestamp(facts.now, UTC)
         if form == "%s":
             return b"%d" % int(facts.now)
@@ -127,11 +127,11 @@ def _start_time(argument: str) -> Operator:
     return operator
 
 
-def _address(facts: Facts) -> bytes:
+def _address(facts: TemplateContext) -> bytes:
     return (facts.head.client or "").encode("latin-1")
 
 
-def _address_with_port(facts: Facts) -> bytes:
+def _address_with_port(facts: TemplateContext) -> bytes:
     address = facts.head.client or ""
     shown = f"[{address}]" if ":" in address else address
     return f"{shown}:{facts.head.client_port}".encode("latin-1")

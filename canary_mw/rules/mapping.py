@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from canary_mw.rules.cors import CorsPolicy
-from canary_mw.rules.header_templates import Template
+from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
 from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
@@ -24,7 +24,7 @@ class HeaderChange(NamedTuple):
     """One entry of add_request_headers or add_response_headers; a value with operators is a `Template`."""
 
     name: bytes
-    value: bytes | Template
+    value: bytes | HeaderTemplate
     append: bool = True
 
 
@@ -105,8 +105,8 @@ class Mapping:
         extras: attributes as they were written that are kept to be shown; most have no effect yet.
         file, line: where it was written; a Mapping that only moved is equal to what it was.
         connect_timeout: seconds for one attempt to connect, infinite when the Mapping sets no limit.
-        mark: see `Service.mark`.
-        is_simple: a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen.
+        via_mark: see `Service.mark`.
+        fast_path_ok: a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen.
         prefix_bytes: the prefix as it stands in a request.
         pattern: the prefix of a `prefix_regex` Mapping, compiled.
     """
@@ -115,7 +115,7 @@ class Mapping:
     prefix: str
     service: Service
     namespace: str = "default"
-    kind: PrefixKind = "plain"
+    prefix_kind: PrefixKind = "plain"
     case_sensitive: bool = True
     host: HostPattern = ANY_HOST
     method: Condition | None = None
@@ -147,19 +147,25 @@ class Mapping:
     line: int = field(default=0, compare=False)
 
     connect_timeout: float = field(init=False, repr=False, compare=False)
-    mark: bytes = field(init=False, repr=False, compare=False)
-    is_simple: bool = field(init=False, repr=False, compare=False)
+    via_mark: bytes = field(init=False, repr=False, compare=False)
+    fast_path_ok: bool = field(init=False, repr=False, compare=False)
     prefix_bytes: bytes = field(init=False, repr=False, compare=False)
     pattern: Regex | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        ways = (self.redirect, self.retry, self.options.breakers, self.options.balancing, self.options.try_timeout)
+        ways = (
+            self.redirect,
+            self.retry,
+            self.options.circuit_breakers,
+            self.options.endpoints,
+            self.options.try_timeout,
+        )
         worked_out = {
             "connect_timeout": self.connect_timeout_ms / 1000 or inf,
-            "mark": self.service.mark,
-            "is_simple": ways == (None,) * len(ways),
+            "via_mark": self.service.via_mark,
+            "fast_path_ok": ways == (None,) * len(ways),
             "prefix_bytes": self.prefix.encode(),
-            "pattern": compile_regex(self.prefix) if self.kind == "regex" else None,
+            "pattern": compile_regex(self.prefix) if self.prefix_kind == "regex" else None,
         }
         for name, value in worked_out.items():
             object.__setattr__(self, name, value)
@@ -169,7 +175,7 @@ class Mapping:
         """Identity of its group (Emissary `_group_id`, as a tuple of values and with the kind of prefix)."""
         return (
             self.prefix,
-            self.kind,
+            self.prefix_kind,
             self.precedence,
             self.host.text,
             self.method and self.method.value,
@@ -201,7 +207,7 @@ class Mapping:
         prefix = self.prefix_bytes
         if not self.case_sensitive:
             path, prefix = path.lower(), prefix.lower()
-        return path == prefix if self.kind == "exact" else path.startswith(prefix)
+        return path == prefix if self.prefix_kind == "exact" else path.startswith(prefix)
 
     def __str__(self) -> str:
         return self.name

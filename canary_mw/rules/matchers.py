@@ -69,16 +69,16 @@ class Condition:
     value: str
     regex: bool = False
     key: bytes = field(init=False, repr=False, compare=False)
-    want: bytes = field(init=False, repr=False, compare=False)
+    expected: bytes = field(init=False, repr=False, compare=False)
     accepts: Callable[[bytes], Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        want = self.value.encode()
-        accepts: Callable[[bytes], Any] = want.__eq__
+        expected = self.value.encode()
+        accepts: Callable[[bytes], Any] = expected.__eq__
         if self.regex:
             accepts = _anything if self.value == ".*" else compile_regex(self.value).fullmatch
         object.__setattr__(self, "key", self.name.lower().encode())
-        object.__setattr__(self, "want", want)
+        object.__setattr__(self, "expected", expected)
         object.__setattr__(self, "accepts", accepts)
 
     @property
@@ -96,13 +96,13 @@ def _anything(_text: bytes) -> bool:
     return True
 
 
-def header_test(condition: Condition) -> Callable[[RequestHead], object]:
+def header_matcher(condition: Condition) -> Callable[[RequestHead], object]:
     """A test that any single value of the header matches; `:method`, `:path`, `:authority` are the request's."""
     key, accepts = condition.key, condition.accepts
     if key[:1] == b":":
         return lambda head: bool(accepts(_pseudo(key, head)))
     # A function around the call would cost every request one more frame.
-    return methodcaller("holds", key, accepts)
+    return methodcaller("any_value_matches", key, accepts)
 
 
 def _pseudo(key: bytes, head: RequestHead) -> bytes:
@@ -113,7 +113,7 @@ def _pseudo(key: bytes, head: RequestHead) -> bytes:
     return without_port((head.host or b"").lower()) if key == b":authority" else head.scheme.encode()
 
 
-def query_holds(condition: Condition, head: RequestHead) -> bool:
+def query_matches(condition: Condition, head: RequestHead) -> bool:
     """Whether the first parameter of that name matches, compared undecoded."""
     key = condition.name.encode()
     for item in head.query[1:].split(b"&"):

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
-from canary_mw.rules.request_policy import Gate
+from canary_mw.rules.request_policy import RequestPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Globals:
+class ModuleSettings:
     """A Module as values.
 
     Attributes:
         attributes: what a Mapping gets that does not name it itself, as `schema.py` types it.
-        gate: None when nothing is demanded of requests.
+        request_policy: None when nothing is demanded of requests.
         keep_request_id: a client's `x-request-id` is kept; Emissary's default is to replace it, ours to keep it.
         trusted_hops: proxies in front whose X-Forwarded-* headers are continued, whatever their address.
         server_name: value of `server` in all answers, None to leave it to the upstream.
@@ -22,10 +22,10 @@ class Globals:
 
     attributes: Dict[str, Any] = field(default_factory=dict)
     regex_max_size: int = REGEX_MAX_SIZE
-    gate: Gate | None = None
+    request_policy: RequestPolicy | None = None
     keep_request_id: bool = True
     trusted_hops: int = 0
     server_name: str | None = None
 
 
-NO_GLOBALS = Globals()
+DEFAULT_SETTINGS = ModuleSettings()

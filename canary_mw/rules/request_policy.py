@@ -19,7 +19,7 @@ _REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class RequestPolicy:
     """Global settings of the request path, each under its name in the Module.
 
     Attributes:
@@ -32,7 +32,7 @@ class Gate:
     reject_requests_with_escaped_slashes: bool = False
     headers_with_underscores_action: Underscores = "ALLOW"
     max_request_headers_kb: int | None = None
-    admits: "AddressTest | None" = None
+    admits: "AddressFilter | None" = None
 
     def admit(self, head: RequestHead) -> RequestHead:
         """The request as it is matched and sent.
@@ -51,7 +51,7 @@ class Gate:
         if self.strip_matching_host_port:
             head = _without_own_port(head)
         if self.merge_slashes and b"//" in head.path:
-            head = head.replaced(path=_SLASHES.sub(b"/", head.path))
+            head = head.replace(path=_SLASHES.sub(b"/", head.path))
         return head
 
     def _without_underscores(self, head: RequestHead) -> RequestHead:
@@ -60,7 +60,7 @@ class Gate:
             return head
         if self.headers_with_underscores_action == "REJECT_REQUEST":
             raise BadTarget("a header name holds an underscore")
-        return head.replaced(headers=kept)
+        return head.replace(headers=kept)
 
 
 def _without_own_port(head: RequestHead) -> RequestHead:
@@ -68,7 +68,7 @@ def _without_own_port(head: RequestHead) -> RequestHead:
     if not (head.server_port and head.host and head.host.endswith(own)):
         return head
     host = head.host.removesuffix(own)
-    return head.replaced(headers=[(name, host if name == b"host" else value) for name, value in head.headers])
+    return head.replace(headers=[(name, host if name == b"host" else value) for name, value in head.headers])
 
 
 def _size(head: RequestHead) -> int:
@@ -77,7 +77,7 @@ def _size(head: RequestHead) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class AddressTest:
+class AddressFilter:
     """Whether a client's address may come in; equal ones are told so, lest every reload look like a change.
 
     Attributes:

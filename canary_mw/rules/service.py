@@ -14,7 +14,7 @@ class Service(NamedTuple):
     origin: Origin
 
     @property
-    def mark(self) -> bytes:
+    def via_mark(self) -> bytes:
         """The comment in `via` (RFC 9110, section 7.6.3) that says to whom a request was sent."""
         return b"(" + self.text.encode("ascii", "ignore").translate(None, b"()\\") + b")"
 

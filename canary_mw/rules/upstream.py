@@ -69,7 +69,7 @@ class LoadBalancing(NamedTuple):
     source_ip: bool = False
 
 
-class Balancing(NamedTuple):
+class EndpointOptions(NamedTuple):
     """All that a Mapping says about the endpoints of its service; as in Envoy, other settings are another cluster."""
 
     load_balancer: LoadBalancing = LoadBalancing()
@@ -118,7 +118,7 @@ class Origin(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Breakers(NamedTuple):
+class CircuitBreakers(NamedTuple):
     """Limits of one service in one process (`circuit_breakers`), with Envoy's defaults."""
 
     max_connections: int = 1024
@@ -135,7 +135,7 @@ class UpstreamOptions(NamedTuple):
         idle_timeout: seconds without a byte in either direction, None for no limit.
         keepalive_idle: seconds that an unused connection is kept, None for the client's default.
         lifetime: seconds after which a connection is used no more, None for no limit.
-        balancing: among the endpoints of the service, None for in turn.
+        endpoints: among the endpoints of the service, None for in turn.
         tls: the TLSContext that the Mapping names.
     """
 
@@ -143,8 +143,8 @@ class UpstreamOptions(NamedTuple):
     idle_timeout: float | None = None
     keepalive_idle: float | None = None
     lifetime: float | None = None
-    breakers: Breakers | None = None
-    balancing: Balancing | None = None
+    circuit_breakers: CircuitBreakers | None = None
+    endpoints: EndpointOptions | None = None
     tls: UpstreamTLS | None = None
 
 

@@ -12,15 +12,15 @@ from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import Reply
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.middleware.asgi.shutdown import hear_of_the_end
-from canary_mw.middleware.asgi.websocket import refuse
+from canary_mw.middleware.asgi.shutdown import on_sigterm
+from canary_mw.middleware.asgi.websocket import deny_handshake
 from canary_mw.middleware.identity import default_hop_id
 from canary_mw.observability.access_log import AccessLog
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.server.admin_server import AdminServer
-from canary_mw.server.fast_path import DirectWay
+from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
 from canary_mw.types import Message, Receive, Scope, Send
 
@@ -74,7 +74,7 @@ class Proxy:
         )
         if self._metrics is not None:
             self._metrics.follow(self._middleware)
-        self.direct = DirectWay(self._middleware)
+        self.fast_path = FastPath(self._middleware)
         self._admin: AdminServer | None = None
         self._unhear: Callable[[], None] = lambda: None
         self.draining = False
@@ -93,7 +93,7 @@ class Proxy:
                 # the connection, and it logs a line instead of a traceback.
                 return
         elif scope["type"] == "lifespan":
-            scope.setdefault("state", {})[DoorCounts.KEY] = self._middleware.door
+            scope.setdefault("state", {})[RefusalCounters.KEY] = self._middleware.refusals
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await self._middleware(scope, receive, send)
@@ -103,7 +103,7 @@ class Proxy:
         name = self.store.table.settings.server_name
         named = [] if name is None else [(b"server", name.encode())]
         if scope["type"] == "websocket":
-            await refuse(scope, receive, send, Reply(404, headers=named))
+            await deny_handshake(scope, receive, send, Reply(404, headers=named))
             return
         headers = [(b"content-length", b"0"), *named]
         await send({"type": "http.response.start", "status": 404, "headers": headers})
@@ -126,7 +126,7 @@ class Proxy:
         self._middleware.start()
         if self.settings.strict and self.store.error is not None:
             raise self.store.error
-        self._unhear = hear_of_the_end(self._drain)
+        self._unhear = on_sigterm(self._drain)
         if self._metrics is not None:
             app = create_admin(self.store, self._metrics, lambda: self.draining)
             self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)

@@ -10,23 +10,23 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from canary_mw.http.response_writer import REFUSALS
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.http.response_writer import ERROR_RESPONSES
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.server.response_cycle import GuardedCycle
-from canary_mw.server.timers import clock_of
+from canary_mw.server.timers import timer_of
 
 logger = logging.getLogger("canary_mw.protocol")
 
 # In ticks of the clock, which are seconds; each deadline may be late by one. A connection that has not yet sent
 # anything; a head, from its first byte to its last; a body, between two pieces; the rest of what a refused client
 # sends, thrown away so that a reset does not overtake the answer; and an answer of which the client takes nothing.
-FIRST_BYTE, HEAD, BODY, LINGER, WRITE = 60, 10, 30, 5, 60
+FIRST_BYTE_TIMEOUT, HEAD_TIMEOUT, BODY_TIMEOUT, LINGER_TIMEOUT, WRITE_TIMEOUT = 60, 10, 30, 5, 60
 # Seconds that an idle connection stays open when the server is going away.
-LAST_CALL = 1
+SHUTDOWN_IDLE = 1
 NEVER = 1 << 62
 
 # Seconds between two looks at a client of whom nothing is read.
-GLANCE = 0.25
+DISCONNECT_POLL = 0.25
 # Of Linux: the other side has sent its end, though there are bytes before it that nobody has read.
 _ENDED = getattr(select, "POLLRDHUP", 0)
 # Servers that are going away; one may still be handed a connection that the system had accepted before.
@@ -47,8 +47,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._clock = clock_of(self.loop)
-        self._door: DoorCounts = app_state.get(DoorCounts.KEY) or DoorCounts()
+        self._timer = timer_of(self.loop)
+        self._refusals: RefusalCounters = app_state.get(RefusalCounters.KEY) or RefusalCounters()
         # What is being read: "idle" between requests, "head", "body", or "closing" when nobody reads any more.
         self._phase = "idle"
         self._due = NEVER
@@ -73,16 +73,16 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._last = True
         _LEAVING.add(self.server_state)
         if not self._busy():
-            self._due = min(self._due, self._clock.now + LAST_CALL)
+            self._due = min(self._due, self._timer.now + SHUTDOWN_IDLE)
         elif not self.cycle.response_started:
             # To whom a head without this news is on its way, the next answer tells it.
             self.cycle.keep_alive = False
 
-    def look(self, now: int) -> None:
+    def on_tick(self, now: int) -> None:
         """See to the deadlines, at every tick."""
         if self._reads_no_more(now):
-            logger.info("client %s has taken nothing for %d s: its connection is ended", self.client, WRITE)
-            self._door.stalled += 1
+            logger.info("client %s has taken nothing for %d s: its connection is ended", self.client, WRITE_TIMEOUT)
+            self._refusals.stalled += 1
             self.transport.abort()
             return
         if now <= self._due:
@@ -93,21 +93,21 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._due = NEVER
             self._close()
         elif self.flow.read_paused or (self._phase == "body" and self._app_is_late()):
-            self._due = now + BODY
+            self._due = now + BODY_TIMEOUT
         else:
             self.refuse(408)
 
     def refuse(self, status: int) -> None:
         """Answer the request that is being read with an error, after those before it, and read no more."""
-        answer = REFUSALS[status]
-        self._door.refuse(status)
+        answer = ERROR_RESPONSES[status]
+        self._refusals.refuse(status)
         running = self._running
         if self._phase == "body" and self.pipeline:
             self.pipeline.popleft()
         elif self._phase == "body" and isinstance(running, GuardedCycle):
-            running.drop()
+            running.on_disconnect()
             if running.response_started:
-                running.cut()
+                running.abort()
             else:
                 self._refuse_now(answer)
             return
@@ -128,7 +128,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if unwritten and unwritten == self._unwritten:
             return now > self._write_due
         self._unwritten = unwritten
-        self._write_due = now + WRITE
+        self._write_due = now + WRITE_TIMEOUT
         return False
 
     def _app_is_late(self) -> bool:
@@ -138,14 +138,14 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _glance_soon(self) -> None:
         """A transport that reads nothing does not tell that its client has left: look for that from now on."""
         self._glancing = True
-        self.loop.call_later(GLANCE, self._glance)
+        self.loop.call_later(DISCONNECT_POLL, self._glance)
 
     def _glance(self) -> None:
         self._glancing = self.flow.read_paused and not self.transport.is_closing()
-        if self._glancing and has_left(self.transport.get_extra_info("socket").fileno()):
+        if self._glancing and peer_closed(self.transport.get_extra_info("socket").fileno()):
             self.transport.abort()
         elif self._glancing:
-            self.loop.call_later(GLANCE, self._glance)
+            self.loop.call_later(DISCONNECT_POLL, self._glance)
 
     def _refuse_now(self, answer: bytes) -> None:
         self.transport.write(answer)
@@ -159,7 +159,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         """
         self._phase = "closing"
         if linger and self.transport.can_write_eof():
-            self._due = self._clock.now + LINGER
+            self._due = self._timer.now + LINGER_TIMEOUT
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
@@ -171,7 +171,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def has_left(descriptor: int) -> bool:
+def peer_closed(descriptor: int) -> bool:
     """Whether the other side of a connection has ended or reset it, without reading of it."""
     poll = select.poll()
     poll.register(descriptor, _ENDED)

@@ -12,16 +12,16 @@ from http import HTTPStatus
 from math import inf
 from typing import Protocol
 
-from canary_mw.client.aio.client import Response
+from canary_mw.client.aio.client import HTTP11Response
 from canary_mw.client.aio.connection import Connection
 from canary_mw.exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError
-from canary_mw.forwarding.exchange import Conversation, answered, exchange, failed
+from canary_mw.forwarding.exchange import Exchange, exchange, finish_with_error, finish_with_response
 from canary_mw.forwarding.messages import Relay, UpstreamRequest
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.http.request_writer import encode_head
-from canary_mw.http.response_writer import answer_head, chunk
-from canary_mw.middleware.asgi.middleware import Begun, CanaryMiddleware
-from canary_mw.middleware.asgi.relay import Answer, Answering
+from canary_mw.http.response_writer import encode_chunk, render_head
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware, StartedRequest
+from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult
 from canary_mw.routing.decision import decide
 
 logger = logging.getLogger("canary_mw.direct")
@@ -42,14 +42,14 @@ class ClientConnection(Protocol):
     def peer(self) -> tuple[str | None, str, str, int, int]:
         """As `RequestHead.from_wire` takes it."""
 
-    def hand_over(self, trip: "Trip", begun: Begun) -> None:
+    def continue_in_asgi(self, trip: "FastPathRequest", begun: StartedRequest) -> None:
         """Let the app go on with a request that was on the short way."""
 
     def on_response_complete(self) -> None:
         """An answer is written."""
 
 
-class DirectWay:
+class FastPath:
     """Sends requests the short way.
 
     Args:
@@ -59,9 +59,9 @@ class DirectWay:
     def __init__(self, middleware: CanaryMiddleware) -> None:
         self._middleware = middleware
 
-    def begin(
+    def try_start(
         self, client: ClientConnection, method: str, known: dict[bytes, bytes], *, keep_alive: bool
-    ) -> "Trip | Begun | None":
+    ) -> "FastPathRequest | StartedRequest | None":
         """Send a request on, if that can be done here and now.
 
         Args:
@@ -74,7 +74,7 @@ class DirectWay:
         """
         middleware = self._middleware
         table = middleware.store.table
-        if table.gate is not None or middleware.trusted_headers is not None or not middleware.started:
+        if table.request_policy is not None or middleware.trusted_headers is not None or not middleware.started:
             return None
         if client.url[:1] != b"/" or not _NOT_SIMPLE.isdisjoint(known):
             return None
@@ -84,8 +84,8 @@ class DirectWay:
         except ClientError:
             return None
         decision = decide(table, head, middleware.roll())
-        begun = Begun(decision, head, middleware.hop(head, table.settings))
-        if decision is None or decision.shadow is not None or not decision.mapping.is_simple:
+        begun = StartedRequest(decision, head, middleware.hop(head, table.settings))
+        if decision is None or decision.shadow is not None or not decision.mapping.fast_path_ok:
             return begun
         try:
             conversation = exchange(decision, head, begun.hop)
@@ -96,15 +96,15 @@ class DirectWay:
         connection = middleware.upstreams.idle_connection(request, client.loop)
         if connection is None:
             return begun
-        since = middleware.tell_decision(decision, head) if middleware.observed else None
+        since = middleware.notify_decided(decision, head) if middleware.observed else None
         deadline = inf if request.timeout is None else client.loop.time() + request.timeout
-        trip = Trip(client, middleware, begun, conversation, request, connection, deadline, since)
+        trip = FastPathRequest(client, middleware, begun, conversation, request, connection, deadline, since)
         trip.keep_alive = keep_alive
         connection.begin(data, method == "HEAD", deadline, None, request.options, trip)
         return trip
 
 
-class Trip:
+class FastPathRequest:
     """A request on the short way.
 
     To the connection of its client it is what `GuardedCycle` is: the request that is being answered. To the connection
@@ -115,8 +115,8 @@ class Trip:
         "_begun",
         "_client",
         "_connection",
-        "_conversation",
         "_deadline",
+        "_exchange",
         "_middleware",
         "_request",
         "_since",
@@ -131,8 +131,8 @@ class Trip:
         self,
         client: ClientConnection,
         middleware: CanaryMiddleware,
-        begun: Begun,
-        conversation: Conversation,
+        begun: StartedRequest,
+        conversation: Exchange,
         request: UpstreamRequest,
         connection: Connection,
         deadline: float,
@@ -141,7 +141,7 @@ class Trip:
         self._client = client
         self._middleware = middleware
         self._begun = begun
-        self._conversation = conversation
+        self._exchange = conversation
         self._request = request
         self._connection = connection
         self._deadline = deadline
@@ -167,10 +167,10 @@ class Trip:
     def _relay(self) -> None:
         connection = self._connection
         assert connection.head is not None
-        outcome = answered(self._conversation, connection.head)
+        outcome = finish_with_response(self._exchange, connection.head)
         assert isinstance(outcome, Relay)
         if not connection.complete:
-            answer = outcome, Response(connection.head, None, connection)
+            answer = outcome, HTTP11Response(connection.head, None, connection)
             self._hand_over(partial(_there, answer))
             return
         self._write(outcome.head.status, outcome.head.headers, connection.take_pieces(), None)
@@ -182,27 +182,27 @@ class Trip:
             # The upstream may have closed the idle connection just as it was taken; it was not us, at the end.
             self._hand_over(self._again)
             return
-        reply = failed(self._conversation, error)
+        reply = finish_with_error(self._exchange, error)
         self._write(reply.status, reply.headers or (), reply.body, HTTPStatus(reply.status).phrase.lower())
 
-    async def _again(self) -> Answer:
+    async def _again(self) -> ExchangeResult:
         """Send the request once more, within what is left of its time, as `HTTP11Client.send` does."""
         request, upstreams, loop = self._request, self._middleware.upstreams, self._client.loop
         try:
-            response = await upstreams.send_afresh(self._connection.origin, request, loop, self._deadline)
+            response = await upstreams.send_on_new_connection(self._connection.origin, request, loop, self._deadline)
         except UpstreamError as exc:
-            return failed(self._conversation, exc), None
-        return answered(self._conversation, response.head), response
+            return finish_with_error(self._exchange, exc), None
+        return finish_with_response(self._exchange, response.head), response
 
-    def _hand_over(self, answering: Answering) -> None:
+    def _hand_over(self, answering: PendingResult) -> None:
         self.response_complete = True
-        self._client.hand_over(self, self._begun._replace(since=self._since, answering=answering))
+        self._client.continue_in_asgi(self, self._begun._replace(since=self._since, pending=answering))
 
     def _write(self, status: int, headers: RawHeaders, body: bytes, reason: str | None) -> None:
         client = self._client
-        head = answer_head(status, headers, self._begun.head.method, "1.1", closes=not self.keep_alive)
+        head = render_head(status, headers, self._begun.head.method, "1.1", closes=not self.keep_alive)
         self.keep_alive = not head.closes
-        data = b"" if head.empty else chunk(body, last=True) if head.chunked else body
+        data = b"" if head.empty else encode_chunk(body, last=True) if head.chunked else body
         client.transport.write(head.data + data)
         self.response_complete = True
         client.on_response_complete()
@@ -210,9 +210,9 @@ class Trip:
             self._note(status, self._since, reason)
 
     def _note(self, status: int | None, since: float, reason: str | None) -> None:
-        self._middleware.tell_end(self._begun.decision, self._begun.head, status, since, reason)
+        self._middleware.notify_finished(self._begun.decision, self._begun.head, status, since, reason)
 
-    def drop(self) -> None:
+    def on_disconnect(self) -> None:
         """The client has left."""
         if self.response_complete:
             return
@@ -222,5 +222,5 @@ class Trip:
             self._note(None, self._since, "client left")
 
 
-async def _there(answer: Answer) -> Answer:
+async def _there(answer: ExchangeResult) -> ExchangeResult:
     return answer

@@ -15,11 +15,18 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from canary_mw.exceptions import ClientError
-from canary_mw.http.framing import MAX_HEAD, check_head, request_body
-from canary_mw.http.messages import Body
-from canary_mw.middleware.asgi.middleware import Begun
-from canary_mw.server.deadlines import BODY, FIRST_BYTE, HEAD, LAST_CALL, NEVER, DeadlineProtocol
-from canary_mw.server.fast_path import DirectWay, Trip
+from canary_mw.http.framing import MAX_HEAD, body_framing, check_head
+from canary_mw.http.messages import BodyFraming
+from canary_mw.middleware.asgi.middleware import StartedRequest
+from canary_mw.server.deadlines import (
+    BODY_TIMEOUT,
+    FIRST_BYTE_TIMEOUT,
+    HEAD_TIMEOUT,
+    NEVER,
+    SHUTDOWN_IDLE,
+    DeadlineProtocol,
+)
+from canary_mw.server.fast_path import FastPath, FastPathRequest
 from canary_mw.server.response_cycle import GuardedCycle, http_scope
 
 logger = logging.getLogger("canary_mw.protocol")
@@ -56,30 +63,30 @@ class GuardedProtocol(DeadlineProtocol):
         self._barren = 0
         self._moved = False
         # The body of a request for an upgrade.
-        self._skipped: Body | None = None
+        self._skipped: BodyFraming | None = None
         self._to_be_told: Callable[[], object] | None = None
-        way = getattr(self.app, "direct", None)
+        way = getattr(self.app, "fast_path", None)
         plain = not (self.access_log or self.root_path or self.server_state.default_headers)
-        self._direct: DirectWay | None = way if plain and self.limit_concurrency is None else None
+        self._fast_path: FastPath | None = way if plain and self.limit_concurrency is None else None
         host, port = self.client or (None, 0)
         # As `RequestHead.from_wire` takes it.
         self.peer = (host, self.scheme or "http", "1.1", port, self.server[1] or 0 if self.server else 0)
-        self._due = self._clock.now + (LAST_CALL if self._last else FIRST_BYTE)
-        self._clock.enter(self, self.loop)
+        self._due = self._timer.now + (SHUTDOWN_IDLE if self._last else FIRST_BYTE_TIMEOUT)
+        self._timer.enter(self, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It left; uvicorn tells only the last of several pipelined requests."""
-        self._clock.leave(self)
+        self._timer.leave(self)
         self.pipeline.clear()
         if self._running is not None:
-            self._running.drop()
-        if isinstance(self.cycle, Trip):
+            self._running.on_disconnect()
+        if isinstance(self.cycle, FastPathRequest):
             self.cycle = None
         super().connection_lost(exc)
         if self._to_be_told is not None:
             self._to_be_told()
 
-    def on_leaving(self, tell: Callable[[], object] | None) -> None:
+    def on_disconnect(self, tell: Callable[[], object] | None) -> None:
         """See `inbox.Client`."""
         self._to_be_told = tell
         if tell is not None and self.transport.is_closing():
@@ -117,10 +124,10 @@ class GuardedProtocol(DeadlineProtocol):
         elif self._busy():
             self.refuse(400)
         else:
-            self._clock.leave(self)
+            self._timer.leave(self)
             self.handle_websocket_upgrade()
 
-    def _read_body(self, body: Body, rest: bytes) -> None:
+    def _read_body(self, body: BodyFraming, rest: bytes) -> None:
         """Read what the parser skipped: to it a request for an upgrade ends with its head (`Upgrade: h2c` of Java)."""
         self._skipped = None
         self.parser = httptools.HttpRequestParser(_BodyOnly(self))
@@ -138,7 +145,7 @@ class GuardedProtocol(DeadlineProtocol):
         self.url = b""
         self.headers = []
         self._phase = "head"
-        self._due = self._clock.now + HEAD
+        self._due = self._timer.now + HEAD_TIMEOUT
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field, its value with the blanks behind it; those of trailers are dropped."""
@@ -156,7 +163,7 @@ class GuardedProtocol(DeadlineProtocol):
         known = check_head(method, self.url, self.headers, version)
         self._moved = True
         if self.parser.should_upgrade():
-            body = request_body(known)
+            body = body_framing(known)
             self._skipped = body if body != (0,) else None
             if self._should_upgrade():
                 if self._skipped is not None:
@@ -164,12 +171,12 @@ class GuardedProtocol(DeadlineProtocol):
                 self.scope = http_scope(self, method, version, self.url, self.headers)
                 return
         self._phase = "body"
-        self._due = self._clock.now + BODY
+        self._due = self._timer.now + BODY_TIMEOUT
         keep_alive = version != "1.0" and not self._last and self.parser.should_keep_alive() and self._skipped is None
         begun = None
-        if self._direct is not None and version == "1.1" and not self._busy() and not self.flow.write_paused:
-            begun = self._direct.begin(self, method, known, keep_alive=keep_alive)
-            if isinstance(begun, Trip):
+        if self._fast_path is not None and version == "1.1" and not self._busy() and not self.flow.write_paused:
+            begun = self._fast_path.try_start(self, method, known, keep_alive=keep_alive)
+            if isinstance(begun, FastPathRequest):
                 self.cycle = self._running = begun
                 return
         self.expect_100_continue = known.get(b"expect", b"").lower() == b"100-continue"
@@ -184,7 +191,7 @@ class GuardedProtocol(DeadlineProtocol):
         else:
             self._start_asgi_task(cycle, app)
 
-    def hand_over(self, trip: Trip, begun: Begun) -> None:
+    def continue_in_asgi(self, trip: FastPathRequest, begun: StartedRequest) -> None:
         """Let the app go on with a request that was on the short way."""
         head = begun.head
         scope = http_scope(self, head.method, "1.1", head.path + head.query, head.headers)
@@ -206,7 +213,7 @@ class GuardedProtocol(DeadlineProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._moved = True
-        self._due = self._clock.now + BODY
+        self._due = self._timer.now + BODY_TIMEOUT
         super().on_body(body)
         if self.flow.read_paused and not self._glancing:
             self._glance_soon()
@@ -218,7 +225,7 @@ class GuardedProtocol(DeadlineProtocol):
         self._moved = True
         self._phase = "idle"
         self._due = NEVER
-        if not isinstance(self.cycle, Trip):
+        if not isinstance(self.cycle, FastPathRequest):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -236,4 +243,4 @@ class GuardedProtocol(DeadlineProtocol):
         elif self._refused is not None:
             self._refuse_now(self._refused)
         elif self._phase == "idle":
-            self._due = self._clock.now + (LAST_CALL if self._last else self.timeout_keep_alive)
+            self._due = self._timer.now + (SHUTDOWN_IDLE if self._last else self.timeout_keep_alive)

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from canary_mw.http.messages import RawHeaders
-from canary_mw.http.response_writer import answer_head, chunk
+from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.types import ASGIApp, Message
 
 
@@ -55,7 +55,7 @@ class GuardedCycle(RequestResponseCycle):
         if not self.response_complete and not self.disconnected:
             if self.response_started:
                 self.logger.error("ASGI callable returned without completing response.")
-                self.cut()
+                self.abort()
             else:
                 await self.send_500_response()
         self.on_response = _nothing
@@ -96,7 +96,7 @@ class GuardedCycle(RequestResponseCycle):
     def _render(self, status: int, headers: RawHeaders) -> bytes:
         # What is left of the request would be taken for the next one.
         closes = not self.keep_alive or self.more_body
-        head = answer_head(status, headers, self.scope["method"], self.scope["http_version"], closes=closes)
+        head = render_head(status, headers, self.scope["method"], self.scope["http_version"], closes=closes)
         self._empty, self.chunked_encoding, self._left = head.empty, head.chunked, head.length
         self.keep_alive = not head.closes
         return head.data
@@ -118,7 +118,7 @@ class GuardedCycle(RequestResponseCycle):
 
     def _framed(self, body: bytes, more: bool) -> bytes:
         if self.chunked_encoding:
-            return chunk(body, last=not more)
+            return encode_chunk(body, last=not more)
         if self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
@@ -131,7 +131,7 @@ class GuardedCycle(RequestResponseCycle):
             self.transport.write(self._head)
         self._head = None
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection so that the client cannot take the answer for a whole one."""
         self.flush()
         if self._ends_with_connection():
@@ -142,7 +142,7 @@ class GuardedCycle(RequestResponseCycle):
         else:
             self.transport.close()
 
-    def drop(self) -> None:
+    def on_disconnect(self) -> None:
         """The client has left: the app hears of it, and what it still sends goes nowhere."""
         self.disconnected = not self.response_complete
         self.message_event.set()

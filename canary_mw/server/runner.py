@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from canary_mw.client.tls import load_authorities, load_pair
+from canary_mw.client.tls import load_authorities, load_certificate
 from canary_mw.server.settings import CERT_REQS, Settings
 
 
@@ -85,7 +85,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
     if settings.ssl_certfile is None:
         return {}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load_pair(context, settings.ssl_certfile, settings.ssl_keyfile)
+    load_certificate(context, settings.ssl_certfile, settings.ssl_keyfile)
     if settings.ssl_ca_certs is not None:
         load_authorities(context, settings.ssl_ca_certs)
     return {

@@ -8,14 +8,14 @@ from weakref import WeakKeyDictionary
 TICK = 1.0
 
 
-class Watched(Protocol):
+class TickListener(Protocol):
     """What has a deadline."""
 
-    def look(self, now: int) -> None:
+    def on_tick(self, now: int) -> None:
         """See to it, at every tick."""
 
 
-class Clock:
+class TickTimer:
     """Counts ticks, as long as anybody wants to know.
 
     Attributes:
@@ -24,17 +24,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0
-        self._watched: set[Watched] = set()
+        self._watched: set[TickListener] = set()
         self._ticking = False
 
-    def enter(self, watched: Watched, loop: asyncio.AbstractEventLoop) -> None:
+    def enter(self, watched: TickListener, loop: asyncio.AbstractEventLoop) -> None:
         """Call its `look` at every tick from now on."""
         self._watched.add(watched)
         if not self._ticking:
             self._ticking = True
             loop.call_later(TICK, self._tick, loop)
 
-    def leave(self, watched: Watched) -> None:
+    def leave(self, watched: TickListener) -> None:
         """Call it no more; harmless when it has left."""
         self._watched.discard(watched)
 
@@ -44,15 +44,15 @@ class Clock:
             loop.call_later(TICK, self._tick, loop)
         self.now += 1
         for watched in tuple(self._watched):
-            watched.look(self.now)
+            watched.on_tick(self.now)
 
 
-_CLOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, Clock] = WeakKeyDictionary()
+_CLOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, TickTimer] = WeakKeyDictionary()
 
 
-def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
+def timer_of(loop: asyncio.AbstractEventLoop) -> TickTimer:
     """The one clock of a loop."""
     clock = _CLOCKS.get(loop)
     if clock is None:
-        clock = _CLOCKS[loop] = Clock()
+        clock = _CLOCKS[loop] = TickTimer()
     return clock

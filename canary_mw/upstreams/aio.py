@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.aio.connection import Connection
-from canary_mw.client.aio.httpx_transport import AsyncTransport, HttpxSender
+from canary_mw.client.aio.httpx_transport import AsyncTransport, HttpxTransport
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
-from canary_mw.client.interfaces import RequestBody, Sender, UpstreamResponse
+from canary_mw.client.interfaces import RequestBody, Transport, UpstreamResponse
 from canary_mw.client.limits import Limits
-from canary_mw.client.tls import Contexts, secured
+from canary_mw.client.tls import TLSContexts, with_tls
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
-from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.rules.service import Service, parse_service
-from canary_mw.rules.upstream import Balancing, Breakers, Origin, UpstreamOptions, UpstreamTLS
+from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions, UpstreamTLS
 from canary_mw.types import ASGIApp
-from canary_mw.upstreams.attempts import Tries, elsewhere
-from canary_mw.upstreams.circuit_breakers import Loads, Place
-from canary_mw.upstreams.endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
-from canary_mw.upstreams.health_checks import Prober
-from canary_mw.upstreams.overrides import by_name, origins
+from canary_mw.upstreams.attempts import Attempts, next_endpoint
+from canary_mw.upstreams.circuit_breakers import InFlight, Slot
+from canary_mw.upstreams.endpoints import DNS_INTERVAL, EndpointSet, Environment, Lease
+from canary_mw.upstreams.health_checks import HealthChecker
+from canary_mw.upstreams.overrides import find_override, parse_origins
 
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 
@@ -34,19 +34,19 @@ OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 class Route(NamedTuple):
     """Who carries requests to a service, and where it is; a route is for one event loop."""
 
-    sender: Sender
+    transport: Transport
     endpoints: EndpointSet
 
 
 # The text of a service, or that and what a Mapping asks of the way to it.
-RouteKey = str | tuple[str, Balancing | None, UpstreamTLS | None]
+RouteKey = str | tuple[str, EndpointOptions | None, UpstreamTLS | None]
 
 
-class Own(NamedTuple):
+class LoopState(NamedTuple):
     """What belongs to one event loop."""
 
     client: HTTP11Client
-    prober: Prober
+    health_checker: HealthChecker
     routes: dict[RouteKey, Route]
 
 
@@ -79,27 +79,27 @@ class Upstreams:
         apps: Dict[str, ASGIApp] | None = None,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         dns_interval: float = DNS_INTERVAL,
-        loads: Loads | None = None,
+        loads: InFlight | None = None,
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.contexts = Contexts(secrets)
-        self._overrides = {name.lower(): origins(name, urls) for name, urls in (overrides or {}).items()}
-        self._senders = {name.lower(): HttpxSender(each) for name, each in (transports or {}).items()}
+        self.contexts = TLSContexts(secrets)
+        self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
+        self._senders = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
         self._limits = limits
         self._dns_interval = dns_interval
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._here: Own | None = None
-        self._own: dict[asyncio.AbstractEventLoop, Own] = {}
-        self._loads = loads or Loads()
+        self._here: LoopState | None = None
+        self._own: dict[asyncio.AbstractEventLoop, LoopState] = {}
+        self._loads = loads or InFlight()
 
     def app(self, service: Service) -> ASGIApp | None:
         """The app of this process that answers for a service, if one does."""
-        return by_name(self._apps, service) if self._apps else None
+        return find_override(self._apps, service) if self._apps else None
 
-    async def arun(
+    async def run(
         self,
-        conversation: Conversation,
+        conversation: Exchange,
         body: OpenBody,
         loop: asyncio.AbstractEventLoop | None = None,
         handed_over: Callable[[UpstreamRequest], None] | None = None,
@@ -115,31 +115,31 @@ class Upstreams:
             The outcome, and with a `Relay` the answer whose body is to be relayed; the caller closes it.
         """
         loop = loop or asyncio.get_running_loop()
-        tries: Tries[UpstreamResponse] = Tries(conversation, loop.time, TIMER_SLACK, handed_over)
+        tries: Attempts[UpstreamResponse] = Attempts(conversation, loop.time, TIMER_SLACK, handed_over)
         try:
             while tries.outcome is None:
                 try:
-                    if tries.again:
+                    if tries.is_retry:
                         response = await self._send_again(tries, body, loop)
                     else:
                         request = tries.request
                         content = await body() if request.body is not None and request.body.length != 0 else None
                         response = await self.send(request, content, loop, tries.begin())
                 except UpstreamError as exc:
-                    tries.failed(exc)
+                    tries.finish_with_error(exc)
                 else:
-                    tries.answered(response)
+                    tries.finish_with_response(response)
         except BaseException:
             tries.close()
             raise
         return tries.outcome, tries.response
 
     async def _send_again(
-        self, tries: Tries[UpstreamResponse], open_body: OpenBody, loop: asyncio.AbstractEventLoop
+        self, tries: Attempts[UpstreamResponse], open_body: OpenBody, loop: asyncio.AbstractEventLoop
     ) -> UpstreamResponse:
         request = tries.request
-        with tries.place(self._loads):
-            await asyncio.sleep(tries.pause())
+        with tries.acquire(self._loads):
+            await asyncio.sleep(tries.backoff())
             tries.check()
             body = await open_body() if request.body is not None and request.body.length != 0 else None
             return await self.send(request, body, loop, tries.begin())
@@ -157,24 +157,24 @@ class Upstreams:
             UpstreamError: there is no answer, or a limit of `circuit_breakers` is reached.
         """
         sender, endpoints = self._route(request, loop)
-        breakers = request.options.breakers
-        origin = endpoints.sole()
+        breakers = request.options.circuit_breakers
+        origin = endpoints.only_endpoint()
         if breakers is None and origin is not None:
             return await sender.send(origin, request, body, deadline)
         if breakers is None:
             return await _send_to_one(endpoints, sender, request, body, deadline)
-        with self._loads.requesting(request.service, breakers) as place:
-            return place.kept_by(await _send_to_one(endpoints, sender, request, body, deadline))
+        with self._loads.acquire_request(request.service, breakers) as place:
+            return place.held_by(await _send_to_one(endpoints, sender, request, body, deadline))
 
     def idle_connection(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Connection | None:
         """A connection of our own client to the only endpoint of a service, if one is idle."""
         sender, endpoints = self._route(request, loop)
-        origin = endpoints.sole()
+        origin = endpoints.only_endpoint()
         if origin is None or not isinstance(sender, HTTP11Client):
             return None
         return sender.idle(origin)
 
-    async def send_afresh(
+    async def send_on_new_connection(
         self, origin: Origin, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> UpstreamResponse:
         """Send a request without a body by our own client, over a connection that nothing was sent on before.
@@ -184,7 +184,7 @@ class Upstreams:
         """
         return await self._own_of(loop).client.send(origin, request, None, deadline, fresh=True)
 
-    def may_retry(self, service: str, breakers: Breakers | None) -> bool:
+    def may_retry(self, service: str, breakers: CircuitBreakers | None) -> bool:
         """Whether `max_retries` leaves room for one more retry."""
         return breakers is None or self._loads.may_retry(service, breakers)
 
@@ -195,14 +195,14 @@ class Upstreams:
             add_ejections(own.routes, found)
         return found
 
-    def place(self, request: UpstreamRequest) -> Place | None:
+    def acquire(self, request: UpstreamRequest) -> Slot | None:
         """A place among the `max_requests` of its service, for what `send` does not send; None where all have one.
 
         Raises:
             UpstreamOverloaded: there is none.
         """
-        breakers = request.options.breakers
-        return None if breakers is None else self._loads.requesting(request.service, breakers)
+        breakers = request.options.circuit_breakers
+        return None if breakers is None else self._loads.acquire_request(request.service, breakers)
 
     async def lease(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float) -> Lease:
         """Where a websocket goes, which neither our client nor a transport opens; see `EndpointSet.lease`."""
@@ -211,27 +211,27 @@ class Upstreams:
     def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
         own = self._here if loop is self._loop and self._here is not None else self._own_of(loop)
         options = request.options
-        plain = options.balancing is None and options.tls is None
-        key = request.service if plain else (request.service, options.balancing, options.tls)
+        plain = options.endpoints is None and options.tls is None
+        key = request.service if plain else (request.service, options.endpoints, options.tls)
         return own.routes.get(key) or self._resolve(own, key, request.service, options)
 
-    def _resolve(self, own: Own, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
+    def _resolve(self, own: LoopState, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        sender = by_name(self._senders, service)
-        tools = Tools(own.prober, dns_interval=self._dns_interval)
+        sender = find_override(self._senders, service)
+        tools = Environment(own.health_checker, dns_interval=self._dns_interval)
         # A transport looks names up by itself.
         endpoints = endpoints_of(service, self._overrides, options, tools, look_up=sender is None)
         route = own.routes[key] = Route(sender or own.client, endpoints)
         return route
 
-    def _own_of(self, loop: asyncio.AbstractEventLoop) -> Own:
+    def _own_of(self, loop: asyncio.AbstractEventLoop) -> LoopState:
         """Connections and background tasks belong to a loop."""
         for other in [other for other in self._own if other.is_closed()]:
             del self._own[other]
         own = self._own.get(loop)
         if own is None:
-            own = self._own[loop] = Own(
-                HTTP11Client(limits=self._limits, contexts=self.contexts), Prober(self.contexts), {}
+            own = self._own[loop] = LoopState(
+                HTTP11Client(limits=self._limits, contexts=self.contexts), HealthChecker(self.contexts), {}
             )
         self._loop, self._here = loop, own
         return own
@@ -243,14 +243,14 @@ class Upstreams:
             self._loop = self._here = None
         if own is not None:
             await asyncio.gather(*(route.endpoints.aclose() for route in own.routes.values()))
-            await own.prober.aclose()
+            await own.health_checker.aclose()
             await own.client.aclose()
         for sender in self._senders.values():
             await sender.settle()
 
 
 async def _send_to_one(
-    endpoints: EndpointSet, sender: Sender, request: UpstreamRequest, body: RequestBody, deadline: float
+    endpoints: EndpointSet, sender: Transport, request: UpstreamRequest, body: RequestBody, deadline: float
 ) -> UpstreamResponse:
     """Send to the endpoint whose turn it is, and to the next where that is safe and the first is not to be had.
 
@@ -264,20 +264,20 @@ async def _send_to_one(
         tried.append(lease.origin)
         try:
             with lease:
-                return lease.kept_by(await sender.send(lease.origin, request, body, deadline))
+                return lease.held_by(await sender.send(lease.origin, request, body, deadline))
         except UpstreamConnectError as exc:
-            other = elsewhere(exc, request, endpoints, tried) if loop.time() < until else None
+            other = next_endpoint(exc, request, endpoints, tried) if loop.time() < until else None
             if other is None:
                 raise
             lease = other
 
 
 def endpoints_of(
-    service: Service, overrides: Dict[str, list[Origin]], options: UpstreamOptions, tools: Tools, *, look_up: bool
+    service: Service, overrides: Dict[str, list[Origin]], options: UpstreamOptions, tools: Environment, *, look_up: bool
 ) -> EndpointSet:
     """Where a service is: what is given in its place, or its own address."""
-    given = by_name(overrides, service) or overrides.get("*") or [service.origin]
-    return EndpointSet(secured(given, options.tls), options.balancing or Balancing(), tools, look_up=look_up)
+    given = find_override(overrides, service) or overrides.get("*") or [service.origin]
+    return EndpointSet(with_tls(given, options.tls), options.endpoints or EndpointOptions(), tools, look_up=look_up)
 
 
 def add_ejections(routes: Dict[RouteKey, tuple[object, EndpointSet]], found: dict[str, int]) -> None:

@@ -6,17 +6,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import ResponseHead
 from canary_mw.rules.upstream import Origin
 
 if TYPE_CHECKING:
-    from canary_mw.upstreams.circuit_breakers import Loads
+    from canary_mw.upstreams.circuit_breakers import InFlight
     from canary_mw.upstreams.endpoints import EndpointSet, Lease
 
 
-class Answered(Protocol):
+class AnyResponse(Protocol):
     """An answer whose head is there; see `UpstreamResponse`."""
 
     @property
@@ -27,10 +27,10 @@ class Answered(Protocol):
     def move_deadline(self, when: float) -> None: ...
 
 
-R = TypeVar("R", bound=Answered)
+R = TypeVar("R", bound=AnyResponse)
 
 
-class Tries(Generic[R]):
+class Attempts(Generic[R]):
     """A conversation on its way to its outcome: until it is there, send `request`, and tell what came of it.
 
     A request that is yielded again is a retry: its deadline is that of the first try.
@@ -43,7 +43,7 @@ class Tries(Generic[R]):
 
     Attributes:
         request: what is to be sent, or was sent last.
-        again: it is a retry.
+        is_retry: it is a retry.
         deadline: of all tries of the request.
         outcome: what the client gets, None until it is there.
         response: the answer whose body is to be relayed, with a `Relay`.
@@ -51,13 +51,13 @@ class Tries(Generic[R]):
 
     __slots__ = (
         "_asked",
-        "_conversation",
-        "_handed_over",
+        "_exchange",
         "_now",
+        "_on_shadow",
         "_slack",
         "_until",
-        "again",
         "deadline",
+        "is_retry",
         "outcome",
         "request",
         "response",
@@ -67,18 +67,18 @@ class Tries(Generic[R]):
 
     def __init__(
         self,
-        conversation: Conversation,
+        conversation: Exchange,
         now: Callable[[], float],
         slack: float,
         handed_over: Callable[[UpstreamRequest], None] | None,
     ) -> None:
-        self._conversation = conversation
+        self._exchange = conversation
         self._now = now
         self._slack = slack
-        self._handed_over = handed_over
+        self._on_shadow = handed_over
         self._asked: UpstreamRequest | None = None
         self.deadline = self._until = math.inf
-        self.again = False
+        self.is_retry = False
         self.outcome: Relay | Reply | None = None
         self.response: R | None = None
         try:
@@ -86,7 +86,7 @@ class Tries(Generic[R]):
         except StopIteration as stop:
             self.outcome = stop.value
 
-    def pause(self) -> float:
+    def backoff(self) -> float:
         """Seconds to wait before a retry."""
         return min(self.request.delay, max(self.deadline - self._now(), 0.0))
 
@@ -96,45 +96,45 @@ class Tries(Generic[R]):
             self._until = self.deadline
             raise UpstreamTimeout(f"{self.request.service}: no answer to any try before the deadline", sent=True)
 
-    def place(self, loads: "Loads") -> AbstractContextManager[object]:
+    def acquire(self, loads: "InFlight") -> AbstractContextManager[object]:
         """What a retry holds while it is under way."""
-        breakers = self.request.options.breakers
-        return nullcontext() if breakers is None else loads.retrying(self.request.service, breakers)
+        breakers = self.request.options.circuit_breakers
+        return nullcontext() if breakers is None else loads.acquire_retry(self.request.service, breakers)
 
     def begin(self) -> float:
         """A try goes out; when it ends: the limit of a try ends at the head, as Envoy's `per_try_timeout` does."""
         request = self.request
-        if not self.again:
+        if not self.is_retry:
             self._asked = request
             self.deadline = math.inf if request.timeout is None else self._now() + request.timeout
         limit = request.options.try_timeout
         self._until = self.deadline if limit is None else min(self.deadline, self._now() + limit)
         return self._until
 
-    def answered(self, response: R) -> None:
+    def finish_with_response(self, response: R) -> None:
         """The head of an answer is there; what is not relayed of it is closed."""
         self.response = response
         request = self.request
         if request.options.try_timeout is not None:
             response.move_deadline(self.deadline)
         if request.shadow is not None:
-            hand_over(request, self._handed_over)
+            hand_on_shadow(request, self._on_shadow)
         try:
-            self._go_on(self._conversation.send(response.head))
+            self._go_on(self._exchange.send(response.head))
         except StopIteration as stop:
             self.outcome = stop.value
         if not isinstance(self.outcome, Relay):
             self.close()
 
-    def failed(self, error: UpstreamError) -> None:
+    def finish_with_error(self, error: UpstreamError) -> None:
         """There is no answer."""
         if isinstance(error, UpstreamTimeout) and self.request.options.try_timeout is not None:
             # Neither where the deadline of all tries passed, nor where nothing moved for too long.
             error.whole = self._until == self.deadline or self._now() < self._until - self._slack
         if self.request.shadow is not None:
-            hand_over(self.request, self._handed_over)
+            hand_on_shadow(self.request, self._on_shadow)
         try:
-            self._go_on(self._conversation.throw(error))
+            self._go_on(self._exchange.throw(error))
         except StopIteration as stop:
             self.outcome = stop.value
 
@@ -146,10 +146,10 @@ class Tries(Generic[R]):
 
     def _go_on(self, request: UpstreamRequest) -> None:
         self.request = request
-        self.again = request is self._asked
+        self.is_retry = request is self._asked
 
 
-def elsewhere(
+def next_endpoint(
     exc: UpstreamConnectError, request: UpstreamRequest, endpoints: "EndpointSet", tried: list[Origin]
 ) -> "Lease | None":
     """Another endpoint for a request that one could not be sent to, None where no other is to get it.
@@ -158,10 +158,10 @@ def elsewhere(
     """
     if isinstance(exc, UpstreamOverloaded) or (exc.sent and not (request.replayable and len(tried) == 1)):
         return None
-    return endpoints.other(tried)
+    return endpoints.next_untried(tried)
 
 
-def hand_over(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
+def hand_on_shadow(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
     """Give the shadow of a request to who sends it, once."""
     shadow, request.shadow = request.shadow, None
     if shadow is not None and handed_over is not None:

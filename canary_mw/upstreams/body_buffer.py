@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from canary_mw.upstreams.aio import OpenBody
 
 
-class Kept:
+class BodyBuffer:
     """What has passed of a body, up to a limit, and who wants to know when all of it has.
 
     Args:
@@ -25,18 +25,18 @@ class Kept:
         self._over = self._ended = False
         self._at_end: Callable[[bytes | None], None] | None = None
 
-    def repeatable(self) -> bool:
+    def can_replay(self) -> bool:
         """Whether nothing that was read is lost."""
         return not self._over
 
-    def at_end(self, use: Callable[[bytes | None], None]) -> None:
+    def when_complete(self, use: Callable[[bytes | None], None]) -> None:
         """Have `use` called with the whole body as soon as it is there; with None when it never will be."""
         if self._ended or self._over:
             use(None if self._over else b"".join(self._kept))
         else:
             self._at_end = use
 
-    def note(self, piece: bytes, *, last: bool) -> None:
+    def feed(self, piece: bytes, *, last: bool) -> None:
         """A piece that was read elsewhere."""
         if not self._ended:
             self._keep(piece)
@@ -67,7 +67,7 @@ class Kept:
             use(body)
 
 
-class Tee(Kept):
+class ReplayBuffer(BodyBuffer):
     """Keeps what passes of a body up to a limit, so that it can be sent again.
 
     One read is under way at most, and it outlives a try that was cut off: what comes in then is the next one's.
@@ -142,7 +142,7 @@ class _Pieces:
 
     __slots__ = ("_kept", "_tee")
 
-    def __init__(self, tee: Tee, kept: tuple[bytes, ...]) -> None:
+    def __init__(self, tee: ReplayBuffer, kept: tuple[bytes, ...]) -> None:
         self._tee = tee
         self._kept = iter(kept)
 
@@ -154,7 +154,7 @@ class _Pieces:
         return await self._tee.next() if piece is None else piece
 
 
-class SyncTee(Kept):
+class SyncReplayBuffer(BodyBuffer):
     """A `Tee` for a thread.
 
     Args:
@@ -176,7 +176,7 @@ class SyncTee(Kept):
             assert self._source is not None
             body = self._source()
             if isinstance(body, bytes):
-                self.note(body, last=True)
+                self.feed(body, last=True)
                 return body
             self._pieces = body
         return chain(tuple(self._kept), self._rest(self._pieces))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from canary_mw.exceptions import UpstreamOverloaded
 from canary_mw.http.messages import ResponseHead
-from canary_mw.rules.upstream import Breakers
+from canary_mw.rules.upstream import CircuitBreakers
 
 if TYPE_CHECKING:
     from canary_mw.client.interfaces import SyncResponse, UpstreamResponse
@@ -19,16 +19,16 @@ R = TypeVar("R", bound="UpstreamResponse | SyncResponse")
 _REQUESTS, _RETRIES = 0, 1
 
 
-class Loads:
+class InFlight:
     """What is in flight, by service and limits; what is idle is not kept."""
 
     __slots__ = ("_lock", "counts")
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, Breakers, int], int] = {}
+        self.counts: dict[tuple[str, CircuitBreakers, int], int] = {}
         self._lock = Lock()
 
-    def requesting(self, service: str, breakers: Breakers) -> "Place":
+    def acquire_request(self, service: str, breakers: CircuitBreakers) -> "Slot":
         """A place for one request more.
 
         Raises:
@@ -39,21 +39,21 @@ class Loads:
             count = self.counts.get(key, 0)
             if count < breakers.max_requests:
                 self.counts[key] = count + 1
-                return Place(self, key)
+                return Slot(self, key)
         raise UpstreamOverloaded(f"{service}: {breakers.max_requests} requests in flight, as many as may be")
 
-    def may_retry(self, service: str, breakers: Breakers) -> bool:
+    def may_retry(self, service: str, breakers: CircuitBreakers) -> bool:
         """Whether `max_retries` are not reached."""
         return self.counts.get((service, breakers, _RETRIES), 0) < breakers.max_retries
 
-    def retrying(self, service: str, breakers: Breakers) -> "Place":
+    def acquire_retry(self, service: str, breakers: CircuitBreakers) -> "Slot":
         """A place for a retry."""
         key = (service, breakers, _RETRIES)
         with self._lock:
             self.counts[key] = self.counts.get(key, 0) + 1
-        return Place(self, key)
+        return Slot(self, key)
 
-    def leave(self, key: tuple[str, Breakers, int]) -> None:
+    def release(self, key: tuple[str, CircuitBreakers, int]) -> None:
         """One less."""
         with self._lock:
             left = self.counts[key] - 1
@@ -63,52 +63,52 @@ class Loads:
                 del self.counts[key]
 
 
-class Place:
+class Slot:
     """One in a count; free again at the end of its block, unless an answer keeps it."""
 
-    __slots__ = ("_kept", "_key", "_loads")
+    __slots__ = ("_in_flight", "_kept", "_key")
 
-    def __init__(self, loads: Loads, key: tuple[str, Breakers, int]) -> None:
-        self._loads = loads
+    def __init__(self, loads: InFlight, key: tuple[str, CircuitBreakers, int]) -> None:
+        self._in_flight = loads
         self._key = key
         self._kept = False
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "Slot":
         return self
 
     def __exit__(self, *exc: object) -> None:
         if not self._kept:
-            self.free()
+            self.release()
 
-    def kept_by(self, response: "UpstreamResponse") -> "Counted":
+    def held_by(self, response: "UpstreamResponse") -> "TrackedResponse":
         """The answer, which frees the place when it is done with."""
         self.keep()
-        return Counted(response, self)
+        return TrackedResponse(response, self)
 
     def keep(self) -> None:
         """It outlives its block; whoever keeps it frees it."""
         self._kept = True
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Leave."""
-        self._loads.leave(self._key)
+        self._in_flight.release(self._key)
 
 
-class Held(Protocol):
+class Releasable(Protocol):
     """What an answer keeps until it is done with."""
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Leave."""
 
 
-class _Keeping(Generic[R]):
+class _Tracked(Generic[R]):
     """An answer that is in flight until its body is read, or it is closed."""
 
-    __slots__ = ("_place", "_response")
+    __slots__ = ("_response", "_slot")
 
-    def __init__(self, response: R, place: Held) -> None:
+    def __init__(self, response: R, place: Releasable) -> None:
         self._response = response
-        self._place: Held | None = place
+        self._slot: Releasable | None = place
 
     @property
     def head(self) -> ResponseHead:
@@ -132,12 +132,12 @@ class _Keeping(Generic[R]):
         self._response.cancel_deadline()
 
     def _done(self) -> None:
-        if self._place is not None:
-            self._place.free()
-            self._place = None
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
 
-class Counted(_Keeping["UpstreamResponse"]):
+class TrackedResponse(_Tracked["UpstreamResponse"]):
     """One of an event loop."""
 
     __slots__ = ()
@@ -149,7 +149,7 @@ class Counted(_Keeping["UpstreamResponse"]):
         return data
 
 
-class SyncCounted(_Keeping["SyncResponse"]):
+class SyncTrackedResponse(_Tracked["SyncResponse"]):
     """One of a thread."""
 
     __slots__ = ()

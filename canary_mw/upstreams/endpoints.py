@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from canary_mw.rules.upstream import Balancing, HealthCheck, Origin, OutlierDetection
-from canary_mw.upstreams.circuit_breakers import Counted
+from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
+from canary_mw.upstreams.circuit_breakers import TrackedResponse
 from canary_mw.upstreams.dns import is_looked_up, resolve
-from canary_mw.upstreams.health import Endpoint, Standing
-from canary_mw.upstreams.load_balancers import Table, pick, table
+from canary_mw.upstreams.health import Endpoint, HealthState
+from canary_mw.upstreams.load_balancers import HashTable, hash_table, pick
 
 if TYPE_CHECKING:
     from canary_mw.client.interfaces import UpstreamResponse
@@ -31,11 +31,11 @@ logger = logging.getLogger("canary_mw.endpoints")
 
 DNS_INTERVAL = 5.0
 # Seconds without a request after which a set rests: so end those of Mappings that are gone, without being told.
-REST_AFTER = 300.0
+IDLE_AFTER = 300.0
 _UNKNOWN_INTERVAL = 1.0
 
 
-class Tools(NamedTuple):
+class Environment(NamedTuple):
     """What endpoint sets see of the world.
 
     Attributes:
@@ -64,7 +64,9 @@ class EndpointSet:
         look_up: False leaves names to whoever opens the connections.
     """
 
-    def __init__(self, origins: Sequence[Origin], balancing: Balancing, tools: Tools, *, look_up: bool = True) -> None:
+    def __init__(
+        self, origins: Sequence[Origin], balancing: EndpointOptions, tools: Environment, *, look_up: bool = True
+    ) -> None:
         self.endpoints: list[Endpoint] = []
         self._balancing = balancing
         self.counts = balancing.load_balancer.policy == "least_request"
@@ -80,7 +82,7 @@ class EndpointSet:
         self._looked_up: asyncio.Future[None] | None = None
         self._awake = False
         self._only: Origin | None = None
-        self._choice: tuple[list[Endpoint], Table | None] = ([], None)
+        self._choice: tuple[list[Endpoint], HashTable | None] = ([], None)
         self._until = math.inf
         # Other threads take and record.
         self.lock = RLock()
@@ -92,7 +94,7 @@ class EndpointSet:
         """Whether endpoints are left alone when they keep failing; `ejections` says how often they were."""
         return self._balancing.outlier_detection is not None
 
-    def sole(self) -> Origin | None:
+    def only_endpoint(self) -> Origin | None:
         """The only endpoint, if it is known that there is but one: with nothing to choose, there is nothing to do."""
         self._uses += 1
         return self._only
@@ -128,7 +130,7 @@ class EndpointSet:
         usable, places = self._choice
         return Lease(self, usable[pick(policy, usable, places, key, self._turn, self._tools.random)])
 
-    def other(self, tried: Sequence[Origin]) -> "Lease | None":
+    def next_untried(self, tried: Sequence[Origin]) -> "Lease | None":
         """An endpoint in use besides those that were tried, None when there is none; any thread may ask."""
         left = [endpoint for endpoint in self._choice[0] if endpoint.origin not in tried]
         return Lease(self, left[self._turn % len(left)]) if left else None
@@ -141,7 +143,7 @@ class EndpointSet:
                 self._record(endpoint, status, settings)
 
     def _record(self, endpoint: Endpoint, status: int, settings: OutlierDetection) -> None:
-        if not endpoint.fails(status, settings):
+        if not endpoint.record(status, settings):
             return
         now = self._tools.clock()
         ejected = sum(each.ejected_until > now for each in self.endpoints)
@@ -182,7 +184,7 @@ class EndpointSet:
         """Begin, or begin again after a rest; then what was known of the endpoints' health counts no more."""
         self._looked_up = loop.create_future()
         for endpoint in self.endpoints:
-            endpoint.standings = self._standings(True)
+            endpoint.health_states = self._standings(True)
         if self._names:
             self._tasks.add(loop.create_task(self._repeat(self._look_up_all)))
         else:
@@ -204,7 +206,7 @@ class EndpointSet:
     async def _repeat(self, step: Callable[[], Awaitable[float]]) -> None:
         """Do something again and again while requests come; it says when next."""
         uses, unused = self._uses, 0.0
-        while unused < REST_AFTER:
+        while unused < IDLE_AFTER:
             pause = await step()
             await self._tools.sleep(pause)
             unused = unused + pause if uses == self._uses else 0.0
@@ -244,7 +246,7 @@ class EndpointSet:
             return
         known = {endpoint.origin: endpoint for endpoint in self.endpoints}
         # One that joins others which were checked has to pass too before it gets requests.
-        guess = not any(standing.checked for endpoint in self.endpoints for standing in endpoint.standings)
+        guess = not any(standing.checked for endpoint in self.endpoints for standing in endpoint.health_states)
         with self.lock:
             self.endpoints = [known.get(origin) or Endpoint(origin, self._standings(guess)) for origin in origins]
             self._only = next(iter(origins)) if len(origins) == 1 else None
@@ -252,20 +254,20 @@ class EndpointSet:
             self._awake = True
         self._let_go()
 
-    def _standings(self, well: bool) -> list[Standing]:
-        return [Standing(well) for _ in self._balancing.health_checks]
+    def _standings(self, well: bool) -> list[HealthState]:
+        return [HealthState(well) for _ in self._balancing.health_checks]
 
     def _review(self) -> None:
         """Choose anew who is to get requests."""
         with self.lock:
             now = self._tools.clock()
-            well = [endpoint for endpoint in self.endpoints if endpoint.is_well(now)]
+            well = [endpoint for endpoint in self.endpoints if endpoint.is_healthy(now)]
             usable = well if 2 * len(well) >= len(self.endpoints) else self.endpoints
             ejected = [each.ejected_until for each in self.endpoints if each.ejected_until > now]
             self._until = min(ejected, default=math.inf)
             names = tuple(endpoint.name for endpoint in usable)
             # One value: who reads it gets endpoints and their table, never the one with the other's.
-            self._choice = usable, table(self._balancing.load_balancer.policy, names)
+            self._choice = usable, hash_table(self._balancing.load_balancer.policy, names)
 
     async def _check_all(self, number: int) -> float:
         """One round of a health check, which begins when addresses are known."""
@@ -281,7 +283,7 @@ class EndpointSet:
         except UpstreamError:
             status = 0
         good = any(low <= status <= high for low, high in check.statuses)
-        if endpoint.standings[number].note(good, status > 0, check):
+        if endpoint.health_states[number].record(good, status > 0, check):
             passes = "passes" if good else "does not pass"
             logger.warning("%s (%s) %s its health check", endpoint.origin.host, endpoint.name, passes)
             self._review()
@@ -311,23 +313,23 @@ class Lease:
         if isinstance(exc, UpstreamError) and _is_its_fault(exc):
             self._set.record(self._endpoint, exc.status_hint)
         if not self._kept:
-            self.free()
+            self.release()
 
-    def kept_by(self, response: "UpstreamResponse") -> "UpstreamResponse":
+    def held_by(self, response: "UpstreamResponse") -> "UpstreamResponse":
         """The answer, whose status is counted."""
-        return Counted(response, self) if self.keep(response.head.status) else response
+        return TrackedResponse(response, self) if self.keep(response.head.status) else response
 
     def keep(self, status: int) -> bool:
         """Count the status of an answer; True where that keeps the lease to its end, because the policy counts."""
-        self.answered(status)
+        self.record(status)
         self._kept = self._set.counts
         return self._kept
 
-    def answered(self, status: int) -> None:
+    def record(self, status: int) -> None:
         """Count the status of an answer."""
         self._set.record(self._endpoint, status)
 
-    def free(self) -> None:
+    def release(self) -> None:
         """The request is over."""
         with self._set.lock:
             self._endpoint.in_flight -= 1

@@ -13,34 +13,34 @@ if TYPE_CHECKING:
 _GATEWAY = frozenset((502, 503, 504))
 
 
-class Standing:
+class HealthState:
     """How an endpoint does in one health check; the first answer alone settles it, as in Envoy.
 
     Attributes:
-        well: what is believed of it.
+        healthy: what is believed of it.
         checked: that is more than a guess.
     """
 
-    __slots__ = ("_in_a_row", "checked", "well")
+    __slots__ = ("_in_a_row", "checked", "healthy")
 
     def __init__(self, well: bool) -> None:
-        self.well = well
+        self.healthy = well
         self.checked = False
         self._in_a_row = 0
 
-    def note(self, good: bool, sure: bool, check: HealthCheck) -> bool:
+    def record(self, good: bool, sure: bool, check: HealthCheck) -> bool:
         """Count the outcome of a check; True when it changes `well`.
 
         Args:
             sure: there was an answer; a wrong one needs no second, a missing one may be the network.
         """
         needed = check.healthy_threshold if good else 1 if sure else check.unhealthy_threshold
-        self._in_a_row = 0 if good == self.well else self._in_a_row + 1
+        self._in_a_row = 0 if good == self.healthy else self._in_a_row + 1
         settled = not self.checked or self._in_a_row >= needed
         self.checked = True
-        if good == self.well or not settled:
+        if good == self.healthy or not settled:
             return False
-        self.well = good
+        self.healthy = good
         self._in_a_row = 0
         return True
 
@@ -52,17 +52,17 @@ class Endpoint:
         in_flight: requests that have no whole answer yet; counted where the policy asks for it.
         ejections: how often it was ejected, less what it has made up for.
         ejected_until: by the clock.
-        standings: one for each health check.
+        health_states: one for each health check.
     """
 
-    __slots__ = ("_failures", "_gateway_failures", "ejected_until", "ejections", "in_flight", "origin", "standings")
+    __slots__ = ("_failures", "_gateway_failures", "ejected_until", "ejections", "health_states", "in_flight", "origin")
 
-    def __init__(self, origin: "Origin", standings: Sequence[Standing]) -> None:
+    def __init__(self, origin: "Origin", standings: Sequence[HealthState]) -> None:
         self.origin = origin
         self.in_flight = 0
         self.ejections = 0
         self.ejected_until = -math.inf
-        self.standings = standings
+        self.health_states = standings
         self._failures = 0
         self._gateway_failures = 0
 
@@ -71,11 +71,11 @@ class Endpoint:
         """What every process calls it."""
         return f"{self.origin.address or self.origin.host}:{self.origin.port}"
 
-    def is_well(self, now: float) -> bool:
+    def is_healthy(self, now: float) -> bool:
         """Whether it is to get requests."""
-        return now >= self.ejected_until and all(standing.well for standing in self.standings)
+        return now >= self.ejected_until and all(standing.healthy for standing in self.health_states)
 
-    def fails(self, status: int, settings: OutlierDetection) -> bool:
+    def record(self, status: int, settings: OutlierDetection) -> bool:
         """Count an answer; True for the one failure too many."""
         if status < 500:
             self._failures = self._gateway_failures = 0

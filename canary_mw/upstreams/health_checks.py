@@ -2,19 +2,19 @@
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.limits import Limits
-from canary_mw.client.tls import Contexts
+from canary_mw.client.tls import TLSContexts
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.rules.upstream import HealthCheck, Origin
 
 
-class Prober:
+class HealthChecker:
     """Asks endpoints how they are; over connections of its own, because a full pool is no illness.
 
     Args:
         contexts: for https endpoints, see `HTTP11Client`.
     """
 
-    def __init__(self, contexts: Contexts | None = None) -> None:
+    def __init__(self, contexts: TLSContexts | None = None) -> None:
         self._contexts = contexts
         self._client: HTTP11Client | None = None
 

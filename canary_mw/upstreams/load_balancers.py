@@ -26,13 +26,13 @@ MAGLEV_SIZE = 16381
 _REMEMBERED = 64
 
 
-class Loaded(Protocol):
+class HasInFlight(Protocol):
     """An endpoint, as far as a policy looks at it."""
 
     in_flight: int
 
 
-class Table(NamedTuple):
+class HashTable(NamedTuple):
     """Keys to endpoints: `owners` are indices, `bounds` the upper ends of a ring's arcs, or empty for Maglev."""
 
     bounds: "array[int]"
@@ -48,8 +48,8 @@ class Table(NamedTuple):
 
 def pick(
     policy: Policy,
-    endpoints: Sequence[Loaded],
-    table: Table | None,
+    endpoints: Sequence[HasInFlight],
+    table: HashTable | None,
     key: int | None,
     turn: int,
     random: Callable[[], float],
@@ -73,7 +73,7 @@ def pick(
     return table.owner(key)
 
 
-def _less_loaded(endpoints: Sequence[Loaded], random: Callable[[], float]) -> int:
+def _less_loaded(endpoints: Sequence[HasInFlight], random: Callable[[], float]) -> int:
     """The better of two different ones (Envoy's `choice_count` 2): near the best, without a look at all of them."""
     count = len(endpoints)
     one = int(random() * count)
@@ -83,7 +83,7 @@ def _less_loaded(endpoints: Sequence[Loaded], random: Callable[[], float]) -> in
 
 
 @lru_cache(_REMEMBERED)
-def table(policy: Policy, names: tuple[str, ...]) -> Table | None:
+def hash_table(policy: Policy, names: tuple[str, ...]) -> HashTable | None:
     """What a hashing policy looks keys up in, None for the others.
 
     Args:
@@ -94,12 +94,12 @@ def table(policy: Policy, names: tuple[str, ...]) -> Table | None:
     return _maglev(names) if policy == "maglev" else None
 
 
-def _ring(names: tuple[str, ...]) -> Table:
+def _ring(names: tuple[str, ...]) -> HashTable:
     """A ketama-like ring: each endpoint has many points, a key belongs to the first point above it."""
     count = min(_POINTS, max(_RING // len(names), 1))
     owner = {point: index for index, name in enumerate(names) for point in _points(name, count)}
     bounds = array("Q", sorted(owner))
-    return Table(bounds, array("L", map(owner.__getitem__, bounds)))
+    return HashTable(bounds, array("L", map(owner.__getitem__, bounds)))
 
 
 def _points(name: str, count: int) -> list[int]:
@@ -109,7 +109,7 @@ def _points(name: str, count: int) -> list[int]:
     return found[:count]
 
 
-def _maglev(names: tuple[str, ...]) -> Table:
+def _maglev(names: tuple[str, ...]) -> HashTable:
     """Eisenbud's population (Maglev, NSDI 2016, section 3.4): in turn each endpoint takes its next free place."""
     size = MAGLEV_SIZE
     owners = [-1] * size
@@ -125,7 +125,7 @@ def _maglev(names: tuple[str, ...]) -> Table:
             turn[1] = place
             free -= 1
             if not free:
-                return Table(array("Q"), array("L", owners))
+                return HashTable(array("Q"), array("L", owners))
 
 
 def _walk(name: str) -> tuple[int, int]:

@@ -25,7 +25,7 @@ _parents: list[asyncio.AbstractEventLoop] = []
 _PATIENCE = 2.0
 
 
-class Background:
+class LoopThread:
     """The loop; it costs nothing before the first call."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-async def in_thread(function: Callable[[], T]) -> T:
+async def run_in_thread(function: Callable[[], T]) -> T:
     """The value of a function that blocks, from a daemon thread: those of an executor are waited for at exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -131,4 +131,4 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 def resolve_in_thread(host: str, port: int) -> Awaitable[list[str]]:
     """As `resolvers.resolve`."""
-    return in_thread(lambda: addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    return run_in_thread(lambda: addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))

@@ -12,7 +12,7 @@ from canary_mw.rules.upstream import Origin
 T = TypeVar("T")
 
 
-def by_name(table: Dict[str, T], service: Service) -> T | None:
+def find_override(table: Dict[str, T], service: Service) -> T | None:
     """What is given for a service under its most specific name: its text, host:port, host."""
     for name in service.names:
         if name in table:
@@ -20,7 +20,7 @@ def by_name(table: Dict[str, T], service: Service) -> T | None:
     return None
 
 
-def origins(name: str, urls: str | Sequence[str]) -> list[Origin]:
+def parse_origins(name: str, urls: str | Sequence[str]) -> list[Origin]:
     """Where one URL (scheme, host, port) or several lead.
 
     Args:

@@ -9,16 +9,16 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.upstreams.aio import Upstreams
 
 if TYPE_CHECKING:
-    from canary_mw.upstreams.body_buffer import Tee
+    from canary_mw.upstreams.body_buffer import ReplayBuffer
 
 
 logger = logging.getLogger("canary_mw.shadow")
 
 # Seconds for a copy whose Mapping sets no limit: its place is wanted for others.
-LONGEST = 60.0
+DEFAULT_TIMEOUT = 60.0
 
 
-class Shadows:
+class ShadowSender:
     """Sends copies, a bounded number at a time.
 
     Args:
@@ -36,7 +36,7 @@ class Shadows:
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def copy(self, request: UpstreamRequest, tee: "Tee") -> None:
+    def copy(self, request: UpstreamRequest, tee: "ReplayBuffer") -> None:
         """Send a copy as soon as its body is known.
 
         Args:
@@ -45,7 +45,7 @@ class Shadows:
         if request.body is None or request.body.length == 0:
             self.begin(request, b"")
         else:
-            tee.at_end(lambda body: self.begin(request, body))
+            tee.when_complete(lambda body: self.begin(request, body))
 
     def begin(self, request: UpstreamRequest, body: bytes | None) -> None:
         """Send a copy now, unless too many are in flight or its body is not known: None; in the loop of the copies."""
@@ -60,7 +60,7 @@ class Shadows:
 
     async def _send(self, request: UpstreamRequest, body: bytes) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (request.timeout or LONGEST)
+        deadline = loop.time() + (request.timeout or DEFAULT_TIMEOUT)
         try:
             response = await self._upstreams.send(request, body if request.body else None, loop, deadline)
             try:

@@ -11,22 +11,22 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
 
-from canary_mw.client.interfaces import SyncBody, SyncResponse, SyncSender
+from canary_mw.client.interfaces import SyncBody, SyncResponse, SyncTransport
 from canary_mw.client.limits import Limits
-from canary_mw.client.sync.client import BlockingClient
-from canary_mw.client.sync.httpx_transport import InThread, SyncHttpxSender
+from canary_mw.client.sync.client import SyncHTTP11Client
+from canary_mw.client.sync.httpx_transport import SyncHttpxTransport, ThreadedTransport
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
-from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.rules.service import Service, parse_service
-from canary_mw.rules.upstream import Breakers, Origin, UpstreamOptions
+from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import RouteKey, Upstreams, add_ejections, endpoints_of
-from canary_mw.upstreams.attempts import Tries, elsewhere
-from canary_mw.upstreams.circuit_breakers import Loads, SyncCounted
-from canary_mw.upstreams.endpoints import DNS_INTERVAL, EndpointSet, Lease, Tools
-from canary_mw.upstreams.health_checks import Prober
-from canary_mw.upstreams.loop_thread import Background, in_thread, resolve_in_thread
-from canary_mw.upstreams.overrides import by_name, origins
+from canary_mw.upstreams.attempts import Attempts, next_endpoint
+from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
+from canary_mw.upstreams.endpoints import DNS_INTERVAL, EndpointSet, Environment, Lease
+from canary_mw.upstreams.health_checks import HealthChecker
+from canary_mw.upstreams.loop_thread import LoopThread, resolve_in_thread, run_in_thread
+from canary_mw.upstreams.overrides import find_override, parse_origins
 
 if TYPE_CHECKING:
     import httpx
@@ -40,7 +40,7 @@ OpenBody = Callable[[], bytes | Iterator[bytes]]
 class Route(NamedTuple):
     """Who carries requests to a service, and where it is."""
 
-    sender: SyncSender
+    transport: SyncTransport
     endpoints: EndpointSet
 
 
@@ -54,7 +54,7 @@ class SyncUpstreams:
 
     Attributes:
         background: where endpoints are looked after.
-        beside: carries what nobody waits for, in that loop; the same services, limits and counts.
+        background_upstreams: carries what nobody waits for, in that loop; the same services, limits and counts.
 
     Raises:
         ConfigError: see `Upstreams`.
@@ -71,59 +71,59 @@ class SyncUpstreams:
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
         self._given = overrides, transports, limits, dns_interval, secrets
-        self._overrides = {name.lower(): origins(name, urls) for name, urls in (overrides or {}).items()}
-        self._senders = {name.lower(): SyncHttpxSender(each) for name, each in (transports or {}).items()}
+        self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
+        self._senders = {name.lower(): SyncHttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
-        self.background = Background()
+        self.background = LoopThread()
         self.begin()
 
     def begin(self) -> None:
         """What each process has for itself: again in a forked child, where the parent's is of no use."""
         overrides, transports, limits, dns_interval, secrets = self._given
         self.background.forked()
-        self._loads = Loads()
-        beside = {name: InThread(each, in_thread) for name, each in (transports or {}).items()}
-        self.beside = Upstreams(overrides, beside, None, limits, dns_interval, self._loads, secrets)
-        self._client = BlockingClient(limits=limits, contexts=self.beside.contexts)
-        self._prober = Prober(self.beside.contexts)
-        self._tools = Tools(self._prober, resolve_in_thread, dns_interval)
+        self._loads = InFlight()
+        beside = {name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()}
+        self.background_upstreams = Upstreams(overrides, beside, None, limits, dns_interval, self._loads, secrets)
+        self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
+        self._prober = HealthChecker(self.background_upstreams.contexts)
+        self._tools = Environment(self._prober, resolve_in_thread, dns_interval)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = Lock()
 
     def app(self, service: Service) -> "WSGIApp | None":
         """The app of this process that answers for a service, if one does."""
-        return by_name(self._apps, service) if self._apps else None
+        return find_override(self._apps, service) if self._apps else None
 
     def run(
         self,
-        conversation: Conversation,
+        conversation: Exchange,
         body: OpenBody,
         handed_over: Callable[[UpstreamRequest], None] | None = None,
     ) -> tuple[Relay | Reply, SyncResponse | None]:
         """Drive a conversation to its outcome; see `Upstreams.arun`."""
-        tries: Tries[SyncResponse] = Tries(conversation, monotonic, 0.0, handed_over)
+        tries: Attempts[SyncResponse] = Attempts(conversation, monotonic, 0.0, handed_over)
         try:
             while tries.outcome is None:
                 try:
-                    if tries.again:
+                    if tries.is_retry:
                         response = self._send_again(tries, body)
                     else:
                         request = tries.request
                         content = body() if request.body is not None and request.body.length != 0 else None
                         response = self.send(request, content, tries.begin())
                 except UpstreamError as exc:
-                    tries.failed(exc)
+                    tries.finish_with_error(exc)
                 else:
-                    tries.answered(response)
+                    tries.finish_with_response(response)
         except BaseException:
             tries.close()
             raise
         return tries.outcome, tries.response
 
-    def _send_again(self, tries: Tries[SyncResponse], open_body: OpenBody) -> SyncResponse:
+    def _send_again(self, tries: Attempts[SyncResponse], open_body: OpenBody) -> SyncResponse:
         request = tries.request
-        with tries.place(self._loads):
-            sleep(tries.pause())
+        with tries.acquire(self._loads):
+            sleep(tries.backoff())
             tries.check()
             body = open_body() if request.body is not None and request.body.length != 0 else None
             return self.send(request, body, tries.begin())
@@ -138,29 +138,29 @@ class SyncUpstreams:
             UpstreamError: there is no answer, or a limit of `circuit_breakers` is reached.
         """
         sender, endpoints = self._route(request)
-        breakers = request.options.breakers
-        origin = endpoints.sole()
+        breakers = request.options.circuit_breakers
+        origin = endpoints.only_endpoint()
         if breakers is None and origin is not None:
             return sender.send(origin, request, body, deadline)
         if breakers is None:
             return self._send_to_one(endpoints, sender, request, body, deadline)
-        with self._loads.requesting(request.service, breakers) as place:
+        with self._loads.acquire_request(request.service, breakers) as place:
             response = self._send_to_one(endpoints, sender, request, body, deadline)
             place.keep()
-            return SyncCounted(response, place)
+            return SyncTrackedResponse(response, place)
 
-    def may_retry(self, service: str, breakers: Breakers | None) -> bool:
+    def may_retry(self, service: str, breakers: CircuitBreakers | None) -> bool:
         """Whether `max_retries` leaves room for one more retry."""
         return breakers is None or self._loads.may_retry(service, breakers)
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected, by the text of the service, where they may be."""
-        found = self.beside.ejections()
+        found = self.background_upstreams.ejections()
         add_ejections(self._routes, found)
         return found
 
     def _send_to_one(
-        self, endpoints: EndpointSet, sender: SyncSender, request: UpstreamRequest, body: SyncBody, deadline: float
+        self, endpoints: EndpointSet, sender: SyncTransport, request: UpstreamRequest, body: SyncBody, deadline: float
     ) -> SyncResponse:
         """Send to the endpoint whose turn it is, or to the next; see the function of that name in `upstreams`."""
         until = monotonic() + request.connect_timeout
@@ -171,9 +171,9 @@ class SyncUpstreams:
             try:
                 with lease:
                     response = sender.send(lease.origin, request, body, deadline)
-                    return SyncCounted(response, lease) if lease.keep(response.head.status) else response
+                    return SyncTrackedResponse(response, lease) if lease.keep(response.head.status) else response
             except UpstreamConnectError as exc:
-                other = elsewhere(exc, request, endpoints, tried) if monotonic() < until else None
+                other = next_endpoint(exc, request, endpoints, tried) if monotonic() < until else None
                 if other is None:
                     raise
                 lease = other
@@ -188,13 +188,13 @@ class SyncUpstreams:
 
     def _route(self, request: UpstreamRequest) -> Route:
         options = request.options
-        plain = options.balancing is None and options.tls is None
-        key = request.service if plain else (request.service, options.balancing, options.tls)
+        plain = options.endpoints is None and options.tls is None
+        key = request.service if plain else (request.service, options.endpoints, options.tls)
         return self._routes.get(key) or self._resolve(key, request.service, options)
 
     def _resolve(self, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        sender = by_name(self._senders, service)
+        sender = find_override(self._senders, service)
         with self._lock:
             if key not in self._routes:
                 # A transport looks names up by itself.
@@ -209,11 +209,14 @@ class SyncUpstreams:
         if self.background.started:
             self.background.run(self._aclose(list(routes.values())))
             self.background.stop()
-        client, self._client = self._client, BlockingClient(limits=self._given[2], contexts=self.beside.contexts)
+        client, self._client = (
+            self._client,
+            SyncHTTP11Client(limits=self._given[2], contexts=self.background_upstreams.contexts),
+        )
         client.close()
 
     async def _aclose(self, routes: Sequence[Route]) -> None:
         for route in routes:
             await route.endpoints.aclose()
         await self._prober.aclose()
-        await self.beside.aclose()
+        await self.background_upstreams.aclose()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
-from canary_mw.client.aio.client import HTTP11Client, Response
+from canary_mw.client.aio.client import HTTP11Client, HTTP11Response
 from canary_mw.client.aio.connection import HIGH_WATER, Connection
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
@@ -119,7 +119,7 @@ async def ask_without_reading(method: str, segments: Iterator[bytes]) -> None:
         _closed(task)
 
 
-def _closed(task: "asyncio.Task[Response]") -> None:
+def _closed(task: "asyncio.Task[HTTP11Response]") -> None:
     if not isinstance(task.exception(), UpstreamProtocolError | UpstreamConnectError | None):
         task.result()
     if task.exception() is None:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, check_head
-from canary_mw.http.response_writer import REFUSALS
+from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.types import Message, Receive, Scope, Send
 
@@ -179,7 +179,7 @@ def statuses(written: bytes, methods: list[bytes]) -> list[bytes]:
     written = written.removesuffix(b"HTTP/1.1 100 Continue\r\n\r\n")
     while at < len(written):
         # A refusal has its text even for HEAD: nothing comes behind it.
-        known = len(found) < len(methods) and written[at:] not in REFUSALS.values()
+        known = len(found) < len(methods) and written[at:] not in ERROR_RESPONSES.values()
         message = strict.answer(written, methods[len(found)] if known else b"GET", at)
         found.append(message.line[1])
         at = message.end

@@ -15,9 +15,9 @@ from canary_mw.client.aio.websocket import _Protocol as WebSocketProtocol
 from canary_mw.config.document import Document
 from canary_mw.config.parser import parse
 from canary_mw.exceptions import ClientError
-from canary_mw.forwarding.exchange import exchange, own_answer
-from canary_mw.forwarding.headers import client_head
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.exchange import direct_response, exchange
+from canary_mw.forwarding.headers import response_head
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.framing import check_head, check_host, well_formed
 from canary_mw.http.messages import RequestHead, ResponseHead
@@ -88,7 +88,7 @@ HOP_BY_HOP = frozenset(
     b" connection".split()
 )
 HOPS = [
-    Hop(b"canary-mw-fuzz", trusted, lambda: b"new-id", lambda: 1.7e9, lambda: 0.0, shadow_writes=True)
+    HopContext(b"canary-mw-fuzz", trusted, lambda: b"new-id", lambda: 1.7e9, lambda: 0.0, shadow_writes=True)
     for trusted in (False, True)
 ]
 _CLIENTS = (("192.0.2.7", 4711), None, ("fe80::1%eth0", 1), ("", 0))
@@ -108,7 +108,7 @@ def rules() -> RouteTable:
     """A table in which every way to change a request has a Mapping."""
     read = parse([Document(RULES, "rules.yaml")])
     assert not [found for found in read.diagnostics if found.severity == "error"], read.diagnostics
-    return RouteTable.build(read.mappings, settings=read.surroundings.globals)
+    return RouteTable.build(read.mappings, settings=read.shared.settings)
 
 
 def given_head(data: bytes) -> Given:
@@ -176,7 +176,7 @@ def check_believed(given: Given, scope: Scope) -> None:
         assert strict.request(raw).headers == tuple(given.headers)
 
 
-def _converse(decision: Decision, head: RequestHead, hop: Hop) -> None:
+def _converse(decision: Decision, head: RequestHead, hop: HopContext) -> None:
     conversation = exchange(decision, head, hop)
     try:
         request = next(conversation)
@@ -245,7 +245,7 @@ def answer_heads(data: bytes) -> None:
     headers = [pair for pair in given.headers if pair[0]]
     request = RequestHead("GET", "/", {"x-given": "g", "origin": "http://a.example"})
     for mapping in rules().mappings:
-        head = client_head(mapping, ResponseHead(status, list(headers)), request, HOPS[flags & 1])
+        head = response_head(mapping, ResponseHead(status, list(headers)), request, HOPS[flags & 1])
         assert head.status == status
         check_answer(head)
         nominated = {
@@ -263,7 +263,7 @@ def websockets(data: bytes) -> None:
     del scope["method"], scope["http_version"]
     try:
         head, decision = _decided(websocket_request(scope), given)
-        if decision is None or own_answer(decision.mapping, head) is not None:
+        if decision is None or direct_response(decision.mapping, head) is not None:
             return
         request = next(exchange(decision, head, HOPS[flags & 1]))
     except ClientError:

@@ -9,7 +9,7 @@ from uvicorn.server import ServerState
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.http.framing import check_host
-from canary_mw.http.response_writer import REFUSALS
+from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.server.app import Proxy
 from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.server.settings import Settings
@@ -165,7 +165,7 @@ def check_written(written: bytes, methods: list[bytes]) -> None:
     at = count = 0
     while at < len(written):
         # A refusal has its text even for HEAD: nothing comes behind it.
-        known = count < len(methods) and written[at:] not in REFUSALS.values()
+        known = count < len(methods) and written[at:] not in ERROR_RESPONSES.values()
         message = strict.answer(written, methods[count] if known else b"GET", at)
         assert message.line[1] == b"200" or message.line[1] in OWN_ANSWERS
         at = message.end

@@ -55,7 +55,7 @@ def yaml(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
         loaded = safeyaml.load(text)
-    except safeyaml.Refused as refused:
+    except safeyaml.DocumentRefused as refused:
         finding = refused.finding
         assert finding.code
         # YAML 1.1 knows three more line breaks, and the end is behind the last.
@@ -154,7 +154,7 @@ def _parsed(text: str, previous: RuleSet | None) -> RuleSet:
 
 
 def _routed(read: RuleSet, text: str, *, middleware: bool) -> None:
-    settings = read.surroundings.globals
+    settings = read.shared.settings
     build = partial(RouteTable.build, read.mappings, middleware=middleware, settings=settings)
     table = build(local=["svc"])
     for head in HEADS:

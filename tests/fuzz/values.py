@@ -2,7 +2,7 @@
 
 from canary_mw.exceptions import MappingError
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.rules.header_templates import Facts, Template, compile_value
+from canary_mw.rules.header_templates import HeaderTemplate, TemplateContext, compile_template
 from canary_mw.rules.mapping import RegexRewrite
 from canary_mw.rules.matchers import REGEX_MAX_SIZE, compile_regex
 
@@ -11,12 +11,12 @@ def header_values(data: bytes) -> None:
     """The value of an added header as an operator writes it: a `MappingError`, or a value that ends no line."""
     text, _, given = data.decode("utf-8", "replace").partition("\n")
     try:
-        value = compile_value(text)
+        value = compile_template(text)
     except MappingError:
         return
     head = RequestHead("GET", "/p?q", {"host": "h:1", "x-given": given})
     for response in (None, ResponseHead(200, [(b"x-given", given.encode())])):
-        rendered = value.render(Facts(head, response, 1.7e9)) if isinstance(value, Template) else value
+        rendered = value.render(TemplateContext(head, response, 1.7e9)) if isinstance(value, HeaderTemplate) else value
         assert not {*rendered} & {*b"\r\n\0"}
         assert len(rendered) <= 64 * (len(text) + 1) * (len(given) + 64)
 

@@ -4,7 +4,7 @@
 that is a tenth smaller: what was won would else be lost again unseen. Where a change is meant, write the file anew, and
 give the reason with the change:
 
-    .venv/bin/python tests/test_hot_path.py
+    .venv/bin/python tests/project/test_hot_path.py
 
 Bytecodes are those of this package's functions, by module; calls are those of Python functions and methods in C that
 are made from there. What C code costs is not seen, nor what other packages do: for that there are the benchmarks. They

@@ -88,7 +88,7 @@ def test_every_argument_exists(middleware: type) -> None:
 
 def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     middleware = CanaryMiddleware(hello, rules=StaticSource(""))
-    middleware.door.refuse(400)
+    middleware.refusals.refuse(400)
     monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
     metrics = Metrics()
     metrics.follow(middleware)
@@ -99,7 +99,7 @@ def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    times = [deadlines.FIRST_BYTE, deadlines.HEAD, deadlines.BODY, deadlines.WRITE]
+    times = [deadlines.FIRST_BYTE_TIMEOUT, deadlines.HEAD_TIMEOUT, deadlines.BODY_TIMEOUT, deadlines.WRITE_TIMEOUT]
     sizes = [framing.MAX_HEAD, framing.MAX_FIELDS, protocol.MAX_PIPELINED]
     assert [int(value) for _, value, _ in rows("limit")] == times + sizes
 
@@ -141,7 +141,7 @@ def test_the_example_with_a_signature_signs_what_is_believed(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     pairs = [(name, value) for name, _, value in (line.partition(": ") for line in result.output.splitlines())]
     headers = list(RequestHead("GET", "/", pairs).headers)
-    assert known.believed(headers, False, 0) == headers
+    assert known.strip_untrusted(headers, False, 0) == headers
     shape = re.escape(block("", "gray: true")).replace("1800000000", r"\d+").replace("5ab3…", "[0-9a-f]{64}")
     assert re.fullmatch(shape, result.output)
 

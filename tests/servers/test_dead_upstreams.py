@@ -18,12 +18,12 @@ from canary_mw.client.limits import Limits
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.messages import Body
+from canary_mw.http.messages import BodyFraming
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.rules.upstream import Balancing, Origin
+from canary_mw.rules.upstream import EndpointOptions, Origin
 from canary_mw.upstreams.aio import _send_to_one
-from canary_mw.upstreams.endpoints import EndpointSet, Tools
-from canary_mw.upstreams.health_checks import Prober
+from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.health_checks import HealthChecker
 
 # Nobody listens there.
 DEAD = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
@@ -144,7 +144,7 @@ def tries(sender: Refusing, request: UpstreamRequest, body: RequestBody = None) 
     origins = [Origin("http", f"10.0.0.{number}", 80) for number in (1, 2, 3)]
 
     async def main() -> None:
-        endpoints = EndpointSet(origins, Balancing(), Tools(Prober()))
+        endpoints = EndpointSet(origins, EndpointOptions(), Environment(HealthChecker()))
         with pytest.raises(UpstreamConnectError):
             await _send_to_one(endpoints, sender, request, body, math.inf)
         assert [endpoint.in_flight for endpoint in endpoints.endpoints] == [0, 0, 0]
@@ -154,7 +154,7 @@ def tries(sender: Refusing, request: UpstreamRequest, body: RequestBody = None) 
 
 
 def test_what_was_not_sent_is_tried_at_every_endpoint_once() -> None:
-    asked = tries(Refusing(UpstreamConnectError("refused")), req("POST", body=Body(None)), pieces_of(b"a"))
+    asked = tries(Refusing(UpstreamConnectError("refused")), req("POST", body=BodyFraming(None)), pieces_of(b"a"))
     assert len(asked) == len(set(asked)) == 3
 
 

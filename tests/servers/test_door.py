@@ -15,9 +15,9 @@ from servers import client_of, fetch, free_port, mapping, process, respond, run,
 from upstream import CERTIFICATE, Peer, serving, silent, until
 
 from canary_mw.control.sources.static import StaticSource
-from canary_mw.http.response_writer import REFUSALS
+from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.server import deadlines
 from canary_mw.server import timers as clock
 from canary_mw.server.app import Proxy
@@ -48,7 +48,7 @@ on_both_loops = pytest.mark.parametrize("on", [on_asyncio, on_uvloop])
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of a deadline become hundredths, and a client that does not read is given 20 of them."""
     monkeypatch.setattr(clock, "TICK", 0.01)
-    monkeypatch.setattr(deadlines, "WRITE", 20)
+    monkeypatch.setattr(deadlines, "WRITE_TIMEOUT", 20)
 
 
 async def opened(port: int, context: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -85,10 +85,10 @@ def test_a_client_that_stops_reading_is_let_go_and_its_upstream_too(
                 _, writer = await opened(port)
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
                 writer.write(GET)
-                await until(lambda: app._middleware.door.stalled)
+                await until(lambda: app._middleware.refusals.stalled)
                 await until(lambda: cut)
                 writer.transport.abort()
-            assert app._middleware.door == DoorCounts({}, 1)
+            assert app._middleware.refusals == RefusalCounters({}, 1)
 
     on(main)
     assert "has taken nothing for 20 s: its connection is ended" in caplog.text
@@ -112,7 +112,7 @@ def test_a_client_that_does_not_take_the_end_of_its_answer_is_let_go_too(on: Cal
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(GET)
             # The app has ended long ago; the server holds the connection until all is written.
-            ticks = clock.clock_of(asyncio.get_running_loop())
+            ticks = clock.timer_of(asyncio.get_running_loop())
             await until(lambda: ticks._watched)
             await until(lambda: not ticks._watched)
             writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -136,10 +136,10 @@ def test_a_client_that_reads_slowly_is_waited_for(on: Callable[[Main], None]) ->
     async def main() -> None:
         async with serving_app(app, http=GuardedProtocol) as port:
             reader, writer = await opened(port)
-            ticks = clock.clock_of(asyncio.get_running_loop())
+            ticks = clock.timer_of(asyncio.get_running_loop())
             writer.write(GET)
             begun, read = 0, 0
-            while not begun or ticks.now < begun + 5 * deadlines.WRITE:
+            while not begun or ticks.now < begun + 5 * deadlines.WRITE_TIMEOUT:
                 read += len(await reader.readexactly(4 * len(PIECE)))
                 begun = begun or ticks.now
                 at = ticks.now
@@ -195,8 +195,8 @@ def test_what_is_refused_shows_in_the_metrics_of_a_running_proxy(tmp_path: Path)
             await asyncio.to_thread(proxy.wait_for_port, port)
             await asyncio.to_thread(proxy.wait_for_port, admin)
             for _ in range(2):
-                assert await raw(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n") == REFUSALS[400]
-            assert await raw(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70000) == REFUSALS[431]
+                assert await raw(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n") == ERROR_RESPONSES[400]
+            assert await raw(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70000) == ERROR_RESPONSES[431]
             denied = await raw(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n", "127.0.0.3")
             assert denied.startswith(b"HTTP/1.1 403 ")
             assert (await fetch(port, "/loop/", headers=[("via", "1.1 canary-mw-one")])).status == 508
@@ -216,10 +216,10 @@ def test_a_head_that_is_too_slow_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
     async def main() -> None:
         async with serving_app(app, http=GuardedProtocol, lifespan="on") as port, client_of(port) as client:
             await client.put(GET[:20])
-            assert await client.reader.read() == REFUSALS[408]
+            assert await client.reader.read() == ERROR_RESPONSES[408]
 
     run(main())
-    assert app._middleware.door == DoorCounts({408: 1})
+    assert app._middleware.refusals == RefusalCounters({408: 1})
 
 
 def test_websockets_that_are_refused_are_counted() -> None:
@@ -244,7 +244,7 @@ def test_websockets_that_are_refused_are_counted() -> None:
         loop = {**scope, "raw_path": b"/up/", "headers": [(b"host", b"shop"), (b"via", b"1.1 canary-mw-one")]}
         await middleware(loop, receive, send)
         await middleware.aclose()
-        assert middleware.door == DoorCounts({400: 1, 508: 1})
+        assert middleware.refusals == RefusalCounters({400: 1, 508: 1})
 
     run(main())
 

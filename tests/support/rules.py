@@ -6,7 +6,7 @@ from typing import Any
 
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
@@ -15,7 +15,7 @@ from canary_mw.rules.mapping import Mapping, RegexRewrite
 from canary_mw.rules.matchers import Condition, compile_regex
 from canary_mw.rules.service import parse_service
 
-HOP = Hop(b"canary-mw-test", trusted=False, new_id=lambda: b"new-id")
+HOP = HopContext(b"canary-mw-test", trusted=False, new_id=lambda: b"new-id")
 
 
 def mapping(name: str = "a", prefix: str = "/svc/", service: str = "", **more: Any) -> Mapping:

@@ -61,7 +61,7 @@ class Noting(Proxy):
         super().__init__(Settings(rules=(str(rules),), upstream=(f"*=http://127.0.0.1:{port}",), **options))
         self.came: list[str] = []
         if way == "asgi":
-            del self.direct
+            del self.fast_path
         if records is not None:
             self._middleware.deciding.append(records)
             self._middleware.finishing.append(records)
@@ -70,7 +70,7 @@ class Noting(Proxy):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             begun = scope.get("canary_mw.begun")
-            self.came.append("whole" if begun is None else "decided" if begun.answering is None else "begun")
+            self.came.append("whole" if begun is None else "decided" if begun.pending is None else "begun")
         await super().__call__(scope, receive, send)
 
     async def begin(self) -> None:

@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.client.limits import Limits
-from canary_mw.client.sync.client import BlockingClient, BlockingResponse
-from canary_mw.client.tls import Contexts
+from canary_mw.client.sync.client import SyncHTTP11Client, SyncHTTP11Response
+from canary_mw.client.tls import TLSContexts
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.rules.upstream import Origin
 
@@ -35,15 +35,15 @@ class Client(Protocol):
 class MakeClient(Protocol):
     """One of the classes that tests are for."""
 
-    def __call__(self, *, limits: Limits = ..., contexts: Contexts | None = ...) -> Client:
+    def __call__(self, *, limits: Limits = ..., contexts: TLSContexts | None = ...) -> Client:
         """A client."""
 
 
 class ThreadedClient:
     """`BlockingClient`, awaited."""
 
-    def __init__(self, *, limits: Limits = Limits(), contexts: Contexts | None = None) -> None:  # noqa: B008
-        self.client = BlockingClient(limits=limits, contexts=contexts)
+    def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
+        self.client = SyncHTTP11Client(limits=limits, contexts=contexts)
         self._threads = ThreadPoolExecutor(_THREADS)
 
     async def send(
@@ -71,7 +71,7 @@ class ThreadedClient:
 class ThreadedResponse:
     """`BlockingResponse`, awaited."""
 
-    def __init__(self, response: BlockingResponse, client: ThreadedClient) -> None:
+    def __init__(self, response: SyncHTTP11Response, client: ThreadedClient) -> None:
         self._response = response
         self._client = client
         self.head = response.head

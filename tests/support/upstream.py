@@ -16,7 +16,7 @@ from threaded import Client, MakeClient, ThreadedClient
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.messages import Body
+from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.upstream import Origin
 
 # Key and certificate of "localhost" and 127.0.0.1, signed by itself; for tests only.
@@ -178,7 +178,9 @@ async def silent(peer: Peer) -> None:
     await peer.gone()
 
 
-def req(method: str = "GET", target: bytes = b"/", *, body: Body | None = None, **options: Any) -> UpstreamRequest:
+def req(
+    method: str = "GET", target: bytes = b"/", *, body: BodyFraming | None = None, **options: Any
+) -> UpstreamRequest:
     """A request to send, with a deadline far away."""
     options.setdefault("timeout", 30.0)
     return UpstreamRequest("shop", method, target, [(b"host", b"shop")], body, **options)

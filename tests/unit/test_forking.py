@@ -26,7 +26,7 @@ def told_by_a_child(fork: Callable[[], int], tell: Callable[[], bytes]) -> bytes
     child = fork()
     if child == 0:
         try:
-            forks.notice()
+            forks.ensure_forked_hooks()
             os.write(writer, tell())
         finally:
             os._exit(0)
@@ -54,7 +54,7 @@ def test_a_hook_is_called_once_in_a_child_whoever_asks(
     calls: list[int] = []
 
     def tell() -> bytes:
-        threads = [threading.Thread(target=forks.notice) for _ in range(4)]
+        threads = [threading.Thread(target=forks.ensure_forked_hooks) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -63,5 +63,5 @@ def test_a_hook_is_called_once_in_a_child_whoever_asks(
 
     monkeypatch.setattr(forks, "_hooks", [lambda: calls.append(os.getpid())])
     assert told_by_a_child(fork, tell) == b"1"
-    forks.notice()
+    forks.ensure_forked_hooks()
     assert calls == []

@@ -11,14 +11,14 @@ from canary_mw.client.aio.connection import Connection, Upload
 from canary_mw.client.aio.pool import Pool
 from canary_mw.client.limits import Limits
 from canary_mw.client.response import BaseResponse
-from canary_mw.client.tls import Contexts
+from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.request_writer import encode_body, encode_head
-from canary_mw.rules.upstream import Breakers, Origin
+from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
-class Response(BaseResponse[Connection]):
+class HTTP11Response(BaseResponse[Connection]):
     """See `BaseResponse`; deadlines are loop times."""
 
     __slots__ = ()
@@ -53,10 +53,10 @@ class HTTP11Client:
 
     __slots__ = ("_alive", "_closed", "_contexts", "_limits", "_pools")
 
-    def __init__(self, *, limits: Limits = Limits(), contexts: Contexts | None = None) -> None:  # noqa: B008
+    def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
         self._limits = limits
-        self._contexts = contexts or Contexts()
-        self._pools: dict[Origin | tuple[Origin, Breakers], Pool] = {}
+        self._contexts = contexts or TLSContexts()
+        self._pools: dict[Origin | tuple[Origin, CircuitBreakers], Pool] = {}
         self._alive: set[Connection] = set()
         self._closed = False
 
@@ -68,7 +68,7 @@ class HTTP11Client:
         deadline: float | None = None,
         *,
         fresh: bool = False,
-    ) -> Response:
+    ) -> HTTP11Response:
         """Send a request; return when the head of the answer is there, even if the body is still on its way up.
 
         Args:
@@ -95,7 +95,7 @@ class HTTP11Client:
         if deadline is None:
             deadline = math.inf if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
         options = request.options
-        connection = None if fresh else self._pool(origin, options.breakers).take()
+        connection = None if fresh else self._pool(origin, options.circuit_breakers).take()
         if connection is None:
             connection = await self._acquire(origin, request, deadline, fresh=fresh)
         head_only = request.method == "HEAD"
@@ -121,7 +121,9 @@ class HTTP11Client:
         if options.idle_timeout is not None:
             # No byte goes anywhere while the request waits for a connection.
             deadline = min(deadline, asyncio.get_running_loop().time() + options.idle_timeout)
-        return await self._pool(origin, options.breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
+        return await self._pool(origin, options.circuit_breakers).acquire(
+            deadline, request.connect_timeout, fresh=fresh
+        )
 
     async def aclose(self) -> None:
         """Close every connection; whoever still waits for an answer gets UpstreamConnectError."""
@@ -132,9 +134,9 @@ class HTTP11Client:
         for connection in list(self._alive):
             connection.fail(error)
         while self._alive:
-            await next(iter(self._alive)).gone()
+            await next(iter(self._alive)).wait_closed()
 
-    def _pool(self, origin: Origin, breakers: Breakers | None = None) -> Pool:
+    def _pool(self, origin: Origin, breakers: CircuitBreakers | None = None) -> Pool:
         key = origin if breakers is None else (origin, breakers)
         pool = self._pools.get(key)
         if pool is None:
@@ -151,12 +153,12 @@ class HTTP11Client:
             del self._pools[key]
 
 
-def _response(connection: Connection) -> Response:
+def _response(connection: Connection) -> HTTP11Response:
     """An answer that is complete already needs its connection no more."""
     head = connection.head
     assert head is not None
     if not connection.complete:
-        return Response(head, None, connection)
+        return HTTP11Response(head, None, connection)
     rest = connection.take_pieces()
     connection.release()
-    return Response(head, rest, None)
+    return HTTP11Response(head, rest, None)

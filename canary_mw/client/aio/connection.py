@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Protocol, cast
 
-from canary_mw.client.aio.timed_parser import TimedAnswer
+from canary_mw.client.aio.timed_parser import TimedResponseParser
 from canary_mw.exceptions import UpstreamProtocolError
-from canary_mw.http.request_writer import Framing
+from canary_mw.http.request_writer import BodyEncoder
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
 HIGH_WATER = 65536
@@ -34,14 +34,14 @@ class Owner(Protocol):
 
     origin: Origin
 
-    def put(self, connection: "Connection") -> None:
+    def release(self, connection: "Connection") -> None:
         """It may serve again."""
 
-    def forget(self, connection: "Connection") -> None:
+    def discard(self, connection: "Connection") -> None:
         """It was closed."""
 
 
-class Connection(TimedAnswer, asyncio.Protocol):
+class Connection(TimedResponseParser, asyncio.Protocol):
     """One connection and the exchange that is on it; whoever waits is woken once per segment, not once per callback.
 
     Args:
@@ -93,7 +93,7 @@ class Connection(TimedAnswer, asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._lost: asyncio.Future[None] | None = None
 
-    def adopt(self) -> None:
+    def register(self) -> None:
         """It holds a slot of the pool from here, and has the pool forget it when it closes."""
         # Not when the connection is made: uvloop never reports the loss of one whose opening was cancelled.
         self._pooled = True
@@ -173,7 +173,7 @@ class Connection(TimedAnswer, asyncio.Protocol):
             and not self._transport.get_write_buffer_size()
         ):
             self.take_pieces()
-            self._pool.put(self)
+            self._pool.release(self)
         else:
             self.fail(UpstreamProtocolError(f"{self._authority}: the answer was closed before its end", sent=True))
 
@@ -191,7 +191,7 @@ class Connection(TimedAnswer, asyncio.Protocol):
         """Where it leads."""
         return self._pool.origin
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Until the transport has let go."""
         self._lost = self._loop.create_future()
         await self._lost
@@ -209,13 +209,13 @@ class Connection(TimedAnswer, asyncio.Protocol):
         if self._upload is not None:
             self._upload.cancel()
         if self._pooled:
-            self._pool.forget(self)
+            self._pool.discard(self)
 
     # Upload.
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
         try:
-            framing = Framing(length)
+            framing = BodyEncoder(length)
             async for piece in body:
                 if data := framing.add(piece):
                     await self._write(data)

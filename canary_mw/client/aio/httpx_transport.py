@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from canary_mw.client.httpx_requests import httpx_request, our_errors
+from canary_mw.client.httpx_requests import httpx_request, map_httpx_errors
 from canary_mw.client.interfaces import RequestBody
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import ResponseHead
@@ -28,7 +28,7 @@ class AsyncTransport(Protocol):
         """See httpx."""
 
 
-class HttpxSender:
+class HttpxTransport:
     """Carries requests over an httpx transport."""
 
     def __init__(self, transport: AsyncTransport) -> None:
@@ -64,7 +64,7 @@ async def translated(step: Awaitable[T], deadline: float) -> T:
     Args:
         deadline: loop time, `math.inf` for no limit.
     """
-    with our_errors():
+    with map_httpx_errors():
         async with asyncio.timeout_at(None if deadline == math.inf else deadline):
             return await step
 

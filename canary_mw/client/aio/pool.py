@@ -15,17 +15,17 @@ from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
-    IDLE_TOO_LONG,
-    MADE_ROOM,
+    EVICTED,
+    IDLE_TIMEOUT,
     Limits,
     check_pending,
-    narrowed,
-    not_connected,
-    waited_in_vain,
+    connect_error,
+    limits_under,
+    pool_timeout,
 )
-from canary_mw.client.tls import Security
+from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError
-from canary_mw.rules.upstream import Breakers, Origin
+from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
 class Pool:
@@ -64,14 +64,14 @@ class Pool:
         self,
         origin: Origin,
         limits: Limits,
-        secure: Callable[[Origin], Security],
+        secure: Callable[[Origin], ConnectionSecurity],
         alive: set[Connection],
         emptied: Callable[["Pool"], object],
-        breakers: Breakers | None = None,
+        breakers: CircuitBreakers | None = None,
     ) -> None:
         self.origin = origin
         self.breakers = breakers
-        self._limits = narrowed(limits, breakers)
+        self._limits = limits_under(limits, breakers)
         self._secure = secure
         self._context: ssl.SSLContext | None = None
         self._outdated = -math.inf
@@ -120,7 +120,7 @@ class Pool:
                 return handed
             return await self._connect(deadline, connect_timeout)
 
-    def put(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Give back a connection that may serve again."""
         connection.reused = True
         if connection.since < self._outdated:
@@ -144,7 +144,7 @@ class Pool:
         if expires < self._timer_at:
             self._arm(expires)
 
-    def forget(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         """A connection was closed; its slot is free."""
         self._idle.pop(connection, None)
         self._free_slot()
@@ -202,7 +202,7 @@ class Pool:
 
     def _expire(self, waiter: asyncio.Future[Connection | None]) -> None:
         if not waiter.done():
-            waiter.set_exception(waited_in_vain(self.origin))
+            waiter.set_exception(pool_timeout(self.origin))
 
     def _return_of(self, waiter: asyncio.Future[Connection | None]) -> None:
         """Pass on what a waiter was given but, being cancelled in the same moment, cannot use."""
@@ -214,7 +214,7 @@ class Pool:
         if handed is None:
             self._free_slot()
         elif not handed.closed:
-            self.put(handed)
+            self.release(handed)
 
     async def _connect(self, deadline: float, connect_timeout: float) -> Connection:
         """Open a connection into the slot that the caller holds; the slot is freed when that fails."""
@@ -226,7 +226,7 @@ class Pool:
             raise
         finally:
             self._connecting -= 1
-        connection.adopt()
+        connection.register()
         return connection
 
     async def _open_one(self, deadline: float, connect_timeout: float) -> Connection:
@@ -247,7 +247,7 @@ class Pool:
                     server_hostname=security.name,
                 )
         except (OSError, ValueError, OverflowError) as exc:
-            raise not_connected(exc, origin, connect_timeout, at_deadline=limit == deadline) from exc
+            raise connect_error(exc, origin, connect_timeout, at_deadline=limit == deadline) from exc
         if self._closed is not None:
             connection.fail(self._closed)
             raise self._closed
@@ -264,7 +264,7 @@ class Pool:
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 
     def _close_oldest(self) -> None:
-        next(iter(self._idle)).fail(UpstreamConnectError(MADE_ROOM))
+        next(iter(self._idle)).fail(UpstreamConnectError(EVICTED))
 
     def _sweep(self) -> None:
         """Close what was idle for too long; the first of those that stay says when to look again."""
@@ -272,6 +272,6 @@ class Pool:
         self._timer_at = math.inf
         now = self._loop.time() + TIMER_SLACK
         for connection in [connection for connection, expires in self._idle.items() if expires <= now]:
-            connection.fail(UpstreamConnectError(IDLE_TOO_LONG))
+            connection.fail(UpstreamConnectError(IDLE_TIMEOUT))
         if self._idle:
             self._arm(min(self._idle.values()))

@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable
 
 from canary_mw.exceptions import UpstreamTimeout
-from canary_mw.http.response_parser import Answer
+from canary_mw.http.response_parser import ResponseParser
 
 # Timers of uvloop count whole milliseconds and may fire that much early.
 TIMER_SLACK = 0.001
 
 
-class TimedAnswer(Answer):
+class TimedResponseParser(ResponseParser):
     """See `Answer`; one timer serves all exchanges of a connection: when it fires early it is set again, which is rare.
 
     Args:

@@ -13,7 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from canary_mw.client.tls import Security
+from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RawHeaders, ResponseHead
@@ -21,9 +21,9 @@ from canary_mw.rules.upstream import Origin
 
 MAX_MESSAGE = 16 * 2**20
 # Seconds that the upstream has for its part of the closing handshake; RFC 6455 names no number.
-CLOSE_PATIENCE = 2.0
+CLOSE_TIMEOUT = 2.0
 _OF_THE_LEG = b"sec-websocket-"
-NO_CODE = 1005
+NO_STATUS_RCVD = 1005
 
 
 class Close(NamedTuple):
@@ -33,7 +33,7 @@ class Close(NamedTuple):
     reason: str = ""
 
 
-LOST = Close(1011, "upstream connection lost")
+UPSTREAM_LOST = Close(1011, "upstream connection lost")
 
 
 class Handshake(NamedTuple):
@@ -41,10 +41,10 @@ class Handshake(NamedTuple):
 
     head: ResponseHead
     body: bytes
-    connection: "Connection | None"
+    connection: "WebSocketConnection | None"
 
 
-class Connection(ClientConnection):
+class WebSocketConnection(ClientConnection):
     """A client connection that does not wait for ever when the upstream leaves the closing handshake unfinished."""
 
     def data_received(self, data: bytes) -> None:
@@ -52,12 +52,12 @@ class Connection(ClientConnection):
         expected = self.protocol.close_expected()
         super().data_received(data)
         if not expected and self.protocol.close_expected():
-            self.loop.call_later(CLOSE_PATIENCE, self.transport.abort)
+            self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
-    async def leave(self, close: Close) -> None:
+    async def close_gracefully(self, close: Close) -> None:
         """Send a Close frame, and wait for the upstream's; nothing happens when it is closed already."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_PATIENCE):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.close(*close)
 
 
@@ -78,8 +78,8 @@ class _Protocol(ClientProtocol):
         return Request(self._asking.target.decode("ascii"), headers)
 
 
-async def shake_hands(
-    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: Security
+async def open_websocket(
+    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: ConnectionSecurity
 ) -> Handshake:
     """Open a connection and ask for the upgrade; tunnels only after 101 with the right Sec-WebSocket-Accept.
 
@@ -109,11 +109,11 @@ async def shake_hands(
 
 
 async def _connected(
-    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: Security
-) -> Connection:
-    def factory() -> Connection:
+    origin: Origin, request: UpstreamRequest, subprotocols: Sequence[str], security: ConnectionSecurity
+) -> WebSocketConnection:
+    def factory() -> WebSocketConnection:
         # A queue of one: what the client has not taken stays with the upstream.
-        return Connection(_Protocol(request, subprotocols), close_timeout=CLOSE_PATIENCE, max_queue=1)
+        return WebSocketConnection(_Protocol(request, subprotocols), close_timeout=CLOSE_TIMEOUT, max_queue=1)
 
     try:
         async with asyncio.timeout(request.connect_timeout):
@@ -155,5 +155,5 @@ def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 def close_received(exc: ConnectionClosed) -> Close:
     """What the client is told of an upstream that left: its own words, if there were any."""
     if exc.rcvd is None:
-        return LOST
-    return Close(1000) if exc.rcvd.code == NO_CODE else Close(exc.rcvd.code, exc.rcvd.reason)
+        return UPSTREAM_LOST
+    return Close(1000) if exc.rcvd.code == NO_STATUS_RCVD else Close(exc.rcvd.code, exc.rcvd.reason)

@@ -15,18 +15,18 @@ from canary_mw.client.limits import Limits
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.sync.connection import SyncConnection, SyncUpload
 from canary_mw.client.sync.pool import SyncPool
-from canary_mw.client.tls import Contexts
+from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError
-from canary_mw.forking import in_child
+from canary_mw.forking import after_fork
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.request_writer import encode_body, encode_head
-from canary_mw.rules.upstream import Breakers, Origin
+from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 # Seconds between two looks for connections that were idle for too long.
 _SWEEP = 1.0
 
 
-class BlockingResponse(BaseResponse[SyncConnection]):
+class SyncHTTP11Response(BaseResponse[SyncConnection]):
     """See `BaseResponse`; deadlines are monotonic times. One thread at a time uses it."""
 
     __slots__ = ()
@@ -55,7 +55,7 @@ class BlockingResponse(BaseResponse[SyncConnection]):
         return self._taken_at_end()
 
 
-class BlockingClient:
+class SyncHTTP11Client:
     """Sends requests to any number of origins, each with a pool of its own; any thread may use it.
 
     Pools are as those of `HTTP11Client`. Idle connections are closed as other requests come along, not by a timer. A
@@ -68,10 +68,10 @@ class BlockingClient:
 
     __slots__ = ("__weakref__", "_closed", "_contexts", "_limits", "_pools", "_sweep_at", "_sweeping")
 
-    def __init__(self, *, limits: Limits = Limits(), contexts: Contexts | None = None) -> None:  # noqa: B008
+    def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
         self._limits = limits
-        self._contexts = contexts or Contexts()
-        self._pools: dict[Origin | tuple[Origin, Breakers], SyncPool] = {}
+        self._contexts = contexts or TLSContexts()
+        self._pools: dict[Origin | tuple[Origin, CircuitBreakers], SyncPool] = {}
         self._sweep_at = monotonic() + _SWEEP
         self._sweeping = Lock()
         self._closed = False
@@ -83,7 +83,7 @@ class BlockingClient:
         request: UpstreamRequest,
         body: Iterator[bytes] | bytes | None = None,
         deadline: float | None = None,
-    ) -> BlockingResponse:
+    ) -> SyncHTTP11Response:
         """Send a request; return when the head of the answer is there.
 
         Args:
@@ -115,7 +115,7 @@ class BlockingClient:
         if deadline is None:
             deadline = math.inf if request.timeout is None else now + request.timeout
         options = request.options
-        connection = self._pool(origin, options.breakers).take() or self._acquire(origin, request, deadline)
+        connection = self._pool(origin, options.circuit_breakers).take() or self._acquire(origin, request, deadline)
         head_only = request.method == "HEAD"
         try:
             connection.exchange(data, head_only, deadline, upload, options)
@@ -134,7 +134,7 @@ class BlockingClient:
         if options.idle_timeout is not None:
             # No byte goes anywhere while the request waits for a connection.
             deadline = min(deadline, monotonic() + options.idle_timeout)
-        return self._pool(origin, options.breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
+        return self._pool(origin, options.circuit_breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
 
     def close(self) -> None:
         """Close every connection; whoever still waits for an answer gets UpstreamConnectError."""
@@ -142,7 +142,7 @@ class BlockingClient:
         for pool in list(self._pools.values()):
             pool.close()
 
-    def _pool(self, origin: Origin, breakers: Breakers | None = None) -> SyncPool:
+    def _pool(self, origin: Origin, breakers: CircuitBreakers | None = None) -> SyncPool:
         key = origin if breakers is None else (origin, breakers)
         pool = self._pools.get(key)
         if pool is None:
@@ -173,15 +173,15 @@ class BlockingClient:
             pool.abandon()
 
 
-def _response(connection: SyncConnection) -> BlockingResponse:
+def _response(connection: SyncConnection) -> SyncHTTP11Response:
     """An answer that is complete already needs its connection no more."""
     head = connection.head
     assert head is not None
     if not connection.complete:
-        return BlockingResponse(head, None, connection)
+        return SyncHTTP11Response(head, None, connection)
     rest = connection.take_pieces()
     connection.release()
-    return BlockingResponse(head, rest, None)
+    return SyncHTTP11Response(head, rest, None)
 
 
 def _abandon_all() -> None:
@@ -189,5 +189,5 @@ def _abandon_all() -> None:
         client.abandon()
 
 
-_clients: "WeakSet[BlockingClient]" = WeakSet()
-in_child(_abandon_all)
+_clients: "WeakSet[SyncHTTP11Client]" = WeakSet()
+after_fork(_abandon_all)

@@ -4,14 +4,14 @@ import math
 import socket
 from time import monotonic
 
-from canary_mw.client.tls import Security
+from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.rules.upstream import Origin
 
 # Seconds, 23 days: a longer wait does not fit into the 31 bits of milliseconds that the system counts.
-LONGEST = 2e6
+MAX_TIMEOUT = 2e6
 
 
-def dialled(origin: Origin, security: Security, limit: float) -> socket.socket:
+def connect(origin: Origin, security: ConnectionSecurity, limit: float) -> socket.socket:
     """A socket that is connected and whose calls do not wait.
 
     Args:
@@ -54,7 +54,7 @@ def _connected(host: str, port: int, limit: float) -> socket.socket:
     raise refused or OSError(f"no address for {host}")
 
 
-def _secured(sock: socket.socket, security: Security, limit: float) -> socket.socket:
+def _secured(sock: socket.socket, security: ConnectionSecurity, limit: float) -> socket.socket:
     """The same after the TLS handshake, where there is one; no call of it waits from here on."""
     if security.context is not None:
         # The time is that of the whole handshake, unlike with other calls of a socket.
@@ -71,4 +71,4 @@ def _left(limit: float) -> float | None:
     left = limit - monotonic()
     if left <= 0:
         raise TimeoutError
-    return min(left, LONGEST)
+    return min(left, MAX_TIMEOUT)

@@ -12,11 +12,11 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
-from canary_mw.client.sync.connect import LONGEST
-from canary_mw.client.sync.sockets import MOST, is_quiet, receive, send
+from canary_mw.client.sync.connect import MAX_TIMEOUT
+from canary_mw.client.sync.sockets import MAX_READ, nothing_to_read, receive, send
 from canary_mw.exceptions import UpstreamProtocolError, UpstreamTimeout
-from canary_mw.http.request_writer import framed
-from canary_mw.http.response_parser import Answer
+from canary_mw.http.request_writer import iter_encoded
+from canary_mw.http.response_parser import ResponseParser
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
 SyncUpload = tuple[Iterator[bytes], int | None]
@@ -29,14 +29,14 @@ _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Owner(Protocol):
     """The pool of a connection."""
 
-    def put(self, connection: "SyncConnection") -> None:
+    def release(self, connection: "SyncConnection") -> None:
         """It may serve again."""
 
-    def forget(self, connection: "SyncConnection") -> None:
+    def discard(self, connection: "SyncConnection") -> None:
         """It was closed."""
 
 
-class SyncConnection(Answer):
+class SyncConnection(ResponseParser):
     """One connection and the exchange that is on it; one thread at a time uses it.
 
     Args:
@@ -107,7 +107,7 @@ class SyncConnection(Answer):
         self._idle = options.idle_timeout
         self._moved()
         self._out = data
-        self._upload = None if upload is None else framed(*upload)
+        self._upload = None if upload is None else iter_encoded(*upload)
         self._push()
         if self._plain and self._upload is None and not self._out:
             # With many threads it has been a while since we had the lock, and the answer may be there.
@@ -145,7 +145,7 @@ class SyncConnection(Answer):
         """Back to the pool if the exchange left nothing behind in either direction, else close."""
         if self.complete and self._keep_alive and not self.closed and self._upload is None and not self._out:
             self.take_pieces()
-            self._pool.put(self)
+            self._pool.release(self)
         else:
             self.fail(UpstreamProtocolError(f"{self._authority}: the answer was closed before its end", sent=True))
 
@@ -155,7 +155,7 @@ class SyncConnection(Answer):
             self.error = error
         if not self.closed:
             self._shut()
-            self._pool.forget(self)
+            self._pool.discard(self)
 
     def move_deadline(self, when: float) -> None:
         """The exchange may last longer than was said: until monotonic time `when`."""
@@ -166,7 +166,7 @@ class SyncConnection(Answer):
     def quiet(self) -> bool:
         """Whether an idle connection is as it was left: neither ended nor told anything that nobody asked for."""
         if self._plain:
-            return is_quiet(self._sock.fileno())
+            return nothing_to_read(self._sock.fileno())
         if not self._has_come():
             return True
         try:
@@ -244,7 +244,7 @@ class SyncConnection(Answer):
         if events != self._mask:
             self._mask = events
             self._poll.modify(self._sock, events)
-        found = self._poll.poll(None if timeout is None else min(timeout, LONGEST) * 1000)
+        found = self._poll.poll(None if timeout is None else min(timeout, MAX_TIMEOUT) * 1000)
         return found[0][1] if found else 0
 
     def _moved(self) -> None:
@@ -256,7 +256,7 @@ class SyncConnection(Answer):
         out = self._out
         try:
             # The descriptor is asked for each time: one that was closed may be another socket's by now.
-            if self._plain and isinstance(out, bytes) and len(out) <= MOST:
+            if self._plain and isinstance(out, bytes) and len(out) <= MAX_READ:
                 sent = send(self._sock.fileno(), out)
             else:
                 sent = self._sock.send(out)

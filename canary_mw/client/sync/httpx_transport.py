@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from canary_mw.client.httpx_requests import httpx_request, our_errors
+from canary_mw.client.httpx_requests import httpx_request, map_httpx_errors
 from canary_mw.client.interfaces import SyncBody
 from canary_mw.exceptions import UpstreamTimeout
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class SyncHttpxSender:
+class SyncHttpxTransport:
     """Carries requests over an httpx transport for threads.
 
     A thread cannot be called back: the deadline is looked at between two steps of the transport, and each step is given
@@ -40,7 +40,7 @@ class SyncHttpxSender:
         left = max(deadline - monotonic(), 0.001)
         stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Pieces()
         outgoing = httpx_request(origin, request, stream, left)
-        with our_errors(), _in_time(deadline):
+        with map_httpx_errors(), _in_time(deadline):
             return SyncHttpxResponse(self._transport.handle_request(outgoing), deadline)
 
 
@@ -77,7 +77,7 @@ class SyncHttpxResponse:
         while self._open and not piece:
             if monotonic() >= self._deadline:
                 raise UpstreamTimeout("the answer was not complete before the deadline", sent=True)
-            with our_errors():
+            with map_httpx_errors():
                 found = next(self._pieces, None)
             if found is None:
                 self.close()
@@ -99,7 +99,7 @@ class SyncHttpxResponse:
         self._deadline = math.inf
 
 
-class InThread:
+class ThreadedTransport:
     """An httpx transport for threads, as one of a loop; the bodies of its answers are read and dropped.
 
     Args:

@@ -16,19 +16,19 @@ from time import monotonic
 
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
-    IDLE_TOO_LONG,
-    MADE_ROOM,
+    EVICTED,
+    IDLE_TIMEOUT,
     Limits,
     check_pending,
-    narrowed,
-    not_connected,
-    waited_in_vain,
+    connect_error,
+    limits_under,
+    pool_timeout,
 )
-from canary_mw.client.sync.connect import LONGEST, dialled
+from canary_mw.client.sync.connect import MAX_TIMEOUT, connect
 from canary_mw.client.sync.connection import SyncConnection
-from canary_mw.client.tls import Security
+from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError
-from canary_mw.rules.upstream import Breakers, Origin
+from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 # What a waiting request is given: a connection, a slot (None), or the reason why it gets neither.
 Gift = SyncConnection | Exception | None
@@ -66,12 +66,12 @@ class SyncPool:
         self,
         origin: Origin,
         limits: Limits,
-        secure: Callable[[Origin], Security],
-        breakers: Breakers | None = None,
+        secure: Callable[[Origin], ConnectionSecurity],
+        breakers: CircuitBreakers | None = None,
     ) -> None:
         self.origin = origin
         self.breakers = breakers
-        self._limits = narrowed(limits, breakers)
+        self._limits = limits_under(limits, breakers)
         self._secure = secure
         self._context: ssl.SSLContext | None = None
         self._outdated = -math.inf
@@ -117,7 +117,7 @@ class SyncPool:
                 return handed
             handed.fail(UpstreamConnectError("the connection was closed on its way to the one who waited"))
 
-    def put(self, connection: SyncConnection) -> None:
+    def release(self, connection: SyncConnection) -> None:
         """Give back a connection that may serve again."""
         connection.reused = True
         options = connection.options
@@ -137,7 +137,7 @@ class SyncPool:
                     return
         connection.fail(UpstreamConnectError("the connection is not kept"))
 
-    def forget(self, connection: SyncConnection) -> None:
+    def discard(self, connection: SyncConnection) -> None:
         """A connection was closed; its slot is free."""
         with self._lock:
             self._alive.discard(connection)
@@ -150,7 +150,7 @@ class SyncPool:
             for connection in expired:
                 del self._idle[connection]
         for connection in expired:
-            connection.fail(UpstreamConnectError(IDLE_TOO_LONG))
+            connection.fail(UpstreamConnectError(IDLE_TIMEOUT))
         with self._lock:
             # A request that found the pool before may still use it.
             self._retired = not self._size
@@ -201,7 +201,7 @@ class SyncPool:
             self._size += 1
             self._give_slot(waiter)
         if oldest is not None:
-            oldest.fail(UpstreamConnectError(MADE_ROOM))
+            oldest.fail(UpstreamConnectError(EVICTED))
         return waiter
 
     def _give_slot(self, waiter: Waiter) -> None:
@@ -218,11 +218,13 @@ class SyncPool:
     def _wait(self, waiter: Waiter, deadline: float) -> SyncConnection | None:
         """A connection, or None for a slot that is now ours."""
         try:
-            gift = waiter.get(timeout=None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), LONGEST))
+            gift = waiter.get(
+                timeout=None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
+            )
         except Empty:
             with self._lock, suppress(ValueError):
                 self._waiters.remove(waiter)
-                raise waited_in_vain(self.origin) from None
+                raise pool_timeout(self.origin) from None
             # Given in the same moment.
             gift = waiter.get_nowait()
         except BaseException:
@@ -241,7 +243,7 @@ class SyncPool:
         with suppress(Empty):
             gift = waiter.get_nowait()
             if isinstance(gift, SyncConnection):
-                self.put(gift)
+                self.release(gift)
             elif gift is None:
                 self._slot_unused()
 
@@ -275,9 +277,9 @@ class SyncPool:
         if security.context is not self._context:
             self._retire(security.context, began)
         try:
-            return dialled(self.origin, security, limit)
+            return connect(self.origin, security, limit)
         except (OSError, ValueError, OverflowError) as exc:
-            raise not_connected(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
+            raise connect_error(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
 
     def _retire(self, context: ssl.SSLContext | None, now: float) -> None:
         """From now on connections are secured otherwise: close the idle ones, and the others when they are done."""

@@ -12,7 +12,7 @@ from threading import local
 from typing import Any, NoReturn
 
 # What one call reads or writes at most: longer ones would keep the others waiting.
-MOST = 65536
+MAX_READ = 65536
 
 # The first, though these sockets never wait: one that did would halt every thread.
 _RECEIVING = socket.MSG_DONTWAIT
@@ -26,7 +26,7 @@ class _Scratch(local):
 
     def __init__(self) -> None:
         # Typed as what it is to us: slices of it are bytes, which the stubs do not know.
-        self.buffer: Any = ctypes.create_string_buffer(MOST)
+        self.buffer: Any = ctypes.create_string_buffer(MAX_READ)
 
 
 # PyDLL, unlike CDLL, keeps the lock.
@@ -47,14 +47,14 @@ def receive(descriptor: int) -> bytes | None:
         OSError: the connection is broken.
     """
     buffer = _scratch.buffer
-    count: int = _recv(descriptor, buffer, MOST, _RECEIVING)
+    count: int = _recv(descriptor, buffer, MAX_READ, _RECEIVING)
     if count >= 0:
         data: bytes = buffer[:count]
         return data
     return None if (code := ctypes.get_errno()) in _NOTHING_THERE else _failed(code)
 
 
-def is_quiet(descriptor: int) -> bool:
+def nothing_to_read(descriptor: int) -> bool:
     """Whether nothing has come, no end and no error either."""
     return _recv(descriptor, _scratch.buffer, 1, _PEEKING) < 0 and ctypes.get_errno() in _NOTHING_THERE
 

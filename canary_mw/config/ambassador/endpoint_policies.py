@@ -111,7 +111,7 @@ def _at_least_one(name: str, number: int | None, default: int) -> int:
     return found
 
 
-def outliers(given: Any) -> tuple[OutlierDetection | None, str | None]:
+def outlier_detection(given: Any) -> tuple[OutlierDetection | None, str | None]:
     """`outlier_detection`, a map or the text of one; never an error, because in Emissary it has no effect.
 
     Returns:
@@ -120,7 +120,7 @@ def outliers(given: Any) -> tuple[OutlierDetection | None, str | None]:
     if isinstance(given, str):
         try:
             given = (safeyaml.load(given) or (None, None))[1]
-        except safeyaml.Refused:
+        except safeyaml.DocumentRefused:
             given = "no map"
     if given is None:
         return None, None

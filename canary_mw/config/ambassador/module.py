@@ -20,8 +20,8 @@ from canary_mw.config.ambassador.schema import (
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
 from canary_mw.rules.matchers import REGEX_MAX_SIZE, REGEX_SIZE_CAP
-from canary_mw.rules.module import Globals
-from canary_mw.rules.request_policy import AddressTest, Gate, Network
+from canary_mw.rules.module import ModuleSettings
+from canary_mw.rules.request_policy import AddressFilter, Network, RequestPolicy
 
 
 class HeaderDefaults(Strict):
@@ -97,7 +97,7 @@ _DEFAULTS = {
 }
 
 
-def to_globals(config: ModuleConfig) -> Globals:
+def to_settings(config: ModuleConfig) -> ModuleSettings:
     """What a Module means.
 
     Raises:
@@ -112,7 +112,7 @@ def to_globals(config: ModuleConfig) -> Globals:
             if value is not None:
                 attributes[name] = value
     _check(attributes)
-    return Globals(
+    return ModuleSettings(
         attributes,
         config.regex_max_size,
         _gate(config),
@@ -134,16 +134,16 @@ def _check(attributes: Dict[str, Any]) -> None:
 
 
 _TESTS: Dict[str, tuple[Callable[[Any], object], ...]] = {
-    "timeout_ms": (policies.millis,),
-    "cluster_idle_timeout_ms": (policies.millis,),
-    "cluster_max_connection_lifetime_ms": (policies.millis,),
-    "retry_policy": (policies.retry, policies.try_timeout),
-    "circuit_breakers": (policies.breakers,),
+    "timeout_ms": (policies.milliseconds,),
+    "cluster_idle_timeout_ms": (policies.milliseconds,),
+    "cluster_max_connection_lifetime_ms": (policies.milliseconds,),
+    "retry_policy": (policies.retry_policy, policies.try_timeout),
+    "circuit_breakers": (policies.circuit_breakers,),
     "cors": (policies.cors,),
-    "add_request_headers": (policies.added,),
-    "add_response_headers": (policies.added,),
-    "remove_request_headers": (policies.removed,),
-    "remove_response_headers": (policies.removed,),
+    "add_request_headers": (policies.added_headers,),
+    "add_response_headers": (policies.added_headers,),
+    "remove_request_headers": (policies.removed_headers,),
+    "remove_response_headers": (policies.removed_headers,),
 }
 
 
@@ -153,19 +153,19 @@ def _server_name(text: str | None) -> str | None:
     return text
 
 
-def _gate(config: ModuleConfig) -> Gate | None:
+def _gate(config: ModuleConfig) -> RequestPolicy | None:
     if config.ip_allow is not None and config.ip_deny is not None:
         raise MappingError("ip_allow and ip_deny exclude each other", hint="leave one of them out")
     rules = config.ip_allow if config.ip_allow is not None else config.ip_deny
-    gate = Gate(
+    gate = RequestPolicy(
         merge_slashes=config.merge_slashes,
         strip_matching_host_port=config.strip_matching_host_port,
         reject_requests_with_escaped_slashes=config.reject_requests_with_escaped_slashes,
         headers_with_underscores_action=config.headers_with_underscores_action,
         max_request_headers_kb=config.max_request_headers_kb,
-        admits=None if rules is None else AddressTest(_networks(rules), config.ip_allow is not None),
+        admits=None if rules is None else AddressFilter(_networks(rules), config.ip_allow is not None),
     )
-    return None if gate == Gate() else gate
+    return None if gate == RequestPolicy() else gate
 
 
 def _networks(rules: list[dict[str, str]]) -> tuple[Network, ...]:

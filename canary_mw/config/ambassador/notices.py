@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from canary_mw.config.ambassador.endpoint_policies import outliers
+from canary_mw.config.ambassador.endpoint_policies import outlier_detection
 from canary_mw.config.ambassador.schema import NO_EFFECT_YET, MappingV3, Model
 from canary_mw.config.document import Severity
 from canary_mw.rules.mapping import Mapping
@@ -11,7 +11,7 @@ from canary_mw.rules.matchers import ANY_HOST
 from canary_mw.rules.service import parse_service
 
 
-class Note(NamedTuple):
+class AttributeDiagnostic(NamedTuple):
     """A finding about one attribute."""
 
     severity: Severity
@@ -21,45 +21,53 @@ class Note(NamedTuple):
     hint: str | None = None
 
 
-def remarks(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Note]:
+def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[AttributeDiagnostic]:
     """What to say about a Mapping that works; `given` are the attributes of the document itself."""
     yield from _effectless(model, given)
     _, problem = parse_service(model.service, mapping.namespace)
     if problem:
-        yield Note("warning", "service", "service-text", problem)
+        yield AttributeDiagnostic("warning", "service", "service-text", problem)
     if isinstance(model, MappingV3) and mapping.host is ANY_HOST:
-        yield Note("notice", "service", "no-hostname", "no hostname: matches every host (Emissary: none)")
+        yield AttributeDiagnostic(
+            "notice", "service", "no-hostname", "no hostname: matches every host (Emissary: none)"
+        )
     if mapping.regex_rewrite and "rewrite" in given:
-        yield Note("notice", "rewrite", "rewrite-overridden", "regex_rewrite is used, rewrite is not")
+        yield AttributeDiagnostic("notice", "rewrite", "rewrite-overridden", "regex_rewrite is used, rewrite is not")
     if mapping.regex_rewrite and not mapping.regex_rewrite.usable:
         text = "the substitution names a group that the pattern does not have: the path stays as it is"
-        yield Note("warning", "regex_rewrite", "bad-reference", text)
+        yield AttributeDiagnostic("warning", "regex_rewrite", "bad-reference", text)
     if mapping.weight is not None and not 0 <= mapping.weight <= 100:
-        yield Note("warning", "weight", "weight-range", f"weight {mapping.weight} is not in 0..100")
+        yield AttributeDiagnostic("warning", "weight", "weight-range", f"weight {mapping.weight} is not in 0..100")
     if others := [token for token in mapping.upgrades if token != "websocket"]:
         text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
-        yield Note("notice", "allow_upgrade", "no-effect-yet", text)
+        yield AttributeDiagnostic("notice", "allow_upgrade", "no-effect-yet", text)
     yield from _redirect_notes(model, mapping)
     yield from _endpoint_notes(model)
 
 
-def _effectless(model: Model, given: set[str]) -> Iterator[Note]:
+def _effectless(model: Model, given: set[str]) -> Iterator[AttributeDiagnostic]:
     acts = {"priority"} if model.circuit_breakers else set()
     for name in sorted(given & NO_EFFECT_YET - acts):
-        yield Note("notice", name, "no-effect-yet", f"{name} is read and has no effect yet")
+        yield AttributeDiagnostic("notice", name, "no-effect-yet", f"{name} is read and has no effect yet")
 
 
-def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[Note]:
+def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[AttributeDiagnostic]:
     targets = [name for name in ("path_redirect", "prefix_redirect", "regex_redirect") if getattr(model, name)]
     if mapping.redirect and len(targets) > 1:
-        yield Note("error", targets[1], "two-redirects", f"{targets[0]} is used, {' and '.join(targets[1:])} not")
+        yield AttributeDiagnostic(
+            "error", targets[1], "two-redirects", f"{targets[0]} is used, {' and '.join(targets[1:])} not"
+        )
     if targets and not mapping.redirect:
-        yield Note("warning", targets[0], "no-redirect", f"{targets[0]} without host_redirect: true does nothing")
+        yield AttributeDiagnostic(
+            "warning", targets[0], "no-redirect", f"{targets[0]} without host_redirect: true does nothing"
+        )
 
 
-def _endpoint_notes(model: Model) -> Iterator[Note]:
-    _, problem = outliers(model.outlier_detection)
+def _endpoint_notes(model: Model) -> Iterator[AttributeDiagnostic]:
+    _, problem = outlier_detection(model.outlier_detection)
     if problem:
-        yield Note("warning", "outlier_detection", "outlier-detection", problem)
+        yield AttributeDiagnostic("warning", "outlier_detection", "outlier-detection", problem)
     if any(each.health_check.http is None for each in model.health_checks or ()):
-        yield Note("notice", "health_checks", "no-effect-yet", "a health check that is not by http has no effect yet")
+        yield AttributeDiagnostic(
+            "notice", "health_checks", "no-effect-yet", "a health check that is not by http has no effect yet"
+        )

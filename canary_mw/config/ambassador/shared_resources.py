@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canary_mw.config.ambassador.kinds import RESOLVER_KINDS, RESOLVERS
-from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_globals
+from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_settings
 from canary_mw.config.ambassador.tls_context import read_contexts
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
-from canary_mw.config.validation import Report, validated
+from canary_mw.config.validation import Report, validate
 from canary_mw.exceptions import MappingError
-from canary_mw.rules.module import NO_GLOBALS, Globals
+from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import UpstreamTLS
 
 # Only documents of these kinds matter here.
@@ -19,7 +19,7 @@ SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SharedResources:
     """What all Mappings of a source share.
 
     Attributes:
@@ -28,56 +28,56 @@ class Surroundings:
     """
 
     ambassador_id: str = "default"
-    globals: Globals = NO_GLOBALS
+    settings: ModuleSettings = DEFAULT_SETTINGS
     resolvers: frozenset[str] = RESOLVERS
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
 
 
-def read_surroundings(
+def read_shared_resources(
     resources: list[tuple[Resource, str]],
     own_id: str,
-    last_good: Surroundings,
+    last_good: SharedResources,
     complete: bool,
     findings: list[Diagnostic],
-) -> Surroundings:
+) -> SharedResources:
     """Module, resolvers, TLSContexts: apart from the rest because they change what the Mappings before them mean."""
     resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
     modules = [
         (resource, file)
         for resource, file in resources
-        if resource.kind == "Module" and resource.name == "ambassador" and is_for(resource, own_id)
+        if resource.kind == "Module" and resource.name == "ambassador" and matches_ambassador_id(resource, own_id)
     ]
-    settings = NO_GLOBALS if complete else last_good.globals
+    settings = DEFAULT_SETTINGS if complete else last_good.settings
     for resource, file in modules:
         report = Report(resource, file, "config.")
-        settings = _globals(resource, report) or last_good.globals
+        settings = _globals(resource, report) or last_good.settings
         findings += report.found
-    contexts = [each for each in resources if each[0].kind == "TLSContext" and is_for(each[0], own_id)]
+    contexts = [each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], own_id)]
     known = read_contexts(contexts, last_good.tls_contexts, findings)
-    return Surroundings(
+    return SharedResources(
         own_id, settings, RESOLVERS | resolvers, known if complete else {**last_good.tls_contexts, **known}
     )
 
 
-def _globals(resource: Resource, report: Report) -> Globals | None:
+def _globals(resource: Resource, report: Report) -> ModuleSettings | None:
     config = resource.spec.get("config", {})
     if not isinstance(config, dict):
         report("error", "wrong-type", "config must be a map")
         return None
-    model = validated(ModuleConfig, config, report, unsupported=UNSUPPORTED)
+    model = validate(ModuleConfig, config, report, unsupported=UNSUPPORTED)
     if model is None:
         return None
     for name in NO_EFFECT_YET:
         if name in model.model_fields_set:
             report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
     try:
-        return to_globals(model)
+        return to_settings(model)
     except MappingError as exc:
         report("error", "bad-value", exc.message, attribute=exc.message.partition(":")[0], hint=exc.hint)
         return None
 
 
-def is_for(resource: Resource, own: str) -> bool:
+def matches_ambassador_id(resource: Resource, own: str) -> bool:
     """Whether a document counts for the ambassador_id `own`."""
     wanted: Any = resource.spec.get("ambassador_id")
     ids = [wanted] if wanted and isinstance(wanted, str) else wanted

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from canary_mw.config.ambassador.schema import Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
-from canary_mw.config.validation import Report, validated
+from canary_mw.config.validation import Report, validate
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.upstream import UpstreamTLS
 
@@ -82,7 +82,7 @@ def read_contexts(
 
 def _upstream_tls(spec: Dict[str, Any], name: str, namespace: str, report: Report) -> UpstreamTLS | None:
     """What a document means, or None with a finding for each thing that keeps it from being used."""
-    model = validated(TLSContext, dict(spec), report)
+    model = validate(TLSContext, dict(spec), report)
     if model is None:
         return None
     values: dict[str, Any] = {}

@@ -11,9 +11,9 @@ from canary_mw.config.ambassador.schema import AddedHeader, CircuitBreaker, Cors
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control, is_header_name
 from canary_mw.rules.cors import CorsPolicy, cors_policy
-from canary_mw.rules.header_templates import compile_value
+from canary_mw.rules.header_templates import compile_template
 from canary_mw.rules.mapping import HeaderChange, Retry
-from canary_mw.rules.upstream import Breakers
+from canary_mw.rules.upstream import CircuitBreakers
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -21,7 +21,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 
 
-def retry(policy: RetryPolicy | None) -> Retry | None:
+def retry_policy(policy: RetryPolicy | None) -> Retry | None:
     """`retry_policy` without its time for one try.
 
     Raises:
@@ -57,7 +57,7 @@ def seconds(text: str) -> float:
     return total
 
 
-def millis(value: int) -> int:
+def milliseconds(value: int) -> int:
     """A time in milliseconds.
 
     Raises:
@@ -74,23 +74,27 @@ def limit(value: int | None) -> float | None:
     Raises:
         MappingError: it is negative.
     """
-    return millis(value) / 1000 if value else None
+    return milliseconds(value) / 1000 if value else None
 
 
-def breakers(given: list[CircuitBreaker], priority: str | None = None) -> Breakers | None:
+def circuit_breakers(given: list[CircuitBreaker], priority: str | None = None) -> CircuitBreakers | None:
     """The limits of `circuit_breakers` for a priority, "high" or any other for the default one.
 
     Raises:
         MappingError: a negative limit.
     """
     for each in given:
-        for name in Breakers._fields:
+        for name in CircuitBreakers._fields:
             value = getattr(each, name)
             if value is not None and value < 0:
                 raise MappingError(f"{name} {value} is negative", hint="leave it out for Envoy's default")
     wanted = "high" if priority == "high" else "default"
     found = next((each for each in given if each.priority == wanted), None)
-    return None if found is None else Breakers(**found.model_dump(include=set(Breakers._fields), exclude_none=True))
+    return (
+        None
+        if found is None
+        else CircuitBreakers(**found.model_dump(include=set(CircuitBreakers._fields), exclude_none=True))
+    )
 
 
 def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
@@ -120,7 +124,7 @@ def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def added(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
+def added_headers(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
     """`add_request_headers` or `add_response_headers`, sorted by name as Emissary has them.
 
     Raises:
@@ -135,12 +139,12 @@ def _change(name: str, given: str | AddedHeader) -> HeaderChange:
     if raw in _FRAMING:
         raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
     try:
-        return HeaderChange(raw, compile_value(value), append)
+        return HeaderChange(raw, compile_template(value), append)
     except MappingError as exc:
         raise MappingError(f"{name}: {exc.message}", hint=exc.hint) from None
 
 
-def removed(names: str | list[str]) -> tuple[bytes, ...]:
+def removed_headers(names: str | list[str]) -> tuple[bytes, ...]:
     """`remove_request_headers` or `remove_response_headers`.
 
     Raises:

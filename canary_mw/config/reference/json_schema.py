@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
-from canary_mw.config.reference.mapping import ATTRIBUTES, Text
+from canary_mw.config.reference.mapping import ATTRIBUTES, AttributeDoc
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TEXTS
 
@@ -96,7 +96,7 @@ def _module(config: Json) -> Json:
     }
 
 
-def _properties(model: type[BaseModel], texts: dict[str, Text], definitions: Json) -> Json:
+def _properties(model: type[BaseModel], texts: dict[str, AttributeDoc], definitions: Json) -> Json:
     """The properties of a model, told in words; the models inside of it go into `definitions`."""
     schema = _cleaned(model.model_json_schema(ref_template="#/definitions/{model}"))
     for name, inner in schema.pop("$defs", {}).items():
@@ -104,7 +104,7 @@ def _properties(model: type[BaseModel], texts: dict[str, Text], definitions: Jso
     return {name: _told(prop, texts[name]) for name, prop in schema["properties"].items()}
 
 
-def _told(prop: Json, text: Text) -> Json:
+def _told(prop: Json, text: AttributeDoc) -> Json:
     # Beside a $ref draft 7 reads nothing.
     prop = {"allOf": [prop]} if "$ref" in prop else prop
     differs = f" Unlike Emissary: {text.differs}." if text.differs else ""

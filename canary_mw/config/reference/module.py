@@ -1,63 +1,65 @@
 """What the keys of the Module `ambassador` mean, in words: for the reference page and for editors."""
 
-from canary_mw.config.reference.mapping import Text
+from canary_mw.config.reference.mapping import AttributeDoc
 
 _OF_MAPPINGS = "of every Mapping that names none"
 
-KEYS: dict[str, Text] = {
-    "cluster_request_timeout_ms": Text(f"`timeout_ms` {_OF_MAPPINGS}.", "cluster_request_timeout_ms: 10000"),
-    "cluster_idle_timeout_ms": Text(f"`cluster_idle_timeout_ms` {_OF_MAPPINGS}.", "cluster_idle_timeout_ms: 30000"),
-    "cluster_max_connection_lifetime_ms": Text(
+KEYS: dict[str, AttributeDoc] = {
+    "cluster_request_timeout_ms": AttributeDoc(f"`timeout_ms` {_OF_MAPPINGS}.", "cluster_request_timeout_ms: 10000"),
+    "cluster_idle_timeout_ms": AttributeDoc(
+        f"`cluster_idle_timeout_ms` {_OF_MAPPINGS}.", "cluster_idle_timeout_ms: 30000"
+    ),
+    "cluster_max_connection_lifetime_ms": AttributeDoc(
         f"`cluster_max_connection_lifetime_ms` {_OF_MAPPINGS}.", "cluster_max_connection_lifetime_ms: 600000"
     ),
-    "cors": Text(
+    "cors": AttributeDoc(
         f"`cors` {_OF_MAPPINGS}.",
         "cors: {origins: [https://shop.example.com]}",
         differs="origins may be a text with commas, as in a v2 Mapping; Emissary takes such a text letter by letter",
     ),
-    "retry_policy": Text(f"`retry_policy` {_OF_MAPPINGS}.", "retry_policy: {retry_on: gateway-error}"),
-    "circuit_breakers": Text(f"`circuit_breakers` {_OF_MAPPINGS}.", "circuit_breakers: [{max_requests: 200}]"),
-    "add_linkerd_headers": Text(f"`add_linkerd_headers` {_OF_MAPPINGS}.", "add_linkerd_headers: true"),
-    "defaults": Text(
+    "retry_policy": AttributeDoc(f"`retry_policy` {_OF_MAPPINGS}.", "retry_policy: {retry_on: gateway-error}"),
+    "circuit_breakers": AttributeDoc(f"`circuit_breakers` {_OF_MAPPINGS}.", "circuit_breakers: [{max_requests: 200}]"),
+    "add_linkerd_headers": AttributeDoc(f"`add_linkerd_headers` {_OF_MAPPINGS}.", "add_linkerd_headers: true"),
+    "defaults": AttributeDoc(
         "`add_request_headers`, `add_response_headers`, `remove_request_headers`, `remove_response_headers` and"
         f" `stats_name` {_OF_MAPPINGS}, here or below `httpmapping`; an own value, even `{{}}`, replaces them.",
         "defaults: {httpmapping: {remove_response_headers: [server]}}",
         default="none",
     ),
-    "regex_max_size": Text("Instructions that a regex of a rule may compile to.", "regex_max_size: 500"),
-    "strip_matching_host_port": Text(
+    "regex_max_size": AttributeDoc("Instructions that a regex of a rule may compile to.", "regex_max_size: 500"),
+    "strip_matching_host_port": AttributeDoc(
         "The port of the Host is cut off where it is the one that we listen on.", "strip_matching_host_port: true"
     ),
-    "merge_slashes": Text("`//` in a path is `/`, before anything is matched.", "merge_slashes: true"),
-    "reject_requests_with_escaped_slashes": Text(
+    "merge_slashes": AttributeDoc("`//` in a path is `/`, before anything is matched.", "merge_slashes: true"),
+    "reject_requests_with_escaped_slashes": AttributeDoc(
         "A path with `%2F` or `%5C` is answered 400.", "reject_requests_with_escaped_slashes: true"
     ),
-    "headers_with_underscores_action": Text(
+    "headers_with_underscores_action": AttributeDoc(
         "What becomes of headers with `_` in their names, or of their requests (400).",
         "headers_with_underscores_action: DROP_HEADER",
     ),
-    "max_request_headers_kb": Text(
+    "max_request_headers_kb": AttributeDoc(
         "A head over so many KiB is answered 431.", "max_request_headers_kb: 16", default="the server's own limit"
     ),
-    "preserve_external_request_id": Text(
+    "preserve_external_request_id": AttributeDoc(
         "`false`: a client's `x-request-id` is replaced.",
         "preserve_external_request_id: false",
         differs="true is the default",
     ),
-    "xff_num_trusted_hops": Text(
+    "xff_num_trusted_hops": AttributeDoc(
         "Proxies in front whose `X-Forwarded-*` headers are continued.", "xff_num_trusted_hops: 1"
     ),
-    "server_name": Text(
+    "server_name": AttributeDoc(
         "Value of `server` in all answers, but those that refuse a request before rules are asked.",
         "server_name: edge",
         default="the upstream's",
         differs="Emissary says `envoy` without it",
     ),
-    "ip_allow": Text(
+    "ip_allow": AttributeDoc(
         "Only these peers are let in, others are answered 403.", "ip_allow: [{peer: 10.0.0.0/8}]", default="everybody"
     ),
-    "ip_deny": Text("These peers are answered 403.", "ip_deny: [{peer: 192.0.2.7}]", default="nobody"),
-    "load_balancer": Text(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
-    "resolver": Text(f"`resolver` {_OF_MAPPINGS}. Has no effect yet.", "resolver: kubernetes-endpoint"),
-    "keepalive": Text(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),
+    "ip_deny": AttributeDoc("These peers are answered 403.", "ip_deny: [{peer: 192.0.2.7}]", default="nobody"),
+    "load_balancer": AttributeDoc(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
+    "resolver": AttributeDoc(f"`resolver` {_OF_MAPPINGS}. Has no effect yet.", "resolver: kubernetes-endpoint"),
+    "keepalive": AttributeDoc(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),
 }

@@ -1,6 +1,6 @@
 """What the attributes of a TLSContext mean, in words."""
 
-from canary_mw.config.reference.mapping import Text
+from canary_mw.config.reference.mapping import AttributeDoc
 
 _LISTENING = "Of the listening side: read, without effect here, and a notice says so."
 _NONE = "Has no effect yet, and a notice says so."
@@ -8,43 +8,43 @@ _AT_THE_SERVER = "no effect: the server's own options decide"
 _FILES = "Not supported, with a warning: name the directory of the files as `secret` or `ca_secret`."
 _UNUSABLE = "a Mapping that names such a TLSContext is in error"
 
-TEXTS: dict[str, Text] = {
-    "secret": Text(
+TEXTS: dict[str, AttributeDoc] = {
+    "secret": AttributeDoc(
         "Directory with `tls.crt` and `tls.key`, our certificate for the upstream, and `ca.crt`, what its own is"
         " verified against; either may be missing. A name is looked for as `NAMESPACE/NAME` and as `NAME` below"
         " `--secrets`; an absolute path is taken as it is. Changed files count for new connections.",
         "secret: upstream-certs",
         differs="verifies: without `ca.crt`, against the system's authorities",
     ),
-    "ca_secret": Text(
+    "ca_secret": AttributeDoc(
         "Directory with `ca.crt`, or as in Emissary `tls.crt`, to verify against in place of the one in `secret`.",
         "ca_secret: upstream-ca",
         differs="concerns the upstream, and needs no `secret`",
     ),
-    "secret_namespacing": Text(
+    "secret_namespacing": AttributeDoc(
         "What follows the first dot of a Secret's name is its namespace.", "secret_namespacing: false"
     ),
-    "sni": Text(
+    "sni": AttributeDoc(
         "Name that the upstream is asked for, and that its certificate must hold.",
         "sni: api.example.com",
         default="host of the service",
         differs="verified too",
     ),
-    "min_tls_version": Text(
+    "min_tls_version": AttributeDoc(
         "Lowest version of TLS.", "min_tls_version: v1.3", default="`v1.2`", differs="never below `v1.2` (RFC 8996)"
     ),
-    "max_tls_version": Text("Highest version of TLS.", "max_tls_version: v1.2", differs="`v1.2` or `v1.3`"),
-    "ambassador_id": Text("As in a Mapping.", "ambassador_id: [default]", default="all"),
-    "hosts": Text(_LISTENING, "hosts: [shop.example.com]", differs=_AT_THE_SERVER),
-    "alpn_protocols": Text(
+    "max_tls_version": AttributeDoc("Highest version of TLS.", "max_tls_version: v1.2", differs="`v1.2` or `v1.3`"),
+    "ambassador_id": AttributeDoc("As in a Mapping.", "ambassador_id: [default]", default="all"),
+    "hosts": AttributeDoc(_LISTENING, "hosts: [shop.example.com]", differs=_AT_THE_SERVER),
+    "alpn_protocols": AttributeDoc(
         "HTTP/1.1 is spoken whatever it says; a notice says so.", "alpn_protocols: http/1.1", differs="no effect"
     ),
-    "cert_required": Text(_LISTENING, "cert_required: true", differs=_AT_THE_SERVER),
-    "redirect_cleartext_from": Text(_LISTENING, "redirect_cleartext_from: 8080", differs=_AT_THE_SERVER),
-    "cipher_suites": Text(_NONE, "cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]", differs="no effect yet"),
-    "ecdh_curves": Text(_NONE, "ecdh_curves: [P-256]", differs="no effect yet"),
-    "crl_secret": Text(_NONE, "crl_secret: revoked", differs="no effect yet"),
-    "cert_chain_file": Text(_FILES, "cert_chain_file: /certs/tls.crt", differs=_UNUSABLE),
-    "private_key_file": Text(_FILES, "private_key_file: /certs/tls.key", differs=_UNUSABLE),
-    "cacert_chain_file": Text(_FILES, "cacert_chain_file: /certs/ca.crt", differs=_UNUSABLE),
+    "cert_required": AttributeDoc(_LISTENING, "cert_required: true", differs=_AT_THE_SERVER),
+    "redirect_cleartext_from": AttributeDoc(_LISTENING, "redirect_cleartext_from: 8080", differs=_AT_THE_SERVER),
+    "cipher_suites": AttributeDoc(_NONE, "cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]", differs="no effect yet"),
+    "ecdh_curves": AttributeDoc(_NONE, "ecdh_curves: [P-256]", differs="no effect yet"),
+    "crl_secret": AttributeDoc(_NONE, "crl_secret: revoked", differs="no effect yet"),
+    "cert_chain_file": AttributeDoc(_FILES, "cert_chain_file: /certs/tls.crt", differs=_UNUSABLE),
+    "private_key_file": AttributeDoc(_FILES, "private_key_file: /certs/tls.key", differs=_UNUSABLE),
+    "cacert_chain_file": AttributeDoc(_FILES, "cacert_chain_file: /certs/ca.crt", differs=_UNUSABLE),
 }

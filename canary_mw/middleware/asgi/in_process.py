@@ -2,16 +2,14 @@
 
 from urllib.parse import unquote
 
-from canary_mw.forwarding.exchange import Conversation, answered
+from canary_mw.forwarding.exchange import Exchange, finish_with_response
 from canary_mw.forwarding.headers import framed_headers
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import ResponseHead
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 
-async def call_app(
-    app: ASGIApp, conversation: Conversation, scope: Scope, receive: Receive, send: Send
-) -> Reply | None:
+async def call_app(app: ASGIApp, conversation: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
     """Let an app of this process answer; its messages pass as they come, only its head goes through the conversation.
 
     Returns:
@@ -27,7 +25,7 @@ async def call_app(
         nonlocal reply
         if message["type"] == "http.response.start":
             head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
-            outcome = answered(conversation, head)
+            outcome = finish_with_response(conversation, head)
             reply = _reply_of(outcome)
             if isinstance(outcome, Relay):
                 message = {**message, "status": outcome.head.status, "headers": outcome.head.headers}

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from canary_mw.middleware.asgi.shutdown import hear_of_the_end
+from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Living(Protocol):
+class LifespanOwner(Protocol):
     """What begins before the app and ends after it; it may begin by itself, too."""
 
     @property
@@ -25,7 +25,7 @@ class Living(Protocol):
         """End."""
 
 
-async def accompanied(living: Living, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def run_lifespan(living: LifespanOwner, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Let the app have its lifespan: what lives with it starts before, and is closed before the end is confirmed."""
     unhear: Callable[[], None] | None = None
 
@@ -35,7 +35,7 @@ async def accompanied(living: Living, app: ASGIApp, scope: Scope, receive: Recei
         if message["type"] == "lifespan.startup":
             living.start()
             # The server would end websockets with 1012, for a restart that this may not be.
-            unhear = hear_of_the_end(living.end_websockets)
+            unhear = on_sigterm(living.end_websockets)
         return message
 
     async def ending(message: Message) -> None:

@@ -14,20 +14,20 @@ from urllib.parse import quote
 
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientError
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.asgi.lifespan import accompanied
-from canary_mw.middleware.asgi.relay import Answering, Forwarder, send_reply
-from canary_mw.middleware.asgi.websocket import close_all, end_all, refuse, tunnel, websocket_request
-from canary_mw.middleware.base import Rules, Shell
+from canary_mw.middleware.asgi.lifespan import run_lifespan
+from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, send_reply
+from canary_mw.middleware.asgi.websocket import close_tunnels, deny_handshake, tunnel, wait_tunnels, websocket_request
+from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.endpoints import DNS_INTERVAL
-from canary_mw.upstreams.shadows import Shadows
+from canary_mw.upstreams.shadows import ShadowSender
 
 if TYPE_CHECKING:
     import httpx
@@ -38,22 +38,22 @@ _SAFE = "/:@!$&'()*+,;=~"
 _STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 
 
-class Begun(NamedTuple):
+class StartedRequest(NamedTuple):
     """What was done for a request before it came here.
 
     Attributes:
         since: `perf_counter` when observers were told of the decision, None when they were not.
-        answering: gives what is to be relayed, once the request was sent.
+        pending: gives what is to be relayed, once the request was sent.
     """
 
     decision: Decision | None
     head: RequestHead
-    hop: Hop
+    hop: HopContext
     since: float | None = None
-    answering: Answering | None = None
+    pending: PendingResult | None = None
 
 
-class CanaryMiddleware(Shell):
+class CanaryMiddleware(MiddlewareBase):
     """Pure ASGI middleware that routes by Mappings.
 
     A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
@@ -126,14 +126,14 @@ class CanaryMiddleware(Shell):
         )
         self.app = app
         self.upstreams = Upstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
-        self.shadows = Shadows(self.upstreams, shadow_limit)
-        self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.door)
+        self.shadows = ShadowSender(self.upstreams, shadow_limit)
+        self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await accompanied(self, self.app, scope, receive, send)
+                await run_lifespan(self, self.app, scope, receive, send)
             elif scope["type"] == "websocket":
                 await self._websocket(scope, receive, send)
             else:
@@ -143,10 +143,10 @@ class CanaryMiddleware(Shell):
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._without_lies(scope)
+            scope = self._scope_without_untrusted(scope)
         try:
             head = request_head(scope)
-            if table.gate is not None:
+            if table.request_policy is not None:
                 head = table.admit(head)
         except ClientError as exc:
             await self._refuse(scope, send, exc)
@@ -162,7 +162,7 @@ class CanaryMiddleware(Shell):
         else:
             await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
-    async def resume(self, begun: Begun, scope: Scope, receive: Receive, send: Send) -> None:
+    async def resume(self, begun: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""
         decision, head, hop, since, answering = begun
         if self.observed:
@@ -175,21 +175,21 @@ class CanaryMiddleware(Shell):
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._without_lies(scope)
+            scope = self._scope_without_untrusted(scope)
         try:
             head = request_head(websocket_request(scope))
-            if table.gate is not None:
+            if table.request_policy is not None:
                 head = table.admit(head)
         except ClientError as exc:
-            await refuse(scope, receive, send, self._forwarder.refusal(exc))
+            await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
         decision = decide(table, head, self.roll())
         serve = self._observe if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
-    def _without_lies(self, scope: Scope) -> Scope:
+    def _scope_without_untrusted(self, scope: Scope) -> Scope:
         client = scope.get("client")
-        return {**scope, "headers": self._believed(scope["headers"], client[0] if client else None)}
+        return {**scope, "headers": self._strip_untrusted(scope["headers"], client[0] if client else None)}
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
@@ -197,12 +197,12 @@ class CanaryMiddleware(Shell):
 
     def end_websockets(self) -> list[asyncio.Task[Any]]:
         """Tell both sides of every websocket of this loop that we are going away; returns the tasks that do it."""
-        return end_all(self.upstreams)
+        return close_tunnels(self.upstreams)
 
     async def aclose(self) -> None:
         """Close the connections of this loop, and follow the rules no longer; a later request starts again."""
         self._stop()
-        await close_all(self.upstreams)
+        await wait_tunnels(self.upstreams)
         await self.shadows.aclose()
         await self.upstreams.aclose()
 
@@ -210,14 +210,14 @@ class CanaryMiddleware(Shell):
         self,
         decision: Decision | None,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         scope: Scope,
         receive: Receive,
         send: Send,
         since: float | None = None,
-        answering: Answering | None = None,
+        answering: PendingResult | None = None,
     ) -> None:
-        began = self.tell_decision(decision, head) if since is None else since
+        began = self.notify_decided(decision, head) if since is None else since
         status: int | None = None
         reason: str | None = None
 
@@ -234,17 +234,17 @@ class CanaryMiddleware(Shell):
             reason = type(exc).__name__
             raise
         finally:
-            self.tell_end(decision, head, status, began, reason)
+            self.notify_finished(decision, head, status, began, reason)
 
     async def _serve(
         self,
         decision: Decision | None,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         scope: Scope,
         receive: Receive,
         send: Send,
-        answering: Answering | None = None,
+        answering: PendingResult | None = None,
     ) -> str | None:
         """Have a request answered by who is to; see `Forwarder.forward`."""
         if decision is not None and not (decision.local and self.wraps):
@@ -256,23 +256,23 @@ class CanaryMiddleware(Shell):
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
             await self.app(app_scope, receive, send)
         else:
-            await self._forwarder.copy(self.app, decision, head, hop, app_scope, receive, send)
+            await self._forwarder.serve_and_shadow(self.app, decision, head, hop, app_scope, receive, send)
         return None
 
     async def _tunnel(
-        self, decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+        self, decision: Decision, head: RequestHead, hop: HopContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
             if "canary_mw.checked" not in scope:
                 check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
             await tunnel(decision, head, hop, scope, receive, send, self.upstreams)
         except ClientError as exc:
-            await refuse(scope, receive, send, self._forwarder.refusal(exc))
+            await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:
         reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))
         path = scope.get("raw_path") or b""
-        self.tell_refusal(scope["method"], path.decode("latin-1"), error.status_hint, reason)
+        self.notify_refused(scope["method"], path.decode("latin-1"), error.status_hint, reason)
 
 
 def request_head(scope: Scope) -> RequestHead:

@@ -12,14 +12,14 @@ from canary_mw.types import Receive
 PATIENCE = 0.05
 
 
-class Client(Protocol):
+class DisconnectNotifier(Protocol):
     """The connection of a client, where the server shows it: `receive` is silent while nothing is read of an upload."""
 
-    def on_leaving(self, tell: Callable[[], object] | None) -> None:
+    def on_disconnect(self, tell: Callable[[], object] | None) -> None:
         """Call it when the client has left, or now when it has already; None: nobody wants to know."""
 
 
-class Rounds:
+class DisconnectTimer:
     """Begins the watch of the requests that take long: one timer for all of a loop, because setting one costs as much
     as a header filter.
 
@@ -31,18 +31,18 @@ class Rounds:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._new: set[Inbox] = set()
-        self._late: set[Inbox] = set()
+        self._new: set[RequestStream] = set()
+        self._late: set[RequestStream] = set()
         self._running = False
 
-    def enter(self, inbox: "Inbox") -> None:
+    def enter(self, inbox: "RequestStream") -> None:
         """Watch it from the next round but one, unless it has left by then."""
         self._new.add(inbox)
         if not self._running:
             self._running = True
             self.loop.call_later(PATIENCE, self._round)
 
-    def leave(self, inbox: "Inbox") -> None:
+    def leave(self, inbox: "RequestStream") -> None:
         """It is done."""
         self._new.discard(inbox)
         self._late.discard(inbox)
@@ -56,7 +56,7 @@ class Rounds:
             self.loop.call_later(PATIENCE, self._round)
 
 
-class Inbox:
+class RequestStream:
     """Reads `receive` with one reader at a time: the upload first, then the watch.
 
     It is the rest of the body as an asynchronous iterator: the next message is asked for when the upstream has taken
@@ -76,14 +76,14 @@ class Inbox:
         "_first",
         "_main",
         "_receive",
-        "_rounds",
+        "_timer",
         "_uploading",
         "_watcher",
     )
 
-    def __init__(self, receive: Receive, rounds: Rounds, client: Client | None = None) -> None:
+    def __init__(self, receive: Receive, rounds: DisconnectTimer, client: DisconnectNotifier | None = None) -> None:
         self._receive = receive
-        self._rounds = rounds
+        self._timer = rounds
         self._client = client
         self._first = b""
         self._uploading = False
@@ -93,7 +93,7 @@ class Inbox:
         self._main: asyncio.Task[object] | None = None
         self._cancels: int | None = None
 
-    async def open(self) -> "bytes | Inbox":
+    async def open(self) -> "bytes | RequestStream":
         """The body: as bytes when its first message is all of it.
 
         Raises:
@@ -106,7 +106,7 @@ class Inbox:
         self._first = piece
         return self
 
-    def __aiter__(self) -> "Inbox":
+    def __aiter__(self) -> "RequestStream":
         return self
 
     async def __anext__(self) -> bytes:
@@ -131,20 +131,20 @@ class Inbox:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The one that it belongs to."""
-        return self._rounds.loop
+        return self._timer.loop
 
     def watch_soon(self) -> None:
         """After a while, cancel the task that called this when the client leaves."""
-        self._main = asyncio.current_task(self._rounds.loop)
-        self._rounds.enter(self)
+        self._main = asyncio.current_task(self._timer.loop)
+        self._timer.enter(self)
 
     def watch(self) -> None:
         """Begin now, or when the upload ends, which sees by itself whether the client leaves, unless it is stuck."""
         self._due = True
         if not self._uploading:
-            self._watcher = self._rounds.loop.create_task(self._wait())
+            self._watcher = self._timer.loop.create_task(self._wait())
         elif self._client is not None:
-            self._client.on_leaving(self._cancel)
+            self._client.on_disconnect(self._cancel)
 
     async def _wait(self) -> None:
         try:
@@ -162,15 +162,15 @@ class Inbox:
             self._cancels = self._main.cancelling()
             self._main.cancel()
 
-    def took_part(self) -> bool:
+    def cancelled_by_disconnect(self) -> bool:
         """Whether a CancelledError in the task is the watch's doing alone; it is taken back then."""
         return self._cancels is not None and self._main is not None and self._main.uncancel() <= self._cancels
 
     def close(self) -> None:
         """Stop watching; harmless when done already."""
         if self._due and self._client is not None:
-            self._client.on_leaving(None)
+            self._client.on_disconnect(None)
         self._due = False
-        self._rounds.leave(self)
+        self._timer.leave(self)
         if self._watcher is not None:
             self._watcher.cancel()

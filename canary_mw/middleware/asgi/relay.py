@@ -10,20 +10,20 @@ from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
 from canary_mw.forwarding.exchange import exchange
 from canary_mw.forwarding.headers import is_event_stream
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
-from canary_mw.forwarding.replies import refusal
+from canary_mw.forwarding.replies import client_error_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.in_process import call_app
-from canary_mw.middleware.asgi.receive import Inbox, Rounds
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.group import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
-from canary_mw.upstreams.body_buffer import Tee
-from canary_mw.upstreams.shadows import Shadows
+from canary_mw.upstreams.body_buffer import ReplayBuffer
+from canary_mw.upstreams.shadows import ShadowSender
 
 logger = logging.getLogger("canary_mw.relay")
 
@@ -31,8 +31,8 @@ _BODILESS = (204, 304)
 
 
 # What is to be relayed, and the answer whose body it is.
-Answer = tuple[Relay | Reply, UpstreamResponse | None]
-Answering = Callable[[], Awaitable[Answer]]
+ExchangeResult = tuple[Relay | Reply, UpstreamResponse | None]
+PendingResult = Callable[[], Awaitable[ExchangeResult]]
 
 
 class Forwarder:
@@ -45,22 +45,22 @@ class Forwarder:
         door: counts what is refused.
     """
 
-    def __init__(self, upstreams: Upstreams, shadows: Shadows, replay_limit: int, door: DoorCounts) -> None:
+    def __init__(self, upstreams: Upstreams, shadows: ShadowSender, replay_limit: int, door: RefusalCounters) -> None:
         self._upstreams = upstreams
         self._shadows = shadows
         self._replay_limit = replay_limit
-        self._door = door
-        self._rounds: Rounds | None = None
+        self._refusals = door
+        self._disconnect_timer: DisconnectTimer | None = None
 
     async def forward(
         self,
         decision: Decision,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         scope: Scope,
         receive: Receive,
         send: Send,
-        answering: Answering | None = None,
+        answering: PendingResult | None = None,
     ) -> str | None:
         """Send a request to the service of its Mapping and relay the answer.
 
@@ -81,7 +81,7 @@ class Forwarder:
             if "canary_mw.checked" not in scope:
                 check_head(scope["method"], scope.get("raw_path") or b"/", head.headers, scope["http_version"])
             if app is None:
-                inbox = self._inbox(receive, scope)
+                inbox = self._request_stream(receive, scope)
                 return await self._converse(decision, head, hop, inbox, send, answering)
             # What an app has begun to do cannot be tried again.
             conversation = exchange(decision, head, hop, _never)
@@ -95,27 +95,27 @@ class Forwarder:
 
     def refusal(self, exc: ClientError, version: str = "2") -> Reply:
         """See the function of that name; this one counts."""
-        self._door.refuse(exc.status_hint)
-        return refusal(exc, version)
+        self._refusals.refuse(exc.status_hint)
+        return client_error_reply(exc, version)
 
-    def _inbox(self, receive: Receive, scope: Scope) -> Inbox:
+    def _request_stream(self, receive: Receive, scope: Scope) -> RequestStream:
         # Asked once and handed on: it costs a system call.
         loop = asyncio.get_running_loop()
-        if self._rounds is None or self._rounds.loop is not loop:
-            self._rounds = Rounds(loop)
-        return Inbox(receive, self._rounds, scope.get("canary_mw.client"))
+        if self._disconnect_timer is None or self._disconnect_timer.loop is not loop:
+            self._disconnect_timer = DisconnectTimer(loop)
+        return RequestStream(receive, self._disconnect_timer, scope.get("canary_mw.client"))
 
     async def _converse(
         self,
         decision: Decision,
         head: RequestHead,
-        hop: Hop,
-        inbox: Inbox,
+        hop: HopContext,
+        inbox: RequestStream,
         send: Send,
-        answering: Answering | None,
+        answering: PendingResult | None,
     ) -> str | None:
         loop = inbox.loop
-        tee: Tee | None = None
+        tee: ReplayBuffer | None = None
         response: UpstreamResponse | None = None
         inbox.watch_soon()
         try:
@@ -123,9 +123,9 @@ class Forwarder:
                 outcome, response = await answering()
             elif decision.mapping.retry is None and decision.shadow is None:
                 conversation = exchange(decision, head, hop)
-                outcome, response = await self._upstreams.arun(conversation, inbox.open, loop)
+                outcome, response = await self._upstreams.run(conversation, inbox.open, loop)
             else:
-                tee = Tee(inbox.open, self._replay_limit, loop)
+                tee = ReplayBuffer(inbox.open, self._replay_limit, loop)
                 outcome, response = await self._run_kept(decision, head, hop, tee, loop)
             if isinstance(outcome, Reply):
                 return await send_reply(send, outcome)
@@ -134,7 +134,7 @@ class Forwarder:
         except ClientDisconnected:
             return "client left"
         except asyncio.CancelledError:
-            if inbox.took_part():
+            if inbox.cancelled_by_disconnect():
                 return "client left"
             raise
         finally:
@@ -146,23 +146,23 @@ class Forwarder:
         return None
 
     async def _run_kept(
-        self, decision: Decision, head: RequestHead, hop: Hop, tee: Tee, loop: asyncio.AbstractEventLoop
+        self, decision: Decision, head: RequestHead, hop: HopContext, tee: ReplayBuffer, loop: asyncio.AbstractEventLoop
     ) -> tuple[Relay | Reply, UpstreamResponse | None]:
         """Run a conversation that may send the body again, or to a shadow."""
         mapping, upstreams = decision.mapping, self._upstreams
 
         def repeatable() -> bool:
-            return tee.repeatable() and upstreams.may_retry(mapping.service.text, mapping.options.breakers)
+            return tee.can_replay() and upstreams.may_retry(mapping.service.text, mapping.options.circuit_breakers)
 
         conversation = exchange(decision, head, hop, repeatable)
-        return await upstreams.arun(conversation, tee.open, loop, partial(self._shadows.copy, tee=tee))
+        return await upstreams.run(conversation, tee.open, loop, partial(self._shadows.copy, tee=tee))
 
-    async def copy(
+    async def serve_and_shadow(
         self,
         app: ASGIApp,
         decision: Decision,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -176,12 +176,12 @@ class Forwarder:
         if shadow is None:
             await app(scope, receive, send)
             return
-        tee = Tee(None, self._replay_limit, asyncio.get_running_loop())
+        tee = ReplayBuffer(None, self._replay_limit, asyncio.get_running_loop())
 
         async def noted() -> Message:
             message = await receive()
             if message["type"] == "http.request":
-                tee.note(bytes(message.get("body", b"")), last=not message.get("more_body", False))
+                tee.feed(bytes(message.get("body", b"")), last=not message.get("more_body", False))
             return message
 
         self._shadows.copy(shadow, tee)
@@ -195,7 +195,9 @@ def _never() -> bool:
     return False
 
 
-async def relay(response: UpstreamResponse, outcome: Relay, head: RequestHead, inbox: Inbox, send: Send) -> None:
+async def relay(
+    response: UpstreamResponse, outcome: Relay, head: RequestHead, inbox: RequestStream, send: Send
+) -> None:
     """Pass an answer on as it comes; one that is complete already goes out in one piece."""
     status, headers = outcome.head.status, outcome.head.headers
     body = b"" if head.method == "HEAD" or status in _BODILESS else response.take()

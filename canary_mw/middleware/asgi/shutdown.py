@@ -11,7 +11,7 @@ from typing import Any
 HEAD_START = 0.5
 
 
-def hear_of_the_end(tell: Callable[[], Collection[asyncio.Task[Any]]]) -> Callable[[], None]:
+def on_sigterm(tell: Callable[[], Collection[asyncio.Task[Any]]]) -> Callable[[], None]:
     """Have `tell` called in the running loop at SIGTERM, and then what was to be called.
 
     Nothing happens where no server listens for the signal, or outside of the main thread.

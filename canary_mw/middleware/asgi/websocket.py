@@ -15,28 +15,28 @@ from weakref import WeakKeyDictionary
 from websockets.exceptions import ConnectionClosed
 
 from canary_mw.client.aio.websocket import (
-    CLOSE_PATIENCE,
-    NO_CODE,
+    CLOSE_TIMEOUT,
+    NO_STATUS_RCVD,
     Close,
-    Connection,
     Handshake,
+    WebSocketConnection,
     close_received,
     end_to_end,
-    shake_hands,
+    open_websocket,
 )
 from canary_mw.exceptions import ClientDisconnected, UpstreamError, UpstreamTimeout
-from canary_mw.forwarding.exchange import Conversation, exchange, own_answer
-from canary_mw.forwarding.headers import client_head
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.exchange import Exchange, direct_response, exchange
+from canary_mw.forwarding.headers import response_head
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.forwarding.replies import plain_reply
+from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.routing.group import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
-from canary_mw.upstreams.circuit_breakers import Place
+from canary_mw.upstreams.circuit_breakers import Slot
 
 # What may stand in a Close frame (RFC 6455, section 7.4, and its registry), beside 3000 to 4999.
 _CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
@@ -45,7 +45,13 @@ _IDLE = Close(1001, "idle timeout")
 
 
 async def tunnel(
-    decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send, upstreams: Upstreams
+    decision: Decision,
+    head: RequestHead,
+    hop: HopContext,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    upstreams: Upstreams,
 ) -> None:
     """Serve one websocket from the service of its Mapping.
 
@@ -56,13 +62,13 @@ async def tunnel(
         ClientError: the request cannot be forwarded as it is, and nothing was answered yet.
     """
     mapping = decision.mapping
-    reply = own_answer(mapping, head)
+    reply = direct_response(mapping, head)
     if reply is None and "websocket" not in mapping.upgrades:
         # Not every server shows the Upgrade header by which the core would see it.
-        reply = plain_reply(403)
+        reply = text_reply(403)
     app = upstreams.app(mapping.service)
     if reply is not None:
-        await refuse(scope, receive, send, reply)
+        await deny_handshake(scope, receive, send, reply)
     elif app is not None:
         await _call_app(app, decision, head, hop, scope, receive, send)
     else:
@@ -76,7 +82,7 @@ def websocket_request(scope: Scope) -> Scope:
     return {**defaults, **scope, "method": "GET", "scheme": scheme, "http_version": "1.1"}
 
 
-def end_all(upstreams: Upstreams, code: int = 1001) -> list[asyncio.Task[Any]]:
+def close_tunnels(upstreams: Upstreams, code: int = 1001) -> list[asyncio.Task[Any]]:
     """Tell both sides of the tunnels to these upstreams that they end; returns the tasks of those of this loop."""
     tunnels = [each for each in _live.get(asyncio.get_running_loop(), ()) if each.upstreams is upstreams]
     for each in tunnels:
@@ -84,13 +90,13 @@ def end_all(upstreams: Upstreams, code: int = 1001) -> list[asyncio.Task[Any]]:
     return [each.task for each in tunnels]
 
 
-async def close_all(upstreams: Upstreams, code: int = 1001) -> None:
+async def wait_tunnels(upstreams: Upstreams, code: int = 1001) -> None:
     """End the tunnels to these upstreams that run in this loop, and give both sides some seconds for it."""
-    if tasks := end_all(upstreams, code):
-        await asyncio.wait(tasks, timeout=2 * CLOSE_PATIENCE)
+    if tasks := close_tunnels(upstreams, code):
+        await asyncio.wait(tasks, timeout=2 * CLOSE_TIMEOUT)
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
+async def deny_handshake(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
     """Answer the handshake with something else than 101; a server that cannot is left with its 403."""
     plain = reply.status == 403 and not reply.body
     if plain or "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -103,13 +109,13 @@ async def refuse(scope: Scope, receive: Receive, send: Send, reply: Reply) -> No
     # uvicorn logs an error when the app ends before the connection; of its end it tells twice.
     told = 0
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_PATIENCE):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             while told < 2:
                 told += (await receive())["type"] == "websocket.disconnect"
 
 
 async def _call_app(
-    app: ASGIApp, decision: Decision, head: RequestHead, hop: Hop, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, decision: Decision, head: RequestHead, hop: HopContext, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Let an app of this process answer; its messages pass as they come, but for the head of its answer."""
     request = upstream_request(decision, head, hop)
@@ -120,7 +126,7 @@ async def _call_app(
             answer = ResponseHead(
                 message.get("status", 101), [(bytes(n), bytes(v)) for n, v in message.get("headers", ())]
             )
-            message = {**message, "headers": client_head(decision.mapping, answer, head, hop).headers}
+            message = {**message, "headers": response_head(decision.mapping, answer, head, hop).headers}
         await send(message)
 
     as_sent = {
@@ -152,7 +158,7 @@ class _Tunnel:
         self._ending: asyncio.Future[Close] = self._loop.create_future()
         self._answer: Handshake | None = None
         # A tunnel is one request to its end, as in Envoy.
-        self._place: Place | None = None
+        self._place: Slot | None = None
         self._deadline = math.inf
         self._touched = 0.0
 
@@ -161,7 +167,7 @@ class _Tunnel:
         if not self._ending.done():
             self._ending.set_result(close)
 
-    async def serve(self, conversation: Conversation, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, conversation: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the upstream's leg, accept or refuse the client, and pass messages until one side ends."""
         await receive()
         # Kept over the opening: it says whether the client still waits, and then gives its first message.
@@ -177,7 +183,7 @@ class _Tunnel:
                 await self._relay(self._connection, first, receive, send)
             else:
                 await _cancelled(first)
-                await refuse(scope, receive, send, self._reply(outcome))
+                await deny_handshake(scope, receive, send, self._reply(outcome))
         except ClientDisconnected:
             pass
         finally:
@@ -188,7 +194,7 @@ class _Tunnel:
             await _cancelled(first)
 
     @property
-    def _connection(self) -> Connection | None:
+    def _connection(self) -> WebSocketConnection | None:
         return None if self._answer is None else self._answer.connection
 
     def _reply(self, outcome: Relay | Reply) -> Reply:
@@ -207,11 +213,11 @@ class _Tunnel:
                     waiting.discard(first)
                     if first.result()["type"] != "websocket.receive":
                         raise ClientDisconnected
-            return opening.result() if opening.done() else plain_reply(503)
+            return opening.result() if opening.done() else text_reply(503)
         finally:
             await _cancelled(opening)
 
-    async def _converse(self, conversation: Conversation, subprotocols: Sequence[str]) -> Relay | Reply:
+    async def _converse(self, conversation: Exchange, subprotocols: Sequence[str]) -> Relay | Reply:
         try:
             request = next(conversation)
             while True:
@@ -228,7 +234,7 @@ class _Tunnel:
     async def _ask(self, request: UpstreamRequest, subprotocols: Sequence[str]) -> Handshake:
         encode_head(request)
         self._leave_place()
-        self._place = self.upstreams.place(request)
+        self._place = self.upstreams.acquire(request)
         if request.delay:
             await asyncio.sleep(request.delay)
         now = self._loop.time()
@@ -238,8 +244,8 @@ class _Tunnel:
             async with asyncio.timeout_at(None if limit == math.inf else limit):
                 with await self.upstreams.lease(request, self._loop, limit) as lease:
                     security = self.upstreams.contexts(lease.origin)
-                    shaken = await shake_hands(lease.origin, request, subprotocols, security)
-                    lease.answered(shaken.head.status)
+                    shaken = await open_websocket(lease.origin, request, subprotocols, security)
+                    lease.record(shaken.head.status)
                     return shaken
         except TimeoutError as exc:
             error = UpstreamTimeout("no answer to the upgrade before the deadline", sent=True)
@@ -248,10 +254,12 @@ class _Tunnel:
 
     def _leave_place(self) -> None:
         if self._place is not None:
-            self._place.free()
+            self._place.release()
             self._place = None
 
-    async def _relay(self, upstream: Connection, first: asyncio.Task[Message], receive: Receive, send: Send) -> None:
+    async def _relay(
+        self, upstream: WebSocketConnection, first: asyncio.Task[Message], receive: Receive, send: Send
+    ) -> None:
         up = self._loop.create_task(self._upward(upstream, first, receive))
         down = self._loop.create_task(self._downward(upstream, send))
         to_client: Close | None
@@ -265,7 +273,7 @@ class _Tunnel:
                 to_client = to_upstream = self._ending.result() if self._ending.done() else _IDLE
         finally:
             await _cancelled(up, down)
-        await asyncio.gather(_close_client(send, to_client), upstream.leave(to_upstream))
+        await asyncio.gather(_close_client(send, to_client), upstream.close_gracefully(to_upstream))
 
     async def _until_end(self, *pumps: asyncio.Task[Any]) -> None:
         """Until one side has ended, it is to end, or nothing has passed for too long."""
@@ -277,7 +285,7 @@ class _Tunnel:
             if self._idle_timeout is not None:
                 left = self._touched + self._idle_timeout - self._loop.time()
 
-    async def _upward(self, upstream: Connection, first: asyncio.Task[Message], receive: Receive) -> Close:
+    async def _upward(self, upstream: WebSocketConnection, first: asyncio.Task[Message], receive: Receive) -> Close:
         message = await first
         while message["type"] == "websocket.receive":
             self._touched = self._loop.time()
@@ -288,7 +296,7 @@ class _Tunnel:
             message = await receive()
         return _close_of_client(message)
 
-    async def _downward(self, upstream: Connection, send: Send) -> Close | None:
+    async def _downward(self, upstream: WebSocketConnection, send: Send) -> Close | None:
         while True:
             try:
                 data = await upstream.recv()
@@ -308,8 +316,8 @@ _live: WeakKeyDictionary[asyncio.AbstractEventLoop, set[_Tunnel]] = WeakKeyDicti
 
 def _close_of_client(message: Message) -> Close:
     """Why the client left. A Close frame without a code says nothing bad; no Close frame at all is abnormal."""
-    code, reason = message.get("code", NO_CODE), message.get("reason")
-    if code == NO_CODE and "reason" in message:
+    code, reason = message.get("code", NO_STATUS_RCVD), message.get("reason")
+    if code == NO_STATUS_RCVD and "reason" in message:
         return Close(1000)
     return Close(code, reason or "") if code in _CODES or 3000 <= code < 5000 else _GOING_AWAY
 
@@ -318,7 +326,7 @@ async def _close_client(send: Send, close: Close | None) -> None:
     if close is None:
         return
     with contextlib.suppress(OSError, RuntimeError):
-        async with asyncio.timeout(CLOSE_PATIENCE):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             await send({"type": "websocket.close", **close._asdict()})
 
 

@@ -10,10 +10,10 @@ from canary_mw.exceptions import ClientDisconnected, LengthRequired
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.http.target import METHODS, check_method, check_query, normalize_path
 from canary_mw.types import Environ
-from canary_mw.upstreams.body_buffer import SyncTee
+from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 
 # Bytes of a body that are asked for at once: servers return when all of them are there, or the body ends.
-PIECE = 65536
+CHUNK_SIZE = 65536
 _SAFE = "/:@!$&'()*+,;=~"
 _REMEMBERED = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
@@ -25,7 +25,7 @@ _encoded = methodcaller("encode", "latin-1", "replace")
 _stripped = methodcaller("strip", b" \t")
 
 
-class EnvironHead(RequestHead):
+class LazyRequestHead(RequestHead):
     """A request whose headers and ports are read when somebody asks: most rules look at the path only."""
 
     __slots__ = ("_environ", "_pairs", "_sent")
@@ -57,10 +57,10 @@ class EnvironHead(RequestHead):
             return None
         return value.strip(" \t").encode("latin-1", "replace")
 
-    def holds(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
+    def any_value_matches(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
         """See `RequestHead`; most requests lack what rules ask for."""
         if self._sent is None:
-            return super().holds(name, accepts)
+            return super().any_value_matches(name, accepts)
         if _key_sent(name) not in self._sent:
             return False
         value = self.header(name)
@@ -74,7 +74,7 @@ class EnvironHead(RequestHead):
         return _port(self._environ.get(key))
 
 
-def request_head(environ: Environ) -> EnvironHead:
+def request_head(environ: Environ) -> LazyRequestHead:
     """The request as the rules see it: the whole path that the client sent, whatever `SCRIPT_NAME` says.
 
     Raises:
@@ -85,14 +85,14 @@ def request_head(environ: Environ) -> EnvironHead:
     if method not in METHODS:
         check_method(method)
     path, query = request_target(environ)
-    head = EnvironHead.__new__(EnvironHead)
+    head = LazyRequestHead.__new__(LazyRequestHead)
     head.method = method
     head.path = normalize_path(path)
     head.query = check_query(b"?" + query) if query else b""
     head.client = environ.get("REMOTE_ADDR") or None
     head.scheme = environ["wsgi.url_scheme"]
     head.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
-    head._known = head._pairs = None
+    head._headers_by_name = head._pairs = None
     head._environ = head._sent = environ
     return head
 
@@ -193,7 +193,7 @@ class RequestBody:
         Raises:
             ClientDisconnected: the client left before the body was complete; iterating raises it too.
         """
-        if self._left is None or self._left > PIECE:
+        if self._left is None or self._left > CHUNK_SIZE:
             return self
         return b"".join(self)
 
@@ -203,7 +203,7 @@ class RequestBody:
     def __next__(self) -> bytes:
         if self._left == 0:
             raise StopIteration
-        piece = self._piece(PIECE if self._left is None else min(PIECE, self._left))
+        piece = self._piece(CHUNK_SIZE if self._left is None else min(CHUNK_SIZE, self._left))
         if self._left is not None:
             self._left -= len(piece)
         elif not piece:
@@ -221,10 +221,10 @@ class RequestBody:
         return piece
 
 
-class NotedInput:
+class RecordingInput:
     """A `wsgi.input` that tells a tee what the app reads."""
 
-    def __init__(self, source: Any, tee: SyncTee, length: int | None) -> None:
+    def __init__(self, source: Any, tee: SyncReplayBuffer, length: int | None) -> None:
         self._source = source
         self._tee = tee
         self._left = length
@@ -255,5 +255,5 @@ class NotedInput:
         if self._left is not None:
             self._left -= len(piece)
         ended = not piece and not asked_for_nothing
-        self._tee.note(piece, last=ended if self._left is None else self._left == 0)
+        self._tee.feed(piece, last=ended if self._left is None else self._left == 0)
         return piece

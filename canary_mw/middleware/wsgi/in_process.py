@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.headers import framed_headers
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import RawHeaders, ResponseHead
@@ -15,7 +15,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def call_app(
-    app: WSGIApp, conversation: Conversation, environ: Environ, start_response: StartResponse
+    app: WSGIApp, conversation: Exchange, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes] | Reply:
     """Let an app of this process answer; its pieces pass as they come, only its head goes through the conversation.
 
@@ -52,7 +52,7 @@ def text_pairs(headers: RawHeaders) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _answered(conversation: Conversation, head: ResponseHead) -> Relay:
+def _answered(conversation: Exchange, head: ResponseHead) -> Relay:
     try:
         conversation.send(head)
     except StopIteration as stop:

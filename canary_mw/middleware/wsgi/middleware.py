@@ -13,26 +13,26 @@ from weakref import WeakSet
 
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientDisconnected, ClientError
-from canary_mw.forking import in_child, notice
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forking import after_fork, ensure_forked_hooks
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.base import Rules, Shell
+from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
-from canary_mw.middleware.wsgi.relay import Forwarded, SyncForwarder, replied, watched
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, observe_body, send_reply
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
 from canary_mw.upstreams.endpoints import DNS_INTERVAL
-from canary_mw.upstreams.shadows import Shadows
+from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
 
 if TYPE_CHECKING:
     import httpx
 
 
-class CanaryWSGIMiddleware(Shell):
+class CanaryWSGIMiddleware(MiddlewareBase):
     """WSGI middleware (PEP 3333) that routes by Mappings; the twin of `CanaryMiddleware`.
 
     A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
@@ -93,22 +93,22 @@ class CanaryWSGIMiddleware(Shell):
     def _begin(self) -> None:
         """What each process has for itself."""
         replay_limit, shadow_limit = self._bounds
-        self.shadows = Shadows(self.upstreams.beside, shadow_limit)
-        self.door = DoorCounts()
-        self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.door)
+        self.shadows = ShadowSender(self.upstreams.background_upstreams, shadow_limit)
+        self.refusals = RefusalCounters()
+        self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
         self.started = False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        notice()
+        ensure_forked_hooks()
         if not self.started:
             self.start()
         table = self.store.table
         try:
             head: RequestHead = request_head(environ)
             if self.trusted_headers is not None:
-                self._believe(head, environ)
-            if table.gate is not None:
+                self._environ_without_untrusted(head, environ)
+            if table.request_policy is not None:
                 head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
@@ -134,9 +134,9 @@ class CanaryWSGIMiddleware(Shell):
             self.upstreams.background.run(self.shadows.aclose())
         self.upstreams.close()
 
-    def _believe(self, head: RequestHead, environ: Environ) -> None:
+    def _environ_without_untrusted(self, head: RequestHead, environ: Environ) -> None:
         """Take out the headers that the peer may not send, for the rules and for whoever answers."""
-        kept = self._believed(head.headers, head.client)
+        kept = self._strip_untrusted(head.headers, head.client)
         for name, _ in set(head.headers).difference(kept):
             del environ[environ_key(name)]
         head.headers = kept
@@ -145,27 +145,27 @@ class CanaryWSGIMiddleware(Shell):
         self,
         decision: Decision | None,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         environ: Environ,
         start_response: StartResponse,
-    ) -> Forwarded:
+    ) -> WSGIResult:
         """Have a request answered by who is to."""
         if decision is not None and not decision.local:
             return self._forwarder.forward(decision, head, hop, environ, start_response)
         environ["canary_mw.decision"] = decision
         if decision is None or decision.shadow is None:
-            return Forwarded(self.app(environ, start_response))
-        return Forwarded(self._forwarder.copy(self.app, decision, head, hop, environ, start_response))
+            return WSGIResult(self.app(environ, start_response))
+        return WSGIResult(self._forwarder.serve_and_shadow(self.app, decision, head, hop, environ, start_response))
 
     def _observed(
         self,
         decision: Decision | None,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        since = self.tell_decision(decision, head)
+        since = self.notify_decided(decision, head)
         status: int | None = None
 
         def noting(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
@@ -176,19 +176,19 @@ class CanaryWSGIMiddleware(Shell):
         def ended(why: BaseException | None) -> None:
             left = isinstance(why, ClientDisconnected)
             reason = "client left" if left else type(why).__name__ if why else forwarded.reason
-            self.tell_end(decision, head, status, since, reason)
+            self.notify_finished(decision, head, status, since, reason)
 
         try:
             forwarded = self._serve(decision, head, hop, environ, noting)
         except BaseException as exc:
-            self.tell_end(decision, head, status, since, type(exc).__name__)
+            self.notify_finished(decision, head, status, since, type(exc).__name__)
             raise
-        return watched(forwarded.body, ended)
+        return observe_body(forwarded.body, ended)
 
     def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body, reason = replied(self._forwarder.refusal(error), start_response)
+        body, reason = send_reply(self._forwarder.refusal(error), start_response)
         path = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ.get("PATH_INFO", "")).partition("?")[0]
-        self.tell_refusal(environ["REQUEST_METHOD"], path, error.status_hint, reason)
+        self.notify_refused(environ["REQUEST_METHOD"], path, error.status_hint, reason)
         return body
 
 
@@ -201,4 +201,4 @@ def _after_fork() -> None:
         middleware._begin()
 
 
-in_child(_after_fork)
+after_fork(_after_fork)

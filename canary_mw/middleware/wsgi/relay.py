@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 from canary_mw.client.interfaces import SyncResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
-from canary_mw.forwarding.exchange import exchange, failure
+from canary_mw.forwarding.exchange import exchange, upstream_error_reply
 from canary_mw.forwarding.headers import is_event_stream
-from canary_mw.forwarding.hop import Hop
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.forwarding.replies import plain_reply, refusal
+from canary_mw.forwarding.replies import client_error_reply, text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.wsgi.environ import NotedInput, RequestBody, request_target
+from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
-from canary_mw.observability.counters import DoorCounts
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.group import Decision
 from canary_mw.types import Environ, StartResponse, WSGIApp
-from canary_mw.upstreams.body_buffer import SyncTee
-from canary_mw.upstreams.shadows import Shadows
+from canary_mw.upstreams.body_buffer import SyncReplayBuffer
+from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
 
 logger = logging.getLogger("canary_mw.relay")
@@ -31,7 +31,7 @@ logger = logging.getLogger("canary_mw.relay")
 _BODILESS = (204, 304)
 
 
-class Forwarded(NamedTuple):
+class WSGIResult(NamedTuple):
     """What the server gets, and why it is not the upstream's; None when it is."""
 
     body: Iterable[bytes]
@@ -41,16 +41,18 @@ class Forwarded(NamedTuple):
 class SyncForwarder:
     """Sends requests to the services of their Mappings and relays the answers; the twin of `Forwarder`."""
 
-    def __init__(self, upstreams: SyncUpstreams, shadows: Shadows, replay_limit: int, door: DoorCounts) -> None:
+    def __init__(
+        self, upstreams: SyncUpstreams, shadows: ShadowSender, replay_limit: int, door: RefusalCounters
+    ) -> None:
         self._upstreams = upstreams
         self._shadows = shadows
         self._replay_limit = replay_limit
-        self._door = door
+        self._refusals = door
         self._counting = Lock()
 
     def forward(
-        self, decision: Decision, head: RequestHead, hop: Hop, environ: Environ, start_response: StartResponse
-    ) -> Forwarded:
+        self, decision: Decision, head: RequestHead, hop: HopContext, environ: Environ, start_response: StartResponse
+    ) -> WSGIResult:
         """Send a request to the service of its Mapping and relay the answer.
 
         An upstream that fails after its head was relayed makes the iterator raise: that must reach the server, which
@@ -60,7 +62,7 @@ class SyncForwarder:
         try:
             check_head(head.method, request_target(environ)[0], head.headers, head.http_version)
             if _is_websocket(head):
-                return replied(plain_reply(403, "websockets cannot pass a WSGI server\n"), start_response)
+                return send_reply(text_reply(403, "websockets cannot pass a WSGI server\n"), start_response)
             if app is None:
                 body = RequestBody(environ, _length(head))
                 return self._converse(decision, head, hop, body, start_response)
@@ -68,73 +70,73 @@ class SyncForwarder:
             conversation = exchange(decision, head, hop, lambda: False)
             answer = call_app(app, conversation, {**environ, "canary_mw.decision": decision}, start_response)
         except ClientError as exc:
-            return replied(self.refusal(exc), start_response)
-        return replied(answer, start_response) if isinstance(answer, Reply) else Forwarded(answer)
+            return send_reply(self.refusal(exc), start_response)
+        return send_reply(answer, start_response) if isinstance(answer, Reply) else WSGIResult(answer)
 
     def _converse(
-        self, decision: Decision, head: RequestHead, hop: Hop, body: RequestBody, start_response: StartResponse
-    ) -> Forwarded:
-        tee: SyncTee | None = None
+        self, decision: Decision, head: RequestHead, hop: HopContext, body: RequestBody, start_response: StartResponse
+    ) -> WSGIResult:
+        tee: SyncReplayBuffer | None = None
         try:
             if decision.mapping.retry is None and decision.shadow is None:
                 outcome, response = self._upstreams.run(exchange(decision, head, hop), body.open)
             else:
-                tee = SyncTee(body.open, self._replay_limit)
+                tee = SyncReplayBuffer(body.open, self._replay_limit)
                 outcome, response = self._run_kept(decision, head, hop, tee)
         except BaseException as exc:
             if tee is not None:
                 tee.close()
             if isinstance(exc, ClientDisconnected):
                 # Nobody reads this, but a server has to be told something.
-                return replied(plain_reply(400), start_response)._replace(reason="client left")
+                return send_reply(text_reply(400), start_response)._replace(reason="client left")
             raise
         if response is None:
             if tee is not None:
                 tee.close()
             assert isinstance(outcome, Reply)
-            return replied(outcome, start_response)
+            return send_reply(outcome, start_response)
         assert isinstance(outcome, Relay)
-        relayed = Relayed(response, decision.mapping.service.text, tee)
+        relayed = RelayedBody(response, decision.mapping.service.text, tee)
         try:
-            return Forwarded(relay(relayed, outcome, head, start_response))
+            return WSGIResult(relay(relayed, outcome, head, start_response))
         except UpstreamError as exc:
             relayed.close()
-            return replied(failure(decision.mapping, exc), start_response)
+            return send_reply(upstream_error_reply(decision.mapping, exc), start_response)
         except BaseException:
             relayed.close()
             raise
 
     def _run_kept(
-        self, decision: Decision, head: RequestHead, hop: Hop, tee: SyncTee
+        self, decision: Decision, head: RequestHead, hop: HopContext, tee: SyncReplayBuffer
     ) -> tuple[Relay | Reply, SyncResponse | None]:
         """Run a conversation that may send the body again, or to a shadow."""
         mapping, upstreams = decision.mapping, self._upstreams
 
         def repeatable() -> bool:
-            return tee.repeatable() and upstreams.may_retry(mapping.service.text, mapping.options.breakers)
+            return tee.can_replay() and upstreams.may_retry(mapping.service.text, mapping.options.circuit_breakers)
 
         conversation = exchange(decision, head, hop, repeatable)
         return upstreams.run(conversation, tee.open, partial(self._copy, tee=tee))
 
-    def _copy(self, request: UpstreamRequest, tee: SyncTee) -> None:
+    def _copy(self, request: UpstreamRequest, tee: SyncReplayBuffer) -> None:
         begin = partial(self._upstreams.background.call, self._shadows.begin, request)
         if request.body is None or request.body.length == 0:
             begin(b"")
         else:
-            tee.at_end(begin)
+            tee.when_complete(begin)
 
     def refusal(self, exc: ClientError) -> Reply:
         """What a client hears of a request that cannot be served, which is counted."""
         with self._counting:
-            self._door.refuse(exc.status_hint)
-        return refusal(exc)
+            self._refusals.refuse(exc.status_hint)
+        return client_error_reply(exc)
 
-    def copy(
+    def serve_and_shadow(
         self,
         app: WSGIApp,
         decision: Decision,
         head: RequestHead,
-        hop: Hop,
+        hop: HopContext,
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
@@ -146,13 +148,13 @@ class SyncForwarder:
             shadow = None
         if shadow is None:
             return app(environ, start_response)
-        tee = SyncTee(None, self._replay_limit)
+        tee = SyncReplayBuffer(None, self._replay_limit)
         self._copy(shadow, tee)
         if shadow.body is None:
             return app(environ, start_response)
-        environ["wsgi.input"] = NotedInput(environ["wsgi.input"], tee, shadow.body.length)
+        environ["wsgi.input"] = RecordingInput(environ["wsgi.input"], tee, shadow.body.length)
         try:
-            return watched(app(environ, start_response), lambda _: tee.close())
+            return observe_body(app(environ, start_response), lambda _: tee.close())
         except BaseException:
             tee.close()
             raise
@@ -167,13 +169,13 @@ def _length(head: RequestHead) -> int | None:
     return int(head.header(b"content-length") or 0) if head.header(b"transfer-encoding") is None else None
 
 
-def replied(reply: Reply, start_response: StartResponse) -> Forwarded:
+def send_reply(reply: Reply, start_response: StartResponse) -> WSGIResult:
     """An answer of our own."""
     start_response(status_line(reply.status), text_pairs(reply.headers or ()))
-    return Forwarded([reply.body] if reply.body else [], HTTPStatus(reply.status).phrase.lower())
+    return WSGIResult([reply.body] if reply.body else [], HTTPStatus(reply.status).phrase.lower())
 
 
-def relay(relayed: "Relayed", outcome: Relay, head: RequestHead, start_response: StartResponse) -> Iterable[bytes]:
+def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_response: StartResponse) -> Iterable[bytes]:
     """Pass an answer on as it comes; one that is complete already goes out in one piece.
 
     Raises:
@@ -196,10 +198,10 @@ def relay(relayed: "Relayed", outcome: Relay, head: RequestHead, start_response:
     return [body] if body else []
 
 
-class Relayed:
+class RelayedBody:
     """The body of an answer as it comes, once; closing it frees the upstream's connection, however far it was read."""
 
-    def __init__(self, response: SyncResponse, service: str, tee: SyncTee | None) -> None:
+    def __init__(self, response: SyncResponse, service: str, tee: SyncReplayBuffer | None) -> None:
         self.response = response
         self._service = service
         self._tee = tee
@@ -236,7 +238,7 @@ class Relayed:
             self._tee.close()
 
 
-class Watched:
+class ObservedBody:
     """What an app returned, and somebody who is told of its end: None, or why there is more that nobody gets."""
 
     def __init__(self, pieces: Iterable[bytes], ended: Callable[[BaseException | None], object]) -> None:
@@ -273,13 +275,13 @@ class Watched:
             ended(why)
 
 
-class SizedWatched(Watched):
+class SizedObservedBody(ObservedBody):
     """Servers make a Content-Length where there is but one piece."""
 
     def __len__(self) -> int:
         return len(self._pieces)  # type: ignore[arg-type]
 
 
-def watched(pieces: Iterable[bytes], ended: Callable[[BaseException | None], object]) -> Watched:
+def observe_body(pieces: Iterable[bytes], ended: Callable[[BaseException | None], object]) -> ObservedBody:
     """What is given, watched, and with a length where it has one."""
-    return (SizedWatched if hasattr(pieces, "__len__") else Watched)(pieces, ended)
+    return (SizedObservedBody if hasattr(pieces, "__len__") else ObservedBody)(pieces, ended)

@@ -23,7 +23,7 @@ from upstream import (
 )
 
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamProtocolError
-from canary_mw.http.messages import Body
+from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.upstream import Origin
 
 
@@ -293,18 +293,18 @@ def test_a_request_that_could_be_read_in_two_ways_is_never_written(
     [
         (None, None, [], b""),
         (b"ignored", None, [], b""),
-        (None, Body(0), [b"content-length: 0"], b""),
-        (b"hello", Body(5), [b"content-length: 5"], b"hello"),
-        (b"hello", Body(None), [b"transfer-encoding: chunked"], b"hello"),
-        (b"", Body(None), [b"transfer-encoding: chunked"], b""),
-        ((b"he", b"", b"llo", b""), Body(5), [b"content-length: 5"], b"hello"),
-        ((b"he", b"", b"llo"), Body(None), [b"transfer-encoding: chunked"], b"hello"),
-        ((), Body(0), [b"content-length: 0"], b""),
-        ((), Body(None), [b"transfer-encoding: chunked"], b""),
+        (None, BodyFraming(0), [b"content-length: 0"], b""),
+        (b"hello", BodyFraming(5), [b"content-length: 5"], b"hello"),
+        (b"hello", BodyFraming(None), [b"transfer-encoding: chunked"], b"hello"),
+        (b"", BodyFraming(None), [b"transfer-encoding: chunked"], b""),
+        ((b"he", b"", b"llo", b""), BodyFraming(5), [b"content-length: 5"], b"hello"),
+        ((b"he", b"", b"llo"), BodyFraming(None), [b"transfer-encoding: chunked"], b"hello"),
+        ((), BodyFraming(0), [b"content-length: 0"], b""),
+        ((), BodyFraming(None), [b"transfer-encoding: chunked"], b""),
     ],
 )
 def test_a_body_is_framed_as_the_request_says(
-    run: Run, body: bytes | tuple[bytes, ...] | None, framing: Body | None, lines: list[bytes], arrives: bytes
+    run: Run, body: bytes | tuple[bytes, ...] | None, framing: BodyFraming | None, lines: list[bytes], arrives: bytes
 ) -> None:
     seen = []
 
@@ -337,17 +337,19 @@ def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, piec
 
         async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(ClientError, match="not 5 bytes long"):
-                await client.send(upstream.origin, req("POST", body=Body(5)), pieces_of(*pieces))
+                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), pieces_of(*pieces))
             assert len(await arrived) < 5
             with pytest.raises(ClientError):
-                await client.send(upstream.origin, req("POST", body=Body(5)), b"".join(pieces) + b"123456")
+                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), b"".join(pieces) + b"123456")
 
     run(main)
 
 
 @WITH_EVERY_CLIENT
-@pytest.mark.parametrize("framing", [Body(None), Body(100)])
-def test_a_body_that_fails_cuts_the_request_off_and_its_error_reaches_the_caller(run: Run, framing: Body) -> None:
+@pytest.mark.parametrize("framing", [BodyFraming(None), BodyFraming(100)])
+def test_a_body_that_fails_cuts_the_request_off_and_its_error_reaches_the_caller(
+    run: Run, framing: BodyFraming
+) -> None:
     async def leaving() -> AsyncIterator[bytes]:
         yield b"x" * 10
         raise ClientDisconnected("left")
@@ -385,7 +387,7 @@ def test_a_body_that_fails_after_the_head_of_the_answer_fails_the_read(run: Run)
             await peer.gone()
 
         async with serving(script) as upstream, aclosing(run.client()) as client:
-            response = await client.send(upstream.origin, req("POST", body=Body(None)), leaving())
+            response = await client.send(upstream.origin, req("POST", body=BodyFraming(None)), leaving())
             assert await response.read() == b"ab"
             answered.set()
             for _ in range(2):
@@ -422,7 +424,7 @@ def test_an_early_answer_comes_through_while_the_body_is_still_on_its_way_up(run
                 await asyncio.sleep(0)
 
         async with serving(script) as upstream, aclosing(run.client()) as client, aclosing(endless()) as body:
-            response = await client.send(upstream.origin, req("POST", body=Body(None)), body)
+            response = await client.send(upstream.origin, req("POST", body=BodyFraming(None)), body)
             assert (response.head.status, await whole(response)) == (413, b"too large")
             assert await get(client, upstream) == b"2"
 
@@ -449,7 +451,7 @@ def test_an_early_answer_is_found_behind_the_reset_that_an_upload_runs_into(run:
 
             async with aclosing(run.client()) as client, aclosing(body()) as upload:
                 origin = Origin("http", *listener.getsockname())
-                response = await client.send(origin, req("POST", body=Body(None)), upload)
+                response = await client.send(origin, req("POST", body=BodyFraming(None)), upload)
                 assert (response.head.status, await whole(response)) == (413, b"too large")
                 await asyncio.sleep(0)
 

@@ -24,7 +24,7 @@ from upstream import (
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
-from canary_mw.http.messages import Body
+from canary_mw.http.messages import BodyFraming
 
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -348,7 +348,9 @@ def test_an_upload_that_nobody_reads_stops_the_client(run: Run) -> None:
                 yield b"x" * 65536
 
         async with serving(script) as upstream, aclosing(run.client()) as client:
-            sending = asyncio.ensure_future(client.send(upstream.origin, req("PUT", body=Body(count << 16)), body()))
+            sending = asyncio.ensure_future(
+                client.send(upstream.origin, req("PUT", body=BodyFraming(count << 16)), body())
+            )
             assert 0 < await still(lambda: given) < count
             read_on.set()
             assert await whole(await sending) == b"%d" % (count << 16)
@@ -463,7 +465,7 @@ def test_cancelling_send_closes_the_connection_at_once(run: Run, upload: bool) -
             await asyncio.Event().wait()
 
         async with serving(script) as upstream, aclosing(HTTP11Client()) as client:
-            request = req("POST", body=Body(None)) if upload else req()
+            request = req("POST", body=BodyFraming(None)) if upload else req()
             task = asyncio.ensure_future(client.send(upstream.origin, request, stuck() if upload else None))
             await arrived.wait()
             task.cancel()

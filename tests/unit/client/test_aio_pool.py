@@ -25,10 +25,10 @@ from upstream import (
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.limits import Limits
-from canary_mw.client.tls import Contexts
+from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamProtocolError, UpstreamTimeout
-from canary_mw.http.messages import Body
-from canary_mw.rules.upstream import Breakers, Origin, UpstreamOptions
+from canary_mw.http.messages import BodyFraming
+from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 
 # Connecting
 
@@ -53,7 +53,7 @@ def test_an_upstream_over_tls_is_verified(run: Run) -> None:
     async def main() -> None:
         trusting = ssl.create_default_context(cafile=CERTIFICATE)
         async with serving(forever, tls=True) as upstream:
-            async with aclosing(run.client(contexts=Contexts(default=trusting))) as client:
+            async with aclosing(run.client(contexts=TLSContexts(default=trusting))) as client:
                 for _ in range(3):
                     assert await get(client, upstream) == b"1"
             async with aclosing(run.client()) as client:
@@ -157,7 +157,7 @@ def test_a_request_that_may_have_been_executed_is_never_sent_twice(run: Run) -> 
         async with serving(script) as upstream, aclosing(run.client()) as client:
             await get(client, upstream)
             with pytest.raises(UpstreamConnectError) as caught:
-                await client.send(upstream.origin, req("POST", body=Body(2)), b"hi")
+                await client.send(upstream.origin, req("POST", body=BodyFraming(2)), b"hi")
             assert caught.value.sent
 
     run(main)
@@ -277,7 +277,7 @@ def test_too_many_waiting_requests_are_refused_and_the_others_reach_their_deadli
 @ON_BOTH_LOOPS
 def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: Run) -> None:
     async def main() -> None:
-        options = UpstreamOptions(breakers=Breakers(max_connections=0, max_pending_requests=1))
+        options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=0, max_pending_requests=1))
         async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
             both = [get(client, upstream, req(options=options)) for _ in range(2)]
             one, other = await asyncio.gather(*both, return_exceptions=True)
@@ -293,7 +293,7 @@ def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: 
 @WITH_EVERY_CLIENT
 def test_breakers_do_not_widen_the_limits_of_the_client(run: Run) -> None:
     async def main() -> None:
-        options = UpstreamOptions(breakers=Breakers(max_connections=9))
+        options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=9))
         limits = Limits(max_connections=1, max_pending=9)
         async with serving(forever) as upstream, aclosing(run.client(limits=limits)) as client:
             await asyncio.gather(*(get(client, upstream, req(options=options)) for _ in range(5)))
@@ -328,7 +328,7 @@ def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, gift:
             unlucky, last = (asyncio.ensure_future(get(client, upstream)) for _ in range(2))
             await until(lambda: len(pool._waiters) == 2)
             if gift != "slot":
-                pool.put(connection)
+                pool.release(connection)
             unlucky.cancel()
             if gift != "connection":
                 connection.fail(UpstreamConnectError("cut"))
@@ -349,7 +349,7 @@ def test_a_connection_that_dies_on_its_way_to_a_waiter_is_replaced(run: Run) -> 
             connection = await pool.acquire(math.inf, 30.0)
             waiting = asyncio.ensure_future(get(client, upstream))
             await until(lambda: pool._waiters)
-            pool.put(connection)
+            pool.release(connection)
             connection.fail(UpstreamConnectError("cut"))
             assert await waiting == b"2"
 

@@ -25,10 +25,10 @@ from upstream import until as until_async
 from canary_mw.client.limits import Limits
 from canary_mw.client.sync import connect as dial
 from canary_mw.client.sync import pool as syncpool
-from canary_mw.client.sync.client import BlockingClient, BlockingResponse
+from canary_mw.client.sync.client import SyncHTTP11Client, SyncHTTP11Response
 from canary_mw.client.sync.connection import SyncConnection
 from canary_mw.client.sync.pool import Gift, SyncPool
-from canary_mw.client.tls import Contexts, Security
+from canary_mw.client.tls import ConnectionSecurity, TLSContexts
 from canary_mw.exceptions import (
     ClientDisconnected,
     UpstreamConnectError,
@@ -37,8 +37,8 @@ from canary_mw.exceptions import (
     UpstreamTimeout,
 )
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.messages import Body
-from canary_mw.rules.upstream import Breakers, Origin, UpstreamOptions
+from canary_mw.http.messages import BodyFraming
+from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
@@ -73,15 +73,15 @@ async def turns() -> None:
 
 
 @contextlib.contextmanager
-def made(**options: Any) -> Iterator[BlockingClient]:
-    client = BlockingClient(**options)
+def made(**options: Any) -> Iterator[SyncHTTP11Client]:
+    client = SyncHTTP11Client(**options)
     try:
         yield client
     finally:
         client.close()
 
 
-def whole(response: BlockingResponse) -> bytes:
+def whole(response: SyncHTTP11Response) -> bytes:
     pieces = []
     while piece := response.read():
         pieces.append(piece)
@@ -89,7 +89,7 @@ def whole(response: BlockingResponse) -> bytes:
     return b"".join(pieces)
 
 
-def get(client: BlockingClient, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
+def get(client: SyncHTTP11Client, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
     return whole(client.send(upstream.origin, request or req()))
 
 
@@ -99,7 +99,7 @@ def until(condition: Callable[[], object]) -> None:
         threading.Event().wait(0.001)
 
 
-def pools(client: BlockingClient) -> list[SyncPool]:
+def pools(client: SyncHTTP11Client) -> list[SyncPool]:
     return list(client._pools.values())
 
 
@@ -231,7 +231,7 @@ def test_who_waits_for_a_connection_gives_up_at_its_deadline(options: dict[str, 
 
 
 def test_under_breakers_a_thread_that_opens_its_connection_is_pending_too() -> None:
-    options = UpstreamOptions(breakers=Breakers(max_connections=2, max_pending_requests=1))
+    options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=2, max_pending_requests=1))
     with served(Peer.gone) as upstream, made() as client, ThreadPoolExecutor(1) as executor:
         origin = upstream.origin._replace(scheme="https")
         request = req(options=options, connect_timeout=0.5)
@@ -269,7 +269,7 @@ def test_what_is_given_to_one_who_gives_up_in_that_moment_is_not_lost(end: type[
         waiter = LateWaiter(end)
         pool._waiters.append(waiter)
         if gift == "connection":
-            pool.put(connection)
+            pool.release(connection)
         elif gift == "slot":
             connection.fail(UpstreamConnectError("cut"))
         given = end is Empty and gift != "nothing"
@@ -279,7 +279,7 @@ def test_what_is_given_to_one_who_gives_up_in_that_moment_is_not_lost(end: type[
         if given and gift == "slot":
             pool._slot_unused()
         elif given or gift == "nothing":
-            pool.put(connection)
+            pool.release(connection)
         assert get(client, upstream) == (b"2" if gift == "slot" else b"1")
         assert (pool._size, pool._connecting) == (1, 0)
 
@@ -293,7 +293,7 @@ def test_a_connection_that_died_on_its_way_to_one_who_waits_is_replaced() -> Non
             waiting = executor.submit(get, client, upstream)
             until(lambda: pool._waiters)
             connection._sock.shutdown(socket.SHUT_RDWR)
-            pool.put(connection)
+            pool.release(connection)
             assert waiting.result() == b"2"
 
 
@@ -303,7 +303,7 @@ def test_a_connection_given_back_after_a_look_is_found_by_the_second() -> None:
         (pool,) = pools(client)
         connection = pool._wait(pool._apply(fresh=False), math.inf)
         assert connection is not None
-        pool.put(connection)
+        pool.release(connection)
         assert upstream.accepted == 1
 
 
@@ -333,7 +333,7 @@ def test_an_answer_planted_on_an_idle_connection_is_nobodys() -> None:
         loop, go = plant.result()
         loop.call_soon_threadsafe(go.set)
         assert planted.wait(10)
-        assert get(client, upstream, req("POST", body=Body(0))) == b"2"
+        assert get(client, upstream, req("POST", body=BodyFraming(0))) == b"2"
         assert closed.wait(10)
 
 
@@ -458,7 +458,7 @@ def test_a_request_that_found_its_pool_before_it_was_dropped_leaves_nothing_behi
         client._sweep(monotonic())
         assert not client._pools
         connection = pool.acquire(math.inf, 30.0)
-        pool.put(connection)
+        pool.release(connection)
         assert connection.closed
         assert not pool._size
 
@@ -469,7 +469,7 @@ def test_a_fresh_connection_takes_the_slot_of_the_oldest_idle_one() -> None:
         (pool,) = pools(client)
         connection = pool.acquire(math.inf, 30.0, fresh=True)
         assert not connection.reused
-        pool.put(connection)
+        pool.release(connection)
         assert pool._size == 1
         until(lambda: upstream.accepted == 2)
 
@@ -493,7 +493,7 @@ def test_a_body_that_fails_while_the_answer_is_read_fails_the_read() -> None:
         await peer.gone()
 
     with served(script) as upstream, made() as client:
-        response = client.send(upstream.origin, req("POST", body=Body(None)), leaving())
+        response = client.send(upstream.origin, req("POST", body=BodyFraming(None)), leaving())
         assert response.read() == b"ab"
         for _ in range(2):
             with pytest.raises(ClientDisconnected):
@@ -515,7 +515,7 @@ def test_an_answer_that_begins_before_the_end_of_the_body_is_read_while_the_rest
         await peer.gone()
 
     with served(script) as upstream, made() as client:
-        request = req("POST", body=Body(len(block) * count))
+        request = req("POST", body=BodyFraming(len(block) * count))
         response = client.send(upstream.origin, request, iter([block] * count))
         assert whole(response) == block * count
         assert pools(client)[0]._idle
@@ -539,7 +539,7 @@ def test_a_body_is_asked_for_nothing_more_once_the_answer_is_complete() -> None:
         await peer.gone()
 
     with served(script) as upstream, made() as client:
-        response = client.send(upstream.origin, req("POST", body=Body(None)), endless())
+        response = client.send(upstream.origin, req("POST", body=BodyFraming(None)), endless())
         assert (response.head.status, response.take()) == (413, b"too large")
         assert asked <= 3
         assert not pools(client)[0]._size
@@ -555,7 +555,7 @@ def test_an_early_answer_to_a_body_that_is_there_whole_comes_through(goodbye: st
 
     body = b"x" * 20_000_000
     with served(script) as upstream, made() as client:
-        response = client.send(upstream.origin, req("POST", body=Body(len(body))), body)
+        response = client.send(upstream.origin, req("POST", body=BodyFraming(len(body))), body)
         assert (response.head.status, whole(response)) == (413, b"too large")
         assert not pools(client)[0]._size
 
@@ -623,13 +623,13 @@ def test_an_upload_that_is_cut_off_without_an_answer_is_a_connect_error() -> Non
 
     with served(script) as upstream, made() as client:
         with pytest.raises(UpstreamConnectError, match="lost before an answer") as caught:
-            client.send(upstream.origin, req("POST", body=Body(None)), iter([b"x" * 65536] * 1000))
+            client.send(upstream.origin, req("POST", body=BodyFraming(None)), iter([b"x" * 65536] * 1000))
         assert caught.value.sent
 
 
 def test_an_upload_that_nobody_reads_ends_at_the_deadline() -> None:
     with served(answering_never) as upstream, made() as client:
-        request = req("POST", body=Body(None), timeout=0.2)
+        request = req("POST", body=BodyFraming(None), timeout=0.2)
         with pytest.raises(UpstreamTimeout, match="no answer before the deadline"):
             client.send(upstream.origin, request, iter([b"x" * 65536] * 1000))
         until(lambda: not upstream.scripts)
@@ -660,7 +660,7 @@ def test_a_body_slower_than_the_deadline_is_cut_off_as_soon_as_it_goes_on() -> N
 
     for options in ({"timeout": 0.02}, {"options": UpstreamOptions(idle_timeout=0.02)}):
         with served(script) as upstream, made() as client:
-            request = req("POST", body=Body(None), **options)
+            request = req("POST", body=BodyFraming(None), **options)
             with pytest.raises(UpstreamTimeout):
                 client.send(upstream.origin, request, slow())
 
@@ -678,7 +678,7 @@ def test_what_is_raised_past_all_errors_closes_the_connection_too() -> None:
 
     with served(script) as upstream, made() as client:
         with pytest.raises(KeyboardInterrupt):
-            client.send(upstream.origin, req("POST", body=Body(None)), interrupted())
+            client.send(upstream.origin, req("POST", body=BodyFraming(None)), interrupted())
         assert not rest.result().endswith(b"0\r\n\r\n")
         assert not pools(client)[0]._size
 
@@ -788,8 +788,8 @@ def test_a_client_that_is_closed_while_a_connection_is_opened_does_not_use_it(mo
         client.close()
         return really_dialled(*arguments)
 
-    really_dialled = dial.dialled
-    monkeypatch.setattr(syncpool, "dialled", dialled)
+    really_dialled = dial.connect
+    monkeypatch.setattr(syncpool, "connect", dialled)
     with served(forever) as upstream, made() as client:
         pool = client._pool(upstream.origin)
         with pytest.raises(UpstreamConnectError, match="was closed"):
@@ -819,14 +819,14 @@ def test_bodies_larger_than_all_buffers_go_both_ways_over_tls() -> None:
             await peer.answer((await peer.request()).body)
 
     body = random.randbytes(5_000_000)
-    trusting = Contexts(default=ssl.create_default_context(cafile=CERTIFICATE))
+    trusting = TLSContexts(default=ssl.create_default_context(cafile=CERTIFICATE))
     with served(script, tls=True) as upstream, made(contexts=trusting) as client:
         for given in (body, iter([body[:1_000_000], body[1_000_000:]])):
-            assert whole(client.send(upstream.origin, req("POST", body=Body(len(body))), given)) == body
+            assert whole(client.send(upstream.origin, req("POST", body=BodyFraming(len(body))), given)) == body
         assert upstream.accepted == 1
 
 
-class Changing(Contexts):
+class Changing(TLSContexts):
     """A context until `renew` is called, then another."""
 
     def __init__(self) -> None:
@@ -836,8 +836,8 @@ class Changing(Contexts):
     def renew(self) -> None:
         self.current = ssl.create_default_context(cafile=CERTIFICATE)
 
-    def __call__(self, origin: Origin) -> Security:
-        return Security(self.current, origin.host)
+    def __call__(self, origin: Origin) -> ConnectionSecurity:
+        return ConnectionSecurity(self.current, origin.host)
 
 
 def test_connections_from_before_a_change_of_certificates_take_no_new_request() -> None:
@@ -861,7 +861,7 @@ def test_connections_from_before_a_change_of_certificates_take_no_new_request() 
         contexts.renew()
         (pool,) = pools(client)
         fresh = pool.acquire(math.inf, 30.0, fresh=True)
-        pool.put(fresh)
+        pool.release(fresh)
         assert list(pool._idle) == [fresh]
         go.set()
         assert whole(slow) == whole(other) == b"slow"
@@ -880,7 +880,7 @@ def test_closing_the_client_ends_the_exchanges_and_the_waits_of_all_threads() ->
         await peer.gone()
 
     with served(script) as upstream, ThreadPoolExecutor(8) as executor:
-        client = BlockingClient(limits=Limits(max_connections=3))
+        client = SyncHTTP11Client(limits=Limits(max_connections=3))
         until_end = client.send(upstream.origin, req())
         assert until_end.read() == b"abc"
         tasks = [executor.submit(get, client, upstream) for _ in range(4)]
@@ -910,18 +910,18 @@ def test_an_answer_that_is_closed_gives_no_more() -> None:
 def test_a_forked_child_uses_none_of_the_connections_of_its_parent() -> None:
     script = """\
         import os, sys
-        from canary_mw.client.sync.client import BlockingClient
+        from canary_mw.client.sync.client import SyncHTTP11Client
         from canary_mw.rules.upstream import Origin; from canary_mw.forwarding.messages import UpstreamRequest
 
         def get():
             return client.send(origin, UpstreamRequest("shop", "GET", b"/", [(b"host", b"shop")])).read()
 
         origin = Origin("http", "127.0.0.1", int(sys.argv[1]))
-        client = BlockingClient()
+        client = SyncHTTP11Client()
         assert get() == b"1"
         inherited = client._pools[origin].take()
         descriptor = inherited._sock.fileno()
-        inherited._pool.put(inherited)
+        inherited._pool.release(inherited)
         client._sweeping.acquire()
         client._pools[origin]._lock.acquire()
         if not (child := os.fork()):

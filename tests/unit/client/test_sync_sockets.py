@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from canary_mw.client.sync.sockets import MOST, is_quiet, receive, send
+from canary_mw.client.sync.sockets import MAX_READ, nothing_to_read, receive, send
 
 
 @contextmanager
@@ -34,21 +34,21 @@ def test_what_was_sent_is_received() -> None:
         assert theirs.recv(10) == b"ping"
         theirs.send(b"pong")
         come(ours)
-        assert not is_quiet(ours.fileno())
+        assert not nothing_to_read(ours.fileno())
         assert receive(ours.fileno()) == b"pong"
 
 
 def test_nothing_there_is_no_end_and_nobody_waits_for_it() -> None:
     with pair() as (ours, _):
         assert receive(ours.fileno()) is None
-        assert is_quiet(ours.fileno())
+        assert nothing_to_read(ours.fileno())
 
 
 def test_an_end_is_told_each_time() -> None:
     with pair() as (ours, theirs):
         theirs.shutdown(socket.SHUT_WR)
         come(ours)
-        assert not is_quiet(ours.fileno())
+        assert not nothing_to_read(ours.fileno())
         assert receive(ours.fileno()) == b""
         assert receive(ours.fileno()) == b""
 
@@ -61,20 +61,20 @@ def test_a_reset_is_an_error() -> None:
             come(ours)
         with pytest.raises(BrokenPipeError):
             send(ours.fileno(), b"ping")
-        assert not is_quiet(ours.fileno())
+        assert not nothing_to_read(ours.fileno())
 
 
 def test_a_closed_socket_is_an_error() -> None:
     with pair() as (ours, _):
         ours.close()
-        assert not is_quiet(ours.fileno())
+        assert not nothing_to_read(ours.fileno())
         with pytest.raises(OSError, match="Bad file descriptor"):
             receive(ours.fileno())
 
 
 def test_a_full_connection_takes_some_and_then_nothing() -> None:
     with pair() as (ours, theirs):
-        data = b"x" * MOST
+        data = b"x" * MAX_READ
         total = 0
         while taken := send(ours.fileno(), data):
             total += taken
@@ -85,12 +85,12 @@ def test_a_full_connection_takes_some_and_then_nothing() -> None:
 
 def test_a_long_text_comes_in_pieces() -> None:
     with pair() as (ours, theirs):
-        threading.Thread(target=theirs.sendall, args=(b"x" * 3 * MOST,)).start()
+        threading.Thread(target=theirs.sendall, args=(b"x" * 3 * MAX_READ,)).start()
         pieces: list[bytes] = []
-        while sum(len(piece) for piece in pieces) < 3 * MOST:
+        while sum(len(piece) for piece in pieces) < 3 * MAX_READ:
             come(ours)
             pieces.append(receive(ours.fileno()) or b"")
-        assert max(len(piece) for piece in pieces) <= MOST
+        assert max(len(piece) for piece in pieces) <= MAX_READ
 
 
 def test_no_other_thread_runs_meanwhile() -> None:
@@ -115,7 +115,7 @@ def test_no_other_thread_runs_meanwhile() -> None:
             at_first = turns[0]
             for _ in range(100):
                 send(descriptor, b"ping")
-                is_quiet(peer)
+                nothing_to_read(peer)
                 receive(peer)
             assert turns[0] == at_first
     finally:

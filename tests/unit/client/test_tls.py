@@ -25,12 +25,12 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.client.tls import Contexts, Files, locate, make_context, secured
+from canary_mw.client.tls import Files, TLSContexts, locate, make_context, with_tls
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError, UpstreamConnectError
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.rules.upstream import HealthCheck, Origin, UpstreamTLS
-from canary_mw.upstreams.health_checks import Prober
+from canary_mw.upstreams.health_checks import HealthChecker
 
 CERTS = UpstreamTLS("certs", "default/certs")
 
@@ -298,7 +298,7 @@ def test_health_is_asked_for_by_the_same_context(tmp_path: Path) -> None:
             async with forwarding(rules, tmp_path) as port:
                 assert (await fetch(port, "/shop/")).status == 200
                 await until(lambda: (b"GET /health HTTP/1.1", "canary") in asked)
-            async with aclosing(Prober(Contexts(tmp_path))) as probe:
+            async with aclosing(HealthChecker(TLSContexts(tmp_path))) as probe:
                 with pytest.raises(UpstreamConnectError, match="certificate"):
                     await probe(Origin("https", "localhost", upstream.origin.port), HealthCheck(b"/health"))
 
@@ -366,8 +366,8 @@ def test_files_that_do_not_hold_what_they_should_are_named(tmp_path: Path) -> No
 
 def test_only_origins_of_https_get_a_tls_context() -> None:
     origins = [Origin("http", "a", 80), Origin("https", "a", 443)]
-    assert [origin.tls for origin in secured(origins, CERTS)] == [None, CERTS]
-    contexts = Contexts()
+    assert [origin.tls for origin in with_tls(origins, CERTS)] == [None, CERTS]
+    contexts = TLSContexts()
     assert contexts(origins[0]) == (None, None)
     assert contexts(origins[1]) == contexts(origins[1])
     assert contexts(origins[1]).name == "a"
@@ -379,7 +379,7 @@ class Rotation:
     def __init__(self, root: Path) -> None:
         self.volume = Volume(root / "certs")
         self.clock = Clock()
-        self.contexts = Contexts(root, clock=self.clock)
+        self.contexts = TLSContexts(root, clock=self.clock)
         self.go_on = asyncio.Event()
 
     def renew(self, name: str, **changed: str) -> None:
@@ -490,7 +490,7 @@ def test_a_half_written_pair_keeps_the_last_good_and_is_told_once(
 
 def test_a_file_that_is_gone_keeps_the_last_good_and_its_return_is_no_change(tmp_path: Path) -> None:
     clock = Clock()
-    contexts = Contexts(tmp_path, clock=clock)
+    contexts = TLSContexts(tmp_path, clock=clock)
     certs = write(tmp_path / "certs", secret(leaf("client"), OURS))
     origin = Origin("https", "localhost", 443, tls=CERTS)
     good = contexts(origin).context
@@ -505,7 +505,7 @@ def test_without_any_good_certificates_it_is_503_until_there_are_some(
 ) -> None:
     async def main() -> None:
         clock = Clock()
-        client = HTTP11Client(contexts=Contexts(tmp_path, clock=clock))
+        client = HTTP11Client(contexts=TLSContexts(tmp_path, clock=clock))
         async with serving(forever, tls=server()) as upstream, aclosing(client):
             upstream.origin = upstream.origin._replace(tls=CERTS)
             for _ in range(3):

@@ -1,11 +1,11 @@
 import pytest
 from rules import document, one, read_rules, told
 
-from canary_mw.rules.upstream import Balancing, Cookie, HealthCheck, LoadBalancing, OutlierDetection
+from canary_mw.rules.upstream import Cookie, EndpointOptions, HealthCheck, LoadBalancing, OutlierDetection
 
 
-def balancing(**attributes: str) -> Balancing | None:
-    return one(document(**attributes)).options.balancing
+def balancing(**attributes: str) -> EndpointOptions | None:
+    return one(document(**attributes)).options.endpoints
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def balancing(**attributes: str) -> Balancing | None:
     ],
 )
 def test_a_load_balancer_is_read_without_any_resolver(text: str, expected: LoadBalancing) -> None:
-    assert balancing(load_balancer=text) == Balancing(expected)
+    assert balancing(load_balancer=text) == EndpointOptions(expected)
 
 
 def test_what_is_the_default_anyway_costs_nothing() -> None:
@@ -71,7 +71,7 @@ def test_a_load_balancer_that_cannot_work_costs_its_mapping(text: str, problem: 
 def test_outlier_detection_is_a_map_or_the_text_of_one(text: str, expected: OutlierDetection) -> None:
     rules = read_rules(document(outlier_detection=text))
     assert rules.diagnostics == ()
-    assert rules.mappings[0].options.balancing == Balancing(outlier_detection=expected)
+    assert rules.mappings[0].options.endpoints == EndpointOptions(outlier_detection=expected)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_outlier_detection_is_a_map_or_the_text_of_one(text: str, expected: Outl
 def test_outlier_detection_that_cannot_be_read_is_told_and_does_not_cost_the_mapping(text: str) -> None:
     rules = read_rules(document(outlier_detection=text))
     assert told(rules.diagnostics) == [("warning", "outlier-detection", 7)]
-    assert rules.mappings[0].options.balancing is None
+    assert rules.mappings[0].options.endpoints is None
 
 
 def test_an_empty_outlier_detection_is_none() -> None:
@@ -92,12 +92,12 @@ def test_what_has_no_effect_in_outlier_detection_is_told() -> None:
     rules = read_rules(document(outlier_detection="{consecutive_5xx: 2, success_rate_minimum_hosts: 3}"))
     assert told(rules.diagnostics) == [("warning", "outlier-detection", 7)]
     assert "success_rate_minimum_hosts has no effect" in rules.diagnostics[0].message
-    assert rules.mappings[0].options.balancing == Balancing(outlier_detection=OutlierDetection(2))
+    assert rules.mappings[0].options.endpoints == EndpointOptions(outlier_detection=OutlierDetection(2))
 
 
 def test_health_checks_are_read_with_emissarys_defaults() -> None:
     found = balancing(health_checks="[{health_check: {http: {path: /health}}}]")
-    assert found == Balancing(health_checks=(HealthCheck(b"/health"),))
+    assert found == EndpointOptions(health_checks=(HealthCheck(b"/health"),))
 
 
 def test_a_health_check_says_what_is_asked_and_what_is_good() -> None:
@@ -135,4 +135,4 @@ def test_a_health_check_that_cannot_be_carried_out_costs_its_mapping(text: str, 
 def test_a_health_check_by_grpc_is_left_out_and_told() -> None:
     rules = read_rules(document(health_checks="[{health_check: {grpc: {upstream_name: shop}}}]"))
     assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
-    assert rules.mappings[0].options.balancing is None
+    assert rules.mappings[0].options.endpoints is None

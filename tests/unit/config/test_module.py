@@ -12,8 +12,8 @@ from canary_mw.routing.table import RouteTable
 from canary_mw.rules.cors import CorsPolicy
 from canary_mw.rules.mapping import HeaderChange, Mapping, Retry
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
-from canary_mw.rules.module import NO_GLOBALS, Globals
-from canary_mw.rules.upstream import Breakers
+from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
+from canary_mw.rules.upstream import CircuitBreakers
 
 
 def module(config: str = "", *, name: str = "ambassador", crd: bool = False) -> str:
@@ -25,10 +25,10 @@ def module(config: str = "", *, name: str = "ambassador", crd: bool = False) -> 
     return f"{head}name: {name}\n{body}\n"
 
 
-def settings(config: str, **options: Any) -> Globals:
+def settings(config: str, **options: Any) -> ModuleSettings:
     rules = read_rules(module(config, **options))
     assert rules.diagnostics == ()
-    return rules.surroundings.globals
+    return rules.shared.settings
 
 
 def under(config: str, rule: str = "") -> Mapping:
@@ -40,8 +40,8 @@ def under(config: str, rule: str = "") -> Mapping:
 
 
 def test_without_a_module_nothing_is_set() -> None:
-    assert read_rules(document()).surroundings.globals == NO_GLOBALS
-    assert settings("") == NO_GLOBALS
+    assert read_rules(document()).shared.settings == DEFAULT_SETTINGS
+    assert settings("") == DEFAULT_SETTINGS
 
 
 @pytest.mark.parametrize("crd", [False, True])
@@ -83,7 +83,7 @@ def test_the_limits_of_a_module_are_defaults_too() -> None:
     config += "circuit_breakers: [{max_requests: 5}]\nretry_policy: {retry_on: 5xx, per_try_timeout: 3s}"
     options = under(config).options
     assert (options.keepalive_idle, options.lifetime, options.try_timeout) == (1.0, 2.0, 3.0)
-    assert options.breakers == Breakers(max_requests=5)
+    assert options.circuit_breakers == CircuitBreakers(max_requests=5)
 
 
 @pytest.mark.parametrize("origins", ["'http://a.com,http://b.com'", "[http://a.com, http://b.com]"])
@@ -126,7 +126,7 @@ def test_an_own_empty_cors_and_empty_breakers_replace_the_default() -> None:
     rule = under(config, document(cors="{}", circuit_breakers="[]"))
     assert rule.cors is not None
     assert rule.cors.origins == frozenset()
-    assert rule.options.breakers is None
+    assert rule.options.circuit_breakers is None
 
 
 def test_a_default_is_no_finding_about_the_mapping() -> None:
@@ -139,7 +139,7 @@ def test_the_demands_of_a_module_stand_at_the_gate() -> None:
     gate = settings(
         "merge_slashes: true\nreject_requests_with_escaped_slashes: true\n"
         "headers_with_underscores_action: DROP_HEADER\nmax_request_headers_kb: 1\nip_allow: [{peer: 127.0.0.1}]"
-    ).gate
+    ).request_policy
     assert gate is not None
     assert gate.admit(get("/a//b", {"x_y": "1"})).path == b"/a/b"
     for head in (get("/%2f"), get(client="10.0.0.1"), get(headers={"a": "b" * 1100})):
@@ -148,7 +148,7 @@ def test_the_demands_of_a_module_stand_at_the_gate() -> None:
 
 
 def test_underscores_are_refused_where_the_module_says_so() -> None:
-    gate = settings("headers_with_underscores_action: REJECT_REQUEST").gate
+    gate = settings("headers_with_underscores_action: REJECT_REQUEST").request_policy
     assert gate is not None
     with pytest.raises(BadTarget):
         gate.admit(get(headers={"x_y": "1"}))
@@ -157,7 +157,7 @@ def test_underscores_are_refused_where_the_module_says_so() -> None:
 @pytest.mark.parametrize("key", ["ip_allow", "ip_deny"])
 @pytest.mark.parametrize("kind", ["peer", "remote"])
 def test_addresses_are_peers_or_remotes_with_or_without_a_length(key: str, kind: str) -> None:
-    gate = settings(f"{key}: [{{{kind}: 10.0.0.0/8}}, {{{kind}: '::1'}}]").gate
+    gate = settings(f"{key}: [{{{kind}: 10.0.0.0/8}}, {{{kind}: '::1'}}]").request_policy
     assert gate is not None
     assert gate.admits is not None
     for client in ("10.2.3.4", "::1"):
@@ -168,8 +168,8 @@ def test_addresses_are_peers_or_remotes_with_or_without_a_length(key: str, kind:
 def test_the_other_keys_reach_those_who_ask_for_them() -> None:
     found = settings("xff_num_trusted_hops: 2\npreserve_external_request_id: false\nregex_max_size: 300")
     assert (found.trusted_hops, found.keep_request_id, found.regex_max_size) == (2, False, 300)
-    assert (NO_GLOBALS.trusted_hops, NO_GLOBALS.keep_request_id) == (0, True)
-    assert NO_GLOBALS.regex_max_size == REGEX_MAX_SIZE
+    assert (DEFAULT_SETTINGS.trusted_hops, DEFAULT_SETTINGS.keep_request_id) == (0, True)
+    assert DEFAULT_SETTINGS.regex_max_size == REGEX_MAX_SIZE
 
 
 BIG = "(a|b){150}"
@@ -209,7 +209,7 @@ def test_a_key_that_is_not_supported_gets_a_notice_by_its_name(key: str) -> None
     rules = read_rules(module(f"server_name: edge\n{key}: {{a: 1}}") + document())
     assert told(rules.diagnostics) == [("notice", "not-supported", 7)]
     assert rules.diagnostics[0].message == f"Module ambassador: {key} is not supported yet: ignored"
-    assert rules.surroundings.globals.server_name == "edge"
+    assert rules.shared.settings.server_name == "edge"
     assert len(rules.mappings) == 1
 
 
@@ -296,10 +296,10 @@ def test_a_module_in_error_keeps_its_last_good_version(config: str) -> None:
     rules = read_rules(module("cluster_request_timeout_ms: 900\nserver_name: edge") + document())
     for _ in range(2):
         rules = again(rules, module(config) + document() + document("b"))
-        assert rules.surroundings.globals.server_name == "edge"
+        assert rules.shared.settings.server_name == "edge"
         assert {m.name: m.timeout_ms for m in rules.mappings} == {"a": 900, "b": 900}
     rules = again(rules, module("cluster_request_timeout_ms: 800") + document())
-    assert rules.surroundings.globals.server_name is None
+    assert rules.shared.settings.server_name is None
     assert rules.mappings[0].timeout_ms == 800
 
 
@@ -337,5 +337,5 @@ def test_a_module_for_another_ambassador_is_passed_over() -> None:
 
 def test_a_table_of_a_text_has_the_settings_of_its_module() -> None:
     table = RouteTable.from_yaml(module("merge_slashes: true") + document())
-    assert table.settings.gate is table.gate
-    assert table.gate is not None
+    assert table.settings.request_policy is table.request_policy
+    assert table.request_policy is not None

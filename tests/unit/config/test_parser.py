@@ -14,7 +14,7 @@ from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.http.headers import is_header_name
 from canary_mw.routing.table import RouteTable
-from canary_mw.rules.header_templates import Template
+from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.mapping import HeaderChange, Mapping
 
 
@@ -259,7 +259,7 @@ def test_tls_is_kept_and_a_priority_acts_on_the_breakers() -> None:
     breakers = "[{priority: high, max_requests: 7}]"
     rules = read_rules(document(priority="high", circuit_breakers=breakers))
     assert rules.diagnostics == ()
-    assert rules.mappings[0].options.breakers is not None
+    assert rules.mappings[0].options.circuit_breakers is not None
 
 
 def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
@@ -423,10 +423,10 @@ def test_the_plain_attributes_are_taken_over() -> None:
             metadata_labels="{variant: gray}",
         )
     )
-    assert (rule.kind, rule.case_sensitive, rule.precedence, rule.weight) == ("exact", False, 3, 20)
+    assert (rule.prefix_kind, rule.case_sensitive, rule.precedence, rule.weight) == ("exact", False, 3, 20)
     assert (str(rule.method), rule.timeout_ms, rule.connect_timeout_ms) == (":method ~ P.*", 0, 500)
     assert (rule.host_rewrite, rule.auto_host_rewrite, rule.shadow, rule.variant) == ("inner", False, True, "gray")
-    assert one(document(prefix_regex="true", prefix_exact="true")).kind == "regex"
+    assert one(document(prefix_regex="true", prefix_exact="true")).prefix_kind == "regex"
     assert one(document(auto_host_rewrite="true")).auto_host_rewrite
     assert one(document(metadata_labels="{variant: stable}")).variant == "stable"
     assert one(document(metadata_labels="{variant: blue}")).variant is None
@@ -458,7 +458,7 @@ def test_headers_to_add_and_remove_are_taken_over() -> None:
 
 def test_a_header_value_with_operators_is_compiled() -> None:
     (added,) = one(document(add_response_headers="{x-a: '%REQ(x-b)%'}")).add_response_headers
-    assert isinstance(added.value, Template)
+    assert isinstance(added.value, HeaderTemplate)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from rules import document, one, read_rules, told
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.mapping import Retry
-from canary_mw.rules.upstream import DEFAULT_OPTIONS, Breakers, UpstreamOptions
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, CircuitBreakers, UpstreamOptions
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_limits_are_taken_over_in_seconds() -> None:
         )
     )
     assert rule.retry == Retry("gateway-error", 4)
-    assert rule.options == UpstreamOptions(1.5, 0.25, 30.0, 60.0, Breakers(1, 2, 3, 4))
+    assert rule.options == UpstreamOptions(1.5, 0.25, 30.0, 60.0, CircuitBreakers(1, 2, 3, 4))
 
 
 def test_zero_is_no_limit_and_no_retry() -> None:
@@ -60,19 +60,24 @@ def test_one_retry_is_the_default() -> None:
     ("more", "breakers"),
     [
         ({"circuit_breakers": "[]"}, None),
-        ({"circuit_breakers": "[{max_requests: 5}]"}, Breakers(max_requests=5)),
-        ({"circuit_breakers": "[{max_requests: 0}]"}, Breakers(max_requests=0)),
+        ({"circuit_breakers": "[{max_requests: 5}]"}, CircuitBreakers(max_requests=5)),
+        ({"circuit_breakers": "[{max_requests: 0}]"}, CircuitBreakers(max_requests=0)),
         ({"circuit_breakers": "[{priority: high, max_requests: 5}]"}, None),
-        ({"circuit_breakers": "[{priority: high, max_requests: 5}]", "priority": "high"}, Breakers(max_requests=5)),
+        (
+            {"circuit_breakers": "[{priority: high, max_requests: 5}]", "priority": "high"},
+            CircuitBreakers(max_requests=5),
+        ),
         (
             {"circuit_breakers": "[{priority: default, max_retries: 5}, {priority: high}]", "priority": "high"},
-            Breakers(),
+            CircuitBreakers(),
         ),
-        ({"circuit_breakers": "[{max_requests: 5, novelty: 1}]"}, Breakers(max_requests=5)),
+        ({"circuit_breakers": "[{max_requests: 5, novelty: 1}]"}, CircuitBreakers(max_requests=5)),
     ],
 )
-def test_breakers_are_those_of_the_priority_of_the_mapping(more: dict[str, str], breakers: Breakers | None) -> None:
-    assert one(document(**more)).options.breakers == breakers
+def test_breakers_are_those_of_the_priority_of_the_mapping(
+    more: dict[str, str], breakers: CircuitBreakers | None
+) -> None:
+    assert one(document(**more)).options.circuit_breakers == breakers
 
 
 @pytest.mark.parametrize(

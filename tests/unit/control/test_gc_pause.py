@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import canary_mw
-from canary_mw.control.gc_pause import _after_fork, unobtrusive
+from canary_mw.control.gc_pause import _after_fork, gc_paused
 
 USUAL = 0.004
 
@@ -33,7 +33,7 @@ def test_the_settings_of_the_process_are_restored_also_after_a_failure() -> None
     inside = []
 
     def fail() -> None:
-        with unobtrusive():
+        with gc_paused():
             inside.append(settings())
             raise ZeroDivisionError
 
@@ -46,7 +46,7 @@ def test_the_settings_of_the_process_are_restored_also_after_a_failure() -> None
 def test_a_collector_that_was_off_stays_off_and_turns_that_were_short_are_not_made_longer() -> None:
     gc.disable()
     sys.setswitchinterval(0.00001)
-    with unobtrusive():
+    with gc_paused():
         assert sys.getswitchinterval() == pytest.approx(0.00001, rel=0.2)
     assert not gc.isenabled()
     assert sys.getswitchinterval() == pytest.approx(0.00001, rel=0.2)
@@ -56,11 +56,11 @@ def test_the_last_thread_that_leaves_restores_them() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def work() -> None:
-        with unobtrusive():
+        with gc_paused():
             inside.set()
             leave.wait()
 
-    with unobtrusive():
+    with gc_paused():
         other = threading.Thread(target=work)
         other.start()
         inside.wait()
@@ -72,7 +72,7 @@ def test_the_last_thread_that_leaves_restores_them() -> None:
 
 def test_new_objects_are_old_ones_afterwards_and_can_still_be_collected() -> None:
     gc.collect()
-    with unobtrusive():
+    with gc_paused():
         made = [[number] for number in range(5_000)]
     young = {id(each) for each in gc.get_objects(generation=0)}
     assert not young & {id(each) for each in made}
@@ -83,7 +83,7 @@ def test_what_an_application_froze_stays_frozen() -> None:
     gc.freeze()
     try:
         frozen = gc.get_freeze_count()
-        with unobtrusive():
+        with gc_paused():
             pass
         assert gc.get_freeze_count() >= frozen > 0
     finally:
@@ -91,11 +91,11 @@ def test_what_an_application_froze_stays_frozen() -> None:
 
 
 def test_a_child_that_is_forked_out_of_the_work_itself_has_left_it() -> None:
-    with unobtrusive():
+    with gc_paused():
         _after_fork()
         assert settings() == (True, True)
     assert settings() == (True, True)
-    with unobtrusive():
+    with gc_paused():
         assert settings() == (False, False)
     assert settings() == (True, True)
     _after_fork()
@@ -106,13 +106,13 @@ def test_a_child_that_is_forked_out_of_the_work_itself_has_left_it() -> None:
 def test_a_child_forked_meanwhile_has_the_settings_of_before() -> None:
     script = """
 import gc, os, sys
-from canary_mw.control.gc_pause import unobtrusive
+from canary_mw.control.gc_pause import gc_paused
 usual = sys.getswitchinterval()
-with unobtrusive():
+with gc_paused():
     child = os.fork()
     if child == 0:
         restored = gc.isenabled() and sys.getswitchinterval() == usual
-        with unobtrusive():
+        with gc_paused():
             again = not gc.isenabled()
         os._exit(0 if restored and again and gc.isenabled() else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -118,15 +118,15 @@ def test_the_settings_of_a_module_are_in_force_and_their_change_alone_is_a_new_t
     deny = {"ip_deny": [{"peer": "10.0.0.0/8"}]}
     store = RuleStore(ListSource(rule() + module(**deny), module(**deny) + rule(), rule() + module(merge_slashes=True)))
     assert store.reload()
-    assert store.table.gate is not None
-    assert store.table.gate.admits is not None
+    assert store.table.request_policy is not None
+    assert store.table.request_policy.admits is not None
     # The Mapping has moved, and nothing else.
     assert store.reload()
     settings = store.table.settings
     assert store.reload()
     assert store.table.settings != settings
-    assert store.table.gate is not None
-    assert store.table.gate.merge_slashes
+    assert store.table.request_policy is not None
+    assert store.table.request_policy.merge_slashes
     assert store.generation == 3
 
 

@@ -12,7 +12,7 @@ from canary_mw.exceptions import (
 )
 from canary_mw.forwarding.exchange import exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.forwarding.replies import plain_reply
+from canary_mw.forwarding.replies import text_reply
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, Retry
 from canary_mw.rules.upstream import UpstreamOptions
@@ -268,5 +268,5 @@ def test_what_is_no_upstreams_fault_passes_through() -> None:
 
 
 def test_a_short_reply_may_be_empty() -> None:
-    reply = plain_reply(403)
+    reply = text_reply(403)
     assert (reply.status, reply.body, dict(reply.headers or ())[b"content-length"]) == (403, b"", b"0")

@@ -6,16 +6,16 @@ from hypothesis import strategies as st
 from rules import HOP, decision_of, get, mapping, substitution, table
 
 from canary_mw.exceptions import BadTarget, ClientError, LoopDetected
-from canary_mw.forwarding.headers import changed, client_head
+from canary_mw.forwarding.headers import apply_header_changes, response_head
 from canary_mw.forwarding.hop import MAX_HOPS
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.requests import upstream_request
-from canary_mw.forwarding.rewrite import location, request_host, rewritten
-from canary_mw.http.messages import Body, RequestHead, ResponseHead
-from canary_mw.rules.header_templates import Facts
+from canary_mw.forwarding.rewrite import redirect_location, request_host, rewrite_path
+from canary_mw.http.messages import BodyFraming, RequestHead, ResponseHead
+from canary_mw.rules.header_templates import TemplateContext
 from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect
 from canary_mw.rules.service import parse_service
-from canary_mw.rules.upstream import Breakers, UpstreamOptions
+from canary_mw.rules.upstream import CircuitBreakers, UpstreamOptions
 
 HOP_BY_HOP = (
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings proxy-authenticate"
@@ -66,16 +66,16 @@ def test_a_timeout_of_0_is_no_timeout() -> None:
     ("method", "headers", "body", "replayable"),
     [
         ("GET", {}, None, True),
-        ("GET", {"content-length": "0"}, Body(0), True),
-        ("DELETE", {"content-length": "3"}, Body(3), False),
+        ("GET", {"content-length": "0"}, BodyFraming(0), True),
+        ("DELETE", {"content-length": "3"}, BodyFraming(3), False),
         ("POST", {}, None, False),
-        ("POST", {"content-length": "12"}, Body(12), False),
-        ("PUT", {"transfer-encoding": "chunked"}, Body(None), False),
+        ("POST", {"content-length": "12"}, BodyFraming(12), False),
+        ("PUT", {"transfer-encoding": "chunked"}, BodyFraming(None), False),
         ("PATCH", {}, None, False),
     ],
 )
 def test_only_idempotent_requests_without_a_body_may_be_sent_again(
-    method: str, headers: dict[str, str], body: Body | None, replayable: bool
+    method: str, headers: dict[str, str], body: BodyFraming | None, replayable: bool
 ) -> None:
     request = forwarded(RequestHead(method, "/svc/", headers))
     assert (request.body, request.replayable) == (body, replayable)
@@ -224,16 +224,16 @@ def test_the_host_is_the_clients_unless_the_mapping_rewrites_it() -> None:
         (mapping(rewrite="/x?y="), "/svc/a", "/x?y=a"),
         (mapping(rewrite="/x?y="), "/svc/../..", "/x?y="),
         (mapping(rewrite="api/"), "/svc/a", "/api/a"),
-        (mapping(kind="exact", rewrite="/new"), "/svc/", "/new"),
-        (mapping(prefix="/s.*", kind="regex"), "/svc/a", "/"),
-        (mapping(prefix="/s.*", kind="regex", rewrite=None), "/svc/a", "/svc/a"),
+        (mapping(prefix_kind="exact", rewrite="/new"), "/svc/", "/new"),
+        (mapping(prefix="/s.*", prefix_kind="regex"), "/svc/a", "/"),
+        (mapping(prefix="/s.*", prefix_kind="regex", rewrite=None), "/svc/a", "/svc/a"),
         (mapping(regex_rewrite=substitution("/svc/(.*)", r"/\1/x")), "/svc/a", "/a/x"),
         (mapping(regex_rewrite=substitution("/proxy/", ""), prefix="/"), "/proxy/http://evil/a", "/http://evil/a"),
     ],
 )
 def test_the_matched_prefix_is_replaced(rule: Mapping, path: str, result: str) -> None:
     head_path = path.encode() if ".." not in path else rule.prefix_bytes
-    assert rewritten(rule, head_path) == result.encode()
+    assert rewrite_path(rule, head_path) == result.encode()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_the_matched_prefix_is_replaced(rule: Mapping, path: str, result: str) -
 )
 def test_a_rewrite_that_would_climb_is_refused(rule: Mapping, path: str) -> None:
     with pytest.raises(BadTarget, match="climb"):
-        rewritten(rule, path.encode())
+        rewrite_path(rule, path.encode())
 
 
 segments = st.lists(
@@ -266,7 +266,7 @@ def test_a_rewritten_path_never_climbs(parts: list[str], prefix: str, rewrite: s
         if not rule.accepts_path(head.path):
             continue
         try:
-            target = rewritten(rule, head.path)
+            target = rewrite_path(rule, head.path)
         except BadTarget:
             continue
         assert target.startswith(b"/")
@@ -332,7 +332,7 @@ def test_a_target_that_is_sent_holds_no_control_byte(path: str, query: str) -> N
         (Redirect(host="new.com", path="/p"), {}, "/svc/a?b=1", "http://new.com/p?b=1"),
         (Redirect(host="new.com", path="/p?x"), {}, "/svc/a?b=1", "http://new.com/p?x"),
         (Redirect(host="new.com", prefix="/q/"), {}, "/svc/a?b=1", "http://new.com/q/a?b=1"),
-        (Redirect(host="new.com", prefix="/q/"), {"kind": "exact"}, "/svc/", "http://new.com/q/"),
+        (Redirect(host="new.com", prefix="/q/"), {"prefix_kind": "exact"}, "/svc/", "http://new.com/q/"),
         (Redirect(host="n", regex=substitution("/svc/(.*)", r"/x/\1")), {}, "/svc/a?b", "http://n/x/a?b"),
         (Redirect(host="n", path="/p", prefix="/q/"), {}, "/svc/a", "http://n/p"),
         (Redirect(host="n", regex=substitution("/svc/", "")), {}, "/svc/.evil.com/", "http://n/.evil.com/"),
@@ -340,40 +340,43 @@ def test_a_target_that_is_sent_holds_no_control_byte(path: str, query: str) -> N
     ],
 )
 def test_a_redirect_leads_to_its_host(redirect: Redirect, rule: dict[str, str], target: str, result: str) -> None:
-    assert location(redirect, mapping(redirect=redirect, **rule), get(target)) == result.encode()
+    assert redirect_location(redirect, mapping(redirect=redirect, **rule), get(target)) == result.encode()
 
 
 def test_a_redirect_keeps_the_scheme() -> None:
-    assert location(Redirect(host="n"), mapping(), get("/svc/", scheme="https")) == b"https://n/svc/"
+    assert redirect_location(Redirect(host="n"), mapping(), get("/svc/", scheme="https")) == b"https://n/svc/"
 
 
 def test_an_answer_loses_what_belongs_to_one_hop() -> None:
     headers = [(name, b"x") for name in HOP_BY_HOP] + [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
-    assert client_head(mapping(), ResponseHead(200, headers), get(), HOP) == ResponseHead(
+    assert response_head(mapping(), ResponseHead(200, headers), get(), HOP) == ResponseHead(
         200, [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
     )
 
 
 def test_an_answer_loses_what_its_connection_header_names() -> None:
     head = ResponseHead(200, [(b"x-a", b"1"), (b"x-b", b"2"), (b"connection", b"close, X-A")])
-    assert client_head(mapping(), head, get(), HOP).headers == [(b"x-b", b"2")]
+    assert response_head(mapping(), head, get(), HOP).headers == [(b"x-b", b"2")]
 
 
 @pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
 def test_an_answer_that_has_no_body_has_no_length(status: int, kept: bool) -> None:
-    head = client_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]), get(), HOP)
+    head = response_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]), get(), HOP)
     assert bool(head.headers) is kept
     assert head.status == status
 
 
 def test_the_mapping_changes_the_answer() -> None:
     rule = mapping(remove_response_headers=(b"server",), add_response_headers=(HeaderChange(b"x-a", b"1", False),))
-    head = client_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]), get(), HOP)
+    head = response_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]), get(), HOP)
     assert head.headers == [(b"x-b", b"2"), (b"x-a", b"1")]
 
 
 def test_headers_without_changes_stay_as_they_are() -> None:
-    assert changed([(b"a", b"1"), (b"a", b"2")], (), (), Facts(get(), None, 0.0)) == [(b"a", b"1"), (b"a", b"2")]
+    assert apply_header_changes([(b"a", b"1"), (b"a", b"2")], (), (), TemplateContext(get(), None, 0.0)) == [
+        (b"a", b"1"),
+        (b"a", b"2"),
+    ]
 
 
 def copied(
@@ -456,7 +459,7 @@ def test_only_reads_are_copied_unless_somebody_allows_more(method: str) -> None:
 def test_a_copy_has_the_body_of_its_request() -> None:
     copy = copied(RequestHead("POST", "/svc/", {"content-length": "5"}), writes=True)
     assert copy is not None
-    assert copy.body == Body(5)
+    assert copy.body == BodyFraming(5)
 
 
 def test_a_mapping_may_replace_the_id_of_a_request() -> None:
@@ -467,5 +470,5 @@ def test_a_mapping_may_replace_the_id_of_a_request() -> None:
 
 
 def test_options_of_the_way_go_along() -> None:
-    options = UpstreamOptions(idle_timeout=0.5, breakers=Breakers(max_requests=1))
+    options = UpstreamOptions(idle_timeout=0.5, circuit_breakers=CircuitBreakers(max_requests=1))
     assert forwarded(get(), mapping(options=options)).options is options

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary_mw.exceptions import BadTarget, ClientError, HeadTooLarge
-from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, MAX_LENGTH, check_head, check_host, request_body, well_formed
-from canary_mw.http.messages import Body
+from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, MAX_LENGTH, body_framing, check_head, check_host, well_formed
+from canary_mw.http.messages import BodyFraming
 
 HOST = (b"host", b"shop.example")
 Pair = tuple[bytes, bytes]
@@ -200,9 +200,9 @@ def test_a_head_that_is_too_large_is_refused_with_431(headers: list[Pair], targe
 
 
 def test_the_framing_of_a_body_follows_from_its_headers() -> None:
-    assert request_body({}) is None
-    assert request_body({b"content-length": b"007"}) == Body(7)
-    assert request_body({b"transfer-encoding": b"CHUNKED"}) == Body(None)
+    assert body_framing({}) is None
+    assert body_framing({b"content-length": b"007"}) == BodyFraming(7)
+    assert body_framing({b"transfer-encoding": b"CHUNKED"}) == BodyFraming(None)
 
 
 def test_well_formed_looks_at_names_and_values() -> None:

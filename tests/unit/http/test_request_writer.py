@@ -7,14 +7,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from canary_mw.exceptions import ClientError
-from canary_mw.http.request_writer import Framing, framed
+from canary_mw.http.request_writer import BodyEncoder, iter_encoded
 
 PIECES = st.lists(st.binary(max_size=5), max_size=6)
 
 
 def written(pieces: list[bytes], length: int | None) -> tuple[list[bytes], bytes]:
     """What goes out while pieces come, and at the end."""
-    framing = Framing(length)
+    framing = BodyEncoder(length)
     return [data for piece in pieces if (data := framing.add(piece))], framing.end()
 
 
@@ -35,7 +35,7 @@ def test_a_body_of_another_length_does_not_look_complete(pieces: list[bytes], le
     assume(length != sum(map(len, pieces)))
     out: list[bytes] = []
     with pytest.raises(ClientError, match=f"not {length} bytes long"):
-        out.extend(framed(iter(pieces), length))
+        out.extend(iter_encoded(iter(pieces), length))
     assert len(b"".join(out)) < max(length, 1)
 
 
@@ -45,6 +45,6 @@ def test_an_iterator_of_pieces_is_framed_alike(pieces: list[bytes], counted: boo
     last: list[bytes] = []
 
     def drained() -> Iterator[bytes]:
-        last.append((yield from framed(iter(pieces), length)))
+        last.append((yield from iter_encoded(iter(pieces), length)))
 
     assert (list(drained()), *last) == written(pieces, length)

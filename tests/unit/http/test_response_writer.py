@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary_mw.http.messages import RawHeaders
-from canary_mw.http.response_writer import STATUS_LINES, AnswerHead, answer_head, chunk
+from canary_mw.http.response_writer import STATUS_LINES, RenderedHead, encode_chunk, render_head
 
 LENGTH = (b"content-length", b"5")
 
 
 def head(
     status: int = 200, headers: RawHeaders = (), method: str = "GET", version: str = "1.1", *, closes: bool = False
-) -> AnswerHead:
-    return answer_head(status, headers, method, version, closes=closes)
+) -> RenderedHead:
+    return render_head(status, headers, method, version, closes=closes)
 
 
-def lines(found: AnswerHead) -> list[bytes]:
+def lines(found: RenderedHead) -> list[bytes]:
     """What is written, by lines; the first is the status line."""
     assert found.data.endswith(b"\r\n\r\n")
     return found.data[:-4].split(b"\r\n")
@@ -122,11 +122,11 @@ def test_every_final_status_has_its_line() -> None:
 
 
 def test_chunks_say_their_size_and_the_last_one_that_it_is() -> None:
-    assert chunk(b"x" * 26, last=False) == b"1a\r\n" + b"x" * 26 + b"\r\n"
-    assert chunk(b"hi", last=True) == b"2\r\nhi\r\n0\r\n\r\n"
-    assert chunk(b"", last=True) == b"0\r\n\r\n"
+    assert encode_chunk(b"x" * 26, last=False) == b"1a\r\n" + b"x" * 26 + b"\r\n"
+    assert encode_chunk(b"hi", last=True) == b"2\r\nhi\r\n0\r\n\r\n"
+    assert encode_chunk(b"", last=True) == b"0\r\n\r\n"
     # An empty one would end the body.
-    assert chunk(b"", last=False) == b""
+    assert encode_chunk(b"", last=False) == b""
 
 
 names = st.sampled_from(
@@ -146,14 +146,14 @@ def test_what_is_written_is_read_as_it_was_meant(
     status: int, headers: list[tuple[bytes, bytes]], method: str, version: str, closes: bool
 ) -> None:
     try:
-        found = answer_head(status, headers, method, version, closes=closes)
+        found = render_head(status, headers, method, version, closes=closes)
     except RuntimeError:
         return
     body = b"" if found.empty else b"x" * (5 if found.length is None else found.length)
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("host", "a")], http_version="1.1"))
     client.send(h11.EndOfMessage())
-    client.receive_data(found.data + (chunk(body, last=True) if found.chunked else body))
+    client.receive_data(found.data + (encode_chunk(body, last=True) if found.chunked else body))
     if found.closes:
         client.receive_data(b"")
     assert isinstance(client.next_event(), h11.Response)

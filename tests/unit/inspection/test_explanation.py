@@ -82,7 +82,7 @@ def test_every_group_that_could_match_says_why_it_does_or_does_not() -> None:
         mapping("c", query=(Condition("q", "1"),)),
         mapping("far", "/other/"),
         mapping("host", host=HostPattern("a.com")),
-        mapping("exact", kind="exact"),
+        mapping("exact", prefix_kind="exact"),
         mapping("post", method=Condition(":method", "POST")),
     )
     considered = {c.group: (c.matched, c.why) for c in explain(routes, get("/svc/x")).considered}
@@ -118,7 +118,7 @@ drawn_rules = st.lists(
     st.fixed_dictionaries(
         {
             "prefix": st.sampled_from(["/", "/svc", "/svc/", "/SVC/"]),
-            "kind": st.sampled_from(["plain", "plain", "plain", "exact", "regex"]),
+            "prefix_kind": st.sampled_from(["plain", "plain", "plain", "exact", "regex"]),
             "weight": st.one_of(st.none(), st.integers(-5, 105)),
             "conditions": conditions,
             "case_sensitive": st.sampled_from([True, True, False]),

@@ -40,7 +40,7 @@ def test_ordinary_rules_give_no_findings() -> None:
     ],
 )
 def test_a_prefix_that_no_path_begins_with_is_told(prefix: str, kind: str, hint: str) -> None:
-    rule = mapping(prefix=prefix, kind=kind, rewrite="/x", file="rules.yaml", line=7)
+    rule = mapping(prefix=prefix, prefix_kind=kind, rewrite="/x", file="rules.yaml", line=7)
     (finding,) = found(rule)
     assert (finding.severity, finding.code, finding.mapping) == ("warning", "never-matches", "a")
     assert (finding.file, finding.line) == ("rules.yaml", 7)
@@ -61,7 +61,7 @@ def test_a_prefix_that_some_path_has_is_not_told(path: str, data: st.DataObject)
 
 
 def test_a_regex_prefix_is_not_judged() -> None:
-    assert found(mapping(prefix="[/]a b", kind="regex")) == []
+    assert found(mapping(prefix="[/]a b", prefix_kind="regex")) == []
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_regex_prefix_is_not_judged() -> None:
         (mapping(prefix="/svc", rewrite="/api"), False),
         (mapping(prefix="/svc", rewrite=None), False),
         (mapping(prefix="/svc/"), False),
-        (mapping(prefix="/svc", kind="exact"), False),
+        (mapping(prefix="/svc", prefix_kind="exact"), False),
         (mapping(prefix="/svc", redirect=Redirect(host="h")), False),
         (mapping(prefix="/svc", shadow=True), False),
     ],
@@ -107,8 +107,8 @@ def test_weightless_mappings_that_rounding_starves_are_told() -> None:
     [
         (mapping("wide", "/", precedence=1), mapping("narrow", "/svc/")),
         (mapping("wide", "/svc/", precedence=1), mapping("narrow", "/svc/a/")),
-        (mapping("wide", "/svc/", precedence=1), mapping("narrow", "/svc/", kind="exact")),
-        (mapping("wide", "/svc/", kind="exact", precedence=1), mapping("narrow", "/svc/", kind="exact")),
+        (mapping("wide", "/svc/", precedence=1), mapping("narrow", "/svc/", prefix_kind="exact")),
+        (mapping("wide", "/svc/", prefix_kind="exact", precedence=1), mapping("narrow", "/svc/", prefix_kind="exact")),
         (
             mapping("wide", "/svc/", precedence=1, conditions=header("x")),
             mapping("narrow", "/svc/", conditions=(*header("x"), *header("y"))),
@@ -119,7 +119,9 @@ def test_weightless_mappings_that_rounding_starves_are_told() -> None:
         ),
         (
             mapping("wide", "/svc/", precedence=1, host=HostPattern("a.com"), method=Condition(":method", "GET")),
-            mapping("narrow", "/svc/", host=HostPattern("a.com"), method=Condition(":method", "GET"), kind="exact"),
+            mapping(
+                "narrow", "/svc/", host=HostPattern("a.com"), method=Condition(":method", "GET"), prefix_kind="exact"
+            ),
         ),
         (mapping("wide", "/", precedence=1, redirect=Redirect(host="h")), mapping("narrow", "/svc/")),
     ],
@@ -138,9 +140,9 @@ def test_a_mapping_whose_requests_an_earlier_one_takes_is_told(wide: Mapping, na
         (mapping("other", "/svc/", precedence=1, query=(Condition("q", "1"),)), mapping("mine", "/svc/")),
         (mapping("other", "/svc/", precedence=1, method=Condition(":method", "GET")), mapping("mine", "/svc/")),
         (mapping("other", "/svc/", precedence=1, host=HostPattern("a.com")), mapping("mine", "/svc/")),
-        (mapping("other", "/svc/", precedence=1, kind="exact"), mapping("mine", "/svc/")),
-        (mapping("other", "/svc/.*", precedence=1, kind="regex"), mapping("mine", "/svc/")),
-        (mapping("other", "/svc/", precedence=1), mapping("mine", "/svc/.*", kind="regex")),
+        (mapping("other", "/svc/", precedence=1, prefix_kind="exact"), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/.*", precedence=1, prefix_kind="regex"), mapping("mine", "/svc/")),
+        (mapping("other", "/svc/", precedence=1), mapping("mine", "/svc/.*", prefix_kind="regex")),
         (mapping("other", "/svc/", precedence=1), mapping("mine", "/svc/", case_sensitive=False)),
         (mapping("other", "/svc/", precedence=1, shadow=True), mapping("mine", "/svc/")),
         (

@@ -472,7 +472,7 @@ def test_a_request_that_the_module_does_not_let_in_is_counted(shell: str) -> Non
         async with serving_shell(served) as port:
             assert (await fetch(port, "/shop/")).status == 403
             await until(lambda: log.ends)
-        assert served.door.refused == {403: 1}
+        assert served.refusals.refused == {403: 1}
         assert [(each.path, each.status, each.reason) for each in log.ends] == [("/shop/", 403, "forbidden")]
 
     run(main())

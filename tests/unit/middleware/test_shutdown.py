@@ -18,7 +18,7 @@ from test_websocket import Service, closed, served
 from upstream import Peer, serving, until
 from websockets.asyncio.client import ClientConnection, connect
 
-from canary_mw.middleware.asgi.shutdown import hear_of_the_end
+from canary_mw.middleware.asgi.shutdown import on_sigterm
 
 APP = """
 from canary_mw import CanaryMiddleware
@@ -165,7 +165,7 @@ def test_the_server_hears_of_it_when_those_before_it_have_ended() -> None:
         async def main() -> None:
             go_on = asyncio.Event()
             waiting = asyncio.create_task(go_on.wait())
-            undo = hear_of_the_end(lambda: [waiting])
+            undo = on_sigterm(lambda: [waiting])
             signal.raise_signal(signal.SIGTERM)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -184,7 +184,7 @@ def test_the_server_does_not_wait_for_ever() -> None:
 
         async def main() -> None:
             endless = asyncio.create_task(asyncio.Event().wait())
-            hear_of_the_end(lambda: [endless])
+            on_sigterm(lambda: [endless])
             signal.raise_signal(signal.SIGTERM)
             await until(lambda: heard)
             endless.cancel()
@@ -205,7 +205,7 @@ def test_several_of_us_each_hear_of_it_and_the_server_once() -> None:
                 told.append(name)
                 return []
 
-            undo = [hear_of_the_end(partial(tell, name)) for name in "ab"]
+            undo = [on_sigterm(partial(tell, name)) for name in "ab"]
             signal.raise_signal(signal.SIGTERM)
             await until(lambda: heard)
             assert (sorted(told), heard) == (["a", "b"], [signal.SIGTERM])
@@ -217,7 +217,7 @@ def test_several_of_us_each_hear_of_it_and_the_server_once() -> None:
 
 def test_outside_of_the_main_thread_nothing_is_listened_for() -> None:
     async def main() -> None:
-        hear_of_the_end(list)()
+        on_sigterm(list)()
 
     with listening() as heard:
         before = signal.getsignal(signal.SIGTERM)

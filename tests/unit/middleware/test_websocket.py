@@ -28,7 +28,7 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.forwarding.messages import Reply
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.middleware.asgi.websocket import close_all, refuse, tunnel, websocket_request
+from canary_mw.middleware.asgi.websocket import deny_handshake, tunnel, wait_tunnels, websocket_request
 from canary_mw.server.app import Proxy, create_app
 from canary_mw.server.settings import Settings
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
@@ -155,7 +155,7 @@ async def served(app: ASGIApp, ws: Any = "auto") -> AsyncIterator[int]:
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """The app behind a middleware that has the services elsewhere."""
     assert scope["type"] == "websocket"
-    await refuse(scope, receive, send, Reply(404))
+    await deny_handshake(scope, receive, send, Reply(404))
 
 
 made_apps: list[CanaryMiddleware] = []
@@ -823,7 +823,7 @@ def test_at_the_end_of_the_app_nobody_waits_for_an_upstream_that_thinks() -> Non
 def test_tunnels_of_others_stay_open() -> None:
     async def main() -> None:
         async with chain() as it, it.connect() as websocket:
-            await close_all(Upstreams())
+            await wait_tunnels(Upstreams())
             await websocket.send("still here")
             assert await websocket.recv() == "still here"
 

@@ -18,12 +18,12 @@ from wsgiservers import hello, respond, serving_wsgi
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import BadTarget, ClientDisconnected, ClientError, LengthRequired, UpstreamTimeout
-from canary_mw.middleware.wsgi.environ import PIECE, NotedInput, RequestBody, request_head
+from canary_mw.middleware.wsgi.environ import CHUNK_SIZE, RecordingInput, RequestBody, request_head
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.events import Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.types import Environ, StartResponse, WSGIApp
-from canary_mw.upstreams.body_buffer import SyncTee
+from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 
 RULES = (
     mapping("stable", "/shop/", "shop-stable")
@@ -128,9 +128,9 @@ def test_headers_are_read_when_somebody_asks() -> None:
     assert head._pairs is None
     assert head.headers == [(b"host", b"shop.example"), (b"content-length", b"3"), (b"x-a-b", b"1"), (b"gray", b"true")]
     assert head.header(b"gray") == b"true"
-    other = head.replaced(path=b"/other")
+    other = head.replace(path=b"/other")
     assert (other.path, other.headers) == (b"/other", head.headers)
-    assert head.replaced(headers=[]).headers == []
+    assert head.replace(headers=[]).headers == []
 
 
 @pytest.mark.parametrize("name", [b"host", b"content-type", b"content-length", b"x-a-b", b"x_a_b", b"gray"])
@@ -141,14 +141,14 @@ def test_one_header_is_found_as_if_all_were_read(name: bytes) -> None:
     assert unread.header(name) == read.header(name) == value
     assert unread._pairs is None
     for head in (unread, read):
-        assert head.holds(name, lambda found: found == value) is (value is not None)
-        assert not head.holds(name, lambda _: False)
+        assert head.any_value_matches(name, lambda found: found == value) is (value is not None)
+        assert not head.any_value_matches(name, lambda _: False)
 
 
 def test_headers_that_were_taken_out_are_not_found_in_the_environ() -> None:
-    head = request_head(environ_of(HTTP_GRAY="true")).replaced(headers=[])
+    head = request_head(environ_of(HTTP_GRAY="true")).replace(headers=[])
     assert head.header(b"gray") is None
-    assert not head.holds(b"gray", lambda _: True)
+    assert not head.any_value_matches(b"gray", lambda _: True)
     assert not hasattr(head, "something else")
 
 
@@ -180,9 +180,9 @@ def test_names_of_headers_are_not_remembered_without_end() -> None:
 
 def test_a_short_body_comes_in_one_piece_and_a_long_one_in_several() -> None:
     assert RequestBody(environ_of("/", "GET", b"abc"), 3).open() == b"abc"
-    data = bytes(2 * PIECE + 5)
+    data = bytes(2 * CHUNK_SIZE + 5)
     pieces = list(RequestBody(environ_of("/", "GET", data), len(data)).open())
-    assert [len(piece) for piece in pieces if isinstance(piece, bytes)] == [PIECE, PIECE, 5]
+    assert [len(piece) for piece in pieces if isinstance(piece, bytes)] == [CHUNK_SIZE, CHUNK_SIZE, 5]
 
 
 def test_no_more_is_read_than_the_length_says() -> None:
@@ -211,12 +211,12 @@ def test_a_body_that_breaks_off_is_not_a_body(source: Any) -> None:
         RequestBody(environ_of(**{"wsgi.input": source}), 3).open()
 
 
-def noted(length: int | None = None) -> tuple[NotedInput, list[bytes | None]]:
+def noted(length: int | None = None) -> tuple[RecordingInput, list[bytes | None]]:
     """An input, and what is told of all that was read from it."""
     whole: list[bytes | None] = []
-    tee = SyncTee(None, 10)
-    tee.at_end(whole.append)
-    return NotedInput(io.BytesIO(b"ab\ncd\n"), tee, length), whole
+    tee = SyncReplayBuffer(None, 10)
+    tee.when_complete(whole.append)
+    return RecordingInput(io.BytesIO(b"ab\ncd\n"), tee, length), whole
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_a_chunked_body_needs_a_server_that_ends_it() -> None:
     call = Call(middleware, environ_of("/shop/", "POST", HTTP_TRANSFER_ENCODING="chunked", **GRAY))
     assert call.status == 411
     assert b"length of the request body is not known" in call.body()
-    assert middleware.door.refused == {411: 1}
+    assert middleware.refusals.refused == {411: 1}
 
 
 def test_a_head_that_cannot_be_forwarded_is_a_bad_request_here_and_the_apps_there() -> None:
@@ -514,12 +514,12 @@ def test_a_long_upload_passes_a_transport_in_pieces_and_a_part_of_the_answer_is_
             return httpx.Response(200, content=iter([b"a", b"b"]))
 
     middleware = wrapped(transports={"shop-gray": Taking()})
-    call = Call(middleware, environ_of("/shop/", "POST", bytes(PIECE + 1), **GRAY))
+    call = Call(middleware, environ_of("/shop/", "POST", bytes(CHUNK_SIZE + 1), **GRAY))
     pieces = iter(call.pieces)
     assert next(pieces) == b"a"
     call.pieces.close()  # type: ignore[attr-defined]
     assert list(pieces) == []
-    assert sizes == [PIECE, 1]
+    assert sizes == [CHUNK_SIZE, 1]
 
 
 # Observers

@@ -21,7 +21,7 @@ from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
-from canary_mw.observability.counters import RequestCounts
+from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Decided, Finished, Reloaded
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
@@ -29,7 +29,7 @@ from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 
 
-def counted(counts: RequestCounts) -> dict[tuple[str, ...], int]:
+def counted(counts: RequestCounters) -> dict[tuple[str, ...], int]:
     """How many requests, by labels."""
     return {tuple(labels): count.requests for labels, count in counts.counts().items()}
 
@@ -51,7 +51,7 @@ def sole_decision(service: str = "shop") -> Decision:
     return decision
 
 
-class FromRecords(RequestCounts):
+class FromRecords(RequestCounters):
     """Wants the records, and counts them as it is."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class FromRecords(RequestCounts):
 
 
 def test_counts_need_no_records_and_say_the_same(shell: str) -> None:
-    counts, recording = RequestCounts(), FromRecords()
+    counts, recording = RequestCounters(), FromRecords()
     text = mapping("stable", "/shop/", "shop-stable") + mapping("dead", "/dead/", "127.0.0.1:1")
     text += mapping("moved", "/old/", "shop-gray", host_redirect="true")
     served = middleware(rules=StaticSource(text), local="shop-stable", observers=[counts, recording])
@@ -166,7 +166,7 @@ def test_a_middleware_shows_what_it_counts_itself(shell: str) -> None:
 
 def test_counts_survive_reloads_and_what_they_are_of_does_not(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
-    counts = RequestCounts()
+    counts = RequestCounters()
     store = RuleStore(FileSource(path), observers=[counts])
     for number in range(20):
         path.write_text(mapping("stable", "/shop/", f"shop-{number % 2}"))
@@ -184,7 +184,7 @@ def test_counts_survive_reloads_and_what_they_are_of_does_not(tmp_path: Path) ->
 
 
 def test_a_request_that_outlives_its_rules_is_counted() -> None:
-    counts, decision = RequestCounts(), sole_decision()
+    counts, decision = RequestCounters(), sole_decision()
     counts.count(decision, 200, 0.5)
     counts.reloaded(Reloaded(generation=2))
     counts.count(decision, 200, 0.5)
@@ -202,7 +202,7 @@ def often() -> Iterator[None]:
 
 
 def test_threads_lose_no_request_while_somebody_asks(often: None) -> None:
-    counts, decision = RequestCounts(), sole_decision()
+    counts, decision = RequestCounters(), sole_decision()
 
     def work() -> None:
         for number in range(25_000):
@@ -221,14 +221,14 @@ def test_threads_lose_no_request_while_somebody_asks(often: None) -> None:
 
 def test_a_request_may_end_in_the_midst_of_a_count() -> None:
     """As when the garbage collector ends a coroutine."""
-    counts = RequestCounts()
+    counts = RequestCounters()
     with counts._counting:
         counts.count(None, 404, 0.0)
     assert counted(counts) == {("", "", "", "404"): 1}
 
 
 def test_a_forked_child_counts_from_zero_whoever_was_counting() -> None:
-    counts = RequestCounts()
+    counts = RequestCounters()
     counts.count(None, 404, 0.0)
     held, done = threading.Event(), threading.Event()
 
@@ -254,10 +254,10 @@ def test_a_forked_child_counts_from_zero_whoever_was_counting() -> None:
 def test_a_forked_child_shows_what_it_refused_itself() -> None:
     metrics, served = Metrics(), CanaryWSGIMiddleware(hello, rules=StaticSource(""))
     metrics.follow(served)
-    served.door.refuse(400)
+    served.refusals.refuse(400)
 
     def tell() -> str:
-        served.door.refuse(403)
+        served.refusals.refuse(403)
         return repr(shown(metrics.render(), "refused_requests", "status"))
 
     assert in_a_child(tell) == "{('403',): 1.0}"

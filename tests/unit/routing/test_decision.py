@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules import chosen, get, header, mapping, table
 
-from canary_mw.routing.decision import decide, rest_bounds
+from canary_mw.routing.decision import decide, remainder_bounds
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.matchers import HostPattern
 
@@ -81,7 +81,7 @@ def test_before_a_wrapped_app_the_rest_is_the_apps() -> None:
 
 def test_the_rest_is_divided_by_relative_weight_up_to_100() -> None:
     routes = table(mapping("a", weight=1), mapping("b", weight=1), mapping("c", weight=1))
-    bounds = rest_bounds(routes.groups[0], get(), 3.0)
+    bounds = remainder_bounds(routes.groups[0], get(), 3.0)
     assert [decision.mapping.name for _, decision in bounds] == ["a", "b", "c"]
     assert [round(bound, 9) for bound, _ in bounds] == [round(3 + 97 / 3, 9), round(3 + 2 * 97 / 3, 9), 100.0]
     assert decide(routes, get(), 99.999999999999) is not None
@@ -89,7 +89,7 @@ def test_the_rest_is_divided_by_relative_weight_up_to_100() -> None:
 
 def test_a_group_of_zeros_divides_nothing() -> None:
     routes = table(mapping("a", weight=0), mapping("b", weight=0))
-    assert rest_bounds(routes.groups[0], get(), 0.0) == []
+    assert remainder_bounds(routes.groups[0], get(), 0.0) == []
 
 
 def test_a_shadow_comes_with_the_decision_of_its_group() -> None:

@@ -49,7 +49,7 @@ rules = st.lists(
         lambda place: st.fixed_dictionaries(
             {
                 "prefix": st.just(place[0]),
-                "kind": st.just(place[1]),
+                "prefix_kind": st.just(place[1]),
                 "host": st.one_of(hosts, host_regexes),
                 "case_sensitive": st.booleans(),
                 "precedence": st.integers(-1, 1),
@@ -131,8 +131,8 @@ def test_host_regexes_that_differ_in_case_only_are_two() -> None:
     "made",
     [
         lambda n: mapping(f"m{n}", f"/svc{n}/"),
-        lambda n: mapping(f"m{n}", f"/svc{n}/", kind="exact"),
-        lambda n: mapping(f"m{n}", f"/svc{n}/[a-z]+", kind="regex"),
+        lambda n: mapping(f"m{n}", f"/svc{n}/", prefix_kind="exact"),
+        lambda n: mapping(f"m{n}", f"/svc{n}/[a-z]+", prefix_kind="regex"),
         lambda n: mapping(f"m{n}", "/", host=HostPattern(f"h{n}.example.com")),
         lambda n: mapping(f"m{n}", "/", host=HostPattern(f"*.h{n}.example.com")),
     ],

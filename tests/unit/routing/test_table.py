@@ -64,7 +64,7 @@ def test_a_lone_weight_keeps_its_meaning_before_a_wrapped_app() -> None:
 @pytest.mark.parametrize(("weights", "shares"), [([20, None], [20, 80]), ([60, 60], [60, 40]), ([0, None], [100])])
 def test_widths_are_what_each_decision_gets(weights: list[int | None], shares: list[int]) -> None:
     (group,) = table(*weighted(*weights)).groups
-    assert [width for width, _ in group.widths(get())] == shares
+    assert [width for width, _ in group.relative_weights(get())] == shares
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_widths_are_what_each_decision_gets(weights: list[int | None], shares: l
         (mapping("a", query=(Condition("q", "1"),)), mapping("b")),
         (mapping("a", conditions=header("x", "1")), mapping("b", query=(Condition("long-name", "long-value"),))),
         (mapping("a", prefix="/b/"), mapping("b", prefix="/a/")),
-        (mapping("a", prefix="/a/", kind="exact"), mapping("b", prefix="/a/")),
-        (mapping("a", prefix="/a/"), mapping("b", prefix="/a/", kind="regex")),
-        (mapping("a", prefix="/long.*", kind="regex"), mapping("b", prefix="/long")),
+        (mapping("a", prefix="/a/", prefix_kind="exact"), mapping("b", prefix="/a/")),
+        (mapping("a", prefix="/a/"), mapping("b", prefix="/a/", prefix_kind="regex")),
+        (mapping("a", prefix="/long.*", prefix_kind="regex"), mapping("b", prefix="/long")),
         (mapping("a", method=Condition(":method", "PUT")), mapping("b", method=Condition(":method", "GET"))),
     ],
 )
@@ -151,9 +151,9 @@ def test_a_group_that_narrows_another_and_leads_elsewhere_is_gray(narrow: dict[s
     [
         mapping("b", service="a", conditions=header("gray")),
         mapping("b", prefix="/other/", conditions=header("gray")),
-        mapping("b", kind="exact", conditions=header("gray")),
+        mapping("b", prefix_kind="exact", conditions=header("gray")),
         mapping("b", host=HostPattern("b.com"), conditions=header("gray")),
-        mapping("b", kind="regex"),
+        mapping("b", prefix_kind="regex"),
     ],
 )
 def test_a_group_of_the_same_service_or_of_another_place_narrows_nothing(other: Mapping) -> None:
@@ -288,17 +288,17 @@ def test_the_first_failing_test_of_a_group_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("rule", "text", "path", "holds"),
     [
-        (mapping(kind="exact"), "prefix_exact /svc/", "/svc/a", False),
-        (mapping(kind="exact"), "prefix_exact /svc/", "/svc/", True),
+        (mapping(prefix_kind="exact"), "prefix_exact /svc/", "/svc/a", False),
+        (mapping(prefix_kind="exact"), "prefix_exact /svc/", "/svc/", True),
         (mapping(case_sensitive=False), "prefix /svc/ (any case)", "/SVC/a", True),
-        (mapping(prefix="/s.*/", kind="regex"), "prefix_regex /s.*/", "/svc/", True),
-        (mapping(prefix="/s.*/", kind="regex"), "prefix_regex /s.*/", "/svc/a", False),
+        (mapping(prefix="/s.*/", prefix_kind="regex"), "prefix_regex /s.*/", "/svc/", True),
+        (mapping(prefix="/s.*/", prefix_kind="regex"), "prefix_regex /s.*/", "/svc/a", False),
     ],
 )
 def test_each_kind_of_prefix_is_tested_by_its_group(rule: Mapping, text: str, path: str, holds: bool) -> None:
     test = table(rule).groups[0].tests[0]
     assert test.text == text
-    assert bool(test.holds(get(path))) is holds
+    assert bool(test.matches(get(path))) is holds
 
 
 def test_a_pattern_with_a_port_sees_the_port() -> None:
@@ -313,7 +313,7 @@ def test_each_member_of_a_mixed_group_keeps_its_own_case() -> None:
     (group,) = routes.groups
     assert [chosen(routes, get("/svc/"), roll) for roll in (29.9, 30)] == ["either", "strict"]
     assert [chosen(routes, get("/SVC/"), roll) for roll in (29.9, 30)] == ["either", "either"]
-    assert [(width, d.mapping.name) for width, d in group.widths(get("/SVC/"))] == [(30, "either")]
+    assert [(width, d.mapping.name) for width, d in group.relative_weights(get("/SVC/"))] == [(30, "either")]
 
 
 def test_what_a_mixed_group_leaves_is_divided_by_the_weights_that_the_request_can_get() -> None:
@@ -386,7 +386,7 @@ DRAWN += [mapping("get", "/a/", method=Condition(":method", "GET")), mapping("co
 
 def described(routes: RouteTable) -> list[Any]:
     """All of a table that a request can notice."""
-    groups = [(g.name, g.rank, g.total, g.shares, g.locals, [t.text for t in g.tests]) for g in routes.groups]
+    groups = [(g.name, g.rank, g.total, g.shares, g.local_decisions, [t.text for t in g.tests]) for g in routes.groups]
     shares = [[(s.bound, s.decision.mapping, s.decision.variant, s.decision.local) for s in g[3]] for g in groups]
     rest = [(name, rank, total, tests) for name, rank, total, _, _, tests in groups]
     order = [routes.order[group] for group in routes.groups]
@@ -399,10 +399,10 @@ def test_a_table_that_takes_over_groups_is_the_one_that_is_built_anew(
 ) -> None:
     terms: Any = {"local": ["here"], "middleware": middleware}
     old, new = table(*before, **terms), table(*after, **terms)
-    taken_over = old.rebuilt(after)
+    taken_over = old.rebuild(after)
     assert described(taken_over) == described(new)
-    assert described(old.rebuilt(before)) == described(old)
-    assert all(one is other for one, other in zip(old.rebuilt(before).groups, old.groups, strict=True))
+    assert described(old.rebuild(before)) == described(old)
+    assert all(one is other for one, other in zip(old.rebuild(before).groups, old.groups, strict=True))
     for path in ("/a/", "/A/x", "/b"):
         head = get(path, {"x": "1", "host": "a.com"})
         assert [g.name for g in taken_over.candidates(head)] == [g.name for g in new.candidates(head)]
@@ -411,4 +411,4 @@ def test_a_table_that_takes_over_groups_is_the_one_that_is_built_anew(
 def test_a_mapping_that_only_moved_is_taken_from_the_new_rules() -> None:
     old, new = mapping(file="f", line=1), mapping(file="f", line=2)
     assert old == new
-    assert table(old).rebuilt([new]).groups[0].first is new
+    assert table(old).rebuild([new]).groups[0].first is new

@@ -2,10 +2,10 @@ import pytest
 from rules import HOP, decision_of, document, get, one
 
 from canary_mw.forwarding.exchange import exchange
-from canary_mw.forwarding.headers import client_head
+from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.messages import Relay, Reply
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.rules.cors import CorsPolicy, cors_policy, marked, preflight_headers
+from canary_mw.rules.cors import CorsPolicy, cors_policy, preflight_headers, with_cors_headers
 
 POLICY = cors_policy(
     origins=["http://a.com", "http://b.com"],
@@ -74,7 +74,7 @@ def test_origins_are_exact_or_a_star(origins: list[str], origin: bytes | None, a
 
 def test_an_answer_to_an_allowed_origin_gets_our_word_instead_of_the_upstreams() -> None:
     theirs = [(b"x-a", b"1"), (b"access-control-allow-origin", b"*"), (b"access-control-max-age", b"1")]
-    assert marked(POLICY, get(headers={"origin": "http://b.com"}), theirs) == [
+    assert with_cors_headers(POLICY, get(headers={"origin": "http://b.com"}), theirs) == [
         (b"x-a", b"1"),
         (b"access-control-max-age", b"1"),
         (b"access-control-allow-origin", b"http://b.com"),
@@ -86,7 +86,7 @@ def test_an_answer_to_an_allowed_origin_gets_our_word_instead_of_the_upstreams()
 @pytest.mark.parametrize("headers", [{}, {"origin": "http://c.com"}])
 def test_an_answer_to_anybody_else_stays_as_it_is(headers: dict[str, str]) -> None:
     theirs = [(b"access-control-allow-origin", b"*")]
-    assert marked(POLICY, get(headers=headers), theirs) == theirs
+    assert with_cors_headers(POLICY, get(headers=headers), theirs) == theirs
 
 
 def test_a_mapping_answers_its_preflights_and_marks_its_answers() -> None:
@@ -103,7 +103,7 @@ def test_a_mapping_answers_its_preflights_and_marks_its_answers() -> None:
             (b"content-length", b"0"),
         ],
     )
-    head = client_head(rule, ResponseHead(200, []), get(headers={"origin": "http://a.com"}), HOP)
+    head = response_head(rule, ResponseHead(200, []), get(headers={"origin": "http://a.com"}), HOP)
     assert head.headers == [(b"access-control-allow-origin", b"http://a.com")]
 
 

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from rules import HOP, document, get, one
 
 from canary_mw.exceptions import MappingError
-from canary_mw.forwarding.headers import changed, client_head
+from canary_mw.forwarding.headers import apply_header_changes, response_head
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.rules.header_templates import Facts, Template, compile_value
+from canary_mw.rules.header_templates import HeaderTemplate, TemplateContext, compile_template
 from canary_mw.rules.mapping import HeaderChange
 
 HEAD = RequestHead(
@@ -20,11 +20,11 @@ HEAD = RequestHead(
 )
 ANSWER = ResponseHead(207, [(b"x-r", b"one"), (b"x-r", b"two"), (b"x-void", b"")])
 NOW = 1_700_000_000.123456
-FACTS = Facts(HEAD, ANSWER, NOW)
+FACTS = TemplateContext(HEAD, ANSWER, NOW)
 
 
-def value(text: str, facts: Facts = FACTS) -> bytes:
-    compiled = compile_value(text)
+def value(text: str, facts: TemplateContext = FACTS) -> bytes:
+    compiled = compile_template(text)
     return compiled if isinstance(compiled, bytes) else compiled.render(facts)
 
 
@@ -93,13 +93,13 @@ def test_the_start_time_is_utc_in_the_wanted_form(text: str, result: bytes) -> N
 
 
 def test_an_ipv6_address_stands_in_brackets_before_its_port() -> None:
-    facts = Facts(get(client="2001:db8::1", client_port=5), None, 0.0)
+    facts = TemplateContext(get(client="2001:db8::1", client_port=5), None, 0.0)
     assert value("%DOWNSTREAM_REMOTE_ADDRESS%", facts) == b"[2001:db8::1]:5"
     assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", facts) == b"2001:db8::1"
 
 
 def test_what_is_not_known_is_empty() -> None:
-    facts = Facts(get(client=None), None, 0.0)
+    facts = TemplateContext(get(client=None), None, 0.0)
     assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", facts) == b""
     assert value("%RESP(x-r)%", facts) == b""
     assert value("%RESPONSE_CODE%", facts) == b"0"
@@ -127,30 +127,34 @@ def test_what_is_not_known_is_empty() -> None:
 )
 def test_a_value_that_cannot_be_evaluated_is_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(MappingError) as caught:
-        compile_value(text)
+        compile_template(text)
     assert message in caught.value.message
 
 
 def test_a_length_of_thousands_of_digits_is_refused() -> None:
     with pytest.raises(MappingError, match="bare %"):
-        compile_value("%REQ(x-a):" + "1" * 5000 + "%")
+        compile_template("%REQ(x-a):" + "1" * 5000 + "%")
 
 
 def test_an_unknown_operator_names_the_known_ones() -> None:
     with pytest.raises(MappingError) as caught:
-        compile_value("%HOSTNAME%")
+        compile_template("%HOSTNAME%")
     assert "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" in str(caught.value.hint)
     assert "START_TIME" in str(caught.value.hint)
 
 
 def test_a_header_whose_operators_give_nothing_is_not_added_and_replaces_nothing() -> None:
     add = [
-        HeaderChange(b"x-a", compile_value("%REQ(x-none)%"), append=False),
-        HeaderChange(b"x-b", compile_value("%REQ(x-none)%")),
-        HeaderChange(b"x-c", compile_value("")),
-        HeaderChange(b"x-d", compile_value("-%REQ(x-none)%")),
+        HeaderChange(b"x-a", compile_template("%REQ(x-none)%"), append=False),
+        HeaderChange(b"x-b", compile_template("%REQ(x-none)%")),
+        HeaderChange(b"x-c", compile_template("")),
+        HeaderChange(b"x-d", compile_template("-%REQ(x-none)%")),
     ]
-    assert changed([(b"x-a", b"kept")], (), add, FACTS) == [(b"x-a", b"kept"), (b"x-c", b""), (b"x-d", b"-")]
+    assert apply_header_changes([(b"x-a", b"kept")], (), add, FACTS) == [
+        (b"x-a", b"kept"),
+        (b"x-c", b""),
+        (b"x-d", b"-"),
+    ]
 
 
 def test_a_mapping_marks_requests_by_themselves_and_answers_by_both() -> None:
@@ -161,15 +165,15 @@ def test_a_mapping_marks_requests_by_themselves_and_answers_by_both() -> None:
             remove_response_headers="x-r",
         )
     )
-    head = client_head(rule, ANSWER, HEAD, HOP._replace(now=lambda: NOW))
+    head = response_head(rule, ANSWER, HEAD, HOP._replace(now=lambda: NOW))
     assert head.headers == [(b"x-void", b""), (b"x-both", b"first-one-207"), (b"x-time", b"1700000000")]
 
 
 def test_a_value_without_operators_is_plain_bytes_and_equal_texts_are_equal() -> None:
-    assert isinstance(compile_value("a%%b"), bytes)
-    assert isinstance(compile_value("%PROTOCOL%"), Template)
-    assert compile_value("%REQ(x)%") == compile_value("%REQ(x)%")
-    assert compile_value("%REQ(x)%") != compile_value("%REQ(y)%")
+    assert isinstance(compile_template("a%%b"), bytes)
+    assert isinstance(compile_template("%PROTOCOL%"), HeaderTemplate)
+    assert compile_template("%REQ(x)%") == compile_template("%REQ(x)%")
+    assert compile_template("%REQ(x)%") != compile_template("%REQ(y)%")
 
 
 pieces = st.sampled_from(
@@ -193,7 +197,7 @@ sent = st.text(st.sampled_from("ab\r\n\0"), max_size=4)
 @given(st.lists(pieces, max_size=4).map("".join), sent, sent)
 def test_no_value_ever_breaks_out_of_its_line(text: str, asked: str, answered: str) -> None:
     head = RequestHead("GET", "/", [("x-a", asked)])
-    facts = Facts(head, ResponseHead(200, [(b"x-r", answered.encode())]), NOW)
+    facts = TemplateContext(head, ResponseHead(200, [(b"x-r", answered.encode())]), NOW)
     try:
         written = value(text, facts)
     except MappingError:

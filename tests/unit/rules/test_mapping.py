@@ -10,7 +10,7 @@ from canary_mw.rules.matchers import Condition, HostPattern
 
 def test_a_mapping_with_a_bad_regex_prefix_cannot_be_made() -> None:
     with pytest.raises(MappingError):
-        mapping(prefix="/(", kind="regex")
+        mapping(prefix="/(", prefix_kind="regex")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_mapping_with_a_bad_regex_prefix_cannot_be_made() -> None:
 def test_a_prefix_is_plain_exact_or_a_regex_for_the_whole_path(
     kind: str, case_sensitive: bool, path: str, accepted: bool
 ) -> None:
-    rule = mapping(prefix="/svc/", kind=kind, case_sensitive=case_sensitive)
+    rule = mapping(prefix="/svc/", prefix_kind=kind, case_sensitive=case_sensitive)
     assert rule.accepts_path(path.encode()) is accepted
 
 
@@ -68,7 +68,7 @@ def test_a_substitution_without_its_group_is_not_usable() -> None:
     ("one", "other"),
     [
         (mapping(), mapping(prefix="/other/")),
-        (mapping(), mapping(kind="exact")),
+        (mapping(), mapping(prefix_kind="exact")),
         (mapping(), mapping(precedence=1)),
         (mapping(), mapping(host=HostPattern("example.com"))),
         (mapping(), mapping(method=Condition(":method", "GET"))),

@@ -12,9 +12,9 @@ from canary_mw.rules.matchers import (
     Condition,
     HostPattern,
     compile_regex,
-    header_test,
+    header_matcher,
     literal_prefix,
-    query_holds,
+    query_matches,
     without_port,
 )
 
@@ -59,7 +59,7 @@ def test_a_regex_over_its_limit_is_refused_and_none_may_be_over_the_cap() -> Non
 def test_a_header_condition_holds_for_any_single_value(
     name: str, value: str, regex: bool, sent: list[tuple[str, str]], holds: bool
 ) -> None:
-    assert header_test(Condition(name, value, regex))(get("/svc/?q=1", sent)) is holds
+    assert header_matcher(Condition(name, value, regex))(get("/svc/?q=1", sent)) is holds
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_header_condition_holds_for_any_single_value(
 def test_a_query_condition_looks_at_the_first_parameter_undecoded(
     value: str, regex: bool, query: str, holds: bool
 ) -> None:
-    assert query_holds(Condition("q", value, regex), get("/?" + query if query else "/")) is holds
+    assert query_matches(Condition("q", value, regex), get("/?" + query if query else "/")) is holds
 
 
 def test_a_condition_says_what_it_asks() -> None:
@@ -166,8 +166,8 @@ def test_the_literal_prefix_of_a_regex_is_found_or_empty(text: str, literal: byt
 
 def test_a_head_without_a_host_matches_no_host_but_any() -> None:
     head = RequestHead("GET", "/")
-    assert not header_test(Condition(":authority", ".+", True))(head)
-    assert header_test(Condition(":authority", "", True))(head)
+    assert not header_matcher(Condition(":authority", ".+", True))(head)
+    assert header_matcher(Condition(":authority", "", True))(head)
 
 
 def test_host_patterns_of_the_same_text_and_kind_are_equal() -> None:

@@ -6,24 +6,24 @@ from rules import get, read_rules
 from canary_mw.exceptions import BadTarget, ClientError, Forbidden, HeadTooLarge
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.table import RouteTable
-from canary_mw.rules.module import Globals
-from canary_mw.rules.request_policy import AddressTest, Gate
+from canary_mw.rules.module import ModuleSettings
+from canary_mw.rules.request_policy import AddressFilter, RequestPolicy
 
 
-def addresses(*networks: str, allow: bool) -> AddressTest:
-    return AddressTest(tuple(ip_network(network) for network in networks), allow)
+def addresses(*networks: str, allow: bool) -> AddressFilter:
+    return AddressFilter(tuple(ip_network(network) for network in networks), allow)
 
 
 def test_a_gate_without_demands_lets_everything_through_as_it_is() -> None:
     head = get("//a%2Fb", {"x_y": "1"}, client=None)
-    assert Gate().admit(head) is head
+    assert RequestPolicy().admit(head) is head
 
 
 @pytest.mark.parametrize(
     ("path", "merged"), [("//", b"/"), ("/a//b///c", b"/a/b/c"), ("/a/b/", b"/a/b/"), ("/a%2F/b", b"/a%2F/b")]
 )
 def test_slashes_are_merged_before_matching(path: str, merged: bytes) -> None:
-    head = Gate(merge_slashes=True).admit(get(path + "?x=//", {"x-a": "1"}))
+    head = RequestPolicy(merge_slashes=True).admit(get(path + "?x=//", {"x-a": "1"}))
     assert (head.path, head.query, head.header(b"x-a")) == (merged, b"?x=//", b"1")
 
 
@@ -32,7 +32,7 @@ def test_slashes_are_merged_before_matching(path: str, merged: bytes) -> None:
     [("/a%2Fb", True), ("/a%2fb", True), ("/a%5Cb", True), ("/a%5cb", True), ("/a/b", False), ("/a?b=%2F", False)],
 )
 def test_escaped_slashes_are_refused_where_they_shall_be(path: str, refused: bool) -> None:
-    gate = Gate(reject_requests_with_escaped_slashes=True)
+    gate = RequestPolicy(reject_requests_with_escaped_slashes=True)
     if not refused:
         assert gate.admit(get(path))
         return
@@ -43,18 +43,18 @@ def test_escaped_slashes_are_refused_where_they_shall_be(path: str, refused: boo
 
 def test_headers_with_underscores_are_let_through_dropped_or_refused() -> None:
     head = get(headers=[("x_a", "1"), ("x-b", "2")])
-    assert Gate(headers_with_underscores_action="ALLOW").admit(head) is head
-    dropped = Gate(headers_with_underscores_action="DROP_HEADER").admit(head)
+    assert RequestPolicy(headers_with_underscores_action="ALLOW").admit(head) is head
+    dropped = RequestPolicy(headers_with_underscores_action="DROP_HEADER").admit(head)
     assert dropped.headers == [(b"x-b", b"2")]
     assert head.header(b"x_a") == b"1", "the request itself stays as it was"
     with pytest.raises(BadTarget):
-        Gate(headers_with_underscores_action="REJECT_REQUEST").admit(head)
+        RequestPolicy(headers_with_underscores_action="REJECT_REQUEST").admit(head)
     clean = get(headers={"x-b": "2"})
-    assert Gate(headers_with_underscores_action="REJECT_REQUEST").admit(clean) is clean
+    assert RequestPolicy(headers_with_underscores_action="REJECT_REQUEST").admit(clean) is clean
 
 
 def test_a_head_over_the_limit_is_told_so() -> None:
-    gate = Gate(max_request_headers_kb=1)
+    gate = RequestPolicy(max_request_headers_kb=1)
     assert gate.admit(get(headers={"x-a": "v" * 900}))
     with pytest.raises(HeadTooLarge, match="over 1 KiB") as caught:
         gate.admit(get(headers={"x-a": "v" * 1024}))
@@ -87,7 +87,7 @@ def test_who_has_no_address_is_in_no_network(client: str | None) -> None:
 
 
 def test_a_refused_address_is_a_403_before_anything_else() -> None:
-    gate = Gate(admits=addresses("127.0.0.0/8", allow=False), max_request_headers_kb=1)
+    gate = RequestPolicy(admits=addresses("127.0.0.0/8", allow=False), max_request_headers_kb=1)
     with pytest.raises(Forbidden) as caught:
         gate.admit(get("/" + "a" * 2000))
     assert caught.value.status_hint == 403
@@ -101,10 +101,10 @@ def test_decisions_about_addresses_are_remembered_but_not_without_end() -> None:
 
 
 def test_equal_gates_are_equal_whatever_they_have_seen() -> None:
-    one, other = (Gate(admits=addresses("10.0.0.0/8", allow=True)) for _ in range(2))
+    one, other = (RequestPolicy(admits=addresses("10.0.0.0/8", allow=True)) for _ in range(2))
     one.admit(get(client="10.0.0.1"))
     assert one == other
-    assert one != Gate(admits=addresses("10.0.0.0/8", allow=False))
+    assert one != RequestPolicy(admits=addresses("10.0.0.0/8", allow=False))
 
 
 def test_a_table_admits_by_the_gate_of_its_module() -> None:
@@ -116,12 +116,12 @@ def test_a_table_admits_by_the_gate_of_its_module() -> None:
         config: {merge_slashes: true, ip_deny: [{peer: 10.0.0.0/8}]}
         """
     )
-    table = RouteTable.build((), settings=rules.surroundings.globals)
+    table = RouteTable.build((), settings=rules.shared.settings)
     assert table.admit(get("/a//b")).path == b"/a/b"
     with pytest.raises(ClientError):
         table.admit(get(client="10.0.0.1"))
     head = RequestHead("GET", "/a//b")
-    assert RouteTable.build((), settings=Globals()).admit(head) is head
+    assert RouteTable.build((), settings=ModuleSettings()).admit(head) is head
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_a_table_admits_by_the_gate_of_its_module() -> None:
 )
 def test_the_port_of_the_host_is_cut_off_where_it_is_ours(host: str, port: int, seen: bytes) -> None:
     head = RequestHead("GET", "/", [("x-a", "1"), ("host", host)], server_port=port)
-    assert Gate(strip_matching_host_port=True).admit(head).headers == [(b"x-a", b"1"), (b"host", seen)]
-    assert Gate(merge_slashes=True).admit(head) is head
+    assert RequestPolicy(strip_matching_host_port=True).admit(head).headers == [(b"x-a", b"1"), (b"host", seen)]
+    assert RequestPolicy(merge_slashes=True).admit(head) is head

@@ -61,5 +61,5 @@ def test_a_service_has_names_for_the_command_line_the_most_specific_first() -> N
 
 
 def test_a_service_has_a_mark_that_is_a_comment_in_via() -> None:
-    assert parse_service("https://Svc:8443")[0].mark == b"(https://svc:8443)"
-    assert parse_service("a(b)\\c")[0].mark == b"(abc)"
+    assert parse_service("https://Svc:8443")[0].via_mark == b"(https://svc:8443)"
+    assert parse_service("a(b)\\c")[0].via_mark == b"(abc)"

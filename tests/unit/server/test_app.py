@@ -13,8 +13,8 @@ from servers import HTTPS, client_of, fetch, free_port, mapping, run, serving_ap
 from upstream import Peer, forever, serving, silent, until
 
 from canary_mw.exceptions import ConfigError
-from canary_mw.middleware.identity import default_hop_id, hop_mark, local_names, new_request_id
-from canary_mw.middleware.trust import trust
+from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
+from canary_mw.middleware.trust import trusted_peers
 from canary_mw.server.app import Proxy, create_app
 from canary_mw.server.settings import Settings
 from canary_mw.types import Message
@@ -271,7 +271,7 @@ def test_all_pods_of_a_workload_have_one_id_and_two_workloads_have_two() -> None
     assert id_of("shop-gray") not in {id_of("shop"), id_of("shop-gray", "proxy"), id_of("shop-gray", local=("a",))}
     assert default_hop_id("asgi", environ={"CANARY_MW_ID": "me"}) == "me"
     assert default_hop_id("asgi", environ={}) != ""
-    assert hop_mark("me") == b"canary-mw-me"
+    assert via_token("me") == b"canary-mw-me"
 
 
 def test_local_names_come_from_text_list_or_environment() -> None:
@@ -281,13 +281,13 @@ def test_local_names_come_from_text_list_or_environment() -> None:
 
 
 def test_peers_are_trusted_by_address_network_or_all() -> None:
-    trusted = trust(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
+    trusted = trusted_peers(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
     assert not any(trusted(peer) for peer in ("11.0.0.1", "192.0.2.8", "::1", "unix", "", None))
     assert all(trusted(peer) for peer in ("10.1.2.3", "192.0.2.7", "::ffff:10.0.0.1", "2001:db8::1"))
-    assert trust(["*"])(None)
-    assert not trust([])("127.0.0.1")
+    assert trusted_peers(["*"])(None)
+    assert not trusted_peers([])("127.0.0.1")
     with pytest.raises(ConfigError, match="moon"):
-        trust(["moon"])
+        trusted_peers(["moon"])
 
 
 def test_request_ids_are_uuids_that_differ_in_their_first_digits() -> None:

@@ -788,7 +788,7 @@ def test_a_fault_of_our_own_ends_both_connections_and_no_other(
         port = client.writer.get_extra_info("peername")[1]
         await primed(client, app)
         with monkeypatch.context() as patch:
-            patch.setattr(direct, "answer_head", broken)
+            patch.setattr(direct, "render_head", broken)
             await client.ask(GET)
             with contextlib.suppress(ConnectionError):
                 assert await client.reader.read() == b""

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD
-from canary_mw.http.response_writer import REFUSALS
+from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.server import deadlines, protocol
 from canary_mw.server import timers as clock
 from canary_mw.server.protocol import GuardedProtocol
@@ -171,20 +171,20 @@ def test_of_an_absolute_target_the_path_counts(target: bytes, path: str) -> None
 )
 def test_what_is_refused_reaches_no_app_and_ends_the_connection(request_bytes: bytes) -> None:
     app = Notes()
-    assert sent(app, request_bytes + GET, GET) == REFUSALS[400]
+    assert sent(app, request_bytes + GET, GET) == ERROR_RESPONSES[400]
     assert app.scopes == []
 
 
 def test_a_refusal_waits_for_the_answers_before_it() -> None:
     app = Notes()
-    assert sent(app, GET + GET + b"GET / HTTP/1.1\r\n\r\n" + GET) == ok(b"/") * 2 + REFUSALS[400]
+    assert sent(app, GET + GET + b"GET / HTTP/1.1\r\n\r\n" + GET) == ok(b"/") * 2 + ERROR_RESPONSES[400]
     assert len(app.scopes) == 2
 
 
 def test_a_client_that_goes_on_sending_still_gets_its_refusal() -> None:
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GET.replace(b"Host", b"X-Big: " + b"a" * 3_000_000 + b"\r\nHost"))
-        assert await reader.read() == REFUSALS[431]
+        assert await reader.read() == ERROR_RESPONSES[431]
 
     talk(Notes(), conversation)
 
@@ -204,7 +204,7 @@ def test_a_client_that_goes_on_sending_still_gets_its_refusal() -> None:
 def test_a_head_is_measured_while_it_comes(head: bytes) -> None:
     app = Notes()
     # In pieces, as a network would bring it.
-    assert sent(app, *(head[i : i + 8192] for i in range(0, len(head), 8192))) == REFUSALS[431]
+    assert sent(app, *(head[i : i + 8192] for i in range(0, len(head), 8192))) == ERROR_RESPONSES[431]
     assert app.bodies == []
 
 
@@ -235,7 +235,7 @@ def test_a_broken_chunk_is_told_to_the_client_and_to_the_app() -> None:
                 break
         await answer(send, b"never seen")
 
-    assert sent(app, CHUNKED + b"2\r\nhi\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n") == REFUSALS[400]
+    assert sent(app, CHUNKED + b"2\r\nhi\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n") == ERROR_RESPONSES[400]
     assert heard == ["http.request", "http.disconnect"]
 
 
@@ -268,7 +268,7 @@ def test_a_broken_request_that_waits_is_not_started() -> None:
         writer.write(GET + CHUNKED.replace(b"/ HTTP", b"/broken HTTP") + b"zz\r\n")
         await until(lambda: paths)
         go_on.set()
-        assert await reader.read() == ok(b"ok") + REFUSALS[400]
+        assert await reader.read() == ok(b"ok") + ERROR_RESPONSES[400]
         assert paths == ["/"]
 
     talk(app, conversation)
@@ -287,7 +287,7 @@ def test_too_many_requests_at_once_are_refused() -> None:
     app = Notes()
     many = protocol.MAX_PIPELINED + 1
     got = sent(app, GET * (many + 10))
-    assert got == ok(b"/") * many + REFUSALS[400]
+    assert got == ok(b"/") * many + ERROR_RESPONSES[400]
     assert len(app.scopes) == many
 
 
@@ -302,8 +302,8 @@ def test_an_upgrade_that_is_not_ours_is_an_ordinary_request() -> None:
 def test_a_request_for_a_websocket_with_a_body_is_refused(framing: bytes) -> None:
     app = Notes()
     upgrade = POST + b"Upgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n" % framing
-    assert sent(app, upgrade + LAST) == REFUSALS[400]
-    assert sent(app, upgrade, LAST) == REFUSALS[400]
+    assert sent(app, upgrade + LAST) == ERROR_RESPONSES[400]
+    assert sent(app, upgrade, LAST) == ERROR_RESPONSES[400]
     assert app.scopes == []
 
 
@@ -352,13 +352,13 @@ def test_websockets_pass_the_guard_too() -> None:
         assert await reader.read() == b""
 
     talk(app, conversation)
-    assert sent(app, WEBSOCKET.replace(b"Host: shop", b"Host: a b")) == REFUSALS[400]
-    assert sent(app, GET + WEBSOCKET) == ok(b"http") + REFUSALS[400]
+    assert sent(app, WEBSOCKET.replace(b"Host: shop", b"Host: a b")) == ERROR_RESPONSES[400]
+    assert sent(app, GET + WEBSOCKET) == ok(b"http") + ERROR_RESPONSES[400]
 
 
 @pytest.mark.parametrize(
     ("head", "refusal"),
-    [(b"", b""), (GET[:20], REFUSALS[408]), (CHUNKED + b"2\r\nhi\r\n", REFUSALS[408]), (GET, ok(b"/"))],
+    [(b"", b""), (GET[:20], ERROR_RESPONSES[408]), (CHUNKED + b"2\r\nhi\r\n", ERROR_RESPONSES[408]), (GET, ok(b"/"))],
     ids=["nothing", "head", "body", "idle"],
 )
 @pytest.mark.usefixtures("fast")
@@ -374,7 +374,7 @@ def test_a_head_that_drips_is_no_better_than_one_that_stalls() -> None:
         while not got.done():
             writer.write(b"X: y\r\n")
             await asyncio.sleep(0.005)
-        assert await got == REFUSALS[408]
+        assert await got == ERROR_RESPONSES[408]
 
     talk(Notes(), conversation)
 
@@ -383,7 +383,7 @@ def test_a_head_that_drips_is_no_better_than_one_that_stalls() -> None:
 def test_a_refused_client_that_goes_on_for_ever_is_cut_off() -> None:
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        assert await reader.read() == REFUSALS[400]
+        assert await reader.read() == ERROR_RESPONSES[400]
         with contextlib.suppress(ConnectionError):
             while not writer.transport.is_closing():
                 writer.write(b"x" * 1000)
@@ -399,9 +399,9 @@ def test_an_app_may_take_its_time() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal turns
-        ticks = clock.clock_of(asyncio.get_running_loop())
+        ticks = clock.timer_of(asyncio.get_running_loop())
         begun = ticks.now
-        await until(lambda: ticks.now > begun + 2 * deadlines.BODY)
+        await until(lambda: ticks.now > begun + 2 * deadlines.BODY_TIMEOUT)
         turns += 1
         await answer(send, await body_of(receive))
 
@@ -712,7 +712,7 @@ def test_the_access_log_and_the_limit_of_uvicorn_work(caplog: pytest.LogCaptureF
 
 def test_a_refusal_over_tls_ends_the_connection_too() -> None:
     tls = {"ssl_certfile": str(CERTIFICATE), "ssl_keyfile": str(CERTIFICATE)}
-    assert run(configured(Notes(), b"GET / HTTP/1.1\r\n\r\n", **tls)) == REFUSALS[400]
+    assert run(configured(Notes(), b"GET / HTTP/1.1\r\n\r\n", **tls)) == ERROR_RESPONSES[400]
 
 
 def test_a_reload_of_uvicorn_would_show_what_is_relied_on() -> None:

@@ -21,7 +21,7 @@ from canary_mw.exceptions import (
     UpstreamTimeout,
 )
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.messages import Body, ResponseHead
+from canary_mw.http.messages import BodyFraming, ResponseHead
 from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.rules.upstream import Origin
 from canary_mw.types import Message, Receive, Scope, Send
@@ -65,7 +65,7 @@ def test_a_service_is_overridden_by_any_of_its_names(name: str) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
             upstreams = Upstreams({name: f"http://127.0.0.1:{upstream.origin.port}/"})
-            _, response = await upstreams.arun(once(request("shop.prod:81")), no_body)
+            _, response = await upstreams.run(once(request("shop.prod:81")), no_body)
             assert await whole(response) == b"1"
             await upstreams.aclose()
 
@@ -77,7 +77,7 @@ def test_the_most_specific_name_wins() -> None:
         async with serving(forever) as upstream:
             urls: dict[str, str] = dict.fromkeys(("*", "shop"), "http://127.0.0.1:1")
             upstreams = Upstreams({**urls, "shop:81": f"http://127.0.0.1:{upstream.origin.port}"})
-            _, response = await upstreams.arun(once(request("shop:81")), no_body)
+            _, response = await upstreams.run(once(request("shop:81")), no_body)
             assert await whole(response) == b"1"
             await upstreams.aclose()
 
@@ -88,7 +88,7 @@ def test_several_urls_are_used_in_turn() -> None:
     async def main() -> None:
         async with serving(answering(_ok(b"one"))) as one, serving(answering(_ok(b"two"))) as two:
             upstreams = Upstreams({"*": [f"http://127.0.0.1:{each.origin.port}" for each in (one, two)]})
-            bodies = [await whole((await upstreams.arun(once(request()), no_body))[1]) for _ in range(4)]
+            bodies = [await whole((await upstreams.run(once(request()), no_body))[1]) for _ in range(4)]
             assert bodies[:2] == bodies[2:]
             assert sorted(bodies[:2]) == [b"one", b"two"]
             await upstreams.aclose()
@@ -121,10 +121,10 @@ def test_each_loop_has_connections_of_its_own() -> None:
         async with serving(forever) as upstream:
             text = f"127.0.0.1:{upstream.origin.port}"
             for _ in range(2):
-                _, response = await upstreams.arun(once(request(text)), no_body)
+                _, response = await upstreams.run(once(request(text)), no_body)
                 assert await whole(response) == b"1"
             await upstreams.aclose()
-            _, response = await upstreams.arun(once(request(text)), no_body)
+            _, response = await upstreams.run(once(request(text)), no_body)
             assert await whole(response) == b"2"
             await upstreams.aclose()
             await upstreams.aclose()
@@ -138,7 +138,7 @@ def test_the_client_of_a_loop_that_was_closed_is_forgotten() -> None:
 
     async def main() -> None:
         async with serving(forever) as upstream:
-            _, response = await upstreams.arun(once(request(f"127.0.0.1:{upstream.origin.port}")), no_body)
+            _, response = await upstreams.run(once(request(f"127.0.0.1:{upstream.origin.port}")), no_body)
             assert await whole(response) == b"1"
 
     for _ in range(3):
@@ -155,7 +155,7 @@ def test_a_conversation_may_reply_without_asking() -> None:
         return Reply(204)
 
     async def main() -> None:
-        assert await Upstreams().arun(talk(), no_body) == (Reply(204), None)
+        assert await Upstreams().run(talk(), no_body) == (Reply(204), None)
 
     run(main())
 
@@ -175,7 +175,7 @@ def test_a_conversation_may_ask_again_after_an_answer_and_after_an_error() -> No
 
         transport = httpx.MockTransport(handler)
         upstreams = Upstreams(transports={"one": transport, "two": transport})
-        outcome, response = await upstreams.arun(talk(), no_body)
+        outcome, response = await upstreams.run(talk(), no_body)
         assert outcome == Reply(404)
         assert response is None
         await upstreams.aclose()
@@ -200,7 +200,7 @@ def test_an_answer_is_closed_when_the_conversation_fails_on_it() -> None:
     async def main() -> None:
         upstreams = over(lambda _: httpx.Response(200, stream=Endless()))
         with pytest.raises(LookupError):
-            await upstreams.arun(talk(), no_body)
+            await upstreams.run(talk(), no_body)
         await upstreams.aclose()
         assert closed.is_set()
 
@@ -229,8 +229,13 @@ def test_a_transport_gets_the_raw_target_and_the_framing() -> None:
             return b"abcd"
 
         upstreams = over(handler)
-        for framing, give in ((Body(4), at_once), (Body(None), opened), (Body(0), no_body), (None, no_body)):
-            outcome, response = await upstreams.arun(once(request(method="POST", body=framing)), give)
+        for framing, give in (
+            (BodyFraming(4), at_once),
+            (BodyFraming(None), opened),
+            (BodyFraming(0), no_body),
+            (None, no_body),
+        ):
+            outcome, response = await upstreams.run(once(request(method="POST", body=framing)), give)
             assert await whole(response) == (b"abcd" if give is not no_body else b"")
             assert isinstance(outcome, Relay)
             assert [pair for pair in outcome.head.headers if pair[0] == b"x-twice"] == [
@@ -239,7 +244,7 @@ def test_a_transport_gets_the_raw_target_and_the_framing() -> None:
             ]
         odd = request()
         odd.target = b"//host/%2e%2e"
-        await whole((await upstreams.arun(once(odd), no_body))[1])
+        await whole((await upstreams.run(once(odd), no_body))[1])
         await upstreams.aclose()
 
     run(main())
@@ -276,9 +281,9 @@ def test_errors_of_a_transport_are_translated(error: Exception, ours: type[Upstr
 
     async def main() -> None:
         with pytest.raises(ours):
-            await over(before).arun(once(request()), no_body)
+            await over(before).run(once(request()), no_body)
         upstreams = over(lambda _: httpx.Response(200, stream=Breaking()))
-        _, response = await upstreams.arun(once(request()), no_body)
+        _, response = await upstreams.run(once(request()), no_body)
         assert response is not None
         assert response.take() is None
         assert await response.read() == b"half"
@@ -303,10 +308,10 @@ def test_the_deadline_counts_for_a_transport_too_until_it_is_cancelled() -> None
 
     async def main() -> None:
         with pytest.raises(UpstreamTimeout):
-            await over(hang).arun(once(request(timeout=0.05)), no_body)
+            await over(hang).run(once(request(timeout=0.05)), no_body)
         upstreams = over(lambda _: httpx.Response(200, stream=Slow()))
         for cancelled in (False, True):
-            _, response = await upstreams.arun(once(request(timeout=0.1)), no_body)
+            _, response = await upstreams.run(once(request(timeout=0.1)), no_body)
             assert response is not None
             if cancelled:
                 response.cancel_deadline()
@@ -325,7 +330,7 @@ def test_a_real_transport_works_and_gives_its_connection_back() -> None:
         async with serving(forever) as upstream, httpx.AsyncHTTPTransport() as transport:
             upstreams = Upstreams({"*": _url(upstream.origin)}, {"shop": transport})
             for _ in range(3):
-                _, response = await upstreams.arun(once(request()), no_body)
+                _, response = await upstreams.run(once(request()), no_body)
                 assert await whole(response) == b"1"
             await upstreams.aclose()
 

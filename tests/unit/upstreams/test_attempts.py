@@ -1,14 +1,14 @@
-"""Tries of a request by a clock that is set by hand."""
+"""Attempts of a request by a clock that is set by hand."""
 
 import pytest
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from canary_mw.forwarding.exchange import Conversation
+from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import ResponseHead
-from canary_mw.rules.upstream import Breakers, UpstreamOptions
-from canary_mw.upstreams.attempts import Tries, elsewhere
-from canary_mw.upstreams.circuit_breakers import Loads
+from canary_mw.rules.upstream import CircuitBreakers, UpstreamOptions
+from canary_mw.upstreams.attempts import Attempts, next_endpoint
+from canary_mw.upstreams.circuit_breakers import InFlight
 
 SLACK = 0.25
 
@@ -42,7 +42,7 @@ def asked(*, timeout: float | None = 10.0, limit: float | None = None) -> Upstre
     return UpstreamRequest("shop", "GET", b"/", [], timeout=timeout, options=UpstreamOptions(try_timeout=limit))
 
 
-def insistent(request: UpstreamRequest, errors: list[UpstreamError]) -> Conversation:
+def insistent(request: UpstreamRequest, errors: list[UpstreamError]) -> Exchange:
     """Ask until there is a 200."""
     while True:
         try:
@@ -54,15 +54,15 @@ def insistent(request: UpstreamRequest, errors: list[UpstreamError]) -> Conversa
                 return Relay(head)
 
 
-def tries_of(conversation: Conversation, clock: Clock, shadows: list[UpstreamRequest] | None = None) -> Tries[Answer]:
-    return Tries(conversation, clock, SLACK, None if shadows is None else shadows.append)
+def tries_of(conversation: Exchange, clock: Clock, shadows: list[UpstreamRequest] | None = None) -> Attempts[Answer]:
+    return Attempts(conversation, clock, SLACK, None if shadows is None else shadows.append)
 
 
 def test_an_answer_that_is_relayed_is_left_open() -> None:
     tries = tries_of(insistent(asked(), []), Clock())
     assert tries.begin() == 110.0
     answer = Answer()
-    tries.answered(answer)
+    tries.finish_with_response(answer)
     assert tries.outcome == Relay(answer.head)
     assert tries.response is answer
     assert not answer.closed
@@ -72,34 +72,34 @@ def test_a_retry_closes_the_answer_before_it_and_keeps_the_first_deadline() -> N
     clock = Clock()
     request = asked()
     tries = tries_of(insistent(request, []), clock)
-    assert not tries.again
+    assert not tries.is_retry
     tries.begin()
     refused = Answer(503)
-    tries.answered(refused)
+    tries.finish_with_response(refused)
     assert refused.closed
-    assert (tries.outcome, tries.response, tries.again) == (None, None, True)
+    assert (tries.outcome, tries.response, tries.is_retry) == (None, None, True)
     request.delay = 4.0
-    assert tries.pause() == 4.0
+    assert tries.backoff() == 4.0
     clock.now += 7.0
-    assert tries.pause() == 3.0
+    assert tries.backoff() == 3.0
     tries.check()
     assert tries.begin() == 110.0
 
 
 def test_another_request_has_a_deadline_of_its_own() -> None:
-    def curious() -> Conversation:
+    def curious() -> Exchange:
         yield asked(timeout=1.0)
         return Relay((yield asked(timeout=None)))
 
     tries = tries_of(curious(), Clock())
     assert tries.begin() == 101.0
-    tries.answered(Answer())
-    assert not tries.again
+    tries.finish_with_response(Answer())
+    assert not tries.is_retry
     assert tries.begin() == float("inf")
 
 
 def test_a_reply_without_a_request_ends_the_tries_at_once() -> None:
-    def curt() -> Conversation:
+    def curt() -> Exchange:
         yield from ()
         return Reply(404)
 
@@ -107,13 +107,13 @@ def test_a_reply_without_a_request_ends_the_tries_at_once() -> None:
 
 
 def test_an_answer_in_whose_place_a_reply_goes_out_is_closed() -> None:
-    def distrustful() -> Conversation:
+    def distrustful() -> Exchange:
         yield asked()
         return Reply(502)
 
     tries = tries_of(distrustful(), Clock())
     answer = Answer()
-    tries.answered(answer)
+    tries.finish_with_response(answer)
     assert answer.closed
     assert (tries.outcome, tries.response) == (Reply(502), None)
 
@@ -122,7 +122,7 @@ def test_the_limit_of_a_try_ends_at_the_head() -> None:
     tries = tries_of(insistent(asked(limit=2.0), []), Clock())
     assert tries.begin() == 102.0
     answer = Answer()
-    tries.answered(answer)
+    tries.finish_with_response(answer)
     assert answer.until == 110.0
 
 
@@ -136,7 +136,7 @@ def test_a_timeout_is_that_of_one_try_where_its_limit_has_passed(passed: float, 
     tries = tries_of(insistent(asked(limit=2.0), errors), clock)
     tries.begin()
     clock.now += passed
-    tries.failed(UpstreamTimeout("late"))
+    tries.finish_with_error(UpstreamTimeout("late"))
     (error,) = errors
     assert isinstance(error, UpstreamTimeout)
     assert error.whole is whole
@@ -148,7 +148,7 @@ def test_a_timeout_at_the_deadline_of_all_tries_is_that_of_all() -> None:
     for _ in range(2):
         tries.begin()
         clock.now += 2.0
-        tries.failed(UpstreamTimeout("late"))
+        tries.finish_with_error(UpstreamTimeout("late"))
     assert [getattr(error, "whole", None) for error in errors] == [False, True]
 
 
@@ -156,11 +156,11 @@ def test_a_retry_that_comes_too_late_is_not_sent() -> None:
     clock, errors = Clock(), list[UpstreamError]()
     tries = tries_of(insistent(asked(timeout=3.0, limit=1.0), errors), clock)
     tries.begin()
-    tries.failed(UpstreamConnectError("refused"))
+    tries.finish_with_error(UpstreamConnectError("refused"))
     clock.now += 3.0 - SLACK
     with pytest.raises(UpstreamTimeout, match="shop: no answer to any try before the deadline") as late:
         tries.check()
-    tries.failed(late.value)
+    tries.finish_with_error(late.value)
     assert late.value.whole
 
 
@@ -171,22 +171,22 @@ def test_a_shadow_is_handed_over_once_however_the_first_try_ends() -> None:
         request.shadow = shadow
         tries = tries_of(insistent(request, []), Clock(), shadows)
         if fails:
-            tries.failed(UpstreamConnectError("refused"))
-        tries.answered(Answer(503))
-        tries.answered(Answer())
+            tries.finish_with_error(UpstreamConnectError("refused"))
+        tries.finish_with_response(Answer(503))
+        tries.finish_with_response(Answer())
         assert shadows == [shadow]
 
 
 def test_a_retry_counts_while_it_is_under_way() -> None:
-    breakers = Breakers(max_retries=1)
-    loads = Loads()
-    request = UpstreamRequest("shop", "GET", b"/", [], options=UpstreamOptions(breakers=breakers))
-    with tries_of(insistent(request, []), Clock()).place(loads):
+    breakers = CircuitBreakers(max_retries=1)
+    loads = InFlight()
+    request = UpstreamRequest("shop", "GET", b"/", [], options=UpstreamOptions(circuit_breakers=breakers))
+    with tries_of(insistent(request, []), Clock()).acquire(loads):
         assert not loads.may_retry("shop", breakers)
     assert loads.may_retry("shop", breakers)
-    with tries_of(insistent(asked(), []), Clock()).place(loads):
+    with tries_of(insistent(asked(), []), Clock()).acquire(loads):
         assert loads.counts == {}
 
 
 def test_an_overload_is_not_taken_elsewhere() -> None:
-    assert elsewhere(UpstreamOverloaded("full"), asked(), None, []) is None  # type: ignore[arg-type]
+    assert next_endpoint(UpstreamOverloaded("full"), asked(), None, []) is None  # type: ignore[arg-type]

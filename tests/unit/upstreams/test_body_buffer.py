@@ -7,7 +7,7 @@ import pytest
 from servers import run
 
 from canary_mw.exceptions import ClientDisconnected
-from canary_mw.upstreams.body_buffer import SyncTee, Tee
+from canary_mw.upstreams.body_buffer import ReplayBuffer, SyncReplayBuffer
 
 
 class Feed:
@@ -16,7 +16,7 @@ class Feed:
     def __init__(self, limit: int = 10) -> None:
         self.pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self.opened = 0
-        self.tee = Tee(self.open, limit, asyncio.get_running_loop())
+        self.tee = ReplayBuffer(self.open, limit, asyncio.get_running_loop())
 
     async def open(self) -> AsyncIterator[bytes]:
         self.opened += 1
@@ -38,13 +38,13 @@ class Feed:
             self.pieces.put_nowait(piece)
 
 
-async def opened(tee: Tee) -> AsyncIterator[bytes]:
+async def opened(tee: ReplayBuffer) -> AsyncIterator[bytes]:
     body = await tee.open()
     assert not isinstance(body, bytes)
     return body
 
 
-async def read(tee: Tee) -> bytes:
+async def read(tee: ReplayBuffer) -> bytes:
     body = await tee.open()
     return body if isinstance(body, bytes) else b"".join([piece async for piece in body])
 
@@ -53,10 +53,10 @@ def test_a_body_may_be_read_again_from_its_beginning() -> None:
     async def main() -> None:
         feed = Feed()
         feed.put(b"ab", b"", b"cd", None)
-        assert feed.tee.repeatable()
+        assert feed.tee.can_replay()
         assert [await read(feed.tee) for _ in range(3)] == [b"abcd"] * 3
         assert feed.opened == 1
-        assert feed.tee.repeatable()
+        assert feed.tee.can_replay()
         feed.tee.close()
 
     run(main())
@@ -67,10 +67,10 @@ def test_a_body_over_the_limit_passes_once() -> None:
         feed = Feed(limit=3)
         feed.put(b"ab", b"cd", b"ef", None)
         told: list[bytes | None] = []
-        feed.tee.at_end(told.append)
+        feed.tee.when_complete(told.append)
         assert await read(feed.tee) == b"abcdef"
-        assert not feed.tee.repeatable()
-        feed.tee.at_end(told.append)
+        assert not feed.tee.can_replay()
+        feed.tee.when_complete(told.append)
         assert told == [None, None]
         feed.tee.close()
 
@@ -102,11 +102,11 @@ def test_the_end_is_told_when_it_is_there_or_at_once(there: bool) -> None:
         feed = Feed()
         told: list[bytes | None] = []
         if not there:
-            feed.tee.at_end(told.append)
+            feed.tee.when_complete(told.append)
         feed.put(b"ab", None)
         await read(feed.tee)
         if there:
-            feed.tee.at_end(told.append)
+            feed.tee.when_complete(told.append)
         assert told == [b"ab"]
         feed.tee.close()
         assert told == [b"ab"]
@@ -119,7 +119,7 @@ def test_a_body_that_breaks_off_is_told_by_whoever_reads_it_and_by_nobody_else()
         for read_on in (True, False):
             feed = Feed()
             told: list[bytes | None] = []
-            feed.tee.at_end(told.append)
+            feed.tee.when_complete(told.append)
             body = await opened(feed.tee)
             waiting = asyncio.ensure_future(anext(body))
             await asyncio.sleep(0)
@@ -149,13 +149,13 @@ def test_closing_ends_the_read_that_is_under_way() -> None:
 
 def test_a_body_that_somebody_else_reads_is_noted() -> None:
     async def main() -> None:
-        tee = Tee(None, 10, asyncio.get_running_loop())
+        tee = ReplayBuffer(None, 10, asyncio.get_running_loop())
         told: list[bytes | None] = []
-        tee.at_end(told.append)
-        tee.note(b"ab", last=False)
-        tee.note(b"c", last=True)
+        tee.when_complete(told.append)
+        tee.feed(b"ab", last=False)
+        tee.feed(b"c", last=True)
         # As a middleware that replays a body does for ever.
-        tee.note(b"", last=True)
+        tee.feed(b"", last=True)
         assert told == [b"abc"]
         tee.close()
 
@@ -173,12 +173,12 @@ def test_a_thread_reads_a_body_again_from_its_beginning() -> None:
         opened.append(None)
         return iter([b"ab", b"cd"])
 
-    tee = SyncTee(source, 10)
-    tee.at_end(whole.append)
+    tee = SyncReplayBuffer(source, 10)
+    tee.when_complete(whole.append)
     first = tee.open()
     assert not isinstance(first, bytes)
     assert next(first) == b"ab"
-    assert tee.repeatable()
+    assert tee.can_replay()
     assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
     assert tee.open() == b"abcd"
     assert (len(opened), whole) == (1, [b"abcd"])
@@ -186,13 +186,13 @@ def test_a_thread_reads_a_body_again_from_its_beginning() -> None:
 
 def test_a_thread_reads_a_body_over_the_limit_once() -> None:
     whole: list[bytes | None] = []
-    tee = SyncTee(lambda: iter([b"ab", b"cd"]), 3)
-    tee.at_end(whole.append)
+    tee = SyncReplayBuffer(lambda: iter([b"ab", b"cd"]), 3)
+    tee.when_complete(whole.append)
     assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
-    assert not tee.repeatable()
+    assert not tee.can_replay()
     assert whole == [None]
 
 
 def test_a_body_in_one_piece_is_kept_for_a_thread() -> None:
-    tee = SyncTee(lambda: b"ab", 3)
+    tee = SyncReplayBuffer(lambda: b"ab", 3)
     assert [tee.open() for _ in range(2)] == [b"ab"] * 2

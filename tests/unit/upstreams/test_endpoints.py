@@ -12,12 +12,12 @@ import pytest
 from upstream import CERTIFICATE, ON_BOTH_LOOPS, Peer, Run, Upstream, answering, req, serving, silent, until, whole
 
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.client.tls import Contexts
+from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
-from canary_mw.rules.upstream import Balancing, HealthCheck, LoadBalancing, Origin, OutlierDetection
+from canary_mw.rules.upstream import EndpointOptions, HealthCheck, LoadBalancing, Origin, OutlierDetection
 from canary_mw.upstreams.dns import is_looked_up, resolve
-from canary_mw.upstreams.endpoints import REST_AFTER, EndpointSet, Tools
-from canary_mw.upstreams.health_checks import Prober
+from canary_mw.upstreams.endpoints import IDLE_AFTER, EndpointSet, Environment
+from canary_mw.upstreams.health_checks import HealthChecker
 
 pytestmark = ON_BOTH_LOOPS
 
@@ -35,15 +35,15 @@ class World:
         self.asked: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.prober = Prober()
+        self.prober = HealthChecker()
         self._pauses: list[asyncio.Future[None]] = []
         self.paused: list[float] = []
 
     def set(self, *origins: Origin, **settings: Any) -> EndpointSet:
-        tools = Tools(
+        tools = Environment(
             settings.pop("probe", self.prober), self.resolve, 5.0, lambda: self.now, Random(5).random, self.pause
         )
-        return EndpointSet(origins, Balancing(**settings), tools)
+        return EndpointSet(origins, EndpointOptions(**settings), tools)
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         self.asked.append(host)
@@ -148,7 +148,7 @@ async def send(endpoints: EndpointSet, client: HTTP11Client, key: int | None = N
     """One request as an upstream gets it; the status, or that of the error."""
     try:
         with await endpoints.lease(key, math.inf, 30.0) as lease:
-            response = lease.kept_by(await client.send(lease.origin, req()))
+            response = lease.held_by(await client.send(lease.origin, req()))
             while await response.read():
                 pass
             return response.head.status
@@ -168,10 +168,10 @@ def test_endpoints_are_asked_in_turn(run: Run) -> None:
 
 def test_one_endpoint_leaves_nothing_to_choose(run: Run) -> None:
     async def main() -> None:
-        assert World().set(A).sole() == A
-        assert World().set(A, A).sole() == A
+        assert World().set(A).only_endpoint() == A
+        assert World().set(A, A).only_endpoint() == A
         several = World().set(A, B)
-        assert several.sole() is None
+        assert several.only_endpoint() is None
         assert await turns(several) == {"10.0.0.1": 6, "10.0.0.2": 6}
 
     run(main)
@@ -229,10 +229,10 @@ def test_a_timeout_and_a_broken_answer_count_as_failures(run: Run) -> None:
                 for number in range(2):
                     lease = await endpoints.lease(None, math.inf, 1.0)
                     while lease.origin != upstream.origin:
-                        lease.free()
+                        lease.release()
                         lease = await endpoints.lease(None, math.inf, 1.0)
                     with pytest.raises(UpstreamError), lease:
-                        lease.kept_by(await client.send(lease.origin, req(timeout=0.05)))
+                        lease.held_by(await client.send(lease.origin, req(timeout=0.05)))
                     # It may not have come to accepting when the time was over.
                     await until(lambda it=upstream, count=number + 1: it.accepted == count)  # type: ignore[misc]
             broken_one, mute_one, _ = endpoints.endpoints
@@ -318,7 +318,7 @@ def test_least_request_counts_an_answer_until_it_is_read(run: Run) -> None:
             endpoints = World().set(*(each.origin for each in upstreams), load_balancer=LoadBalancing("least_request"))
             with await endpoints.lease(None, math.inf, 1.0) as lease:
                 busy = lease.origin
-                response = lease.kept_by(await client.send(busy, req()))
+                response = lease.held_by(await client.send(busy, req()))
             for _ in range(20):
                 with await endpoints.lease(None, math.inf, 1.0) as other:
                     assert other.origin != busy
@@ -385,7 +385,7 @@ def test_an_endpoint_whose_health_is_not_heard_of_fails(run: Run) -> None:
             async with closing(world.set(*origins, health_checks=(check,), probe=probe), world=world) as endpoints:
                 await next_one(endpoints)
                 await world.round_over()
-                assert [each.is_well(world.now) for each in endpoints.endpoints] == [False, False, True, True, True]
+                assert [each.is_healthy(world.now) for each in endpoints.endpoints] == [False, False, True, True, True]
 
     run(main)
 
@@ -418,7 +418,7 @@ def test_other_statuses_than_200_pass_only_where_they_are_named(run: Run) -> Non
                 async with closing(world.set(*origins, health_checks=(check,)), world=world) as endpoints:
                     await next_one(endpoints)
                     await world.round_over()
-                    assert [each.is_well(0.0) for each in endpoints.endpoints] == [well, well]
+                    assert [each.is_healthy(0.0) for each in endpoints.endpoints] == [well, well]
 
     run(main)
 
@@ -452,7 +452,7 @@ def test_a_name_is_looked_up_once_and_stands_for_all_its_addresses(run: Run) -> 
         world = World()
         world.names["shop.test"] = ["10.0.0.2", "10.0.0.1"]
         async with closing(world.set(NAMED)) as endpoints:
-            assert endpoints.sole() is None
+            assert endpoints.only_endpoint() is None
             first = await asyncio.gather(*(next_one(endpoints) for _ in range(10)))
             assert Counter(first) == {"10.0.0.1": 5, "10.0.0.2": 5}
             assert world.asked == ["shop.test"]
@@ -484,7 +484,7 @@ def test_an_address_does_not_change_the_name_that_tls_verifies(run: Run) -> None
     async def main() -> None:
         context = ssl.create_default_context(cafile=CERTIFICATE)
         async with serving(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), tls=True) as upstream:
-            client = HTTP11Client(contexts=Contexts(default=context))
+            client = HTTP11Client(contexts=TLSContexts(default=context))
             port = upstream.origin.port
             response = await client.send(Origin("https", "localhost", port, "127.0.0.1"), req())
             assert await whole(response) == b"ok"
@@ -528,7 +528,7 @@ def test_a_failing_look_up_keeps_the_last_answer(run: Run, failure: Any) -> None
             assert len(await turns(endpoints)) == 2
             world.names["shop.test"] = ["10.0.0.3"]
             await world.go_on()
-            assert endpoints.sole() == NAMED._replace(address="10.0.0.3")
+            assert endpoints.only_endpoint() == NAMED._replace(address="10.0.0.3")
 
     run(main)
 
@@ -585,10 +585,10 @@ def test_a_set_that_nobody_uses_rests_and_looks_again_when_it_is_used(run: Run) 
             return 200
 
         world.names["shop.test"] = ["10.0.0.1"]
-        check = CHECK._replace(interval=REST_AFTER)
+        check = CHECK._replace(interval=IDLE_AFTER)
         async with closing(world.set(NAMED, health_checks=(check,), probe=probe)) as endpoints:
             await next_one(endpoints)
-            assert endpoints.sole() is not None
+            assert endpoints.only_endpoint() is not None
             await rested(world, endpoints)
             world.names["shop.test"] = ["10.0.0.2"]
             checked.clear()
@@ -629,8 +629,8 @@ def test_requests_keep_a_set_from_resting(run: Run) -> None:
         world.names["shop.test"] = ["10.0.0.1"]
         async with closing(world.set(NAMED)) as endpoints:
             await next_one(endpoints)
-            for _ in range(2 * int(REST_AFTER / 5)):
-                assert endpoints.sole() is not None
+            for _ in range(2 * int(IDLE_AFTER / 5)):
+                assert endpoints.only_endpoint() is not None
                 await world.go_on()
 
     run(main)

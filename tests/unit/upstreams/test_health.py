@@ -1,21 +1,21 @@
 import pytest
 
 from canary_mw.rules.upstream import HealthCheck, Origin, OutlierDetection
-from canary_mw.upstreams.health import Endpoint, Standing
+from canary_mw.upstreams.health import Endpoint, HealthState
 
 CHECK = HealthCheck(b"/", healthy_threshold=2, unhealthy_threshold=3)
 SETTINGS = OutlierDetection(max_ejection_time=100.0)
 
 
-def endpoint(*standings: Standing) -> Endpoint:
+def endpoint(*standings: HealthState) -> Endpoint:
     return Endpoint(Origin("http", "shop.test", 80, "10.0.0.1"), standings)
 
 
-def standing(*outcomes: tuple[bool, bool], well: bool = True) -> Standing:
+def standing(*outcomes: tuple[bool, bool], well: bool = True) -> HealthState:
     """After checks that were (good, answered)."""
-    made = Standing(well)
+    made = HealthState(well)
     for good, answered in outcomes:
-        made.note(good, answered, CHECK)
+        made.record(good, answered, CHECK)
     return made
 
 
@@ -23,30 +23,30 @@ GOOD, BAD, NO_ANSWER = (True, True), (False, True), (False, False)
 
 
 def test_the_first_check_alone_settles_how_an_endpoint_does() -> None:
-    assert not standing(NO_ANSWER).well
-    assert not standing(BAD).well
-    assert standing(GOOD, well=False).well
+    assert not standing(NO_ANSWER).healthy
+    assert not standing(BAD).healthy
+    assert standing(GOOD, well=False).healthy
 
 
 def test_a_wrong_answer_needs_no_second_and_a_missing_one_does() -> None:
-    assert not standing(GOOD, BAD).well
-    assert standing(GOOD, NO_ANSWER, NO_ANSWER).well
-    assert not standing(GOOD, NO_ANSWER, NO_ANSWER, NO_ANSWER).well
+    assert not standing(GOOD, BAD).healthy
+    assert standing(GOOD, NO_ANSWER, NO_ANSWER).healthy
+    assert not standing(GOOD, NO_ANSWER, NO_ANSWER, NO_ANSWER).healthy
 
 
 def test_only_failures_in_a_row_count() -> None:
-    assert standing(GOOD, NO_ANSWER, NO_ANSWER, GOOD, NO_ANSWER, NO_ANSWER).well
+    assert standing(GOOD, NO_ANSWER, NO_ANSWER, GOOD, NO_ANSWER, NO_ANSWER).healthy
 
 
 def test_who_failed_has_to_pass_several_times_in_a_row() -> None:
-    assert not standing(BAD, GOOD).well
-    assert not standing(BAD, GOOD, NO_ANSWER, GOOD).well
-    assert standing(BAD, GOOD, GOOD).well
+    assert not standing(BAD, GOOD).healthy
+    assert not standing(BAD, GOOD, NO_ANSWER, GOOD).healthy
+    assert standing(BAD, GOOD, GOOD).healthy
 
 
 def test_a_standing_tells_when_it_changes() -> None:
-    made = Standing(True)
-    assert [made.note(*outcome, CHECK) for outcome in (GOOD, BAD, BAD, GOOD, GOOD, GOOD)] == [
+    made = HealthState(True)
+    assert [made.record(*outcome, CHECK) for outcome in (GOOD, BAD, BAD, GOOD, GOOD, GOOD)] == [
         False,
         True,
         False,
@@ -57,9 +57,9 @@ def test_a_standing_tells_when_it_changes() -> None:
 
 
 def test_an_endpoint_has_to_do_well_in_every_check() -> None:
-    assert endpoint().is_well(0.0)
-    assert endpoint(standing(GOOD), standing(GOOD)).is_well(0.0)
-    assert not endpoint(standing(GOOD), standing(BAD)).is_well(0.0)
+    assert endpoint().is_healthy(0.0)
+    assert endpoint(standing(GOOD), standing(GOOD)).is_healthy(0.0)
+    assert not endpoint(standing(GOOD), standing(BAD)).is_healthy(0.0)
 
 
 def test_an_endpoint_is_called_by_its_address() -> None:
@@ -84,16 +84,16 @@ def test_failures_in_a_row_are_too_many_once(
     settings: OutlierDetection, statuses: list[int], too_many_at: list[int]
 ) -> None:
     failing = endpoint()
-    assert [at for at, status in enumerate(statuses) if failing.fails(status, settings)] == too_many_at
+    assert [at for at, status in enumerate(statuses) if failing.record(status, settings)] == too_many_at
 
 
 def test_each_ejection_is_longer_up_to_a_limit() -> None:
     failing, now, seconds = endpoint(), 0.0, []
     for _ in range(6):
         seconds.append(failing.eject(now, SETTINGS))
-        assert not failing.is_well(failing.ejected_until - 0.5)
+        assert not failing.is_healthy(failing.ejected_until - 0.5)
         now = failing.ejected_until
-        assert failing.is_well(now)
+        assert failing.is_healthy(now)
     assert seconds == [30.0, 60.0, 90.0, 100.0, 100.0, 100.0]
 
 

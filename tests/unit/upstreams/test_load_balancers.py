@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from canary_mw.forwarding.hash_policy import hash_key
 from canary_mw.http.messages import RequestHead
 from canary_mw.rules.upstream import Cookie, LoadBalancing, Policy
-from canary_mw.upstreams.load_balancers import MAGLEV_SIZE, Table, pick, table
+from canary_mw.upstreams.load_balancers import MAGLEV_SIZE, HashTable, hash_table, pick
 
 HASHING: tuple[Policy, ...] = ("ring_hash", "maglev")
 _random = Random(7)
@@ -27,8 +27,8 @@ class Server:
     in_flight: int = 0
 
 
-def made(policy: Policy, names: tuple[str, ...]) -> Table:
-    found = table(policy, names)
+def made(policy: Policy, names: tuple[str, ...]) -> HashTable:
+    found = hash_table(policy, names)
     assert found is not None
     return found
 
@@ -43,7 +43,7 @@ def drawn(policy: Policy, count: int, key: int | None = None, tries: int = 3000)
     random = Random(1)
     names = tuple(f"10.0.0.{number}:80" for number in range(count))
     servers = [Server() for _ in names]
-    looked_up = table(policy, names)
+    looked_up = hash_table(policy, names)
     return Counter(pick(policy, servers, looked_up, key, turn, random.random) for turn in range(tries))
 
 
@@ -61,7 +61,7 @@ def test_a_key_has_the_same_endpoint_in_whatever_order_they_are_named(
 @pytest.mark.parametrize("policy", HASHING)
 def test_a_key_has_the_same_endpoint_in_every_process(policy: Policy) -> None:
     names = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
-    code = f"from canary_mw.upstreams.load_balancers import table; t = table({policy!r}, {names!r}); " + (
+    code = f"from canary_mw.upstreams.load_balancers import hash_table; t = hash_table({policy!r}, {names!r}); " + (
         "print([t.owner(n * 0x9E3779B97F4A7C15 % 2**64) for n in range(40)])"
     )
     outputs = {

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from canary_mw.upstreams.loop_thread import Background, in_thread, resolve_in_thread
+from canary_mw.upstreams.loop_thread import LoopThread, resolve_in_thread, run_in_thread
 
 
 @pytest.fixture
-def background() -> Iterator[Background]:
-    made = Background()
+def background() -> Iterator[LoopThread]:
+    made = LoopThread()
     yield made
     made.stop()
 
@@ -26,7 +26,7 @@ async def too_slow() -> None:
     raise TimeoutError("of the coroutine")
 
 
-def test_a_thread_starts_with_the_first_call_and_ends_with_the_loop(background: Background) -> None:
+def test_a_thread_starts_with_the_first_call_and_ends_with_the_loop(background: LoopThread) -> None:
     for _ in range(2):
         assert background.run(asyncio.sleep(0, "done")) == "done"
         assert background.started
@@ -35,14 +35,14 @@ def test_a_thread_starts_with_the_first_call_and_ends_with_the_loop(background: 
         assert not any(thread.name == "canary-mw-background" for thread in threading.enumerate())
 
 
-def test_what_a_coroutine_raises_is_raised_here(background: Background) -> None:
+def test_what_a_coroutine_raises_is_raised_here(background: LoopThread) -> None:
     with pytest.raises(LookupError, match="of the coroutine"):
         background.run(fail())
     with pytest.raises(TimeoutError, match="of the coroutine"):
         background.run(too_slow())
 
 
-def test_a_coroutine_that_takes_too_long_is_cancelled(background: Background) -> None:
+def test_a_coroutine_that_takes_too_long_is_cancelled(background: LoopThread) -> None:
     cancelled = threading.Event()
 
     async def wait() -> None:
@@ -56,7 +56,7 @@ def test_a_coroutine_that_takes_too_long_is_cancelled(background: Background) ->
     assert cancelled.wait(10)
 
 
-def test_who_waits_for_a_loop_that_is_stopped_is_told(background: Background) -> None:
+def test_who_waits_for_a_loop_that_is_stopped_is_told(background: LoopThread) -> None:
     waiting = threading.Event()
     told: list[str] = []
 
@@ -78,7 +78,7 @@ def test_who_waits_for_a_loop_that_is_stopped_is_told(background: Background) ->
     assert told == ["the background loop was stopped"]
 
 
-def test_many_threads_that_begin_at_once_share_one_loop(background: Background) -> None:
+def test_many_threads_that_begin_at_once_share_one_loop(background: LoopThread) -> None:
     loops: set[asyncio.AbstractEventLoop] = set()
 
     async def note() -> None:
@@ -92,7 +92,7 @@ def test_many_threads_that_begin_at_once_share_one_loop(background: Background) 
     assert len(loops) == 1
 
 
-def test_a_function_that_blocks_runs_in_a_thread_that_nobody_waits_for(background: Background) -> None:
+def test_a_function_that_blocks_runs_in_a_thread_that_nobody_waits_for(background: LoopThread) -> None:
     def name() -> str:
         assert threading.current_thread().daemon
         return threading.current_thread().name
@@ -100,9 +100,9 @@ def test_a_function_that_blocks_runs_in_a_thread_that_nobody_waits_for(backgroun
     def broken() -> str:
         raise LookupError("of the function")
 
-    assert background.run(in_thread(name)) == "canary-mw-blocking"
+    assert background.run(run_in_thread(name)) == "canary-mw-blocking"
     with pytest.raises(LookupError, match="of the function"):
-        background.run(in_thread(broken))
+        background.run(run_in_thread(broken))
     assert "127.0.0.1" in background.run(_resolved("127.0.0.1"))
 
 
@@ -110,7 +110,7 @@ async def _resolved(host: str) -> list[str]:
     return await resolve_in_thread(host, 80)
 
 
-def test_what_comes_after_the_end_is_of_no_interest(background: Background) -> None:
+def test_what_comes_after_the_end_is_of_no_interest(background: LoopThread) -> None:
     release, ended = threading.Event(), threading.Event()
     started = threading.Event()
 
@@ -120,7 +120,7 @@ def test_what_comes_after_the_end_is_of_no_interest(background: Background) -> N
         ended.set()
 
     with pytest.raises(TimeoutError):
-        background.run(in_thread(block), 0.01)
+        background.run(run_in_thread(block), 0.01)
     assert started.wait(10)
     background.stop()
     release.set()
@@ -129,9 +129,9 @@ def test_what_comes_after_the_end_is_of_no_interest(background: Background) -> N
 
 HANGING = """
 import asyncio, threading, time
-from canary_mw.upstreams.loop_thread import Background; from canary_mw.upstreams.loop_thread import in_thread
-background = Background()
-background.call(lambda: asyncio.ensure_future(in_thread(lambda: time.sleep(60))))
+from canary_mw.upstreams.loop_thread import LoopThread; from canary_mw.upstreams.loop_thread import run_in_thread
+background = LoopThread()
+background.call(lambda: asyncio.ensure_future(run_in_thread(lambda: time.sleep(60))))
 background.run(asyncio.sleep(0.01))
 """
 
