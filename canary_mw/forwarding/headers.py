@@ -8,19 +8,16 @@ from collections.abc import Iterable
 
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
+from canary_mw.http.headers import HOP_BY_HOP_HEADERS
+from canary_mw.http.messages import NO_BODY_STATUSES, RawHeaders, RequestHead, ResponseHead
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import TemplateContext
 from canary_mw.rules.mapping import HeaderChange, Mapping
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings"
-    b" proxy-authenticate proxy-authorization".split()
-)
 # Never copied from the client: framing and Host are ours, and the server has answered Expect.
-_OURS = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_OURS = HOP_BY_HOP_HEADERS | {b"host", b"content-length", b"expect"}
 _FORWARDED = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
     b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
@@ -32,7 +29,6 @@ _DROP_OF_TRUSTED = _OURS | _ALIASES | {b"x-forwarded-for", b"via"}
 _NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # No Connection header can take these away from the upstream.
 _NOT_NOMINATED = _OURS | _FORWARDED | {b"via", b"x-request-id"}
-_NO_LENGTH = frozenset((204, 304))
 
 
 def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: HopContext) -> Headers:
@@ -78,14 +74,14 @@ def _nominated(headers: RawHeaders) -> frozenset[bytes]:
 
 def response_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: HopContext) -> ResponseHead:
     """The upstream's head as the client gets it."""
-    drop = _HOP_BY_HOP
+    drop = HOP_BY_HOP_HEADERS
     known = dict(response.headers)
     # A dictionary keeps the last of several lines only: those before it may name more.
     if b"connection" in known and (
         known[b"connection"] not in _NOMINATES_NOTHING or len(known) < len(response.headers)
     ):
         drop = drop | _nominated(response.headers)
-    if response.status in _NO_LENGTH:
+    if response.status in NO_BODY_STATUSES:
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]
     if mapping.remove_response_headers or mapping.add_response_headers:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from canary_mw.exceptions import ConfigError
-from canary_mw.http.headers import has_control
+from canary_mw.http.headers import FRAMING_HEADERS, has_control
 from canary_mw.http.messages import RawHeaders
 
 SIGNATURE = b"canary-mw-signature"
@@ -27,7 +27,7 @@ _NONE: frozenset[bytes] = frozenset()
 _NAME = re.compile(rb"[!#$%&'*+.^`|~0-9a-z_-]+")
 _ENTRY = re.compile(rb"[ \t]*([^ \t;]+)[ \t]*;[ \t]*exp=([0-9]{1,12})[ \t]*;[ \t]*sig=([0-9a-f]{64})[ \t]*")
 # Without them a request is another one, or none; loops are found by `via`, whoever adds to it.
-_NEEDED = frozenset(b"host content-length transfer-encoding connection upgrade expect te trailer via".split())
+_NEEDED = FRAMING_HEADERS | {b"host", b"expect", b"te", b"trailer", b"via"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from re import compile as pattern
 from canary_mw.exceptions import BadTarget, ClientError, HeadTooLarge
 from canary_mw.http.headers import are_tokens
 from canary_mw.http.messages import BodyFraming, RawHeaders
-from canary_mw.http.target import check_method
+from canary_mw.http.target import TARGET_BYTES, check_method
 
 # Bytes of a head, request line and separators included, and fields in it.
 MAX_HEAD = 65536
@@ -23,7 +23,6 @@ MAX_LENGTH = 2**63 - 1
 # "2" and "3" is how servers of those say it; their framing is not in the head.
 _VERSIONS = frozenset(("1.0", "1.1", "2", "3"))
 _VALUE = b"\t" + bytes(c for c in range(0x20, 0x100) if c != 0x7F)
-_TARGET = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
 # RFC 3986, section 3.2.2, but for the comma: that is two Hosts joined. A percent sign must begin an escape.
 _HOST = pattern(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
@@ -56,7 +55,7 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
     if version not in _VERSIONS:
         raise ClientError("the version is not one of HTTP/1.0 and HTTP/1.1")
     check_method(method)
-    if target[:1] != b"/" or target.translate(None, _TARGET):
+    if target[:1] != b"/" or target.translate(None, TARGET_BYTES):
         _check_target(method, target)
     if b"host" in known:
         check_host(known[b"host"])
@@ -127,7 +126,7 @@ def body_framing(known: dict[bytes, bytes]) -> BodyFraming | None:
 
 def _check_target(method: str, target: bytes) -> None:
     """Origin-form, absolute-form, or "*" for OPTIONS (RFC 9112, section 3.2); CONNECT's form is not served."""
-    if target.translate(None, _TARGET):
+    if target.translate(None, TARGET_BYTES):
         raise BadTarget("the target holds a fragment, a control or a non-ASCII byte")
     scheme, separator, rest = target.partition(b"://")
     absolute = separator and scheme.lower() in (b"http", b"https") and rest[:1] not in (b"", b"/", b"?")

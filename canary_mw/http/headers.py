@@ -13,6 +13,13 @@ _KNOWN = set(
     b" sec-fetch-site server set-cookie traceparent transfer-encoding upgrade-insecure-requests vary via"
     b" x-content-type-options x-forwarded-for x-forwarded-host x-forwarded-proto x-request-id".split()
 )
+# Headers that concern one connection only and are never forwarded (RFC 9110, section 7.6.1).
+HOP_BY_HOP_HEADERS = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings"
+    b" proxy-authenticate proxy-authorization".split()
+)
+# Headers that say where a message ends or which protocol the connection speaks.
+FRAMING_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 
 
 def are_tokens(names: Collection[bytes]) -> bool:

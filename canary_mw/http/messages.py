@@ -13,6 +13,9 @@ from canary_mw.http.target import METHODS, PLAIN, check_method, check_query, nor
 RawHeaders = Sequence[tuple[bytes, bytes]]
 HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
+# Responses that never have a body, besides the informational ones and those to HEAD (RFC 9112, section 6.3).
+NO_BODY_STATUSES = frozenset((204, 304))
+
 
 class RequestHead:
     """A request as the rules see it; treat it as immutable.

@@ -6,10 +6,9 @@ Whatever is ambiguous in it is an error; httptools refuses most of that, and the
 from httptools import HttpParserError, HttpResponseParser
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamProtocolError
-from canary_mw.http.messages import ResponseHead
+from canary_mw.http.messages import NO_BODY_STATUSES, ResponseHead
 
 MAX_HEADER_LINES = 256
-_BODILESS = (204, 304)
 
 
 class ResponseParser:
@@ -127,7 +126,7 @@ class ResponseParser:
         self.head = ResponseHead(status, headers)
         if self._head_only:
             self.complete = True
-        elif not self._keep_alive and not self._chunked and status not in _BODILESS:
+        elif not self._keep_alive and not self._chunked and status not in NO_BODY_STATUSES:
             self._until_eof = not any(name == b"content-length" for name, _ in headers)
 
     def on_body(self, data: bytes) -> None:

@@ -4,9 +4,8 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from canary_mw.http.framing import well_formed
-from canary_mw.http.messages import RawHeaders
+from canary_mw.http.messages import NO_BODY_STATUSES, RawHeaders
 
-_BODILESS = (204, 304)
 _OURS = frozenset((b"connection", b"transfer-encoding"))
 
 
@@ -62,7 +61,7 @@ def render_head(status: int, headers: RawHeaders, method: str, version: str, *, 
     length = known.get(b"content-length")
     if length is not None and not length.isdigit():
         raise RuntimeError("the Content-Length is not one number")
-    empty = method == "HEAD" or status in _BODILESS
+    empty = method == "HEAD" or status in NO_BODY_STATUSES
     chunked = length is None and not empty and version == "1.1"
     left = None if length is None or empty else int(length)
     closes = closes or (left is None and not empty and not chunked)

@@ -4,7 +4,10 @@ from canary_mw.exceptions import BadTarget, ClientError
 
 # What needs no look: neither an escape, nor a dot segment, nor a byte that may not stand in a target.
 PLAIN = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
-_ALLOWED = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
+# Bytes that may stand in a target: visible ASCII but for "#".
+TARGET_BYTES = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
+# For `urllib.parse.quote`: characters of a path that stay unescaped (RFC 3986, section 3.3), and "/".
+PATH_SAFE = "/:@!$&'()*+,;=~"
 _HEX = {b"%02X" % c: bytes([c]) for c in range(256)}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -25,7 +28,7 @@ def check_method(method: str) -> None:
 
 def check_query(query: bytes) -> bytes:
     """Return the query unchanged, or raise BadTarget for bytes that may not stand in a target."""
-    if query.translate(None, _ALLOWED):
+    if query.translate(None, TARGET_BYTES):
         raise BadTarget("the query holds a fragment, a control or a non-ASCII byte")
     return query
 
@@ -45,7 +48,7 @@ def normalize_path(path: bytes) -> bytes:
             return path
     if not path.translate(None, PLAIN):
         return path
-    if path.translate(None, _ALLOWED):
+    if path.translate(None, TARGET_BYTES):
         raise BadTarget("the path holds a fragment, a control or a non-ASCII byte")
     if b"%" in path:
         path = _decode_unreserved(path)

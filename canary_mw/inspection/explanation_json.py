@@ -7,6 +7,7 @@ from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import parse
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
+from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Candidate, Explanation, explain
 from canary_mw.routing.group import Decision
@@ -16,10 +17,7 @@ from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.mapping import Mapping
 
 # What every forwarded request gets or loses, whatever the rules say.
-_NOT_LISTED = frozenset(
-    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings proxy-authenticate"
-    b" proxy-authorization host content-length expect via x-request-id forwarded x-real-ip".split()
-)
+_NOT_LISTED = HOP_BY_HOP_HEADERS.union(b"host content-length expect via x-request-id forwarded x-real-ip".split())
 
 
 def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from canary_mw.config.ambassador.schema import (
 )
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.exceptions import MappingError
-from canary_mw.http.headers import has_control, is_header_name
+from canary_mw.http.headers import FRAMING_HEADERS, has_control, is_header_name
 from canary_mw.rules.upstream import Cookie, HealthCheck, LoadBalancing, OutlierDetection
 
 _HASHING = ("ring_hash", "maglev")
-_OURS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 
 
 def load_balancer(given: LoadBalancer | None) -> LoadBalancing:
@@ -92,7 +91,7 @@ def _path(text: str) -> bytes:
 def _added(name: str, given: str | AddedHeader) -> tuple[bytes, bytes]:
     value = given if isinstance(given, str) else given.value
     raw = _header(name)
-    if raw in _OURS or raw == b"host" or has_control(value):
+    if raw in FRAMING_HEADERS or raw == b"host" or has_control(value):
         raise MappingError(f"{name}: {value!r} cannot be sent with a health check")
     return raw, value.strip().encode()
 

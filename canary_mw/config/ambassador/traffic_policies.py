@@ -9,7 +9,7 @@ from math import inf
 
 from canary_mw.config.ambassador.schema import AddedHeader, CircuitBreaker, Cors, LegacyCors, RetryPolicy
 from canary_mw.exceptions import MappingError
-from canary_mw.http.headers import has_control, is_header_name
+from canary_mw.http.headers import FRAMING_HEADERS, has_control, is_header_name
 from canary_mw.rules.cors import CorsPolicy, cors_policy
 from canary_mw.rules.header_templates import compile_template
 from canary_mw.rules.mapping import HeaderChange, Retry
@@ -17,8 +17,6 @@ from canary_mw.rules.upstream import CircuitBreakers
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-# Adding one would change where a message ends, or what the connection speaks.
-_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 
 
 def retry_policy(policy: RetryPolicy | None) -> Retry | None:
@@ -136,7 +134,7 @@ def added_headers(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, 
 def _change(name: str, given: str | AddedHeader) -> HeaderChange:
     value, append = (given, True) if isinstance(given, str) else (given.value, given.append)
     raw = _changeable(name)
-    if raw in _FRAMING:
+    if raw in FRAMING_HEADERS:
         raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
     try:
         return HeaderChange(raw, compile_template(value), append)

@@ -17,6 +17,7 @@ from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
+from canary_mw.http.target import PATH_SAFE
 from canary_mw.middleware.asgi.lifespan import run_lifespan
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, send_reply
 from canary_mw.middleware.asgi.websocket import close_tunnels, deny_handshake, tunnel, wait_tunnels, websocket_request
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import httpx
 
 
-_SAFE = "/:@!$&'()*+,;=~"
 # What a websocket is answered with, where the message itself does not say it.
 _STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 
@@ -284,7 +284,7 @@ def request_head(scope: Scope) -> RequestHead:
     client, server = scope.get("client"), scope.get("server")
     return RequestHead.from_wire(
         scope["method"],
-        scope.get("raw_path") or quote(scope["path"], safe=_SAFE).encode(),
+        scope.get("raw_path") or quote(scope["path"], safe=PATH_SAFE).encode(),
         scope["query_string"],
         scope["headers"],
         client[0] if client else None,

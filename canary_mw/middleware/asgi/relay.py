@@ -15,7 +15,7 @@ from canary_mw.forwarding.messages import Relay, Reply
 from canary_mw.forwarding.replies import client_error_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
-from canary_mw.http.messages import RequestHead
+from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
 from canary_mw.observability.counters import RefusalCounters
@@ -26,8 +26,6 @@ from canary_mw.upstreams.body_buffer import ReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
 
 logger = logging.getLogger("canary_mw.relay")
-
-_BODILESS = (204, 304)
 
 
 # What is to be relayed, and the answer whose body it is.
@@ -200,7 +198,7 @@ async def relay(
 ) -> None:
     """Pass an answer on as it comes; one that is complete already goes out in one piece."""
     status, headers = outcome.head.status, outcome.head.headers
-    body = b"" if head.method == "HEAD" or status in _BODILESS else response.take()
+    body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else response.take()
     if body is not None:
         inbox.close()
         if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):

@@ -8,13 +8,12 @@ from urllib.parse import quote
 
 from canary_mw.exceptions import ClientDisconnected, LengthRequired
 from canary_mw.http.messages import RawHeaders, RequestHead
-from canary_mw.http.target import METHODS, check_method, check_query, normalize_path
+from canary_mw.http.target import METHODS, PATH_SAFE, check_method, check_query, normalize_path
 from canary_mw.types import Environ
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 
 # Bytes of a body that are asked for at once: servers return when all of them are there, or the body ends.
 CHUNK_SIZE = 65536
-_SAFE = "/:@!$&'()*+,;=~"
 _REMEMBERED = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
 # Keys of an environ -> header names, None for what is no header. Bounded: the names are the client's to choose.
@@ -112,7 +111,7 @@ def request_target(environ: Environ) -> tuple[bytes, bytes]:
     query = environ.get("QUERY_STRING", "").encode("utf-8", "surrogatepass")
     if decoded == "*":
         return b"*", query
-    return quote(decoded or "/", safe=_SAFE, encoding="latin-1", errors="replace").encode(), query
+    return quote(decoded or "/", safe=PATH_SAFE, encoding="latin-1", errors="replace").encode(), query
 
 
 def _port(value: str | int | None) -> int:

@@ -16,7 +16,7 @@ from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.forwarding.replies import client_error_reply, text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
-from canary_mw.http.messages import RequestHead
+from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
 from canary_mw.observability.counters import RefusalCounters
@@ -27,8 +27,6 @@ from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
 
 logger = logging.getLogger("canary_mw.relay")
-
-_BODILESS = (204, 304)
 
 
 class WSGIResult(NamedTuple):
@@ -182,7 +180,7 @@ def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_respo
         UpstreamError: the answer broke off before its first byte, and another can be given in its place.
     """
     status, headers = outcome.head.status, outcome.head.headers
-    body = b"" if head.method == "HEAD" or status in _BODILESS else relayed.response.take()
+    body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else relayed.response.take()
     if body is None:
         if is_event_stream(headers):
             relayed.response.cancel_deadline()
