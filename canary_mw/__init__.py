@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from canary_mw.middleware.asgi.middleware import CanaryMiddleware
     from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
     from canary_mw.observability.observers import Observer
+    from canary_mw.observability.prometheus import Metrics
     from canary_mw.routing.decision import decide
     from canary_mw.routing.group import Decision, MappingGroup
     from canary_mw.routing.table import RouteTable
@@ -31,6 +32,7 @@ __all__ = [
     "FileSource",
     "Mapping",
     "MappingGroup",
+    "Metrics",
     "Observer",
     "RequestHead",
     "RouteTable",
@@ -53,6 +55,7 @@ _HOMES = {
     "FileSource": "control.sources.file",
     "Mapping": "rules.mapping",
     "MappingGroup": "routing.group",
+    "Metrics": "observability.prometheus",
     "Observer": "observability.observers",
     "RequestHead": "http.messages",
     "RouteTable": "routing.table",

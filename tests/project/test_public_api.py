@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 
 import canary_mw
-from canary_mw import ConfigError, RequestHead, RouteTable, decide
+from canary_mw import ConfigError, Metrics, RequestHead, RouteTable, decide
 
 RULES = """
 ---
@@ -41,6 +42,7 @@ def test_the_public_names_are_these() -> None:
         "FileSource",
         "Mapping",
         "MappingGroup",
+        "Metrics",
         "Observer",
         "RequestHead",
         "RouteTable",
@@ -58,6 +60,10 @@ def test_every_public_name_is_there_and_listed(name: str) -> None:
     assert getattr(canary_mw, name) is getattr(canary_mw, name)
     assert name in dir(canary_mw)
     assert getattr(getattr(canary_mw, name), "__name__", name) == name
+
+
+def test_metrics_follow_a_middleware() -> None:
+    assert [*signature(Metrics.follow).parameters] == ["self", "middleware"]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
