@@ -66,7 +66,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     defaults = Options()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What canary-mw costs beside its peers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What canary-mw costs compared with its peers."
+    )
     parser.add_argument("--row", choices=list(ROWS), type=str.upper, help="only this one; the others stay as they were")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=defaults.seconds, help="for each server and round; default: 3")

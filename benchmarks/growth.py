@@ -19,9 +19,9 @@ HEADERS = (5, 10, 20, 40, 80)
 TITLE = "cost of a request over connections, sizes of answers, and headers"
 NOTES = f"""\
 Medians of fewer and shorter rounds than in the other rows. {CONNECTIONS} connections where they are not what grows, a
-small answer where it is not, and no header beside Host. Answers come from files that nginx sends, and are neither
-compressed nor cached on the way; nginx as a proxy buffers them, as it does by default. Upstream and load run beside the
-proxy on the same machine."""
+small answer where it is not, and no header but Host. Answers come from files that nginx sends, and are neither
+compressed nor cached on the way; nginx as a proxy buffers them, as it does by default. Upstream and load run on the
+machine of the proxy."""
 Y_LABEL = "CPU microseconds per request"
 
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.loading COUNT FOLDER`: load so many Mappings in a process of its own, and print what it cost.
 
-Loading is measured alone and then again beside a loop that ticks every millisecond: its longest pause shows for how
+Loading is measured alone and then again while a loop ticks every millisecond: its longest pause shows for how
 long at a time a reload keeps the interpreter to itself.
 """
 

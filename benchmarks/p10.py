@@ -1,4 +1,4 @@
-"""P10: 1 GiB up and down through the proxy: what memory it takes, and how fast it is beside nginx."""
+"""P10: 1 GiB up and down through the proxy: what memory it takes, and how fast it is compared with nginx."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""P11: 2,000 idle keep-alive clients beside traffic at a steady rate: what they cost, and whether all is well."""
+"""P11: 2,000 idle keep-alive clients during traffic at a steady rate: what they cost, and whether all is well."""
 
 import asyncio
 from contextlib import ExitStack

@@ -12,7 +12,7 @@ LIMIT = 0.6
 TITLE = f"standalone, {MAPPINGS:,} Mappings, {CONNECTIONS} connections, against Envoy"
 NOTES = f"""\
 {MAPPINGS // 2} prefixes, each with a twin that takes the requests with the gray header. wrk -t1 -c{CONNECTIONS},
-random prefixes, every {GRAY_EVERY}th request with the gray header. Envoy tries its routes one after the other; nginx
+random prefixes, every {GRAY_EVERY}th request with the gray header. Envoy matches its routes one after the other; nginx
 and HAProxy search prefixes as a tree, as we do, and have one condition for the header of all of them."""
 
 

@@ -18,7 +18,7 @@ TITLE = f"cold load of {MAPPINGS:,} and {MORE:,} Mappings"
 NOTES = """\
 Each load is done by a fresh process, from a volume with 1,000 Mappings to a file. `RSS` is what the process grew by,
 with the texts and caches that make the next reload cheap. The steps of a load are measured apart, one after the other.
-Longest stall: a loop that ticks every millisecond runs beside the thread that loads; its longest pause is how long
+Longest stall: a loop that ticks every millisecond runs while another thread loads; its longest pause is how long
 requests wait at most. One rule changed, of all: in a process that holds them already."""
 # Where a figure is found, its digits after the point, and what divides it.
 _FIGURES = {

@@ -140,12 +140,11 @@ def _envoy_cluster(name: str, port: int) -> dict[str, Any]:
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
     # Its default of 1,024 pending requests and connections would be met by 1,024 clients.
     limits = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}
-    breakers = {"thresholds": [limits]}
     return {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "3s",
-        "circuit_breakers": breakers,
+        "circuit_breakers": {"thresholds": [limits]},
         "load_assignment": assignment,
     }
 

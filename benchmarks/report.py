@@ -60,7 +60,7 @@ class Section:
 
     @property
     def complete(self) -> bool:
-        """Every target has a figure beside it."""
+        """Every target has a figure."""
         return all(verdict.met is not None for verdict in self.verdicts if verdict.target)
 
 

@@ -86,7 +86,7 @@ def table(count: int) -> RouteTable:
 
 
 def in_order(count: int) -> list[Rule]:
-    """The same in the order in which canary-mw tries them."""
+    """The same in the order in which canary-mw matches them."""
     by_name = {rule.name: rule for rule in rules(count)}
     return [by_name[group.first.name] for group in table(count).groups]
 

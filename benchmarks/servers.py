@@ -156,7 +156,7 @@ def wsgi(
 
 
 def rules_file(folder: Path, count: int, more: str = "") -> Path:
-    """`count` Mappings as a file in a folder of its own, so that no log beside it wakes a watcher.
+    """`count` Mappings as a file in a folder of its own, so that no log in it wakes a watcher.
 
     Args:
         more: a line for each Mapping.

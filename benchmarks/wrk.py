@@ -65,7 +65,7 @@ def script(
 
     Args:
         path: behind the prefix.
-        extra: headers beside Host.
+        extra: headers in addition to Host.
         first: number of the first prefix.
         every: how many requests of a prefix there are for one with the gray header.
     """

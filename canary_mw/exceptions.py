@@ -1,39 +1,39 @@
-"""Every error that canary-mw raises, ordered by whose fault it is.
+"""Every error that canary-mw raises, by who is at fault.
 
 CanaryError
-├── ConfigError                  the operator: file, line, Mapping and a hint stand in the text
+├── ConfigError                  the operator: the text names file, line, Mapping and a hint
 │   ├── SourceError              rules cannot be read at all
 │   ├── DocumentError            a text is not YAML, or not a document
 │   └── MappingError             a Mapping contradicts itself
-├── UpstreamError                the upstream: `status_hint` for the client, `sent` for the retry
+├── UpstreamError                the upstream: `status_hint` for the client, `sent` for retries
 │   ├── UpstreamConnectError     503
 │   │   └── UpstreamOverloaded   503, over a limit of circuit_breakers
 │   ├── UpstreamTimeout          504
 │   └── UpstreamProtocolError    502
-├── ClientError                  the client: `status_hint` is what it is told
+├── ClientError                  the client: `status_hint` is the status of the response
 │   ├── BadTarget                400
 │   ├── Forbidden                403
 │   ├── LengthRequired           411
 │   ├── BodyTooLarge             413
 │   ├── HeadTooLarge             431
 │   └── LoopDetected             508
-└── ClientDisconnected           nobody: ends the exchange silently
+└── ClientDisconnected           nobody: ends the exchange without a response
 """
 
 
 class CanaryError(Exception):
-    """Base of everything below."""
+    """Base of all errors in this module."""
 
 
 class ConfigError(CanaryError):
-    """Rules that the operator has to mend.
+    """Rules that the operator has to correct.
 
     Args:
         message: what is wrong, in one line.
         file: name of the file or source, where known.
         line: 1-based line in it, where known.
         mapping: name of the Mapping, where known.
-        hint: what to do about it.
+        hint: how to correct it.
     """
 
     def __init__(
@@ -60,23 +60,23 @@ class ConfigError(CanaryError):
 
 
 class SourceError(ConfigError):
-    """The place that holds the rules cannot be read, or is empty."""
+    """The source of the rules cannot be read, or is empty."""
 
 
 class DocumentError(ConfigError):
-    """A text that is not YAML, is refused for its size or shape, or is not a document."""
+    """A text is not YAML, is refused for its size or shape, or is not a document."""
 
 
 class MappingError(ConfigError):
-    """A Mapping that contradicts itself, or holds a value that cannot work."""
+    """A Mapping contradicts itself, or holds a value that cannot work."""
 
 
 class UpstreamError(CanaryError):
-    """An upstream did not answer as it should.
+    """An upstream did not respond as it should.
 
     Args:
-        message: for the log; never shown to the client.
-        sent: whether the upstream may have seen the request, so that a second try may do it twice.
+        message: for the log; never sent to the client.
+        sent: whether the upstream may have received the request, so that a retry may execute it twice.
     """
 
     status_hint = 502
@@ -87,7 +87,7 @@ class UpstreamError(CanaryError):
 
 
 class UpstreamConnectError(UpstreamError):
-    """No connection, or one that was lost before any of the answer was seen (Envoy answers 503)."""
+    """No connection, or one that was lost before the first byte of the response (Envoy answers 503)."""
 
     status_hint = 503
 
@@ -97,34 +97,34 @@ class UpstreamOverloaded(UpstreamConnectError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The deadline passed before the answer was complete (Envoy answers 504).
+    """The response was not complete within its time (Envoy answers 504).
 
     Attributes:
-        whole: the time for all tries is up, not that of one try.
+        deadline_exceeded: the time for all attempts is over, not only that of one attempt.
     """
 
     status_hint = 504
-    whole = True
+    deadline_exceeded = True
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The answer is not HTTP, or ended before it was complete."""
+    """The response is not HTTP, or ended before it was complete."""
 
     status_hint = 502
 
 
 class ClientError(CanaryError):
-    """A request that cannot be served as it came."""
+    """A request that cannot be served as it was received."""
 
     status_hint = 400
 
 
 class BadTarget(ClientError):
-    """The request target is not one that can be matched and sent unambiguously."""
+    """The request target cannot be matched and sent unambiguously."""
 
 
 class LengthRequired(ClientError):
-    """Where the request body ends is not known (RFC 9110, section 15.5.12)."""
+    """The end of the request body is not known (RFC 9110, section 15.5.12)."""
 
     status_hint = 411
 
@@ -136,7 +136,7 @@ class BodyTooLarge(ClientError):
 
 
 class Forbidden(ClientError):
-    """The client may not come in (`ip_allow`, `ip_deny`)."""
+    """The address of the client is not allowed (`ip_allow`, `ip_deny`)."""
 
     status_hint = 403
 
@@ -154,4 +154,4 @@ class LoopDetected(ClientError):
 
 
 class ClientDisconnected(CanaryError):
-    """The client left; nobody is waiting for an answer."""
+    """The client closed its connection; nobody waits for a response."""

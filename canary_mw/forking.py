@@ -1,4 +1,4 @@
-"""What a forked child does anew, also where its server forks past Python: uWSGI does, and calls no hook of `os`."""
+"""Hooks that run in a forked child, also if the server forks in C and calls no hook of `os`, as uWSGI does."""
 
 import os
 import random
@@ -6,37 +6,37 @@ import threading
 from collections.abc import Callable
 
 _lock = threading.Lock()
-_process = os.getpid()
-# Python itself sees to this one after a fork that it knows of.
+_pid = os.getpid()
+# Python seeds `random` itself, but only after an `os.fork`.
 _hooks: list[Callable[[], object]] = [random.seed]
 
 
 def after_fork(hook: Callable[[], object]) -> None:
-    """Have a function called in every forked child before it serves; those that were given first come first."""
+    """Call a function in every forked child before it serves; hooks run in the order they were added."""
     _hooks.append(hook)
 
 
 def ensure_forked_hooks() -> None:
-    """Call the functions if this is a child that they were not called in; on return they are through."""
-    if os.getpid() == _process:
+    """Run the hooks if this is a forked child where they did not run; on return they have run."""
+    if os.getpid() == _pid:
         return
     with _lock:
-        if os.getpid() != _process:
-            _begin()
+        if os.getpid() != _pid:
+            _run_hooks()
 
 
-def _begin() -> None:
-    global _process
+def _run_hooks() -> None:
+    global _pid
     for hook in _hooks:
         hook()
-    _process = os.getpid()
+    _pid = os.getpid()
 
 
-def _forked() -> None:
-    # Another thread of the parent may have held the lock.
+def _after_fork_in_child() -> None:
+    # A thread of the parent may have held the lock during the fork.
     global _lock
     _lock = threading.Lock()
-    _begin()
+    _run_hooks()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,4 +1,4 @@
-"""`canary_mw.protocol:GuardedProtocol`: the guarded protocol, for uvicorn's `http`. See `canary_mw.server`."""
+"""Import path of `GuardedProtocol` for the `http` setting of uvicorn. See `canary_mw.server.protocol`."""
 
 from canary_mw.server.protocol import GuardedProtocol
 

@@ -1,4 +1,4 @@
-"""`canary_mw.proxy:create_app`: the address of the standalone proxy, for servers. See `canary_mw.server.app`."""
+"""`canary_mw.proxy:create_app`: import path of the standalone proxy, for servers. See `canary_mw.server.app`."""
 
 from canary_mw.server.app import Proxy, create_app
 

@@ -1,4 +1,4 @@
-"""A shop in Django that sends a part of its requests to its gray version by itself: as WSGI or as ASGI, both are here.
+"""A shop in Django that forwards a part of its requests to its gray version, as WSGI and as ASGI.
 
 gunicorn --chdir examples django_gray_app:wsgi --bind 127.0.0.1:9001 &
 gunicorn --chdir examples django_app:wsgi --bind 127.0.0.1:8000 --threads 16 &
@@ -18,7 +18,7 @@ from django.urls import path
 from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
 
 RULES = os.environ.get("SHOP_RULES", str(Path(__file__).with_name("django_rules")))
-# In a cluster its DNS finds the services of the rules; a laptop has to be told.
+# In a cluster, DNS resolves the services of the rules. Elsewhere their URLs have to be given.
 UPSTREAMS = {"shop-gray": os.environ.get("SHOP_GRAY_URL", "http://127.0.0.1:9001")}
 
 # A project has these in its settings.py, and the two lines at the end in its wsgi.py or asgi.py.
@@ -26,14 +26,14 @@ settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="of an
 
 
 def shop(request: HttpRequest) -> JsonResponse:
-    """Say which version answers, and which Mapping it was chosen by."""
+    """Return the version that answers and the Mapping that chose it."""
     scope = getattr(request, "scope", {})
     decision = scope.get("canary_mw") or request.META.get("canary_mw.decision")
     return JsonResponse({"version": "stable", "mapping": decision and decision.mapping.name})
 
 
 def about(request: HttpRequest) -> JsonResponse:
-    """No rule is about this one: it never leaves the app."""
+    """No Mapping matches this path, so the app always answers it."""
     return JsonResponse({"version": "stable"})
 
 

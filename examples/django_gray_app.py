@@ -1,4 +1,4 @@
-"""The gray version of the shop in django_app.py: the same page with another answer, and nothing left to decide."""
+"""The gray version of the shop in django_app.py: the same page with another answer. It needs no middleware."""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -9,7 +9,7 @@ settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="of an
 
 
 def shop(request: HttpRequest) -> JsonResponse:
-    """Say which version answers."""
+    """Return the version that answers."""
     return JsonResponse({"version": "gray"})
 
 

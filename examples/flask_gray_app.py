@@ -1,4 +1,4 @@
-"""The gray version of the shop in flask_app.py: the same page with another answer, and nothing left to decide."""
+"""The gray version of the shop in flask_app.py: the same page with another answer. It needs no middleware."""
 
 from flask import Flask
 
@@ -7,5 +7,5 @@ app = Flask(__name__)
 
 @app.get("/shop/")
 def shop() -> dict[str, str]:
-    """Say which version answers."""
+    """Return the version that answers."""
     return {"version": "gray"}

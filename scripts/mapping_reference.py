@@ -1,4 +1,4 @@
-"""Write docs/mapping-reference.md from the models and the texts beside them; `--check` only tells if it is current.
+"""Write docs/mapping-reference.md from the models and the descriptions; `--check` only reports whether it is current.
 
 Run it after an attribute has changed: python scripts/mapping_reference.py
 """
@@ -15,9 +15,10 @@ from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
-from canary_mw.config.reference.mapping import SECTIONS, AttributeDoc
+from canary_mw.config.reference.attribute_doc import AttributeDoc
+from canary_mw.config.reference.mapping import SECTIONS
 from canary_mw.config.reference.module import KEYS
-from canary_mw.config.reference.tls_context import TEXTS
+from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
 
 PAGE = Path(__file__).parent.parent / "docs" / "mapping-reference.md"
 
@@ -27,17 +28,17 @@ INTRODUCTION = """\
 This page is generated from the models that read the documents: `python scripts/mapping_reference.py`.
 
 `canary-mw schema > rules.schema.json` writes the same as JSON Schema; an editor with a YAML language server completes
-and checks rules by it, with this line at their top:
+and checks rules by it, with this line at the top of the file:
 
 ```yaml
 # yaml-language-server: $schema=rules.schema.json
 ```
 
-A document has an `apiVersion` (`getambassador.io/v0`, `v1`, `v2` or `v3alpha1`; `ambassador/` will do), a `kind`, a
-`name`, and its attributes at the top (flat) or below `spec` (as a CRD, with the name in `metadata`). Mappings that
-match the same requests form a group. Types are those of v3alpha1; what v0 to v2 allow besides stands behind them.
-Unless a remark says otherwise, an attribute means what it means in Emissary; [differences.md](differences.md) has all
-differences.
+A document has an `apiVersion` (`getambassador.io/v0`, `v1`, `v2` or `v3alpha1`; the group may also be `ambassador`), a
+`kind`, a `name`, and its attributes at the top level (flat) or below `spec` (as a CRD, with the name in `metadata`).
+Mappings that match the same requests form a group. Types are those of v3alpha1, followed by what v0 to v2 allow in
+addition. Attributes have the same meaning as in Emissary, except where the last column says otherwise;
+[differences.md](differences.md) lists all differences.
 """
 
 LABELS = """\
@@ -45,13 +46,13 @@ LABELS = """\
 
 | `metadata_labels`, or `metadata.labels` | meaning |
 |---|---|
-| `variant: gray`, `variant: stable` | settles the role that is otherwise found from weights and conditions |
-| `shadow_writes: allow` | the shadow gets copies of all methods; `check` warns |
+| `variant: gray`, `variant: stable` | sets the role, which is otherwise derived from weights and conditions |
+| `shadow_writes: allow` | the shadow gets copies of requests with all methods; `check` warns |
 """
 
 
 def type_of(annotation: Any) -> str:
-    """A type as the page names it."""
+    """The name of a type on the page."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(type_of(each) for each in arguments if each is not NoneType))
@@ -67,7 +68,7 @@ def type_of(annotation: Any) -> str:
 
 
 def type_in(name: str, *models: type[BaseModel]) -> str:
-    """The type of an attribute, with what further models allow besides."""
+    """The type of an attribute, with the types that further models allow in addition."""
     first, *more = dict.fromkeys(type_of(m.model_fields[name].annotation) for m in models if name in m.model_fields)
     return first + "".join(f" (v0 to v2: {each})" for each in more)
 
@@ -86,36 +87,36 @@ def default_of(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
 
 
 def row(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
-    """One line of a table."""
+    """One row of a table."""
     only = [label for label, model in (("v3alpha1", MappingV3), ("v0 to v2", LegacyMapping)) if model in models]
     where = [label for label in only if name in (MappingV3 if label == "v3alpha1" else LegacyMapping).model_fields]
-    mark = f" ({where[0]} only)" if len(only) == 2 and len(where) == 1 else ""
+    versions = f" ({where[0]} only)" if len(only) == 2 and len(where) == 1 else ""
     differs = text.differs or "no"
-    cells = (f"`{name}`{mark}", type_in(name, *models), default_of(name, text, *models), text.meaning)
+    cells = (f"`{name}`{versions}", type_in(name, *models), default_of(name, text, *models), text.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, f"`{text.example}`", differs)) + " |"
 
 
 def page() -> str:
-    """The whole text."""
+    """The text of the page."""
     return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *kinds()])
 
 
-def head(title: str, what: str) -> Iterator[str]:
-    """Heading and head of a table."""
+def table_head(title: str, what: str) -> Iterator[str]:
+    """Heading and header row of a table."""
     yield f"## {title}\n"
     yield f"| {what} | type | default | meaning | example | differs from Emissary |\n|---|---|---|---|---|---|"
 
 
 def mappings() -> Iterator[str]:
-    """The attributes, a table for each section."""
+    """The attributes of a Mapping, a table for each section."""
     for title, section in SECTIONS.items():
-        yield from head(title, "attribute")
+        yield from table_head(title, "attribute")
         yield "\n".join(row(name, text, MappingV3, LegacyMapping) for name, text in section.items()) + "\n"
 
 
 def module() -> Iterator[str]:
     """The keys of the Module."""
-    yield from head("The Module `ambassador`", "key of `config`")
+    yield from table_head("The Module `ambassador`", "key of `config`")
     yield "\n".join(row(name, text, ModuleConfig) for name, text in KEYS.items()) + "\n"
     names = ", ".join(f"`{name}`" for name in sorted(UNSUPPORTED))
     yield f"Known, not supported yet and ignored with a notice: {names}.\n"
@@ -123,15 +124,15 @@ def module() -> Iterator[str]:
 
 def tls_context() -> Iterator[str]:
     """The attributes of a TLSContext."""
-    yield from head("TLSContext", "attribute")
-    yield "\n".join(row(name, text, TLSContext) for name, text in TEXTS.items()) + "\n"
+    yield from table_head("TLSContext", "attribute")
+    yield "\n".join(row(name, text, TLSContext) for name, text in TLS_CONTEXT_ATTRIBUTES.items()) + "\n"
 
 
 def kinds() -> Iterator[str]:
-    """The kinds that have no effect."""
+    """The kinds without effect."""
     yield "## Other kinds\n"
-    yield "Checked for what they cannot do without, and ignored with a notice:\n"
-    yield "| kind | needs |\n|---|---|"
+    yield "Checked for required attributes, and ignored with a notice:\n"
+    yield "| kind | requires |\n|---|---|"
     for kind, required in REQUIRED.items():
         yield f"| `{kind}` | {', '.join(f'`{name}`' for name in required) or 'nothing'} |"
     yield ""

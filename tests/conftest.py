@@ -1,9 +1,12 @@
 import os
 
 from hypothesis import settings
-from shells import shell
+from installation import installed, wheel
+from middlewares import interface
 
-__all__ = ["shell"]
+__all__ = ["installed", "interface", "wheel"]
+
+pytest_plugins = ["allowed_skips", "file_durations"]
 
 # What is drawn is the same on every run, so that a change is judged by what it changes. To look for news:
 # HYPOTHESIS_PROFILE=explore pytest ...

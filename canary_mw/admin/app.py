@@ -1,4 +1,4 @@
-"""The admin port: health, the rules in force, metrics. Read only, no secrets, and never reached through a Mapping."""
+"""The admin app: health, the rules in force, metrics. It only reads, shows no secrets, and no Mapping leads to it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,25 +8,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from canary_mw.admin.rules import describe
+from canary_mw.admin.rules import describe_rules
 from canary_mw.control.store import RuleStore
 
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Rendered(Protocol):
-    """What gives the metrics."""
+class MetricsRenderer(Protocol):
+    """Source of the metrics page."""
 
     def render(self) -> bytes:
         """The Prometheus text format."""
 
 
-def create_admin(store: RuleStore, metrics: Rendered, draining: Callable[[], bool] = lambda: False) -> Starlette:
-    """The admin app about a store.
+def create_admin(store: RuleStore, metrics: MetricsRenderer, draining: Callable[[], bool] = lambda: False) -> Starlette:
+    """Create the admin app of a rule store.
 
     Args:
-        draining: whether the process is about to end, and wants no new requests.
+        draining: returns whether the process shuts down and takes no new requests.
     """
 
     async def healthz(_: Request) -> Response:
@@ -41,12 +41,12 @@ def create_admin(store: RuleStore, metrics: Rendered, draining: Callable[[], boo
         return PlainTextResponse(f"not ready: no rules are in force: {reason}\n", status_code=503, headers=_HEADERS)
 
     async def rules(_: Request) -> Response:
-        return JSONResponse(describe(store), headers=_HEADERS)
+        return JSONResponse(describe_rules(store), headers=_HEADERS)
 
     async def metrics_(_: Request) -> Response:
         return Response(metrics.render(), media_type=_METRICS_TYPE, headers=_HEADERS)
 
-    pages: dict[str, Callable[[Request], Any]] = {
+    handlers: dict[str, Callable[[Request], Any]] = {
         "/healthz": healthz,
         "/readyz": readyz,
         "/ambassador/v0/check_alive": healthz,
@@ -54,6 +54,6 @@ def create_admin(store: RuleStore, metrics: Rendered, draining: Callable[[], boo
         "/rules": rules,
         "/metrics": metrics_,
     }
-    app = Starlette(routes=[Route(path, page, methods=["GET"]) for path, page in pages.items()])
+    app = Starlette(routes=[Route(path, handler, methods=["GET"]) for path, handler in handlers.items()])
     app.router.redirect_slashes = False
     return app

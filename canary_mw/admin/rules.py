@@ -7,8 +7,8 @@ from canary_mw.control.store import RuleStore
 from canary_mw.routing.group import MappingGroup
 
 
-def describe(store: RuleStore) -> dict[str, Any]:
-    """The rules in force as JSON values."""
+def describe_rules(store: RuleStore) -> dict[str, Any]:
+    """Generation, error, findings and groups of the rules in force."""
     table = store.table
     return {
         "generation": store.generation,
@@ -33,7 +33,7 @@ def _group(group: MappingGroup) -> dict[str, Any]:
 
 
 def _members(group: MappingGroup) -> Iterator[dict[str, Any]]:
-    """Each with the percent of the draws that it gets."""
+    """The Mappings of a group, each with the percentage of requests that it gets."""
     low = 0.0
     for bound, decision in group.shares:
         mapping = decision.mapping

@@ -1,4 +1,4 @@
-"""`canary-mw check`, `explain` and `schema`: rules looked at without serving anything."""
+"""`canary-mw check` and `schema`: inspect rules without serving them."""
 
 import json
 import os
@@ -17,26 +17,33 @@ from canary_mw.inspection.lint import lint
 from canary_mw.routing.table import RouteTable
 
 _COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
-_PATHS = click.Path(exists=True, readable=True)
+EXISTING_PATH = click.Path(exists=True, readable=True)
 
 
-def _load(paths: Iterable[str], ambassador_id: str) -> RuleSet:
+def load_rules(paths: Iterable[str], ambassador_id: str) -> RuleSet:
+    """Read and parse rules from files and directories.
+
+    Raises:
+        SourceError: a path cannot be read, or holds no rules.
+    """
     first, *more = paths
     return parse(FileSource(first, *more).load(), environ=os.environ, ambassador_id=ambassador_id)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=_PATHS)
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
-@click.option("--ambassador-id", default="default", show_default=True, help="Pass over Mappings for other ids.")
+@click.argument("paths", nargs=-1, required=True, type=EXISTING_PATH)
+@click.option(
+    "--format", "output_format", type=click.Choice(["text", "json", "github"]), default="text", show_default=True
+)
+@click.option("--ambassador-id", default="default", show_default=True, help="Ignore Mappings for other ids.")
 @click.option("--shadow-writes", is_flag=True, envvar="CANARY_MW_SHADOW_WRITES", help="Shadows get copies of writes.")
-def check(paths: tuple[str, ...], form: str, ambassador_id: str, shadow_writes: bool) -> None:
-    """Look over the rules in files and directories.
+def check(paths: tuple[str, ...], output_format: str, ambassador_id: str, shadow_writes: bool) -> None:
+    """Check the rules in files and directories.
 
     Exit code 0: clean, or warnings only. 1: errors. 2: wrong usage.
     """
     try:
-        rules = _load(paths, ambassador_id)
+        rules = load_rules(paths, ambassador_id)
     except SourceError as exc:
         found = [Diagnostic(severity="error", code="source", message=exc.message, file=exc.file or paths[0])]
         count = 0
@@ -45,24 +52,24 @@ def check(paths: tuple[str, ...], form: str, ambassador_id: str, shadow_writes: 
         found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
         found.sort(key=lambda d: (d.file, d.line or 0))
         count = len(rules.mappings)
-    _FORMS[form](found)
-    if form == "text":
+    _PRINTERS[output_format](found)
+    if output_format == "text":
         click.echo(_summary(found, count), err=True)
     sys.exit(1 if any(d.severity == "error" for d in found) else 0)
 
 
-def _as_text(found: list[Diagnostic]) -> None:
+def _print_text(found: list[Diagnostic]) -> None:
     for diagnostic in found:
         word = click.style(diagnostic.severity, fg=_COLOURS[diagnostic.severity], bold=True)
         click.echo(str(diagnostic).replace(f" {diagnostic.severity} ", f" {word} ", 1))
 
 
-def _as_json(found: list[Diagnostic]) -> None:
+def _print_json(found: list[Diagnostic]) -> None:
     click.echo(json.dumps([diagnostic_json(d) for d in found], indent=2))
 
 
-def _as_github(found: list[Diagnostic]) -> None:
-    """Workflow commands: GitHub shows them beside the lines of a pull request."""
+def _print_github(found: list[Diagnostic]) -> None:
+    """Print workflow commands, which GitHub shows next to the lines of a pull request."""
     for d in found:
         text = d.message + (f" ({d.hint})" if d.hint else "")
         escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
@@ -70,13 +77,13 @@ def _as_github(found: list[Diagnostic]) -> None:
         click.echo(f"::{d.severity} file={d.file}{line},title={d.code}::{escaped}")
 
 
-_FORMS = {"text": _as_text, "json": _as_json, "github": _as_github}
+_PRINTERS = {"text": _print_text, "json": _print_json, "github": _print_github}
 
 
 def _summary(found: list[Diagnostic], mappings: int) -> str:
     counts = [(sum(d.severity == s for d in found), s) for s in _COLOURS]
-    told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in counts if n) or "clean"
-    return f"{mappings} Mapping{'s' if mappings != 1 else ''}: {told}"
+    totals = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in counts if n) or "clean"
+    return f"{mappings} Mapping{'s' if mappings != 1 else ''}: {totals}"
 
 
 @click.command()

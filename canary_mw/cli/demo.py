@@ -1,73 +1,42 @@
-"""`canary-mw demo`: two small upstreams, the proxy before them and requests to it, on real sockets in this process."""
+"""`canary-mw demo`: two small upstreams, a proxy for them and requests to it, on real sockets in this process."""
 
 import asyncio
 import errno
 import logging
-import math
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
-from typing import NamedTuple
 
 import click
 import uvicorn
 
+from canary_mw.cli.demo_report import print_hints, print_table, print_urls, table_rows
+from canary_mw.cli.demo_requests import BATCHES, PATH, send_batch
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.exceptions import UpstreamError
-from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.messages import RequestHead, raw_headers
-from canary_mw.inspection.explanation import explain
-from canary_mw.routing.table import RouteTable
 from canary_mw.rules.upstream import Origin
 from canary_mw.server.app import Proxy
 from canary_mw.server.settings import Settings
 from canary_mw.types import ASGIApp, Receive, Scope, Send
 
-logger = logging.getLogger("canary_mw.demo")
-
 HOST = "127.0.0.1"
-PATH = "/svc/"
 SERVICES = ("service-stable", "service-gray")
-AT_A_TIME = 8
-
-_HEADINGS = ("rule", "variant", "requests", "expected", "seen", "p50", "p99")
-_COLOURS = {"stable": "green", "gray": "magenta"}
-
-
-class Round(NamedTuple):
-    """Requests of one kind, and the rule that they show."""
-
-    rule: str
-    headers: dict[str, str]
-    requests: int
-
-
-ROUNDS = (Round("weight: 20", {}, 2000), Round("headers: gray: true", {"gray": "true"}, 200))
-
-
-class Answer(NamedTuple):
-    """Who answered a request, by its own words, and after how many seconds; None where it failed."""
-
-    service: str | None
-    seconds: float
 
 
 def run(*, once: bool, port: int) -> None:
-    """Start everything, show the rounds, and serve until Ctrl-C unless `once` is set.
+    """Start upstreams and proxy, send the requests, print the table, and serve until Ctrl-C unless `once` is set.
 
     Args:
-        port: of the proxy, in [0, 65535]; where it cannot be had, a free one is used and named.
+        port: of the proxy, in [0, 65535]; a free one is used and printed where this one cannot be bound.
 
     Raises:
         click.ClickException: requests failed.
     """
-    # Whoever terminates it wants what Ctrl-C does: the file of rules goes too.
+    # SIGTERM does what Ctrl-C does, so that the file of rules is removed too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with _rules_file() as rules, asyncio.Runner(loop_factory=_new_event_loop) as runner:
@@ -79,7 +48,7 @@ def run(*, once: bool, port: int) -> None:
 def _new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
-    except ImportError:  # pragma: no cover - there is none for Windows
+    except ImportError:  # pragma: no cover - not available on Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
@@ -93,29 +62,30 @@ def _rules_file() -> Iterator[Path]:
 
 
 def rules_text() -> str:
-    """The rules of the demo: a weight and a header form beside a stable Mapping of the same prefix."""
+    """The rules of the demo: a stable Mapping, one with a weight and one with a header, all of one prefix."""
     return files(__package__).joinpath("demo.yaml").read_text(encoding="utf-8")
 
 
 async def _demo(rules: Path, port: int, once: bool) -> None:
     listeners = {service: _listen(0) for service in SERVICES}
     listener = _listen_or_free(port)
-    places = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}
-    upstream = tuple(f"{service}={url}" for service, url in places.items())
+    urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}
+    upstream = tuple(f"{service}={url}" for service, url in urls.items())
     proxy = Proxy(Settings(rules=(str(rules),), upstream=upstream, port=_port(listener), hop_id="demo"))
     apps: list[tuple[ASGIApp, socket.socket]] = [(_upstream(service), each) for service, each in listeners.items()]
     url = f"http://{HOST}:{_port(listener)}{PATH}"
     async with _serving([*apps, (proxy, listener)]):
-        _print_places(url, places)
-        await _show(proxy, Origin("http", HOST, _port(listener)))
+        print_urls(url, urls)
+        await _send_and_report(proxy, Origin("http", HOST, _port(listener)))
         if once:
             return
-        _print_hints(url, rules)
+        print_hints(url, rules)
+        _log_to_stdout()
         await asyncio.Event().wait()
 
 
 def _listen(port: int) -> socket.socket:
-    """Connections queue up from here on, so nobody has to wait for the servers to start."""
+    """Listen before the servers start: early connections wait in the backlog."""
     return socket.create_server((HOST, port), backlog=128)
 
 
@@ -124,7 +94,7 @@ def _listen_or_free(port: int) -> socket.socket:
         return _listen(port)
     except OSError as exc:
         listener = _listen(0)
-        reason = "is taken" if exc.errno == errno.EADDRINUSE else f"cannot be had ({exc.strerror})"
+        reason = "is taken" if exc.errno == errno.EADDRINUSE else f"cannot be bound ({exc.strerror})"
         click.echo(f"Port {port} {reason}; using {_port(listener)} instead.")
         return listener
 
@@ -134,7 +104,7 @@ def _port(listener: socket.socket) -> int:
 
 
 def _upstream(service: str) -> ASGIApp:
-    """An app that names itself and what it was asked."""
+    """Create an app that answers with its name, the method and the path."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = f"{service} answers {scope['method']} {scope['path']}\n".encode()
@@ -146,11 +116,11 @@ def _upstream(service: str) -> ASGIApp:
 
 
 class _Server(uvicorn.Server):
-    """One of several in a loop; signals are for whoever runs the loop."""
+    """One of several servers in a loop; whoever runs the loop handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
+        """Install no signal handlers."""
         yield
 
 
@@ -186,117 +156,29 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-async def _show(proxy: Proxy, origin: Origin) -> None:
-    """Send the rounds and print what came of them."""
+async def _send_and_report(proxy: Proxy, origin: Origin) -> None:
+    """Send the batches and print the table.
+
+    Raises:
+        click.ClickException: requests failed.
+    """
     client = HTTP11Client()
-    total = sum(each.requests for each in ROUNDS)
+    total = sum(batch.requests for batch in BATCHES)
     try:
         with click.progressbar(length=total, label=f"Sending {total:,} requests", show_eta=False) as bar:
             bar.update_min_steps = 50
-            answers = [await _send(client, origin, each, bar.update) for each in ROUNDS]
+            results = [await send_batch(client, origin, batch, bar.update) for batch in BATCHES]
     finally:
         await client.aclose()
-    rows = [row for each, some in zip(ROUNDS, answers, strict=True) for row in _rows(each, some, proxy.store.table)]
-    _print_table(rows)
-    failed = sum(answer.service is None for some in answers for answer in some)
+    table = proxy.store.table
+    print_table([row for batch, some in zip(BATCHES, results, strict=True) for row in table_rows(batch, some, table)])
+    failed = sum(result.service is None for some in results for result in some)
     if failed:
         raise click.ClickException(f"{failed:,} of {total:,} requests failed; the lines above say why")
 
 
-async def _send(client: HTTP11Client, origin: Origin, each: Round, tick: Callable[[int], None]) -> list[Answer]:
-    """Send one round, a few requests at a time."""
-    headers = [("host", origin.authority), *each.headers.items()]
-    request = UpstreamRequest("demo", "GET", PATH.encode(), raw_headers(headers), timeout=10.0, replayable=True)
-    numbers = iter(range(each.requests))
-    answers: list[Answer] = []
-
-    async def worker() -> None:
-        for _ in numbers:
-            answers.append(await _ask(client, origin, request))
-            tick(1)
-
-    await asyncio.gather(*(worker() for _ in range(AT_A_TIME)))
-    return answers
-
-
-async def _ask(client: HTTP11Client, origin: Origin, request: UpstreamRequest) -> Answer:
-    began = perf_counter()
-    body = b""
-    try:
-        response = await client.send(origin, request)
-        while piece := await response.read():
-            body += piece
-    except UpstreamError as exc:
-        logger.warning("a request failed: %s", exc)
-        return Answer(None, perf_counter() - began)
-    if response.head.status != 200:
-        logger.warning("a request was answered %d: %s", response.head.status, body.decode(errors="replace").strip())
-        return Answer(None, perf_counter() - began)
-    return Answer(body.split()[0].decode(), perf_counter() - began)
-
-
-def _rows(each: Round, answers: list[Answer], table: RouteTable) -> Iterator[tuple[str, ...]]:
-    """One row for each service that the rules give a share to: what they promise beside what was seen."""
-    candidates = explain(table, RequestHead("GET", PATH, each.headers)).candidates
-    for candidate in sorted(candidates, key=lambda c: -c.percent):
-        if candidate.decision is None:
-            continue
-        service = candidate.decision.mapping.service.text
-        seconds = sorted(answer.seconds for answer in answers if answer.service == service)
-        seen = 100.0 * len(seconds) / len(answers)
-        yield (
-            each.rule,
-            candidate.decision.variant,
-            f"{len(seconds):,}",
-            f"{candidate.percent:.1f} %",
-            f"{seen:.1f} %",
-            _milliseconds(seconds, 50),
-            _milliseconds(seconds, 99),
-        )
-
-
-def _milliseconds(ordered: list[float], percent: int) -> str:
-    """The smallest value that `percent` of them do not exceed."""
-    if not ordered:
-        return "-"
-    return f"{1000 * ordered[math.ceil(len(ordered) * percent / 100) - 1]:.2f} ms"
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    """Texts to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-
-    def line(cells: tuple[str, ...]) -> list[str]:
-        return [
-            cell.ljust(width) if at < 2 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-
-    click.echo()
-    click.secho("  ".join(line(_HEADINGS)), bold=True)
-    for row in rows:
-        rule, variant, *rest = line(row)
-        click.echo("  ".join((rule, click.style(variant, fg=_COLOURS[row[1]]), *rest)))
-
-
-def _print_places(url: str, places: dict[str, str]) -> None:
-    click.echo(f"The proxy listens on {click.style(url, bold=True)} before")
-    width = max(map(len, places))
-    for service, place in places.items():
-        click.echo(f"  {service.ljust(width)}  {place}/")
-    click.echo()
-
-
-def _print_hints(url: str, rules: Path) -> None:
-    click.echo()
-    click.secho("Try it in another terminal:", bold=True)
-    click.echo(f"  curl {url}")
-    click.echo(f"  curl -H 'gray: true' {url}")
-    click.echo(f"  for i in $(seq 10); do curl -s {url}; done")
-    click.echo()
-    click.echo(f"Edit {click.style(str(rules), bold=True)}: a change is live within a second.")
-    click.echo("Serving until Ctrl-C.")
-    # From here on the rules are the user's: say what becomes of each edit.
-    ours = logging.getLogger("canary_mw")
-    ours.addHandler(logging.StreamHandler(sys.stdout))
-    ours.setLevel(logging.INFO)
+def _log_to_stdout() -> None:
+    """Log reloads from here on: the user sees the effect of each edit of the rules."""
+    package_logger = logging.getLogger("canary_mw")
+    package_logger.addHandler(logging.StreamHandler(sys.stdout))
+    package_logger.setLevel(logging.INFO)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from canary_mw.cli.check import _PATHS, _load
+from canary_mw.cli.check import EXISTING_PATH, load_rules
 from canary_mw.exceptions import ClientError, SourceError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
@@ -18,12 +18,12 @@ from canary_mw.rules.mapping import Mapping
 
 
 @click.command(name="explain")
-@click.argument("path", required=False, type=_PATHS)
+@click.argument("path", required=False, type=EXISTING_PATH)
 @click.argument("method", required=False)
 @click.argument("target", required=False)
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
 @click.option("--host", default="localhost", show_default=True, help="Host of the request.")
-@click.option("--local", multiple=True, help="Service that the app is: explain as the middleware routes.")
+@click.option("--local", multiple=True, help="Name of the service that the app is: explain as the middleware routes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--batch", is_flag=True, help="Read JSON lines from stdin, write one JSON line for each.")
 def explain_command(
@@ -36,7 +36,7 @@ def explain_command(
     as_json: bool,
     batch: bool,
 ) -> None:
-    """Tell what happens to a request METHOD TARGET under the rules in PATH, by the code that routes."""
+    """Explain what happens to a request METHOD TARGET under the rules in PATH, using the code that routes."""
     if batch:
         _batch()
         return
@@ -62,7 +62,7 @@ def _batch() -> None:
 
 def _table(path: str, local: tuple[str, ...]) -> RouteTable:
     try:
-        rules = _load([path], "default")
+        rules = load_rules([path], "default")
     except SourceError as exc:
         raise click.ClickException(str(exc)) from None
     settings = rules.shared.settings
@@ -83,11 +83,11 @@ def _header(text: str) -> tuple[str, str]:
 def _print_explanation(explanation: Explanation) -> None:
     rows = [_row(candidate) for candidate in explanation.candidates]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for share, variant, name, what, *rest in rows:
+    for share, variant, name, outcome, *details in rows:
         colour = {"gray": "magenta", "stable": "green"}.get(variant)
         cells = (share.rjust(widths[0]), click.style(variant.ljust(widths[1]), fg=colour), name.ljust(widths[2]))
-        click.echo("  ".join((*cells, what)))
-        for line in rest:
+        click.echo("  ".join((*cells, outcome)))
+        for line in details:
             click.echo(f"{'':{sum(widths[:2]) + 4}}{line}")
     if explanation.considered:
         click.echo("\ngroups, in the order of routing:")
@@ -104,15 +104,17 @@ def _row(candidate: Any) -> list[str]:
     if outcome is None:
         return [share, variant, name, "the wrapped app answers"]
     if isinstance(outcome, Reply):
-        where = [f" {value.decode()}" for key, value in outcome.headers or () if key == b"location"]
-        return [share, variant, name, f"answered {outcome.status}{''.join(where)}"]
-    lines = [*_request_lines(outcome), *_kept_lines(decision.mapping)]
+        location = [f" {value.decode()}" for key, value in outcome.headers or () if key == b"location"]
+        return [share, variant, name, f"answered {outcome.status}{''.join(location)}"]
+    lines = [*_request_lines(outcome), *_attribute_lines(decision.mapping)]
     return [share, variant, name, f"-> {decision.mapping.service.text}", *lines]
 
 
-def _kept_lines(mapping: Mapping) -> list[str]:
-    kept = attributes_of(mapping)
-    return ["kept: " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in kept.items())] if kept else []
+def _attribute_lines(mapping: Mapping) -> list[str]:
+    attributes = attributes_of(mapping)
+    if not attributes:
+        return []
+    return ["kept: " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in attributes.items())]
 
 
 def _request_lines(request: UpstreamRequest) -> list[str]:

@@ -32,12 +32,12 @@ main.add_command(serve)
 
 
 @main.command()
-@click.option("--once", is_flag=True, help="End after the table.")
+@click.option("--once", is_flag=True, help="Exit after the table.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the proxy.")
 def demo(once: bool, port: int) -> None:
     """Show a gray release on this machine.
 
-    Starts two small upstreams and the proxy before them, sends 2,200 requests, and tells who answered them.
+    Starts two small upstreams and a proxy for them, sends 2,200 requests, and shows which version answered them.
     """
     from canary_mw.cli.demo import run
 
@@ -53,13 +53,13 @@ def demo(once: bool, port: int) -> None:
 def sign(headers: tuple[str, ...], key_file: str, valid: str) -> None:
     """Print headers and their signature, for a proxy with --trusted-headers and --header-key-file."""
     pairs = [header.partition("=") for header in headers]
-    if bare := [name for name, equals, _ in pairs if not (name.strip() and equals)]:
-        raise click.UsageError(f"{bare[0]!r} is not NAME=VALUE")
+    if invalid := [name for name, equals, _ in pairs if not (name.strip() and equals)]:
+        raise click.UsageError(f"{invalid[0]!r} is not NAME=VALUE")
     try:
-        known = trusted_headers([name for name, _, _ in pairs], key_file)
-        assert known is not None, "there is a name at least"
+        trusted = trusted_headers([name for name, _, _ in pairs], key_file)
+        assert trusted is not None, "there is at least one name"
         expires = int(time() + seconds(valid))
-        signed = [(name.strip(), *known.sign(name, value, expires)) for name, _, value in pairs]
+        signed = [(name.strip(), *trusted.sign(name, value, expires)) for name, _, value in pairs]
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
     for name, value, _ in signed:

@@ -22,7 +22,7 @@ _METAVARS = {
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each setting; what is not given comes from its environment variable."""
+    """Add an option for each setting; without it, the environment variable of the setting counts."""
     for each in reversed(fields(Settings)):
         command = _option(each.name, each.default, each.metadata)(command)
     return command
@@ -41,10 +41,10 @@ def _option(name: str, default: Any, metadata: Any) -> Callable[[Callable[..., N
 
 
 def read_settings(options: dict[str, Any]) -> Settings:
-    """Settings of the environment with the given options over them.
+    """Read the settings: the given options, and the environment for the others.
 
     Raises:
-        click.UsageError: a value that cannot work.
+        click.UsageError: a value is invalid.
     """
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     try:
@@ -58,7 +58,7 @@ def read_settings(options: dict[str, Any]) -> Settings:
 @settings_options
 def serve(**options: Any) -> None:
     """Run the standalone proxy."""
-    # Servers are imported where one is run; the other commands start a third faster without.
+    # Imported here because the other commands start a third faster without it.
     from canary_mw.server.app import create_app
     from canary_mw.server.runner import run, tls_options
 
@@ -69,7 +69,7 @@ def serve(**options: Any) -> None:
         tls_options(settings)
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
-    # Workers, and this process too, read their settings from the environment.
+    # The workers, and the app of this process too, read their settings from the environment.
     os.environ.update(settings.to_environ())
     try:
         app = create_app(settings)

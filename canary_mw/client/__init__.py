@@ -1,1 +1,1 @@
-"""The HTTP/1.1 client of the upstream leg, on asyncio and on threads."""
+"""The HTTP/1.1 client for upstreams, for asyncio and for threads."""

@@ -1,4 +1,4 @@
-"""Requests and errors of httpx, for transports of either kind."""
+"""Conversion of requests to httpx, and of its errors to ours, for asynchronous and synchronous transports."""
 
 import math
 from collections.abc import Iterator
@@ -18,22 +18,23 @@ def httpx_request(
     origin: Origin,
     request: UpstreamRequest,
     stream: "httpx.SyncByteStream | httpx.AsyncByteStream",
-    left: float = math.inf,
+    remaining: float = math.inf,
 ) -> "httpx.Request":
-    """The request as a transport takes it.
+    """Build the httpx request for a transport.
 
     Args:
-        left: seconds for each step of the transport.
+        remaining: seconds that each step of the transport may take, `math.inf` for no limit.
     """
     import httpx
 
     url = httpx.URL(scheme=origin.scheme, host=origin.host, port=origin.port, path="/")
     if request.target[:1] == b"/" and request.target[:2] != b"//":
         url = url.copy_with(raw_path=request.target)
-    # The deadline of a loop is ours; these end what stands still, an event stream too, and a thread that waits.
-    idle = _limit(request.options.idle_timeout, left)
-    connect = _limit(request.connect_timeout, left)
-    timeout = {"connect": connect, "read": idle, "write": idle, "pool": _limit(None, left)}
+    # On an event loop the caller enforces the deadline. These timeouts end idle exchanges, event streams included, and
+    # bound the steps of a blocking transport.
+    idle = _limit(request.options.idle_timeout, remaining)
+    connect = _limit(request.connect_timeout, remaining)
+    timeout = {"connect": connect, "read": idle, "write": idle, "pool": _limit(None, remaining)}
     return httpx.Request(
         request.method,
         url,
@@ -43,14 +44,14 @@ def httpx_request(
     )
 
 
-def _limit(seconds: float | None, left: float) -> float | None:
-    limit = left if seconds is None else min(seconds, left)
+def _limit(seconds: float | None, remaining: float) -> float | None:
+    limit = remaining if seconds is None else min(seconds, remaining)
     return None if limit == math.inf else limit
 
 
 @contextmanager
 def map_httpx_errors() -> Iterator[None]:
-    """Raise our errors in place of those of httpx."""
+    """Convert httpx exceptions to `UpstreamError` subclasses."""
     import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""What can carry a request to an origin, and what it gives back."""
+"""Protocols of transports, their responses and those that wait for them."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
@@ -11,46 +11,56 @@ RequestBody = bytes | AsyncIterator[bytes] | None
 
 
 class UpstreamResponse(Protocol):
-    """An answer whose head is there; see `http11.Response` for the contract."""
+    """A response whose head has been received. `client.response.BaseResponse` describes the contract."""
 
     @property
     def head(self) -> ResponseHead:
         """Status and headers."""
 
     def take(self) -> bytes | None:
-        """All that is left of the body, when all of it is there."""
+        """The unread rest of the body if the response is complete, else None."""
 
     async def read(self) -> bytes:
-        """The next piece; b"" at the clean end, UpstreamError at any other."""
+        """The next bytes of the body; b"" at a clean end. An early end raises UpstreamError."""
 
     def close(self) -> None:
-        """Done with it, however far it was read."""
+        """Release the response, whether or not the body was read."""
 
     def move_deadline(self, when: float) -> None:
-        """Put the deadline off to a later loop time."""
+        """Move the deadline to a later loop time."""
 
     def cancel_deadline(self) -> None:
-        """From here on it may take as long as it wants."""
+        """Remove the deadline."""
 
 
 class Transport(Protocol):
-    """What can carry a request to an origin."""
+    """Sends requests to origins."""
 
     async def send(
         self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
     ) -> UpstreamResponse:
-        """Return when the head of the answer is there; `deadline` is a loop time for all of the exchange."""
+        """Return when the response head is received; `deadline` is a loop time for the whole exchange."""
+
+
+class Waiter(Protocol):
+    """What is notified of a response: a future, or an object that is called synchronously."""
+
+    def done(self) -> bool:
+        """Whether it no longer waits."""
+
+    def set_result(self, result: None, /) -> None:
+        """Notify: a part of the response was received, or the exchange failed."""
 
 
 SyncBody = bytes | Iterator[bytes] | None
 
 
 class SyncResponse(Protocol):
-    """`UpstreamResponse` for threads; times are those of `time.monotonic`."""
+    """Synchronous `UpstreamResponse`. Times are those of `time.monotonic`."""
 
     @property
     def head(self) -> ResponseHead:
-        """See `UpstreamResponse`, also for the methods."""
+        """See `UpstreamResponse`, also for the other methods."""
 
     def take(self) -> bytes | None: ...
 
@@ -64,7 +74,7 @@ class SyncResponse(Protocol):
 
 
 class SyncTransport(Protocol):
-    """`Sender` for threads."""
+    """Synchronous `Transport`."""
 
     def send(self, origin: Origin, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
-        """Return when the head of the answer is there; `deadline` is a time of `time.monotonic`."""
+        """Return when the response head is received; `deadline` is a `time.monotonic` time."""

@@ -1,4 +1,4 @@
-"""What the two HTTP/1.1 clients, asyncio's and the blocking one, have in common besides `Answer` (RFC 9112)."""
+"""Connection pool limits and the errors raised at them, for both HTTP/1.1 clients."""
 
 from typing import NamedTuple
 
@@ -7,41 +7,46 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
 class Limits(NamedTuple):
-    """Bounds of a client, per origin where not said otherwise.
+    """Limits of a client, per origin.
 
     Attributes:
         max_connections: open connections.
-        max_pending: requests that wait for one of them.
-        keepalive_idle: seconds that an unused connection is kept; 0 keeps none.
-        max_head: bytes of the head of one answer.
+        max_pending: requests that wait for a connection.
+        keepalive_expiry: seconds that an idle connection is kept; 0 keeps none.
+        max_head: bytes of one response head.
     """
 
     max_connections: int = 1024
     max_pending: int = 1024
-    keepalive_idle: float = 60.0
+    keepalive_expiry: float = 60.0
     max_head: int = 102400
 
 
-def limits_under(limits: Limits, breakers: CircuitBreakers | None) -> Limits:
-    """The limits under breakers, which never widen them; as in Envoy, one connection is always allowed."""
-    if breakers is None:
+def limits_under(limits: Limits, circuit_breakers: CircuitBreakers | None) -> Limits:
+    """Lower the limits to those of circuit breakers. As in Envoy, one connection is always allowed."""
+    if circuit_breakers is None:
         return limits
-    connections = min(limits.max_connections, max(breakers.max_connections, 1))
-    pending = min(limits.max_pending, breakers.max_pending_requests)
+    connections = min(limits.max_connections, max(circuit_breakers.max_connections, 1))
+    pending = min(limits.max_pending, circuit_breakers.max_pending_requests)
     return limits._replace(max_connections=connections, max_pending=pending)
 
 
-# Why a connection was closed that no exchange was on.
+# Why an idle connection was closed.
 CERTIFICATES_CHANGED = "the certificates have changed"
 IDLE_TIMEOUT = "the connection was idle for too long"
-EVICTED = "made room for a fresh connection"
+EVICTED = "the connection was closed to make room for a new one"
 
 
-def check_pending(pending: int, limits: Limits, origin: Origin, breakers: CircuitBreakers | None) -> None:
-    """Raise UpstreamConnectError when so many requests wait that no other may: UpstreamOverloaded under breakers."""
+def check_pending(pending: int, limits: Limits, origin: Origin, circuit_breakers: CircuitBreakers | None) -> None:
+    """Check that one more request may wait for a connection.
+
+    Raises:
+        UpstreamConnectError: too many requests wait already.
+        UpstreamOverloaded: the same, where the limit is that of circuit breakers.
+    """
     if pending < limits.max_pending:
         return
-    kind = UpstreamConnectError if breakers is None else UpstreamOverloaded
+    kind = UpstreamConnectError if circuit_breakers is None else UpstreamOverloaded
     raise kind(
         f"{origin.authority}: too many requests waiting ({limits.max_pending}) for one of "
         f"{limits.max_connections} connections"
@@ -49,18 +54,18 @@ def check_pending(pending: int, limits: Limits, origin: Origin, breakers: Circui
 
 
 def pool_timeout(origin: Origin) -> UpstreamTimeout:
-    """What is raised for a request whose deadline passes before it has a connection."""
+    """The error of a request whose deadline passes while it waits for a connection."""
     return UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")
 
 
 def connect_error(exc: Exception, origin: Origin, connect_timeout: float, *, at_deadline: bool) -> UpstreamError:
-    """What it means that a connection could not be opened.
+    """The error of a failed attempt to connect.
 
     Args:
-        connect_timeout: seconds that it was given.
-        at_deadline: the request's deadline was to come before they were over.
+        connect_timeout: seconds that the attempt was allowed.
+        at_deadline: the request deadline came before the end of `connect_timeout`.
     """
-    # The system's own ETIMEDOUT is a TimeoutError too, but has a number.
+    # ETIMEDOUT of the system is a TimeoutError too, but has an errno.
     if not isinstance(exc, TimeoutError) or exc.errno is not None:
         return UpstreamConnectError(f"{origin.authority}: cannot connect: {exc}")
     if at_deadline:

@@ -1,4 +1,4 @@
-"""An answer whose head is there, whatever the client."""
+"""The response behind both HTTP/1.1 clients."""
 
 import math
 from typing import Generic, Protocol, TypeVar
@@ -8,25 +8,25 @@ from canary_mw.http.messages import ResponseHead
 
 
 class ResponseConnection(Protocol):
-    """The connection that an answer comes in on."""
+    """The connection that a response is received on."""
 
     complete: bool
 
-    def take_pieces(self) -> bytes:
-        """What has come of the body and was not taken yet."""
+    def take_buffered(self) -> bytes:
+        """Return and clear the body bytes received so far."""
 
     def release(self) -> None:
-        """Back to the pool if nothing of the exchange is missing, else close."""
+        """Return the connection to its pool if the exchange is complete, else close it."""
 
     def move_deadline(self, when: float) -> None:
-        """Put the deadline off."""
+        """Move the deadline to a later time."""
 
 
 C = TypeVar("C", bound=ResponseConnection)
 
 
 class BaseResponse(Generic[C]):
-    """An answer whose head is there; its body is read once, by `take` or `read`.
+    """A response whose head has been received. Its body is read once, by `take` or `read`.
 
     Attributes:
         head: status and headers, as received.
@@ -40,36 +40,36 @@ class BaseResponse(Generic[C]):
         self._connection = connection
 
     def take(self) -> bytes | None:
-        """All of the body that was not read yet if the answer is complete, else None; never waits."""
+        """The unread rest of the body if the response is complete, else None. Never waits."""
         connection = self._connection
         if connection is None:
             rest, self._rest = self._rest, self._rest and b""
             return rest
         if not connection.complete:
             return None
-        data = connection.take_pieces()
+        data = connection.take_buffered()
         self._rest = b""
         self._connection = None
         connection.release()
         return data
 
     def close(self) -> None:
-        """Done with the answer, read or not; the connection is used again only if nothing of it is missing."""
+        """Release the connection; it is reused only if the response is complete."""
         connection = self._connection
         if connection is not None:
             self._connection = None
             connection.release()
 
     def move_deadline(self, when: float) -> None:
-        """Put the deadline off to `when`, on the clock that the deadline was given by."""
+        """Move the deadline to `when`, a time of the clock of the original deadline."""
         if self._connection is not None:
             self._connection.move_deadline(when)
 
     def cancel_deadline(self) -> None:
-        """End the deadline here: an event stream lasts as long as it wants."""
+        """Remove the deadline, as for an event stream."""
         self.move_deadline(math.inf)
 
-    def _taken_at_end(self) -> bytes:
+    def _take_complete(self) -> bytes:
         data = self.take()
         if data is None:
             raise UpstreamProtocolError("the answer was closed before its end", sent=True)

@@ -1,7 +1,7 @@
-"""TLS to upstreams: the files of a TLSContext as an `ssl.SSLContext` that follows them.
+"""TLS to upstreams: an `ssl.SSLContext` for each TLSContext, reloaded when its files change.
 
-Certificates are renewed under a running process, by kubelet's swap of a link as well as file by file. What cannot be
-used, a pair that is half-written say, leaves the last good one in force.
+Certificates are renewed while the process runs, by the kubelet's swap of a symbolic link or file by file. While the
+files are unusable, such as a pair that is half written, the last good context stays in use.
 """
 
 import logging
@@ -20,17 +20,18 @@ logger = logging.getLogger("canary_mw.tls")
 
 SECRETS = "CANARY_MW_SECRETS"
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
-# Seconds between two looks at the files of one TLSContext; without new connections there are none.
+# Least seconds between two checks of the files of a TLSContext. They are checked only when a connection is opened.
 RELOAD_INTERVAL = 1.0
 _VERSIONS = {"v1.2": ssl.TLSVersion.TLSv1_2, "v1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class ConnectionSecurity(NamedTuple):
-    """How one connection is secured.
+    """The TLS settings of one connection.
 
     Attributes:
         context: None for plain text.
-        name: asked for by SNI (RFC 6066, section 3), and what the certificate must hold; None for plain text.
+        name: the server name: sent as SNI (RFC 6066, section 3) and verified against the certificate. None for plain
+            text.
     """
 
     context: ssl.SSLContext | None = None
@@ -40,25 +41,26 @@ class ConnectionSecurity(NamedTuple):
 PLAIN = ConnectionSecurity()
 
 
-class Files(NamedTuple):
-    """Where the parts of a TLSContext are; None for what it does not have."""
+class CertificateFiles(NamedTuple):
+    """The files of a TLSContext; None for those that it does not have."""
 
     certificate: Path | None = None
     key: Path | None = None
     authorities: Path | None = None
 
 
-Stamp = tuple[str, int, int, int]
+FileStamp = tuple[str, int, int, int]
 
 
 class TLSContexts:
-    """How connections to origins are to be secured; for all threads and event loops of a process.
+    """TLS settings of connections to origins, shared by all threads and event loops of a process.
 
     Args:
-        secrets: directory in which Secrets are found by `namespace/name` or `name`; by default the environment's
-            `CANARY_MW_SECRETS`.
-        default: for origins without a TLSContext; by default the system's authorities and full verification.
-        clock: seconds that only grow.
+        secrets: directory that contains Secrets as `namespace/name` or `name`; by default that of the environment
+            variable `CANARY_MW_SECRETS`.
+        default: context of origins without a TLSContext; by default the system's CA certificates and full
+            verification.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -72,91 +74,91 @@ class TLSContexts:
         self._root = Path(root) if root else None
         self._default = default
         self._clock = clock
-        self._followed: dict[UpstreamTLS, _Followed] = {}
+        self._reloaded: dict[UpstreamTLS, _ReloadedContext] = {}
 
     def __call__(self, origin: Origin) -> ConnectionSecurity:
-        """How a new connection is secured.
+        """Return the TLS settings of a new connection.
 
         Raises:
-            UpstreamConnectError: the files of its TLSContext were never good.
+            UpstreamConnectError: the files of the TLSContext were never usable.
         """
         if origin.scheme != "https":
             return PLAIN
         tls = origin.tls
         if tls is None:
-            return ConnectionSecurity(self._of_the_system(), origin.host)
-        followed = self._followed.get(tls)
-        if followed is None:
-            followed = self._followed.setdefault(tls, _Followed(tls, self._root))
-        return ConnectionSecurity(followed.current(self._clock()), tls.sni or origin.host)
+            return ConnectionSecurity(self._default_context(), origin.host)
+        reloaded = self._reloaded.get(tls)
+        if reloaded is None:
+            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root))
+        return ConnectionSecurity(reloaded.current(self._clock()), tls.sni or origin.host)
 
-    def _of_the_system(self) -> ssl.SSLContext:
+    def _default_context(self) -> ssl.SSLContext:
         if self._default is None:
             self._default = ssl.create_default_context()
         return self._default
 
 
-class _Followed:
-    """The last good context of one TLSContext, and what is wrong with its files since."""
+class _ReloadedContext:
+    """The last good context of one TLSContext, and the current error of its files, if any."""
 
     def __init__(self, tls: UpstreamTLS, root: Path | None) -> None:
         self._tls = tls
         self._root = root
         self._lock = Lock()
         self._context: ssl.SSLContext | None = None
-        self._read: tuple[Stamp, ...] = ()
-        self._trouble: str | None = None
-        self._due = float("-inf")
+        self._stamps: tuple[FileStamp, ...] = ()
+        self._error: str | None = None
+        self._next_check = float("-inf")
 
     def current(self, now: float) -> ssl.SSLContext:
         with self._lock:
-            if now >= self._due:
-                self._due = now + RELOAD_INTERVAL
-                self._look()
+            if now >= self._next_check:
+                self._next_check = now + RELOAD_INTERVAL
+                self._check()
             if self._context is None:
-                raise UpstreamConnectError(f"TLSContext {self._tls.name}: {self._trouble}")
+                raise UpstreamConnectError(f"TLSContext {self._tls.name}: {self._error}")
             return self._context
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             files = locate(self._tls, self._root)
-            # Taken before they are read: what changes meanwhile is seen at the next look.
+            # Before reading: a change during the read is found by the next check.
             stamps = tuple(_stamp(path) for path in files if path is not None)
-            if self._context is None or stamps != self._read:
+            if self._context is None or stamps != self._stamps:
                 self._context = make_context(files, self._tls)
-                self._read = stamps
+                self._stamps = stamps
                 logger.info(
                     "TLSContext %s: read %s", self._tls.name, ", ".join(stamp[0] for stamp in stamps) or "nothing"
                 )
         except (OSError, ConfigError) as exc:
-            self._note(str(exc))
+            self._report(str(exc))
         else:
-            self._trouble = None
+            self._error = None
 
-    def _note(self, trouble: str) -> None:
-        """Tell of what is wrong, where that is news."""
-        if trouble != self._trouble:
+    def _report(self, error: str) -> None:
+        """Log an error once."""
+        if error != self._error:
             kept = "no connection can be opened" if self._context is None else "what was read before stays in use"
-            logger.error("TLSContext %s: %s; %s", self._tls.name, trouble, kept)
-        self._trouble = trouble
+            logger.error("TLSContext %s: %s; %s", self._tls.name, error, kept)
+        self._error = error
 
 
 def with_tls(origins: Iterable[Origin], tls: UpstreamTLS | None) -> list[Origin]:
-    """Origins of a Mapping with its TLSContext; those that are spoken to in plain text stay as they are."""
+    """Return the origins of a Mapping with its TLSContext; those in plain text are unchanged."""
     return [origin._replace(tls=tls) if origin.scheme == "https" else origin for origin in origins]
 
 
-def locate(tls: UpstreamTLS, root: Path | None) -> Files:
-    """Find the files of a TLSContext as they are now.
+def locate(tls: UpstreamTLS, root: Path | None) -> CertificateFiles:
+    """Find the files of a TLSContext.
 
     Raises:
-        ConfigError: they are not there, or not all of them.
+        ConfigError: some of them are missing.
     """
-    own = _directory(tls.secret, root) if tls.secret else None
-    found = _in_secret(own) if own is not None else Files()
+    own = _secret_directory(tls.secret, root) if tls.secret else None
+    found = _secret_files(own) if own is not None else CertificateFiles()
     if tls.ca_secret is None:
         return found
-    directory = _directory(tls.ca_secret, root)
+    directory = _secret_directory(tls.ca_secret, root)
     authorities = next((path for name in (AUTHORITIES, CERTIFICATE) if (path := directory / name).exists()), None)
     if authorities is None:
         raise ConfigError(
@@ -165,7 +167,7 @@ def locate(tls: UpstreamTLS, root: Path | None) -> Files:
     return found._replace(authorities=authorities)
 
 
-def _in_secret(directory: Path) -> Files:
+def _secret_files(directory: Path) -> CertificateFiles:
     certificate, key, authorities = (
         path if path.exists() else None for path in map(directory.joinpath, (CERTIFICATE, KEY, AUTHORITIES))
     )
@@ -175,44 +177,46 @@ def _in_secret(directory: Path) -> Files:
     if certificate is None and authorities is None:
         hint = f"write {CERTIFICATE} and {KEY}, or {AUTHORITIES}, or all three"
         raise ConfigError("there is neither a certificate nor authorities", file=str(directory), hint=hint)
-    return Files(certificate, key, authorities)
+    return CertificateFiles(certificate, key, authorities)
 
 
-def _directory(secret: str, root: Path | None) -> Path:
+def _secret_directory(secret: str, root: Path | None) -> Path:
     if secret.startswith("/"):
         return Path(secret)
     name = secret.rpartition("/")[2]
     if root is None:
         hint = f"set --secrets or {SECRETS}, or write the path of a directory"
-        raise ConfigError(f"nobody says where the Secret {name} is", hint=hint)
-    places = (root / secret, root / name)
-    found = next((place for place in places if place.is_dir()), None)
+        raise ConfigError(f"the directory of the Secret {name} is not known", hint=hint)
+    candidates = (root / secret, root / name)
+    found = next((place for place in candidates if place.is_dir()), None)
     if found is None:
-        raise ConfigError(f"neither {places[0]} nor {places[1]} is a directory", hint="mount the Secret at one of them")
+        raise ConfigError(
+            f"neither {candidates[0]} nor {candidates[1]} is a directory", hint="mount the Secret at one of them"
+        )
     return found
 
 
-def _stamp(path: Path) -> Stamp:
-    """What changes when a file does."""
+def _stamp(path: Path) -> FileStamp:
+    """Path, modification time, size and inode of a file: they differ when the file has changed."""
     status = path.stat()
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def make_context(files: Files, tls: UpstreamTLS) -> ssl.SSLContext:
-    """A context that verifies against the authorities in the files, or the system's, and shows our certificate.
+def make_context(files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
+    """Build a context that verifies against the CA certificates in the files, or the system's, and has our certificate.
 
     Raises:
-        ConfigError: a file does not hold what it should.
+        ConfigError: the content of a file is not usable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # First, because it is what may fail for some time, and the system's authorities take tens of milliseconds.
+    # First: it may fail repeatedly, and loading the system's CA certificates takes tens of milliseconds.
     if files.certificate is not None and files.key is not None:
         load_certificate(context, files.certificate, files.key)
     if files.authorities is None:
         context.load_default_certs()
     else:
         load_authorities(context, files.authorities)
-        # What is written there is trusted as it is, an intermediate authority too.
+        # An intermediate CA in the file is trusted without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.minimum_version = _VERSIONS[tls.min_version or "v1.2"]
     if tls.max_version:
@@ -221,7 +225,7 @@ def make_context(files: Files, tls: UpstreamTLS) -> ssl.SSLContext:
 
 
 def load_authorities(context: ssl.SSLContext, path: str | Path) -> None:
-    """Trust these.
+    """Trust the CA certificates of a file.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -234,15 +238,15 @@ def load_authorities(context: ssl.SSLContext, path: str | Path) -> None:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str | Path, key: str | Path | None) -> None:
-    """Show this certificate.
+    """Load our certificate and its key.
 
     Raises:
-        ConfigError: the files cannot be read, or do not belong together.
+        ConfigError: the files cannot be read, or do not match.
     """
     try:
-        # A key with a pass phrase would ask for it on the terminal.
+        # Without a password, OpenSSL asks for that of an encrypted key on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except OSError as exc:
         text = f"it cannot be used with {key or 'the key in it'}: {exc}"
-        hint = "write the certificate, with those above it behind, and its key, in PEM and without pass phrase"
+        hint = "write the certificate, followed by its intermediates, and its key, in PEM and without pass phrase"
         raise ConfigError(text, file=str(certificate), hint=hint) from exc

@@ -1,1 +1,1 @@
-"""Documents of rules read: text -> resources -> rules, each finding with its line."""
+"""Documents -> rules: text, resources, Mappings, and every finding with its line."""

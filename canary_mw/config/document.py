@@ -1,4 +1,4 @@
-"""A text of a source, and what there is to say about it."""
+"""A text of a source, and a finding about it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ Severity = Literal["error", "warning", "notice"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of a source, as a file holds it.
+    """One text of a source, for example the content of a file.
 
     Attributes:
-        name: what diagnostics call it: the path of the file.
+        name: path of the file; diagnostics show it.
     """
 
     text: str
@@ -24,8 +24,8 @@ class Diagnostic:
 
     Attributes:
         code: stable, lower-case, words joined by "-".
-        line: 1-based, or None where the finding is about the whole file.
-        mapping: name of the Mapping that it is about, or None.
+        line: 1-based, None where the finding is about the whole file.
+        mapping: name of the Mapping that the finding is about, or None.
     """
 
     severity: Severity

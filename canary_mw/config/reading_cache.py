@@ -1,4 +1,4 @@
-"""What is known of a text, piece by piece, and where it stands: a document that moved is not read again."""
+"""Cached results of reading, by document: an unchanged document is not parsed again, even if it moves in its file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,40 +10,48 @@ from canary_mw.config.yaml_loader import RawDiagnostic
 
 @dataclass(slots=True)
 class ReadResult:
-    """What one text gave; lines count from its start."""
+    """What was read from one text; lines count from the start of the text."""
 
     resources: list[Resource] = field(default_factory=list)
-    findings: list[RawDiagnostic] = field(default_factory=list)
+    diagnostics: list[RawDiagnostic] = field(default_factory=list)
 
     def add(self, inner: "ReadResult | CachedDocument", place: Callable[[int], int] | int) -> None:
-        """Take what a part of this text gave; `place` turns its lines into lines of this text, a number shifts them."""
+        """Add the result of a part of this text.
+
+        Args:
+            place: maps a line of the part to a line of this text; a number is added to every line.
+        """
         if isinstance(place, int):
             self.resources += [resource.moved(place) for resource in inner.resources]
-            self.findings += [_placed(finding, place.__add__) for finding in inner.findings]
+            self.diagnostics += [_place(diagnostic, place.__add__) for diagnostic in inner.diagnostics]
         else:
             self.resources += [resource.placed(place) for resource in inner.resources]
-            self.findings += [_placed(finding, place) for finding in inner.findings]
+            self.diagnostics += [_place(diagnostic, place) for diagnostic in inner.diagnostics]
 
 
-def _placed(finding: RawDiagnostic, place: Callable[[int], int]) -> RawDiagnostic:
-    other = None if finding.other is None else place(finding.other)
-    return finding._replace(line=place(finding.line), other=other)
+def _place(diagnostic: RawDiagnostic, place: Callable[[int], int]) -> RawDiagnostic:
+    other = None if diagnostic.other is None else place(diagnostic.other)
+    return diagnostic._replace(line=place(diagnostic.line), other=other)
 
 
 class CachedDocument(NamedTuple):
-    """What one document gave, where it stood last: behind the first `start` lines of its text."""
+    """What was read from one document.
+
+    Attributes:
+        start: number of lines before the document in its text, at the last reading.
+    """
 
     start: int
     resources: tuple[Resource, ...]
-    findings: tuple[RawDiagnostic, ...]
+    diagnostics: tuple[RawDiagnostic, ...]
 
     def at(self, start: int) -> "CachedDocument":
-        """The same behind so many lines; all the same where they are as many as before."""
+        """The same document after `start` lines; the same object if it did not move."""
         if start == self.start:
             return self
         found = ReadResult()
         found.add(self, start - self.start)
-        return CachedDocument(start, tuple(found.resources), tuple(found.findings))
+        return CachedDocument(start, tuple(found.resources), tuple(found.diagnostics))
 
 
 ReadingCache = dict[tuple[str, Context], CachedDocument]

@@ -1,4 +1,4 @@
-"""One object as Kubernetes writes it, flat or in CRD shape, with the line of every attribute."""
+"""One Kubernetes object, flat or in CRD shape, with the line of every attribute."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,20 +16,20 @@ _NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One object as Kubernetes writes it; the flat and the CRD shape give the same value. Treat it as immutable.
+    """One Kubernetes object; the flat and the CRD shape give the same value. Immutable.
 
     Attributes:
         api_version: `ambassador/X` is read as `getambassador.io/X`; None where it is missing.
         kind: None where it is missing.
         name: None where it is missing.
         namespace: its own, else the parent's, else "default".
-        spec: every attribute; those at the top level lie over those below `spec`. The same object again for as long
-            as the cache knows the document, so that its identity tells whether the rule changed.
+        spec: every attribute; one at the top level overrides the same one below `spec`. It is the same object for as
+            long as the document is in the cache, so its identity shows whether the rule changed.
         labels: `metadata.labels` or `metadata_labels`, else the parent's.
         line: 1-based line in the file where the document begins.
-        last_line: line where it ends.
-        parent: "Service/NAME" for the documents of its annotation.
-        lines_inside: as `lines`, but counted from behind the first `shift` lines, so that all readings share it.
+        last_line: line where the document ends.
+        parent: "Service/NAME" for a document in the annotation of that Service.
+        lines_inside: as `lines`, but without the first `shift` lines, so that all readings can share it.
     """
 
     api_version: str | None
@@ -46,23 +46,23 @@ class Resource:
 
     @property
     def lines(self) -> dict[str, int]:
-        """Line of each attribute, also one level into maps: "weight", "headers.gray"."""
+        """Line of each attribute, and of each key of a map one level down: "weight", "headers.gray"."""
         return {name: line + self.shift for name, line in self.lines_inside.items()}
 
     def moved(self, lines: int) -> "Resource":
-        """The same so many lines further down."""
+        """The same resource, `lines` lines further down."""
         line, last_line = self.line + lines, self.last_line + lines
         return replace(self, line=line, last_line=last_line, shift=self.shift + lines) if lines else self
 
     def placed(self, place: Callable[[int], int]) -> "Resource":
-        """The same where `place` puts each line."""
+        """The same resource, with every line mapped by `place`."""
         lines = {name: place(line) for name, line in self.lines.items()}
         line, last_line = place(self.line), place(self.last_line)
         return replace(self, line=line, last_line=last_line, lines_inside=lines, shift=0)
 
 
 class Context(NamedTuple):
-    """What the documents of a text take from the object that holds it."""
+    """Defaults that the documents of a text take from the object that holds the text."""
 
     holder: str | None = None
     parent: str | None = None
@@ -71,13 +71,18 @@ class Context(NamedTuple):
 
 
 def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, context: Context) -> Resource:
+    """A Resource of the attributes of a document.
+
+    Raises:
+        DocumentRefused: an attribute that every object has is of a wrong type.
+    """
     metadata, metadata_node = part_of(attributes, "metadata", node)
     spec, _ = part_of(attributes, "spec", node)
     own_labels = labels_of(attributes, "metadata_labels", node) or labels_of(metadata, "labels", metadata_node)
     namespace = text_of(attributes, "namespace", node) or text_of(metadata, "namespace", metadata_node)
     return Resource(
         api_version=_api_version(text_of(attributes, "apiVersion", node)),
-        kind=_shared(text_of(attributes, "kind", node)),
+        kind=_interned(text_of(attributes, "kind", node)),
         name=text_of(attributes, "name", node) or text_of(metadata, "name", metadata_node),
         namespace=namespace or context.namespace,
         spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
@@ -85,18 +90,18 @@ def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, contex
         line=line_of(node),
         last_line=count_line_breaks(text[: node.end_mark.index].rstrip()) + 1,
         parent=context.parent,
-        lines_inside=_shape(tuple(_lines(node).items())),
+        lines_inside=_shared_lines(tuple(_lines(node).items())),
     )
 
 
 def _api_version(written: str | None) -> str | None:
     if written and written.startswith("ambassador/"):
         written = "getambassador.io/" + written.removeprefix("ambassador/")
-    return _shared(written)
+    return _interned(written)
 
 
-def _shared(text: str | None) -> str | None:
-    """One and the same object for all documents that say so."""
+def _interned(text: str | None) -> str | None:
+    """One string object for all documents that hold this text."""
     return text and intern(text)
 
 
@@ -106,8 +111,8 @@ def _labels(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _shape(lines: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
-    """Thousands of documents have the same attributes in the same lines."""
+def _shared_lines(lines: tuple[tuple[str, int], ...]) -> Mapping[str, int]:
+    """One dict for all documents with the same attributes on the same lines; there are often thousands."""
     return dict(lines)
 
 
@@ -132,7 +137,7 @@ def _lines_of_keys(node: yaml.Node) -> dict[str, int]:
 
 
 def child_of(node: yaml.Node, name: str) -> yaml.Node:
-    """Node of an attribute; the map itself where it has none, so that a line can always be told."""
+    """Node of an attribute; the map itself without it, so that there is always a line to report."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == name:
@@ -141,6 +146,11 @@ def child_of(node: yaml.Node, name: str) -> yaml.Node:
 
 
 def as_map(value: Any, node: yaml.Node, what: str) -> dict[str, Any]:
+    """The value, if it is a map whose keys are texts.
+
+    Raises:
+        DocumentRefused: it is not.
+    """
     if not isinstance(value, dict):
         hint = "write one `key: value` to a line"
         raise DocumentRefused("not-a-map", f"{what} is not a map of attributes", line_of(node), hint=hint)
@@ -153,7 +163,7 @@ def as_map(value: Any, node: yaml.Node, what: str) -> dict[str, Any]:
 
 
 def part_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> tuple[dict[str, Any], yaml.Node]:
-    """A map below an attribute, empty where there is none, and its node."""
+    """The map below an attribute, empty where the attribute is missing, and its node."""
     value, child = attributes.get(name), child_of(node, name)
     return {} if value is None else as_map(value, child, f"`{name}`"), child
 

@@ -1,4 +1,4 @@
-"""A document against a model of `schema.py`: everything that is wrong told at once, by attribute and line."""
+"""Validation of a document against a pydantic model: all errors at once, each with attribute and line."""
 
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from canary_mw.config.ambassador.schema import TEXTS, Strict
+from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
 
@@ -15,31 +15,31 @@ M = TypeVar("M", bound=Strict)
 
 
 class Report:
-    """Collects the findings about one document.
+    """Collects the diagnostics of one document.
 
     Args:
-        inside: what stands before the names of attributes in the document, "config." in a Module.
+        prefix: path before the names of attributes in the document, "config." in a Module.
     """
 
-    def __init__(self, resource: Resource, file: str, inside: str = "") -> None:
+    def __init__(self, resource: Resource, file: str, prefix: str = "") -> None:
         self.resource = resource
         self.file = file
-        self.inside = inside
-        self.found: list[Diagnostic] = []
+        self.prefix = prefix
+        self.diagnostics: list[Diagnostic] = []
 
     def __call__(
         self, severity: Severity, code: str, message: str, *, attribute: str = "", hint: str | None = None
     ) -> None:
-        """Add a finding; its line is that of the attribute, or of the document."""
+        """Add a diagnostic; its line is that of the attribute, or of the document."""
         resource, lines = self.resource, self.resource.lines
-        place = self.inside + attribute
-        parts = place.split(".")
-        found = (lines.get(name) for name in (place, ".".join(parts[:2]), parts[0]))
-        line = next((each for each in found if each), resource.line)
+        path = self.prefix + attribute
+        parts = path.split(".")
+        candidates = (lines.get(name) for name in (path, ".".join(parts[:2]), parts[0]))
+        line = next((each for each in candidates if each), resource.line)
         name = resource.name
         text = f"{resource.kind} {name}: {message}" if name and resource.kind else message
         mapping = name if resource.kind == "Mapping" else None
-        self.found.append(
+        self.diagnostics.append(
             Diagnostic(
                 severity=severity, code=code, message=text, file=self.file, line=line, mapping=mapping, hint=hint
             )
@@ -47,13 +47,13 @@ class Report:
 
 
 def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported: Collection[str] = ()) -> M | None:
-    """The typed attributes, or None with an error for each that is wrong.
+    """The typed attributes; None if any is wrong, with an error reported for each.
 
     Args:
-        unsupported: names that are known and have no effect yet. Where there are such, as in a Module, unknown ones get
-            a notice too; elsewhere a warning.
+        unsupported: known names without effect yet; each gets a notice. Where it is not empty, as for a Module, unknown
+            names get a notice too; otherwise a warning.
     """
-    spec = {name: value for name, value in spec.items() if value != "" or name not in TEXTS}
+    spec = {name: value for name, value in spec.items() if value != "" or name not in TEXT_ATTRIBUTES}
     nulls = [name for name, value in spec.items() if value is None]
     for name in nulls:
         report("error", "wrong-type", f"{name} is null", attribute=name, hint="leave it out instead")
@@ -66,12 +66,12 @@ def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported
             attribute, message, hint = error
             report("error", "wrong-type", message, attribute=attribute, hint=hint)
         return None
-    _tell_unread(model, report, unsupported)
+    _report_unread(model, report, unsupported)
     return model
 
 
-def _tell_unread(model: Strict, report: Report, unsupported: Collection[str], path: str = "") -> None:
-    """Name what is written and not read, also inside of attributes."""
+def _report_unread(model: Strict, report: Report, unsupported: Collection[str], path: str = "") -> None:
+    """Report attributes that are written but not read, nested ones too."""
     for name in model.model_extra or {}:
         if name in unsupported:
             report("notice", "not-supported", f"{path}{name} is not supported yet: ignored", attribute=path + name)
@@ -80,11 +80,11 @@ def _tell_unread(model: Strict, report: Report, unsupported: Collection[str], pa
         severity: Severity = "notice" if unsupported else "warning"
         report(severity, "unknown-field", f"unknown field {path}{name} is ignored", attribute=path + name, hint=hint)
     for name in model.model_fields_set:
-        for part in _parts(getattr(model, name)):
-            _tell_unread(part, report, (), f"{path}{name}.")
+        for submodel in _submodels(getattr(model, name)):
+            _report_unread(submodel, report, (), f"{path}{name}.")
 
 
-def _parts(value: Any) -> list[Strict]:
+def _submodels(value: Any) -> list[Strict]:
     if isinstance(value, Strict):
         return [value]
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -92,28 +92,28 @@ def _parts(value: Any) -> list[Strict]:
 
 
 def _by_attribute(errors: list[ErrorDetails]) -> Iterator[tuple[str, str, str | None]]:
-    """One message for each attribute; a union reports one error for each of its arms."""
-    wanted: dict[str, list[str]] = {}
+    """Path, message and hint for each attribute; pydantic reports a union once for each of its members."""
+    expected: dict[str, list[str]] = {}
     given: dict[str, Any] = {}
     for error in errors:
-        path = [str(part) for part in error["loc"] if not (isinstance(part, str) and part in _ARMS)]
+        path = [str(part) for part in error["loc"] if not (isinstance(part, str) and part in _UNION_MEMBERS)]
         attribute = ".".join(path)
         if error["type"] == "missing" and len(path) == 1:
             yield attribute, f"{attribute} is missing", None
             continue
-        wanted.setdefault(attribute, []).append(
-            _WANTED.get(error["type"], error["msg"].removeprefix("Input should be "))
+        expected.setdefault(attribute, []).append(
+            _EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be "))
         )
         given[attribute] = error["input"]
-    for attribute, texts in wanted.items():
+    for attribute, texts in expected.items():
         value = given[attribute]
         hint = "put it in quotes" if "a text" in texts and isinstance(value, bool | int | float) else None
-        yield attribute, f"{attribute} must be {' or '.join(dict.fromkeys(texts))}, not {_shown(value)}", hint
+        yield attribute, f"{attribute} must be {' or '.join(dict.fromkeys(texts))}, not {_format_value(value)}", hint
 
 
-# Names that pydantic puts into the place of an error for the arm of a union.
-_ARMS = frozenset(("str", "bool", "list[str]", "AddedHeader", "LegacyCors", "Cors"))
-_WANTED = {
+# Names that pydantic adds to the location of an error for the members of a union.
+_UNION_MEMBERS = frozenset(("str", "bool", "list[str]", "AddedHeader", "LegacyCors", "Cors"))
+_EXPECTED = {
     "string_type": "a text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -126,12 +126,13 @@ _WANTED = {
 }
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     kind = {str: "the text", bool: "the boolean", int: "the number", float: "the number", list: "the list"}
     text = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
     return f"{kind.get(type(value), 'the map')} {text if len(text) < 60 else text[:57] + '...'}"
 
 
 def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:
+    """A hint with the known name that is closest to a misspelt one, None without a close one."""
     found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
     return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None

@@ -1,6 +1,6 @@
-"""YAML texts -> values, through PyYAML's safe loader with limits in front of it, and errors in plain words.
+"""YAML texts -> JSON values: PyYAML's safe loader behind limits, with errors in plain words.
 
-Values are those of JSON. What a loader could crash or hang on is refused before it sees the text.
+A text that could crash the loader, or keep it busy for minutes, is refused before it is parsed.
 """
 
 import re
@@ -22,18 +22,19 @@ MAX_DIRECTIVES = 16
 MAX_DIGITS = 64
 
 
-_LOST_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.-]*):(?=\s|$)")
-# Sixteen columns hold at most 32 block collections, eight openers at most 16 in flow style: together within MAX_DEPTH.
+_MISSING_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.-]*):(?=\s|$)")
+# Below 16 columns of indentation there are at most 32 levels of block collections, and 8 opening brackets make at most
+# 16 levels of flow collections: together less than MAX_DEPTH.
 _DEEP_LINE = re.compile(r"^[ \t?:-]{16}", re.M)
-_FEW_OPENERS = 8
+_FEW_BRACKETS = 8
 _BREAK = re.compile("[\n\x85\u2028\u2029]")
 
 
 class RawDiagnostic(NamedTuple):
-    """A Diagnostic before its place is known; lines count from the start of the text it was found in.
+    """A Diagnostic before its file is known; lines count from the start of the text it was found in.
 
     Attributes:
-        other: a second line, which the message ends with.
+        other: a second line; its number is appended to the message.
     """
 
     code: str
@@ -45,17 +46,17 @@ class RawDiagnostic(NamedTuple):
 
 
 class DocumentRefused(Exception):
-    """A document that is not read, and why."""
+    """A document cannot be read; `diagnostic` gives the reason."""
 
     def __init__(
         self, code: str, message: str, line: int, *, other: int | None = None, hint: str | None = None
     ) -> None:
         super().__init__(message)
-        self.finding = RawDiagnostic(code, message, line, other, hint)
+        self.diagnostic = RawDiagnostic(code, message, line, other, hint)
 
 
 def count_line_breaks(text: str) -> int:
-    """Line breaks as YAML 1.1 counts them, which knows three more than an editor shows."""
+    """Number of line breaks in YAML 1.1, which has three characters for them that editors do not show as such."""
     return text.count("\n") if text.isascii() else len(_BREAK.findall(text))
 
 
@@ -64,7 +65,7 @@ def line_of(marked: yaml.Node | yaml.Event) -> int:
 
 
 class _Loader(_SafeLoader):
-    """PyYAML's safe loader, reduced to what JSON knows, so that a name `2020-01-01` stays a text."""
+    """PyYAML's safe loader, limited to JSON types, so that a name `2020-01-01` stays a text."""
 
 
 def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
@@ -83,13 +84,13 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
             first = next(line_of(other) for other, _ in node.value if loader.construct_object(other) == key)
             message = f"`{key_node.value:.60}` is written twice, first on line"
             raise DocumentRefused("duplicate-key", message, line, other=first, hint="keep one of them")
-        # Ten thousand documents have the same few names.
+        # Saves memory: ten thousand documents have the same few names.
         result[intern(key) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
     return result
 
 
 def _construct_number(loader: _Loader, node: yaml.Node) -> int | float:
-    """Guarded: thousands of digits in base 60 take minutes, and `0x_` is not a number at all."""
+    """Refuse what the safe loader cannot handle: thousands of digits in base 60 take minutes, `0x_` is no number."""
     try:
         if isinstance(node, yaml.ScalarNode) and len(node.value) <= MAX_DIGITS:
             return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
@@ -122,11 +123,13 @@ _json_only()
 
 
 def load(text: str) -> tuple[yaml.Node, Any] | None:
-    """Node and value of a text that is one YAML document, None where it has no content.
+    """Node and value of a text that is one YAML document, None if it has no content.
+
+    400,000 nested lists crash the C loader. A text that may reach a limit is therefore first parsed as events, which
+    needs no recursion.
 
     Raises:
-        Refused: not YAML, or over a limit. 400,000 nested lists crash the C loader, so what may come near a limit is
-            first run through as events, which need no stack.
+        DocumentRefused: not YAML, or over a limit.
     """
     if len(text) > MAX_BYTES // 4 and len(text.encode(errors="replace")) > MAX_BYTES:
         raise DocumentRefused(
@@ -135,7 +138,7 @@ def load(text: str) -> tuple[yaml.Node, Any] | None:
     if text.count("%TAG") > MAX_DIRECTIVES:
         raise DocumentRefused("bad-tag", "`%TAG` lines are not allowed here", 1, hint="remove them")
     try:
-        if "&" in text or text.count("[") + text.count("{") > _FEW_OPENERS or _DEEP_LINE.search(text):
+        if "&" in text or text.count("[") + text.count("{") > _FEW_BRACKETS or _DEEP_LINE.search(text):
             _check_limits(text)
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -148,8 +151,8 @@ def load(text: str) -> tuple[yaml.Node, Any] | None:
         raise DocumentRefused("yaml-syntax", "a value does not fit its tag", 1) from error
 
 
-class _Open(NamedTuple):
-    """A list or map that is not closed yet; below it at least `size` nodes and `height` levels."""
+class _Collection(NamedTuple):
+    """A list or map, as far as it is parsed: it has at least `size` nodes and `height` levels."""
 
     anchor: str | None
     size: int = 1
@@ -157,24 +160,28 @@ class _Open(NamedTuple):
 
 
 def _check_limits(text: str) -> None:
-    """Count depth, aliases, and the copies that a walk over the values would see, on events alone."""
-    stack = [_Open(None)]
-    anchors: dict[str | None, _Open] = {}
+    """Check depth, number of aliases, and number of nodes that aliases repeat, from parser events alone.
+
+    Raises:
+        DocumentRefused: over a limit, or a recursive alias.
+    """
+    stack = [_Collection(None)]
+    anchors: dict[str | None, _Collection] = {}
     aliases = copies = 0
     for event in yaml.parse(text, Loader=_Loader):
         inner = None
         line = line_of(event)
         if isinstance(event, yaml.CollectionStartEvent):
-            stack.append(_Open(event.anchor))
+            stack.append(_Collection(event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):
             inner = stack.pop()
         elif isinstance(event, yaml.AliasEvent):
             if any(frame.anchor == event.anchor for frame in stack):
                 raise DocumentRefused("yaml-syntax", f"`*{event.anchor:.60}` stands inside of what it names", line)
-            inner = anchors.get(event.anchor, _Open(None))._replace(anchor=None)
+            inner = anchors.get(event.anchor, _Collection(None))._replace(anchor=None)
             aliases, copies = aliases + 1, copies + inner.size
         elif isinstance(event, yaml.ScalarEvent):
-            inner = _Open(event.anchor, height=0)
+            inner = _Collection(event.anchor, height=0)
         if inner is not None:
             if inner.anchor is not None:
                 anchors[inner.anchor] = inner
@@ -190,7 +197,7 @@ def _check_limits(text: str) -> None:
             )
 
 
-# What PyYAML says (either loader) -> what is wrong, what to do; a message that ends in "line" gets the opening one.
+# Text in an error of either PyYAML loader -> message, hint; the opening line is appended to a message ending in "line".
 _WORDING = (
     ("mapping values", "a `key:` stands where none can", "check the indentation of this line and the one above"),
     ("expected ':'", "this line is not `key: value`", "write one `key: value` to a line"),
@@ -214,7 +221,7 @@ _WORDING = (
 
 
 def _explain(error: yaml.YAMLError, text: str) -> DocumentRefused:
-    """Say a PyYAML error in plain words; the lost newline between two attributes is looked for first."""
+    """A PyYAML error in plain words; first of all a missing newline between two attributes is looked for."""
     if not isinstance(error, yaml.MarkedYAMLError):
         before = text.encode(errors="replace")[: getattr(error, "position", 0)]
         line = before.count(b"\n") + 1
@@ -222,13 +229,13 @@ def _explain(error: yaml.YAMLError, text: str) -> DocumentRefused:
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
     lines = _BREAK.split(text)
-    lost = _LOST_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
-    if lost:
-        hint = f"`{lost[2]}:` belongs on a line of its own"
+    joined = _MISSING_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
+    if joined:
+        hint = f"`{joined[2]}:` belongs on a line of its own"
         return DocumentRefused(
-            "yaml-syntax", f"two attributes on one line: `{lost[1]}:` and `{lost[2]}:`", number, hint=hint
+            "yaml-syntax", f"two attributes on one line: `{joined[1]}:` and `{joined[2]}:`", number, hint=hint
         )
-    said = f"{error.context} {error.problem}"
-    message, hint = next((plain, hint) for words, plain, hint in _WORDING if words in said)
+    problem = f"{error.context} {error.problem}"
+    message, hint = next((plain, hint) for words, plain, hint in _WORDING if words in problem)
     other = error.context_mark.line + 1 if error.context_mark and message.endswith("line") else None
     return DocumentRefused("yaml-syntax", message, number, other=other, hint=hint)

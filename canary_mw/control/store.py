@@ -1,4 +1,4 @@
-"""The rules in force: the only state of the package that changes, and it changes by one assignment."""
+"""The rules in force, kept in one route table. A reload builds a new table and puts it in force by one assignment."""
 
 import atexit
 import logging
@@ -22,30 +22,30 @@ from canary_mw.rules.mapping import Mapping
 logger = logging.getLogger("canary_mw.store")
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
-_AFTER_TROUBLE = 1.0
-_JOIN = 5.0
+_RETRY_DELAY = 1.0
+_JOIN_TIMEOUT = 5.0
 
 
 class RuleStore:
-    """Keeps the table of the newest good rules of a source.
+    """Keeps the route table of the last good rules of a source.
 
-    Nothing is read before `reload` or `start`. Whatever is wrong with newer rules, the last good ones stay in force and
-    `error` says why; it is None again as soon as the source is clean.
+    Nothing is read before `reload` or `start`. If newer rules have errors, the last good ones stay in force and `error`
+    says why. It is None again once the source has no error.
 
     Args:
         source: where the rules come from.
-        local: names of the service that this process is; see `RouteTable.build`.
-        middleware: whether a wrapped app takes what the rules leave; see `RouteTable.build`.
+        local: names of the service of this process; see `RouteTable.build`.
+        middleware: whether a wrapped app gets the requests that no rule matches; see `RouteTable.build`.
         environ: values for the `${NAME}` of rules, the environment of the process by default.
-        ambassador_id: only documents for this id count.
-        allow_empty: a source that lost every Mapping empties the table, instead of being an error; one that
-            is missing or unreadable is an error all the same.
-        observers: told of every reload that changed something.
+        ambassador_id: only documents for this id are used.
+        allow_empty: a source that lost every Mapping empties the table, instead of being an error. A source that is
+            missing or unreadable is always an error.
+        observers: notified of every reload that changed the table or `error`.
 
     Attributes:
-        table: the table in force; a request reads it once and keeps what it read.
-        generation: how many tables were in force so far; 0 while nothing good was loaded.
-        error: why the newest state of the source is not, or not wholly, in force.
+        table: the table in force. A request reads the attribute once, and uses that table to its end.
+        generation: number of tables in force so far; 0 before the first good load.
+        error: why the newest state of the source is not in force, or only in part.
         diagnostics: all findings about the rules in force.
     """
 
@@ -70,25 +70,25 @@ class RuleStore:
         self._observers = tuple(observers)
         self._rules: RuleSet | None = None
         self.table = RouteTable.build((), local=local, middleware=middleware)
-        self._begin()
+        self._reset()
         _stores.add(self)
 
-    def _begin(self) -> None:
-        """What each process has for itself.
+    def _reset(self) -> None:
+        """Create what each process has for itself.
 
-        In a forked child the thread is gone, a lock may be held for ever, and a reload may have got half-way: without
-        `_documents` the next one is done whole.
+        In a forked child the thread is gone, a lock may be held forever, and a reload may be incomplete: without
+        `_documents` the next reload reads everything.
         """
         self._documents: list[Document] | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._lock = threading.RLock()
-        self._moved = threading.Condition()
+        self._published = threading.Condition()
 
     def start(self) -> None:
-        """Load, and follow the source from now on; harmless when done already, and to be repeated in a forked child.
+        """Load, and follow the source from now on. A second call does nothing; a forked child has to call it again.
 
-        The first load is done by the caller, so that the rules are in force on return; a thread does the later ones.
+        The first load runs in the calling thread, so that the rules are in force on return; later ones in a thread.
         """
         ensure_forked_hooks()
         if self._thread is None:
@@ -103,24 +103,24 @@ class RuleStore:
         self._stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=(self._stop,), name="canary-mw-rules", daemon=True)
         thread.start()
-        # A thread inside native code must be gone before the interpreter is.
+        # The thread may be in native code; it has to end before the interpreter does.
         atexit.register(self.stop)
         self._thread = thread
 
     def stop(self) -> None:
-        """Follow the source no longer; the table stays. `start` begins again."""
+        """Stop following the source; the table stays. `start` follows it again."""
         ensure_forked_hooks()
         with self._lock:
             thread, self._thread = self._thread, None
             self._stop.set()
         atexit.unregister(self.stop)
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN)
+            thread.join(_JOIN_TIMEOUT)
 
     def wait(self, generation: int, timeout: float | None = None) -> bool:
-        """Block until table number `generation`, or a later one, is in force; False when `timeout` seconds passed."""
-        with self._moved:
-            return self._moved.wait_for(lambda: self.generation >= generation, timeout)
+        """Block until table number `generation` or a later one is in force; False after `timeout` seconds."""
+        with self._published:
+            return self._published.wait_for(lambda: self.generation >= generation, timeout)
 
     def _follow(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -130,28 +130,28 @@ class RuleStore:
                 return
             except Exception:
                 logger.exception("following the rules failed; trying again")
-                stop.wait(_AFTER_TROUBLE)
+                stop.wait(_RETRY_DELAY)
 
     def reload(self) -> bool:
-        """Read the source, and put its rules in force where they differ from the running ones.
+        """Read the source, and put its rules in force if they differ from the current ones.
 
         Returns:
-            Whether a new table is in force. What is wrong with the rules never raises: see `error`.
+            Whether a new table is in force. Errors in the rules are not raised; see `error`.
         """
         with self._lock:
             try:
                 documents = self._load()
                 if documents == self._documents:
-                    return self._keep(_error_of(self.diagnostics), logged=True)
+                    return self._keep_table(_error_of(self.diagnostics), logged=True)
                 with gc_paused():
-                    return self._adopt(documents)
+                    return self._apply(documents)
             except ConfigError as exc:
-                return self._keep(exc)
+                return self._keep_table(exc)
             except Exception as exc:
                 error = ConfigError(f"the rules could not be worked out: {type(exc).__name__}: {exc}")
                 if str(error) != str(self.error):
                     logger.exception("reloading failed")
-                return self._keep(error)
+                return self._keep_table(error)
 
     def _load(self) -> list[Document]:
         try:
@@ -161,35 +161,35 @@ class RuleStore:
                 return exc.documents
             raise
 
-    def _adopt(self, documents: list[Document]) -> bool:
+    def _apply(self, documents: list[Document]) -> bool:
         rules = parse(documents, environ=self._environ, ambassador_id=self._ambassador_id, previous=self._rules)
-        running = self.table.mappings
-        if running and not rules.mappings and not self._allow_empty:
-            raise _error_of(rules.diagnostics) or _emptied(documents)
+        current = self.table.mappings
+        if current and not rules.mappings and not self._allow_empty:
+            raise _error_of(rules.diagnostics) or _emptied_error(documents)
         first = not self.generation and not _error_of(rules.diagnostics)
         settings = rules.shared.settings
-        swap = first or settings != self.table.settings or not _identical(running, rules.mappings)
-        table = self.table.rebuild(rules.mappings, settings) if swap else self.table
+        changed = first or settings != self.table.settings or not _same_mappings(current, rules.mappings)
+        table = self.table.rebuild(rules.mappings, settings) if changed else self.table
         self._documents, self._rules = documents, rules
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
-        if not swap:
-            return self._keep(_error_of(self.diagnostics), logged=True)
-        self._publish(table, _difference(running, rules.mappings))
+        if not changed:
+            return self._keep_table(_error_of(self.diagnostics), logged=True)
+        self._publish(table, _difference(current, rules.mappings))
         return True
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         self.error = _error_of(self.diagnostics)
         self.table = table
-        with self._moved:
+        with self._published:
             self.generation += 1
-            self._moved.notify_all()
+            self._published.notify_all()
         counts = ", ".join(f"{len(names)} {what}" for what, names in difference.items())
         logger.info("rules %d are in force: %s", self.generation, counts)
         self._notify(difference)
 
-    def _keep(self, error: ConfigError | None, *, logged: bool = False) -> bool:
-        """Leave the table as it is; tell of `error` where that is news."""
+    def _keep_table(self, error: ConfigError | None, *, logged: bool = False) -> bool:
+        """Leave the table as it is; log `error` and notify the observers if it changed."""
         if str(error) == str(self.error):
             return False
         self.error = error
@@ -222,14 +222,14 @@ def _error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
     return ConfigError(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
 
 
-def _emptied(documents: list[Document]) -> SourceError:
+def _emptied_error(documents: list[Document]) -> SourceError:
     names = ", ".join(document.name for document in documents[:3])
     more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
     return SourceError(f"no Mapping is left in {names}{more}", hint="allow_empty lets the last one be removed")
 
 
 def _difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:
-    old, new = _named(before, after), _named(after, before)
+    old, new = _by_name(before, after), _by_name(after, before)
     return {
         "added": tuple(name for name in new if name not in old),
         "removed": tuple(name for name in old if name not in new),
@@ -237,13 +237,13 @@ def _difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str
     }
 
 
-def _named(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
-    """By name, but for those that are among the others, too."""
+def _by_name(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
+    """Mappings by name, without those that are also among the others."""
     same = set(map(id, others))
     return {f"{mapping.name}.{mapping.namespace}": mapping for mapping in mappings if id(mapping) not in same}
 
 
-def _identical(before: Sequence[Mapping], after: Sequence[Mapping]) -> bool:
+def _same_mappings(before: Sequence[Mapping], after: Sequence[Mapping]) -> bool:
     pairs = zip(before, after, strict=False)
     return len(before) == len(after) and all(
         one is other or (one == other and (one.file, one.line) == (other.file, other.line)) for one, other in pairs
@@ -255,7 +255,7 @@ _stores: WeakSet[RuleStore] = WeakSet()
 
 def _after_fork() -> None:
     for store in _stores:
-        store._begin()
+        store._reset()
 
 
 after_fork(_after_fork)

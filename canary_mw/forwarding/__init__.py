@@ -1,1 +1,1 @@
-"""What is sent and answered for a decision: a conversation without I/O."""
+"""The exchange with an upstream that a decision leads to: requests, retries and replies, without I/O."""

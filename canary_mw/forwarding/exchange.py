@@ -1,7 +1,7 @@
-"""The conversation that a decision leads to: a generator, so that ASGI and WSGI drive the same one.
+"""The exchange with an upstream that a decision leads to: a generator without I/O, driven from ASGI, WSGI and threads.
 
-It yields what is to be sent, is sent the head of the answer or thrown an `UpstreamError`, and returns the outcome. What
-is yielded a second time is a retry: the driver drops the answer that it has.
+It yields the request to send. The driver sends the response head into it, or throws an `UpstreamError`. It returns the
+outcome. When it yields again, that is a retry, and the driver discards the response that it has.
 """
 
 from collections.abc import Callable, Generator
@@ -23,9 +23,10 @@ from canary_mw.rules.upstream import EndpointOptions
 
 Exchange = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
 _REASONS = {502: "did not answer as HTTP", 503: "is not reachable", 504: "did not answer in time"}
-# Envoy's base interval and cap between tries; its jitter needs no copy where each process has few retries under way.
-_FIRST_DELAY = 0.025
-_LONGEST_DELAY = 0.25
+# Envoy's base and maximum interval between retries, in seconds. Its jitter is left out: one process has few retries in
+# flight.
+_BASE_INTERVAL = 0.025
+_MAX_INTERVAL = 0.25
 
 
 def _always() -> bool:
@@ -33,101 +34,101 @@ def _always() -> bool:
 
 
 def exchange(
-    decision: Decision, head: RequestHead, hop: HopContext, repeatable: Callable[[], bool] = _always
+    decision: Decision, head: RequestHead, hop: HopContext, can_replay: Callable[[], bool] = _always
 ) -> Exchange:
-    """Converse with the upstream of a decision.
+    """Run the exchange with the upstream of a decision, with retries by the Mapping's `retry_policy`.
 
     Args:
-        repeatable: whether what was sent of the body can be sent again.
+        can_replay: whether the part of the request body that was sent can be sent again.
 
     Raises:
-        ClientError: the request cannot be forwarded as it is; `LoopDetected` is one.
+        ClientError: the request cannot be forwarded; `LoopDetected` is one.
     """
     mapping = decision.mapping
-    answer = direct_response(mapping, head)
-    if answer is not None:
-        return answer
+    reply = direct_response(mapping, head)
+    if reply is not None:
+        return reply
     request = upstream_request(decision, head, hop)
     cookie = None if mapping.options.endpoints is None else set_hash_key(request, mapping.options.endpoints, head, hop)
-    left = mapping.retry.times if mapping.retry else 0
+    retries_left = mapping.retry.num_retries if mapping.retry else 0
     while True:
         try:
             response = yield request
         except UpstreamError as exc:
-            if not left or not should_retry_error(mapping.retry, exc) or not repeatable():
+            if not retries_left or not should_retry_error(mapping.retry, exc) or not can_replay():
                 return upstream_error_reply(mapping, exc)
         else:
-            if not left or not should_retry_status(mapping.retry, response.status) or not repeatable():
+            if not retries_left or not should_retry_status(mapping.retry, response.status) or not can_replay():
                 relay = Relay(response_head(mapping, response, head, hop))
                 if cookie is not None:
                     relay.head.headers.append((b"set-cookie", cookie))
                 return relay
-        left -= 1
-        request.delay = min(max(request.delay * 2, _FIRST_DELAY), _LONGEST_DELAY)
+        retries_left -= 1
+        request.delay = min(max(request.delay * 2, _BASE_INTERVAL), _MAX_INTERVAL)
 
 
-def finish_with_response(conversation: Exchange, head: ResponseHead) -> Relay | Reply:
-    """End a conversation that allows one try with the head of the answer."""
+def finish_with_response(exchange: Exchange, head: ResponseHead) -> Relay | Reply:
+    """End an exchange that allows a single attempt, with the head of the response."""
     try:
-        conversation.send(head)
+        exchange.send(head)
     except StopIteration as stop:
         outcome: Relay | Reply = stop.value
         return outcome
-    raise RuntimeError("the upstream cannot be asked a second time")
+    raise RuntimeError("this exchange cannot be retried")
 
 
-def finish_with_error(conversation: Exchange, error: UpstreamError) -> Reply:
-    """End a conversation that allows one try with an error."""
+def finish_with_error(exchange: Exchange, error: UpstreamError) -> Reply:
+    """End an exchange that allows a single attempt, with an error."""
     try:
-        conversation.throw(error)
+        exchange.throw(error)
     except StopIteration as stop:
         outcome: Reply = stop.value
         return outcome
-    raise RuntimeError("the upstream cannot be asked a second time")
+    raise RuntimeError("this exchange cannot be retried")
 
 
 def set_hash_key(
-    request: UpstreamRequest, balancing: EndpointOptions, head: RequestHead, hop: HopContext
+    request: UpstreamRequest, endpoints: EndpointOptions, head: RequestHead, hop: HopContext
 ) -> bytes | None:
-    """Give a request what its endpoint is chosen by; returns the cookie that its client is to get, if any."""
-    request.key, cookie = hash_key(balancing.load_balancer, head, hop.new_id)
+    """Set the key that chooses the endpoint of a request; return the Set-Cookie value for the client, if any."""
+    request.hash_key, cookie = hash_key(endpoints.load_balancer, head, hop.new_id)
     return cookie
 
 
 def direct_response(mapping: Mapping, head: RequestHead) -> Reply | None:
-    """What a Mapping answers without its upstream: a preflight, a redirect, a refused upgrade; None for the rest."""
+    """The reply of a Mapping without its upstream (CORS preflight, redirect, refused upgrade), or None."""
     if mapping.cors is not None and head.method == "OPTIONS":
         allowed = preflight_headers(mapping.cors, head)
         if allowed is not None:
-            return _named(mapping, Reply(200, headers=[*allowed, (b"content-length", b"0")]))
+            return _with_server_header(mapping, Reply(200, headers=[*allowed, (b"content-length", b"0")]))
     if mapping.redirect is not None:
         target = redirect_location(mapping.redirect, mapping, head)
         reply = Reply(mapping.redirect.status, headers=[(b"location", target), (b"content-length", b"0")])
-        return _named(mapping, reply)
-    return _named(mapping, text_reply(403)) if is_refused_upgrade(mapping, head) else None
+        return _with_server_header(mapping, reply)
+    return _with_server_header(mapping, text_reply(403)) if is_refused_upgrade(mapping, head) else None
 
 
-def _named(mapping: Mapping, reply: Reply) -> Reply:
-    """With the `server` that the Mapping, or else the Module, gives to all answers; Envoy's own ones have it too."""
-    named = [
-        (b"server", v) for name, v, _ in mapping.add_response_headers if name == b"server" and isinstance(v, bytes)
+def _with_server_header(mapping: Mapping, reply: Reply) -> Reply:
+    """A reply with the `server` header that the Mapping, or else the Module, adds to all responses, as Envoy does."""
+    values = [
+        value for name, value, _ in mapping.add_response_headers if name == b"server" and isinstance(value, bytes)
     ]
-    if named:
-        reply.headers = [*(reply.headers or ()), named[-1]]
+    if values:
+        reply.headers = [*(reply.headers or ()), (b"server", values[-1])]
     return reply
 
 
 def upstream_error_reply(mapping: Mapping, exc: UpstreamError) -> Reply:
-    """What the client hears of an upstream that failed: its name and the kind of failure, no more."""
+    """The reply to the client for a failed upstream; it holds the upstream's host and the kind of failure, no more."""
     reply = text_reply(exc.status_hint, f"upstream {mapping.service.origin.host} {_REASONS[exc.status_hint]}\n")
     if isinstance(exc, UpstreamOverloaded):
         reply = text_reply(503, f"upstream {mapping.service.origin.host} is overloaded\n")
         reply.headers = [*(reply.headers or ()), (b"x-envoy-overloaded", b"true")]
-    return _named(mapping, reply)
+    return _with_server_header(mapping, reply)
 
 
 def is_refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
-    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy: 403, but h2c is overlooked)."""
+    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403, but ignores h2c)."""
     if b"upgrade" not in head.headers_by_name:
         return False
     token = head.header(b"upgrade")

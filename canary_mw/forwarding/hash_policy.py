@@ -1,4 +1,4 @@
-"""What a hashing load balancer goes by for a request, and the cookie that it issues."""
+"""The hash key by which a load balancer chooses an endpoint, and the cookie that makes the choice sticky."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -11,42 +11,44 @@ if TYPE_CHECKING:
 
 
 def hash_key(
-    balancing: LoadBalancing, head: "RequestHead", new_cookie: Callable[[], bytes]
+    load_balancing: LoadBalancing, head: "RequestHead", new_cookie: Callable[[], bytes]
 ) -> tuple[int | None, bytes | None]:
-    """What a hashing policy goes by for a request.
+    """The hash key of a request, by header, cookie or source address.
 
     Args:
-        new_cookie: gives random bytes, for a client without cookie.
+        new_cookie: returns random bytes for the cookie of a client that has none.
 
     Returns:
-        The key, None where the request has none and may go anywhere; and the value of a Set-Cookie header for the
-        answer, if the client is to get a cookie.
+        The key, or None when any endpoint may get the request; and the value of a Set-Cookie header for the response,
+        or None.
     """
-    if balancing.cookie is not None:
-        return _cookie_key(balancing.cookie, head, new_cookie)
-    if balancing.header is not None:
-        # The order of repeated ones is not to matter (Envoy's header hash policy).
-        values = sorted(value for name, value in head.headers if name == balancing.header)
+    if load_balancing.cookie is not None:
+        return _cookie_key(load_balancing.cookie, head, new_cookie)
+    if load_balancing.header is not None:
+        # As in Envoy's header hash policy, the order of repeated headers does not matter.
+        values = sorted(value for name, value in head.headers if name == load_balancing.header)
         return (_hash(b",".join(values)) if values else None), None
-    if balancing.source_ip and head.client:
+    if load_balancing.source_ip and head.client:
         return _hash(head.client.encode()), None
     return None, None
 
 
-def _cookie_key(cookie: Cookie, head: "RequestHead", new: Callable[[], bytes]) -> tuple[int | None, bytes | None]:
+def _cookie_key(
+    cookie: Cookie, head: "RequestHead", new_cookie: Callable[[], bytes]
+) -> tuple[int | None, bytes | None]:
     value = _cookie_value(head, cookie.name)
     if value:
         return _hash(value), None
     if cookie.ttl is None:
         return None, None
-    value = b"%016x" % _hash(new())
-    parts = [b'%b="%b"' % (cookie.name, value)]
+    value = b"%016x" % _hash(new_cookie())
+    attributes = [b'%b="%b"' % (cookie.name, value)]
     if seconds := int(cookie.ttl):
-        parts.append(b"Max-Age=%d" % seconds)
+        attributes.append(b"Max-Age=%d" % seconds)
     if cookie.path:
-        parts.append(b"Path=" + cookie.path)
-    parts.append(b"HttpOnly")
-    return _hash(value), b"; ".join(parts)
+        attributes.append(b"Path=" + cookie.path)
+    attributes.append(b"HttpOnly")
+    return _hash(value), b"; ".join(attributes)
 
 
 def _cookie_value(head: "RequestHead", name: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Requests and answers as they leave us: built afresh from parsed parts, nothing copied because it was there.
+"""Headers of forwarded requests and responses, built from parsed headers.
 
-Order of the changes to a request: hop-by-hop headers go (RFC 9110, section 7.6.1), what we assert about the client is
-set, then the Mapping removes and adds, and last come `host` and `via`, which nothing can take away.
+Order of changes to a request: hop-by-hop headers are removed (RFC 9110, section 7.6.1), `x-forwarded-*` and
+`x-request-id` are set, then the Mapping removes and adds headers. `host` and `via` come last: no rule can remove them.
 """
 
 from collections.abc import Iterable
@@ -16,95 +16,95 @@ from canary_mw.rules.mapping import HeaderChange, Mapping
 
 Headers = list[tuple[bytes, bytes]]
 
-# Never copied from the client: framing and Host are ours, and the server has answered Expect.
-_OURS = HOP_BY_HOP_HEADERS | {b"host", b"content-length", b"expect"}
+# Never copied from the client: framing and Host are set anew, and the server answers Expect.
+_NEVER_COPIED = HOP_BY_HOP_HEADERS | {b"host", b"content-length", b"expect"}
 _FORWARDED = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
     b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
 )
-# An upstream that speaks WSGI cannot tell X_Forwarded_For from X-Forwarded-For.
-_ALIASES = frozenset(name.replace(b"-", b"_") for name in _OURS | _FORWARDED if b"-" in name)
-_DROP = _OURS | _FORWARDED | _ALIASES | {b"via"}
-_DROP_OF_TRUSTED = _OURS | _ALIASES | {b"x-forwarded-for", b"via"}
+# A WSGI upstream cannot distinguish X_Forwarded_For from X-Forwarded-For.
+_UNDERSCORE_ALIASES = frozenset(name.replace(b"-", b"_") for name in _NEVER_COPIED | _FORWARDED if b"-" in name)
+_DROP = _NEVER_COPIED | _FORWARDED | _UNDERSCORE_ALIASES | {b"via"}
+_DROP_TRUSTED = _NEVER_COPIED | _UNDERSCORE_ALIASES | {b"x-forwarded-for", b"via"}
 _NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
-# No Connection header can take these away from the upstream.
-_NOT_NOMINATED = _OURS | _FORWARDED | {b"via", b"x-request-id"}
+# Headers that a Connection header cannot remove.
+_NOT_NOMINATED = _NEVER_COPIED | _FORWARDED | {b"via", b"x-request-id"}
 
 
-def request_headers(mapping: Mapping, head: RequestHead, known: dict[bytes, bytes], hop: HopContext) -> Headers:
-    """All headers of the request to the upstream but `host`, `via` and framing.
+def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, bytes], hop: HopContext) -> Headers:
+    """All headers of the request to the upstream except `host`, `via` and framing.
 
     Args:
-        known: the request's headers as a dictionary, to ask what is there.
+        by_name: the same headers as a dictionary, for look-ups.
     """
-    drop = _DROP_OF_TRUSTED if hop.trusted else _DROP
-    # A dictionary keeps the last of several lines only: those before it may name more.
-    if b"connection" in known:
+    drop = _DROP_TRUSTED if hop.trusted else _DROP
+    # The dictionary holds only the last Connection header; earlier ones may name more headers.
+    if b"connection" in by_name:
         drop = drop | _nominated(head.headers)
     headers = [pair for pair in head.headers if pair[0] not in drop]
     client = (head.client or "unknown").encode("latin-1")
     if hop.trusted:
-        before = [value for name, value in head.headers if name == b"x-forwarded-for"]
-        headers.append((b"x-forwarded-for", b", ".join((*before, client))))
-        if b"x-forwarded-proto" not in known:
+        previous = [value for name, value in head.headers if name == b"x-forwarded-for"]
+        headers.append((b"x-forwarded-for", b", ".join((*previous, client))))
+        if b"x-forwarded-proto" not in by_name:
             headers.append((b"x-forwarded-proto", head.scheme.encode()))
-        if b"x-forwarded-host" not in known and b"host" in known:
-            headers.append((b"x-forwarded-host", known[b"host"]))
+        if b"x-forwarded-host" not in by_name and b"host" in by_name:
+            headers.append((b"x-forwarded-host", by_name[b"host"]))
     else:
         headers.append((b"x-forwarded-for", client))
         headers.append((b"x-forwarded-proto", head.scheme.encode()))
-        if b"host" in known:
-            headers.append((b"x-forwarded-host", known[b"host"]))
-    if b"x-request-id" not in known:
+        if b"host" in by_name:
+            headers.append((b"x-forwarded-host", by_name[b"host"]))
+    if b"x-request-id" not in by_name:
         headers.append((b"x-request-id", hop.new_id()))
     elif not mapping.keep_request_id:
         headers = [pair for pair in headers if pair[0] != b"x-request-id"]
         headers.append((b"x-request-id", hop.new_id()))
     if mapping.remove_request_headers or mapping.add_request_headers:
-        facts = TemplateContext(head, None, hop.now())
-        return apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, facts)
+        context = TemplateContext(head, None, hop.now())
+        return apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, context)
     return headers
 
 
 def _nominated(headers: RawHeaders) -> frozenset[bytes]:
-    """Names that Connection declares to be for this hop only."""
+    """Names of headers that Connection marks as hop-by-hop."""
     options = b",".join(value for name, value in headers if name == b"connection").lower().split(b",")
     return frozenset(option.strip(b" \t") for option in options) - _NOT_NOMINATED
 
 
 def response_head(mapping: Mapping, response: ResponseHead, head: RequestHead, hop: HopContext) -> ResponseHead:
-    """The upstream's head as the client gets it."""
+    """The upstream's response head as it is sent to the client."""
     drop = HOP_BY_HOP_HEADERS
-    known = dict(response.headers)
-    # A dictionary keeps the last of several lines only: those before it may name more.
-    if b"connection" in known and (
-        known[b"connection"] not in _NOMINATES_NOTHING or len(known) < len(response.headers)
+    by_name = dict(response.headers)
+    # The dictionary holds only the last Connection header; earlier ones may name more headers.
+    if b"connection" in by_name and (
+        by_name[b"connection"] not in _NOMINATES_NOTHING or len(by_name) < len(response.headers)
     ):
         drop = drop | _nominated(response.headers)
     if response.status in NO_BODY_STATUSES:
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]
     if mapping.remove_response_headers or mapping.add_response_headers:
-        facts = TemplateContext(head, response, hop.now())
-        headers = apply_header_changes(headers, mapping.remove_response_headers, mapping.add_response_headers, facts)
+        context = TemplateContext(head, response, hop.now())
+        headers = apply_header_changes(headers, mapping.remove_response_headers, mapping.add_response_headers, context)
     if mapping.cors is not None:
         headers = with_cors_headers(mapping.cors, head, headers)
     return ResponseHead(response.status, headers)
 
 
 def is_event_stream(headers: Headers) -> bool:
-    """Whether an answer lasts as long as it wants: its deadline ends at its head."""
+    """Whether a response is an event stream; then the deadline of the exchange ends with the response head."""
     return any(name == b"content-type" and value[:17].lower() == b"text/event-stream" for name, value in headers)
 
 
 def apply_header_changes(
-    headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], facts: TemplateContext
+    headers: Headers, remove: Iterable[bytes], add: Iterable[HeaderChange], context: TemplateContext
 ) -> Headers:
-    """Headers after a Mapping's removals and additions, in that order; an operator without a value adds nothing."""
-    gone = frozenset(remove)
-    headers = [pair for pair in headers if pair[0] not in gone]
+    """Headers after a Mapping's removals and additions, in that order; a template that renders empty adds nothing."""
+    removed = frozenset(remove)
+    headers = [pair for pair in headers if pair[0] not in removed]
     for name, value, append in add:
-        text = value if isinstance(value, bytes) else value.render(facts)
+        text = value if isinstance(value, bytes) else value.render(context)
         if not text and not isinstance(value, bytes):
             continue
         if not append:
@@ -114,7 +114,7 @@ def apply_header_changes(
 
 
 def framed_headers(request: UpstreamRequest) -> list[tuple[bytes, bytes]]:
-    """The headers of a request with those of its framing."""
+    """The headers of a request, with `content-length` or `transfer-encoding` by its body."""
     if request.body is None:
         return request.headers
     length = request.body.length

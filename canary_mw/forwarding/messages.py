@@ -1,4 +1,4 @@
-"""What a conversation yields and returns: a request to send, an answer to relay, one of ours."""
+"""What an exchange yields and returns: a request to send, a response to relay, a reply of the proxy."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """One request to send, freshly framed.
+    """One request to an upstream.
 
     Attributes:
-        service: normalised service text of the Mapping; the transport is chosen by it.
-        target: origin-form bytes, sent as they are.
-        headers: all to send, `host` first, without `content-length` and `transfer-encoding`: those follow from `body`.
-        body: None when the request has none.
-        timeout: seconds for the whole exchange, all tries together, None for no limit.
+        service: normalised service text of the Mapping; it selects the transport.
+        target: request target in origin form, sent unchanged.
+        headers: all headers, `host` first, without `content-length` and `transfer-encoding`, which follow from `body`.
+        body: framing of the body, None when the request has no body.
+        timeout: seconds for the whole exchange with all attempts, None for no limit.
         connect_timeout: seconds for one connection attempt, infinite for no limit.
-        replayable: may be sent again when nothing of an answer was seen (idempotent and without a body).
-        options: limits of the way.
-        key: what chooses the endpoint, where a hash of the request does (`balancers.hash_key`).
-        delay: seconds to wait before it is sent, for a try that is not the first.
-        shadow: a copy for another service, to go out when this one was handed over; its answer is nobody's.
+        replayable: it may be sent again when no part of a response was received (idempotent and without a body).
+        options: limits, timeouts, TLS and endpoint options of the upstream.
+        hash_key: chooses the endpoint where the load balancer hashes (`hash_policy.hash_key`), else None.
+        delay: seconds to wait before sending; not 0 for retries only.
+        shadow: a copy for another service, sent once this request is sent; its response is discarded.
     """
 
     service: str
@@ -33,21 +33,21 @@ class UpstreamRequest:
     connect_timeout: float = 3.0
     replayable: bool = False
     options: UpstreamOptions = DEFAULT_OPTIONS
-    key: int | None = None
+    hash_key: int | None = None
     delay: float = 0.0
     shadow: "UpstreamRequest | None" = None
 
 
 @dataclass(slots=True)
 class Relay:
-    """The upstream's answer goes to the client under this head, its body as it comes."""
+    """Relay the upstream's response: this head, then the body as it arrives."""
 
     head: ResponseHead
 
 
 @dataclass(slots=True)
 class Reply:
-    """An answer of our own."""
+    """A response made by the proxy itself."""
 
     status: int
     body: bytes = b""

@@ -1,10 +1,10 @@
-"""Answers of our own: short texts, nothing that came from the client or from inside."""
+"""Replies of the proxy itself: short fixed texts, without anything from the request or internal details."""
 
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply
 
 _PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-_REFUSALS = {
+_ERROR_TEXTS = {
     400: "the request is not one that can be forwarded\n",
     403: "the request is not allowed\n",
     411: "the length of the request body is not known, and this server tells no end of it\n",
@@ -15,18 +15,18 @@ _REFUSALS = {
 
 
 def text_reply(status: int, text: str = "") -> Reply:
-    """A short text of our own; never anything that came from the client or from inside."""
+    """A reply with a short text; the text must hold nothing from the request and no internal details."""
     body = text.encode()
     return Reply(status, body, [*_PLAIN_TEXT, (b"content-length", b"%d" % len(body))])
 
 
 def client_error_reply(exc: ClientError, version: str = "2") -> Reply:
-    """What a client hears of a request that cannot be served: nothing that it sent.
+    """The reply for a request that cannot be served; it repeats nothing of the request.
 
     Args:
-        version: of HTTP; before "2" the connection ends with it when nobody is sure where the request does.
+        version: HTTP version; before "2", 400 and 431 close the connection, since the end of the request is unknown.
     """
-    reply = text_reply(exc.status_hint, _REFUSALS[exc.status_hint])
+    reply = text_reply(exc.status_hint, _ERROR_TEXTS[exc.status_hint])
     if exc.status_hint in (400, 431) and version not in ("2", "3") and reply.headers is not None:
         reply.headers.append((b"connection", b"close"))
     return reply

@@ -1,11 +1,11 @@
-"""The request that a decision sends to its service, and the copy for a shadow."""
+"""The request to the service of a decision, and its copy for a shadow."""
 
 from dataclasses import replace
 
 from canary_mw.forwarding.headers import request_headers
-from canary_mw.forwarding.hop import HopContext, _passed
+from canary_mw.forwarding.hop import HopContext, via_prefix
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.forwarding.rewrite import _shadow_host, request_host, rewrite_path
+from canary_mw.forwarding.rewrite import request_host, rewrite_path, shadow_host
 from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import Decision
@@ -19,21 +19,21 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     """The request that a Mapping sends to its service.
 
     Raises:
-        LoopDetected: it was forwarded by this deployment before.
-        BadTarget: the rewrite would let the path climb out of where it points.
-        ClientError: the framing of the body cannot be read.
+        LoopDetected: this deployment forwarded the request before.
+        BadTarget: the rewritten path holds a dot segment.
+        ClientError: the body framing is invalid.
     """
     mapping = decision.mapping
-    known = head.headers_by_name
-    chain = _passed(head.headers, hop.via) if b"via" in known else b""
-    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.via_mark)
-    host = request_host(mapping, known.get(b"host", b""))
-    body = body_framing(known)
+    by_name = head.headers_by_name
+    chain = via_prefix(head.headers, hop.via) if b"via" in by_name else b""
+    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.via_comment)
+    host = request_host(mapping, by_name.get(b"host", b""))
+    body = body_framing(by_name)
     request = UpstreamRequest(
         mapping.service.text,
         head.method,
         rewrite_path(mapping, head.path) + head.query,
-        [(b"host", host), *request_headers(mapping, head, known, hop), (b"via", via)],
+        [(b"host", host), *request_headers(mapping, head, by_name, hop), (b"via", via)],
         body,
         mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
         mapping.connect_timeout,
@@ -48,18 +48,18 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
 def shadow_request(
     decision: Decision, shadow: Mapping, head: RequestHead, hop: HopContext, request: UpstreamRequest
 ) -> UpstreamRequest | None:
-    """The copy of a request for the shadow of its group, or None when this one is not copied.
+    """The copy of a request for the shadow of its group, or None when the request is not copied.
 
-    Path and headers are those of the main request, as in Envoy's mirroring; the Host tells the copy by `-shadow`.
+    Path and headers are those of the main request, and the Host ends in `-shadow`, as in Envoy's request mirroring.
     """
     if not (head.method in _SAFE or hop.shadow_writes or shadow.shadow_writes):
         return None
     if shadow.weight is not None and hop.roll() >= shadow.weight:
         return None
-    headers = [(b"host", _shadow_host(request_host(decision.mapping, head.host or b"", shadow=True)))]
+    headers = [(b"host", shadow_host(request_host(decision.mapping, head.host or b"", shadow=True)))]
     headers.append((b"x-shadow", b"true"))
     headers += [pair for pair in request.headers if pair[0] not in (b"host", b"via", b"x-shadow")]
-    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.via_mark) + shadow.via_mark
+    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.via_comment) + shadow.via_comment
     headers.append((b"via", via))
     return replace(
         request,

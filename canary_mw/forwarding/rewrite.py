@@ -1,4 +1,4 @@
-"""Path, Host and redirect target as a Mapping rewrites them."""
+"""Rewrites of path, Host and redirect target by a Mapping."""
 
 from canary_mw.exceptions import BadTarget
 from canary_mw.http.messages import RequestHead
@@ -6,10 +6,10 @@ from canary_mw.rules.mapping import Mapping, Redirect
 
 
 def request_host(mapping: Mapping, host: bytes, *, shadow: bool = False) -> bytes:
-    """The Host that the upstream sees: the client's, unless the Mapping rewrites it.
+    """The Host for the upstream: the client's, unless the Mapping rewrites it.
 
     Args:
-        shadow: for the copy, which `auto_host_rewrite` does not reach.
+        shadow: the Host is for the copy of a request; `auto_host_rewrite` does not apply to it.
     """
     if mapping.host_rewrite:
         return mapping.host_rewrite.encode()
@@ -17,10 +17,10 @@ def request_host(mapping: Mapping, host: bytes, *, shadow: bool = False) -> byte
 
 
 def rewrite_path(mapping: Mapping, path: bytes) -> bytes:
-    """The path that the upstream sees (Envoy `prefix_rewrite` and `regex_rewrite`).
+    """The path for the upstream (Envoy `prefix_rewrite` and `regex_rewrite`).
 
     Raises:
-        BadTarget: a dot segment came out of joining, `/svc../x` under `/svc` -> `/api/` for one.
+        BadTarget: the result holds a dot segment, as `/svc../x` does under `prefix: /svc`, `rewrite: /api/`.
     """
     if mapping.regex_rewrite is not None:
         new = mapping.regex_rewrite.apply(path)
@@ -30,19 +30,19 @@ def rewrite_path(mapping: Mapping, path: bytes) -> bytes:
         new = mapping.rewrite.encode() + path[len(mapping.prefix_bytes) :]
     else:
         new = mapping.rewrite.encode()
-    new = _rooted(new)
+    new = _with_leading_slash(new)
     if b"/." in new and not {b".", b".."}.isdisjoint(new.partition(b"?")[0].split(b"/")):
         raise BadTarget("the rewritten path would climb out of the rewrite")
     return new
 
 
-def _rooted(target: bytes) -> bytes:
-    """With a slash before it: else what a client put into the path could name a host, as in `http://...`."""
+def _with_leading_slash(target: bytes) -> bytes:
+    """A target with a leading slash; without it, text from the client's path could name a host, as in `http://...`."""
     return target if target[:1] == b"/" else b"/" + target
 
 
 def redirect_location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
-    """Where a redirect leads; the query is kept, unless `path_redirect` brings one."""
+    """The Location of a redirect; the query is kept, unless `path_redirect` has its own."""
     query = head.query
     if redirect.path is not None:
         target = redirect.path.encode()
@@ -54,10 +54,10 @@ def redirect_location(redirect: Redirect, mapping: Mapping, head: RequestHead) -
         target = redirect.regex.apply(head.path)
     else:
         target = head.path
-    return head.scheme.encode() + b"://" + redirect.host.encode() + _rooted(target) + query
+    return head.scheme.encode() + b"://" + redirect.host.encode() + _with_leading_slash(target) + query
 
 
-def _shadow_host(host: bytes) -> bytes:
-    """`-shadow` behind the name; an address in brackets stays, since with anything behind it it would be no Host."""
+def shadow_host(host: bytes) -> bytes:
+    """The Host with `-shadow` after the name; an IPv6 address in brackets is unchanged, else the Host is invalid."""
     name, colon, port = host.partition(b":")
     return host if host[:1] == b"[" else b"%b-shadow%b%b" % (name, colon, port)

@@ -1,1 +1,1 @@
-"""HTTP without I/O: heads, targets, framing, and their bytes (RFC 9110, RFC 9112)."""
+"""HTTP messages without I/O: heads, targets, framing, and their encoding as bytes (RFC 9110, RFC 9112)."""

@@ -1,7 +1,8 @@
-"""Checks of a request head and its framing, before anything of it is believed.
+"""Checks of a request head and its framing, before any of it is used.
 
-What two parsers could read in two ways is refused, not repaired (RFC 9112, sections 3.2, 5, 6 and 11.2): each server
-lets some of it by, and each something else. The standalone server's protocol, the shells and `forwarding` all ask here.
+Whatever two parsers could read differently is refused, not repaired (RFC 9112, sections 3.2, 5, 6 and 11.2): every
+server accepts some of it, and each accepts something else. Used by the standalone server, the middleware and
+`forwarding`.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,41 +15,41 @@ from canary_mw.http.headers import are_tokens
 from canary_mw.http.messages import BodyFraming, RawHeaders
 from canary_mw.http.target import TARGET_BYTES, check_method
 
-# Bytes of a head, request line and separators included, and fields in it.
+# Bytes of a head, request line and separators included, and number of its fields.
 MAX_HEAD = 65536
 MAX_FIELDS = 100
-# What fits into a signed 64-bit integer, which is what upstreams count in.
+# The largest signed 64-bit integer: upstreams hold lengths in one.
 MAX_LENGTH = 2**63 - 1
 
-# "2" and "3" is how servers of those say it; their framing is not in the head.
+# Servers of HTTP/2 and HTTP/3 give "2" and "3"; the framing of those is not in the head.
 _VERSIONS = frozenset(("1.0", "1.1", "2", "3"))
 _VALUE = b"\t" + bytes(c for c in range(0x20, 0x100) if c != 0x7F)
-# RFC 3986, section 3.2.2, but for the comma: that is two Hosts joined. A percent sign must begin an escape.
+# RFC 3986, section 3.2.2, without the comma, which joins two Hosts. A percent sign must begin an escape.
 _HOST = pattern(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
-_ONCE = (b"host", b"content-length", b"transfer-encoding")
+_SINGLE_HEADERS = (b"host", b"content-length", b"transfer-encoding")
 
 
 def check_head(method: str, target: bytes, headers: RawHeaders, version: str) -> dict[bytes, bytes]:
-    """Raise for a head that cannot be forwarded as the one thing that it says.
+    """Raise for a head that is malformed or ambiguous.
 
     Args:
         method: as received.
         target: path and query, an absolute URL, or "*".
         headers: pairs of lower-case name and value.
-        version: as in the ASGI scope, "1.1" for one.
+        version: as in the ASGI scope, for example "1.1".
 
     Returns:
-        The headers by name; of a repeated one the last.
+        The headers by name; the last value of a repeated name.
 
     Raises:
-        ClientError: to be answered with 400; the connection must be closed, since nobody knows where its body ends.
-        HeadTooLarge: over `MAX_HEAD` bytes or `MAX_FIELDS` fields; likewise.
+        ClientError: respond with 400 and close the connection: the end of the body is not known.
+        HeadTooLarge: over `MAX_HEAD` bytes or `MAX_FIELDS` fields; respond with 431 and close as well.
     """
-    known = dict(headers)
-    names, values = _fields(headers, known)
+    by_name = dict(headers)
+    names, values = _joined(headers, by_name)
     if len(headers) > MAX_FIELDS or len(names) + len(values) + len(target) + 4 * len(headers) > MAX_HEAD:
         raise HeadTooLarge(f"the head is over {MAX_HEAD} bytes or {MAX_FIELDS} fields")
-    if not are_tokens(known):
+    if not are_tokens(by_name):
         raise ClientError("a header name is not a token")
     if values.translate(None, _VALUE):
         raise ClientError("a header value holds a control byte")
@@ -57,30 +58,30 @@ def check_head(method: str, target: bytes, headers: RawHeaders, version: str) ->
     check_method(method)
     if target[:1] != b"/" or target.translate(None, TARGET_BYTES):
         _check_target(method, target)
-    if b"host" in known:
-        check_host(known[b"host"])
+    if b"host" in by_name:
+        check_host(by_name[b"host"])
     elif version == "1.1":
         raise ClientError("there is no Host")
-    if b"content-length" in known or b"transfer-encoding" in known:
-        body_framing(known)
-        if version == "1.0" and b"transfer-encoding" in known:
+    if b"content-length" in by_name or b"transfer-encoding" in by_name:
+        body_framing(by_name)
+        if version == "1.0" and b"transfer-encoding" in by_name:
             raise ClientError("HTTP/1.0 knows no Transfer-Encoding")
-    return known
+    return by_name
 
 
-def _fields(headers: RawHeaders, known: dict[bytes, bytes]) -> tuple[bytes, bytes]:
-    """All names and all values, each in one piece: the checks then run over bytes, not over fields."""
-    if len(known) == len(headers):
-        return b"".join(known), b"".join(known.values())
+def _joined(headers: RawHeaders, by_name: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    """All names joined and all values joined, so that one check covers all fields."""
+    if len(by_name) == len(headers):
+        return b"".join(by_name), b"".join(by_name.values())
     names = [name for name, _ in headers]
-    for name in _ONCE:
+    for name in _SINGLE_HEADERS:
         if names.count(name) > 1:
             raise ClientError(f"there are several {name.decode().title()} headers")
     return b"".join(names), b"".join([value for _, value in headers])
 
 
 def well_formed(names: Collection[bytes], values: Iterable[bytes]) -> bool:
-    """Whether header names are tokens, and values free of all controls but the tab."""
+    """Whether header names are tokens, and values hold no control byte but the tab."""
     return are_tokens(names) and not b"".join(values).translate(None, _VALUE)
 
 
@@ -88,7 +89,7 @@ def well_formed(names: Collection[bytes], values: Iterable[bytes]) -> bool:
 def check_host(value: bytes) -> None:
     """Raise ClientError unless a Host is a name or an address, with or without a port (RFC 9110, section 7.2).
 
-    It also refuses an empty one, which is for targets without an authority: not for http.
+    An empty one is refused too: it belongs to targets without an authority, which http does not have.
     """
     found = _HOST.fullmatch(value.strip(b" \t"))
     if found is None or len(value) > 300 or int(found[2] or 0) > 65535:
@@ -100,16 +101,16 @@ def check_host(value: bytes) -> None:
             raise ClientError("the Host is not an IPv6 address") from None
 
 
-def body_framing(known: dict[bytes, bytes]) -> BodyFraming | None:
+def body_framing(by_name: dict[bytes, bytes]) -> BodyFraming | None:
     """Framing of a request's body, or None when it has none (RFC 9112, section 6).
 
     Args:
-        known: the headers by name, each of them there at most once.
+        by_name: the headers by name; none of them is repeated.
 
     Raises:
-        ClientError: two framings at once, a coding besides chunked, or a length that is not a number.
+        ClientError: both headers, a coding other than chunked, or a length that is not a number.
     """
-    coding, length = known.get(b"transfer-encoding"), known.get(b"content-length")
+    coding, length = by_name.get(b"transfer-encoding"), by_name.get(b"content-length")
     if coding is not None:
         if length is not None:
             raise ClientError("there are Content-Length and Transfer-Encoding at once")
@@ -125,7 +126,7 @@ def body_framing(known: dict[bytes, bytes]) -> BodyFraming | None:
 
 
 def _check_target(method: str, target: bytes) -> None:
-    """Origin-form, absolute-form, or "*" for OPTIONS (RFC 9112, section 3.2); CONNECT's form is not served."""
+    """Accept origin-form, absolute-form, and "*" for OPTIONS (RFC 9112, section 3.2), but not CONNECT's form."""
     if target.translate(None, TARGET_BYTES):
         raise BadTarget("the target holds a fragment, a control or a non-ASCII byte")
     scheme, separator, rest = target.partition(b"://")

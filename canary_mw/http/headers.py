@@ -1,12 +1,12 @@
-"""Whether names of headers are tokens: asked for every head that comes in or goes out, mostly about the same names."""
+"""Header names and values: what they may hold, and sets of names with a common role."""
 
 import re
 from collections.abc import Collection
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_LONGEST, _MOST = 40, 1024
-# Known to be tokens. Others are added while there is room: clients choose them, and must not crowd these out.
-_KNOWN = set(
+_MAX_CACHED_LENGTH, _MAX_CACHED = 40, 1024
+# Names known to be tokens. Valid names are added up to a limit: clients choose them, so none is ever evicted.
+_KNOWN_TOKENS = set(
     b"GET HEAD POST PUT DELETE OPTIONS PATCH host user-agent accept accept-encoding accept-language accept-ranges"
     b" authorization cache-control connection content-encoding content-length content-type cookie date dnt etag expires"
     b" if-modified-since if-none-match last-modified location origin pragma range referer sec-fetch-dest sec-fetch-mode"
@@ -23,13 +23,13 @@ FRAMING_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encodi
 
 
 def are_tokens(names: Collection[bytes]) -> bool:
-    """Whether all of these can be the name of a header (RFC 9110, section 5.6.2)."""
-    if _KNOWN.issuperset(names):
+    """Whether all names are tokens (RFC 9110, section 5.6.2); runs for every request and response head."""
+    if _KNOWN_TOKENS.issuperset(names):
         return True
     if not all(names) or b"".join(names).translate(None, _TOKEN):
         return False
-    if len(_KNOWN) < _MOST:
-        _KNOWN.update(name for name in names if len(name) <= _LONGEST)
+    if len(_KNOWN_TOKENS) < _MAX_CACHED:
+        _KNOWN_TOKENS.update(name for name in names if len(name) <= _MAX_CACHED_LENGTH)
     return True
 
 
@@ -37,7 +37,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def has_control(text: str) -> bool:
-    """Whether a text holds a character that may not stand in a header value (RFC 9110, section 5.5); a tab may."""
+    """Whether a text holds a control character other than a tab; no header value may (RFC 9110, section 5.5)."""
     return _CONTROL.search(text) is not None
 
 

@@ -1,6 +1,6 @@
-"""The values that travel between the layers: requests, answers, texts and findings.
+"""Heads of requests and responses as values.
 
-Header names are lower-case bytes, values are bytes without surrounding blanks, and lists keep the order of the wire.
+Header names are lower-case bytes, values are bytes without surrounding blanks, and lists keep the received order.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from canary_mw.http.target import METHODS, PLAIN, check_method, check_query, normalize_path
+from canary_mw.http.target import METHODS, PLAIN_PATH, check_method, check_query, normalize_path
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -21,14 +21,14 @@ class RequestHead:
     """A request as the rules see it; treat it as immutable.
 
     Args:
-        method: as received, case kept.
+        method: as received; the case is kept.
         target: the raw request target, path and query; absolute-form is reduced to its path.
         headers: a mapping, or pairs where a name may repeat.
-        client: address of the peer, or None where the server does not know it.
+        client: address of the client, None where the server does not know it.
         scheme: "http" or "https".
         http_version: "1.0" or "1.1".
-        client_port: port of the peer, 0 where the server does not know it.
-        server_port: port that it came in on, likewise.
+        client_port: port of the client, 0 where the server does not know it.
+        server_port: port that received the request, 0 where the server does not know it.
 
     Attributes:
         path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
@@ -36,7 +36,7 @@ class RequestHead:
 
     Raises:
         BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
-        ClientError: the method is not one that HTTP parsers know (Envoy answers 400).
+        ClientError: the method is not in `METHODS` (Envoy answers 400).
     """
 
     __slots__ = (
@@ -65,12 +65,12 @@ class RequestHead:
         server_port: int = 0,
     ) -> None:
         check_method(method)
-        # UTF-8, so that what Latin-1 cannot hold is refused below instead of turned into a "?".
+        # UTF-8: a character outside Latin-1 would become "?", and is refused below instead.
         raw = target if isinstance(target, bytes) else target.encode("utf-8", "surrogatepass")
-        path, mark, query = raw.partition(b"?")
+        path, separator, query = raw.partition(b"?")
         self.method = method
         self.path = normalize_path(path)
-        self.query = check_query(mark + query)
+        self.query = check_query(separator + query)
         self.headers: RawHeaders = raw_headers(headers)
         self.client = client
         self.client_port = client_port
@@ -91,21 +91,21 @@ class RequestHead:
         version: str,
         client_port: int = 0,
         server_port: int = 0,
-        known: dict[bytes, bytes] | None = None,
+        headers_by_name: dict[bytes, bytes] | None = None,
     ) -> Self:
-        """Build a head from what a server has parsed already; the path of most requests costs one `translate`.
+        """Build a head from what a server has parsed; most paths need only one `translate`.
 
         Args:
             path: raw path without query.
-            query: without "?"; empty means none.
+            query: without "?", empty for none.
             headers: pairs of lower-case name and value.
-            known: see `known`, where the caller has it.
+            headers_by_name: see `headers_by_name`, None to make it when needed.
         """
         self = cls.__new__(cls)
         if method not in METHODS:
             check_method(method)
         self.method = method
-        self.path = path if path[:1] == b"/" and not path.translate(None, PLAIN) else normalize_path(path)
+        self.path = path if path[:1] == b"/" and not path.translate(None, PLAIN_PATH) else normalize_path(path)
         self.query = check_query(b"?" + query) if query else b""
         self.headers = headers
         self.client = client
@@ -113,11 +113,11 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = version
-        self._headers_by_name = known
+        self._headers_by_name = headers_by_name
         return self
 
     def replace(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
-        """The same request with another path, already normalised, or other headers."""
+        """A copy with another path, already normalised, or other headers."""
         other = copy(self)
         other.path = self.path if path is None else path
         if headers is not None:
@@ -127,7 +127,7 @@ class RequestHead:
 
     @property
     def headers_by_name(self) -> dict[bytes, bytes]:
-        """The headers by name, to ask what is there; of a name that is repeated, against the rules, any one."""
+        """The headers by name; any one value of a repeated name."""
         if self._headers_by_name is None:
             self._headers_by_name = dict(reversed(self.headers))
         return self._headers_by_name
@@ -145,7 +145,7 @@ class RequestHead:
         return None
 
     def any_value_matches(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
-        """Whether any one value of a header is accepted."""
+        """Whether `accepts` is true for at least one value of a header."""
         for key, value in self.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
             if key == name and accepts(value.strip(b" \t")):
                 return True
@@ -156,7 +156,7 @@ class RequestHead:
 
 
 def raw_headers(headers: HeaderInput) -> list[tuple[bytes, bytes]]:
-    """Headers as a person writes them -> lower-case byte pairs without surrounding blanks."""
+    """Convert headers to pairs of bytes: names in lower case, values without surrounding blanks."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     return [(_bytes(name).lower(), _bytes(value).strip(b" \t")) for name, value in pairs]
 
@@ -173,7 +173,7 @@ class BodyFraming(NamedTuple):
 
 @dataclass(slots=True)
 class ResponseHead:
-    """Status in [100, 599] and headers of an answer, lower-case names."""
+    """Status in [100, 599] and headers of a response; names in lower case."""
 
     status: int
     headers: list[tuple[bytes, bytes]]

@@ -1,4 +1,4 @@
-"""Requests as they go out, framing included (RFC 9112)."""
+"""Requests encoded as bytes, framing included (RFC 9112)."""
 
 from collections.abc import Generator, Iterator
 from typing import Protocol
@@ -11,7 +11,7 @@ _TARGET = bytes(range(0x21, 0x7F))
 
 
 class OutgoingRequest(Protocol):
-    """A request, as far as its head tells of it."""
+    """What the head of a request is encoded from; `body` is None for none."""
 
     method: str
     target: bytes
@@ -20,10 +20,10 @@ class OutgoingRequest(Protocol):
 
 
 def encode_head(request: OutgoingRequest) -> bytes:
-    """The head as it goes out, framing included.
+    """The head as bytes, framing included.
 
     Raises:
-        UpstreamProtocolError: a name is not a token, or a byte would end its line early (RFC 9110, section 5.5).
+        UpstreamProtocolError: a name is not a token, or a value holds CR, LF or NUL (RFC 9110, section 5.5).
     """
     method = request.method.encode("latin-1", "replace")
     names = [name for name, _ in request.headers]
@@ -33,12 +33,12 @@ def encode_head(request: OutgoingRequest) -> bytes:
     if request.body is not None:
         length = request.body.length
         lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
-    ends = len(lines) + 1
+    line_ends = len(lines) + 1
     lines += (b"", b"")
     head = b"\r\n".join(lines)
     if (
-        head.count(b"\n") != ends
-        or head.count(b"\r") != ends
+        head.count(b"\n") != line_ends
+        or head.count(b"\r") != line_ends
         or b"\0" in head
         or not request.target
         or request.target.translate(None, _TARGET)
@@ -49,10 +49,10 @@ def encode_head(request: OutgoingRequest) -> bytes:
 
 
 def encode_body(body: bytes, framing: BodyFraming) -> bytes:
-    """A body that is there whole, as it goes out.
+    """A complete body as bytes.
 
     Raises:
-        ClientError: it is longer or shorter than `framing` says.
+        ClientError: its length is not that of `framing`.
     """
     if framing.length is None:
         return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
@@ -62,10 +62,10 @@ def encode_body(body: bytes, framing: BodyFraming) -> bytes:
 
 
 class BodyEncoder:
-    """A request body as it goes out, piece by piece, and no longer or shorter than its head says.
+    """Encodes a request body chunk by chunk, and checks its length.
 
     Args:
-        length: bytes of the body, None for chunks.
+        length: bytes of the body, None for the chunked coding.
     """
 
     __slots__ = ("_last", "_left", "_length")
@@ -75,24 +75,26 @@ class BodyEncoder:
         self._left = length or 0
         self._last = b""
 
-    def add(self, piece: bytes) -> bytes:
-        """What goes out for a piece; the one that completes a length waits for the end, lest more follows it.
+    def encode(self, chunk: bytes) -> bytes:
+        """The bytes to send for a chunk.
+
+        The chunk that completes the length is held back until `finish`, since more may follow it.
 
         Raises:
-            ClientError: the body is too long; it does not look complete then.
+            ClientError: the body is too long; what was sent so far is not a complete body.
         """
         if self._length is None:
-            return b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-        self._left -= len(piece)
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+        self._left -= len(chunk)
         if self._left > 0:
-            return piece
+            return chunk
         if self._left:
             raise length_mismatch(self._length)
-        self._last = piece or self._last
+        self._last = chunk or self._last
         return b""
 
-    def end(self) -> bytes:
-        """What goes out when no piece is left.
+    def finish(self) -> bytes:
+        """The bytes to send after the last chunk.
 
         Raises:
             ClientError: the body is too short.
@@ -105,18 +107,18 @@ class BodyEncoder:
 
 
 def iter_encoded(body: Iterator[bytes], length: int | None) -> Generator[bytes, None, bytes]:
-    """The body in pieces as they go out; the last is what the generator returns, so that nobody asks for one more.
+    """Yield the encoded body; the last part is returned, so that the caller knows it as the last.
 
     Raises:
-        ClientError: see `Framing`.
+        ClientError: see `BodyEncoder`.
     """
-    framing = BodyEncoder(length)
-    for piece in body:
-        if data := framing.add(piece):
+    encoder = BodyEncoder(length)
+    for chunk in body:
+        if data := encoder.encode(chunk):
             yield data
-    return framing.end()
+    return encoder.finish()
 
 
 def length_mismatch(length: int) -> ClientError:
-    """What is raised for a body that is not as long as its head says."""
+    """The error for a body whose length is not that of its head."""
     return ClientError(f"the body of the request is not {length} bytes long, as its Content-Length says")

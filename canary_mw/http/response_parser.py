@@ -1,6 +1,6 @@
-"""One answer of an upstream as its bytes come in: the checks and the state behind httptools' callbacks (RFC 9112).
+"""Parses and checks the response of an upstream, with the callbacks of httptools (RFC 9112).
 
-Whatever is ambiguous in it is an error; httptools refuses most of that, and the rest is refused here.
+Whatever is ambiguous is an error; httptools refuses most of it, and this module the rest.
 """
 
 from httptools import HttpParserError, HttpResponseParser
@@ -12,30 +12,30 @@ MAX_HEADER_LINES = 256
 
 
 class ResponseParser:
-    """What was parsed of the current answer.
+    """The current response of a connection, as far as it is parsed.
 
-    What a callback raises comes back out of `feed_data` as the context of the parser's own error.
+    An error that a callback raises is the context of the error that `feed_data` raises.
 
     Args:
         authority: of the origin, for messages.
-        max_head: bytes that may come without any of them being body: heads, trailers, chunk extensions.
+        max_head: bytes of head, trailers and chunk extensions that may arrive before the next byte of a body.
 
     Attributes:
-        head: once it is there; informational heads are skipped.
-        complete: nothing is missing; also while no answer is expected.
+        head: None until it is complete; informational responses are skipped.
+        complete: the response is complete; also true while none is expected.
     """
 
     __slots__ = (
         "_authority",
         "_budget",
+        "_buffered",
         "_chunked",
+        "_chunks",
         "_head_only",
         "_headers",
         "_keep_alive",
         "_max_head",
         "_parser",
-        "_pieces",
-        "_unread",
         "_until_eof",
         "complete",
         "head",
@@ -45,20 +45,20 @@ class ResponseParser:
         self._authority = authority
         self._max_head = max_head
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        self._pieces: list[bytes] = []
-        self._unread = 0
+        self._chunks: list[bytes] = []
+        self._buffered = 0
         self._head_only = False
-        self._expect(False)
+        self._start_response(False)
         self.complete = True
 
-    def _expect(self, head_only: bool) -> None:
-        """Begin anew.
+    def _start_response(self, head_only: bool) -> None:
+        """Reset the state for the next response.
 
         Args:
-            head_only: the answer has no body whatever its head says, as to HEAD.
+            head_only: the response has no body whatever its head says, as for HEAD.
         """
         if self._head_only:
-            # It still waits for the body that the answer to the HEAD request before announced.
+            # The old parser still expects the body that the response to HEAD announced.
             self._parser = HttpResponseParser(self)
         self.complete = self._chunked = self._until_eof = self._keep_alive = False
         self._head_only = head_only
@@ -67,48 +67,52 @@ class ResponseParser:
         self._budget = self._max_head
 
     def _feed(self, data: bytes) -> UpstreamProtocolError | None:
-        """Take a segment in; the error that is returned spoils the connection, and the answer unless it is complete."""
+        """Parse received bytes.
+
+        Returns:
+            An error after which the connection must be closed, or None. A response that is complete stays valid.
+        """
         parser = self._parser
         if self.complete or parser is None:
-            # Nobody asked for this: an answer planted for the next request.
-            return self._bad("bytes beyond the answer")
+            # Unrequested bytes could be taken for the response to the next request.
+            return self._protocol_error("bytes after the response")
         self._budget -= len(data)
         try:
             parser.feed_data(data)
         except HttpParserError as exc:
             self._keep_alive = False
             cause = exc.__context__
-            return cause if isinstance(cause, UpstreamProtocolError) else self._bad(f"not HTTP/1.1 ({exc})")
+            return cause if isinstance(cause, UpstreamProtocolError) else self._protocol_error(f"not HTTP/1.1 ({exc})")
         return self._check_segment(data)
 
     def _check_segment(self, data: bytes) -> UpstreamProtocolError | None:
         if not self.complete:
-            return self._bad(f"a head or trailer over {self._max_head} bytes") if self._budget < 0 else None
+            return self._protocol_error(f"a head or trailer over {self._max_head} bytes") if self._budget < 0 else None
         if self._head_only and data.find(b"\r\n\r\n") != len(data) - 4:
-            # Something follows the head, or the head was split and that cannot be told cheaply.
+            # Bytes may follow the head: of a head in several segments this is not known, and a check would be costly.
             self._keep_alive = False
         return None
 
-    def _early_end(self) -> UpstreamError:
-        """What it means that nothing more will come."""
+    def _eof_error(self) -> UpstreamError:
+        """The error when the connection ends before the response is complete."""
         if self.head is not None:
-            return self._bad("the answer ended early")
+            return self._protocol_error("the response ended early")
         if self._budget < self._max_head:
-            return self._bad("the connection ended within the head of the answer")
-        return UpstreamConnectError(f"{self._authority}: the connection was lost before an answer", sent=True)
+            return self._protocol_error("the connection ended within the head of the response")
+        return UpstreamConnectError(f"{self._authority}: the connection was lost before a response", sent=True)
 
     def on_message_begin(self) -> None:
         if self.complete:
-            raise self._bad("bytes beyond the answer")
+            raise self._protocol_error("bytes after the response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head is not None:
             return
         name = name.lower()
         if name == b"transfer-encoding":
-            # Other codings than chunked would have to be undone here (RFC 9112, section 6.1).
+            # Any other coding would have to be decoded here (RFC 9112, section 6.1).
             if self._chunked or value.rstrip().lower() != b"chunked":
-                raise self._bad("a Transfer-Encoding other than chunked")
+                raise self._protocol_error("a Transfer-Encoding other than chunked")
             self._chunked = True
         self._headers.append((name, value.rstrip()))
 
@@ -131,25 +135,25 @@ class ResponseParser:
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
-            raise self._bad("a body in the answer to HEAD")
+            raise self._protocol_error("a body in the response to HEAD")
         self._budget = self._max_head
-        self._unread += len(data)
-        self._pieces.append(data)
+        self._buffered += len(data)
+        self._chunks.append(data)
 
     def on_message_complete(self) -> None:
-        # An informational answer completes too.
+        # Also called for informational responses.
         if self.head is not None:
             self.complete = True
 
     def _check_head(self, version: str, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         if version != "1.1" and (version != "1.0" or self._chunked):
-            raise self._bad(f"HTTP/{version}" + " with Transfer-Encoding" * self._chunked)
+            raise self._protocol_error(f"HTTP/{version}" + " with Transfer-Encoding" * self._chunked)
         if status == 101 or not 100 <= status <= 599:
-            raise self._bad(f"status {status}, which was not asked for")
+            raise self._protocol_error(f"status {status}, which was not requested")
         if len(headers) > MAX_HEADER_LINES:
-            raise self._bad(f"{len(headers)} header lines, over {MAX_HEADER_LINES}")
+            raise self._protocol_error(f"{len(headers)} header lines, over {MAX_HEADER_LINES}")
         if self._budget < 0 and sum(len(n) + len(v) + 4 for n, v in headers) > self._max_head:
-            raise self._bad(f"a head over {self._max_head} bytes")
+            raise self._protocol_error(f"a head over {self._max_head} bytes")
 
-    def _bad(self, what: str) -> UpstreamProtocolError:
+    def _protocol_error(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"{self._authority}: {what}", sent=True)

@@ -2,17 +2,16 @@
 
 from canary_mw.exceptions import BadTarget, ClientError
 
-# What needs no look: neither an escape, nor a dot segment, nor a byte that may not stand in a target.
-PLAIN = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
-# Bytes that may stand in a target: visible ASCII but for "#".
+# A path of these bytes alone is normal: no escapes, no dot segments, no bytes that a target may not hold.
+PLAIN_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
+# Bytes that a target may hold: visible ASCII without "#".
 TARGET_BYTES = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
 # For `urllib.parse.quote`: characters of a path that stay unescaped (RFC 3986, section 3.3), and "/".
 PATH_SAFE = "/:@!$&'()*+,;=~"
 _HEX = {b"%02X" % c: bytes([c]) for c in range(256)}
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
-
-# What Node's and Envoy's parsers know, without CONNECT, which asks for a tunnel.
+# The methods that Node's and Envoy's parsers accept, without CONNECT, which opens a tunnel.
 METHODS = frozenset(
     "GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND"
     " UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK"
@@ -21,13 +20,13 @@ METHODS = frozenset(
 
 
 def check_method(method: str) -> None:
-    """Raise ClientError for a method that no parser of the field knows."""
+    """Raise ClientError for a method that is not in `METHODS`."""
     if method not in METHODS:
         raise ClientError("the method is unknown")
 
 
 def check_query(query: bytes) -> bytes:
-    """Return the query unchanged, or raise BadTarget for bytes that may not stand in a target."""
+    """Return the query unchanged, or raise BadTarget for bytes that a target may not hold."""
     if query.translate(None, TARGET_BYTES):
         raise BadTarget("the query holds a fragment, a control or a non-ASCII byte")
     return query
@@ -36,8 +35,8 @@ def check_query(query: bytes) -> bytes:
 def normalize_path(path: bytes) -> bytes:
     """The one form of a path that is matched and sent, as Envoy's `normalize_path` (RFC 3986, section 6.2.2).
 
-    Escapes of unreserved characters are decoded, "\\" becomes "/", "." and ".." segments are resolved and never climb
-    above the root. "//" and every other escape stay as they are: `%2F` is not a slash, `%C3` is not `%c3`.
+    Escapes of unreserved characters are decoded, "\\" becomes "/", "." and ".." segments are resolved, at most up to
+    the root. "//" and every other escape stay as they are: `%2F` is not a slash, `%C3` is not `%c3`.
 
     Raises:
         BadTarget: it holds a fragment, control or non-ASCII bytes, or an escaped NUL.
@@ -46,7 +45,7 @@ def normalize_path(path: bytes) -> bytes:
         path = _path_of_absolute(path)
         if path == b"*":
             return path
-    if not path.translate(None, PLAIN):
+    if not path.translate(None, PLAIN_PATH):
         return path
     if path.translate(None, TARGET_BYTES):
         raise BadTarget("the path holds a fragment, a control or a non-ASCII byte")
@@ -57,7 +56,7 @@ def normalize_path(path: bytes) -> bytes:
 
 
 def _path_of_absolute(target: bytes) -> bytes:
-    """Absolute-form (RFC 9112, section 3.2.2) names an authority; it never chooses the upstream."""
+    """The path of an absolute-form target (RFC 9112, section 3.2.2); its authority never selects the upstream."""
     scheme, sep, rest = target.partition(b"://")
     if sep and scheme.lower() in (b"http", b"https"):
         slash = rest.find(b"/")
@@ -74,7 +73,7 @@ def _decode_unreserved(path: bytes) -> bytes:
         char = _HEX.get(part[:2].upper())
         if char == b"\0":
             raise BadTarget("the path holds an escaped NUL")
-        # Behind a "%" that begins no escape, decoding would make one: "%%32e" must not become "%2e".
+        # After a "%" that begins no escape, decoding could complete one: "%%32e" must not become "%2e".
         unfinished = len(out[-1]) < 3 and out[-1][:1] == b"%"
         out.append(char + part[2:] if char and char[0] in _UNRESERVED and not unfinished else b"%" + part)
     return b"".join(out)

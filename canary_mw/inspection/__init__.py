@@ -1,1 +1,1 @@
-"""Rules looked at without serving anything: lint, explain."""
+"""Inspect rules without serving requests: lint and explain."""

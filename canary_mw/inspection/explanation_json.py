@@ -1,4 +1,4 @@
-"""Explanations as JSON values."""
+"""Explanations and findings as JSON values, and the lines of `canary-mw explain --batch`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,20 @@ from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.mapping import Mapping
 
-# What every forwarded request gets or loses, whatever the rules say.
+# Headers that forwarding adds to or removes from every request, whatever the rules are.
 _NOT_LISTED = HOP_BY_HOP_HEADERS.union(b"host content-length expect via x-request-id forwarded x-real-ip".split())
 
 
 def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
-    """One line of `canary-mw explain --batch`: rules and requests in, findings and results out, all as JSON values."""
+    """Handle one line of `canary-mw explain --batch`.
+
+    Args:
+        message: rules and requests as JSON values.
+        environ: variables that replace `$VAR` in the rules.
+
+    Returns:
+        Findings and results as JSON values.
+    """
     middleware = message.get("mode") == "middleware"
     local = message.get("local")
     rules = parse([Document(message["rules"], "rules")], environ=environ)
@@ -85,36 +93,36 @@ def _candidate(decision: Decision | None, percent: float, status: int) -> dict[s
 
 
 def attributes_of(mapping: Mapping) -> dict[str, Any]:
-    """The attributes that are kept as they were written, for those who read the rules; most have no effect yet."""
-    return {name: _plain(value) for name, value in mapping.extras.items()}
+    """The attributes of a Mapping that are kept as written; most of them have no effect yet."""
+    return {name: _json_value(value) for name, value in mapping.extras.items()}
 
 
-def _plain(value: Any) -> Any:
-    """A value of a document as JSON has it: YAML knows more types."""
+def _json_value(value: Any) -> Any:
+    """A YAML value as a JSON value; types that JSON does not have become text."""
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _json_value(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) -> dict[str, Any]:
     decision, outcome = candidate.decision, candidate.outcome
     status = outcome.status if isinstance(outcome, Reply) else 0
-    told = _candidate(decision, candidate.percent, status)
+    result = _candidate(decision, candidate.percent, status)
     if decision is None:
-        return told if outcome is not None else {**told, "service": "app"}
+        return result if outcome is not None else {**result, "service": "app"}
     if isinstance(outcome, Reply) and outcome.headers and outcome.headers[0][0] == b"location":
-        told["redirect"] = {"status": status, "location": _text(outcome.headers[0][1])}
+        result["redirect"] = {"status": status, "location": _text(outcome.headers[0][1])}
     if isinstance(outcome, Reply) and status == 200:
         added = {_text(name): [_text(value)] for name, value in outcome.headers or () if name not in _NOT_LISTED}
-        told["response"] = {"headers_added": added, "headers_removed": [], "headers_changed": {}}
+        result["response"] = {"headers_added": added, "headers_removed": [], "headers_changed": {}}
     if isinstance(outcome, UpstreamRequest):
         mapping = decision.mapping
-        told["upstream"] = _upstream_json(outcome, head, mapping)
-        told["response"] = _response_json(mapping, head)
-        told["shadow"] = _shadow_json(decision, outcome.shadow)
-    return told
+        result["upstream"] = _upstream_json(outcome, head, mapping)
+        result["response"] = _response_json(mapping, head)
+        result["shadow"] = _shadow_json(decision, outcome.shadow)
+    return result
 
 
 def _upstream_json(request: UpstreamRequest, head: RequestHead, mapping: Mapping) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def _by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, list[str]]:
 
 
 def _response_json(mapping: Mapping, head: RequestHead) -> dict[str, Any]:
-    """What happens to the headers of any answer; the values of `%RESP%` and the like stay as they are written."""
+    """Changes to the headers of every response; templates such as `%RESP(x)%` are shown as written."""
     added: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
     for name, value, append in mapping.add_response_headers:

@@ -1,4 +1,4 @@
-"""Findings about rules that are legal and still cannot be what somebody meant; `canary-mw check` reports them."""
+"""Findings about rules that are valid but probably not intended; `canary-mw check` reports them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,15 +9,15 @@ from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 
-# A dot segment, a backslash, or the escape of an unreserved character: normalising leaves none of them.
+# A dot segment, a backslash, or an escaped unreserved character: a normalised path holds none of them.
 _NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
 
 
 def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
-    """Look over a whole table: Mappings that can never match, rewrites that double a slash, copied writes.
+    """Check a table for Mappings that can never match, rewrites that double a slash, and shadows that get writes.
 
     Args:
-        shadow_writes: every shadow gets copies of writes, as `CANARY_MW_SHADOW_WRITES` settles.
+        shadow_writes: every shadow gets copies of writes, as set by `CANARY_MW_SHADOW_WRITES`.
     """
     found: list[Diagnostic] = []
     for group in table.groups:
@@ -44,7 +44,7 @@ def _warning(code: str, mapping: Mapping, message: str, hint: str) -> Diagnostic
 
 
 def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
-    """A prefix that no normalised path begins with."""
+    """A prefix that no normalised path can begin with."""
     if mapping.prefix_kind == "regex":
         return
     prefix = mapping.prefix
@@ -71,14 +71,14 @@ def _doubles_slash(mapping: Mapping) -> Iterator[Diagnostic]:
         yield _warning("double-slash", mapping, text, f'write prefix: {mapping.prefix}/, or rewrite: ""')
 
 
-def _copies_writes(mapping: Mapping, everywhere: bool) -> Iterator[Diagnostic]:
-    if mapping.shadow_writes or everywhere:
+def _copies_writes(mapping: Mapping, shadow_writes: bool) -> Iterator[Diagnostic]:
+    if mapping.shadow_writes or shadow_writes:
         text = f"writes are copied to {mapping.service.text} too: a POST is carried out twice"
         yield _warning("shadow-writes", mapping, text, "switch shadow_writes off unless that service keeps nothing")
 
 
 def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:
-    """Weightless Mappings for which the weights of others leave nothing."""
+    """Weightless Mappings that get no share because of the weights of others."""
     low = 0.0
     for bound, decision in group.shares:
         if bound <= low and decision.mapping.weight is None:
@@ -88,7 +88,7 @@ def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:
 
 
 def _covered(group: MappingGroup, table: RouteTable) -> Iterator[Diagnostic]:
-    """A group of which an earlier one takes every request."""
+    """A group all of whose requests an earlier group takes."""
     first = group.first
     if first.prefix_kind == "regex" or not first.prefix.startswith("/") or not first.prefix.isascii():
         return
@@ -107,7 +107,7 @@ def _candidates(mapping: Mapping, table: RouteTable) -> Iterable[MappingGroup]:
 
 
 def _covers(wide: MappingGroup, narrow: MappingGroup) -> bool:
-    """Whether every request of `narrow` is one of `wide`; False where that is not plain to see."""
+    """Whether `wide` matches every request that `narrow` matches; False where that cannot be decided easily."""
     a, b = wide.first, narrow.first
     if (
         a.prefix_kind == "regex"

@@ -1,1 +1,1 @@
-"""The middlewares: a server's request in, its answer out."""
+"""The middlewares: they take a request from an ASGI or WSGI server and give the server its response."""

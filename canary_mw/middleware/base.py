@@ -1,4 +1,4 @@
-"""What both shells do alike: follow the rules, know whom to believe, mark what passes, and tell who watches."""
+"""What the ASGI and the WSGI middleware share: the rule store, trusted peers, hop contexts and observers."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,16 +25,16 @@ class MiddlewareBase:
     """Base of the middlewares; see `CanaryMiddleware` for the arguments.
 
     Args:
-        mode: which shell it is, as a part of the hop id.
+        mode: "asgi" or "wsgi"; a part of the hop id.
 
     Attributes:
         store: the rules.
         roll: draws a percent in [0, 100).
-        deciding, finishing: the observers that want records of decisions, and of ends.
-        observed: somebody is told of requests, or counts them.
-        trusted_headers: what is taken away from peers that are not trusted, or None.
-        started: the rules are followed.
-        refusals: what was refused.
+        decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
+        observed: whether any observer is notified of requests, or counts them.
+        trusted_headers: the headers that are removed from requests of untrusted peers, or None.
+        started: whether the rule store is started.
+        refusals: counts the refused requests.
     """
 
     def __init__(
@@ -52,69 +52,71 @@ class MiddlewareBase:
         shadow_writes: bool,
     ) -> None:
         names = local_names(local)
-        self._owned = not isinstance(rules, RuleStore)
+        self._owns_store = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
         self.roll = roll
-        # Records that nobody wants are not made.
-        without = Observer.finished, RequestCounters.finished
-        self.deciding = [each for each in observers if getattr(type(each), "decided", None) is not Observer.decided]
-        self.finishing = [each for each in observers if getattr(type(each), "finished", None) not in without]
-        self._counts = [e.count for e in observers if isinstance(e, RequestCounters) and e not in self.finishing]
-        self.observed = bool(self.deciding or self.finishing or self._counts)
-        self._trusts = trusted_peers(trusted)
+        # No record is created when no observer uses it. Counters get `count` calls instead.
+        unused = Observer.finished, RequestCounters.finished
+        self.decided_observers = [e for e in observers if getattr(type(e), "decided", None) is not Observer.decided]
+        self.finished_observers = [e for e in observers if getattr(type(e), "finished", None) not in unused]
+        self._count_functions = [
+            e.count for e in observers if isinstance(e, RequestCounters) and e not in self.finished_observers
+        ]
+        self.observed = bool(self.decided_observers or self.finished_observers or self._count_functions)
+        self._is_trusted_peer = trusted_peers(trusted)
         self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
-        mark = via_token(hop_id or default_hop_id(mode, names, paths))
-        self._hops = tuple(
-            HopContext(mark, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True)
+        token = via_token(hop_id or default_hop_id(mode, names, paths))
+        self._hop_contexts = tuple(
+            HopContext(token, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True)
         )
         self.refusals = RefusalCounters()
         self.started = False
 
     def start(self) -> None:
-        """Load the rules and follow them; harmless when done already."""
+        """Load the rules and follow their changes; does nothing when started already."""
         self.store.start()
         self.started = True
 
     def hop(self, head: RequestHead, settings: ModuleSettings) -> HopContext:
-        """What the passage of a request means."""
-        return self._hops[settings.trusted_hops > 0 or self._trusts(head.client)]
+        """The hop context of a request: that of a trusted peer, or that of an untrusted one."""
+        return self._hop_contexts[settings.trusted_hops > 0 or self._is_trusted_peer(head.client)]
 
     def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
-        """Tell observers of a decision; returns when that was, for `tell_end`."""
+        """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         since = perf_counter()
-        if self.deciding:
-            notify(self.deciding, Decided(head.method, head.path.decode("latin-1"), *labels_of(decision)))
+        if self.decided_observers:
+            notify(self.decided_observers, Decided(head.method, head.path.decode("latin-1"), *labels_of(decision)))
         return since
 
     def notify_finished(
         self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None
     ) -> None:
-        """Tell observers of the end of an exchange; see `Finished`."""
+        """Notify observers of the end of a request; see `Finished`."""
         seconds = perf_counter() - since
-        for count in self._counts:
+        for count in self._count_functions:
             count(decision, status, seconds)
-        if self.finishing:
+        if self.finished_observers:
             path = head.path.decode("latin-1")
             record = Finished(head.method, path, status, seconds, *labels_of(decision), reason)
-            notify(self.finishing, record)
+            notify(self.finished_observers, record)
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
-        """Tell observers of a request that was not one to be decided about."""
-        for count in self._counts:
+        """Notify observers of a request that was refused before a decision."""
+        for count in self._count_functions:
             count(None, status, 0.0)
-        notify(self.finishing, Finished(method, path, status, 0.0, reason=reason))
+        notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
     def _stop(self) -> None:
         self.started = False
-        if self._owned:
+        if self._owns_store:
             self.store.stop()
 
     def _strip_untrusted(self, headers: RawHeaders, client: str | None) -> RawHeaders:
-        """Headers without those that this peer may not send, for the rules and for whoever answers."""
+        """The headers without those that this peer may not send; rules, app and upstream see only these."""
         if self.trusted_headers is None:
             return headers
-        return self.trusted_headers.strip_untrusted(headers, self._trusts(client), time())
+        return self.trusted_headers.strip_untrusted(headers, self._is_trusted_peer(client), time())
 
 
 def _store(

@@ -1,6 +1,6 @@
-"""What one passage through this process means: its mark against loops, whom it believes, what it is called.
+"""What a deployment is called: its local service names, its hop id in `via`, and the request ids that it generates.
 
-Shared by the shells, so that a pod behaves the same whichever of them it runs.
+Both middlewares use it, so that a pod has the same names with either of them.
 """
 
 import os
@@ -16,7 +16,7 @@ from canary_mw.exceptions import ConfigError
 from canary_mw.forking import after_fork
 
 # What Kubernetes appends to the name of a workload: ReplicaSet hash and pod, DaemonSet pod, StatefulSet ordinal. Its
-# random names leave out vowels and look-alikes.
+# random suffixes have no vowels and no characters that look alike.
 _POD_SUFFIX = re.compile(r"(-[bcdf-hj-np-tv-xz2456789]{5,10})?-[bcdf-hj-np-tv-xz2456789]{5}$|-\d+$")
 _HOP_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 # Odd, so that 48 bits times this are a permutation (Knuth's multiplicative hashing).
@@ -24,9 +24,9 @@ _SPREAD = 0x9E3779B97F4B
 
 
 def local_names(local: str | Iterable[str] = (), environ: Dict[str, str] | None = None) -> frozenset[str]:
-    """Names of the service that this process is.
+    """Names of the service that this process runs, in lower case.
 
-    `CANARY_MW_LOCAL` (comma separated) wins over the code: the gray Deployment usually runs the same code.
+    `CANARY_MW_LOCAL` (comma separated) overrides the argument: the gray Deployment usually runs the same code.
     """
     given = (os.environ if environ is None else environ).get("CANARY_MW_LOCAL", "")
     names = given.split(",") if given else [local] if isinstance(local, str) else local
@@ -36,14 +36,14 @@ def local_names(local: str | Iterable[str] = (), environ: Dict[str, str] | None 
 def default_hop_id(
     mode: str, local: Collection[str] = (), paths: Iterable[str] = (), environ: Dict[str, str] | None = None
 ) -> str:
-    """An id of this deployment: the same in all its pods, and different from those that it forwards to.
+    """An id of this deployment: the same in all its pods, and different from that of every deployment it forwards to.
 
-    `CANARY_MW_ID`, else made from the workload's name and what it does.
+    It is `CANARY_MW_ID`, or else a hash of the workload's name and the arguments.
 
     Args:
-        mode: which shell it is; a proxy and the app behind it are two hops.
-        local: names of the service that it is.
-        paths: its rules.
+        mode: "asgi", "wsgi" or "proxy"; a proxy and the app behind it are two hops.
+        local: names of the service that this process runs.
+        paths: paths of its rules.
     """
     environ = os.environ if environ is None else environ
     if given := environ.get("CANARY_MW_ID"):
@@ -54,10 +54,10 @@ def default_hop_id(
 
 
 def via_token(hop_id: str) -> bytes:
-    """What stands in `via` for a deployment.
+    """The name of a deployment in `via`.
 
     Raises:
-        ConfigError: the id cannot stand in a header.
+        ConfigError: the id is not allowed in a header.
     """
     if not _HOP_ID.fullmatch(hop_id):
         hint = "use 1 to 64 letters, digits, . _ ~ -"
@@ -65,8 +65,8 @@ def via_token(hop_id: str) -> bytes:
     return b"canary-mw-" + hop_id.encode()
 
 
-def _begin_ids() -> None:
-    """Once for each process: a child must not repeat what its parent gives out."""
+def _reset_ids() -> None:
+    """Start a new sequence of ids in this process: a forked child must not repeat the ids of its parent."""
     global _ids, _suffix
     bits = f"{getrandbits(80):020x}"
     _suffix = f"8{bits[:3]}-a{bits[3:6]}-{bits[6:18]}".encode()
@@ -75,15 +75,15 @@ def _begin_ids() -> None:
 
 _ids: Iterator[int]
 _suffix: bytes
-_begin_ids()
-after_fork(_begin_ids)
+_reset_ids()
+after_fork(_reset_ids)
 
 
 def new_request_id() -> bytes:
-    """A UUID (RFC 9562, version 8) for a request that has no `x-request-id`: unique, and no secret.
+    """A UUID (RFC 9562, version 8) for a request that has no `x-request-id`: unique, but not unpredictable.
 
-    Its first half is a number of this process, spread so that whoever samples by it gets an even share; the second is
-    random, and drawn once.
+    Its first half is a counter of this process, multiplied so that sampling by id gives an even share. The second half
+    is random and drawn once in each process.
     """
     number = next(_ids) * _SPREAD & 0xFFFFFFFFFFFF
     return b"%08x-%04x-%b" % (number >> 16, number & 0xFFFF, _suffix)

@@ -1,4 +1,4 @@
-"""Which peers and headers are believed."""
+"""Which peers are trusted, and which headers need a trusted peer or a signature."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,11 +9,11 @@ from pathlib import Path
 from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.trusted_headers import TrustedHeaders
 
-_REMEMBERED = 4096
+_CACHE_SIZE = 4096
 
 
 def trusted_peers(peers: Iterable[str]) -> Callable[[str | None], bool]:
-    """A test for whether the X-Forwarded-* headers of a peer count.
+    """A function that says whether the X-Forwarded-* headers of a peer are used.
 
     Args:
         peers: addresses, networks as CIDR, or "*" for all.
@@ -26,8 +26,8 @@ def trusted_peers(peers: Iterable[str]) -> Callable[[str | None], bool]:
     if "*" in texts:
         return lambda peer: True
 
-    # Bounded: an address is the peer's to choose.
-    @lru_cache(_REMEMBERED)
+    # Bounded, because peers choose their addresses.
+    @lru_cache(_CACHE_SIZE)
     def trusted(peer: str | None) -> bool:
         try:
             address = ip_address(peer or "")
@@ -41,10 +41,10 @@ def trusted_peers(peers: Iterable[str]) -> Callable[[str | None], bool]:
 
 
 def read_keys(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
-    """The header keys of a file: one a line, the first signs, all verify; empty lines and those with a # pass.
+    """The header keys of a file, one per line: the first one signs, all verify. Empty lines and # comments are skipped.
 
     Raises:
-        ConfigError: it cannot be read, or holds no key.
+        ConfigError: the file cannot be read, or has no key.
     """
     try:
         lines = [line.strip() for line in Path(path).read_bytes().splitlines()]
@@ -57,8 +57,8 @@ def read_keys(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
 
 
 def trusted_headers(names: Iterable[str], key_file: str | os.PathLike[str] | None) -> TrustedHeaders | None:
-    """Which headers need trust, from the arguments of a shell; errors as `TrustedHeaders.of` and `read_keys`."""
-    return TrustedHeaders.of(names, read_keys(key_file) if key_file else ())
+    """The trusted headers of a middleware's arguments; raises as `TrustedHeaders.from_settings` and `read_keys` do."""
+    return TrustedHeaders.from_settings(names, read_keys(key_file) if key_file else ())
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

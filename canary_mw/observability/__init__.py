@@ -1,1 +1,1 @@
-"""What happened, for whoever watches: events, counters, metrics, the access log."""
+"""Events, observers, counters, Prometheus metrics and the access log."""

@@ -1,4 +1,4 @@
-"""One JSON line for each request."""
+"""Access log: one JSON line per request."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ class AccessLog(Observer):
     """
 
     def finished(self, record: Finished) -> None:
-        """Write the line."""
+        """Log the request."""
         if not access_logger.isEnabledFor(logging.INFO):
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")

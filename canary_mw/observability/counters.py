@@ -1,4 +1,4 @@
-"""Requests counted by the decisions that they fit: two additions on the path of each, labels when somebody asks."""
+"""Request and refusal counters. Per request they cost two additions by decision; labels are computed when read."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,21 +14,21 @@ from canary_mw.routing.group import Decision
 
 @dataclass(slots=True)
 class RefusalCounters:
-    """What was kept out; shared by the protocol of a server and its app.
+    """Refused requests and stalled clients; shared by a server's protocol and its app.
 
     Attributes:
         refused: requests that were malformed, too large, too slow, not allowed or in a loop, by status.
-        stalled: connections that were ended because their client had stopped reading.
+        stalled: connections closed because the client stopped reading.
     """
 
-    # The name under which the app hands them to the protocol, in the state of its lifespan.
-    KEY: ClassVar[str] = "canary_mw.door"
+    # The key in the lifespan state, through which the app passes the counters to the protocol.
+    KEY: ClassVar[str] = "canary_mw.refusals"
 
     refused: dict[int, int] = field(default_factory=dict)
     stalled: int = 0
 
-    def refuse(self, status: int) -> None:
-        """One request more."""
+    def count(self, status: int) -> None:
+        """Count one refused request."""
         self.refused[status] = self.refused.get(status, 0) + 1
 
 
@@ -36,7 +36,7 @@ DecisionLabels = tuple[str | None, str | None, str | None]
 
 
 class Labels(NamedTuple):
-    """What requests are told apart by; "" for what `Finished` has not, and status "0" for none."""
+    """Labels of a request; "" for a field that is None in `Finished`, and status "0" for None."""
 
     mapping: str
     service: str
@@ -45,7 +45,7 @@ class Labels(NamedTuple):
 
 
 class RequestTotals:
-    """So many requests, and the seconds that they took all together."""
+    """A number of requests, and their total duration in seconds."""
 
     __slots__ = ("requests", "seconds")
 
@@ -57,75 +57,75 @@ class RequestTotals:
 class RequestCounters(Observer):
     """Counts finished requests by Mapping, service, variant and status.
 
-    The middlewares call `count` in place of `finished`, and make no record then; a subclass that overrides `finished`
-    gets the records. Exact from any number of threads. A forked child begins at zero.
+    The middlewares call `count` instead of `finished` and create no record. A subclass that overrides `finished` gets
+    the records. Counts are exact under threads. A forked child starts at zero.
     """
 
     def __init__(self) -> None:
-        self._begin()
-        _all.add(self)
+        self._reset()
+        _instances.add(self)
 
-    def _begin(self) -> None:
-        """What each process has for itself; in a forked child a lock may be held for ever."""
-        # Entered twice when the garbage collector, in the midst of it, ends a coroutine and thereby a request.
-        self._counting = RLock()
-        self._folding = Lock()
+    def _reset(self) -> None:
+        """Create the state of this process; in a forked child the inherited locks may be held forever."""
+        # Reentrant: garbage collection inside `count` may end a coroutine, and thereby another request.
+        self._recent_lock = RLock()
+        self._totals_lock = Lock()
         self._recent: defaultdict[tuple[Decision | DecisionLabels | None, int | None], RequestTotals] = defaultdict(
             RequestTotals
         )
         self._totals: defaultdict[Labels, RequestTotals] = defaultdict(RequestTotals)
 
     def count(self, decision: Decision | DecisionLabels | None, status: int | None, seconds: float) -> None:
-        """One request more, of a decision or of what `names_of` gives for it; see `Finished` for the others."""
-        with self._counting:
-            found = self._recent[decision, status]
-            found.requests += 1
-            found.seconds += seconds
+        """Count one request by its decision, or by what `labels_of` returns for it; the rest as in `Finished`."""
+        with self._recent_lock:
+            totals = self._recent[decision, status]
+            totals.requests += 1
+            totals.seconds += seconds
 
     def finished(self, record: Finished) -> None:
-        """One request more, for whoever has a record of it."""
+        """Count one request by its record."""
         self.count((record.mapping, record.service, record.variant), record.status, record.seconds)
 
     def reloaded(self, record: Reloaded) -> None:
-        """Let go of decisions that may be out of force."""
-        with self._folding:
-            self._fold()
+        """Release decisions that may no longer be in force."""
+        with self._totals_lock:
+            self._merge_recent()
 
     def counts(self) -> dict[Labels, RequestTotals]:
-        """All since the process began."""
+        """All requests since the process started."""
         ensure_forked_hooks()
-        with self._folding:
-            self._fold()
-            return {labels: RequestTotals(found.requests, found.seconds) for labels, found in self._totals.items()}
+        with self._totals_lock:
+            self._merge_recent()
+            return {labels: RequestTotals(each.requests, each.seconds) for labels, each in self._totals.items()}
 
-    def _fold(self) -> None:
-        """Move what was counted by decision to where it is kept by labels, and let go of the decisions.
+    def _merge_recent(self) -> None:
+        """Add the counts by decision to the totals by labels, and release the decisions.
 
-        Those in force come back with their next request. One out of force can come back too, with a request that was
-        decided before; it stays until this is done again.
+        A decision in force is stored again with its next request. One no longer in force can be stored again too, by a
+        request that was decided earlier; it is released by the next call.
         """
-        with self._counting:
+        with self._recent_lock:
             recent, self._recent = self._recent, defaultdict(RequestTotals)
-        for (decision, status), found in recent.items():
+        for (decision, status), counted in recent.items():
             mapping, service, variant = decision if isinstance(decision, tuple) else labels_of(decision)
-            total = self._totals[Labels(mapping or "", service or "", variant or "", str(status or 0))]
-            total.requests += found.requests
-            total.seconds += found.seconds
+            totals = self._totals[Labels(mapping or "", service or "", variant or "", str(status or 0))]
+            totals.requests += counted.requests
+            totals.seconds += counted.seconds
 
 
 def labels_of(decision: Decision | None) -> DecisionLabels:
-    """Mapping, service and variant, as observers are told of them."""
+    """Mapping, service and variant of a decision, as in `Decided` and `Finished`."""
     if decision is None:
         return None, None, None
     return decision.mapping.name, decision.mapping.service.text, decision.variant
 
 
-_all: "WeakSet[RequestCounters]" = WeakSet()
+_instances: "WeakSet[RequestCounters]" = WeakSet()
 
 
 def _after_fork() -> None:
-    for each in list(_all):
-        each._begin()
+    for each in list(_instances):
+        each._reset()
 
 
 after_fork(_after_fork)

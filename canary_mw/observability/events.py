@@ -1,4 +1,4 @@
-"""What happened, as values."""
+"""Events that observers receive, as values."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from canary_mw.exceptions import ConfigError
 
 
 class Decided(NamedTuple):
-    """A request has been matched; nothing was sent yet.
+    """A request was matched; nothing has been sent yet.
 
     Attributes:
-        path: normalised path, without the query.
-        mapping: name of the Mapping that was chosen, None when no Mapping matched.
+        path: normalised path without the query.
+        mapping: name of the chosen Mapping, None when no Mapping matched.
         service: service text of that Mapping.
         variant: "stable" or "gray".
     """
@@ -25,12 +25,12 @@ class Decided(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The last byte of an answer is out, or the exchange was given up; fields as in `Decided`.
+    """The last byte of a response was sent, or the exchange was aborted; other fields as in `Decided`.
 
     Attributes:
-        status: what the client was told, None when it left before there was an answer.
-        seconds: from the request head to the end of the answer.
-        reason: why the answer is our own and not an upstream's, None for a relayed one.
+        status: of the response, None when the client disconnected before there was one.
+        seconds: from the request head to the end of the response.
+        reason: why the proxy itself made the response, None for a relayed one.
     """
 
     method: str
@@ -45,13 +45,13 @@ class Finished(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """Other rules are in force, or it changed whether the newest ones are.
+    """New rules are in force, or `error` changed.
 
     Attributes:
-        generation: number of the table in force; the same as before when only `error` changed.
-        added, removed, changed: "name.namespace" of the Mappings that differ from the table before.
+        generation: number of the table in force; unchanged when only `error` changed.
+        added, removed, changed: "name.namespace" of the Mappings that differ from the previous table.
         diagnostics: all findings about the rules in force.
-        error: why the newest state of the source is not wholly in force, or None.
+        error: why the newest state of the source is not completely in force, or None.
     """
 
     generation: int

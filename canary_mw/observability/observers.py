@@ -1,4 +1,4 @@
-"""What happened, as values for whoever watches: metrics, tracing, an access log."""
+"""Observers of requests and reloads: for metrics, tracing, an access log."""
 
 import logging
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ logger = logging.getLogger("canary_mw.observers")
 
 
 class Observer(Protocol):
-    """Is told what happened; a subclass overrides what it wants to know.
+    """Receives events; a subclass overrides the methods of the events that it needs.
 
-    The first two are called on the path of a request and must not block; `reloaded` comes from the thread that reloads.
+    `decided` and `finished` are called while a request is handled and must not block. `reloaded` is called in the
+    thread that reloads the rules.
     """
 
-    # Without a statement in them, type checkers would take these methods for abstract ones.
+    # Each method has a statement, since type checkers treat empty methods of a Protocol as abstract.
 
     def decided(self, record: Decided) -> None:
         """A request was matched."""
@@ -26,17 +27,17 @@ class Observer(Protocol):
         return
 
     def reloaded(self, record: Reloaded) -> None:
-        """Rules were replaced, or could not be."""
+        """Rules were replaced, or could not be replaced."""
         return
 
 
 _METHODS: dict[type, str] = {Decided: "decided", Finished: "finished", Reloaded: "reloaded"}
-# Holds the observers themselves, so that an id is never that of a later object.
+# Holds references to the observers, so that no later object gets the same id.
 _failed: dict[int, Observer] = {}
 
 
 def notify(observers: Sequence[Observer], record: Decided | Finished | Reloaded) -> None:
-    """Hand `record` to every observer; what one raises is logged the first time and never reaches the caller."""
+    """Pass `record` to every observer; an exception is logged once per observer and never raised."""
     for observer in observers:
         try:
             getattr(observer, _METHODS[type(record)])(record)

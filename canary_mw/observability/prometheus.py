@@ -1,4 +1,4 @@
-"""Counters for Prometheus: plain integers on the path of a request, put into its format when somebody asks."""
+"""Metrics in the Prometheus text format, rendered from plain integer counters on each scrape."""
 
 import os
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ from canary_mw.observability.events import Reloaded
 
 
 class MeteredMiddleware(Protocol):
-    """A middleware, as far as it counts itself."""
+    """The counters of a middleware."""
 
     refusals: RefusalCounters
     shadows: Any
 
     def ejections(self) -> dict[str, int]:
-        """How often endpoints were ejected, by service."""
+        """Numbers of ejections of endpoints, by service."""
 
 
 class Metrics(RequestCounters):
-    """Counts requests by Mapping, service, variant and status, and follows the rules in force.
+    """Counts requests by Mapping, service, variant and status, and shows which rules are in force.
 
-    The numbers are this process's; with several workers each scrape meets one of them, told by the label `pid`. A
-    middleware takes it as one of its `observers`, and is to be followed; a `RuleStore` of your own takes it likewise.
+    Pass it to a middleware or a `RuleStore` as one of the `observers`, and call `follow` with the middleware. The
+    numbers are those of this process: with several workers each scrape reaches one of them, named by the label `pid`.
     """
 
     def __init__(self) -> None:
@@ -38,58 +38,58 @@ class Metrics(RequestCounters):
         self._registry.register(self)
 
     def follow(self, middleware: MeteredMiddleware) -> None:
-        """Show what a middleware counts itself, too: refused requests, copies for shadows, ejected endpoints."""
+        """Include the counters of a middleware: refused requests, copies for shadows, ejected endpoints."""
         self._middleware = middleware
 
     def reloaded(self, record: Reloaded) -> None:
-        """Note the rules in force."""
+        """Store the generation and state of the rules."""
         super().reloaded(record)
         self._generation = record.generation
         self._clean = int(record.error is None)
 
     def collect(self) -> Iterable[Metric]:
-        """What `prometheus_client` asks a collector for."""
+        """The metric families; called by `prometheus_client`."""
         names = ("mapping", "service", "variant", "status", "pid")
         pid = str(os.getpid())
         requests = CounterMetricFamily("canary_mw_requests", "Finished requests.", labels=names)
         seconds = CounterMetricFamily("canary_mw_request_seconds", "Time that they took.", labels=names)
-        for labels, count in self.counts().items():
-            requests.add_metric((*labels, pid), count.requests)
-            seconds.add_metric((*labels, pid), count.seconds)
+        for labels, totals in self.counts().items():
+            requests.add_metric((*labels, pid), totals.requests)
+            seconds.add_metric((*labels, pid), totals.seconds)
         generation = GaugeMetricFamily("canary_mw_rules_generation", "Number of the rules in force.", labels=("pid",))
         generation.add_metric((pid,), self._generation)
         clean = GaugeMetricFamily(
             "canary_mw_rules_clean", "1 when the newest rules are wholly in force.", labels=("pid",)
         )
         clean.add_metric((pid,), self._clean)
-        return requests, seconds, generation, clean, *self._of_the_middleware(pid)
+        return requests, seconds, generation, clean, *self._middleware_metrics(pid)
 
-    def _of_the_middleware(self, pid: str) -> Iterable[Metric]:
-        followed = self._middleware
-        door = followed.refusals if followed else RefusalCounters()
-        what = "Requests that were malformed, too large, too slow or not allowed."
+    def _middleware_metrics(self, pid: str) -> Iterable[Metric]:
+        middleware = self._middleware
+        refusals = middleware.refusals if middleware else RefusalCounters()
+        help_text = "Requests that were malformed, too large, too slow or not allowed."
         stalled = CounterMetricFamily(
             "canary_mw_stalled_clients", "Connections ended because their client stopped reading.", labels=("pid",)
         )
-        stalled.add_metric((pid,), door.stalled)
-        copies = followed.shadows.counts if followed else {}
-        ejections = followed.ejections() if followed else {}
+        stalled.add_metric((pid,), refusals.stalled)
+        copies = middleware.shadows.counts if middleware else {}
+        ejections = middleware.ejections() if middleware else {}
         return (
             _counter("canary_mw_shadow", "Copies for shadows.", "result", copies, pid),
-            _counter("canary_mw_refused_requests", what, "status", door.refused, pid),
+            _counter("canary_mw_refused_requests", help_text, "status", refusals.refused, pid),
             stalled,
             _counter("canary_mw_ejections", "Endpoints left alone by outlier_detection.", "service", ejections, pid),
         )
 
     def render(self) -> bytes:
-        """The Prometheus text format."""
+        """The metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
 
 def _counter(name: str, text: str, label: str, counts: Dict[Any, int], pid: str) -> Metric:
-    """A counter with one label beside the process."""
+    """A counter with one label and `pid`."""
     family = CounterMetricFamily(name, text, labels=(label, "pid"))
-    # Copied: requests may be counted meanwhile.
+    # Copied, since requests may be counted during the loop.
     for value, count in dict(counts).items():
         family.add_metric((str(value), pid), count)
     return family

@@ -1,1 +1,1 @@
-"""Which Mapping takes a request: the table, its index, the decision."""
+"""The route table, its index, and the decision which Mapping takes a request."""

@@ -1,4 +1,4 @@
-"""From a table and a request to a decision: pure, with the randomness as an argument."""
+"""Decide which Mapping takes a request. A pure function: the random number is an argument."""
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import Decision, MappingGroup
@@ -8,59 +8,59 @@ from canary_mw.routing.table import RouteTable
 def decide(table: RouteTable, head: RequestHead, roll: float) -> Decision | None:
     """Choose the Mapping for a request.
 
-    Groups are tried in the order of routing with one and the same roll, as Envoy does; what the weights of one leave
-    falls through to the next. A request that would end nowhere only because of weights goes to the first such group
-    by relative weight, unless a wrapped app stands behind the rules and takes it.
+    Groups are tried in routing order with the same roll, as Envoy does. A roll that the weights of one group leave
+    falls through to the next. When a request gets no Mapping only because of weights, the first matching group
+    with a share takes it, by relative weight. In a middleware the wrapped app takes it instead.
 
     Args:
-        roll: percent in [0, 100), random or from a sticky key.
+        roll: a percent in [0, 100), random or derived from a sticky key.
 
     Returns:
-        None when no Mapping takes the request: 404 standalone, the wrapped app in a middleware.
+        None when no Mapping takes the request: the standalone proxy answers 404, a middleware calls the wrapped app.
     """
     leftover: MappingGroup | None = None
-    reached = 0.0
+    highest = 0.0
     for group in table.candidates(head):
-        for holds in group.checks:
-            if not holds(head):
+        for matches in group.checks:
+            if not matches(head):
                 break
         else:
             decision = group.only_decision or group.pick(head, roll)
             if decision is not None:
                 return decision if decision.local or not table.has_local else _already_decided(table, head) or decision
-            reach = group.claimed_percent(head)
-            reached = max(reached, reach)
-            if leftover is None and reach > 0:
+            claimed = group.claimed_percent(head)
+            highest = max(highest, claimed)
+            if leftover is None and claimed > 0:
                 leftover = group
     if leftover is None or table.middleware:
         return None
-    decision = next((decision for bound, decision in remainder_bounds(leftover, head, reached) if roll < bound), None)
+    decision = next((decision for bound, decision in remainder_bounds(leftover, head, highest) if roll < bound), None)
     return _already_decided(table, head) or decision if table.has_local else decision
 
 
 def _already_decided(table: RouteTable, head: RequestHead) -> Decision | None:
-    """The decision that a canary-mw before us took, when it sent the request to the service that we are.
+    """The decision of the previous canary-mw, when it sent the request to the local service (by the `via` header).
 
-    Gray pods usually run the code and the rules of the stable ones. Were they to draw again, in this group or in one
-    that comes before it, most of what is sent to them would go back.
+    Gray pods usually run the same code and rules as stable pods. If they decided again, they would send most of the
+    requests that they receive back to the stable pods.
     """
     via = head.header(b"via")
     if via is None:
         return None
     for group in table.candidates(head):
         for decision in group.local_decisions:
-            if decision.mapping.via_mark in via and all(holds(head) for holds in group.checks):
+            if decision.mapping.via_comment in via and all(matches(head) for matches in group.checks):
                 return decision
     return None
 
 
-def remainder_bounds(group: MappingGroup, head: RequestHead, reached: float) -> list[tuple[float, Decision]]:
-    """How a group divides the draws in [reached, 100) that no group took, by relative weight."""
-    widths = group.relative_weights(head)
-    total = sum(width for width, _ in widths)
-    out, bound = [], reached
-    for width, decision in widths:
-        bound += (100.0 - reached) * width / total
-        out.append((bound, decision))
-    # Rounding must not open a hole at the end.
-    return [*out[:-1], (100.0, out[-1][1])] if out else []
+def remainder_bounds(group: MappingGroup, head: RequestHead, start: float) -> list[tuple[float, Decision]]:
+    """The upper bounds by which a group divides the rolls in [start, 100) that no group took, by relative weight."""
+    weights = group.relative_weights(head)
+    total = sum(weight for weight, _ in weights)
+    bounds, bound = [], start
+    for weight, decision in weights:
+        bound += (100.0 - start) * weight / total
+        bounds.append((bound, decision))
+    # Rounding must not leave a gap below 100.
+    return [*bounds[:-1], (100.0, bounds[-1][1])] if bounds else []

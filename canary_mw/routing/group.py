@@ -1,7 +1,8 @@
-"""Mappings that match the same requests, and how they divide them (SEMANTICS of weights as Emissary's groups).
+"""Mappings that match the same requests, and how weights divide the requests among them, as in Emissary's groups.
 
-A group is built once: its tests, its thresholds, the `Decision` that each share leads to. Later tables take it over
-for as long as its Mappings and its neighbours are the same, so it knows nothing of its place among all groups.
+A group is built once, with its match tests, its shares and the `Decision` of each share. Later tables reuse it while
+its Mappings and the other Mappings of its prefix and host are unchanged. Therefore it does not store its position
+among all groups.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -16,12 +17,12 @@ from canary_mw.rules.matchers import HostPattern, header_matcher, literal_prefix
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What a group chose; made at build time, shared by all requests that it fits.
+    """What a group decides for a request; made when the table is built, shared by all requests that get it.
 
     Attributes:
-        group: the name of the group; the group itself leads here, and would never end if this led back.
-        local: the service is the one that this process is, so the wrapped app answers.
-        shadow: the Mapping that gets a copy, if the group has one.
+        group: the name of the group, not the group: that would be a reference cycle.
+        local: the service is the local one, so the wrapped app answers.
+        shadow: the Mapping that gets a copy of the request, if the group has one.
     """
 
     mapping: Mapping
@@ -32,42 +33,45 @@ class Decision:
 
 
 class Share(NamedTuple):
-    """A decision takes the draws below `bound` that no earlier share took; bounds are percents in [0, 100]."""
+    """A decision and the upper bound of its rolls: it takes those below `bound` that no earlier share took.
+
+    Bounds are percents, at most 100.
+    """
 
     bound: float
     decision: Decision
 
 
 class MatchTest(NamedTuple):
-    """One thing that a request must fulfil, and how to name it.
+    """One condition that a request must meet, and its text in an explanation.
 
     Attributes:
-        proven: holds for every group that the index gives for a request, so routing need not run it.
+        checked_by_index: true for every group that the index returns for a request, so routing skips the test.
     """
 
     text: str
     matches: Callable[[RequestHead], object]
-    proven: bool = False
+    checked_by_index: bool = False
 
 
-# Where nothing else orders two groups (ties in rank): exact before plain before regex.
+# The order of groups of equal rank: exact before plain before regex.
 _KIND_ORDER = {"exact": 2, "plain": 1, "regex": 0}
 
 
 class MappingGroup:
-    """The live Mappings of one key, in document order.
+    """The Mappings of one key, in document order.
 
     Attributes:
-        members: proxied Mappings.
-        redirect: a redirecting Mapping; it takes the whole group.
-        shadow: the Mapping that gets copies.
-        host: the host that its requests name.
-        literals: (case folded, text) under which the index keeps it.
-        shares: in order of their bounds.
-        total: percent of the draws that the group takes, in [0, 100].
-        local_decisions: decisions for the service that this process is; one that only gets copies is among them.
-        only_decision: the decision that takes all draws, if there is one.
-        checks: what the index leaves open of `tests`.
+        members: Mappings that forward to a service and are no shadow.
+        redirect: a Mapping that redirects; it takes all requests of the group.
+        shadow: the Mapping that gets copies of requests.
+        host: the host pattern of the group.
+        literals: literal texts that a path must begin with, each as (case folded, text); keys of the index.
+        shares: ordered by their bounds.
+        total: the percent of rolls that the group takes, in [0, 100].
+        local_decisions: decisions for the local service, also for a shadow that is the local service.
+        only_decision: the decision that takes all rolls, if there is one.
+        checks: those of `tests` that the index does not check.
     """
 
     __slots__ = (
@@ -100,7 +104,7 @@ class MappingGroup:
         self._checked = False
 
     def add(self, mapping: Mapping) -> str | None:
-        """Take a Mapping in; return why it cannot be, or None."""
+        """Add a Mapping; return why it cannot be added, or None."""
         if mapping.shadow:
             if self.shadow is not None:
                 return f"the group has the shadow {self.shadow.name} already"
@@ -118,75 +122,77 @@ class MappingGroup:
 
     @property
     def first(self) -> Mapping:
-        """The Mapping whose tests are the group's."""
-        found = self.members[0] if self.members else self.redirect or self.shadow
-        assert found is not None  # a group is made for a Mapping
-        return found
+        """The Mapping that the match tests come from."""
+        first = self.members[0] if self.members else self.redirect or self.shadow
+        assert first is not None  # a group is made for a Mapping
+        return first
 
     @property
     def mappings(self) -> list[Mapping]:
-        """Everything in it: members, else the redirect, else the shadow."""
+        """The members; if there are none, the redirect and the shadow."""
         return self.members or [m for m in (self.redirect, self.shadow) if m is not None]
 
     @property
     def tests(self) -> tuple[MatchTest, ...]:
-        """All that a request must fulfil, cheapest first; made when asked for, since routing needs `checks` only."""
+        """All match tests, cheapest first; computed on access, since routing uses only `checks`."""
         return tuple(_tests(self.first, self.mappings))
 
     @property
     def sort_key(self) -> tuple[list[int | str], int]:
-        """Larger comes first."""
+        """Sort key of the routing order; the larger comes first."""
         return self.rank, _KIND_ORDER[self.first.prefix_kind]
 
     @property
     def name(self) -> str:
-        """How findings and `explain` call it: its Mappings."""
+        """The names of its Mappings; findings and `explain` show it."""
         return " + ".join(m.name for m in self.mappings)
 
     @property
     def weighted(self) -> bool:
-        """Whether any member names a weight."""
+        """Whether any member has a weight."""
         return any(m.weight is not None for m in self.members)
 
     def mismatch(self, head: RequestHead) -> MatchTest | None:
-        """The first test that the request fails, or None when it matches."""
+        """The first test that the request fails, or None when all match."""
         for test in self.tests:
             if not test.matches(head):
                 return test
         return None
 
-    def pick(self, head: RequestHead, draw: float) -> Decision | None:
-        """The decision that owns `draw`, a percent in [0, 100), or None when the weights leave it to later groups."""
+    def pick(self, head: RequestHead, roll: float) -> Decision | None:
+        """The decision for `roll`, a percent in [0, 100), or None when the weights leave it to later groups."""
         for bound, decision in self.shares:
-            if draw < bound and (not self._checked or decision.mapping.accepts_path(head.path)):
+            if roll < bound and (not self._checked or decision.mapping.accepts_path(head.path)):
                 return decision
         return None
 
     def claimed_percent(self, head: RequestHead) -> float:
-        """The percent of the draws that it takes of such requests: `total`, or less where members differ in case."""
+        """The percent of rolls that the group takes for a request: `total`, or less where members differ in case."""
         if not self._checked:
             return self.total
         return max((bound for bound, decision in self.shares if decision.mapping.accepts_path(head.path)), default=0.0)
 
     def relative_weights(self, head: RequestHead) -> list[Share]:
-        """The percent of each decision that this request can get inside the group."""
-        out, low = [], 0.0
+        """The percent of rolls of each decision that the request can get from the group."""
+        weights, low = [], 0.0
         for bound, decision in self.shares:
             if bound > low and (not self._checked or decision.mapping.accepts_path(head.path)):
-                out.append(Share(bound - low, decision))
+                weights.append(Share(bound - low, decision))
                 low = bound
-        return out
+        return weights
 
     def seal(self, *, narrows: bool, local: Collection[str], middleware: bool) -> None:
-        """Work out tests, shares and variants, when all Mappings are in.
+        """Compute checks, shares and variants; called once, after the last `add`.
 
         Args:
-            narrows: it takes some requests out of a wider group that leads elsewhere, so all of it is gray.
-            local: names of the service that this process is.
-            middleware: the wrapped app takes what the weights leave, so a lone weight keeps its meaning.
+            narrows: the group takes some requests of a wider group to another service, so all its Mappings are gray.
+            local: names of the local service.
+            middleware: the wrapped app takes what the weights leave, so the weight of a single Mapping counts.
         """
-        bounds = [(self.redirect, 100.0)] if self.redirect else thresholds(self.members, alone_is_all=not middleware)
-        stable = _stable([mapping for mapping, _ in bounds], narrows=narrows, rest_is_stable=middleware)
+        bounds = (
+            [(self.redirect, 100.0)] if self.redirect else thresholds(self.members, ignore_single_weight=not middleware)
+        )
+        stable = _stable([mapping for mapping, _ in bounds], narrows=narrows, remainder_is_stable=middleware)
         shares = []
         for mapping, bound in bounds:
             is_local = _is_local(mapping, local)
@@ -198,22 +204,22 @@ class MappingGroup:
         self.local_decisions = (*(share.decision for share in shares if share.decision.local), *copies)
         self.host = self.first.host
         self.literals = _literals(self.first, self.mappings)
-        self.checks = tuple(test.matches for test in self.tests if not test.proven)
+        self.checks = tuple(test.matches for test in self.tests if not test.checked_by_index)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
         if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
             self.only_decision = shares[0].decision
 
 
-def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tuple[Mapping, float]]:
-    """Cumulative bounds in percent, weighted Mappings first (Emissary `normalize_weights_in_mappings`).
+def thresholds(members: list[Mapping], *, ignore_single_weight: bool = True) -> list[tuple[Mapping, float]]:
+    """Cumulative upper bounds in percent, weighted Mappings first (Emissary `normalize_weights_in_mappings`).
 
     Args:
-        alone_is_all: a single Mapping takes all, whatever its weight.
+        ignore_single_weight: a single Mapping takes all requests, whatever its weight.
     """
-    if len(members) == 1 and (alone_is_all or members[0].weight is None):
+    if len(members) == 1 and (ignore_single_weight or members[0].weight is None):
         return [(members[0], 100.0)]
     bounds = {id(m): 0 for m in members}
-    free = [m for m in members if m.weight is None]
+    weightless = [m for m in members if m.weight is None]
     total = 0
     for mapping in members:
         if mapping.weight is None:
@@ -223,11 +229,11 @@ def thresholds(members: list[Mapping], *, alone_is_all: bool = True) -> list[tup
         total += mapping.weight
         bounds[id(mapping)] = total
     if total <= 100:
-        each = round((100 - total) / len(free)) if free else 0
-        for mapping in free:
-            total = 100 if mapping is free[-1] else total + each
+        each = round((100 - total) / len(weightless)) if weightless else 0
+        for mapping in weightless:
+            total = 100 if mapping is weightless[-1] else total + each
             bounds[id(mapping)] = total
-    ordered = [m for m in members if m.weight is not None] + free
+    ordered = [m for m in members if m.weight is not None] + weightless
     return [(m, float(min(bounds[id(m)], 100))) for m in ordered]
 
 
@@ -235,12 +241,12 @@ def _is_local(mapping: Mapping, local: Collection[str]) -> bool:
     return any(name in local for name in mapping.service.names)
 
 
-def _stable(members: list[Mapping], *, narrows: bool, rest_is_stable: bool) -> list[Mapping]:
-    """The weightless Mappings, else the heaviest, unless the group is gray as a whole."""
+def _stable(members: list[Mapping], *, narrows: bool, remainder_is_stable: bool) -> list[Mapping]:
+    """The stable Mappings: the weightless ones, else the one of the largest weight; none if the whole group is gray."""
     if narrows or not members:
         return []
     weightless = [m for m in members if m.weight is None]
-    if weightless or rest_is_stable:
+    if weightless or remainder_is_stable:
         return weightless
     return [max(members, key=lambda m: m.weight or 0)]
 
@@ -255,7 +261,7 @@ def _literals(first: Mapping, mappings: list[Mapping]) -> tuple[tuple[bool, byte
 def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[MatchTest]:
     folded = any(not m.case_sensitive for m in mappings)
     if first.prefix_kind == "plain" and not folded:
-        yield MatchTest(f"prefix {first.prefix}", _begins_with(first.prefix_bytes), proven=True)
+        yield MatchTest(f"prefix {first.prefix}", _path_starts_with(first.prefix_bytes), checked_by_index=True)
     elif first.prefix_kind == "regex":
         yield MatchTest(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
     else:
@@ -264,7 +270,7 @@ def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[MatchTest]:
         )
         yield MatchTest(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
     if first.host.kind != "any":
-        yield MatchTest(f"host {first.host.text}", _host_test(first.host), proven=True)
+        yield MatchTest(f"host {first.host.text}", _host_matcher(first.host), checked_by_index=True)
     if first.method is not None:
         accepts = first.method.accepts
         yield MatchTest(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
@@ -274,13 +280,13 @@ def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[MatchTest]:
         yield MatchTest(f"query {condition}", partial(query_matches, condition))
 
 
-def _begins_with(prefix: bytes) -> Callable[[RequestHead], bool]:
+def _path_starts_with(prefix: bytes) -> Callable[[RequestHead], bool]:
     return lambda head: head.path.startswith(prefix)
 
 
-def _host_test(pattern: HostPattern) -> Callable[[RequestHead], object]:
-    def holds(head: RequestHead) -> object:
+def _host_matcher(pattern: HostPattern) -> Callable[[RequestHead], object]:
+    def matches(head: RequestHead) -> object:
         host = (head.host or b"").lower()
-        return pattern.accepts(host if pattern.names_port else without_port(host))
+        return pattern.accepts(host if pattern.has_port else without_port(host))
 
-    return holds
+    return matches

@@ -1,8 +1,8 @@
-"""Finding the few groups whose prefix and host can match, at a cost that does not grow with the number of Mappings.
+"""Find the groups whose prefix and host can match, at a cost that does not grow with the number of Mappings.
 
-`PrefixSet` finds the longest stored prefix of a text by one bisection and a walk up its ancestors. Paths use it, and
-host globs do: `prefix*` as they are, `*suffix` reversed. A regex prefix is stored under the literal text that every
-match of it begins with; its group still tests the whole regex.
+`PrefixSet` finds the longest stored prefix of a text by one bisection and a walk up its ancestors. It serves paths and
+host patterns: `prefix*` as it is, `*suffix` reversed. A regex prefix is stored under the literal text that all its
+matches begin with; its group still tests the whole regex.
 """
 
 from bisect import bisect_right
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Groups = tuple["MappingGroup", ...]
-# The place of each group in the order of routing.
+# The position of each group in routing order.
 Order = dict["MappingGroup", int]
-# A node keeps the groups of all its ancestors ready merged, unless that would make the index grow quadratically.
-MERGED_MAX = 256
-# Slashes of a prefix that is looked up rather than searched for: each may cost a lookup.
-DEPTH_MAX = 16
+# A node stores its groups merged with those of its ancestors only up to this number, so that the index does not grow
+# quadratically.
+MAX_MERGED = 256
+# The most slashes of a prefix that is found by dictionary lookup: each slash of a path may cost one lookup.
+MAX_LOOKUP_DEPTH = 16
 
 
 class PrefixSet(Generic[T]):
-    """Texts with a value each; `chain(text)` yields the values of all stored texts that `text` begins with."""
+    """Texts with one value each; `chain(text)` yields the values of all stored texts that are a prefix of `text`."""
 
     __slots__ = ("keys", "parents", "values")
 
@@ -38,8 +39,8 @@ class PrefixSet(Generic[T]):
     def find(self, text: bytes) -> int:
         """Position of the longest stored prefix of `text`, or -1.
 
-        Whatever sorts between a prefix of `text` and `text` itself begins with that prefix too, so the longest one is
-        the last stored text not above `text`, or an ancestor of it.
+        Every text that sorts between a prefix of `text` and `text` begins with that prefix too. So the longest prefix
+        is the last stored text not above `text`, or an ancestor of it.
         """
         position = bisect_right(self.keys, text) - 1
         while position >= 0 and not text.startswith(self.keys[position]):
@@ -55,7 +56,7 @@ class PrefixSet(Generic[T]):
 
 
 def _parents(keys: list[bytes]) -> list[int]:
-    """For each of the sorted keys the position of its longest proper prefix among them, or -1."""
+    """For each of the sorted keys, the position of its longest proper prefix among them, or -1."""
     parents: list[int] = []
     for position, key in enumerate(keys):
         candidate = position - 1
@@ -66,17 +67,19 @@ def _parents(keys: list[bytes]) -> list[int]:
 
 
 class PathIndex:
-    """Groups by what a path must begin with; `find` gives a superset of those that match, in routing order.
+    """Groups by the literal text that a path must begin with.
+
+    `find` returns the groups that match and maybe others, in routing order.
 
     Args:
-        groups: in that order.
-        order: the places of these groups, and maybe of others.
+        groups: in routing order.
+        order: the positions of these groups, and maybe of others.
 
-    Most prefixes end with a slash, so most requests find theirs by a dictionary lookup or two, which touch less memory
-    than a bisection. It counts only where no ragged prefix, one without slash, matches too.
+    Most prefixes end with a slash, so one or two dictionary lookups find the groups of most requests, and touch less
+    memory than a bisection. The lookup is valid only when no prefix without a final slash matches too.
     """
 
-    __slots__ = ("_aligned", "_depth", "_folded", "_order", "_plain", "_ragged")
+    __slots__ = ("_depth", "_folded", "_order", "_plain", "_slash_prefixes", "_unaligned")
 
     def __init__(self, groups: Iterable["MappingGroup"], order: Order) -> None:
         plain: dict[bytes, list[MappingGroup]] = {}
@@ -87,10 +90,9 @@ class PathIndex:
         self._order = order
         self._plain = _merged(plain, order)
         self._folded = _merged(folded, order) if folded else None
-        aligned, ragged = _split(self._plain)
-        self._aligned = aligned
-        self._ragged = PrefixSet(dict.fromkeys(ragged)) if ragged else None
-        self._depth = max((literal.count(b"/") for literal in aligned), default=0)
+        self._slash_prefixes, unaligned = _split(self._plain)
+        self._unaligned = PrefixSet(dict.fromkeys(unaligned)) if unaligned else None
+        self._depth = max((literal.count(b"/") for literal in self._slash_prefixes), default=0)
 
     def find(self, path: bytes) -> Groups:
         """Candidate groups for a path, in routing order."""
@@ -101,7 +103,7 @@ class PathIndex:
         return tuple(sorted({*groups, *folded}, key=self._order.__getitem__))
 
     def _find_plain(self, path: bytes) -> Groups:
-        if self._ragged is not None and self._ragged.find(path) >= 0:
+        if self._unaligned is not None and self._unaligned.find(path) >= 0:
             return _groups_at(self._plain, path, self._order)
         found: Groups = ()
         end = 0
@@ -109,24 +111,24 @@ class PathIndex:
             end = path.find(b"/", end) + 1
             if not end:
                 break
-            found = self._aligned.get(path[:end], found)
+            found = self._slash_prefixes.get(path[:end], found)
         return found
 
 
 def _split(nodes: "PrefixSet[_Node]") -> tuple[dict[bytes, Groups], list[bytes]]:
-    """Prefixes that end with a slash, with their merged groups, and those that have to be searched for."""
-    aligned: dict[bytes, Groups] = {}
-    ragged: list[bytes] = []
+    """Prefixes that end with a slash, with their merged groups, and the prefixes that need a bisection."""
+    slash_prefixes: dict[bytes, Groups] = {}
+    unaligned: list[bytes] = []
     for literal, node in zip(nodes.keys, nodes.values, strict=True):
-        if literal[-1:] == b"/" and literal.count(b"/") <= DEPTH_MAX and node.merged is not None:
-            aligned[literal] = node.merged
+        if literal[-1:] == b"/" and literal.count(b"/") <= MAX_LOOKUP_DEPTH and node.merged is not None:
+            slash_prefixes[literal] = node.merged
         else:
-            ragged.append(literal)
-    return aligned, ragged
+            unaligned.append(literal)
+    return slash_prefixes, unaligned
 
 
 class _Node:
-    """Own groups of one prefix, and those of its ancestors merged in, while they are few."""
+    """The groups of one prefix, and the same merged with those of its ancestors; None when there are too many."""
 
     __slots__ = ("merged", "own")
 
@@ -138,9 +140,9 @@ class _Node:
 def _merged(lists: dict[bytes, list["MappingGroup"]], order: Order) -> PrefixSet[_Node]:
     nodes = PrefixSet({literal: _Node(groups) for literal, groups in lists.items()})
     for node, parent in zip(nodes.values, nodes.parents, strict=True):
-        above: Groups | None = nodes.values[parent].merged if parent >= 0 else ()
-        if above is not None and len(above) + len(node.own) <= MERGED_MAX:
-            node.merged = tuple(sorted((*above, *node.own), key=order.__getitem__) if above else node.own)
+        inherited: Groups | None = nodes.values[parent].merged if parent >= 0 else ()
+        if inherited is not None and len(inherited) + len(node.own) <= MAX_MERGED:
+            node.merged = tuple(sorted((*inherited, *node.own), key=order.__getitem__) if inherited else node.own)
     return nodes
 
 
@@ -155,32 +157,32 @@ def _groups_at(nodes: PrefixSet[_Node], path: bytes, order: Order) -> Groups:
 
 
 class HostIndex:
-    """`PathIndex`es by host pattern.
+    """One `PathIndex` for each host pattern.
 
     Args:
-        groups: in the order of routing.
+        groups: in routing order.
 
     Attributes:
-        order: place of each of them.
-        only: the one index of a table that names no host.
+        order: the position of each group.
+        only: the single index of a table whose groups match any host.
     """
 
     __slots__ = ("_by_name", "_by_name_and_port", "only", "order")
 
     def __init__(self, groups: Iterable["MappingGroup"]) -> None:
-        self.order: Order = {group: place for place, group in enumerate(groups)}
+        self.order: Order = {group: position for position, group in enumerate(groups)}
         by_pattern: dict[tuple[str, bytes], tuple[HostPattern, list[MappingGroup]]] = {}
         for group in self.order:
             pattern = group.host
             by_pattern.setdefault((pattern.kind, pattern.value), (pattern, []))[1].append(group)
         indexed = [(pattern, PathIndex(members, self.order)) for pattern, members in by_pattern.values()]
-        self._by_name = _HostSet([item for item in indexed if not item[0].names_port])
-        ported = [item for item in indexed if item[0].names_port]
-        self._by_name_and_port = _HostSet(ported) if ported else None
+        self._by_name = _HostSet([item for item in indexed if not item[0].has_port])
+        with_port = [item for item in indexed if item[0].has_port]
+        self._by_name_and_port = _HostSet(with_port) if with_port else None
         self.only = indexed[0][1] if len(indexed) == 1 and indexed[0][0].kind == "any" else None
 
     def find(self, host: bytes, path: bytes) -> Groups:
-        """Candidate groups for a Host value and a path, in routing order."""
+        """Candidate groups for the value of a Host header and a path, in routing order."""
         if self.only is not None:
             return self.only.find(path)
         host = host.lower()
@@ -194,6 +196,8 @@ class HostIndex:
 
 
 class _HostSet:
+    """Path indexes by host pattern; `find` yields those whose pattern matches a host."""
+
     __slots__ = ("any", "exact", "prefixes", "regexes", "suffixes")
 
     def __init__(self, items: list[tuple[HostPattern, PathIndex]]) -> None:

@@ -1,6 +1,6 @@
-"""The rules as one immutable value: Mappings in groups, groups in the order of routing, found by an index.
+"""The rules as one immutable value: Mappings in groups, groups in routing order, found by an index.
 
-A table is built whole and replaced whole; a request keeps the one it began with.
+A table is built and replaced as a whole. A request uses the same table from its beginning to its end.
 """
 
 from bisect import insort
@@ -18,8 +18,11 @@ from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 
 
-class _Place(NamedTuple):
-    """The Mappings of one prefix and host, in document order: no others share a group with them, or narrow one."""
+class _PrefixEntry(NamedTuple):
+    """The Mappings of one prefix and host, in document order, and what is built from them.
+
+    Groups do not depend on the Mappings of other prefixes or hosts: none of these share or narrow a group of them.
+    """
 
     mappings: tuple[Mapping, ...]
     groups: tuple[MappingGroup, ...]
@@ -35,19 +38,19 @@ class RouteTable:
 
     Attributes:
         mappings: in document order.
-        groups: in the order of routing (`_route_weight` of Emissary, larger first; equal ones: the later first).
-        diagnostics: what only the whole of the rules shows: weights over 100 or with a hole, refused companions.
-        middleware: a wrapped app stands behind the rules and takes what they leave.
+        groups: in routing order (Emissary `_route_weight`: the larger first, of equal ones the later first).
+        diagnostics: findings about groups: weights that add up to more or less than 100, Mappings left out of a group.
+        middleware: the rules belong to a middleware, so the wrapped app takes the requests that no Mapping takes.
         settings: of the Module.
-        request_policy: what it demands of every request, or None.
-        has_local: some Mapping leads to the service that this process is.
+        request_policy: checks and changes of every request by the Module, or None.
+        has_local: some Mapping leads to the local service.
     """
 
     __slots__ = (
         "__weakref__",
+        "_entries",
         "_index",
         "_local",
-        "_places",
         "diagnostics",
         "groups",
         "has_local",
@@ -63,16 +66,17 @@ class RouteTable:
         local: frozenset[str],
         middleware: bool,
         settings: ModuleSettings = DEFAULT_SETTINGS,
-        before: "RouteTable | None" = None,
+        previous: "RouteTable | None" = None,
     ) -> None:
         self.mappings = tuple(mappings)
         self.middleware = middleware
         self.settings = settings
         self.request_policy = settings.request_policy
         self._local = local
-        self._places: dict[_Key, _Place] = _places(self.mappings, local, middleware, before._places if before else {})
-        self.groups = _in_order(self._places.values(), before.order if before else {})
-        self.diagnostics = tuple(found for place in self._places.values() for found in place.diagnostics)
+        reusable = previous._entries if previous else {}
+        self._entries: dict[_Key, _PrefixEntry] = _prefix_entries(self.mappings, local, middleware, reusable)
+        self.groups = _in_routing_order(self._entries.values(), previous.order if previous else {})
+        self.diagnostics = tuple(found for entry in self._entries.values() for found in entry.diagnostics)
         self.has_local = any(group.local_decisions for group in self.groups)
         self._index = HostIndex(self.groups)
 
@@ -88,22 +92,22 @@ class RouteTable:
         """Group, order and index Mappings.
 
         Args:
-            local: names of the service that this process is (see `Service.names`).
+            local: names of the local service, the one that this process serves (see `Service.names`).
             middleware: see the attribute.
             settings: of the Module.
         """
         return cls(mappings, frozenset(local), middleware, settings)
 
     def rebuild(self, mappings: Iterable[Mapping], settings: ModuleSettings = DEFAULT_SETTINGS) -> "RouteTable":
-        """What `build` gives, for the same process; groups that the change does not touch are taken over."""
+        """The same result as `build` with the same `local` and `middleware`; reuses the groups that do not change."""
         return type(self)(mappings, self._local, self.middleware, settings, self)
 
     @classmethod
     def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
-        """Read and build the rules of one text, as a test has them at hand.
+        """Read and build the rules of one text; meant for tests.
 
         Args:
-            text: as a file of rules holds it; `$VAR` in it stays as it is.
+            text: the content of a rules file; `$VAR` in it is not replaced.
             local: see `build`.
             middleware: see the attribute.
 
@@ -116,26 +120,26 @@ class RouteTable:
         for found in (*rules.diagnostics, *table.diagnostics):
             if found.severity == "error":
                 name = found.mapping
-                # A ConfigError names its Mapping itself.
+                # The text of a ConfigError begins with its Mapping.
                 message = found.message.removeprefix(f"Mapping {name}: ")
                 raise ConfigError(message, file=found.file, line=found.line, mapping=name, hint=found.hint)
         return table
 
     @property
     def order(self) -> Order:
-        """The place of each group in `groups`."""
+        """The position of each group in `groups`."""
         return self._index.order
 
     def admit(self, head: RequestHead) -> RequestHead:
-        """The request as it is matched and sent under the Module's demands.
+        """Check a request by the Module's settings; return it as it is matched and sent.
 
         Raises:
-            ClientError: it is not let in.
+            ClientError: the Module's settings refuse the request.
         """
         return head if self.request_policy is None else self.request_policy.admit(head)
 
     def candidates(self, head: RequestHead) -> Groups:
-        """Groups whose prefix and host may match, in the order of routing; each must still be tested."""
+        """Groups whose prefix and host may match, in routing order; the caller still runs the `checks` of each."""
         only = self._index.only
         return only.find(head.path) if only is not None else self._index.find(head.host or b"", head.path)
 
@@ -143,67 +147,67 @@ class RouteTable:
         return f"<RouteTable {len(self.mappings)} Mappings in {len(self.groups)} groups>"
 
 
-def _places(
-    mappings: Iterable[Mapping], local: frozenset[str], middleware: bool, before: dict[_Key, _Place]
-) -> dict[_Key, _Place]:
+def _prefix_entries(
+    mappings: Iterable[Mapping], local: frozenset[str], middleware: bool, previous: dict[_Key, _PrefixEntry]
+) -> dict[_Key, _PrefixEntry]:
     members: dict[_Key, list[Mapping]] = {}
     for mapping in mappings:
         members.setdefault((mapping.prefix, mapping.prefix_kind, mapping.host.text), []).append(mapping)
-    places = {}
-    for key, some in members.items():
-        old = before.get(key)
-        same = old is not None and len(old.mappings) == len(some) and all(map(is_, old.mappings, some))
-        places[key] = old if old is not None and same else _place(some, local, middleware)
-    return places
+    entries = {}
+    for key, new in members.items():
+        old = previous.get(key)
+        same = old is not None and len(old.mappings) == len(new) and all(map(is_, old.mappings, new))
+        entries[key] = old if old is not None and same else _build_entry(new, local, middleware)
+    return entries
 
 
-def _place(mappings: list[Mapping], local: frozenset[str], middleware: bool) -> _Place:
+def _build_entry(mappings: list[Mapping], local: frozenset[str], middleware: bool) -> _PrefixEntry:
     findings: list[Diagnostic] = []
-    groups = _grouped(mappings, findings)
+    groups = _build_groups(mappings, findings)
     for group in groups:
         group.seal(narrows=_narrows(group, groups), local=local, middleware=middleware)
         findings += _weight_findings(group, middleware)
-    return _Place(tuple(mappings), tuple(groups), tuple(findings))
+    return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings))
 
 
-def _in_order(places: Iterable[_Place], before: Order) -> tuple[MappingGroup, ...]:
-    """Larger rank first, of equal ones the later; those that were in order `before` still are."""
-    groups = [group for place in places for group in place.groups]
+def _in_routing_order(entries: Iterable[_PrefixEntry], previous: Order) -> tuple[MappingGroup, ...]:
+    """Groups by rank, the larger first, of equal ones the later first; reused groups are not sorted again."""
+    groups = [group for entry in entries for group in entry.groups]
     present = set(groups)
-    ordered = [group for group in before if group in present]
+    ordered = [group for group in previous if group in present]
     ordered.reverse()
-    # Only groups of one place can be equal, and all of them are new or none.
-    fresh = sorted((group for group in groups if group not in before), key=_sort_key)
+    # Only groups of one entry can have equal sort keys, and these are either all new or all reused.
+    new = sorted((group for group in groups if group not in previous), key=_sort_key)
     if not ordered:
-        ordered = fresh
+        ordered = new
     else:
-        for group in fresh:
+        for group in new:
             insort(ordered, group, key=_sort_key)
     ordered.reverse()
     return tuple(ordered)
 
 
-def _grouped(mappings: list[Mapping], findings: list[Diagnostic]) -> list[MappingGroup]:
+def _build_groups(mappings: list[Mapping], findings: list[Diagnostic]) -> list[MappingGroup]:
     groups: dict[tuple[object, ...], MappingGroup] = {}
     for mapping in mappings:
         key = mapping.key
         group = groups.get(key)
         if group is None:
             group = groups[key] = MappingGroup(mapping)
-        refused = group.add(mapping)
-        if refused:
-            text = f"Mapping {mapping.name} is left out: {refused}"
+        conflict = group.add(mapping)
+        if conflict:
+            text = f"Mapping {mapping.name} is left out: {conflict}"
             findings.append(_finding("error", "group-refused", mapping, text))
     return list(groups.values())
 
 
-def _narrows(group: MappingGroup, neighbours: list[MappingGroup]) -> bool:
-    """Whether it takes some of the requests of another group of the same prefix, and sends them to another service."""
-    mine = _conditions(group.first)
+def _narrows(group: MappingGroup, groups: list[MappingGroup]) -> bool:
+    """Whether a group takes some requests of another group of its prefix and host to another service."""
+    conditions = _conditions(group.first)
     services = {m.service for m in group.members}
     return any(
-        _conditions(other.first) < mine and bool({m.service for m in other.members} - services)
-        for other in (neighbours if mine else ())
+        _conditions(other.first) < conditions and bool({m.service for m in other.members} - services)
+        for other in (groups if conditions else ())
         if other is not group
     )
 

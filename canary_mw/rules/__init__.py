@@ -1,1 +1,1 @@
-"""A rule as values: what a Mapping matches, where it leads, what it changes."""
+"""A rule as values: what a Mapping matches, where it sends requests, and what it changes in them."""

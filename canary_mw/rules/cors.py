@@ -1,4 +1,4 @@
-"""Cross-origin requests, answered and marked as Envoy's CORS filter does (Fetch standard, section 3.2)."""
+"""CORS as in Envoy's CORS filter: preflight responses and response headers (Fetch standard, section 3.2)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class CorsPolicy:
-    """The `cors` of a Mapping with its headers ready to send.
+    """The `cors` of a Mapping, with its headers encoded.
 
     Attributes:
-        origins: exact origins that are allowed; b"*" among them allows all.
-        simple: headers of every answer to an allowed origin, without allow-origin.
-        preflight: headers of the answer to a preflight, without allow-origin.
+        origins: exact origins that are allowed; b"*" allows all.
+        simple: headers of every response to an allowed origin, without allow-origin.
+        preflight: headers of the response to a preflight, without allow-origin.
     """
 
     origins: frozenset[bytes]
@@ -23,7 +23,7 @@ class CorsPolicy:
     preflight: tuple[tuple[bytes, bytes], ...]
 
     def allows(self, origin: bytes | None) -> bool:
-        """Whether an Origin header is one of ours; origins compare byte for byte."""
+        """Whether an Origin header is allowed; origins compare byte for byte."""
         return origin is not None and (origin in self.origins or b"*" in self.origins)
 
 
@@ -36,7 +36,7 @@ def cors_policy(
     credentials: bool = False,
     max_age: str | None = None,
 ) -> CorsPolicy:
-    """Make the policy of a Mapping; what is empty sends no header."""
+    """Make the policy of a Mapping; an empty argument adds no header."""
     simple = [
         (b"access-control-allow-credentials", "true" if credentials else ""),
         (b"access-control-expose-headers", ", ".join(exposed_headers)),
@@ -47,17 +47,17 @@ def cors_policy(
         (b"access-control-allow-headers", ", ".join(headers)),
         (b"access-control-max-age", max_age or ""),
     ]
-    return CorsPolicy(frozenset(origin.encode() for origin in origins), _given(simple), _given(preflight))
+    return CorsPolicy(frozenset(origin.encode() for origin in origins), _encoded(simple), _encoded(preflight))
 
 
-def _given(headers: list[tuple[bytes, str]]) -> tuple[tuple[bytes, bytes], ...]:
+def _encoded(headers: list[tuple[bytes, str]]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple((name, value.encode()) for name, value in headers if value)
 
 
 def preflight_headers(policy: CorsPolicy, head: RequestHead) -> Headers | None:
-    """Headers of our own answer to a preflight; None for any other request, and for a foreign origin's.
+    """Headers of the response to a preflight; None for other requests and for origins that are not allowed.
 
-    The requested method is not checked: the browser does, against the answer.
+    The requested method is not checked: the browser checks it against the response.
     """
     origin = head.header(b"origin")
     if head.method != "OPTIONS" or not policy.allows(origin) or not head.header(b"access-control-request-method"):
@@ -66,7 +66,7 @@ def preflight_headers(policy: CorsPolicy, head: RequestHead) -> Headers | None:
 
 
 def with_cors_headers(policy: CorsPolicy, head: RequestHead, headers: Headers) -> Headers:
-    """An answer's headers with those for an allowed origin, in place of what the upstream said about it."""
+    """The response headers; for an allowed origin the CORS headers replace those of the upstream."""
     origin = head.header(b"origin")
     if not policy.allows(origin):
         return headers

@@ -1,13 +1,14 @@
 """Values of added headers with Envoy's `%...%` operators, compiled once per reload.
 
-A text without operators stays plain bytes. `%%` is a percent sign. An operator without a value gives the empty text,
-and a header whose whole value is empty is not added.
+A text without operators is compiled to bytes. `%%` is a percent sign. An operator without a value gives the empty text,
+and a header whose whole value is then empty is not added.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
@@ -20,11 +21,11 @@ _FRACTION = re.compile(r"%([1-9])f")
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """What operators are evaluated against.
+    """The request and response that operators are evaluated for.
 
     Attributes:
         response: None for the headers of a request.
-        now: seconds since the epoch at which the request came.
+        now: when the request was received, in seconds since the epoch.
     """
 
     head: RequestHead
@@ -37,15 +38,19 @@ Operator = Callable[[TemplateContext], bytes]
 
 @dataclass(frozen=True, slots=True)
 class HeaderTemplate:
-    """A header value that depends on the request or its answer; the text alone tells whether two are the same."""
+    """A header value that depends on the request or response; templates of the same text are equal."""
 
     text: str
     parts: tuple[bytes | Operator, ...] = field(compare=False, repr=False)
 
-    def render(self, facts: TemplateContext) -> bytes:
-        """The value; control characters that came along are dropped, so that no line can be smuggled in."""
-        value = b"".join(part if isinstance(part, bytes) else part(facts) for part in self.parts)
+    def render(self, context: TemplateContext) -> bytes:
+        """The value, without the CR, LF and NUL of the request or response, so that it cannot add a header line."""
+        value = b"".join(part if isinstance(part, bytes) else part(context) for part in self.parts)
         return value.translate(None, b"\r\n\0")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Operators are closures, which pickle does not take.
+        return compile_template, (self.text,)
 
 
 def compile_template(text: str) -> bytes | HeaderTemplate:
@@ -85,12 +90,12 @@ def _operator(match: re.Match[str]) -> Operator:
 
 
 def _cut(operator: Operator, length: int) -> Operator:
-    return lambda facts: operator(facts)[:length]
+    return lambda context: operator(context)[:length]
 
 
 def _request_header(argument: str) -> Operator:
     names = [name.strip().lower().encode() for name in argument.split("?")][:2]
-    return lambda facts: next((value for name in names if (value := _of_request(name, facts.head))), b"")
+    return lambda context: next((value for name in names if (value := _of_request(name, context.head))), b"")
 
 
 def _of_request(name: bytes, head: RequestHead) -> bytes | None:
@@ -106,8 +111,8 @@ def _of_request(name: bytes, head: RequestHead) -> bytes | None:
 def _response_header(argument: str) -> Operator:
     names = [name.strip().lower().encode() for name in argument.split("?")][:2]
 
-    def operator(facts: TemplateContext) -> bytes:
-        given = dict(reversed(facts.response.headers)) if facts.response else {}
+    def operator(context: TemplateContext) -> bytes:
+        given = dict(reversed(context.response.headers)) if context.response else {}
         return next((given[name] for name in names if given.get(name)), b"")
 
     return operator
@@ -116,25 +121,25 @@ def _response_header(argument: str) -> Operator:
 def _start_time(argument: str) -> Operator:
     form = argument or DEFAULT_TIME
 
-    def operator(facts: TemplateContext) -> bytes:
-        moment = datetime.fromtimestamp(facts.now, UTC)
+    def operator(context: TemplateContext) -> bytes:
+        moment = datetime.fromtimestamp(context.now, UTC)
         if form == "%s":
-            return b"%d" % int(facts.now)
+            return b"%d" % int(context.now)
         fraction = f"{moment.microsecond:06d}000"
-        text = _FRACTION.sub(lambda found: fraction[: int(found[1])], form).replace("%s", str(int(facts.now)))
+        text = _FRACTION.sub(lambda found: fraction[: int(found[1])], form).replace("%s", str(int(context.now)))
         return moment.strftime(text).encode()
 
     return operator
 
 
-def _address(facts: TemplateContext) -> bytes:
-    return (facts.head.client or "").encode("latin-1")
+def _address(context: TemplateContext) -> bytes:
+    return (context.head.client or "").encode("latin-1")
 
 
-def _address_with_port(facts: TemplateContext) -> bytes:
-    address = facts.head.client or ""
+def _address_with_port(context: TemplateContext) -> bytes:
+    address = context.head.client or ""
     shown = f"[{address}]" if ":" in address else address
-    return f"{shown}:{facts.head.client_port}".encode("latin-1")
+    return f"{shown}:{context.head.client_port}".encode("latin-1")
 
 
 _WITH_ARGUMENT: dict[str, Callable[[str], Operator]] = {
@@ -143,11 +148,11 @@ _WITH_ARGUMENT: dict[str, Callable[[str], Operator]] = {
     "START_TIME": _start_time,
 }
 _PLAIN: dict[str, Operator] = {
-    "PROTOCOL": lambda facts: f"HTTP/{facts.head.http_version}".encode(),
-    "RESPONSE_CODE": lambda facts: b"%d" % (facts.response.status if facts.response else 0),
+    "PROTOCOL": lambda context: f"HTTP/{context.head.http_version}".encode(),
+    "RESPONSE_CODE": lambda context: b"%d" % (context.response.status if context.response else 0),
     "DOWNSTREAM_REMOTE_ADDRESS": _address_with_port,
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _address,
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": _address_with_port,
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _address,
-    "DOWNSTREAM_REMOTE_PORT": lambda facts: b"%d" % facts.head.client_port,
+    "DOWNSTREAM_REMOTE_PORT": lambda context: b"%d" % context.head.client_port,
 }

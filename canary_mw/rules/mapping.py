@@ -1,7 +1,7 @@
-"""One rule as a value: what a Mapping matches, where it sends, and what it changes on the way.
+"""One rule as a value: what a Mapping matches, where it sends requests, and what it changes in them.
 
-A `Mapping` is made once per reload. Everything that a request would have to work out (compiled patterns, byte forms,
-the sort key) is worked out here.
+A `Mapping` is made once per reload. Whatever can be computed before a request arrives (compiled patterns, bytes, the
+sort key) is computed here.
 """
 
 import re
@@ -21,7 +21,7 @@ Variant = Literal["stable", "gray"]
 
 
 class HeaderChange(NamedTuple):
-    """One entry of add_request_headers or add_response_headers; a value with operators is a `Template`."""
+    """One entry of add_request_headers or add_response_headers; a value with operators is a template."""
 
     name: bytes
     value: bytes | HeaderTemplate
@@ -29,35 +29,43 @@ class HeaderChange(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """`retry_policy`: which failures are tried again, and how often; `UpstreamOptions.try_timeout` limits each try."""
+    """`retry_policy`: what is retried, and how often; see also `UpstreamOptions.per_try_timeout`."""
 
-    on: str
-    times: int = 1
+    retry_on: str
+    num_retries: int = 1
 
 
 _REFERENCE = re.compile(rb"\\([0-9\\])")
 
 
-class RegexRewrite(NamedTuple):
-    """RE2 pattern, and a substitution with `\\1` references (`\\0` is the whole match, `\\\\` a backslash)."""
+@dataclass(frozen=True, slots=True)
+class RegexRewrite:
+    """RE2 pattern, and a substitution with `\\1` references (`\\0` is the whole match, `\\\\` a backslash).
 
-    pattern: Regex
+    Compiled patterns have no equality of their own, so two rewrites are compared by `source`, the text of the pattern.
+    """
+
+    pattern: Regex = field(compare=False)
     substitution: bytes
+    source: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.pattern.pattern)
 
     @property
     def usable(self) -> bool:
-        """False when it names a group that the pattern does not have: then, as in Envoy, it changes nothing."""
+        """False when the substitution names a group that the pattern lacks: it then changes nothing, as in Envoy."""
         return self.highest_reference <= self.pattern.groups
 
     @property
     def highest_reference(self) -> int:
-        """The highest group that the substitution names, 0 for none."""
+        """The highest group in the substitution, 0 for none."""
         return max((int(name) for name in _REFERENCE.findall(self.substitution) if name != b"\\"), default=0)
 
     def apply(self, text: bytes) -> bytes:
-        """Replace every match, as RE2's GlobalReplace: no empty match right behind another match.
+        """Replace every match, as RE2's GlobalReplace: an empty match right after another match does not count.
 
-        A text without match, or that would become empty, stays as it is.
+        A text without a match, or that would become empty, is returned unchanged.
         """
         if not self.usable:
             return text
@@ -80,7 +88,7 @@ def _referenced(match: Any, name: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """`host_redirect: true` and what goes with it; `path` wins over `prefix`, `prefix` over `regex`."""
+    """`host_redirect: true` and its attributes; `path` takes precedence over `prefix`, `prefix` over `regex`."""
 
     host: str
     path: str | None = None
@@ -91,23 +99,23 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """A Mapping, validated: v3alpha1 attribute names, Emissary's defaults.
+    """A validated Mapping, with the attribute names of v3alpha1 and Emissary's defaults.
 
     Attributes:
-        method: exact, or a regex that matches all of it; None for any.
-        conditions: headers first, then regex_headers, each sorted by name, as Emissary lists them.
-        weight: percent of its group, None when it takes its part of the rest.
-        rewrite: replaces the matched prefix; None leaves the path alone.
-        timeout_ms: for the whole exchange, all tries together, 0 for none.
-        options: limits of the way to the upstream.
-        shadow_writes: a shadow gets copies of writes too (`metadata_labels: {shadow_writes: allow}`).
+        method: exact, or a regex that matches the whole method; None for any.
+        conditions: headers, then regex_headers, each sorted by name as in Emissary.
+        weight: percent of its group, None for an equal part of the rest.
+        rewrite: replaces the matched prefix; None leaves the path unchanged.
+        timeout_ms: for the whole exchange, all attempts together, 0 for none.
+        options: of the connections and attempts to the upstream.
+        shadow_writes: a shadow also gets copies of writes (`metadata_labels: {shadow_writes: allow}`).
         keep_request_id: False replaces a client's `x-request-id`.
-        extras: attributes as they were written that are kept to be shown; most have no effect yet.
-        file, line: where it was written; a Mapping that only moved is equal to what it was.
-        connect_timeout: seconds for one attempt to connect, infinite when the Mapping sets no limit.
-        via_mark: see `Service.mark`.
-        fast_path_ok: a request is forwarded by one try, with no limits to be counted and no endpoint to be chosen.
-        prefix_bytes: the prefix as it stands in a request.
+        extras: further attributes as written, only for display; most have no effect yet.
+        file, line: where it is written; not part of equality.
+        connect_timeout: seconds for one attempt to connect, infinite for no limit.
+        via_comment: see `Service.via_comment`.
+        fast_path_ok: no redirect, retries, circuit breakers, endpoint options or per-try timeout are set.
+        prefix_bytes: the prefix encoded, to compare with a path.
         pattern: the prefix of a `prefix_regex` Mapping, compiled.
     """
 
@@ -147,32 +155,32 @@ class Mapping:
     line: int = field(default=0, compare=False)
 
     connect_timeout: float = field(init=False, repr=False, compare=False)
-    via_mark: bytes = field(init=False, repr=False, compare=False)
+    via_comment: bytes = field(init=False, repr=False, compare=False)
     fast_path_ok: bool = field(init=False, repr=False, compare=False)
     prefix_bytes: bytes = field(init=False, repr=False, compare=False)
     pattern: Regex | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        ways = (
+        slow_path_options = (
             self.redirect,
             self.retry,
             self.options.circuit_breakers,
             self.options.endpoints,
-            self.options.try_timeout,
+            self.options.per_try_timeout,
         )
-        worked_out = {
+        derived = {
             "connect_timeout": self.connect_timeout_ms / 1000 or inf,
-            "via_mark": self.service.via_mark,
-            "fast_path_ok": ways == (None,) * len(ways),
+            "via_comment": self.service.via_comment,
+            "fast_path_ok": slow_path_options == (None,) * len(slow_path_options),
             "prefix_bytes": self.prefix.encode(),
             "pattern": compile_regex(self.prefix) if self.prefix_kind == "regex" else None,
         }
-        for name, value in worked_out.items():
+        for name, value in derived.items():
             object.__setattr__(self, name, value)
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Identity of its group (Emissary `_group_id`, as a tuple of values and with the kind of prefix)."""
+        """Identity of its group (Emissary `_group_id`, as a tuple and with the kind of prefix)."""
         return (
             self.prefix,
             self.prefix_kind,
@@ -186,22 +194,22 @@ class Mapping:
     @property
     def rank(self) -> list[int | str]:
         """Sort key of its group, larger first (Emissary `_route_weight`): lengths of texts, then the texts."""
-        listed = [*self.conditions, Condition(":authority", self.host.text)]
+        conditions = [*self.conditions, Condition(":authority", self.host.text)]
         host_extra = int(self.host.regex)
         if self.method:
-            listed.append(self.method)
+            conditions.append(self.method)
         return [
             self.precedence,
             len(self.prefix),
-            sum(c.length for c in listed) + host_extra,
+            sum(c.length for c in conditions) + host_extra,
             sum(c.length for c in self.query),
             self.prefix,
             self.method.value if self.method else "GET",
-            *(f"{c.name}-{c.value}" for c in (*listed, *self.query)),
+            *(f"{c.name}-{c.value}" for c in (*conditions, *self.query)),
         ]
 
     def accepts_path(self, path: bytes) -> bool:
-        """Whether its prefix matches a normalised path (RE2 full match for a regex)."""
+        """Whether the prefix matches a normalised path (RE2 full match for a regex)."""
         if self.pattern is not None:
             return self.pattern.fullmatch(path) is not None
         prefix = self.prefix_bytes

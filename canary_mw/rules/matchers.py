@@ -1,4 +1,4 @@
-"""What a request must fulfil: regexes as Envoy takes them, header and query conditions, hosts."""
+"""What a request is matched against: regexes as in Envoy, header and query conditions, host patterns."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,8 +19,9 @@ _LOOSE_PORT = re.compile(rb":\d*$")
 
 
 class Regex(Protocol):
-    """The part of a compiled RE2 pattern that is used here; texts are bytes."""
+    """The used part of a compiled RE2 pattern; texts are bytes."""
 
+    pattern: bytes
     programsize: int
     groups: int
 
@@ -33,10 +34,10 @@ def compile_regex(pattern: str, *, ignore_case: bool = False, max_size: int = RE
     """Compile a rule's regex with RE2, the engine of Envoy.
 
     Args:
-        max_size: instructions that the program may have; what is read from rules gets the Module's `regex_max_size`.
+        max_size: limit of instructions of the compiled program; for regexes of rules the Module's `regex_max_size`.
 
     Raises:
-        MappingError: not RE2 syntax, or a program of more than `max_size` instructions.
+        MappingError: not RE2 syntax, or more than `max_size` instructions.
     """
     options = re2.Options()
     options.log_errors = False
@@ -62,7 +63,7 @@ class Condition:
 
     Args:
         name: header name (any case), query parameter name, or one of `:method`, `:path`.
-        value: the exact value, or the source of a regex that must match all of it.
+        value: the exact value, or a regex that must match the whole value.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Condition:
 
     @property
     def length(self) -> int:
-        """What it adds to the specificity of its Mapping (Emissary `_route_weight`)."""
+        """Its part of the sort key of its Mapping (Emissary `_route_weight`)."""
         return len(self.name) + len(self.value) + self.regex
 
     def __str__(self) -> str:
@@ -97,15 +98,18 @@ def _anything(_text: bytes) -> bool:
 
 
 def header_matcher(condition: Condition) -> Callable[[RequestHead], object]:
-    """A test that any single value of the header matches; `:method`, `:path`, `:authority` are the request's."""
+    """A function that is true when any single value of the header matches.
+
+    `:method`, `:path`, `:authority` and `:scheme` are those of the request.
+    """
     key, accepts = condition.key, condition.accepts
     if key[:1] == b":":
-        return lambda head: bool(accepts(_pseudo(key, head)))
-    # A function around the call would cost every request one more frame.
+        return lambda head: bool(accepts(_pseudo_header(key, head)))
+    # A lambda around the call would cost one more frame per request.
     return methodcaller("any_value_matches", key, accepts)
 
 
-def _pseudo(key: bytes, head: RequestHead) -> bytes:
+def _pseudo_header(key: bytes, head: RequestHead) -> bytes:
     if key == b":method":
         return head.method.encode("latin-1")
     if key == b":path":
@@ -114,7 +118,7 @@ def _pseudo(key: bytes, head: RequestHead) -> bytes:
 
 
 def query_matches(condition: Condition, head: RequestHead) -> bool:
-    """Whether the first parameter of that name matches, compared undecoded."""
+    """Whether the first parameter of the name matches; names and values are not decoded."""
     key = condition.name.encode()
     for item in head.query[1:].split(b"&"):
         name, _, value = item.partition(b"=")
@@ -126,16 +130,16 @@ def query_matches(condition: Condition, head: RequestHead) -> bool:
 class HostPattern:
     """A host of a rule: "*", exact, "*suffix", "prefix*" or a regex.
 
-    Hosts compare without case; the request's port counts only where the pattern names one.
+    The case of a host is ignored; the port of a request is compared only if the pattern has one.
     """
 
-    __slots__ = ("accepts", "kind", "names_port", "regex", "text", "value")
+    __slots__ = ("accepts", "has_port", "kind", "regex", "text", "value")
 
     def __init__(self, text: str, regex: bool = False) -> None:
         self.text = text
         self.regex = regex
         folded = text.lower().encode()
-        self.names_port = bool(_PORT.search(folded))
+        self.has_port = bool(_PORT.search(folded))
         self.kind: Literal["any", "exact", "suffix", "prefix", "regex"]
         self.accepts: Callable[[bytes], Any]
         if regex:
@@ -145,7 +149,7 @@ class HostPattern:
             self.kind, self.value, self.accepts = "any", b"", _anything
         elif text.startswith("*"):
             self.kind, self.value = "suffix", folded[1:]
-            # Not a method: with a way back to itself it would outlive its table until the next look for garbage.
+            # Not a bound method: the reference cycle would keep a replaced table until the next garbage collection.
             self.accepts = _ends_with(self.value)
         elif text.endswith("*"):
             self.kind, self.value = "prefix", folded[:-1]
@@ -158,6 +162,10 @@ class HostPattern:
 
     def __hash__(self) -> int:
         return hash((self.text, self.regex))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `accepts` may be a closure, which pickle does not take.
+        return HostPattern, (self.text, self.regex)
 
 
 def _ends_with(text: bytes) -> Callable[[bytes], bool]:
@@ -172,18 +180,18 @@ ANY_HOST = HostPattern("*")
 
 
 def without_port(host: bytes) -> bytes:
-    """A Host value in lower case -> the same without its port."""
+    """A Host value in lower case, without its port."""
     return _LOOSE_PORT.sub(b"", host)
 
 
 def literal_prefix(pattern: Regex) -> bytes:
-    """The text that every match of a regex begins with; empty when none is known.
+    """The text that every match of a regex begins with, as far as known.
 
-    RE2 gives the range of possible matches; what its two ends share, all between them share.
+    RE2 gives the range of possible matches: all of them share the common prefix of its two ends.
     """
     try:
         low, high = pattern.possiblematchrange(64)
-    except Exception:  # noqa: BLE001 - re2.error has no narrower base, and no range only means no shortcut
+    except Exception:  # noqa: BLE001 - re2.error has no narrower base; without a range there is only no shortcut
         return b""
     length = 0
     while length < min(len(low), len(high)) and low[length] == high[length]:

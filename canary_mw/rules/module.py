@@ -10,14 +10,14 @@ from canary_mw.rules.request_policy import RequestPolicy
 
 @dataclass(frozen=True, slots=True)
 class ModuleSettings:
-    """A Module as values.
+    """A Module as a value.
 
     Attributes:
-        attributes: what a Mapping gets that does not name it itself, as `schema.py` types it.
-        request_policy: None when nothing is demanded of requests.
-        keep_request_id: a client's `x-request-id` is kept; Emissary's default is to replace it, ours to keep it.
+        attributes: defaults for the attributes of Mappings, by name; types as in `schema.py`.
+        request_policy: None when requests need no checks.
+        keep_request_id: a client's `x-request-id` is kept; Emissary's default is to replace it.
         trusted_hops: proxies in front whose X-Forwarded-* headers are continued, whatever their address.
-        server_name: value of `server` in all answers, None to leave it to the upstream.
+        server_name: value of `server` in all responses, None to leave it to the upstream.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""What the Module demands of every request before any Mapping is asked (Envoy's connection manager, RBAC filter).
+"""Checks and changes of every request before routing, from the Module (Envoy's connection manager and RBAC filter).
 
-A table without such demands has no gate, and its requests pay nothing.
+A table without such settings has no policy, and its requests have no extra cost.
 """
 
 import re
@@ -15,16 +15,16 @@ Network = IPv4Network | IPv6Network
 Underscores = Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"]
 _SLASHES = re.compile(rb"//+")
 _ESCAPED_SLASH = re.compile(rb"%2f|%5c", re.I)
-_REMEMBERED = 4096
+_MAX_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestPolicy:
-    """Global settings of the request path, each under its name in the Module.
+    """Settings of the Module for all requests, each under its name there.
 
     Attributes:
-        max_request_headers_kb: 431 beyond; None leaves it to the server.
-        admits: whether an address may come in, from ip_allow or ip_deny.
+        max_request_headers_kb: limit in KiB; None leaves the limit to the server.
+        address_filter: from ip_allow or ip_deny; None allows all.
     """
 
     merge_slashes: bool = False
@@ -32,15 +32,17 @@ class RequestPolicy:
     reject_requests_with_escaped_slashes: bool = False
     headers_with_underscores_action: Underscores = "ALLOW"
     max_request_headers_kb: int | None = None
-    admits: "AddressFilter | None" = None
+    address_filter: "AddressFilter | None" = None
 
     def admit(self, head: RequestHead) -> RequestHead:
-        """The request as it is matched and sent.
+        """Check a request; the result is matched and sent in its place.
 
         Raises:
-            ClientError: it is not let in: Forbidden, HeadTooLarge, BadTarget.
+            Forbidden: `address_filter` refuses the client.
+            HeadTooLarge: over `max_request_headers_kb`.
+            BadTarget: an escaped slash, or a header name with an underscore.
         """
-        if self.admits is not None and not self.admits(head.client):
+        if self.address_filter is not None and not self.address_filter(head.client):
             raise Forbidden("the address is not allowed")
         if self.max_request_headers_kb is not None and _size(head) > self.max_request_headers_kb * 1024:
             raise HeadTooLarge(f"the head is over {self.max_request_headers_kb} KiB")
@@ -49,7 +51,7 @@ class RequestPolicy:
         if self.headers_with_underscores_action != "ALLOW":
             head = self._without_underscores(head)
         if self.strip_matching_host_port:
-            head = _without_own_port(head)
+            head = _without_server_port(head)
         if self.merge_slashes and b"//" in head.path:
             head = head.replace(path=_SLASHES.sub(b"/", head.path))
         return head
@@ -63,11 +65,11 @@ class RequestPolicy:
         return head.replace(headers=kept)
 
 
-def _without_own_port(head: RequestHead) -> RequestHead:
-    own = b":%d" % head.server_port
-    if not (head.server_port and head.host and head.host.endswith(own)):
+def _without_server_port(head: RequestHead) -> RequestHead:
+    port = b":%d" % head.server_port
+    if not (head.server_port and head.host and head.host.endswith(port)):
         return head
-    host = head.host.removesuffix(own)
+    host = head.host.removesuffix(port)
     return head.replace(headers=[(name, host if name == b"host" else value) for name, value in head.headers])
 
 
@@ -78,30 +80,32 @@ def _size(head: RequestHead) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AddressFilter:
-    """Whether a client's address may come in; equal ones are told so, lest every reload look like a change.
+    """Whether the address of a client is allowed.
+
+    A value with equality, so that a reload without changes is seen as one.
 
     Attributes:
-        allow: addresses in `networks` are the only ones let in, else the only ones kept out.
+        allow: True allows the addresses in `networks` only, False all others only.
     """
 
     networks: tuple[Network, ...]
     allow: bool
-    _decided: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
+    _cache: dict[str | None, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, client: str | None) -> bool:
-        decided = self._decided.get(client)
-        if decided is None:
-            # Bounded: an address is the peer's to choose.
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            decided = self._decided[client] = self._admits(client)
-        return decided
+        allowed = self._cache.get(client)
+        if allowed is None:
+            # Bounded: clients can use any number of addresses.
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            allowed = self._cache[client] = self._allows(client)
+        return allowed
 
-    def _admits(self, client: str | None) -> bool:
+    def _allows(self, client: str | None) -> bool:
         try:
             address = ip_address(client or "")
         except ValueError:
             return not self.allow
-        # A socket for both families names its IPv4 peers ::ffff:a.b.c.d.
+        # A dual-stack socket gives IPv4 addresses as ::ffff:a.b.c.d.
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
         return any((mapped or address) in network for network in self.networks) is self.allow

@@ -1,4 +1,4 @@
-"""Service strings: where a Mapping sends."""
+"""Service strings: where a Mapping sends requests."""
 
 import re
 from typing import NamedTuple
@@ -14,13 +14,13 @@ class Service(NamedTuple):
     origin: Origin
 
     @property
-    def via_mark(self) -> bytes:
-        """The comment in `via` (RFC 9110, section 7.6.3) that says to whom a request was sent."""
+    def via_comment(self) -> bytes:
+        """The comment in `via` (RFC 9110, section 7.6.3) that names the service that a request was sent to."""
         return b"(" + self.text.encode("ascii", "ignore").translate(None, b"()\\") + b")"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it may be called in `local`, `--upstream NAME=URL` and `transports`, most specific first."""
+        """Its names in `local`, `--upstream NAME=URL` and `transports`, most specific first."""
         host = self.origin.host
         return (self.text, f"{host}:{self.origin.port}", host)
 
@@ -28,16 +28,16 @@ class Service(NamedTuple):
 def parse_service(
     text: str, namespace: str = "default", *, own_namespace: str = "default"
 ) -> tuple[Service, str | None]:
-    """Read a service string as Emissary's `normalize_service_name` does.
+    """Parse a service string as Emissary's `normalize_service_name` does.
 
     Args:
-        namespace: of the Mapping; a bare name from another namespace than `own_namespace` gets it appended.
+        namespace: of the Mapping; appended to a name without a dot, unless it is `own_namespace`.
 
     Returns:
-        The service, and what is wrong with the text (it still works in part), or None.
+        The service, and a problem of the text that does not prevent its use, or None.
 
     Raises:
-        MappingError: no host can be read from it.
+        MappingError: the text has no host.
     """
     problem = None
     scheme, sep, rest = text.strip().partition("://")
@@ -73,6 +73,6 @@ def _split_port(authority: str) -> tuple[str, str | None]:
 
 
 def _port_number(text: str) -> int | None:
-    # Of thousands of digits Python makes no number.
+    # `int` refuses thousands of digits.
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
     return number if 0 < number < 65536 else None

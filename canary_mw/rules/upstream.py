@@ -1,17 +1,17 @@
-"""What a rule asks of the way to its upstream: origins, TLS, limits, balancing, health checks."""
+"""How an upstream is reached: origins, TLS, circuit breakers, load balancing, health checks."""
 
 from typing import Literal, NamedTuple
 
 
 class OutlierDetection(NamedTuple):
-    """`outlier_detection`: when an endpoint is left alone for a while, with Envoy's defaults.
+    """`outlier_detection`: when an endpoint is ejected, and for how long, with Envoy's defaults.
 
     Attributes:
-        consecutive_5xx: failures in a row that eject, 0 for never; a lost or refused connection is one.
-        consecutive_gateway_failure: the same for 502, 503 and 504 alone.
-        interval: seconds without ejection that make up for one earlier ejection.
-        base_ejection_time: seconds, times the number of ejections.
-        max_ejection_time: seconds at most.
+        consecutive_5xx: failures in a row before an ejection, 0 for never; a lost or refused connection counts.
+        consecutive_gateway_failure: the same for 502, 503 and 504 only.
+        interval: seconds without ejection after which the number of ejections decreases by one.
+        base_ejection_time: seconds, multiplied by the number of ejections.
+        max_ejection_time: limit of the ejection time in seconds.
         max_ejection_percent: of the endpoints; one may always be ejected.
     """
 
@@ -24,14 +24,14 @@ class OutlierDetection(NamedTuple):
 
 
 class HealthCheck(NamedTuple):
-    """One of `health_checks`: what is asked of every endpoint, with Emissary's defaults.
+    """One of `health_checks`: the request to every endpoint, with Emissary's defaults.
 
     Attributes:
-        host: for the Host header, None for the authority of the endpoint.
-        headers: further ones, lower-case names.
-        statuses: ranges of good ones, both ends included.
-        interval: seconds between two rounds.
-        timeout: seconds for an answer.
+        host: value of the Host header, None for the authority of the endpoint.
+        headers: additional headers; names in lower case.
+        statuses: ranges of statuses of a healthy endpoint, both ends included.
+        interval: seconds between two checks.
+        timeout: seconds until the response.
     """
 
     path: bytes
@@ -44,15 +44,15 @@ class HealthCheck(NamedTuple):
     unhealthy_threshold: int = 2
 
 
-Policy = Literal["round_robin", "least_request", "ring_hash", "maglev"]
+LoadBalancerPolicy = Literal["round_robin", "least_request", "ring_hash", "maglev"]
 
 
 class Cookie(NamedTuple):
-    """A cookie that keeps a client with its endpoint.
+    """The cookie of a hashing load balancer: it keeps a client at its endpoint.
 
     Attributes:
-        path: for Set-Cookie, empty for none.
-        ttl: seconds, 0 until the browser ends; None: read, but never issued.
+        path: of Set-Cookie, empty for none.
+        ttl: seconds, 0 for a session cookie, None if the cookie is only read and never set.
     """
 
     name: bytes
@@ -61,16 +61,16 @@ class Cookie(NamedTuple):
 
 
 class LoadBalancing(NamedTuple):
-    """`load_balancer`; the hashing policies use the first of cookie, header and source_ip that is set."""
+    """`load_balancer`; the hashing policies hash the first of cookie, header and source_ip that is set."""
 
-    policy: Policy = "round_robin"
+    policy: LoadBalancerPolicy = "round_robin"
     cookie: Cookie | None = None
     header: bytes | None = None
     source_ip: bool = False
 
 
 class EndpointOptions(NamedTuple):
-    """All that a Mapping says about the endpoints of its service; as in Envoy, other settings are another cluster."""
+    """What a Mapping sets for the endpoints of its service; as in Envoy, different settings make different clusters."""
 
     load_balancer: LoadBalancing = LoadBalancing()
     outlier_detection: OutlierDetection | None = None
@@ -78,15 +78,15 @@ class EndpointOptions(NamedTuple):
 
 
 class UpstreamTLS(NamedTuple):
-    """A TLSContext: what connections to an upstream are secured with; its files are read when one is opened.
+    """A TLSContext: the TLS of connections to an upstream; its files are read when a connection is opened.
 
     Attributes:
         name: for the log.
-        secret: `namespace/name`, or the absolute path of a directory; None for no certificate of our own.
-        ca_secret: the same for the authorities alone; None for those in `secret`.
-        sni: the name that is asked for and that the certificate must hold; None for the host of the service.
+        secret: `namespace/name`, or the absolute path of a directory; None for no client certificate.
+        ca_secret: the same for the CA certificates only; None for those in `secret`.
+        sni: server name, which the certificate must hold; None for the host of the service.
         min_version: "v1.2" or "v1.3", None for v1.2.
-        max_version: the same, None for the newest.
+        max_version: "v1.2" or "v1.3", None for the newest.
     """
 
     name: str
@@ -98,12 +98,12 @@ class UpstreamTLS(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where connections of one kind go: a key of the connection pool.
+    """Where a connection leads, and the key of its connection pool.
 
     Attributes:
-        host: a name or an address; what TLS verifies.
-        address: one of those that the name stands for; None: the system looks it up for each connection.
-        tls: None for the system's authorities and no certificate of our own.
+        host: a name or an address, which TLS verifies.
+        address: a resolved address of the host; None: the system resolves it for each connection.
+        tls: None for the system's CA certificates and no client certificate.
     """
 
     scheme: str
@@ -114,7 +114,7 @@ class Origin(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """host:port as it stands in a URL."""
+        """host:port as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -128,21 +128,21 @@ class CircuitBreakers(NamedTuple):
 
 
 class UpstreamOptions(NamedTuple):
-    """What a Mapping asks of the way to its upstream; made once per reload.
+    """What a Mapping sets for connections and attempts to its upstream; made once per reload.
 
     Attributes:
-        try_timeout: seconds for one try, None for what is left of the whole.
+        per_try_timeout: seconds for one attempt, None for the rest of the timeout.
         idle_timeout: seconds without a byte in either direction, None for no limit.
-        keepalive_idle: seconds that an unused connection is kept, None for the client's default.
-        lifetime: seconds after which a connection is used no more, None for no limit.
-        endpoints: among the endpoints of the service, None for in turn.
+        keepalive_expiry: seconds that an idle connection is kept, None for the client's default.
+        max_connection_lifetime: seconds after which a connection gets no new request, None for no limit.
+        endpoints: load balancing and health of the endpoints, None for round robin.
         tls: the TLSContext that the Mapping names.
     """
 
-    try_timeout: float | None = None
+    per_try_timeout: float | None = None
     idle_timeout: float | None = None
-    keepalive_idle: float | None = None
-    lifetime: float | None = None
+    keepalive_expiry: float | None = None
+    max_connection_lifetime: float | None = None
     circuit_breakers: CircuitBreakers | None = None
     endpoints: EndpointOptions | None = None
     tls: UpstreamTLS | None = None

@@ -1,4 +1,4 @@
-"""The server of the admin port, in the loop of the proxy's own."""
+"""The server of the admin port, in the event loop of the proxy."""
 
 import asyncio
 import socket
@@ -10,19 +10,19 @@ from starlette.applications import Starlette
 
 
 class AdminServer(uvicorn.Server):
-    """A second server in the loop of the first, which alone answers to signals."""
+    """A second server in the loop of the first one, which alone handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
+        """Install no signal handlers."""
         yield
 
     @classmethod
     async def start(cls, app: Starlette, host: str, port: int) -> "AdminServer":
-        """Listen, together with the other workers of this machine that use the same port.
+        """Listen on the admin port, which all workers on this machine share (SO_REUSEPORT).
 
         Raises:
-            OSError: the port is taken by somebody else.
+            OSError: another program uses the port.
         """
         config = uvicorn.Config(
             app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False, ws="none"
@@ -36,7 +36,7 @@ class AdminServer(uvicorn.Server):
     task: "asyncio.Task[None]"
 
     async def stop(self) -> None:
-        """Answer what is being asked, and end."""
+        """Finish running requests, then stop."""
         self.should_exit = True
         await self.task
 

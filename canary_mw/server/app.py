@@ -12,8 +12,8 @@ from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import Reply
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
-from canary_mw.middleware.asgi.websocket import deny_handshake
 from canary_mw.middleware.identity import default_hop_id
 from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
@@ -24,14 +24,14 @@ from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
 from canary_mw.types import Message, Receive, Scope, Send
 
-_END: Message = {"type": "http.response.body", "body": b""}
+_EMPTY_BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 def create_app(settings: Settings | None = None) -> "Proxy":
-    """Make the app from settings, by default those of the environment.
+    """Create the app from settings, by default those of the environment.
 
     Raises:
-        ConfigError: a setting that cannot work.
+        ConfigError: a setting is invalid.
     """
     return Proxy(settings or Settings.from_environ())
 
@@ -41,9 +41,10 @@ class _Forwarder(CanaryMiddleware):
 
 
 class Proxy:
-    """Forwards every request that a Mapping takes; answers 404 to the others, as Envoy does.
+    """Forwards every request that a Mapping matches; answers 404 to the others, as Envoy does.
 
-    It starts with whatever rules are right, or none, and picks up the others when they are; `strict` refuses to.
+    It starts with the rules that are valid, even with none, and loads the others once they are valid. With `strict` it
+    does not start while a rule is in error.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -57,7 +58,7 @@ class Proxy:
             source, local=settings.local_names, ambassador_id=settings.ambassador_id, observers=observers
         )
         self._middleware = _Forwarder(
-            self._not_forwarded,
+            self._not_found,
             rules=self.store,
             upstreams=settings.upstreams,
             trusted=settings.forwarded_allow_ips,
@@ -76,21 +77,21 @@ class Proxy:
             self._metrics.follow(self._middleware)
         self.fast_path = FastPath(self._middleware)
         self._admin: AdminServer | None = None
-        self._unhear: Callable[[], None] = lambda: None
+        self._remove_sigterm_handler: Callable[[], None] = lambda: None
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http":
-            begun = scope.get("canary_mw.begun")
+            started = scope.get("canary_mw.started_request")
             try:
-                if begun is None:
+                if started is None:
                     await self._middleware(scope, receive, send)
                 else:
-                    await self._middleware.resume(begun, scope, receive, send)
+                    await self._middleware.resume(started, scope, receive, send)
             except UpstreamError:
-                # Logged already. With nobody in between, an answer without an end is all that a server needs to cut
-                # the connection, and it logs a line instead of a traceback.
+                # Logged already. The server ends the connection of a response that is not complete; returning makes
+                # it log one line instead of a traceback.
                 return
         elif scope["type"] == "lifespan":
             scope.setdefault("state", {})[RefusalCounters.KEY] = self._middleware.refusals
@@ -98,22 +99,22 @@ class Proxy:
         elif scope["type"] == "websocket":
             await self._middleware(scope, receive, send)
 
-    async def _not_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """No app is wrapped: no match is 404."""
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 404: no Mapping matches, and no app is wrapped."""
         name = self.store.table.settings.server_name
-        named = [] if name is None else [(b"server", name.encode())]
+        server_header = [] if name is None else [(b"server", name.encode())]
         if scope["type"] == "websocket":
-            await deny_handshake(scope, receive, send, Reply(404, headers=named))
+            await deny_handshake(scope, receive, send, Reply(404, headers=server_header))
             return
-        headers = [(b"content-length", b"0"), *named]
+        headers = [(b"content-length", b"0"), *server_header]
         await send({"type": "http.response.start", "status": 404, "headers": headers})
-        await send(_END)
+        await send(_EMPTY_BODY)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             await self._start()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the server is to know why it cannot start
+        except Exception as exc:  # noqa: BLE001 - the server has to report why it cannot start, whatever the error is
             await self._stop()
             await send({"type": "lifespan.startup.failed", "message": f"canary-mw cannot start: {exc}"})
             return
@@ -126,18 +127,18 @@ class Proxy:
         self._middleware.start()
         if self.settings.strict and self.store.error is not None:
             raise self.store.error
-        self._unhear = on_sigterm(self._drain)
+        self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
             app = create_admin(self.store, self._metrics, lambda: self.draining)
             self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
 
     def _drain(self) -> list[asyncio.Task[Any]]:
-        """Readiness ends with SIGTERM, and so do websockets, long before the server has finished its requests."""
+        """Report not ready and close websockets at SIGTERM, while the server still finishes running requests."""
         self.draining = True
         return self._middleware.end_websockets()
 
     async def _stop(self) -> None:
-        self._unhear()
+        self._remove_sigterm_handler()
         if self._admin is not None:
             await self._admin.stop()
         self.store.stop()

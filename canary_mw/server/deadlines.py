@@ -1,4 +1,4 @@
-"""How the connection of a client ends: deadlines for one that stalls, refusals, and the server that goes away."""
+"""How the connection of a client ends: deadlines for a client that stalls, error responses, and graceful shutdown."""
 
 import asyncio
 import logging
@@ -17,26 +17,27 @@ from canary_mw.server.timers import timer_of
 
 logger = logging.getLogger("canary_mw.protocol")
 
-# In ticks of the clock, which are seconds; each deadline may be late by one. A connection that has not yet sent
-# anything; a head, from its first byte to its last; a body, between two pieces; the rest of what a refused client
-# sends, thrown away so that a reset does not overtake the answer; and an answer of which the client takes nothing.
+# In ticks of the timer, which are seconds; each deadline may be late by one tick. FIRST_BYTE: a new connection that has
+# not sent anything. HEAD: a request head, from its first byte to its last. BODY: between two chunks of a request body.
+# LINGER: what a refused client still sends is read and dropped, so that a reset does not discard the response before
+# the client has read it. WRITE: a response of which the client reads nothing.
 FIRST_BYTE_TIMEOUT, HEAD_TIMEOUT, BODY_TIMEOUT, LINGER_TIMEOUT, WRITE_TIMEOUT = 60, 10, 30, 5, 60
-# Seconds that an idle connection stays open when the server is going away.
+# Seconds that an idle connection stays open while the server shuts down.
 SHUTDOWN_IDLE = 1
 NEVER = 1 << 62
 
-# Seconds between two looks at a client of whom nothing is read.
+# Seconds between two checks for a disconnect while reading is paused.
 DISCONNECT_POLL = 0.25
-# Of Linux: the other side has sent its end, though there are bytes before it that nobody has read.
-_ENDED = getattr(select, "POLLRDHUP", 0)
-# Servers that are going away; one may still be handed a connection that the system had accepted before.
-_LEAVING: WeakSet[ServerState] = WeakSet()
+# Linux only: the peer has closed its side, even if bytes before that are still unread.
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
+# Servers that shut down. Such a server may still get a connection that the kernel had accepted before.
+_SHUTTING_DOWN: WeakSet[ServerState] = WeakSet()
 
 
 class DeadlineProtocol(HttpToolsProtocol):
-    """A connection whose end is ours to say; what is read of it, and when something is due, a subclass says."""
+    """Ends the connection of a client; a subclass reads the requests and sets the deadlines."""
 
-    # The request that was read last, a GuardedCycle or a Trip.
+    # The request that was read last, a GuardedCycle or a FastPathRequest.
     cycle: Any
 
     def __init__(
@@ -49,130 +50,132 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._timer = timer_of(self.loop)
         self._refusals: RefusalCounters = app_state.get(RefusalCounters.KEY) or RefusalCounters()
-        # What is being read: "idle" between requests, "head", "body", or "closing" when nobody reads any more.
+        # What is being read: "idle" between requests, "head", "body", or "closing" when nothing is read any more.
         self._phase = "idle"
-        self._due = NEVER
-        self._running: Any = None
-        self._refused: bytes | None = None
-        self._last = server_state in _LEAVING
-        self._glancing = False
-        # Bytes that the client has not taken, at the last tick and when that number has to be another one.
+        self._deadline = NEVER
+        # The request that is being answered; it lags behind `cycle` when requests are pipelined.
+        self._active_cycle: Any = None
+        # An error response that waits for the responses before it.
+        self._pending_error: bytes | None = None
+        self._shutting_down = server_state in _SHUTTING_DOWN
+        self._polling_disconnect = False
+        # Bytes in the write buffer at the last tick, and the tick by which that number has to change.
         self._unwritten = 0
-        self._write_due = NEVER
+        self._write_deadline = NEVER
 
     def resume_writing(self) -> None:
-        """The client has taken enough; what is written next may be just as much."""
+        """The client has read enough; the next write may leave as many bytes in the buffer."""
         self._unwritten = 0
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """The server is going away: a request that is on its way still is answered, and told to be the last.
+        """The server shuts down: a request that is still on its way is answered, with `connection: close`.
 
-        To close at once, as uvicorn does, would lose what an idle client sends in that moment.
+        To close at once, as uvicorn does, would lose a request that an idle client sends at that moment.
         """
-        self._last = True
-        _LEAVING.add(self.server_state)
+        self._shutting_down = True
+        _SHUTTING_DOWN.add(self.server_state)
         if not self._busy():
-            self._due = min(self._due, self._timer.now + SHUTDOWN_IDLE)
+            self._deadline = min(self._deadline, self._timer.now + SHUTDOWN_IDLE)
         elif not self.cycle.response_started:
-            # To whom a head without this news is on its way, the next answer tells it.
+            # When the head has been sent without `connection: close`, the next response carries it.
             self.cycle.keep_alive = False
 
     def on_tick(self, now: int) -> None:
-        """See to the deadlines, at every tick."""
-        if self._reads_no_more(now):
+        """Check the deadlines; called at every tick."""
+        if self._write_timed_out(now):
             logger.info("client %s has taken nothing for %d s: its connection is ended", self.client, WRITE_TIMEOUT)
             self._refusals.stalled += 1
             self.transport.abort()
             return
-        if now <= self._due:
+        if now <= self._deadline:
             return
         if self._phase == "closing":
             self.transport.abort()
         elif self._phase == "idle":
-            self._due = NEVER
+            self._deadline = NEVER
             self._close()
-        elif self.flow.read_paused or (self._phase == "body" and self._app_is_late()):
-            self._due = now + BODY_TIMEOUT
+        elif self.flow.read_paused or (self._phase == "body" and self._waiting_for_app()):
+            self._deadline = now + BODY_TIMEOUT
         else:
             self.refuse(408)
 
     def refuse(self, status: int) -> None:
-        """Answer the request that is being read with an error, after those before it, and read no more."""
-        answer = ERROR_RESPONSES[status]
-        self._refusals.refuse(status)
-        running = self._running
+        """Answer the request that is being read with an error, after the requests before it; then read no more."""
+        response = ERROR_RESPONSES[status]
+        self._refusals.count(status)
+        cycle = self._active_cycle
         if self._phase == "body" and self.pipeline:
             self.pipeline.popleft()
-        elif self._phase == "body" and isinstance(running, GuardedCycle):
-            running.on_disconnect()
-            if running.response_started:
-                running.abort()
+        elif self._phase == "body" and isinstance(cycle, GuardedCycle):
+            cycle.on_disconnect()
+            if cycle.response_started:
+                cycle.abort()
             else:
-                self._refuse_now(answer)
+                self._send_error(response)
             return
         self._phase = "closing"
-        self._due = NEVER
+        self._deadline = NEVER
         self.headers = []
         if self._busy():
-            self._refused = answer
+            self._pending_error = response
         else:
-            self._refuse_now(answer)
+            self._send_error(response)
 
     def _busy(self) -> bool:
-        return self._running is not None and not self._running.response_complete
+        return self._active_cycle is not None and not self._active_cycle.response_complete
 
-    def _reads_no_more(self, now: int) -> bool:
-        """Not one byte of what is to be written went out for too long; what can wait in the system does not count."""
+    def _write_timed_out(self, now: int) -> bool:
+        """Whether the client has read nothing for too long; bytes in the kernel's send buffer do not count."""
         unwritten = self.transport.get_write_buffer_size()
         if unwritten and unwritten == self._unwritten:
-            return now > self._write_due
+            return now > self._write_deadline
         self._unwritten = unwritten
-        self._write_due = now + WRITE_TIMEOUT
+        self._write_deadline = now + WRITE_TIMEOUT
         return False
 
-    def _app_is_late(self) -> bool:
-        """The client has done its part: the app has not taken what came, or has not asked for any."""
+    def _waiting_for_app(self) -> bool:
+        """Whether the app, not the client, is late: it has not read what came, or has not asked for any."""
         return bool(self.cycle.body) or self.cycle.waiting_for_100_continue
 
-    def _glance_soon(self) -> None:
-        """A transport that reads nothing does not tell that its client has left: look for that from now on."""
-        self._glancing = True
-        self.loop.call_later(DISCONNECT_POLL, self._glance)
+    def _start_disconnect_poll(self) -> None:
+        """Poll for a disconnect from now on: a transport whose reading is paused does not report one."""
+        self._polling_disconnect = True
+        self.loop.call_later(DISCONNECT_POLL, self._poll_disconnect)
 
-    def _glance(self) -> None:
-        self._glancing = self.flow.read_paused and not self.transport.is_closing()
-        if self._glancing and peer_closed(self.transport.get_extra_info("socket").fileno()):
+    def _poll_disconnect(self) -> None:
+        self._polling_disconnect = self.flow.read_paused and not self.transport.is_closing()
+        if self._polling_disconnect and peer_closed(self.transport.get_extra_info("socket").fileno()):
             self.transport.abort()
-        elif self._glancing:
-            self.loop.call_later(DISCONNECT_POLL, self._glance)
+        elif self._polling_disconnect:
+            self.loop.call_later(DISCONNECT_POLL, self._poll_disconnect)
 
-    def _refuse_now(self, answer: bytes) -> None:
-        self.transport.write(answer)
-        self._end(linger=True)
+    def _send_error(self, response: bytes) -> None:
+        self.transport.write(response)
+        self._end_connection(linger=True)
 
-    def _end(self, *, linger: bool) -> None:
+    def _end_connection(self, *, linger: bool) -> None:
         """End the connection.
 
         Args:
-            linger: more may come, and closing now would reset the connection before the client has the answer.
+            linger: the client may still send; closing now would reset the connection before it has the response.
         """
         self._phase = "closing"
         if linger and self.transport.can_write_eof():
-            self._due = self._timer.now + LINGER_TIMEOUT
+            self._deadline = self._timer.now + LINGER_TIMEOUT
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
             self._close()
 
     def _close(self) -> None:
-        """End the connection when all is written; once, for a second time breaks asyncio's transport for TLS."""
+        """Close the connection when all is written; only once, because asyncio's TLS transport fails at a second."""
         if not self.transport.is_closing():
             self.transport.close()
 
 
 def peer_closed(descriptor: int) -> bool:
-    """Whether the other side of a connection has ended or reset it, without reading of it."""
+    """Whether the peer of a connection has closed or reset it, without reading from it."""
     poll = select.poll()
-    poll.register(descriptor, _ENDED)
+    poll.register(descriptor, _POLLRDHUP)
     return bool(poll.poll(0))

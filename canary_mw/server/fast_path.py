@@ -1,8 +1,8 @@
-"""The short way of the standalone server: a request without a body goes from the guarded protocol to its upstream, and
-the answer back, by callbacks: without a task, and without ASGI in between.
+"""The fast path of the standalone server: a request without a body is sent from the guarded protocol to its upstream,
+and the response back, by callbacks: without a task, and without ASGI in between.
 
-It drives the same conversation over the same client as the ASGI way does. What cannot be done at once (to open a
-connection, to try again, to relay an answer of several segments) is handed over to that way, with what is known so far.
+It drives the same exchange over the same client as the ASGI path. What has to wait (to open a connection, to retry, to
+relay a response of several segments) continues on the ASGI path, with what is known so far (`StartedRequest`).
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from canary_mw.routing.decision import decide
 
 logger = logging.getLogger("canary_mw.direct")
 
-# A request with one of these has a body, or asks for more than an answer.
-_NOT_SIMPLE = frozenset((b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
+# A request with one of these headers has a body, or asks for more than one final response.
+_UNSUPPORTED_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 
 
 class ClientConnection(Protocol):
-    """The connection of a client, as the guarded protocol has it."""
+    """The connection of a client, as `GuardedProtocol` implements it."""
 
     url: bytes
     headers: list[tuple[bytes, bytes]]
@@ -40,79 +40,78 @@ class ClientConnection(Protocol):
 
     @property
     def peer(self) -> tuple[str | None, str, str, int, int]:
-        """As `RequestHead.from_wire` takes it."""
+        """Address, scheme, HTTP version and ports, as `RequestHead.from_wire` takes them."""
 
-    def continue_in_asgi(self, trip: "FastPathRequest", begun: StartedRequest) -> None:
-        """Let the app go on with a request that was on the short way."""
+    def continue_in_asgi(self, request: "FastPathRequest", started: StartedRequest) -> None:
+        """Let the app continue with a request of the fast path."""
 
     def on_response_complete(self) -> None:
-        """An answer is written."""
+        """A response is written."""
 
 
 class FastPath:
-    """Sends requests the short way.
+    """Starts requests on the fast path.
 
     Args:
-        middleware: its rules and its connections are used.
+        middleware: whose rules and upstream connections are used.
     """
 
     def __init__(self, middleware: CanaryMiddleware) -> None:
         self._middleware = middleware
 
     def try_start(
-        self, client: ClientConnection, method: str, known: dict[bytes, bytes], *, keep_alive: bool
+        self, client: ClientConnection, method: str, headers_by_name: dict[bytes, bytes], *, keep_alive: bool
     ) -> "FastPathRequest | StartedRequest | None":
-        """Send a request on, if that can be done here and now.
+        """Send a request to its upstream, if that is possible without waiting.
 
         Args:
-            client: the connection that it came by; its head is checked.
-            known: the headers by name.
-            keep_alive: the client may send another one after it.
+            client: the connection that the request was read from; its head is checked.
+            headers_by_name: the headers of the request.
+            keep_alive: the client may send another request after it.
 
         Returns:
-            The request, on its way; else what the ASGI way need not find out again; None when that is nothing.
+            The request that was sent; else what the ASGI path need not find out again; None when there is nothing.
         """
         middleware = self._middleware
         table = middleware.store.table
         if table.request_policy is not None or middleware.trusted_headers is not None or not middleware.started:
             return None
-        if client.url[:1] != b"/" or not _NOT_SIMPLE.isdisjoint(known):
+        if client.url[:1] != b"/" or not _UNSUPPORTED_HEADERS.isdisjoint(headers_by_name):
             return None
         path, _, query = client.url.partition(b"?")
         try:
-            head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, known)
+            head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, headers_by_name)
         except ClientError:
             return None
         decision = decide(table, head, middleware.roll())
-        begun = StartedRequest(decision, head, middleware.hop(head, table.settings))
+        started = StartedRequest(decision, head, middleware.hop(head, table.settings))
         if decision is None or decision.shadow is not None or not decision.mapping.fast_path_ok:
-            return begun
+            return started
         try:
-            conversation = exchange(decision, head, begun.hop)
-            request = next(conversation)
+            generator = exchange(decision, head, started.hop)
+            request = next(generator)
             data = encode_head(request)
         except (ClientError, UpstreamProtocolError, StopIteration):
-            return begun
+            return started
         connection = middleware.upstreams.idle_connection(request, client.loop)
         if connection is None:
-            return begun
+            return started
         since = middleware.notify_decided(decision, head) if middleware.observed else None
         deadline = inf if request.timeout is None else client.loop.time() + request.timeout
-        trip = FastPathRequest(client, middleware, begun, conversation, request, connection, deadline, since)
-        trip.keep_alive = keep_alive
-        connection.begin(data, method == "HEAD", deadline, None, request.options, trip)
-        return trip
+        fast = FastPathRequest(client, middleware, started, generator, request, connection, deadline, since)
+        fast.keep_alive = keep_alive
+        connection.begin(data, method == "HEAD", deadline, None, request.options, fast)
+        return fast
 
 
 class FastPathRequest:
-    """A request on the short way.
+    """A request on the fast path.
 
-    To the connection of its client it is what `GuardedCycle` is: the request that is being answered. To the connection
-    of the upstream it is who waits for the answer.
+    To the connection of the client it is what `GuardedCycle` is: the request that is being answered. To the connection
+    of the upstream it is the `Waiter` for the response.
     """
 
     __slots__ = (
-        "_begun",
         "_client",
         "_connection",
         "_deadline",
@@ -120,19 +119,20 @@ class FastPathRequest:
         "_middleware",
         "_request",
         "_since",
+        "_started",
         "keep_alive",
         "response_complete",
     )
 
-    # It begins when the request has been read, and ends with the one write that is the whole answer.
+    # The request has been read whole, and one write sends the whole response.
     more_body = response_started = False
 
     def __init__(
         self,
         client: ClientConnection,
         middleware: CanaryMiddleware,
-        begun: StartedRequest,
-        conversation: Exchange,
+        started: StartedRequest,
+        generator: Exchange,
         request: UpstreamRequest,
         connection: Connection,
         deadline: float,
@@ -140,8 +140,8 @@ class FastPathRequest:
     ) -> None:
         self._client = client
         self._middleware = middleware
-        self._begun = begun
-        self._exchange = conversation
+        self._started = started
+        self._exchange = generator
         self._request = request
         self._connection = connection
         self._deadline = deadline
@@ -150,18 +150,18 @@ class FastPathRequest:
         self.response_complete = False
 
     def done(self) -> bool:
-        """See `connection.Waiter`."""
+        """See `canary_mw.client.interfaces.Waiter`."""
         return self.response_complete
 
     def set_result(self, _: None, /) -> None:
-        """The head of the answer is there, or there will be none."""
+        """The head of the response is complete, or the connection has failed."""
         try:
             if self._connection.head is None:
                 self._fail(self._connection.error)
             else:
                 self._relay()
         except Exception:
-            logger.exception("a request was given up")
+            logger.exception("a request of the fast path failed")
             self._client.transport.abort()
 
     def _relay(self) -> None:
@@ -170,23 +170,23 @@ class FastPathRequest:
         outcome = finish_with_response(self._exchange, connection.head)
         assert isinstance(outcome, Relay)
         if not connection.complete:
-            answer = outcome, HTTP11Response(connection.head, None, connection)
-            self._hand_over(partial(_there, answer))
+            result = outcome, HTTP11Response(connection.head, None, connection)
+            self._continue_in_asgi(partial(_completed, result))
             return
-        self._write(outcome.head.status, outcome.head.headers, connection.take_pieces(), None)
+        self._write(outcome.head.status, outcome.head.headers, connection.take_buffered(), None)
         connection.release()
 
     def _fail(self, error: Exception | None) -> None:
         assert isinstance(error, UpstreamError)
         if isinstance(error, UpstreamConnectError) and error.sent and self._request.replayable:
-            # The upstream may have closed the idle connection just as it was taken; it was not us, at the end.
-            self._hand_over(self._again)
+            # The upstream may have closed the idle connection just when it was taken.
+            self._continue_in_asgi(self._resend)
             return
         reply = finish_with_error(self._exchange, error)
         self._write(reply.status, reply.headers or (), reply.body, HTTPStatus(reply.status).phrase.lower())
 
-    async def _again(self) -> ExchangeResult:
-        """Send the request once more, within what is left of its time, as `HTTP11Client.send` does."""
+    async def _resend(self) -> ExchangeResult:
+        """Send the request once more before its deadline, as `HTTP11Client.send` does."""
         request, upstreams, loop = self._request, self._middleware.upstreams, self._client.loop
         try:
             response = await upstreams.send_on_new_connection(self._connection.origin, request, loop, self._deadline)
@@ -194,23 +194,23 @@ class FastPathRequest:
             return finish_with_error(self._exchange, exc), None
         return finish_with_response(self._exchange, response.head), response
 
-    def _hand_over(self, answering: PendingResult) -> None:
+    def _continue_in_asgi(self, pending: PendingResult) -> None:
         self.response_complete = True
-        self._client.continue_in_asgi(self, self._begun._replace(since=self._since, pending=answering))
+        self._client.continue_in_asgi(self, self._started._replace(since=self._since, pending=pending))
 
     def _write(self, status: int, headers: RawHeaders, body: bytes, reason: str | None) -> None:
         client = self._client
-        head = render_head(status, headers, self._begun.head.method, "1.1", closes=not self.keep_alive)
+        head = render_head(status, headers, self._started.head.method, "1.1", closes=not self.keep_alive)
         self.keep_alive = not head.closes
         data = b"" if head.empty else encode_chunk(body, last=True) if head.chunked else body
         client.transport.write(head.data + data)
         self.response_complete = True
         client.on_response_complete()
         if self._since is not None:
-            self._note(status, self._since, reason)
+            self._notify_finished(status, self._since, reason)
 
-    def _note(self, status: int | None, since: float, reason: str | None) -> None:
-        self._middleware.notify_finished(self._begun.decision, self._begun.head, status, since, reason)
+    def _notify_finished(self, status: int | None, since: float, reason: str | None) -> None:
+        self._middleware.notify_finished(self._started.decision, self._started.head, status, since, reason)
 
     def on_disconnect(self) -> None:
         """The client has left."""
@@ -219,8 +219,8 @@ class FastPathRequest:
         self.response_complete = True
         self._connection.fail(UpstreamProtocolError("the client left", sent=True))
         if self._since is not None:
-            self._note(None, self._since, "client left")
+            self._notify_finished(None, self._since, "client left")
 
 
-async def _there(answer: ExchangeResult) -> ExchangeResult:
-    return answer
+async def _completed(result: ExchangeResult) -> ExchangeResult:
+    return result

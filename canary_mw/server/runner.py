@@ -1,4 +1,4 @@
-"""A uvicorn server that ends as it was asked to, and what its process needs."""
+"""Run the standalone proxy under uvicorn: exit status, open files, TLS of the port, logging."""
 
 import resource
 import ssl
@@ -13,41 +13,38 @@ import uvicorn
 from canary_mw.client.tls import load_authorities, load_certificate
 from canary_mw.server.settings import CERT_REQS, Settings
 
+_APP = "canary_mw.proxy:create_app"
+# uvicorn's exit status for an app that cannot start.
+_STARTUP_FAILURE = 3
+# Seconds until a worker that has not started, or does not answer its parent, is killed. uvicorn's default of 5 is too
+# short on a busy node: workers would be killed again and again while they start, and a rolling restart would stop.
+_WORKER_HEALTHCHECK_TIMEOUT = 30
+
 
 class Server(uvicorn.Server):
-    """Exits with 0 after a signal; uvicorn raises it again when all is done, which looks like a kill."""
+    """Exits with 0 after a signal; uvicorn raises the signal again after shutdown, which looks like a kill."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Forget the signals that were obeyed."""
+        """Forget the signals that were handled, so that they are not raised again."""
         with super().capture_signals():
             yield
             self._captured_signals.clear()
 
 
 def raise_file_limit() -> None:
-    """Let this process, and those that it starts, have as many connections as the system allows.
+    """Allow this process, and those that it starts, as many connections as the system permits.
 
-    The usual soft limit of 1024 open files is there for programs that still call select().
+    The usual soft limit of 1024 open files exists for programs that still call select().
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where the most is more than the system means it to be, things stay as they are.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems report a hard limit above what they accept; the soft limit then stays as it is.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-_APP = "canary_mw.proxy:create_app"
-# uvicorn's own exit status for an app that cannot start.
-_NOT_STARTED = 3
-# Seconds until a worker that is not up, or does not answer its parent, is given up. uvicorn's 5 are too few on a busy
-# node: workers would be killed while they start, again and again, and a rolling restart would be called off.
-_PATIENCE = 30
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal ends it; settings are read from the environment by each worker."""
-    import uvicorn
-
+    """Serve until a signal; each worker reads its settings from the environment."""
     raise_file_limit()
     options: dict[str, Any] = {
         **tls_options(settings),
@@ -65,7 +62,7 @@ def run(settings: Settings) -> None:
         "log_config": log_config(settings.log_level),
         "timeout_keep_alive": settings.keep_alive,
         "timeout_graceful_shutdown": settings.grace,
-        "timeout_worker_healthcheck": _PATIENCE,
+        "timeout_worker_healthcheck": _WORKER_HEALTHCHECK_TIMEOUT,
     }
     if settings.workers > 1:
         uvicorn.run(_APP, workers=settings.workers, **options)
@@ -73,14 +70,14 @@ def run(settings: Settings) -> None:
     server = Server(uvicorn.Config(_APP, **options))
     server.run()
     if not server.started:
-        sys.exit(_NOT_STARTED)
+        sys.exit(_STARTUP_FAILURE)
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """uvicorn's options for TLS on our own port.
+    """uvicorn's options for TLS on the port of the proxy.
 
     Raises:
-        ConfigError: a file cannot be used; uvicorn itself would show a traceback.
+        ConfigError: a file cannot be used; uvicorn would print a traceback instead.
     """
     if settings.ssl_certfile is None:
         return {}
@@ -97,7 +94,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """uvicorn's own configuration, with our loggers beside its own; the access log alone goes to stdout."""
+    """uvicorn's logging configuration plus the loggers of this package; only the access log is written to stdout."""
     from uvicorn.config import LOGGING_CONFIG
 
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)

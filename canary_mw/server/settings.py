@@ -1,4 +1,4 @@
-"""All settings of the standalone proxy: one field each, an environment variable each, and their texts for the CLI."""
+"""The settings of the standalone proxy: a field, an environment variable and a help text for the CLI each."""
 
 import os
 from collections.abc import Mapping as Dict
@@ -9,11 +9,11 @@ from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import local_names
 
 PREFIX = "CANARY_MW_"
-# Whether a client has to show a certificate, as the module ssl names it.
+# Whether a client needs a certificate, in the words of the module ssl.
 CERT_REQS = ("none", "optional", "required")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-_YES = frozenset(("1", "true", "yes", "on"))
-_NO = frozenset(("0", "false", "no", "off", ""))
+_TRUE = frozenset(("1", "true", "yes", "on"))
+_FALSE = frozenset(("0", "false", "no", "off", ""))
 
 
 def _setting(default: Any, text: str, separator: str = "", name: str = "") -> Any:
@@ -22,13 +22,13 @@ def _setting(default: Any, text: str, separator: str = "", name: str = "") -> An
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `canary-mw serve` and `canary_mw.proxy:create_app` run with.
+    """The settings of `canary-mw serve` and `canary_mw.proxy:create_app`.
 
-    Each field `x` is `CANARY_MW_X` in the environment (`hop_id` is `CANARY_MW_ID`); lists are joined by commas, paths
+    Each field `x` is `CANARY_MW_X` in the environment (`hop_id` is `CANARY_MW_ID`). Lists are joined by commas, paths
     as in PATH.
 
     Raises:
-        ConfigError: a value out of its range.
+        ConfigError: a value is out of its range, or two settings contradict each other.
     """
 
     rules: tuple[str, ...] = _setting((), "File or directory of rules.", os.pathsep)
@@ -47,7 +47,7 @@ class Settings:
     ambassador_id: str = _setting("default", "Take only Mappings for this id.")
     log_level: str = _setting("info", "Lowest level that is logged.")
     access_log: bool = _setting(False, "One JSON line per request, on stdout.")
-    # Longer than load balancers keep theirs, mostly for 60, so that they never send on one that is just being closed.
+    # Longer than load balancers keep idle connections, usually 60 s, so that they never use one that is being closed.
     keep_alive: int = _setting(75, "Seconds that the connection of an idle client is kept open.")
     grace: int = _setting(30, "Seconds that running requests have at shutdown.")
     dns_interval: int = _setting(5, "Seconds between two look-ups of the name of an upstream.")
@@ -97,22 +97,22 @@ class Settings:
 
     @property
     def local_names(self) -> frozenset[str]:
-        """`local` as the table wants it."""
+        """`local` as the set that `RouteTable.build` takes."""
         return local_names(self.local, {})
 
     @classmethod
     def from_environ(cls, environ: Dict[str, str] | None = None) -> "Settings":
-        """Read the environment; what it does not name keeps its default.
+        """Read the environment; a setting that it does not name keeps its default.
 
         Raises:
-            ConfigError: a value that cannot be read, named by its variable.
+            ConfigError: a value cannot be read; the message names its variable.
         """
         environ = os.environ if environ is None else environ
         given = {each.name: environ[variable(each.name)] for each in fields(cls) if variable(each.name) in environ}
         return cls(**{name: _parse(name, text) for name, text in given.items()})
 
     def to_environ(self) -> dict[str, str]:
-        """The variables that `from_environ` reads back: workers get their settings so."""
+        """The variables that `from_environ` reads back; this passes the settings to workers."""
         return {
             variable(each.name): _text(each.name, value)
             for each in fields(self)
@@ -145,9 +145,9 @@ def _parse(name: str, text: str) -> Any:
     if separator:
         return tuple(part.strip() for part in text.split(separator) if part.strip())
     if isinstance(default, bool):
-        if text.lower() not in _YES | _NO:
+        if text.lower() not in _TRUE | _FALSE:
             raise ConfigError(f"{variable(name)} is {text!r}", hint="use 1 or 0")
-        return text.lower() in _YES
+        return text.lower() in _TRUE
     if isinstance(default, int):
         try:
             return int(text)

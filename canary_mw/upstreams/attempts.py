@@ -1,4 +1,4 @@
-"""What is decided between the tries of a request, for whoever sends them: when, how long, and what an error means."""
+"""What is decided between the attempts of a request: when a retry is sent, its deadline, and what an error means."""
 
 import math
 from collections.abc import Callable
@@ -13,11 +13,12 @@ from canary_mw.rules.upstream import Origin
 
 if TYPE_CHECKING:
     from canary_mw.upstreams.circuit_breakers import InFlight
-    from canary_mw.upstreams.endpoints import EndpointSet, Lease
+    from canary_mw.upstreams.endpoints import EndpointSet
+    from canary_mw.upstreams.lease import Lease
 
 
 class AnyResponse(Protocol):
-    """An answer whose head is there; see `UpstreamResponse`."""
+    """A response whose head has arrived; see `UpstreamResponse`."""
 
     @property
     def head(self) -> ResponseHead: ...
@@ -31,31 +32,31 @@ R = TypeVar("R", bound=AnyResponse)
 
 
 class Attempts(Generic[R]):
-    """A conversation on its way to its outcome: until it is there, send `request`, and tell what came of it.
+    """Drives an exchange to its outcome: while that is None, send `request` and report the response or the error.
 
-    A request that is yielded again is a retry: its deadline is that of the first try.
+    A request that the exchange yields again is a retry: its deadline is that of the first attempt.
 
     Args:
-        conversation: see `exchange`.
-        now: the sender's clock.
-        slack: seconds by which its timers may be early.
-        handed_over: is given the shadow of a request once its first try has an answer, or has failed.
+        exchange: see `forwarding.exchange`.
+        now: the clock of the deadlines.
+        slack: seconds by which timers of that clock may fire early.
+        on_shadow: is called with the shadow of a request once the first attempt has a response, or has failed.
 
     Attributes:
-        request: what is to be sent, or was sent last.
-        is_retry: it is a retry.
-        deadline: of all tries of the request.
-        outcome: what the client gets, None until it is there.
-        response: the answer whose body is to be relayed, with a `Relay`.
+        request: the request to send, or the one sent last.
+        is_retry: whether `request` is a retry.
+        deadline: of all attempts of the request.
+        outcome: what the client gets, None until it is known.
+        response: the response whose body is relayed, with a `Relay`.
     """
 
     __slots__ = (
-        "_asked",
+        "_attempt_deadline",
         "_exchange",
         "_now",
         "_on_shadow",
+        "_sent_request",
         "_slack",
-        "_until",
         "deadline",
         "is_retry",
         "outcome",
@@ -67,22 +68,22 @@ class Attempts(Generic[R]):
 
     def __init__(
         self,
-        conversation: Exchange,
+        exchange: Exchange,
         now: Callable[[], float],
         slack: float,
-        handed_over: Callable[[UpstreamRequest], None] | None,
+        on_shadow: Callable[[UpstreamRequest], None] | None,
     ) -> None:
-        self._exchange = conversation
+        self._exchange = exchange
         self._now = now
         self._slack = slack
-        self._on_shadow = handed_over
-        self._asked: UpstreamRequest | None = None
-        self.deadline = self._until = math.inf
+        self._on_shadow = on_shadow
+        self._sent_request: UpstreamRequest | None = None
+        self.deadline = self._attempt_deadline = math.inf
         self.is_retry = False
         self.outcome: Relay | Reply | None = None
         self.response: R | None = None
         try:
-            self.request = next(conversation)
+            self.request = next(exchange)
         except StopIteration as stop:
             self.outcome = stop.value
 
@@ -90,79 +91,82 @@ class Attempts(Generic[R]):
         """Seconds to wait before a retry."""
         return min(self.request.delay, max(self.deadline - self._now(), 0.0))
 
-    def check(self) -> None:
-        """Raise UpstreamTimeout when it is too late for a retry."""
+    def check_deadline(self) -> None:
+        """Raise UpstreamTimeout if it is too late for a retry."""
         if self._now() >= self.deadline - self._slack:
-            self._until = self.deadline
-            raise UpstreamTimeout(f"{self.request.service}: no answer to any try before the deadline", sent=True)
+            self._attempt_deadline = self.deadline
+            raise UpstreamTimeout(f"{self.request.service}: no response to any attempt before the deadline", sent=True)
 
-    def acquire(self, loads: "InFlight") -> AbstractContextManager[object]:
-        """What a retry holds while it is under way."""
-        breakers = self.request.options.circuit_breakers
-        return nullcontext() if breakers is None else loads.acquire_retry(self.request.service, breakers)
+    def acquire_retry(self, in_flight: "InFlight") -> AbstractContextManager[object]:
+        """A context manager that counts a retry while it is in flight."""
+        circuit_breakers = self.request.options.circuit_breakers
+        if circuit_breakers is None:
+            return nullcontext()
+        return in_flight.acquire_retry(self.request.service, circuit_breakers)
 
-    def begin(self) -> float:
-        """A try goes out; when it ends: the limit of a try ends at the head, as Envoy's `per_try_timeout` does."""
+    def start_attempt(self) -> float:
+        """Start an attempt; returns its deadline. As in Envoy, `per_try_timeout` ends with the response head."""
         request = self.request
         if not self.is_retry:
-            self._asked = request
+            self._sent_request = request
             self.deadline = math.inf if request.timeout is None else self._now() + request.timeout
-        limit = request.options.try_timeout
-        self._until = self.deadline if limit is None else min(self.deadline, self._now() + limit)
-        return self._until
+        limit = request.options.per_try_timeout
+        self._attempt_deadline = self.deadline if limit is None else min(self.deadline, self._now() + limit)
+        return self._attempt_deadline
 
     def finish_with_response(self, response: R) -> None:
-        """The head of an answer is there; what is not relayed of it is closed."""
+        """Report the response to an attempt; it is closed unless its body is relayed."""
         self.response = response
         request = self.request
-        if request.options.try_timeout is not None:
+        if request.options.per_try_timeout is not None:
             response.move_deadline(self.deadline)
         if request.shadow is not None:
-            hand_on_shadow(request, self._on_shadow)
+            _pass_on_shadow(request, self._on_shadow)
         try:
-            self._go_on(self._exchange.send(response.head))
+            self._continue_with(self._exchange.send(response.head))
         except StopIteration as stop:
             self.outcome = stop.value
         if not isinstance(self.outcome, Relay):
             self.close()
 
     def finish_with_error(self, error: UpstreamError) -> None:
-        """There is no answer."""
-        if isinstance(error, UpstreamTimeout) and self.request.options.try_timeout is not None:
-            # Neither where the deadline of all tries passed, nor where nothing moved for too long.
-            error.whole = self._until == self.deadline or self._now() < self._until - self._slack
+        """Report that an attempt has no response."""
+        if isinstance(error, UpstreamTimeout) and self.request.options.per_try_timeout is not None:
+            # Set unless it was the limit of this attempt: also for an idle timeout, which comes before that limit.
+            limit = self._attempt_deadline
+            error.deadline_exceeded = limit == self.deadline or self._now() < limit - self._slack
         if self.request.shadow is not None:
-            hand_on_shadow(self.request, self._on_shadow)
+            _pass_on_shadow(self.request, self._on_shadow)
         try:
-            self._go_on(self._exchange.throw(error))
+            self._continue_with(self._exchange.throw(error))
         except StopIteration as stop:
             self.outcome = stop.value
 
     def close(self) -> None:
-        """Done with the answer, if there is one."""
+        """Close the response, if there is one."""
         if self.response is not None:
             self.response.close()
             self.response = None
 
-    def _go_on(self, request: UpstreamRequest) -> None:
+    def _continue_with(self, request: UpstreamRequest) -> None:
         self.request = request
-        self.is_retry = request is self._asked
+        self.is_retry = request is self._sent_request
 
 
 def next_endpoint(
     exc: UpstreamConnectError, request: UpstreamRequest, endpoints: "EndpointSet", tried: list[Origin]
 ) -> "Lease | None":
-    """Another endpoint for a request that one could not be sent to, None where no other is to get it.
+    """Another endpoint for a request after a failed connection, None if no other may get it.
 
-    One may where nothing of the request was sent, or where it may be sent twice, and is that once.
+    Another may if nothing of the request was sent. If some was, another may once, and only if it is replayable.
     """
     if isinstance(exc, UpstreamOverloaded) or (exc.sent and not (request.replayable and len(tried) == 1)):
         return None
     return endpoints.next_untried(tried)
 
 
-def hand_on_shadow(request: UpstreamRequest, handed_over: Callable[[UpstreamRequest], None] | None) -> None:
-    """Give the shadow of a request to who sends it, once."""
+def _pass_on_shadow(request: UpstreamRequest, on_shadow: Callable[[UpstreamRequest], None] | None) -> None:
+    """Pass on the shadow of a request, once."""
     shadow, request.shadow = request.shadow, None
-    if shadow is not None and handed_over is not None:
-        handed_over(shadow)
+    if shadow is not None and on_shadow is not None:
+        on_shadow(shadow)

@@ -1,4 +1,4 @@
-"""A request body that is kept while it passes, for a second try and for a shadow."""
+"""A request body that is kept while it is sent, for a retry and for a shadow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,179 +10,180 @@ if TYPE_CHECKING:
 
 
 class BodyBuffer:
-    """What has passed of a body, up to a limit, and who wants to know when all of it has.
+    """The part of a body that was read so far, up to a limit; a callback gets the whole body.
 
     Args:
-        limit: bytes that are kept.
+        limit: bytes that are kept; a longer body is not kept at all.
     """
 
-    __slots__ = ("_at_end", "_ended", "_kept", "_limit", "_over", "_size")
+    __slots__ = ("_chunks", "_complete", "_limit", "_on_complete", "_overflowed", "_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
-        self._over = self._ended = False
-        self._at_end: Callable[[bytes | None], None] | None = None
+        self._overflowed = self._complete = False
+        self._on_complete: Callable[[bytes | None], None] | None = None
 
     def can_replay(self) -> bool:
-        """Whether nothing that was read is lost."""
-        return not self._over
+        """Whether all that was read is kept."""
+        return not self._overflowed
 
-    def when_complete(self, use: Callable[[bytes | None], None]) -> None:
-        """Have `use` called with the whole body as soon as it is there; with None when it never will be."""
-        if self._ended or self._over:
-            use(None if self._over else b"".join(self._kept))
+    def when_complete(self, callback: Callable[[bytes | None], None]) -> None:
+        """Call a function with the whole body as soon as it was read; with None once that cannot happen any more."""
+        if self._complete or self._overflowed:
+            callback(None if self._overflowed else b"".join(self._chunks))
         else:
-            self._at_end = use
+            self._on_complete = callback
 
-    def feed(self, piece: bytes, *, last: bool) -> None:
-        """A piece that was read elsewhere."""
-        if not self._ended:
-            self._keep(piece)
+    def feed(self, chunk: bytes, *, last: bool) -> None:
+        """Add a chunk that was read elsewhere."""
+        if not self._complete:
+            self._append(chunk)
             if last:
-                self._end()
+                self._finish()
 
     def close(self) -> None:
-        """Nobody reads on."""
-        self._tell(None)
+        """Nothing more is read."""
+        self._notify(None)
 
-    def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
+    def _append(self, chunk: bytes) -> None:
+        self._size += len(chunk)
         if self._size > self._limit:
-            self._over = True
-            self._kept.clear()
-            self._tell(None)
+            self._overflowed = True
+            self._chunks.clear()
+            self._notify(None)
         else:
-            self._kept.append(piece)
+            self._chunks.append(chunk)
 
-    def _end(self) -> None:
-        self._ended = True
-        if not self._over:
-            self._tell(b"".join(self._kept))
+    def _finish(self) -> None:
+        self._complete = True
+        if not self._overflowed:
+            self._notify(b"".join(self._chunks))
 
-    def _tell(self, body: bytes | None) -> None:
-        use, self._at_end = self._at_end, None
-        if use is not None:
-            use(body)
+    def _notify(self, body: bytes | None) -> None:
+        callback, self._on_complete = self._on_complete, None
+        if callback is not None:
+            callback(body)
 
 
 class ReplayBuffer(BodyBuffer):
-    """Keeps what passes of a body up to a limit, so that it can be sent again.
+    """Keeps a body up to a limit while it is read, so that it can be sent again.
 
-    One read is under way at most, and it outlives a try that was cut off: what comes in then is the next one's.
+    At most one read of the source is pending. It outlives an attempt that was cancelled, and the next attempt gets its
+    chunk.
 
     Args:
-        source: gives the body; called once. None where somebody else reads it and tells us by `note`.
+        source: gives the body; called once. None if it is read elsewhere and added by `feed`.
         limit: bytes that are kept.
         loop: the running one.
     """
 
-    __slots__ = ("_loop", "_pieces", "_reading", "_source")
+    __slots__ = ("_loop", "_pending_read", "_source", "_source_chunks")
 
     def __init__(self, source: "OpenBody | None", limit: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit)
         self._source = source
         self._loop = loop
-        self._pieces: AsyncIterator[bytes] | None = None
-        self._reading: asyncio.Task[bytes | None] | None = None
+        self._source_chunks: AsyncIterator[bytes] | None = None
+        self._pending_read: asyncio.Task[bytes | None] | None = None
 
     async def open(self) -> bytes | AsyncIterator[bytes]:
-        """The body from its beginning; only while `repeatable`, once it was read from."""
-        if self._ended:
-            return b"".join(self._kept)
-        if self._pieces is None:
+        """The body from its beginning; after the first call only while `can_replay`."""
+        if self._complete:
+            return b"".join(self._chunks)
+        if self._source_chunks is None:
             assert self._source is not None
             body = await self._source()
             if isinstance(body, bytes):
-                self._keep(body)
-                self._end()
+                self._append(body)
+                self._finish()
                 return body
-            self._pieces = body
-        return _Pieces(self, tuple(self._kept))
+            self._source_chunks = body
+        return _ReplayedBody(self, tuple(self._chunks))
 
     async def next(self) -> bytes:
-        """The next new piece; raises StopAsyncIteration at the end of the body."""
-        if self._ended:
+        """The next new chunk; raises StopAsyncIteration at the end of the body."""
+        if self._complete:
             raise StopAsyncIteration
-        if self._over and self._reading is None:
-            # No other try can follow this one.
-            return self._noted(await self._read())
-        if self._reading is None:
-            self._reading = self._loop.create_task(self._read())
-        piece = await asyncio.shield(self._reading)
-        self._reading = None
-        return self._noted(piece)
+        if self._overflowed and self._pending_read is None:
+            # No other attempt can follow this one.
+            return self._record(await self._read())
+        if self._pending_read is None:
+            self._pending_read = self._loop.create_task(self._read())
+        chunk = await asyncio.shield(self._pending_read)
+        self._pending_read = None
+        return self._record(chunk)
 
-    def _noted(self, piece: bytes | None) -> bytes:
-        if piece is None:
-            self._end()
+    def _record(self, chunk: bytes | None) -> bytes:
+        if chunk is None:
+            self._finish()
             raise StopAsyncIteration
-        self._keep(piece)
-        return piece
+        self._append(chunk)
+        return chunk
 
     async def _read(self) -> bytes | None:
-        assert self._pieces is not None
-        return await anext(self._pieces, None)
+        assert self._source_chunks is not None
+        return await anext(self._source_chunks, None)
 
     def close(self) -> None:
-        """Nobody reads on."""
-        self._tell(None)
-        if self._reading is None:
+        """Nothing more is read."""
+        self._notify(None)
+        if self._pending_read is None:
             return
-        if self._reading.done():
-            # Asked for, so that an error which nobody waits for is not reported as forgotten.
-            _ = self._reading.cancelled() or self._reading.exception()
+        if self._pending_read.done():
+            # Retrieved, so that asyncio does not report it as never retrieved.
+            _ = self._pending_read.cancelled() or self._pending_read.exception()
         else:
-            self._reading.cancel()
+            self._pending_read.cancel()
 
 
-class _Pieces:
-    """A body from its beginning: what was kept, then what is new."""
+class _ReplayedBody:
+    """A body from its beginning: the chunks that were kept, then new ones."""
 
-    __slots__ = ("_kept", "_tee")
+    __slots__ = ("_buffer", "_chunks")
 
-    def __init__(self, tee: ReplayBuffer, kept: tuple[bytes, ...]) -> None:
-        self._tee = tee
-        self._kept = iter(kept)
+    def __init__(self, buffer: ReplayBuffer, kept: tuple[bytes, ...]) -> None:
+        self._buffer = buffer
+        self._chunks = iter(kept)
 
-    def __aiter__(self) -> "_Pieces":
+    def __aiter__(self) -> "_ReplayedBody":
         return self
 
     async def __anext__(self) -> bytes:
-        piece = next(self._kept, None)
-        return await self._tee.next() if piece is None else piece
+        chunk = next(self._chunks, None)
+        return await self._buffer.next() if chunk is None else chunk
 
 
 class SyncReplayBuffer(BodyBuffer):
-    """A `Tee` for a thread.
+    """A `ReplayBuffer` for a thread.
 
     Args:
-        source: see `Tee`.
+        source: see `ReplayBuffer`.
     """
 
-    __slots__ = ("_pieces", "_source")
+    __slots__ = ("_source", "_source_chunks")
 
     def __init__(self, source: Callable[[], bytes | Iterator[bytes]] | None, limit: int) -> None:
         super().__init__(limit)
         self._source = source
-        self._pieces: Iterator[bytes] | None = None
+        self._source_chunks: Iterator[bytes] | None = None
 
     def open(self) -> bytes | Iterator[bytes]:
-        """The body from its beginning; only while `repeatable`, once it was read from."""
-        if self._ended:
-            return b"".join(self._kept)
-        if self._pieces is None:
+        """The body from its beginning; after the first call only while `can_replay`."""
+        if self._complete:
+            return b"".join(self._chunks)
+        if self._source_chunks is None:
             assert self._source is not None
             body = self._source()
             if isinstance(body, bytes):
                 self.feed(body, last=True)
                 return body
-            self._pieces = body
-        return chain(tuple(self._kept), self._rest(self._pieces))
+            self._source_chunks = body
+        return chain(tuple(self._chunks), self._rest(self._source_chunks))
 
-    def _rest(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self._keep(piece)
-            yield piece
-        self._end()
+    def _rest(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._append(chunk)
+            yield chunk
+        self._finish()

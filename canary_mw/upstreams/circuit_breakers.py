@@ -1,7 +1,7 @@
 """Requests and retries in flight, against the limits of `circuit_breakers`.
 
-As in Envoy the limits are those of a service; Mappings that give it other limits count on their own. All numbers are
-this process's, and all of its threads count.
+As in Envoy, the limits are those of a service; Mappings that give the same service other limits are counted separately.
+All numbers are per process, over all of its threads.
 """
 
 from threading import Lock
@@ -20,7 +20,7 @@ _REQUESTS, _RETRIES = 0, 1
 
 
 class InFlight:
-    """What is in flight, by service and limits; what is idle is not kept."""
+    """Counts by service and limits; a count of zero is not kept."""
 
     __slots__ = ("_lock", "counts")
 
@@ -28,33 +28,33 @@ class InFlight:
         self.counts: dict[tuple[str, CircuitBreakers, int], int] = {}
         self._lock = Lock()
 
-    def acquire_request(self, service: str, breakers: CircuitBreakers) -> "Slot":
-        """A place for one request more.
+    def acquire_request(self, service: str, circuit_breakers: CircuitBreakers) -> "Slot":
+        """A slot for one more request.
 
         Raises:
             UpstreamOverloaded: `max_requests` are in flight.
         """
-        key = (service, breakers, _REQUESTS)
+        key = (service, circuit_breakers, _REQUESTS)
         with self._lock:
             count = self.counts.get(key, 0)
-            if count < breakers.max_requests:
+            if count < circuit_breakers.max_requests:
                 self.counts[key] = count + 1
                 return Slot(self, key)
-        raise UpstreamOverloaded(f"{service}: {breakers.max_requests} requests in flight, as many as may be")
+        raise UpstreamOverloaded(f"{service}: {circuit_breakers.max_requests} requests in flight, as many as may be")
 
-    def may_retry(self, service: str, breakers: CircuitBreakers) -> bool:
-        """Whether `max_retries` are not reached."""
-        return self.counts.get((service, breakers, _RETRIES), 0) < breakers.max_retries
+    def may_retry(self, service: str, circuit_breakers: CircuitBreakers) -> bool:
+        """Whether fewer than `max_retries` are in flight."""
+        return self.counts.get((service, circuit_breakers, _RETRIES), 0) < circuit_breakers.max_retries
 
-    def acquire_retry(self, service: str, breakers: CircuitBreakers) -> "Slot":
-        """A place for a retry."""
-        key = (service, breakers, _RETRIES)
+    def acquire_retry(self, service: str, circuit_breakers: CircuitBreakers) -> "Slot":
+        """A slot for a retry."""
+        key = (service, circuit_breakers, _RETRIES)
         with self._lock:
             self.counts[key] = self.counts.get(key, 0) + 1
         return Slot(self, key)
 
     def release(self, key: tuple[str, CircuitBreakers, int]) -> None:
-        """One less."""
+        """Count one less; see `Slot.release`."""
         with self._lock:
             left = self.counts[key] - 1
             if left:
@@ -64,51 +64,51 @@ class InFlight:
 
 
 class Slot:
-    """One in a count; free again at the end of its block, unless an answer keeps it."""
+    """One request or retry in flight; released at the end of its block, unless a response holds it."""
 
-    __slots__ = ("_in_flight", "_kept", "_key")
+    __slots__ = ("_held", "_in_flight", "_key")
 
-    def __init__(self, loads: InFlight, key: tuple[str, CircuitBreakers, int]) -> None:
-        self._in_flight = loads
+    def __init__(self, in_flight: InFlight, key: tuple[str, CircuitBreakers, int]) -> None:
+        self._in_flight = in_flight
         self._key = key
-        self._kept = False
+        self._held = False
 
     def __enter__(self) -> "Slot":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if not self._kept:
+        if not self._held:
             self.release()
 
     def held_by(self, response: "UpstreamResponse") -> "TrackedResponse":
-        """The answer, which frees the place when it is done with."""
+        """The response, which releases the slot at the end of its body or when it is closed."""
         self.keep()
         return TrackedResponse(response, self)
 
     def keep(self) -> None:
-        """It outlives its block; whoever keeps it frees it."""
-        self._kept = True
+        """Do not release it at the end of its block; the caller does that."""
+        self._held = True
 
     def release(self) -> None:
-        """Leave."""
+        """Free the slot."""
         self._in_flight.release(self._key)
 
 
 class Releasable(Protocol):
-    """What an answer keeps until it is done with."""
+    """What a response holds until its body is read, or it is closed: a slot or a lease."""
 
     def release(self) -> None:
-        """Leave."""
+        """See `Slot` and `Lease`."""
 
 
 class _Tracked(Generic[R]):
-    """An answer that is in flight until its body is read, or it is closed."""
+    """A response that is in flight until its body is read, or it is closed."""
 
     __slots__ = ("_response", "_slot")
 
-    def __init__(self, response: R, place: Releasable) -> None:
+    def __init__(self, response: R, slot: Releasable) -> None:
         self._response = response
-        self._slot: Releasable | None = place
+        self._slot: Releasable | None = slot
 
     @property
     def head(self) -> ResponseHead:
@@ -138,7 +138,7 @@ class _Tracked(Generic[R]):
 
 
 class TrackedResponse(_Tracked["UpstreamResponse"]):
-    """One of an event loop."""
+    """A tracked response in an event loop."""
 
     __slots__ = ()
 
@@ -150,7 +150,7 @@ class TrackedResponse(_Tracked["UpstreamResponse"]):
 
 
 class SyncTrackedResponse(_Tracked["SyncResponse"]):
-    """One of a thread."""
+    """A tracked response in a thread."""
 
     __slots__ = ()
 

@@ -1,32 +1,43 @@
-"""Names of services to addresses."""
+"""Host names of services, resolved to addresses."""
 
 import asyncio
+import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
+from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
+from canary_mw.rules.upstream import Origin
+
+logger = logging.getLogger("canary_mw.endpoints")
+
+# Seconds between two look-ups of the same name.
+DNS_INTERVAL = 5.0
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system knows them; those of IPv6 only where there are none of IPv4.
+    """The addresses of a name from the resolver of the system; IPv6 addresses only where there is no IPv4 address.
 
-    A pod often cannot reach what it can resolve: mixed, half of the requests would fail.
+    A pod often resolves IPv6 addresses that it cannot reach: with both in use, half of the requests would fail.
 
     Raises:
-        OSError: there are none.
-        UnicodeError: it cannot be a name.
+        OSError: the name has no address.
+        UnicodeError: the text is no valid host name.
     """
     return addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
 
 
 def addresses(found: Sequence[tuple[int, int, int, str, tuple[Any, ...]]]) -> list[str]:
-    """Those of what `getaddrinfo` gives that are used, see `resolve`."""
+    """The addresses to use of a result of `getaddrinfo`; see `resolve`."""
     of_ipv4 = [str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET]
     return list(dict.fromkeys(of_ipv4 or (str(address[0]) for *_, address in found)))
 
 
 def is_looked_up(host: str) -> bool:
-    """Whether a host is a name that may stand for several endpoints; "localhost" is this one (RFC 6761)."""
+    """Whether a host is a name that may have several addresses; "localhost" is this host alone (RFC 6761)."""
     if host == "localhost" or host.endswith(".localhost"):
         return False
     try:
@@ -34,3 +45,55 @@ def is_looked_up(host: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+class OriginResolver:
+    """The origins of a service, with the names among them resolved to addresses.
+
+    Args:
+        origins: where the service is; each name among them may have several addresses.
+        resolve: see the function of that name, also for its errors.
+        look_up: False leaves names to the transport that opens the connections.
+
+    Attributes:
+        names: the origins whose host is looked up.
+    """
+
+    def __init__(self, origins: Sequence[Origin], resolve: Resolve, *, look_up: bool) -> None:
+        self.names = [origin for origin in dict.fromkeys(origins) if look_up and is_looked_up(origin.host)]
+        self._origins = origins
+        self._resolve = resolve
+        self._resolved = {origin: [origin] for origin in origins if origin not in self.names}
+        self._errors: dict[str, str] = {}
+
+    def resolved(self) -> list[Origin]:
+        """Each known origin once, in the order given; a name without a known address is left out."""
+        return list(dict.fromkeys(each for origin in self._origins for each in self._resolved.get(origin, ())))
+
+    async def look_up(self, origin: Origin) -> bool:
+        """Resolve one of `names`. False if that failed; then it keeps its last addresses."""
+        try:
+            addresses = await self._resolve(origin.host, origin.port)
+        except (OSError, UnicodeError) as exc:
+            self._record_error(origin.host, f"{origin.host}: no address: {exc}")
+            return False
+        self._errors.pop(origin.host, None)
+        # Name servers rotate the addresses; sorted, they do not change their order with every response.
+        self._resolved[origin] = [origin._replace(address=address) for address in sorted(addresses)]
+        return True
+
+    def _record_error(self, host: str, text: str) -> None:
+        if host not in self._errors:
+            logger.warning("%s", text)
+        self._errors[host] = text
+
+    def error(self, *, at_deadline: bool) -> UpstreamError:
+        """The error of a request while no address is known.
+
+        Args:
+            at_deadline: the deadline of the request passed while it waited.
+        """
+        names = ", ".join(origin.host for origin in self.names)
+        if at_deadline:
+            return UpstreamTimeout(f"{names}: the deadline passed while the name was looked up")
+        return UpstreamConnectError("; ".join(self._errors.values()) or f"{names}: the name was not looked up in time")

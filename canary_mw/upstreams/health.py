@@ -1,4 +1,4 @@
-"""How an endpoint does: what its answers and its health checks say, and when it is left alone, as in Envoy."""
+"""The health of an endpoint, as in Envoy: ejection after failed responses, and the state of each health check."""
 
 import math
 from collections.abc import Sequence
@@ -14,69 +14,69 @@ _GATEWAY = frozenset((502, 503, 504))
 
 
 class HealthState:
-    """How an endpoint does in one health check; the first answer alone settles it, as in Envoy.
+    """The state of an endpoint in one health check. As in Envoy, the first check alone decides it.
 
     Attributes:
-        healthy: what is believed of it.
-        checked: that is more than a guess.
+        healthy: the current state; an assumption before the first check.
+        checked: there was a check.
     """
 
-    __slots__ = ("_in_a_row", "checked", "healthy")
+    __slots__ = ("_consecutive", "checked", "healthy")
 
-    def __init__(self, well: bool) -> None:
-        self.healthy = well
+    def __init__(self, healthy: bool) -> None:
+        self.healthy = healthy
         self.checked = False
-        self._in_a_row = 0
+        self._consecutive = 0
 
-    def record(self, good: bool, sure: bool, check: HealthCheck) -> bool:
-        """Count the outcome of a check; True when it changes `well`.
+    def record(self, passed: bool, answered: bool, check: HealthCheck) -> bool:
+        """Count the outcome of a check; True if it changes `healthy`.
 
         Args:
-            sure: there was an answer; a wrong one needs no second, a missing one may be the network.
+            answered: there was a response. One wrong response is enough, a missing one may be the network.
         """
-        needed = check.healthy_threshold if good else 1 if sure else check.unhealthy_threshold
-        self._in_a_row = 0 if good == self.healthy else self._in_a_row + 1
-        settled = not self.checked or self._in_a_row >= needed
+        needed = check.healthy_threshold if passed else 1 if answered else check.unhealthy_threshold
+        self._consecutive = 0 if passed == self.healthy else self._consecutive + 1
+        settled = not self.checked or self._consecutive >= needed
         self.checked = True
-        if good == self.healthy or not settled:
+        if passed == self.healthy or not settled:
             return False
-        self.healthy = good
-        self._in_a_row = 0
+        self.healthy = passed
+        self._consecutive = 0
         return True
 
 
 class Endpoint:
-    """One address of a service, and how it does.
+    """One address of a service, and its health.
 
     Attributes:
-        in_flight: requests that have no whole answer yet; counted where the policy asks for it.
-        ejections: how often it was ejected, less what it has made up for.
-        ejected_until: by the clock.
+        in_flight: requests without a response; until its body is read where `Lease.keep` says so.
+        ejections: how often it was ejected, less one for each interval since the last ejection ended.
+        ejected_until: a time of `Environment.clock`.
         health_states: one for each health check.
     """
 
     __slots__ = ("_failures", "_gateway_failures", "ejected_until", "ejections", "health_states", "in_flight", "origin")
 
-    def __init__(self, origin: "Origin", standings: Sequence[HealthState]) -> None:
+    def __init__(self, origin: "Origin", health_states: Sequence[HealthState]) -> None:
         self.origin = origin
         self.in_flight = 0
         self.ejections = 0
         self.ejected_until = -math.inf
-        self.health_states = standings
+        self.health_states = health_states
         self._failures = 0
         self._gateway_failures = 0
 
     @property
     def name(self) -> str:
-        """What every process calls it."""
+        """address:port, the same in every process; hash tables are built from it."""
         return f"{self.origin.address or self.origin.host}:{self.origin.port}"
 
     def is_healthy(self, now: float) -> bool:
-        """Whether it is to get requests."""
-        return now >= self.ejected_until and all(standing.healthy for standing in self.health_states)
+        """Whether it is not ejected, and passes all health checks."""
+        return now >= self.ejected_until and all(state.healthy for state in self.health_states)
 
     def record(self, status: int, settings: OutlierDetection) -> bool:
-        """Count an answer; True for the one failure too many."""
+        """Count the status of a response; True if it reaches a limit of consecutive failures."""
         if status < 500:
             self._failures = self._gateway_failures = 0
             return False
@@ -89,13 +89,13 @@ class Endpoint:
         return True
 
     def eject(self, now: float, settings: OutlierDetection) -> float:
-        """Leave it alone, each time for longer; returns for how many seconds."""
-        longest = max(settings.max_ejection_time, settings.base_ejection_time)
+        """Eject it, each time for longer; returns the seconds."""
+        max_seconds = max(settings.max_ejection_time, settings.base_ejection_time)
         if self.ejections:
-            made_up_for = int((now - self.ejected_until) / settings.interval)
-            self.ejections = max(self.ejections - made_up_for, 0)
-        if self.ejections * settings.base_ejection_time < longest:
+            intervals = int((now - self.ejected_until) / settings.interval)
+            self.ejections = max(self.ejections - intervals, 0)
+        if self.ejections * settings.base_ejection_time < max_seconds:
             self.ejections += 1
-        seconds = min(self.ejections * settings.base_ejection_time, longest)
+        seconds = min(self.ejections * settings.base_ejection_time, max_seconds)
         self.ejected_until = now + seconds
         return seconds

@@ -1,4 +1,4 @@
-"""Active health checks: how endpoints are asked."""
+"""Active health checks: one request, one status."""
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.limits import Limits
@@ -8,7 +8,7 @@ from canary_mw.rules.upstream import HealthCheck, Origin
 
 
 class HealthChecker:
-    """Asks endpoints how they are; over connections of its own, because a full pool is no illness.
+    """Sends health checks over connections of its own, because a full pool does not make an endpoint unhealthy.
 
     Args:
         contexts: for https endpoints, see `HTTP11Client`.
@@ -19,10 +19,10 @@ class HealthChecker:
         self._client: HTTP11Client | None = None
 
     async def __call__(self, origin: Origin, check: HealthCheck) -> int:
-        """The status of the answer.
+        """The status of the response to one check.
 
         Raises:
-            UpstreamError: there is none.
+            UpstreamError: there is no response.
         """
         if self._client is None:
             self._client = HTTP11Client(limits=Limits(max_connections=8), contexts=self._contexts)

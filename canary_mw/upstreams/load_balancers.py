@@ -12,28 +12,28 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from canary_mw.rules.upstream import Policy
+from canary_mw.rules.upstream import LoadBalancerPolicy
 
-# Two endpoints make Envoy's smallest ring, 1024; points that do not depend on the number of endpoints keep every key
-# in its place when another one comes. Beyond 64 endpoints the ring stops growing.
+# With two endpoints this is Envoy's smallest ring, 1024. The number of points of an endpoint does not depend on the
+# number of endpoints, so that a new endpoint takes keys but moves none between the others; up to 64 endpoints.
 _POINTS = 512
 _RING = 32768
 _POINTS_PER_DIGEST = 8
 _EIGHT = Struct("<8Q")
-# A prime: every step below it visits all places. Shares differ by about 1 % for 160 endpoints, and it is built in some
-# 10 ms where Envoy's 65537 would hold up all requests for 60.
+# A prime: with every step below it, all entries are visited. Shares differ by about 1 % for 160 endpoints. The table is
+# built in about 10 ms; Envoy's 65537 entries would block all requests for 60 ms.
 MAGLEV_SIZE = 16381
-_REMEMBERED = 64
+_CACHED_TABLES = 64
 
 
 class HasInFlight(Protocol):
-    """An endpoint, as far as a policy looks at it."""
+    """The part of an endpoint that a policy uses."""
 
     in_flight: int
 
 
 class HashTable(NamedTuple):
-    """Keys to endpoints: `owners` are indices, `bounds` the upper ends of a ring's arcs, or empty for Maglev."""
+    """Keys to endpoints: `owners` are indices of endpoints, `bounds` the points of a ring, empty for Maglev."""
 
     bounds: "array[int]"
     owners: "array[int]"
@@ -42,12 +42,12 @@ class HashTable(NamedTuple):
         """The endpoint of a key of 64 bits."""
         if not self.bounds:
             return self.owners[key % len(self.owners)]
-        place = bisect_right(self.bounds, key)
-        return self.owners[place if place < len(self.owners) else 0]
+        index = bisect_right(self.bounds, key)
+        return self.owners[index if index < len(self.owners) else 0]
 
 
 def pick(
-    policy: Policy,
+    policy: LoadBalancerPolicy,
     endpoints: Sequence[HasInFlight],
     table: HashTable | None,
     key: int | None,
@@ -58,8 +58,8 @@ def pick(
 
     Args:
         endpoints: at least one.
-        table: that of `table(policy, ...)` for these endpoints.
-        key: what a hashing policy goes by; None spreads, as Envoy does.
+        table: that of `hash_table` for these endpoints.
+        key: the hash of a request for a hashing policy; without one a random endpoint is picked, as in Envoy.
         turn: counts the requests, for round_robin.
         random: in [0, 1).
     """
@@ -67,14 +67,14 @@ def pick(
     if policy == "round_robin" or count == 1:
         return turn % count
     if policy == "least_request":
-        return _less_loaded(endpoints, random)
+        return _least_request(endpoints, random)
     if key is None or table is None:
         return int(random() * count)
     return table.owner(key)
 
 
-def _less_loaded(endpoints: Sequence[HasInFlight], random: Callable[[], float]) -> int:
-    """The better of two different ones (Envoy's `choice_count` 2): near the best, without a look at all of them."""
+def _least_request(endpoints: Sequence[HasInFlight], random: Callable[[], float]) -> int:
+    """The less loaded of two random endpoints (Envoy's `choice_count` 2): near the best, in constant time."""
     count = len(endpoints)
     one = int(random() * count)
     other = int(random() * (count - 1))
@@ -82,12 +82,12 @@ def _less_loaded(endpoints: Sequence[HasInFlight], random: Callable[[], float]) 
     return other if endpoints[other].in_flight < endpoints[one].in_flight else one
 
 
-@lru_cache(_REMEMBERED)
-def hash_table(policy: Policy, names: tuple[str, ...]) -> HashTable | None:
-    """What a hashing policy looks keys up in, None for the others.
+@lru_cache(_CACHED_TABLES)
+def hash_table(policy: LoadBalancerPolicy, names: tuple[str, ...]) -> HashTable | None:
+    """The table of a hashing policy, None for other policies.
 
     Args:
-        names: of the endpoints, all different; the same name is the same endpoint in every process.
+        names: of the endpoints, all different; an endpoint has the same name in every process.
     """
     if policy == "ring_hash":
         return _ring(names)
@@ -95,7 +95,7 @@ def hash_table(policy: Policy, names: tuple[str, ...]) -> HashTable | None:
 
 
 def _ring(names: tuple[str, ...]) -> HashTable:
-    """A ketama-like ring: each endpoint has many points, a key belongs to the first point above it."""
+    """A ring as in ketama: each endpoint has many points, a key belongs to the first point above it."""
     count = min(_POINTS, max(_RING // len(names), 1))
     owner = {point: index for index, name in enumerate(names) for point in _points(name, count)}
     bounds = array("Q", sorted(owner))
@@ -110,26 +110,26 @@ def _points(name: str, count: int) -> list[int]:
 
 
 def _maglev(names: tuple[str, ...]) -> HashTable:
-    """Eisenbud's population (Maglev, NSDI 2016, section 3.4): in turn each endpoint takes its next free place."""
+    """Populate the table (Maglev, NSDI 2016, section 3.4): the endpoints take turns, each its next free entry."""
     size = MAGLEV_SIZE
     owners = [-1] * size
-    # Places and steps by name; turns by name too, whatever the order given.
-    turns = [[index, *_walk(names[index])] for index in sorted(range(len(names)), key=names.__getitem__)]
+    # The endpoints take turns in the order of their names, so that the order given does not matter.
+    turns = [[index, *_permutation(names[index])] for index in sorted(range(len(names)), key=names.__getitem__)]
     free = size
     while True:
         for turn in turns:
-            index, place, step = turn
-            while owners[place] >= 0:
-                place = (place + step) % size
-            owners[place] = index
-            turn[1] = place
+            index, entry, step = turn
+            while owners[entry] >= 0:
+                entry = (entry + step) % size
+            owners[entry] = index
+            turn[1] = entry
             free -= 1
             if not free:
                 return HashTable(array("Q"), array("L", owners))
 
 
-def _walk(name: str) -> tuple[int, int]:
-    """Where an endpoint starts in the table, and its step: two hashes of its name."""
+def _permutation(name: str) -> tuple[int, int]:
+    """Offset and step of an endpoint in the table: two hashes of its name."""
     digest = blake2b(name.encode(), digest_size=16, person=b"maglev").digest()
     start, step = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
     return start % MAGLEV_SIZE, step % (MAGLEV_SIZE - 1) + 1

@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, for what goes on beside the requests of a WSGI server.
+"""An event loop in a background thread, for a threaded (WSGI) server.
 
-Look-ups of names, health checks and copies for shadows are the same code as under ASGI; here is where they run. The
-thread starts when somebody needs it, in the process that needs it, and holds up nobody's exit.
+Look-ups of names, health checks and shadow copies are the same code as under ASGI; here they run in this loop. Its
+thread starts at first use, in the process that uses it, and does not delay the exit of the process.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from canary_mw.upstreams.dns import addresses
 
 T = TypeVar("T")
 
-# Loops of the parent, in a forked child: closing one would reach into the parent's epoll, and so would its end.
-_parents: list[asyncio.AbstractEventLoop] = []
-# Seconds that closing may take; at the exit of the process nobody waits longer.
-_PATIENCE = 2.0
+# Loops of the parent in a forked child. They are never closed or freed: both would change the epoll of the parent.
+_inherited_loops: list[asyncio.AbstractEventLoop] = []
+# Seconds to wait for the thread to end; the exit of the process is not delayed further.
+_JOIN_TIMEOUT = 2.0
 
 
 class LoopThread:
-    """The loop; it costs nothing before the first call."""
+    """The loop and its thread; both start with the first call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,16 +34,16 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function in the loop, soon."""
-        self._running().call_soon_threadsafe(function, *args)
+        """Call a function in the loop soon, without waiting for it."""
+        self._ensure_started().call_soon_threadsafe(function, *args)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = math.inf) -> T:
-        """Run a coroutine in the loop, and wait for it; what it raises is raised here.
+        """Run a coroutine in the loop, and wait for its result; what it raises is raised here.
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds, and was cancelled.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._ensure_started())
         try:
             return future.result(None if timeout == math.inf else timeout)
         except FutureTimeout:
@@ -56,41 +56,43 @@ class LoopThread:
 
     @property
     def started(self) -> bool:
-        """Whether there is a loop that needs an end."""
+        """Whether there is a loop to stop."""
         return self._loop is not None
 
     def stop(self) -> None:
-        """End the loop, its tasks and its thread; a later call starts another."""
+        """Stop the loop, its tasks and its thread; a later call starts new ones."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         atexit.unregister(self.stop)
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(_PATIENCE)
+            thread.join(_JOIN_TIMEOUT)
 
-    def forked(self) -> None:
-        """In a forked child: what was running is the parent's, a later call starts another."""
+    def reset_after_fork(self) -> None:
+        """In a forked child: drop the loop of the parent; a later call starts a new one."""
         atexit.unregister(self.stop)
         if self._loop is not None:
-            _parents.append(self._loop)
+            _inherited_loops.append(self._loop)
         self._lock = threading.Lock()
         self._loop = self._thread = None
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _ensure_started(self) -> asyncio.AbstractEventLoop:
         loop = self._loop
         if loop is not None:
             return loop
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_turn, args=(loop,), name="canary-mw-background", daemon=True)
+                self._thread = threading.Thread(
+                    target=_run_loop, args=(loop,), name="canary-mw-background", daemon=True
+                )
                 self._thread.start()
                 atexit.register(self.stop)
                 self._loop = loop
             return self._loop
 
 
-def _turn(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -104,31 +106,31 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:
-    """The value of a function that blocks, from a daemon thread: those of an executor are waited for at exit."""
+    """Run a blocking function in a daemon thread; the threads of an executor would delay the exit of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(use: Callable[[Any], None], value: object) -> None:
+    def settle(setter: Callable[[Any], None], value: object) -> None:
         if not future.done():
-            use(value)
+            setter(value)
 
-    def tell(use: Callable[[Any], None], value: object) -> None:
-        # Nobody waits any more when the loop is closed.
+    def post(setter: Callable[[Any], None], value: object) -> None:
+        # The loop may be closed by now; then nothing waits for the value.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, use, value)
+            loop.call_soon_threadsafe(settle, setter, value)
 
     def work() -> None:
         try:
             value = function()
         except Exception as exc:  # noqa: BLE001 - raised where it is awaited
-            tell(future.set_exception, exc)
+            post(future.set_exception, exc)
         else:
-            tell(future.set_result, value)
+            post(future.set_result, value)
 
     threading.Thread(target=work, name="canary-mw-blocking", daemon=True).start()
     return await future
 
 
 def resolve_in_thread(host: str, port: int) -> Awaitable[list[str]]:
-    """As `resolvers.resolve`."""
+    """`dns.resolve` in a thread, for loops that must not wait for the executor at exit."""
     return run_in_thread(lambda: addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))

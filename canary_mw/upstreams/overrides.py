@@ -1,4 +1,4 @@
-"""What the caller puts in place of a service: URLs, transports and apps, each by one of the service's names."""
+"""Look-up of what replaces a service: URLs, transports and apps, each under one of the service's names."""
 
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def find_override(table: Dict[str, T], service: Service) -> T | None:
-    """What is given for a service under its most specific name: its text, host:port, host."""
+    """The entry for a service under its most specific name: its text, host:port, host."""
     for name in service.names:
         if name in table:
             return table[name]
@@ -21,13 +21,13 @@ def find_override(table: Dict[str, T], service: Service) -> T | None:
 
 
 def parse_origins(name: str, urls: str | Sequence[str]) -> list[Origin]:
-    """Where one URL (scheme, host, port) or several lead.
+    """The origins of one URL (scheme, host, port) or several.
 
     Args:
-        name: of the service, for the message.
+        name: the service, for the error message.
 
     Raises:
-        ConfigError: there is none, or one that is not such a URL.
+        ConfigError: there is no URL, or one with more than that or of another scheme.
     """
     found = [_origin(name, url) for url in ([urls] if isinstance(urls, str) else urls)]
     if not found:

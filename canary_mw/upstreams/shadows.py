@@ -1,4 +1,4 @@
-"""Copies of requests for the shadows of their groups: nobody waits for them, and their answers are dropped."""
+"""Copies of requests for the shadows of their groups: no request waits for them, and their responses are dropped."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("canary_mw.shadow")
 
-# Seconds for a copy whose Mapping sets no limit: its place is wanted for others.
+# Seconds for a copy whose Mapping sets no timeout, because copies in flight are limited.
 DEFAULT_TIMEOUT = 60.0
 
 
@@ -22,12 +22,12 @@ class ShadowSender:
     """Sends copies, a bounded number at a time.
 
     Args:
-        upstreams: the way to the services.
-        limit: copies in flight in this process; what is above is skipped.
+        upstreams: sends the copies.
+        limit: copies in flight in this process; further ones are skipped.
 
     Attributes:
-        counts: how many were sent (their answer was read), failed, or were skipped because the body was not wholly
-            known or too many were in flight.
+        counts: copies that were sent (their response was read), failed, or were skipped because the body was not read
+            completely or too many were in flight.
     """
 
     def __init__(self, upstreams: Upstreams, limit: int) -> None:
@@ -36,19 +36,23 @@ class ShadowSender:
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def copy(self, request: UpstreamRequest, tee: "ReplayBuffer") -> None:
-        """Send a copy as soon as its body is known.
+    def send_when_complete(self, request: UpstreamRequest, buffer: "ReplayBuffer") -> None:
+        """Send a copy as soon as its body is complete.
 
         Args:
-            tee: keeps the body of the main request.
+            buffer: keeps the body of the main request.
         """
         if request.body is None or request.body.length == 0:
-            self.begin(request, b"")
+            self.send_now(request, b"")
         else:
-            tee.when_complete(lambda body: self.begin(request, body))
+            buffer.when_complete(lambda body: self.send_now(request, body))
 
-    def begin(self, request: UpstreamRequest, body: bytes | None) -> None:
-        """Send a copy now, unless too many are in flight or its body is not known: None; in the loop of the copies."""
+    def send_now(self, request: UpstreamRequest, body: bytes | None) -> None:
+        """Send a copy now, unless too many are in flight; called in the loop of the copies.
+
+        Args:
+            body: None if it is not complete; then nothing is sent.
+        """
         if body is None:
             self.counts["skipped_body"] += 1
         elif len(self._tasks) >= self._limit:
@@ -78,10 +82,10 @@ class ShadowSender:
             self.counts["sent"] += 1
 
     async def aclose(self) -> None:
-        """Give up what is in flight in the running loop."""
+        """Cancel the copies in flight in the running loop."""
         loop = asyncio.get_running_loop()
-        mine = [task for task in self._tasks if task.get_loop() is loop]
-        for task in mine:
+        own = [task for task in self._tasks if task.get_loop() is loop]
+        for task in own:
             task.cancel()
-        if mine:
-            await asyncio.wait(mine)
+        if own:
+            await asyncio.wait(own)

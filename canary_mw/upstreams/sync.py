@@ -1,7 +1,7 @@
-"""How a conversation is driven in a thread: the twin of `Upstreams`, which differs where that awaits.
+"""Sends requests to services from threads: the twin of `upstreams.aio`, which awaits where this blocks.
 
-Endpoints are the same code, and looked after in a background loop; a request meets that loop only while no address of
-its service is known.
+Endpoints are the same code. Their look-ups and health checks run in a background loop; a request waits for that loop
+only while no address of its service is known.
 """
 
 import os
@@ -23,8 +23,10 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import RouteKey, Upstreams, add_ejections, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
-from canary_mw.upstreams.endpoints import DNS_INTERVAL, EndpointSet, Environment, Lease
+from canary_mw.upstreams.dns import DNS_INTERVAL
+from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
+from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_thread import LoopThread, resolve_in_thread, run_in_thread
 from canary_mw.upstreams.overrides import find_override, parse_origins
 
@@ -38,7 +40,7 @@ OpenBody = Callable[[], bytes | Iterator[bytes]]
 
 
 class Route(NamedTuple):
-    """Who carries requests to a service, and where it is."""
+    """The transport and the endpoints of a service."""
 
     transport: SyncTransport
     endpoints: EndpointSet
@@ -48,13 +50,13 @@ class SyncUpstreams:
     """Resolves services and keeps the connections to them, for the threads of one process.
 
     Args:
-        overrides: see `Upstreams`, also for the others.
+        overrides: see `Upstreams`, also for the other arguments.
         transports: httpx transports for threads.
         apps: WSGI apps.
 
     Attributes:
-        background: where endpoints are looked after.
-        background_upstreams: carries what nobody waits for, in that loop; the same services, limits and counts.
+        background: the loop of look-ups, health checks and shadows.
+        background_upstreams: sends shadows in that loop; services, limits and counts are shared with the threads.
 
     Raises:
         ConfigError: see `Upstreams`.
@@ -70,119 +72,127 @@ class SyncUpstreams:
         *,
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._given = overrides, transports, limits, dns_interval, secrets
+        self._settings = overrides, transports, limits, dns_interval, secrets
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
-        self._senders = {name.lower(): SyncHttpxTransport(each) for name, each in (transports or {}).items()}
+        self._transports = {name.lower(): SyncHttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
         self.background = LoopThread()
-        self.begin()
+        self.reset_after_fork()
 
-    def begin(self) -> None:
-        """What each process has for itself: again in a forked child, where the parent's is of no use."""
-        overrides, transports, limits, dns_interval, secrets = self._given
-        self.background.forked()
-        self._loads = InFlight()
-        beside = {name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()}
-        self.background_upstreams = Upstreams(overrides, beside, None, limits, dns_interval, self._loads, secrets)
+    def reset_after_fork(self) -> None:
+        """Create what each process has for itself; called again in a forked child, which cannot use the parent's."""
+        overrides, transports, limits, dns_interval, secrets = self._settings
+        self.background.reset_after_fork()
+        self._in_flight = InFlight()
+        background_transports = {
+            name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()
+        }
+        self.background_upstreams = Upstreams(
+            overrides, background_transports, None, limits, dns_interval, self._in_flight, secrets
+        )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
-        self._prober = HealthChecker(self.background_upstreams.contexts)
-        self._tools = Environment(self._prober, resolve_in_thread, dns_interval)
+        self._health_checker = HealthChecker(self.background_upstreams.contexts)
+        self._environment = Environment(self._health_checker, resolve_in_thread, dns_interval)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = Lock()
 
     def app(self, service: Service) -> "WSGIApp | None":
-        """The app of this process that answers for a service, if one does."""
+        """The app in this process in place of a service, if there is one."""
         return find_override(self._apps, service) if self._apps else None
 
     def run(
         self,
-        conversation: Exchange,
-        body: OpenBody,
-        handed_over: Callable[[UpstreamRequest], None] | None = None,
+        exchange: Exchange,
+        open_body: OpenBody,
+        on_shadow: Callable[[UpstreamRequest], None] | None = None,
     ) -> tuple[Relay | Reply, SyncResponse | None]:
-        """Drive a conversation to its outcome; see `Upstreams.arun`."""
-        tries: Attempts[SyncResponse] = Attempts(conversation, monotonic, 0.0, handed_over)
+        """Drive an exchange to its outcome; see `Upstreams.run`."""
+        attempts: Attempts[SyncResponse] = Attempts(exchange, monotonic, 0.0, on_shadow)
         try:
-            while tries.outcome is None:
+            while attempts.outcome is None:
                 try:
-                    if tries.is_retry:
-                        response = self._send_again(tries, body)
+                    if attempts.is_retry:
+                        response = self._retry(attempts, open_body)
                     else:
-                        request = tries.request
-                        content = body() if request.body is not None and request.body.length != 0 else None
-                        response = self.send(request, content, tries.begin())
+                        request = attempts.request
+                        body = open_body() if request.body is not None and request.body.length != 0 else None
+                        response = self.send(request, body, attempts.start_attempt())
                 except UpstreamError as exc:
-                    tries.finish_with_error(exc)
+                    attempts.finish_with_error(exc)
                 else:
-                    tries.finish_with_response(response)
+                    attempts.finish_with_response(response)
         except BaseException:
-            tries.close()
+            attempts.close()
             raise
-        return tries.outcome, tries.response
+        return attempts.outcome, attempts.response
 
-    def _send_again(self, tries: Attempts[SyncResponse], open_body: OpenBody) -> SyncResponse:
-        request = tries.request
-        with tries.acquire(self._loads):
-            sleep(tries.backoff())
-            tries.check()
+    def _retry(self, attempts: Attempts[SyncResponse], open_body: OpenBody) -> SyncResponse:
+        request = attempts.request
+        with attempts.acquire_retry(self._in_flight):
+            sleep(attempts.backoff())
+            attempts.check_deadline()
             body = open_body() if request.body is not None and request.body.length != 0 else None
-            return self.send(request, body, tries.begin())
+            return self.send(request, body, attempts.start_attempt())
 
     def send(self, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
         """Send a request to its service once.
 
         Args:
-            deadline: a time of `time.monotonic` for all of the exchange, `math.inf` for no limit.
+            deadline: time of `time.monotonic` at which the whole response must be there, `math.inf` for no limit.
 
         Raises:
-            UpstreamError: there is no answer, or a limit of `circuit_breakers` is reached.
+            UpstreamError: there is no response, or a limit of `circuit_breakers` is reached.
         """
-        sender, endpoints = self._route(request)
-        breakers = request.options.circuit_breakers
+        transport, endpoints = self._route(request)
+        circuit_breakers = request.options.circuit_breakers
         origin = endpoints.only_endpoint()
-        if breakers is None and origin is not None:
-            return sender.send(origin, request, body, deadline)
-        if breakers is None:
-            return self._send_to_one(endpoints, sender, request, body, deadline)
-        with self._loads.acquire_request(request.service, breakers) as place:
-            response = self._send_to_one(endpoints, sender, request, body, deadline)
-            place.keep()
-            return SyncTrackedResponse(response, place)
+        if circuit_breakers is None and origin is not None:
+            return transport.send(origin, request, body, deadline)
+        if circuit_breakers is None:
+            return self._send_to_endpoint(endpoints, transport, request, body, deadline)
+        with self._in_flight.acquire_request(request.service, circuit_breakers) as slot:
+            response = self._send_to_endpoint(endpoints, transport, request, body, deadline)
+            slot.keep()
+            return SyncTrackedResponse(response, slot)
 
-    def may_retry(self, service: str, breakers: CircuitBreakers | None) -> bool:
-        """Whether `max_retries` leaves room for one more retry."""
-        return breakers is None or self._loads.may_retry(service, breakers)
+    def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:
+        """Whether `max_retries` allows one more retry."""
+        return circuit_breakers is None or self._in_flight.may_retry(service, circuit_breakers)
 
     def ejections(self) -> dict[str, int]:
-        """How often endpoints were ejected, by the text of the service, where they may be."""
+        """Ejections of endpoints by the text of the service, for services with `outlier_detection`."""
         found = self.background_upstreams.ejections()
         add_ejections(self._routes, found)
         return found
 
-    def _send_to_one(
-        self, endpoints: EndpointSet, sender: SyncTransport, request: UpstreamRequest, body: SyncBody, deadline: float
+    def _send_to_endpoint(
+        self,
+        endpoints: EndpointSet,
+        transport: SyncTransport,
+        request: UpstreamRequest,
+        body: SyncBody,
+        deadline: float,
     ) -> SyncResponse:
-        """Send to the endpoint whose turn it is, or to the next; see the function of that name in `upstreams`."""
-        until = monotonic() + request.connect_timeout
-        lease = endpoints.take(request.key) or self._lease(endpoints, request, deadline)
+        """Send to the endpoint that load balancing picks, or to another; see the function of that name in `aio`."""
+        connect_deadline = monotonic() + request.connect_timeout
+        lease = endpoints.lease_nowait(request.hash_key) or self._lease(endpoints, request, deadline)
         tried: list[Origin] = []
         while True:
             tried.append(lease.origin)
             try:
                 with lease:
-                    response = sender.send(lease.origin, request, body, deadline)
+                    response = transport.send(lease.origin, request, body, deadline)
                     return SyncTrackedResponse(response, lease) if lease.keep(response.head.status) else response
             except UpstreamConnectError as exc:
-                other = next_endpoint(exc, request, endpoints, tried) if monotonic() < until else None
+                other = next_endpoint(exc, request, endpoints, tried) if monotonic() < connect_deadline else None
                 if other is None:
                     raise
                 lease = other
 
     def _lease(self, endpoints: EndpointSet, request: UpstreamRequest, deadline: float) -> Lease:
-        # Times of asyncio's own loops are monotonic ones.
-        finding = endpoints.lease(request.key, deadline, request.connect_timeout)
+        # `deadline` is one of that loop, too: the clock of asyncio's own loops is `time.monotonic`.
         try:
-            return self.background.run(finding)
+            return self.background.run(endpoints.lease(request.hash_key, deadline, request.connect_timeout))
         except TimeoutError as exc:
             raise UpstreamConnectError(f"{request.service}: no address: {exc}") from exc
 
@@ -194,29 +204,29 @@ class SyncUpstreams:
 
     def _resolve(self, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        sender = find_override(self._senders, service)
+        transport = find_override(self._transports, service)
         with self._lock:
             if key not in self._routes:
-                # A transport looks names up by itself.
-                endpoints = endpoints_of(service, self._overrides, options, self._tools, look_up=sender is None)
-                self._routes[key] = Route(sender or self._client, endpoints)
+                # A transport resolves names itself.
+                endpoints = endpoints_of(
+                    service, self._overrides, options, self._environment, look_up=transport is None
+                )
+                self._routes[key] = Route(transport or self._client, endpoints)
             return self._routes[key]
 
     def close(self) -> None:
-        """Close the connections and end what goes on in the background; a later request begins anew."""
+        """Close the connections and stop the background loop; a later request opens new ones."""
         with self._lock:
             routes, self._routes = self._routes, {}
         if self.background.started:
             self.background.run(self._aclose(list(routes.values())))
             self.background.stop()
-        client, self._client = (
-            self._client,
-            SyncHTTP11Client(limits=self._given[2], contexts=self.background_upstreams.contexts),
-        )
+        client = self._client
+        self._client = SyncHTTP11Client(limits=self._settings[2], contexts=self.background_upstreams.contexts)
         client.close()
 
     async def _aclose(self, routes: Sequence[Route]) -> None:
         for route in routes:
             await route.endpoints.aclose()
-        await self._prober.aclose()
+        await self._health_checker.aclose()
         await self.background_upstreams.aclose()

@@ -1,12 +1,12 @@
 {{- /*
-A Service that carries its own rule, as a template: one release per version, all of one prefix.
-Copy it into a chart as templates/service.yaml and the values beside it, then:
+A Service with a Mapping in its annotation, as a template: one release per version, all of one prefix.
+Copy it into a chart as templates/service.yaml together with values.yaml, then:
 
   helm template shop-gray . > /tmp/rules.yaml && canary-mw check /tmp/rules.yaml
   helm upgrade --install shop-stable . --set service.name=shop-stable,service.track=stable,gray=null
   helm upgrade --install shop-gray   . --set gray.weight=5
 
-It is not YAML before Helm has filled it in, and therefore does not lie in examples/rules.
+It is not YAML before Helm renders it, so it is not in examples/rules.
 */ -}}
 apiVersion: v1
 kind: Service

@@ -1,4 +1,4 @@
-"""What passes a proxy: nothing lost, nothing added, nothing held back, and no cut answer that looks whole."""
+"""What passes a proxy: nothing is lost, added or held back, and no cut response looks complete."""
 
 import gzip
 import threading
@@ -6,41 +6,41 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from door import DOORS, WSGI_DOORS, Client, Door, door_of, get
+from running_proxy import KINDS, WSGI_KINDS, Client, RunningProxy, get, running_proxy
 from wire import Head, Line, Script, body_of, chunked, new_token
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-# What the server itself gets wrong, and what helps; standalone helps with both.
+# Faults of the servers themselves, and what avoids them; standalone avoids both.
 OLD_CLIENTS_GET_ENDS = "uvicorn with h11 ends a cut answer to an HTTP/1.0 client in good order; --http httptools"
 OLD_CLIENTS_GET_CHUNKS = "uvicorn with httptools sends HTTP/1.0 clients chunks; --http h11"
 WSGI_ENDS_TOO = "a WSGI server ends a cut answer to an HTTP/1.0 client in good order, if it has no length"
-# What WSGI leaves to nobody.
-BODY_IN_FULL_PIECES = "an app that reads a body waits for a full piece of it; waitress waits for all of it"
+# What WSGI does not offer.
+BODY_IN_FULL_CHUNKS = "an app that reads a body waits for a full chunk of it; waitress waits for all of it"
 READS_OR_ANSWERS = "a thread that waits for the body sees no answer"
-NOBODY_SAYS_WHO_LEFT = "an app learns that its client has left when it has something to send"
+NO_DISCONNECT_REPORTED = "an app learns that its client has left when it has something to send"
 CLOSES_WITHOUT_LENGTH = "waitress ends the connection behind every answer without a body or with a shorter one"
 
 
-@pytest.fixture(scope="module", params=[*DOORS, *WSGI_DOORS])
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with door_of(request.param, tmp_path_factory.mktemp("door")) as running:
+@pytest.fixture(scope="module", params=[*KINDS, *WSGI_KINDS])
+def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
+    with running_proxy(request.param, tmp_path_factory.mktemp("proxy")) as running:
         yield running
 
 
-def scripted(door: Door, script: Script) -> bytes:
+def scripted(proxy: RunningProxy, script: Script) -> bytes:
     """A token whose requests the stable origin serves so."""
     token = new_token()
-    door.stable.scripts[token] = script
+    proxy.stable.scripts[token] = script
     return token
 
 
-def saying(*pieces: bytes, end: bool = False) -> Script:
+def saying(*chunks: bytes, end: bool = False) -> Script:
     """Answer with these bytes once the request is read, and perhaps leave."""
 
     def script(line: Line, head: Head) -> None:
         body_of(line, head)
-        for piece in pieces:
-            line.send(piece)
+        for chunk in chunks:
+            line.send(chunk)
         if end:
             line.close()
 
@@ -55,57 +55,57 @@ def upload(token: bytes, *fields: bytes) -> bytes:
     ("header", "who"),
     [(b"X: y", "stable"), (b"GRAY:  true \t", "gray"), (b"gray: TRUE", "stable"), (b"gray:", "stable")],
 )
-def test_the_header_chooses(door: Door, header: bytes, who: str) -> None:
-    assert door.ask(get(new_token(), header)).told["who"] == who
+def test_the_header_chooses(proxy: RunningProxy, header: bytes, who: str) -> None:
+    assert proxy.ask(get(new_token(), header)).echo["who"] == who
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "GET"])
-def test_method_and_body_arrive(door: Door, method: str) -> None:
+def test_method_and_body_arrive(proxy: RunningProxy, method: str) -> None:
     raw = get(new_token(), b"Content-Length: 5", method=method.encode()) + b"hello"
-    told = door.ask(raw).told
-    assert told["line"].startswith(f"{method} /tk")
-    assert told["body"] == "hello"
+    echo = proxy.ask(raw).echo
+    assert echo["line"].startswith(f"{method} /tk")
+    assert echo["body"] == "hello"
 
 
-def test_no_one_claims_to_be_somebody_else(door: Door) -> None:
+def test_no_one_claims_to_be_somebody_else(proxy: RunningProxy) -> None:
     forged = [
         b"X-Forwarded-For: 6.6.6.6",
         b"X-Forwarded-Proto: https",
         b"X-Real-IP: 6.6.6.6",
         b"Forwarded: for=6.6.6.6",
     ]
-    answer = door.ask(get(new_token(), *forged, b"X_Forwarded_For: 6.6.6.6"), source="127.0.0.2")
-    headers = answer.told["headers"]
+    answer = proxy.ask(get(new_token(), *forged, b"X_Forwarded_For: 6.6.6.6"), source="127.0.0.2")
+    headers = answer.echo["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.2"]
     assert dict(headers)["x-forwarded-proto"] == "http"
     assert "6.6.6.6" not in str(headers)
 
 
-def test_headers_for_this_hop_stop_here(door: Door) -> None:
+def test_headers_for_this_hop_stop_here(proxy: RunningProxy) -> None:
     hop = [
         b"Connection: keep-alive, X-Hop, Host, X-Forwarded-For",
         b"X-Hop: 1",
         b"Keep-Alive: timeout=9",
         b"TE: trailers",
     ]
-    headers = dict(door.ask(get(new_token(), *hop, b"X-End: stays")).told["headers"])
+    headers = dict(proxy.ask(get(new_token(), *hop, b"X-End: stays")).echo["headers"])
     assert {"x-hop", "keep-alive", "te"}.isdisjoint(headers)
     assert (headers["host"], headers["x-end"]) == ("proxy.test", "stays")
     assert "x-forwarded-for" in headers
 
     back = b"HTTP/1.1 200 OK\r\nConnection: close, X-Up\r\nX-Up: 1\r\nX-End: stays\r\nContent-Length: 2\r\n\r\nhi"
-    with door.client() as client:
+    with proxy.client() as client:
         for _ in range(2):
-            client.send(get(scripted(door, saying(back, end=True))))
+            client.send(get(scripted(proxy, saying(back, end=True))))
             answer = client.answer()
             assert (answer.body, answer.all("x-up"), answer.all("x-end")) == (b"hi", [], ["stays"])
 
 
-def test_bodies_and_repeated_headers_pass_unchanged(door: Door) -> None:
+def test_bodies_and_repeated_headers_pass_unchanged(proxy: RunningProxy) -> None:
     body = gzip.compress(b"hello " * 1000)
     fields = b"Content-Encoding: gzip\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2; Expires=Wed, 09 Jun 2032 10:18:14 GMT\r\n"
     head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (fields, len(body))
-    answer = door.ask(get(scripted(door, saying(head + body))))
+    answer = proxy.ask(get(scripted(proxy, saying(head + body))))
     assert answer.body == body
     assert answer.all("content-encoding") == ["gzip"]
     assert answer.all("set-cookie") == ["a=1", "b=2; Expires=Wed, 09 Jun 2032 10:18:14 GMT"]
@@ -120,42 +120,42 @@ def test_bodies_and_repeated_headers_pass_unchanged(door: Door) -> None:
         ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5000\r\n\r\n"),
     ],
 )
-def test_answers_without_body_stay_in_step(door: Door, method: str, head: bytes) -> None:
-    if door.kind == "waitress" and method == "GET":
+def test_answers_without_body_stay_in_step(proxy: RunningProxy, method: str, head: bytes) -> None:
+    if proxy.kind == "waitress" and method == "GET":
         pytest.skip(CLOSES_WITHOUT_LENGTH)
-    token = scripted(door, saying(head))
-    with door.client() as client:
+    token = scripted(proxy, saying(head))
+    with proxy.client() as client:
         for _ in range(2):
             client.send(get(token, method=method.encode()))
             answer = client.answer(method)
             assert answer.status == int(head[9:12])
             assert answer.all("transfer-encoding") == []
             client.send(get(new_token()))
-            assert client.answer().told["who"] == "stable"
+            assert client.answer().echo["who"] == "stable"
 
 
-def test_pipelined_answers_come_in_order(door: Door) -> None:
+def test_pipelined_answers_come_in_order(proxy: RunningProxy) -> None:
     tokens = [new_token() for _ in range(5)]
-    with door.client() as client:
+    with proxy.client() as client:
         client.send(b"".join(get(token) for token in tokens))
         for token in tokens:
-            assert token.decode() in client.answer().told["line"]
+            assert token.decode() in client.answer().echo["line"]
 
 
 @pytest.mark.parametrize(
     "raw", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
 )
-def test_http_1_0_clients_get_no_chunks(door: Door, raw: bytes) -> None:
-    token = scripted(door, saying(b"HTTP/1.1 200 OK\r\n" + raw))
-    with door.client() as client:
+def test_http_1_0_clients_get_no_chunks(proxy: RunningProxy, raw: bytes) -> None:
+    token = scripted(proxy, saying(b"HTTP/1.1 200 OK\r\n" + raw))
+    with proxy.client() as client:
         client.send(get(token, version=b"1.0"))
         answer = client.answer()
         assert (answer.body, answer.whole, answer.all("transfer-encoding")) == (b"hello", True, [])
         assert client.closed()
 
 
-def test_http_1_0_clients_get_no_chunks_of_a_stream(door: Door, request: pytest.FixtureRequest) -> None:
-    if door.kind == "httptools":
+def test_http_1_0_clients_get_no_chunks_of_a_stream(proxy: RunningProxy, request: pytest.FixtureRequest) -> None:
+    if proxy.kind == "httptools":
         request.applymarker(pytest.mark.xfail(reason=OLD_CLIENTS_GET_CHUNKS, strict=True))
     go_on = threading.Event()
 
@@ -164,8 +164,8 @@ def test_http_1_0_clients_get_no_chunks_of_a_stream(door: Door, request: pytest.
         go_on.wait(20)
         line.send(b"2\r\nho\r\n0\r\n\r\n")
 
-    with door.client() as client:
-        client.send(get(scripted(door, script), version=b"1.0"))
+    with proxy.client() as client:
+        client.send(get(scripted(proxy, script), version=b"1.0"))
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.read(1)
@@ -173,19 +173,19 @@ def test_http_1_0_clients_get_no_chunks_of_a_stream(door: Door, request: pytest.
         assert client.read() == b"hiho"
 
 
-def test_100_continue_comes_before_the_body(door: Door) -> None:
-    with door.client() as client:
+def test_100_continue_comes_before_the_body(proxy: RunningProxy) -> None:
+    with proxy.client() as client:
         client.send(upload(new_token(), b"Content-Length: 5", b"Expect: 100-continue"))
         assert client.readline().startswith(b"HTTP/1.1 100 ")
         while client.readline() != b"\r\n":
             pass
         client.send(b"hello")
-        told = client.answer().told
-    assert told["body"] == "hello"
-    assert "expect" not in dict(told["headers"])
+        echo = client.answer().echo
+    assert echo["body"] == "hello"
+    assert "expect" not in dict(echo["headers"])
 
 
-def test_events_come_one_by_one(door: Door) -> None:
+def test_events_come_one_by_one(proxy: RunningProxy) -> None:
     go_on = threading.Semaphore(0)
 
     def script(line: Line, head: Head) -> None:
@@ -195,41 +195,41 @@ def test_events_come_one_by_one(door: Door) -> None:
             line.send(b"9\r\ndata: %d\n\n\r\n" % number)
         line.send(b"0\r\n\r\n")
 
-    with door.client() as client:
-        client.send(get(scripted(door, script)))
+    with proxy.client() as client:
+        client.send(get(scripted(proxy, script)))
         # The head is here before the first event is, but for WSGI, which sends both together.
-        if door.wsgi:
+        if proxy.wsgi:
             go_on.release()
         while client.readline() != b"\r\n":
             pass
         for number in range(3):
-            if number or not door.wsgi:
+            if number or not proxy.wsgi:
                 go_on.release()
             assert client.read(14) == b"9\r\ndata: %d\n\n\r\n" % number
         assert client.read(5) == b"0\r\n\r\n"
 
 
-def test_an_upload_flows_while_it_comes(door: Door) -> None:
-    if door.wsgi:
-        pytest.skip(BODY_IN_FULL_PIECES)
+def test_an_upload_flows_while_it_comes(proxy: RunningProxy) -> None:
+    if proxy.wsgi:
+        pytest.skip(BODY_IN_FULL_CHUNKS)
     first = threading.Event()
 
     def script(line: Line, head: Head) -> None:
-        pieces = chunked(line)
-        assert next(pieces) == b"first"
+        chunks = chunked(line)
+        assert next(chunks) == b"first"
         first.set()
-        rest = b"".join(pieces)
+        rest = b"".join(chunks)
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(rest), rest))
 
-    with door.client() as client:
-        client.send(upload(scripted(door, script), b"Transfer-Encoding: chunked") + b"5\r\nfirst\r\n")
+    with proxy.client() as client:
+        client.send(upload(scripted(proxy, script), b"Transfer-Encoding: chunked") + b"5\r\nfirst\r\n")
         assert first.wait(20)
         client.send(b"4\r\nlast\r\n0\r\n\r\n")
         assert client.answer().body == b"last"
 
 
-def test_an_early_answer_reaches_a_client_that_still_sends(door: Door) -> None:
-    if door.wsgi:
+def test_an_early_answer_reaches_a_client_that_still_sends(proxy: RunningProxy) -> None:
+    if proxy.wsgi:
         pytest.skip(READS_OR_ANSWERS)
 
     def script(line: Line, head: Head) -> None:
@@ -237,8 +237,8 @@ def test_an_early_answer_reaches_a_client_that_still_sends(door: Door) -> None:
         while line.more():
             pass
 
-    token = scripted(door, script)
-    with door.client() as client:
+    token = scripted(proxy, script)
+    with proxy.client() as client:
         client.send(upload(token, b"Content-Length: 100000000") + b"x" * 100_000)
         answer = client.answer()
     assert (answer.status, answer.body) == (413, b"big")
@@ -256,13 +256,13 @@ def test_an_early_answer_reaches_a_client_that_still_sends(door: Door) -> None:
 )
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 def test_a_truncated_answer_does_not_look_whole(
-    door: Door, said: bytes, version: bytes, request: pytest.FixtureRequest
+    proxy: RunningProxy, said: bytes, version: bytes, request: pytest.FixtureRequest
 ) -> None:
-    if (door.kind, version) == ("h11", b"1.0") and said.startswith(CHUNKED):
+    if (proxy.kind, version) == ("h11", b"1.0") and said.startswith(CHUNKED):
         request.applymarker(pytest.mark.xfail(reason=OLD_CLIENTS_GET_ENDS, strict=True))
-    if (door.wsgi, version) == (True, b"1.0") and said.startswith(CHUNKED + b"3"):
+    if (proxy.wsgi, version) == (True, b"1.0") and said.startswith(CHUNKED + b"3"):
         request.applymarker(pytest.mark.xfail(reason=WSGI_ENDS_TOO, strict=True))
-    answer = door.ask(get(scripted(door, saying(said, end=True)), version=version))
+    answer = proxy.ask(get(scripted(proxy, saying(said, end=True)), version=version))
     assert not answer.whole or answer.status in (502, 503)
 
 
@@ -274,9 +274,9 @@ def left(client: Client, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("begun", [True, False], ids=["in the body", "before the head"])
-def test_a_client_that_leaves_ends_the_upstream_request(door: Door, how: str, begun: bool) -> None:
-    if door.wsgi:
-        pytest.skip(NOBODY_SAYS_WHO_LEFT)
+def test_a_client_that_leaves_ends_the_upstream_request(proxy: RunningProxy, how: str, begun: bool) -> None:
+    if proxy.wsgi:
+        pytest.skip(NO_DISCONNECT_REPORTED)
     asked, gone = threading.Event(), threading.Event()
 
     def script(line: Line, head: Head) -> None:
@@ -286,8 +286,8 @@ def test_a_client_that_leaves_ends_the_upstream_request(door: Door, how: str, be
         line.more()
         gone.set()
 
-    client = Client(door.port)
-    client.send(get(scripted(door, script)))
+    client = Client(proxy.port)
+    client.send(get(scripted(proxy, script)))
     assert asked.wait(20)
     if begun:
         assert client.readline()
@@ -296,7 +296,7 @@ def test_a_client_that_leaves_ends_the_upstream_request(door: Door, how: str, be
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_client_that_leaves_a_stream_ends_it_upstream(door: Door, how: str) -> None:
+def test_a_client_that_leaves_a_stream_ends_it_upstream(proxy: RunningProxy, how: str) -> None:
     gone = threading.Event()
 
     def script(line: Line, head: Head) -> None:
@@ -313,8 +313,8 @@ def test_a_client_that_leaves_a_stream_ends_it_upstream(door: Door, how: str) ->
             if ended:
                 gone.set()
 
-    client = Client(door.port)
-    client.send(get(scripted(door, script)))
+    client = Client(proxy.port)
+    client.send(get(scripted(proxy, script)))
     assert client.readline()
     left(client, how)
     assert gone.wait(20)
@@ -328,9 +328,9 @@ PADDING = b"x" * 99_995
     [(b"Transfer-Encoding: chunked", b"186a0\r\nhello%b\r\n"), (b"Content-Length: 200000", b"hello%b")],
     ids=["chunks", "length"],
 )
-def test_an_upload_that_breaks_off_is_not_completed(door: Door, framing: bytes, part: bytes) -> None:
-    if door.kind == "waitress":
-        pytest.skip(BODY_IN_FULL_PIECES)
+def test_an_upload_that_breaks_off_is_not_completed(proxy: RunningProxy, framing: bytes, part: bytes) -> None:
+    if proxy.kind == "waitress":
+        pytest.skip(BODY_IN_FULL_CHUNKS)
     seen, ends = threading.Event(), threading.Event()
     outcome: list[bytes] = []
 
@@ -342,25 +342,25 @@ def test_an_upload_that_breaks_off_is_not_completed(door: Door, framing: bytes, 
         finally:
             ends.set()
 
-    client = Client(door.port)
-    client.send(upload(scripted(door, script), framing) + part % PADDING)
+    client = Client(proxy.port)
+    client.send(upload(scripted(proxy, script), framing) + part % PADDING)
     assert seen.wait(20)
     client.leave()
     assert ends.wait(20)
     assert b"0\r\n\r\n" not in outcome[0]
 
 
-def test_many_at_once_are_not_mixed_up(door: Door) -> None:
+def test_many_at_once_are_not_mixed_up(proxy: RunningProxy) -> None:
     wrong: list[str] = []
 
     def talk() -> None:
-        with door.client() as client:
+        with proxy.client() as client:
             for number in range(20):
                 token, gray = new_token(), number % 3 == 0
                 client.send(get(token, b"gray: true" if gray else b"x: y"))
-                told = client.answer().told
-                if token.decode() not in told["line"] or told["who"] != ("gray" if gray else "stable"):
-                    wrong.append(told["line"])
+                echo = client.answer().echo
+                if token.decode() not in echo["line"] or echo["who"] != ("gray" if gray else "stable"):
+                    wrong.append(echo["line"])
 
     threads = [threading.Thread(target=talk) for _ in range(16)]
     for thread in threads:
@@ -372,18 +372,18 @@ def test_many_at_once_are_not_mixed_up(door: Door) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_client_that_stalls_is_let_go(door: Door, part: str) -> None:
-    if not door.ours:
+def test_a_client_that_stalls_is_let_go(proxy: RunningProxy, part: str) -> None:
+    if not proxy.ours:
         pytest.skip("the other servers have no such deadline")
 
     def script(line: Line, head: Head) -> None:
         line.sock.settimeout(90)
         line.rest()
 
-    token = scripted(door, script)
+    token = scripted(proxy, script)
     stalled = get(token)[:-2] if part == "head" else upload(token, b"Content-Length: 5") + b"he"
     begun = time.monotonic()
-    with door.client() as client:
+    with proxy.client() as client:
         client.sock.settimeout(90)
         client.send(stalled)
         assert client.answer().status == 408

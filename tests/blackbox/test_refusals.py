@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from door import DOORS, WSGI_DOORS, Door, door_of, get
+from running_proxy import KINDS, WSGI_KINDS, RunningProxy, get, running_proxy
 from wire import faults, new_token
 
 HIDDEN = b"GET /svc/{hidden} HTTP/1.1\r\nHost: proxy.test\r\n\r\n"
 BEHIND_CHUNKS = b"0\r\n\r\n" + HIDDEN
 
 
-@pytest.fixture(scope="module", params=[*DOORS, *WSGI_DOORS])
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with door_of(request.param, tmp_path_factory.mktemp("door")) as running:
+@pytest.fixture(scope="module", params=[*KINDS, *WSGI_KINDS])
+def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
+    with running_proxy(request.param, tmp_path_factory.mktemp("proxy")) as running:
         yield running
 
 
@@ -96,115 +96,115 @@ SERVERS_FAULTS = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_ambiguous_is_refused_or_leaves_in_one_reading(door: Door, case: str) -> None:
-    if fault := SERVERS_FAULTS.get((door.kind, case)):
+def test_what_is_ambiguous_is_refused_or_leaves_in_one_reading(proxy: RunningProxy, case: str) -> None:
+    if fault := SERVERS_FAULTS.get((proxy.kind, case)):
         pytest.skip(fault)
     token, hidden = new_token(), new_token()
     raw = CASES[case].replace(b"{token}", token).replace(b"{hidden}", hidden)
     raw = raw.replace(b"{length}", b"%d" % len(raw.partition(b"\r\n\r\n")[2]))
-    with door.client() as client:
+    with proxy.client() as client:
         client.send(raw)
         answer = client.answer()
         ended = answer.all("connection") == ["close"] or answer.status == 0
         if ended:
             assert client.closed()
-        elif door.wsgi:
+        elif proxy.wsgi:
             # Whatever else it makes of these bytes is made before it ends.
             client.sock.shutdown(socket.SHUT_WR)
             client.read()
     assert answer.status < 500 or answer.status in (501, 505)
-    assert door.requests(hidden) == [] or b"Content-Length: 0" in raw, "the hidden request was executed"
-    reached = door.requests(token)
+    assert proxy.requests(hidden) == [] or b"Content-Length: 0" in raw, "the hidden request was executed"
+    reached = proxy.requests(token)
     if not reached or 400 <= answer.status < 500:
         assert 400 <= answer.status < 506 or answer.status == 0
-        assert ended or door.wsgi, "the connection goes on behind a request whose end nobody knows"
+        assert ended or proxy.wsgi, "the connection goes on behind a request whose end nobody knows"
         # A body may turn out to be broken when its head is on the way already.
         assert not reached or case.startswith("chunk")
         assert not any(request.endswith(b"\r\n0\r\n\r\n") for request in reached)
         return
-    assert not door.ours, "ours refuses it"
+    assert not proxy.ours, "ours refuses it"
     (request,) = reached
     assert faults(request) == []
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["with the head", "later"])
-def test_trailers_are_no_headers(door: Door, at_once: bool, request: pytest.FixtureRequest) -> None:
-    if at_once and (fault := SERVERS_FAULTS.get((door.kind, "trailers"))):
+def test_trailers_are_no_headers(proxy: RunningProxy, at_once: bool, request: pytest.FixtureRequest) -> None:
+    if at_once and (fault := SERVERS_FAULTS.get((proxy.kind, "trailers"))):
         request.applymarker(pytest.mark.xfail(reason=fault, strict=True))
-    if door.kind == "waitress" and not at_once:
+    if proxy.kind == "waitress" and not at_once:
         pytest.skip("waitress passes no request on before its end")
     token = new_token()
     head = post(b"Transfer-Encoding: chunked", body=b"2\r\nhi\r\n").replace(b"{token}", token)
-    with door.client() as client:
+    with proxy.client() as client:
         if not at_once:
             client.send(head)
-            while not door.requests(token):
+            while not proxy.requests(token):
                 time.sleep(0.001)
             head = b""
         client.send(head + b"0\r\ngray: true\r\nAuthorization: me\r\n\r\n")
         answer = client.answer()
-        if door.kind == "gunicorn":
+        if proxy.kind == "gunicorn":
             # It refuses a trailer that must not be one (RFC 9110, section 6.5.1).
             assert answer.status == 400
             return
-        told = answer.told
+        echo = answer.echo
         client.send(get(new_token()))
         assert client.answer().status == 200
-    assert (told["who"], told["body"]) == ("stable", "hi")
-    assert "authorization" not in dict(told["headers"])
+    assert (echo["who"], echo["body"]) == ("stable", "hi")
+    assert "authorization" not in dict(echo["headers"])
 
 
 @pytest.mark.parametrize("part", ["header", "target", "fields"])
-def test_a_head_that_is_too_large_is_refused(door: Door, part: str) -> None:
+def test_a_head_that_is_too_large_is_refused(proxy: RunningProxy, part: str) -> None:
     token = new_token()
     if part == "target":
         raw = get(token + b"?" + b"a" * 200_000)
     else:
         raw = get(token, *([b"X: " + b"a" * 200_000] if part == "header" else [b"X-%d: a" % n for n in range(200)]))
-    if (door.kind, part) == ("waitress", "target"):
+    if (proxy.kind, part) == ("waitress", "target"):
         pytest.skip("waitress takes heads of 256 KiB; --max-request-header-size=65536")
-    answer = door.ask(raw)
+    answer = proxy.ask(raw)
     assert answer.status in (400, 414, 431, 0)
-    assert door.requests(token) == []
-    assert answer.status == 431 or not door.ours
+    assert proxy.requests(token) == []
+    assert answer.status == 431 or not proxy.ours
 
 
-def test_an_endless_head_is_refused(door: Door) -> None:
-    if fault := SERVERS_FAULTS.get((door.kind, "endless")):
+def test_an_endless_head_is_refused(proxy: RunningProxy) -> None:
+    if fault := SERVERS_FAULTS.get((proxy.kind, "endless")):
         pytest.skip(fault)
     token = new_token()
-    with door.client() as client:
+    with proxy.client() as client:
         client.send(get(token)[:-2] + b"X: y\r\n" * 300_000)
         answer = client.answer()
         assert client.closed()
     assert answer.status in (400, 431, 0)
-    assert door.requests(token) == []
+    assert proxy.requests(token) == []
 
 
-def test_nothing_behind_connection_close_is_executed(door: Door) -> None:
+def test_nothing_behind_connection_close_is_executed(proxy: RunningProxy) -> None:
     token = new_token()
-    with door.client() as client:
+    with proxy.client() as client:
         client.send(get(new_token(), b"Connection: close") + get(token))
         assert client.answer().status == 200
         assert client.closed()
-    assert door.requests(token) == []
+    assert proxy.requests(token) == []
 
 
 @pytest.mark.parametrize("upgrade", [b"h2c", b"foo/2"])
-def test_an_upgrade_is_not_forwarded(door: Door, upgrade: bytes) -> None:
+def test_an_upgrade_is_not_forwarded(proxy: RunningProxy, upgrade: bytes) -> None:
     headers = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + upgrade, b"HTTP2-Settings: AAMAAABk")
     token = new_token()
-    answer = door.ask(get(token, *headers))
+    answer = proxy.ask(get(token, *headers))
     assert answer.status in (200, 403)
-    assert not any(b"upgrade" in request.lower() or b"http2" in request.lower() for request in door.requests(token))
+    assert not any(b"upgrade" in request.lower() or b"http2" in request.lower() for request in proxy.requests(token))
 
 
 @pytest.mark.parametrize("target", [b"http://other.test/svc/", b"//other.test/../svc/", b"HTTP://127.0.0.1:1/svc/"])
-def test_the_authority_of_a_target_chooses_nothing(door: Door, target: bytes) -> None:
+def test_the_authority_of_a_target_chooses_nothing(proxy: RunningProxy, target: bytes) -> None:
     token = new_token()
-    answer = door.ask(get(token).replace(b"/svc/", target))
+    answer = proxy.ask(get(token).replace(b"/svc/", target))
     if answer.status == 200:
-        assert answer.told["line"] == f"GET /{token.decode()} HTTP/1.1"
-        assert dict(answer.told["headers"])["host"] == "proxy.test"
+        assert answer.echo["line"] == f"GET /{token.decode()} HTTP/1.1"
+        assert dict(answer.echo["headers"])["host"] == "proxy.test"
     else:
         assert answer.status in (400, 404)

@@ -1,6 +1,6 @@
-"""Raw bytes, and an upstream that keeps all it gets and believes nothing that it does not have to.
+"""Raw bytes, and an upstream that keeps all bytes it gets and parses them strictly.
 
-Requests are told apart by a token, a word that no other request contains.
+Requests are identified by a token, a word that no other request contains.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 TOKEN = re.compile(rb"tk[0-9a-f]{12}")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 def new_token() -> bytes:
@@ -27,7 +27,7 @@ class Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(TIMEOUT)
         self.got = bytearray()
         self._taken = 0
         # Where each message that was read began.
@@ -75,7 +75,7 @@ class Line:
         return bytes(self.got[start:])
 
     def reset(self) -> None:
-        """Leave without a goodbye."""
+        """Close with a TCP reset."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
 
@@ -125,7 +125,7 @@ def faults(raw: bytes) -> list[str]:
 
 
 def chunked(line: Line) -> Iterator[bytes]:
-    """The pieces of a chunked body, until its clean end."""
+    """The chunks of a chunked body, until its regular end."""
     while size := int(line.until(b"\r\n"), 16):
         yield line.exactly(size)
         assert line.exactly(2) == b"\r\n"
@@ -173,9 +173,9 @@ class Origin:
 
     def _echo(self, line: Line, head: Head) -> None:
         body = body_of(line, head)
-        told: dict[str, Any] = {"who": self.name, "line": head.line.decode("latin-1"), "body": body.decode("latin-1")}
-        told["headers"] = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in head.headers]
-        body = json.dumps(told).encode()
+        echo: dict[str, Any] = {"who": self.name, "line": head.line.decode("latin-1"), "body": body.decode("latin-1")}
+        echo["headers"] = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in head.headers]
+        body = json.dumps(echo).encode()
         sent = b"" if head.line.startswith(b"HEAD") else body
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), sent))
 
@@ -185,8 +185,8 @@ class Origin:
         for line in tuple(self.lines):
             raw = bytes(line.got)
             starts = tuple(line.starts)
-            pieces = [raw[start:end] for start, end in zip(starts, (*starts[1:], None), strict=False)]
-            found += [piece for piece in pieces if token in piece]
+            messages = [raw[start:end] for start, end in zip(starts, (*starts[1:], None), strict=False)]
+            found += [message for message in messages if token in message]
         return found
 
     def close(self) -> None:

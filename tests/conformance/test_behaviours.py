@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from middlewares import ASGI_ONLY, Middleware, clients_pools, current, middleware, network_transport, serving_middleware
 from servers import Answer, client_of, fetch, mapping, run
-from shells import ASGI_ONLY, Middleware, clients_pools, current, middleware, network_transport, serving_shell
 from upstream import OK, Peer, Script, Seen, Upstream, serving, until
 
 from canary_mw.client.limits import Limits
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 
-pytestmark = pytest.mark.usefixtures("shell")
+pytestmark = pytest.mark.usefixtures("interface")
 
 CHUNKED = [("transfer-encoding", "chunked")]
 
@@ -52,10 +52,10 @@ async def world(rules: str, script: Script | None = None, **options: Any) -> Asy
     async with serving(script or behave) as upstream:
         options.setdefault("upstreams", {"*": f"http://127.0.0.1:{upstream.origin.port}"})
         served = middleware(rules=StaticSource(rules), **options)
-        async with serving_shell(served) as port:
+        async with serving_middleware(served) as port:
             yield World(port, seen, upstream, served)
         # Whatever a test did, nothing is left in flight.
-        assert served.upstreams._loads.counts == {}
+        assert served.upstreams._in_flight.counts == {}
 
 
 async def act(peer: Peer, path: list[bytes], number: int) -> bool:
@@ -135,10 +135,10 @@ def test_a_failure_is_tried_again_as_often_as_envoy_does(
 
 
 def test_an_upstream_that_cannot_be_reached_is_tried_again() -> None:
-    tries: list[str] = []
+    attempts: list[str] = []
 
     def refuse(request: httpx.Request) -> httpx.Response:
-        tries.append(request.url.path)
+        attempts.append(request.url.path)
         raise httpx.ConnectError("refused")
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_an_upstream_that_cannot_be_reached_is_tried_again() -> None:
             assert (await there.fetch("/a/x")).status == 503
 
     run(main())
-    assert tries == ["/x"] * 3
+    assert attempts == ["/x"] * 3
 
 
 def test_each_try_has_a_time_of_its_own() -> None:
@@ -176,7 +176,7 @@ def test_a_try_that_was_too_slow_is_followed_by_one_that_is_not() -> None:
     run(main())
 
 
-def test_the_time_for_all_tries_is_one() -> None:
+def test_the_time_for_all_attempts_is_one() -> None:
     async def main() -> None:
         async with world(retrying("5xx", 1000, per_try_timeout="0.1s", timeout_ms=500)) as there:
             assert (await there.fetch("/a/hang")).status == 504
@@ -186,7 +186,7 @@ def test_the_time_for_all_tries_is_one() -> None:
     run(main())
 
 
-def test_the_time_for_all_tries_ends_the_wait_between_two() -> None:
+def test_the_time_for_all_attempts_ends_the_wait_between_two() -> None:
     async def main() -> None:
         async with world(retrying("5xx", 1_000_000, timeout_ms=300)) as there:
             assert (await there.fetch("/a/status/503")).status == 504
@@ -211,7 +211,7 @@ def test_the_time_of_a_try_ends_at_the_head_of_the_answer(timeout_ms: int) -> No
     run(main())
 
 
-def test_a_client_that_leaves_ends_the_tries() -> None:
+def test_a_client_that_leaves_ends_the_attempts() -> None:
     async def main() -> None:
         async with world(retrying("5xx", 5, per_try_timeout="0.5s", timeout_ms=30000)) as there:
             async with client_of(there.port) as client:
@@ -419,7 +419,7 @@ def test_a_request_that_waits_for_a_connection_is_idle() -> None:
     run(main())
 
 
-def test_an_httpx_transport_is_told_of_idleness() -> None:
+def test_an_httpx_transport_gets_the_idle_timeout() -> None:
     async def main() -> None:
         rules = mapping("a", "/a/", "up", timeout_ms=0, idle_timeout_ms=200)
         transport = network_transport()
@@ -526,7 +526,7 @@ def test_requests_over_max_requests_are_refused_until_one_is_done() -> None:
                 release.set()
                 while await client.data():
                     pass
-            await until(lambda: not there.middleware.upstreams._loads.counts)
+            await until(lambda: not there.middleware.upstreams._in_flight.counts)
             for target, status in (("/a/", 200), ("/a/reset", 503), ("/a/", 200)):
                 answer = await there.fetch(target)
                 assert (answer.status, answer.header("x-envoy-overloaded")) == (status, None)
@@ -534,7 +534,7 @@ def test_requests_over_max_requests_are_refused_until_one_is_done() -> None:
     run(main())
 
 
-# A WSGI server does not tell that the client has left before it is to get something.
+# A WSGI server reports that the client has left only when there is something to send to it.
 @ASGI_ONLY
 def test_a_client_that_leaves_makes_room_for_another() -> None:
     async def main() -> None:
@@ -543,7 +543,7 @@ def test_a_client_that_leaves_makes_room_for_another() -> None:
                 await client.ask("GET", "/a/stall")
                 assert (await client.head()).status_code == 200
                 assert_overloaded(await there.fetch("/a/"))
-            await until(lambda: not there.middleware.upstreams._loads.counts)
+            await until(lambda: not there.middleware.upstreams._in_flight.counts)
             assert (await there.fetch("/a/")).status == 200
 
     run(main())
@@ -610,7 +610,7 @@ def test_retries_over_max_retries_do_not_happen() -> None:
                 assert len(seen) == 3
                 release.set()
                 assert (await client.answer()).status == 200
-            await until(lambda: not there.middleware.upstreams._loads.counts)
+            await until(lambda: not there.middleware.upstreams._in_flight.counts)
             assert (await there.fetch("/a/last")).status == 503
             assert len(seen) == 7
 
@@ -666,7 +666,7 @@ def test_places_are_freed_whatever_becomes_of_a_request() -> None:
             for _ in range(4):
                 asked = [there.fetch(target) for target in targets]
                 await asyncio.gather(*asked, *(leave(there, target) for target in targets))
-            await until(lambda: not there.middleware.upstreams._loads.counts)
+            await until(lambda: not there.middleware.upstreams._in_flight.counts)
             assert (await there.fetch("/a/")).status == 200
 
     run(main())
@@ -720,14 +720,14 @@ def test_an_answer_to_an_allowed_origin_says_so() -> None:
 # add_* and remove_* headers
 
 
-def test_the_operators_of_header_values_tell_of_the_request_and_its_answer() -> None:
+def test_the_operators_of_header_values_are_those_of_the_request_and_its_answer() -> None:
     async def main() -> None:
         asked = (
             "{x-a: '%REQ(x-none?x-given)%:%REQ(x-given):2%', x-none: '%REQ(x-none)%', x-p: '%PROTOCOL%', x-d: 100%%,"
         )
         asked += " x-who: '%DOWNSTREAM_REMOTE_ADDRESS%', x-ip: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'}"
-        told = "{x-code: '%RESPONSE_CODE%', x-len: '%RESP(content-length)%', x-at: '%START_TIME(%s)%'}"
-        rules = mapping("a", "/a/", "up", add_request_headers=asked, add_response_headers=told)
+        response_headers = "{x-code: '%RESPONSE_CODE%', x-len: '%RESP(content-length)%', x-at: '%START_TIME(%s)%'}"
+        rules = mapping("a", "/a/", "up", add_request_headers=asked, add_response_headers=response_headers)
         async with world(rules) as there, client_of(there.port) as client:
             answer = await client.get("GET", "/a/status/201", [("x-given", "value")])
             port = client.writer.get_extra_info("sockname")[1]
@@ -747,7 +747,7 @@ def test_the_operators_of_header_values_tell_of_the_request_and_its_answer() -> 
 # The Module's demands
 
 
-def gated(**config: Any) -> str:
+def module_with(**config: Any) -> str:
     return module(**config) + mapping("a", "/a/", "up", rewrite="''")
 
 
@@ -762,7 +762,7 @@ def gated(**config: Any) -> str:
 )
 def test_addresses_are_let_in_as_the_module_says(config: dict[str, str], status: int) -> None:
     async def main() -> None:
-        async with world(gated(**config)) as there:
+        async with world(module_with(**config)) as there:
             for target in ("/a/", "/of-the-app"):
                 assert (await there.fetch(target)).status == status
             assert len(there.seen) == (status == 200)
@@ -772,7 +772,7 @@ def test_addresses_are_let_in_as_the_module_says(config: dict[str, str], status:
 
 def test_slashes_are_merged_before_matching_and_sent_as_they_were_matched() -> None:
     async def main() -> None:
-        async with world(gated(merge_slashes="true")) as there:
+        async with world(module_with(merge_slashes="true")) as there:
             assert (await there.fetch("//a///b//c?d=//")).body == b"ok"
             assert there.seen[0].line == b"GET /a/b/c?d=// HTTP/1.1"
 
@@ -781,7 +781,7 @@ def test_slashes_are_merged_before_matching_and_sent_as_they_were_matched() -> N
 
 def test_escaped_slashes_are_refused_on_demand() -> None:
     async def main() -> None:
-        async with world(gated(reject_requests_with_escaped_slashes="true")) as there:
+        async with world(module_with(reject_requests_with_escaped_slashes="true")) as there:
             for target, status in (("/a/b%2Fc", 400), ("/a/b%5cc", 400), ("/a/b", 200)):
                 assert (await there.fetch(target)).status == status
 
@@ -793,7 +793,7 @@ def test_escaped_slashes_are_refused_on_demand() -> None:
 @pytest.mark.parametrize(("action", "status"), [("ALLOW", 200), ("REJECT_REQUEST", 400), ("DROP_HEADER", 200)])
 def test_header_names_with_underscores_are_treated_as_the_module_says(action: str, status: int) -> None:
     async def main() -> None:
-        async with world(gated(headers_with_underscores_action=action)) as there:
+        async with world(module_with(headers_with_underscores_action=action)) as there:
             assert (await there.fetch("/a/", headers=[("x_a", "1")])).status == status
             kept = [line for request in there.seen for line in request.headers if b"x_a" in line]
             assert kept == ([b"x_a: 1"] if action == "ALLOW" else [])
@@ -803,7 +803,7 @@ def test_header_names_with_underscores_are_treated_as_the_module_says(action: st
 
 def test_a_head_over_the_limit_of_the_module_is_431() -> None:
     async def main() -> None:
-        async with world(gated(max_request_headers_kb=1)) as there:
+        async with world(module_with(max_request_headers_kb=1)) as there:
             for size, status in ((100, 200), (1100, 431)):
                 answer = await there.fetch("/a/", headers=[("x-a", "a" * size)])
                 assert answer.status == status
@@ -814,9 +814,9 @@ def test_a_head_over_the_limit_of_the_module_is_431() -> None:
 
 def test_answers_name_the_server_that_the_module_names() -> None:
     async def main() -> None:
-        async with world(gated(server_name="gate")) as there:
+        async with world(module_with(server_name="edge")) as there:
             answer = await there.fetch("/a/")
-            assert b"gate" in [value for name, value in answer.headers if name == b"server"]
+            assert b"edge" in [value for name, value in answer.headers if name == b"server"]
 
     run(main())
 
@@ -824,7 +824,7 @@ def test_answers_name_the_server_that_the_module_names() -> None:
 @pytest.mark.parametrize("preserved", [True, False])
 def test_a_request_id_is_replaced_where_the_module_says_so(preserved: bool) -> None:
     async def main() -> None:
-        async with world(gated(preserve_external_request_id=str(preserved).lower())) as there:
+        async with world(module_with(preserve_external_request_id=str(preserved).lower())) as there:
             await there.fetch("/a/", headers=[("x-request-id", "mine")])
             (line,) = (line for line in there.seen[0].headers if line.startswith(b"x-request-id: "))
             assert (line == b"x-request-id: mine") is preserved
@@ -835,7 +835,7 @@ def test_a_request_id_is_replaced_where_the_module_says_so(preserved: bool) -> N
 @pytest.mark.parametrize("hops", [0, 1])
 def test_trusted_hops_let_forwarded_headers_be_continued(hops: int) -> None:
     async def main() -> None:
-        async with world(gated(xff_num_trusted_hops=hops)) as there:
+        async with world(module_with(xff_num_trusted_hops=hops)) as there:
             await there.fetch("/a/", headers=[("x-forwarded-for", "192.0.2.1")])
             wanted = b"x-forwarded-for: 192.0.2.1, 127.0.0.1" if hops else b"x-forwarded-for: 127.0.0.1"
             assert wanted in there.seen[0].headers

@@ -3,7 +3,7 @@
 A case holds rules, requests, and for each request every answer that can come, with its share:
 
 - from an upstream: `mapping`, `service`, `method`, `path` with the query, `host`, headers `added`, `removed` and
-  `changed` on the way, `timeout_ms`, the headers of the answer if the upstream sends those of `ECHO`, and the `shadow`;
+  `changed` by the proxy, `timeout_ms`, the headers of the answer if the upstream sends those of `ECHO`, and `shadow`;
 - our own: `status`, and `location` of a redirect.
 
 A field that is not there was not recorded. `errors` are findings that there must be, `silent` names Mappings about
@@ -26,7 +26,7 @@ ECHO = {"x-echo-a": ["one"], "x-echo-b": ["two"], "x-powered-by": ["echo"]}
 FINDINGS = "findings"
 
 
-def told(candidate: Json) -> Json:
+def routed(candidate: Json) -> Json:
     """A candidate of `explain_batch` in the form of the recording."""
     share = candidate["weight_percent"]
     if candidate["status"]:
@@ -101,7 +101,7 @@ def test_rules_do_what_emissary_and_envoy_did(case: Json) -> None:
     answer = json.loads(json.dumps(explain_batch({**message, "requests": case["requests"]}, {})))
     wrong: dict[int | str, list[object]] = {FINDINGS: findings_missing(case, answer["diagnostics"])}
     for number, (request, result) in enumerate(zip(case["requests"], answer["results"], strict=True)):
-        wrong[number] = differences(request["expected"], [told(candidate) for candidate in result["candidates"]])
+        wrong[number] = differences(request["expected"], [routed(candidate) for candidate in result["candidates"]])
     assert {place: found for place, found in wrong.items() if found} == {}
 
 

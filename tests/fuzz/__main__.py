@@ -55,7 +55,7 @@ def again(name: str, data: bytes) -> int:
 
 
 def broken(name: str, seconds: int) -> bool:
-    """Explore a target in a process of its own, and tell what came of it."""
+    """Explore a target in a process of its own, and print the outcome."""
     from fuzz.seeds import all_seeds
     from fuzz.words import words_of
 

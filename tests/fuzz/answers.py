@@ -73,7 +73,7 @@ async def ask(method: str, segments: Iterator[bytes], rest: bytes) -> Outcome:
         assert not rest or pipe.is_closing(), "a connection with bytes that nobody asked for is kept"
         pipe.leave()
         await settled(task.done)
-        assert task.done(), "the upstream has left, and whoever waits for it does not hear of it"
+        assert task.done(), "the upstream has closed, and the waiting request was not notified"
         return task.result()
 
 
@@ -86,8 +86,8 @@ async def read_all(client: HTTP11Client, method: str) -> Outcome:
     assert well_formed(*zip(*headers, strict=True)) if headers else True
     body = b""
     try:
-        while piece := await response.read():
-            body += piece
+        while chunk := await response.read():
+            body += chunk
     except UpstreamProtocolError as exc:
         return Outcome(type(exc).__name__, status, headers)
     finally:
@@ -110,7 +110,7 @@ async def ask_without_reading(method: str, segments: Iterator[bytes]) -> None:
             connection.data_received(segment)
             head = connection.head.headers if connection.head else connection._headers
             assert sum(len(name) + len(value) for name, value in head) <= limit + 2 * len(segment)
-            assert sum(map(len, connection._pieces)) <= HIGH_WATER + 2 * len(segment)
+            assert sum(map(len, connection._chunks)) <= HIGH_WATER + 2 * len(segment)
             await asyncio.sleep(0)
         else:
             assert task.done(), "an answer without end, and nobody stops it"
@@ -140,8 +140,8 @@ def upstream_answers(data: bytes) -> None:
     judge = judged(sent, method)
     rest = sent[judge.end :].strip(b"\r\n") if judge else b""
     whole = asyncio.run(ask(method, cut(sent, 0), rest))
-    pieces = asyncio.run(ask(method, cut(sent, step), rest))
-    assert whole == pieces
+    segmented = asyncio.run(ask(method, cut(sent, step), rest))
+    assert whole == segmented
     if whole.failed is None:
         assert judge is not None, "an answer that is none"
         assert (b"%d" % (whole.status or 0), whole.headers, whole.body) == (judge.line[1], judge.headers, judge.body)

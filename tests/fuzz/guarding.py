@@ -64,7 +64,7 @@ async def answer(send: Send, body: bytes) -> None:
 
 async def misbehave(number: int, send: Send) -> None:
     """What apps do wrong, one thing after the other."""
-    ways: list[list[Message]] = [
+    faults: list[list[Message]] = [
         [],
         [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]}],
         [{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": b"a"}],
@@ -72,7 +72,7 @@ async def misbehave(number: int, send: Send) -> None:
         [{"type": "http.response.start", "status": 204, "headers": [(b"x", b"a\r\nb")]}],
         [{"type": "http.response.body", "body": b"a"}],
     ]
-    for message in ways[number % len(ways)]:
+    for message in faults[number % len(faults)]:
         await send(message)
         await asyncio.sleep(0)
 
@@ -96,7 +96,7 @@ def check_clean(scope: Scope) -> None:
 
 
 class Websocket(asyncio.Protocol):
-    """Stands where uvicorn would begin to speak websocket."""
+    """Takes the place of the websocket protocol of uvicorn."""
 
     def __init__(self, config: object, server_state: object, app_state: dict[str, Any]) -> None:
         self._notes: Notes = app_state["notes"]
@@ -116,7 +116,7 @@ def guard_config(*, websockets: bool) -> uvicorn.Config:
     return config
 
 
-class Heard(NamedTuple):
+class Outcome(NamedTuple):
     """What came of the bytes of a client."""
 
     app: Notes
@@ -139,7 +139,7 @@ async def serve(app: Notes, segments: Iterator[bytes], *, websockets: bool) -> t
         for task in state.tasks:
             task.cancel()
     await settled(lambda: not state.tasks)
-    assert not state.tasks, "the client has left, and its app does not hear of it"
+    assert not state.tasks, "the client has disconnected, and its app was not notified"
     return pipe, protocol
 
 
@@ -163,19 +163,19 @@ def check_kept(protocol: GuardedProtocol) -> None:
     assert head + len(getattr(protocol, "url", b"")) <= MAX_HEAD + 2 * SEGMENT
 
 
-def hear(data: bytes, step: int, *, wild: bool = False, websockets: bool = False) -> Heard:
+def run_client(data: bytes, step: int, *, wild: bool = False, websockets: bool = False) -> Outcome:
     """Serve a client that sends the data in segments."""
     app = Notes(wild=wild)
     pipe, _ = asyncio.run(serve(app, cut(data, step), websockets=websockets))
     written = bytes(pipe.written)
-    return Heard(app, [] if wild else statuses(written, app.begun), written)
+    return Outcome(app, [] if wild else statuses(written, app.begun), written)
 
 
 def statuses(written: bytes, methods: list[bytes]) -> list[bytes]:
     """Statuses of the answers: one for each request at most, and behind them one refusal at most."""
     found: list[bytes] = []
     at = 0
-    # Who was asked to continue may leave all the same.
+    # A client may disconnect after 100 Continue.
     written = written.removesuffix(b"HTTP/1.1 100 Continue\r\n\r\n")
     while at < len(written):
         # A refusal has its text even for HEAD: nothing comes behind it.
@@ -203,19 +203,19 @@ def guard(data: bytes) -> None:
             asyncio.run(serve(Notes(asleep=asleep), endless(sent), websockets=websockets))
         return
     if flags & 4:
-        hear(sent, step, wild=True, websockets=websockets)
+        run_client(sent, step, wild=True, websockets=websockets)
         return
-    heard = hear(sent, 0, websockets=websockets)
-    pieces = hear(sent, step, websockets=websockets)
+    outcome = run_client(sent, 0, websockets=websockets)
+    segmented = run_client(sent, step, websockets=websockets)
     # An upgrade is refused while a request before it runs, which is a matter of time.
-    if heard.app.asked == pieces.app.asked:
-        assert heard.statuses == pieces.statuses
-        assert _requests(heard) == _requests(pieces)
+    if outcome.app.asked == segmented.app.asked:
+        assert outcome.statuses == segmented.statuses
+        assert _requests(outcome) == _requests(segmented)
     judge = strict.requests(sent)
-    for got, message in zip(_requests(heard), judge, strict=False):
+    for got, message in zip(_requests(outcome), judge, strict=False):
         assert got == _as_scope(message, got)
-    assert len(heard.app.whole) <= len(judge), "a request that is none"
-    for asked in heard.app.asked:
+    assert len(outcome.app.whole) <= len(judge), "a request that is none"
+    for asked in outcome.app.asked:
         assert strict.request(asked).end == len(asked)
 
 
@@ -227,7 +227,7 @@ def _as_scope(message: strict.Message, got: tuple[Any, ...]) -> tuple[Any, ...]:
     return (method, target, version, message.headers, message.body)
 
 
-def _requests(heard: Heard) -> list[tuple[Any, ...]]:
+def _requests(outcome: Outcome) -> list[tuple[Any, ...]]:
     return [
         (
             scope["method"].encode(),
@@ -236,5 +236,5 @@ def _requests(heard: Heard) -> list[tuple[Any, ...]]:
             tuple(scope["headers"]),
             body,
         )
-        for scope, body in heard.app.whole
+        for scope, body in outcome.app.whole
     ]

@@ -1,4 +1,4 @@
-"""Targets that forward: a head that comes in, the head that goes out, and an answer's head on its way back.
+"""Targets that forward: a request head, the head that is sent, and a response head that is relayed.
 
 The first byte says how (its four low bits), the second nothing. What follows is a head as a person writes it: a request
 line, then `name: value` to a line. Lines end with LF and nothing is checked, so that a value may hold what no parser
@@ -22,8 +22,7 @@ from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.framing import check_head, check_host, well_formed
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
-from canary_mw.middleware.asgi.middleware import request_head
-from canary_mw.middleware.asgi.websocket import websocket_request
+from canary_mw.middleware.asgi.scope import request_head, websocket_request
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
@@ -105,7 +104,7 @@ class Given(NamedTuple):
 
 @cache
 def rules() -> RouteTable:
-    """A table in which every way to change a request has a Mapping."""
+    """A table with a Mapping for every kind of change to a request."""
     read = parse([Document(RULES, "rules.yaml")])
     assert not [found for found in read.diagnostics if found.severity == "error"], read.diagnostics
     return RouteTable.build(read.mappings, settings=read.shared.settings)
@@ -156,18 +155,18 @@ def forwarding(data: bytes) -> None:
         if decision is None:
             assert head.path == b"*", "the rules leave out no path"
             return
-        _converse(decision, head, hop)
+        _run_exchange(decision, head, hop)
 
 
 def _decided(scope: Scope, given: Given) -> tuple[RequestHead, Decision | None]:
     """As `CanaryMiddleware` does it."""
     head = rules().admit(request_head(scope))
     check_head(scope["method"], scope.get("raw_path") or b"/", given.headers, scope["http_version"])
-    check_believed(given, scope)
+    check_admitted(given, scope)
     return head, decide(rules(), head, 0.0)
 
 
-def check_believed(given: Given, scope: Scope) -> None:
+def check_admitted(given: Given, scope: Scope) -> None:
     """Raise unless a head that was let in is one that a strict parser reads, and as the same."""
     version = b"1.0" if given.version == "1.0" else b"1.1"
     line = b"%b %b HTTP/%b" % (scope.get("method", "GET").encode(), scope["raw_path"] or b"/", version)
@@ -176,10 +175,10 @@ def check_believed(given: Given, scope: Scope) -> None:
         assert strict.request(raw).headers == tuple(given.headers)
 
 
-def _converse(decision: Decision, head: RequestHead, hop: HopContext) -> None:
-    conversation = exchange(decision, head, hop)
+def _run_exchange(decision: Decision, head: RequestHead, hop: HopContext) -> None:
+    running = exchange(decision, head, hop)
     try:
-        request = next(conversation)
+        request = next(running)
     except StopIteration as stop:
         check_reply(stop.value)
         return
@@ -190,7 +189,7 @@ def _converse(decision: Decision, head: RequestHead, hop: HopContext) -> None:
         check_leaving(request.shadow, head)
     outcome: Relay | Reply | None = None
     try:
-        conversation.send(ResponseHead(200, [(b"x-given", b"1"), (b"connection", b"x-gone"), (b"x-gone", b"2")]))
+        running.send(ResponseHead(200, [(b"x-given", b"1"), (b"connection", b"x-gone"), (b"x-gone", b"2")]))
     except StopIteration as stop:
         outcome = stop.value
     assert isinstance(outcome, Relay)
@@ -237,7 +236,7 @@ def check_answer(head: ResponseHead) -> None:
 
 
 def answer_heads(data: bytes) -> None:
-    """The head of any clean answer, on its way to the client: nothing was for one hop only, no line ends early."""
+    """The head of any clean answer, as relayed to the client: nothing was for one hop only, no line ends early."""
     flags, given = data[0] & 15 if data else 0, given_head(data[2:])
     status = 100 + int.from_bytes(given.method.encode("latin-1")[:2], "big") % 500
     if given.headers and not well_formed(*zip(*given.headers, strict=True)):

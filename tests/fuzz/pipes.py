@@ -1,4 +1,4 @@
-"""A transport without a network: what a protocol writes is kept, what it is told comes in any pieces."""
+"""A transport without a network: what a protocol writes is kept, what it receives comes in any segments."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class _Socket:
 
 
 class Pipe(asyncio.Transport):
-    """The near end of a connection; closing is told to the protocol in the next turn, once, as the loops do.
+    """The near end of a connection; the protocol is notified of closing in the next turn, once, as the loops do.
 
     Attributes:
         written: everything that was, in order.

@@ -26,6 +26,6 @@ def endless(data: bytes) -> Iterator[bytes]:
     """The data, and then its last line again and again."""
     yield data
     line = data[data.rfind(b"\n", 0, -1) + 1 :] or b"x"
-    piece = line * (SEGMENT // len(line) + 1)
+    segment = line * (SEGMENT // len(line) + 1)
     for _ in range(ENDLESS // SEGMENT):
-        yield piece
+        yield segment

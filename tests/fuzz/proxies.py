@@ -1,4 +1,4 @@
-"""A target that goes all the way: what a client sends, through the standalone server, to an upstream and back."""
+"""A target for the whole proxy: what a client sends, through the standalone server, to an upstream and back."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -65,15 +65,14 @@ class Upstream(Pipe):
 
 
 @cache
-def proxy(*, gated: bool) -> Proxy:
+def proxy(*, with_module: bool) -> Proxy:
     """The proxy under the rules of `heads`, without its watcher.
 
     Args:
-        gated: the Module's demands are in force, so that no request goes the short way.
+        with_module: the request policy of the Module is in force, so that no request takes the fast path.
     """
-    rules = [
-        each for each in RULES.split("---\n") if "shadow: true" not in each and (gated or "kind: Module" not in each)
-    ]
+    left_out = ["shadow: true"] if with_module else ["shadow: true", "kind: Module"]
+    rules = [each for each in RULES.split("---\n") if not any(text in each for text in left_out)]
     made = Proxy(Settings(admin_port=0, upstream=("*=http://127.0.0.1:9",)))
     made.store._source = StaticSource("---\n".join(rules))
     assert made.store.reload()
@@ -113,20 +112,20 @@ async def passed(
     await settled(lambda: not state.tasks, 200)
     client.leave()
     await settled(lambda: not state.tasks)
-    assert not state.tasks, "the client has left, and a request goes on"
+    assert not state.tasks, "the client has disconnected, and a request goes on"
     await app._middleware.aclose()
     return bytes(client.written), seen
 
 
-def whole_way(data: bytes) -> None:
+def whole_proxy(data: bytes) -> None:
     """What a client sends, to the proxy: upstreams get what a strict parser reads, no more; so does the client.
 
     Every request that an upstream gets is one that the client sent, in order, with its body, one Host and nothing for
     one hop only; every request has one answer at most.
     """
     flags, step, sent = planned(data)
-    app = proxy(gated=bool(flags & 1))
-    # With a pause between them the second request and later ones go the short way.
+    app = proxy(with_module=bool(flags & 1))
+    # With a pause between them the second request and later ones take the fast path.
     segments = by_heads(sent) if flags & 8 else cut(sent, step if flags & 4 else 0)
     written, seen = asyncio.run(passed(app, segments, turns=30 if flags & 8 else 1, slowly=bool(flags & 2)))
     judge = strict.requests(sent)

@@ -166,8 +166,8 @@ SEEDS: dict[str, list[bytes]] = {
         b"2 HTTP/1.1 100 Continue\r\n\r\n",
     ],
 }
-# On every way that there is through the proxy.
-SEEDS["whole_way"] = [
+# On every path through the proxy.
+SEEDS["whole_proxy"] = [
     flags + seed[1:] for seed in SEEDS["guard"] if not seed.startswith(b"2") for flags in (b"0", b"5", b"8", b":")
 ]
 

@@ -87,17 +87,17 @@ def plans() -> st.SearchStrategy[bytes]:
 
 
 def changed(seeds: list[bytes], words: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Seeds in which pieces are replaced, left out or repeated."""
-    piece = st.one_of(st.sampled_from(words), st.binary(max_size=3), st.just(None))
-    edits = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 12), piece), max_size=4)
+    """Seeds in which parts are replaced, left out or repeated."""
+    part = st.one_of(st.sampled_from(words), st.binary(max_size=3), st.just(None))
+    edits = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 12), part), max_size=4)
     return st.builds(_edited, st.sampled_from(seeds), edits)
 
 
 def _edited(seed: bytes, edits: list[tuple[int, int, bytes | None]]) -> bytes:
-    for place, length, piece in edits:
+    for place, length, part in edits:
         at = place % (len(seed) + 1)
-        # None repeats what stands there.
-        new = 2 * seed[at : at + length] if piece is None else piece
+        # None repeats what is there.
+        new = 2 * seed[at : at + length] if part is None else part
         seed = seed[:at] + new + seed[at + length :]
     return seed
 

@@ -21,6 +21,6 @@ TARGETS: dict[str, Target] = {
         values.regex_rewrites,
         guarding.guard,
         answers.upstream_answers,
-        proxies.whole_way,
+        proxies.whole_proxy,
     )
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fuzz import strict
-from fuzz.guarding import hear
+from fuzz.guarding import run_client
 from fuzz.pipes import cut
 from fuzz.seeds import SEEDS
 from fuzz.strategies import inputs
@@ -22,7 +22,7 @@ EXAMPLES = dict.fromkeys(TARGETS, 150) | {
     "rules": 100,
     "guard": 120,
     "upstream_answers": 120,
-    "whole_way": 80,
+    "whole_proxy": 80,
 }
 
 
@@ -107,17 +107,17 @@ def test_the_strict_parser_passes_over_informational_answers() -> None:
     assert strict.answer(b"HTTP/1.1 200 OK\r\n\r\nabc", b"GET").open
 
 
-def test_the_pieces_of_a_cut_are_the_whole() -> None:
+def test_the_segments_of_a_cut_are_the_whole() -> None:
     data = bytes(range(256))
     assert [*cut(data, 0)] == [data]
     assert b"".join(cut(data, 7)) == data
-    assert {len(piece) for piece in cut(data, 7)} > {7, 1, 3, 14}
+    assert {len(segment) for segment in cut(data, 7)} > {7, 1, 3, 14}
 
 
 def test_the_guard_target_sees_what_the_app_got() -> None:
-    heard = hear(GET * 2 + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", 5)
-    assert heard.statuses == [b"200"] * 3
-    assert [body for _, body in heard.app.whole] == [b"", b"", b"hi"]
+    outcome = run_client(GET * 2 + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", 5)
+    assert outcome.statuses == [b"200"] * 3
+    assert [body for _, body in outcome.app.whole] == [b"", b"", b"hi"]
 
 
 def test_an_input_can_be_run_again_by_itself(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from canary_mw.config import yaml_loader as safeyaml
+from canary_mw.config import yaml_loader
+from canary_mw.config.annotations import ANNOTATION, go_unquote
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
-from canary_mw.config.reader import ANNOTATION, Reading, go_unquote, read
+from canary_mw.config.reader import Reading, read
 from canary_mw.control.sources.file import FileSource
 from canary_mw.exceptions import ClientError, ConfigError, SourceError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -51,18 +52,18 @@ def check_places(found: tuple[Diagnostic, ...], text: str) -> None:
 
 
 def yaml(data: bytes) -> None:
-    """Any text as YAML: `Refused`, or values of JSON within the limits."""
+    """Any text as YAML: `DocumentRefused`, or values of JSON within the limits."""
     text = data.decode("utf-8", "replace")
     try:
-        loaded = safeyaml.load(text)
-    except safeyaml.DocumentRefused as refused:
-        finding = refused.finding
-        assert finding.code
+        loaded = yaml_loader.load(text)
+    except yaml_loader.DocumentRefused as refused:
+        diagnostic = refused.diagnostic
+        assert diagnostic.code
         # YAML 1.1 knows three more line breaks, and the end is behind the last.
-        assert 1 <= finding.line <= lines_in(text) + sum(map(text.count, "\x85\u2028\u2029")) + 1
+        assert 1 <= diagnostic.line <= lines_in(text) + sum(map(text.count, "\x85\u2028\u2029")) + 1
         return
     if loaded is not None:
-        assert _size(loaded[1], safeyaml.MAX_DEPTH) <= len(text) + safeyaml.MAX_COPIES + 1
+        assert _size(loaded[1], yaml_loader.MAX_DEPTH) <= len(text) + yaml_loader.MAX_COPIES + 1
 
 
 def _size(value: Any, depth: int) -> int:
@@ -116,20 +117,20 @@ def source(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "rules.yaml"
         file.write_bytes(data)
-        told: SourceError | None = None
+        failure: SourceError | None = None
         try:
             text = FileSource(file).load()[0].text
         except SourceError as error:
-            told, text = error, ""
-    if told is None:
+            failure, text = error, ""
+    if failure is None:
         assert text.encode() == data.removeprefix(b"\xef\xbb\xbf")
     else:
-        assert told.file == str(file)
-        assert 1 <= (told.line or 1) <= data.count(b"\n") + 1
+        assert failure.file == str(file)
+        assert 1 <= (failure.line or 1) <= data.count(b"\n") + 1
 
 
 def rules(data: bytes) -> None:
-    """Any two texts, the second in place of the first, all the way to the requests that would be sent.
+    """Any two texts, the second in place of the first, up to the requests that would be sent.
 
     Only findings come out of it; what the cache gives is what a fresh reading gives; a request that a Mapping makes can
     be sent, or is refused as a whole.

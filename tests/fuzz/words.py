@@ -40,7 +40,7 @@ _KINDS = {
     **dict.fromkeys(("yaml", "documents", "annotations", "source", "rules"), _TEXTS),
     **dict.fromkeys(("forwarding", "answer_heads", "websockets"), _HEADS),
     **dict.fromkeys(("header_values", "regex_rewrites"), _VALUES),
-    **dict.fromkeys(("guard", "upstream_answers", "whole_way"), _WIRE),
+    **dict.fromkeys(("guard", "upstream_answers", "whole_proxy"), _WIRE),
 }
 
 

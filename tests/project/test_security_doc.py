@@ -88,7 +88,7 @@ def test_every_argument_exists(middleware: type) -> None:
 
 def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     middleware = CanaryMiddleware(hello, rules=StaticSource(""))
-    middleware.refusals.refuse(400)
+    middleware.refusals.count(400)
     monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
     metrics = Metrics()
     metrics.follow(middleware)
@@ -148,7 +148,7 @@ def test_the_example_with_a_signature_signs_what_is_believed(tmp_path: Path) -> 
 
 def test_a_signature_is_made_as_described() -> None:
     assert "four lines joined by a line feed: `canary-mw-signature`, the name in lower case,\n`exp`" in TEXT
-    known = TrustedHeaders.of(["gray"], [KEY.encode()])
+    known = TrustedHeaders.from_settings(["gray"], [KEY.encode()])
     assert known is not None
     code = hmac.new(KEY.encode(), b"canary-mw-signature\ngray\n1800000000\ntrue", hashlib.sha256).hexdigest()
     assert known.sign("Gray", "true", 1_800_000_000) == ("true", f"gray;exp=1800000000;sig={code}")

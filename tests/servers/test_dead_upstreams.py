@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from servers import fetch, free_port, hello, mapping, process, run, serving_app
-from upstream import Peer, Script, Upstream, forever, pieces_of, req, serving, silent, until
+from upstream import Peer, Script, Upstream, chunks_of, forever, req, serving, silent, until
 
 from canary_mw.client.interfaces import RequestBody, UpstreamResponse
 from canary_mw.client.limits import Limits
@@ -21,7 +21,7 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import BodyFraming
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.rules.upstream import EndpointOptions, Origin
-from canary_mw.upstreams.aio import _send_to_one
+from canary_mw.upstreams.aio import _send_to_endpoint
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 
@@ -139,14 +139,14 @@ class Refusing:
         raise self._error
 
 
-def tries(sender: Refusing, request: UpstreamRequest, body: RequestBody = None) -> Sequence[Origin]:
-    """Where one request was tried, of three endpoints."""
+def attempts(sender: Refusing, request: UpstreamRequest, body: RequestBody = None) -> Sequence[Origin]:
+    """The endpoints that one request was sent to, of three."""
     origins = [Origin("http", f"10.0.0.{number}", 80) for number in (1, 2, 3)]
 
     async def main() -> None:
         endpoints = EndpointSet(origins, EndpointOptions(), Environment(HealthChecker()))
         with pytest.raises(UpstreamConnectError):
-            await _send_to_one(endpoints, sender, request, body, math.inf)
+            await _send_to_endpoint(endpoints, sender, request, body, math.inf)
         assert [endpoint.in_flight for endpoint in endpoints.endpoints] == [0, 0, 0]
 
     asyncio.run(main())
@@ -154,17 +154,17 @@ def tries(sender: Refusing, request: UpstreamRequest, body: RequestBody = None) 
 
 
 def test_what_was_not_sent_is_tried_at_every_endpoint_once() -> None:
-    asked = tries(Refusing(UpstreamConnectError("refused")), req("POST", body=BodyFraming(None)), pieces_of(b"a"))
+    asked = attempts(Refusing(UpstreamConnectError("refused")), req("POST", body=BodyFraming(None)), chunks_of(b"a"))
     assert len(asked) == len(set(asked)) == 3
 
 
 def test_looking_for_an_endpoint_ends_with_the_time_for_a_connection() -> None:
     slow = Refusing(UpstreamConnectError("too slow"), 0.02)
-    assert len(tries(slow, req(connect_timeout=0.01))) == 1
+    assert len(attempts(slow, req(connect_timeout=0.01))) == 1
 
 
 def test_our_own_limits_are_no_reason_to_go_elsewhere() -> None:
-    assert len(tries(Refusing(UpstreamOverloaded("too many")), req(replayable=True))) == 1
+    assert len(attempts(Refusing(UpstreamOverloaded("too many")), req(replayable=True))) == 1
 
 
 # An upstream that accepts and never answers.

@@ -1,6 +1,6 @@
 """What `explain` says is what `serve` does: random rules and requests, a real process, real sockets.
 
-One process serves all examples; its rules file is swapped, and a Mapping that only this example has tells when the new
+One process serves all examples; its rules file is swapped, and a Mapping that only this example has shows when the new
 rules are in force. Every Mapping leads to a service of its own, whose name stands in `via`.
 """
 
@@ -25,7 +25,7 @@ from canary_mw.inspection.explanation_json import explain_batch
 
 Json = dict[str, Any]
 Pairs = list[tuple[str, str]]
-# Headers of a message that explain does not tell: those of the connection and those that every request gets.
+# Headers of a message that explain does not report: those of the connection and those that every request gets.
 UNTOLD = frozenset(
     "connection keep-alive te transfer-encoding content-length host via x-request-id x-real-ip forwarded date".split()
 )
@@ -127,18 +127,18 @@ class Outcome(NamedTuple):
     """What became of a request, comparable with what was said.
 
     Attributes:
-        told: status and location where the proxy answered; service, method, target and Host where it forwarded.
+        routed: status and location where the proxy answered; service, method, target and Host where it forwarded.
         sent: headers of the request to the upstream.
         answer: headers of the answer.
     """
 
-    told: tuple[object, ...]
+    routed: tuple[object, ...]
     sent: dict[str, list[str]]
     answer: dict[str, list[str]]
 
 
 def by_name(pairs: Pairs) -> dict[str, list[str]]:
-    """Headers that explain tells about."""
+    """Headers that explain reports."""
     found: dict[str, list[str]] = {}
     for name, value in pairs:
         if name.lower() not in UNTOLD and not name.lower().startswith("x-forwarded-"):
@@ -160,8 +160,8 @@ def said(candidate: Json, request: Request) -> Outcome:
     answer |= response["headers_changed"]
     for name, more in response["headers_added"].items():
         answer[name] = [*answer.get(name, []), *more]
-    told = (candidate["service"], upstream["method"], upstream["path"], upstream["host"])
-    return Outcome(told, sent, answer)
+    routed = (candidate["service"], upstream["method"], upstream["path"], upstream["host"])
+    return Outcome(routed, sent, answer)
 
 
 def seen_by(upstream: Seen, answer: dict[str, list[str]]) -> Outcome:
@@ -171,8 +171,8 @@ def seen_by(upstream: Seen, answer: dict[str, list[str]]) -> Outcome:
     first = {name.lower(): value for name, value in reversed(headers)}
     service = re.search(r"\(([^()]*)\)$", first["via"])
     method, target, _ = upstream.line.decode("latin-1").split(" ")
-    told = (service and service[1], method, target, first["host"])
-    return Outcome(told, by_name(headers), answer)
+    routed = (service and service[1], method, target, first["host"])
+    return Outcome(routed, by_name(headers), answer)
 
 
 class Bench:
@@ -206,7 +206,7 @@ class Bench:
                 pass
 
     def ask(self, request: Request) -> Outcome:
-        """Send a request and tell what became of it."""
+        """Send a request, and return its outcome."""
         self._seen.clear()
         status, headers = self._runner.run(self._talk(request))
         assert len(self._seen) <= 1
@@ -238,7 +238,7 @@ def _mapping(name: str, attributes: Json) -> Json:
 
 
 def _is_told(name: str) -> bool:
-    """Whether explain tells that header of an answer of our own."""
+    """Whether explain reports that header of a reply."""
     return name == "location" or name.startswith("access-control-")
 
 
@@ -319,7 +319,7 @@ def test_a_weight_of_nothing_or_all_leaves_one_outcome(bench: Bench, weight: int
     mappings: list[Json] = [{"prefix": "/svc/"}, {"prefix": "/svc/", "weight": weight}]
     request = Request("GET", "/svc/a", "a.example", [])
     agrees(bench, mappings, {}, [request])
-    outcomes = {bench.ask(request).told[0] for _ in range(20)}
+    outcomes = {bench.ask(request).routed[0] for _ in range(20)}
     assert len(outcomes) == 1
     (service,) = outcomes
     assert str(service).endswith("-1.example" if weight else "-0.example")
@@ -330,4 +330,4 @@ def test_both_outcomes_of_a_half_come_to_pass(bench: Bench) -> None:
     request = Request("GET", "/svc/a", "a.example", [])
     agrees(bench, mappings, {}, [request])
     # Forty halves all alike: once in 10^12.
-    assert len({bench.ask(request).told[0] for _ in range(41)}) == 2
+    assert len({bench.ask(request).routed[0] for _ in range(41)}) == 2

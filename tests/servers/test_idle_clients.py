@@ -1,4 +1,4 @@
-"""Thousands of clients that keep their connections and say nothing, beside some that ask all the time."""
+"""Thousands of clients that keep their connections idle, and some that send requests all the time."""
 
 import asyncio
 import contextlib

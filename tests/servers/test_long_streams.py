@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 GIB = 1 << 30
-PIECE = bytes(1 << 20)
+CHUNK = bytes(1 << 20)
 # What the issue of this promise allows.
 GROWTH = 16 << 20
 
@@ -42,13 +42,13 @@ class Stream:
 
     def send_zeros(self, count: int) -> None:
         """So many."""
-        for _ in range(count // len(PIECE)):
-            self._sock.sendall(PIECE)
+        for _ in range(count // len(CHUNK)):
+            self._sock.sendall(CHUNK)
 
     def send_chunks(self, count: int) -> None:
         """So many zeros in chunks."""
-        for _ in range(count // len(PIECE)):
-            self._sock.sendall(b"%x\r\n%b\r\n" % (len(PIECE), PIECE))
+        for _ in range(count // len(CHUNK)):
+            self._sock.sendall(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
         self._sock.sendall(b"0\r\n\r\n")
 
     def take(self, count: int) -> None:

@@ -22,7 +22,7 @@ _ids = count()
 
 
 async def echo(peer: Peer) -> None:
-    """The gray version: it tells the id of each request."""
+    """The gray version: it responds with the id of each request."""
     while True:
         request = await peer.request()
         ids = [line.partition(b": ")[2].decode() for line in request.headers if line.startswith(b"x-id: ")]
@@ -44,17 +44,17 @@ class Shop:
         self.volume.set({"shop.yaml": rules(self.number, self.upstream.origin.port)})
 
     async def ask(self, port: int) -> Any:
-        """What the stable version tells, over a connection of its own."""
+        """The response of the stable version, over a connection of its own."""
         return json.loads((await fetch(port, "/shop/")).body)
 
     async def following(self, port: int, workers: int) -> set[int]:
-        """The workers, as soon as so many of them tell of the newest rules."""
+        """The workers, as soon as so many of them have the newest rules."""
         pids: set[int] = set()
         while len(pids) < workers:
-            told = await asyncio.gather(*(self.ask(port) for _ in range(4)))
-            pids |= {each["pid"] for each in told if each["mapping"] == f"shop-{self.number}"}
+            answers = await asyncio.gather(*(self.ask(port) for _ in range(4)))
+            pids |= {each["pid"] for each in answers if each["mapping"] == f"shop-{self.number}"}
             # Each has the one thread that it started itself.
-            assert {each["watchers"] for each in told} == {1}
+            assert {each["watchers"] for each in answers} == {1}
         return pids
 
 
@@ -133,8 +133,8 @@ def test_threads_mix_nothing_up(requests: int, tmp_path: Path) -> None:
             for number in range(share):
                 who, mine = ("gray", "stable")[number % 2], str(next(_ids))
                 fields = [("x-id", mine), ("gray", "true" if who == "gray" else "false")]
-                told = json.loads((await connection.get("GET", "/shop/", fields)).body)
-                assert (told["who"], told["id"]) == (who, mine)
+                answers = json.loads((await connection.get("GET", "/shop/", fields)).body)
+                assert (answers["who"], answers["id"]) == (who, mine)
 
     async def main() -> None:
         with ExitStack() as stack:

@@ -58,19 +58,19 @@ def test_connections_that_a_restart_has_ended_never_show(end: Callable[[Peer], N
     async def main() -> None:
         upstreams = {"shop": f"http://127.0.0.1:{port}"}
         middleware = CanaryMiddleware(hello, rules=StaticSource(RULES), upstreams=upstreams)
-        async with serving_app(middleware) as door:
+        async with serving_app(middleware) as entry:
             for name in (b"first", b"second", b"third"):
                 async with listening(port, name, end) as upstream:
-                    answers = await asyncio.gather(*(fetch(door, "/shop/") for _ in range(16)))
+                    answers = await asyncio.gather(*(fetch(entry, "/shop/") for _ in range(16)))
                     assert {(answer.status, answer.body) for answer in answers} == {(200, name)}
                     assert upstream.accepted > 1
-            assert (await fetch(door, "/shop/")).status == 503
+            assert (await fetch(entry, "/shop/")).status == 503
         await middleware.aclose()
 
     run(main())
 
 
-def test_an_answer_that_is_on_its_way_at_a_restart_is_replayed_where_none_of_it_came() -> None:
+def test_a_request_in_flight_at_a_restart_is_replayed_where_none_of_it_came() -> None:
     """The upstream ends a kept connection just when it has been given the next request."""
     port = free_port()
 
@@ -88,8 +88,8 @@ def test_an_answer_that_is_on_its_way_at_a_restart_is_replayed_where_none_of_it_
         server = await asyncio.start_server(upstream.handle, "127.0.0.1", port)
         upstreams = {"shop": f"http://127.0.0.1:{port}"}
         middleware = CanaryMiddleware(hello, rules=StaticSource(RULES), upstreams=upstreams)
-        async with server, serving_app(middleware) as door:
-            assert [(await fetch(door, "/shop/")).body for _ in range(4)] == [b"1", b"2", b"3", b"4"]
+        async with server, serving_app(middleware) as entry:
+            assert [(await fetch(entry, "/shop/")).body for _ in range(4)] == [b"1", b"2", b"3", b"4"]
         await middleware.aclose()
         await until(lambda: not upstream.scripts)
         assert taken == 3
@@ -246,7 +246,7 @@ def refused(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_client_whose_answer_had_begun_is_told_of_the_end_by_the_next() -> None:
+def test_a_client_whose_answer_had_begun_is_closed_by_the_next_one() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -272,8 +272,8 @@ def test_a_client_whose_answer_had_begun_is_told_of_the_end_by_the_next() -> Non
     run(main())
 
 
-def test_a_client_that_comes_in_at_the_last_moment_is_told_of_the_end() -> None:
-    """The system has accepted it, and the server is handed it after it has told all others."""
+def test_a_client_that_connects_at_the_last_moment_is_told_to_close() -> None:
+    """The system has accepted it, and the server gets it after it has closed all others."""
 
     async def main() -> None:
         config = uvicorn.Config(hello, http=GuardedProtocol, lifespan="off", log_config=None)

@@ -64,7 +64,7 @@ def test_our_own_answers_name_the_server_too(rules: Path, tmp_path: Path) -> Non
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.answer()
-        # On a connection that is there already, and so the short way.
+        # On a connection that is open already, and so on the fast path.
         await peer.request()
         await peer.send(b"nonsense\r\n\r\n")
 

@@ -16,7 +16,7 @@ from canary_mw.observability.events import Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.server.protocol import GuardedProtocol
 
-PIECE = b"%x\r\n%b\r\n" % (60_000, b"a" * 60_000)
+CHUNK = b"%x\r\n%b\r\n" % (60_000, b"a" * 60_000)
 # <linux/sockios.h>
 SIOCOUTQNSD = 0x894B
 HEAD = b"POST /shop/ HTTP/1.1\r\nhost: shop.example\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -33,10 +33,10 @@ class Ends(Observer):
         self.reasons.append(record.reason)
 
 
-class Door(GuardedProtocol):
-    """Keeps the connections that come in."""
+class RecordedProtocol(GuardedProtocol):
+    """Keeps the protocols of the connections that come in."""
 
-    made: list["Door"]
+    made: list["RecordedProtocol"]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -49,10 +49,10 @@ def unsent(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("i", fcntl.ioctl(fd, SIOCOUTQNSD, b"\0\0\0\0"))[0])
 
 
-async def fill(writer: asyncio.StreamWriter, door: Door) -> None:
+async def fill(writer: asyncio.StreamWriter, protocol: RecordedProtocol) -> None:
     """Upload until nobody takes it any more, and no more than the server's system has taken."""
-    while not door.flow.read_paused:
-        writer.write(PIECE)
+    while not protocol.flow.read_paused:
+        writer.write(CHUNK)
         await until(lambda: not writer.transport.get_write_buffer_size() and not unsent(writer))
         # The server reads in the same loop.
         await asyncio.sleep(0.001)
@@ -65,7 +65,7 @@ def test_a_client_that_leaves_a_stuck_upload_ends_the_upstream_request(how: str,
     rules = mapping("a", "/shop/", "shop", timeout_ms=0, **more)
 
     async def main() -> None:
-        ends, made, left = Ends(), list[Door](), asyncio.Event()
+        ends, made, left = Ends(), list[RecordedProtocol](), asyncio.Event()
 
         async def script(peer: Peer) -> None:
             peer.reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -73,13 +73,13 @@ def test_a_client_that_leaves_a_stuck_upload_ends_the_upstream_request(how: str,
             peer.reader._transport.resume_reading()  # type: ignore[attr-defined]
             assert not (await peer.gone()).endswith(b"\r\n0\r\n\r\n")
 
-        door = type("Door", (Door,), {"made": made})
+        protocol = type("RecordedProtocol", (RecordedProtocol,), {"made": made})
         async with serving(script) as upstream:
             urls = {"shop": f"http://127.0.0.1:{upstream.origin.port}"}
             middleware = CanaryMiddleware(hello, rules=StaticSource(rules), upstreams=urls, observers=[ends])
-            async with serving_app(middleware, http=door, lifespan="off") as port:
+            async with serving_app(middleware, http=protocol, lifespan="off") as port:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(HEAD + PIECE)
+                writer.write(HEAD + CHUNK)
                 await until(lambda: upstream.accepted)
                 await fill(writer, made[0])
                 if how == "rst":
@@ -98,7 +98,7 @@ def test_a_client_that_leaves_a_stuck_upload_ends_the_upstream_request(how: str,
 
 def test_a_client_whose_upload_goes_on_after_a_while_is_served() -> None:
     async def main() -> None:
-        made, go_on = list[Door](), asyncio.Event()
+        made, go_on = list[RecordedProtocol](), asyncio.Event()
 
         async def script(peer: Peer) -> None:
             peer.reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -106,20 +106,20 @@ def test_a_client_whose_upload_goes_on_after_a_while_is_served() -> None:
             peer.reader._transport.resume_reading()  # type: ignore[attr-defined]
             await peer.answer(b"%d" % len((await peer.request()).body))
 
-        door = type("Door", (Door,), {"made": made})
+        protocol = type("RecordedProtocol", (RecordedProtocol,), {"made": made})
         async with serving(script) as upstream:
             urls = {"shop": f"http://127.0.0.1:{upstream.origin.port}"}
             rules = StaticSource(mapping("a", "/shop/", "shop", timeout_ms=0))
             middleware = CanaryMiddleware(hello, rules=rules, upstreams=urls)
-            async with serving_app(middleware, http=door, lifespan="off") as port:
+            async with serving_app(middleware, http=protocol, lifespan="off") as port:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(HEAD + PIECE)
+                writer.write(HEAD + CHUNK)
                 await until(lambda: upstream.accepted)
                 await fill(writer, made[0])
                 # It is looked at more than once.
                 await asyncio.sleep(0.6)
                 go_on.set()
-                writer.write(PIECE + b"0\r\n\r\n")
+                writer.write(CHUNK + b"0\r\n\r\n")
                 assert (await reader.readuntil(b"\r\n")) == b"HTTP/1.1 200 OK\r\n"
                 writer.close()
                 await writer.wait_closed()

@@ -136,17 +136,17 @@ def test_files_that_cannot_be_used_end_it_with_2_and_their_name(
 ) -> None:
     monkeypatch.setattr("os.environ", {})
 
-    def told(*arguments: str) -> str:
+    def error_output(*arguments: str) -> str:
         outcome = CliRunner().invoke(main, ["serve", "--rules", str(rules), *arguments])
         assert outcome.exit_code == 2
         return " ".join(outcome.output.split())
 
     missing = str(certs / "missing.crt")
     certificate, key = ("--ssl-certfile", str(certs / "tls.crt")), ("--ssl-keyfile", str(certs / "tls.key"))
-    assert f"{missing}: it cannot be used with" in told("--ssl-certfile", missing, *key)
-    assert "the key in it" in told(*certificate)
+    assert f"{missing}: it cannot be used with" in error_output("--ssl-certfile", missing, *key)
+    assert "the key in it" in error_output(*certificate)
     required = ("--ssl-cert-reqs", "required", "--ssl-ca-certs")
-    assert f"{certs / 'tls.key'}: no authorities can be read" in told(
+    assert f"{certs / 'tls.key'}: no authorities can be read" in error_output(
         *certificate, *key, *required, str(certs / "tls.key")
     )
 

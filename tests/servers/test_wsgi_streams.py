@@ -80,7 +80,7 @@ def test_what_an_upstream_leaves_unfinished_is_unfinished_for_the_client(server:
 
 
 @pytest.mark.parametrize("server", ["sync", "gthread"])
-def test_an_upload_passes_in_pieces_and_is_never_completed_for_the_client(server: str, tmp_path: Path) -> None:
+def test_an_upload_passes_in_chunks_and_is_never_completed_for_the_client(server: str, tmp_path: Path) -> None:
     begun = asyncio.Event()
     bodies: list[bytes] = []
 
@@ -108,7 +108,7 @@ def test_an_upload_passes_in_pieces_and_is_never_completed_for_the_client(server
                     await client.ask("POST", target, headers)
                     send = client.put if headers is not CHUNKED else lambda data, client=client: chunk(client, data)
                     await send(bytes(65536))
-                    # The upstream has the first piece before the client sends the second.
+                    # The upstream has the first chunk before the client sends the second.
                     await begun.wait()
                     await send(b"the rest.")
                     if headers is CHUNKED:
@@ -156,7 +156,7 @@ def test_an_answer_passes_while_it_still_comes_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("server", ["sync", "gthread"])
 def test_large_bodies_take_no_memory(server: str, tmp_path: Path) -> None:
     size = 256 << 20
-    piece = bytes(1 << 18)
+    chunk = bytes(1 << 18)
 
     async def script(peer: Peer) -> None:
         head = await peer.head()
@@ -167,8 +167,8 @@ def test_large_bodies_take_no_memory(server: str, tmp_path: Path) -> None:
             await peer.answer(b"done")
             return
         await peer.send(OK + b"content-length: %d\r\n\r\n" % size)
-        for _ in range(size // len(piece)):
-            await peer.send(piece)
+        for _ in range(size // len(chunk)):
+            await peer.send(chunk)
 
     async def main() -> None:
         async with service(server, script, tmp_path, timeout_ms=0) as there:
@@ -183,8 +183,8 @@ def test_large_bodies_take_no_memory(server: str, tmp_path: Path) -> None:
                 assert total == size
             async with client_of(there.port) as client:
                 await client.ask("POST", "/a/", [("content-length", str(size))])
-                for _ in range(size // len(piece)):
-                    await client.put(piece)
+                for _ in range(size // len(chunk)):
+                    await client.put(chunk)
                 assert (await client.answer()).body == b"done"
             assert there.memory() - before < 16 << 20
 

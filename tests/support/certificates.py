@@ -50,7 +50,7 @@ def server(
 
     Args:
         clients: the authority that a client's certificate has to be from; None asks for none.
-        seen: told the name that a client asks for.
+        seen: called with the name that a client asks for.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (certificate or leaf("127.0.0.1", "localhost")).configure_cert(context)
@@ -58,10 +58,10 @@ def server(
         clients.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
     if seen is not None:
-        tell = seen
+        notify = seen
 
         def asked(_socket: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-            tell(name)
+            notify(name)
 
         context.sni_callback = asked
     return context

@@ -1,7 +1,7 @@
 """A process that serves a request, forks, and serves on both sides until the rules have changed, as uWSGI does.
 
 It says what it sees: a line when the child has served its first request, and one at the end of each side. With an
-argument it forks without telling Python, as uWSGI does indeed.
+argument it forks by libc, without the fork hooks of Python, as uWSGI does.
 """
 
 import ctypes
@@ -30,8 +30,8 @@ def ask(path: str) -> Any:
 
 def seen() -> tuple[Any, ...]:
     """By which rules, with how many threads that follow them, and whether the upstream answers."""
-    told = ask("/shop/")
-    return told["mapping"], told["watchers"], ask("/copies/")["who"]
+    answer = ask("/shop/")
+    return answer["mapping"], answer["watchers"], ask("/copies/")["who"]
 
 
 def follow(who: str) -> None:

@@ -1,4 +1,4 @@
-"""A shop whose stable version is this process, for servers in processes of their own: it tells who answers and why.
+"""A shop whose stable version is this process, for servers in processes of their own: it says who answers and why.
 
 Environment: `PREFORKED_RULES`, the folder of the rules, and `PREFORKED_STARTED`, where they are loaded before any fork.
 """
@@ -30,14 +30,14 @@ def runs(thread: threading.Thread) -> bool:
 def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Who answers, by which rules, and the id of the request."""
     decision = environ["canary_mw.decision"]
-    told = {
+    answer = {
         "who": "stable",
         "pid": os.getpid(),
         "mapping": decision and decision.mapping.name,
         "id": environ.get("HTTP_X_ID"),
         "watchers": sum(each.name == "canary-mw-rules" for each in threading.enumerate() if runs(each)),
     }
-    return respond(start_response, json.dumps(told).encode())
+    return respond(start_response, json.dumps(answer).encode())
 
 
 def create_app() -> CanaryWSGIMiddleware:

@@ -50,7 +50,7 @@ def chosen(routes: RouteTable, head: RequestHead, roll: float = 0.0) -> str | No
 
 
 def decision_of(only: Mapping, **options: Any) -> Decision:
-    """The decision for a Mapping that stands alone."""
+    """The decision of a table with one Mapping."""
     decision = table(only, **options).groups[0].shares[0].decision
     assert decision.mapping is only
     return decision
@@ -75,6 +75,6 @@ def one(text: str, **options: Any) -> Mapping:
     return only
 
 
-def told(found: tuple[Diagnostic, ...]) -> list[tuple[str, str, int | None]]:
-    """What findings say, in short."""
+def findings(found: tuple[Diagnostic, ...]) -> list[tuple[str, str, int | None]]:
+    """Severity, code and line of each finding."""
     return [(d.severity, d.code, d.line) for d in found]

@@ -1,4 +1,4 @@
-"""ASGI apps and whole proxies on real ports, and a client that tells a whole answer from a cut one."""
+"""ASGI apps and whole proxies on real ports, and a client that distinguishes complete responses from truncated ones."""
 
 import asyncio
 import contextlib
@@ -121,7 +121,7 @@ class Client:
         return event
 
     async def data(self) -> bytes:
-        """The next piece of the body, b"" at its clean end."""
+        """The next chunk of the body, b"" at its clean end."""
         event = await self.event()
         assert event is not None, "the answer was cut off"
         return bytes(event.data) if isinstance(event, h11.Data) else b""
@@ -193,7 +193,7 @@ def free_port() -> int:
 class Process:
     """A `canary-mw serve` in a process of its own, with its output in a file."""
 
-    _told = False
+    _terminated = False
 
     def __init__(self, arguments: Iterable[str], log: Path, environ: dict[str, str]) -> None:
         self.log = log
@@ -221,10 +221,10 @@ class Process:
         raise AssertionError(f"nobody listens on {port}:\n{self.output}")
 
     def terminate(self) -> None:
-        """As an orchestrator does, once: a second signal may find a process that listens for none any more."""
-        if not self._told and self.child.poll() is None:
+        """As an orchestrator does, once: a second signal could reach a process that no longer handles it."""
+        if not self._terminated and self.child.poll() is None:
             self.child.terminate()
-        self._told = True
+        self._terminated = True
 
     def stop(self) -> int:
         """Terminate it, and wait for its end; returns the exit code."""

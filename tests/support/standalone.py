@@ -22,14 +22,13 @@ from canary_mw.types import Receive, Scope, Send
 RULES = mapping("stable", "/shop/", "shop")
 GET = b"GET /shop/ HTTP/1.1\r\nhost: shop.example\r\n\r\n"
 LAST = b"GET /shop/last HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n"
-# What a segment of an answer never is.
+# Larger than any segment of a response.
 LARGE = bytes(range(256)) * 4096
-WAYS = ["short", "asgi"]
-_TOLD = ("method", "path", "mapping", "service", "variant", "status", "reason")
+HANDLERS = ["fast_path", "asgi"]
 
 
 class Records(Observer):
-    """Keeps what it is told."""
+    """Keeps the records that it gets."""
 
     def __init__(self) -> None:
         self.kept: list[Decided | Finished] = []
@@ -40,8 +39,8 @@ class Records(Observer):
     def finished(self, record: Finished) -> None:
         self.kept.append(record)
 
-    def told(self) -> list[dict[str, Any]]:
-        """All of it but the times."""
+    def dicts(self) -> list[dict[str, Any]]:
+        """The records without their durations."""
         return [{key: value for key, value in each._asdict().items() if key != "seconds"} for each in self.kept]
 
 
@@ -51,25 +50,25 @@ class Noting(Proxy):
     Args:
         rules: a file.
         port: of the upstream of all services.
-        way: "asgi" takes the short way from it.
+        handler: "asgi" disables the fast path.
         records: an observer.
     """
 
     def __init__(
-        self, rules: Path, port: int, *, way: str = "short", records: Observer | None = None, **options: Any
+        self, rules: Path, port: int, *, handler: str = "fast_path", records: Observer | None = None, **options: Any
     ) -> None:
         super().__init__(Settings(rules=(str(rules),), upstream=(f"*=http://127.0.0.1:{port}",), **options))
         self.came: list[str] = []
-        if way == "asgi":
+        if handler == "asgi":
             del self.fast_path
         if records is not None:
-            self._middleware.deciding.append(records)
-            self._middleware.finishing.append(records)
+            self._middleware.decided_observers.append(records)
+            self._middleware.finished_observers.append(records)
             self._middleware.observed = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            begun = scope.get("canary_mw.begun")
+            begun = scope.get("canary_mw.started_request")
             self.came.append("whole" if begun is None else "decided" if begun.pending is None else "begun")
         await super().__call__(scope, receive, send)
 
@@ -175,13 +174,13 @@ async def wire_to(port: int) -> AsyncIterator[Wire]:
 Talk = Callable[[Wire, Noting, Upstream], Awaitable[None]]
 
 
-def talk(rules: Path, script: Callable[[Peer], Awaitable[object]], conversation: Talk, **options: Any) -> None:
-    """Hold a conversation over one connection with a proxy before an upstream."""
+def talk(rules: Path, script: Callable[[Peer], Awaitable[object]], steps: Talk, **options: Any) -> None:
+    """Run steps over one connection to a proxy in front of an upstream."""
 
     async def main() -> None:
         async with serving(script) as upstream:
             app = Noting(rules, upstream.origin.port, **options)
             async with listening(app) as (port, _), wire_to(port) as client:
-                await conversation(client, app, upstream)
+                await steps(client, app, upstream)
 
     run(main())

@@ -1,4 +1,4 @@
-"""The blocking client behind the interface of asyncio's, so that the same tests hold for both; it runs in threads."""
+"""The client for threads behind the interface of that for asyncio, so that the same tests run for both."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -40,7 +40,7 @@ class MakeClient(Protocol):
 
 
 class ThreadedClient:
-    """`BlockingClient`, awaited."""
+    """`SyncHTTP11Client`, awaited."""
 
     def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
         self.client = SyncHTTP11Client(limits=limits, contexts=contexts)
@@ -53,8 +53,8 @@ class ThreadedClient:
         body: AsyncIterator[bytes] | bytes | None = None,
         deadline: float | None = None,
     ) -> "ThreadedResponse":
-        """In a thread; an iterator is asked for its pieces in the loop."""
-        given = body if isinstance(body, bytes | None) else _pieces(body, asyncio.get_running_loop())
+        """In a thread; the chunks of an iterator are awaited in the loop."""
+        given = body if isinstance(body, bytes | None) else _chunks(body, asyncio.get_running_loop())
         response = await self.call(lambda: self.client.send(origin, request, given, deadline))
         return ThreadedResponse(response, self)
 
@@ -69,7 +69,7 @@ class ThreadedClient:
 
 
 class ThreadedResponse:
-    """`BlockingResponse`, awaited."""
+    """`SyncHTTP11Response`, awaited."""
 
     def __init__(self, response: SyncHTTP11Response, client: ThreadedClient) -> None:
         self._response = response
@@ -85,9 +85,9 @@ class ThreadedResponse:
         return await self._client.call(self._response.read)
 
 
-def _pieces(body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+def _chunks(body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
     async def following() -> bytes | None:
         return await anext(body, None)
 
-    while (piece := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
-        yield piece
+    while (chunk := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield chunk

@@ -188,11 +188,11 @@ def req(
 
 async def whole(response: UpstreamResponse) -> bytes:
     """The body of an answer, which is then closed."""
-    pieces = []
-    while piece := await response.read():
-        pieces.append(piece)
+    chunks = []
+    while chunk := await response.read():
+        chunks.append(chunk)
     response.close()
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 async def get(client: Client, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
@@ -200,11 +200,11 @@ async def get(client: Client, upstream: Upstream, request: UpstreamRequest | Non
     return await whole(await client.send(upstream.origin, request or req()))
 
 
-async def pieces_of(*pieces: bytes) -> AsyncIterator[bytes]:
-    """A request body that comes bit by bit."""
-    for piece in pieces:
+async def chunks_of(*chunks: bytes) -> AsyncIterator[bytes]:
+    """A request body in these chunks."""
+    for chunk in chunks:
         await asyncio.sleep(0)
-        yield piece
+        yield chunk
 
 
 async def until(condition: Callable[[], T]) -> T:

@@ -1,1 +1,1 @@
-"""The client on asyncio."""
+"""The HTTP/1.1 client for asyncio."""

@@ -1,6 +1,6 @@
-"""The HTTP/1.1 client of the upstream leg: pooled, streaming both ways, one deadline per exchange (RFC 9112).
+"""The HTTP/1.1 client for asyncio: pooled, streaming in both directions, one deadline per exchange (RFC 9112).
 
-It passes heads and bodies on as bytes and decides nothing about them but their framing.
+It passes heads and bodies on as bytes and changes only their framing.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
 class HTTP11Response(BaseResponse[Connection]):
-    """See `BaseResponse`; deadlines are loop times."""
+    """See `BaseResponse`. Deadlines are loop times."""
 
     __slots__ = ()
 
     async def read(self) -> bytes:
-        """What has come of the body, at least one byte; b"" at its clean end.
+        """Return the body bytes received so far, at least one; b"" at the end of a complete body.
 
         Raises:
-            UpstreamProtocolError: the answer ended before it was complete, or was closed here.
-            UpstreamTimeout: the deadline passed.
-            Exception: whatever the body of the request raised while it was uploaded.
+            UpstreamProtocolError: the response ended before it was complete, or `close` was called.
+            UpstreamTimeout: the deadline, or the idle timeout, passed.
+            Exception: the error that the request body raised.
         """
         connection = self._connection
         while connection is not None and not connection.complete:
-            if data := connection.take_pieces():
+            if data := connection.take_buffered():
                 return data
             if connection.error is not None:
                 raise connection.error
             await connection.wait()
-        return self._taken_at_end()
+        return self._take_complete()
 
 
 class HTTP11Client:
-    """Sends requests to any number of origins, each with a pool of its own; belongs to one event loop.
+    """Sends requests to any number of origins, with a pool for each. Belongs to one event loop.
 
-    Requests under limits of `circuit_breakers` share a pool with those under the same limits only, as Envoy's clusters.
+    Requests under circuit breakers share a pool only with requests under the same limits, as in clusters of Envoy.
 
     Args:
         limits: see `Limits`.
-        contexts: for https origins; by default those of the environment.
+        contexts: TLS settings of https origins; by default those of the environment.
     """
 
     __slots__ = ("_alive", "_closed", "_contexts", "_limits", "_pools")
@@ -69,21 +69,21 @@ class HTTP11Client:
         *,
         fresh: bool = False,
     ) -> HTTP11Response:
-        """Send a request; return when the head of the answer is there, even if the body is still on its way up.
+        """Send a request; return when the response head is received, even while the request body is still being sent.
 
         Args:
-            body: ignored when `request.body` is None; else as long as that says. An answer that is complete before it
-                cancels the iterator, which takes a turn of the loop.
-            deadline: loop time for all of the exchange; by default `request.timeout` from now.
-            fresh: over a connection that nothing was sent on before.
+            body: of the length in `request.body`; ignored when that is None. A response that is complete before the
+                end of the body cancels the iterator, in the next iteration of the loop.
+            deadline: loop time for the whole exchange; by default `request.timeout` from now.
+            fresh: use a new connection, not an idle one.
 
         Raises:
-            UpstreamConnectError: no connection, or one lost before the answer began.
-            UpstreamOverloaded: over a limit of `circuit_breakers`.
-            UpstreamTimeout: the deadline, or the time without a byte, passed before the head was complete.
-            UpstreamProtocolError: the request must not be written as it is, or the answer is not clean HTTP/1.1.
-            ClientError: the body is longer or shorter than `request.body` says.
-            Exception: whatever `body` raised; the request was cut off then, not completed.
+            UpstreamConnectError: no connection, or it was lost before the response began.
+            UpstreamOverloaded: a limit of the circuit breakers is reached.
+            UpstreamTimeout: the deadline, or the idle timeout, passed before the head was complete.
+            UpstreamProtocolError: the request cannot be encoded safely, or the response is not valid HTTP/1.1.
+            ClientError: the length of the body is not that of `request.body`.
+            Exception: the error that `body` raised; the request is aborted, not completed.
         """
         data = encode_head(request)
         upload: Upload | None = None
@@ -102,15 +102,15 @@ class HTTP11Client:
         try:
             await connection.exchange(data, head_only, deadline, upload, options)
         except UpstreamConnectError:
-            # The upstream may have closed the idle connection just as it was taken.
+            # The upstream may have closed the idle connection at the moment it was taken.
             if not connection.reused or not request.replayable or upload is not None:
                 raise
             connection = await self._acquire(origin, request, deadline, fresh=True)
             await connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
 
-    def idle(self, origin: Origin) -> Connection | None:
-        """An idle connection, now the caller's, or None; without limits of `circuit_breakers`."""
+    def take_idle(self, origin: Origin) -> Connection | None:
+        """Take an idle connection of the pool without circuit breakers, or None."""
         pool = self._pools.get(origin)
         return None if pool is None else pool.take()
 
@@ -119,14 +119,14 @@ class HTTP11Client:
     ) -> Connection:
         options = request.options
         if options.idle_timeout is not None:
-            # No byte goes anywhere while the request waits for a connection.
+            # Nothing is sent or received while the request waits for a connection.
             deadline = min(deadline, asyncio.get_running_loop().time() + options.idle_timeout)
         return await self._pool(origin, options.circuit_breakers).acquire(
             deadline, request.connect_timeout, fresh=fresh
         )
 
     async def aclose(self) -> None:
-        """Close every connection; whoever still waits for an answer gets UpstreamConnectError."""
+        """Close every connection. Exchanges in progress raise UpstreamConnectError."""
         self._closed = True
         error = UpstreamConnectError("the client was closed")
         for pool in list(self._pools.values()):
@@ -136,29 +136,29 @@ class HTTP11Client:
         while self._alive:
             await next(iter(self._alive)).wait_closed()
 
-    def _pool(self, origin: Origin, breakers: CircuitBreakers | None = None) -> Pool:
-        key = origin if breakers is None else (origin, breakers)
+    def _pool(self, origin: Origin, circuit_breakers: CircuitBreakers | None = None) -> Pool:
+        key = origin if circuit_breakers is None else (origin, circuit_breakers)
         pool = self._pools.get(key)
         if pool is None:
             if self._closed:
                 raise UpstreamConnectError("the client was closed")
-            pool = Pool(origin, self._limits, self._contexts, self._alive, self._drop, breakers)
+            pool = Pool(origin, self._limits, self._contexts, self._alive, self._remove_pool, circuit_breakers)
             self._pools[key] = pool
         return pool
 
-    def _drop(self, pool: Pool) -> None:
-        # A request that found the pool before it was dropped may fill and empty it once more.
-        key = pool.origin if pool.breakers is None else (pool.origin, pool.breakers)
+    def _remove_pool(self, pool: Pool) -> None:
+        # A request that got the pool before it was removed may fill it and empty it again.
+        key = pool.origin if pool.circuit_breakers is None else (pool.origin, pool.circuit_breakers)
         if self._pools.get(key) is pool:
             del self._pools[key]
 
 
 def _response(connection: Connection) -> HTTP11Response:
-    """An answer that is complete already needs its connection no more."""
+    """Build the response; when it is complete already, release the connection."""
     head = connection.head
     assert head is not None
     if not connection.complete:
         return HTTP11Response(head, None, connection)
-    rest = connection.take_pieces()
+    rest = connection.take_buffered()
     connection.release()
     return HTTP11Response(head, rest, None)

@@ -1,32 +1,24 @@
-"""One HTTP/1.1 connection to an upstream, and the exchange that is on it (RFC 9112).
+"""One HTTP/1.1 connection to an upstream, for asyncio, and its current exchange (RFC 9112).
 
-A connection that cannot be proven clean is never used again: that keeps one user's answer from the next.
+A connection is reused only if nothing of the last exchange is left on it: otherwise one user could get the response of
+another.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Protocol, cast
 
+from canary_mw.client.aio.sockets import iter_unread
 from canary_mw.client.aio.timed_parser import TimedResponseParser
+from canary_mw.client.interfaces import Waiter
 from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.request_writer import BodyEncoder
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
+# Bytes of unread body beyond which reading is paused.
 HIGH_WATER = 65536
 
 Upload = tuple[AsyncIterator[bytes], int | None]
-
-
-class Waiter(Protocol):
-    """Who waits for an answer: a future, or who wants to be called at once."""
-
-    def done(self) -> bool:
-        """Whether it waits no more."""
-
-    def set_result(self, result: None, /) -> None:
-        """Something has come."""
 
 
 class Owner(Protocol):
@@ -35,46 +27,46 @@ class Owner(Protocol):
     origin: Origin
 
     def release(self, connection: "Connection") -> None:
-        """It may serve again."""
+        """Take back a reusable connection."""
 
     def discard(self, connection: "Connection") -> None:
-        """It was closed."""
+        """Remove a closed connection."""
 
 
 class Connection(TimedResponseParser, asyncio.Protocol):
-    """One connection and the exchange that is on it; whoever waits is woken once per segment, not once per callback.
+    """One connection and its current exchange. A waiter is notified once per segment, not once per parser callback.
 
     Args:
-        pool: where it is given back.
-        authority: see `Answer`.
-        max_head: see `Answer`.
-        alive: holds the connection for as long as its transport is open.
+        pool: the owner of the connection.
+        authority: see `ResponseParser`.
+        max_head: see `ResponseParser`.
+        alive: contains the connection while its transport is open.
 
     Attributes:
         closed: nothing can be sent any more.
-        error: why the answer will never be complete, or None.
-        options: of the request that it serves, or served last.
-        reused: it has served a request before.
-        since: loop time at which it was made.
+        error: why the response will never be complete, or None.
+        options: those of the current or the last request.
+        reused: the connection has served a request before.
+        opened_at: loop time at which it was opened.
     """
 
     __slots__ = (
         "_alive",
+        "_closed_future",
         "_drained",
-        "_lost",
+        "_has_upload",
         "_pool",
         "_pooled",
         "_reading_paused",
         "_transport",
         "_upload",
-        "_uploads",
         "_waiter",
         "_writing_paused",
         "closed",
         "error",
+        "opened_at",
         "options",
         "reused",
-        "since",
     )
 
     _transport: asyncio.Transport
@@ -86,25 +78,25 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         self.closed = self._pooled = self.reused = False
         self.error: Exception | None = None
         self.options = DEFAULT_OPTIONS
-        self.since = self._last
-        self._reading_paused = self._writing_paused = self._uploads = False
+        self.opened_at = self._last_activity
+        self._reading_paused = self._writing_paused = self._has_upload = False
         self._upload: asyncio.Task[None] | None = None
         self._waiter: Waiter | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._lost: asyncio.Future[None] | None = None
+        self._closed_future: asyncio.Future[None] | None = None
 
     def register(self) -> None:
-        """It holds a slot of the pool from here, and has the pool forget it when it closes."""
-        # Not when the connection is made: uvloop never reports the loss of one whose opening was cancelled.
+        """Take a slot of the pool; from here on, closing the connection discards it from the pool."""
+        # Not in connection_made: uvloop does not call connection_lost when create_connection was cancelled.
         self._pooled = True
         self._alive.add(self)
 
-    # The exchange, as its caller drives it.
+    # The exchange: called by the client and the response.
 
     async def exchange(
         self, data: bytes, head_only: bool, deadline: float, upload: "Upload | None", options: UpstreamOptions
     ) -> None:
-        """Send a request; return when `head` is there, or raise why it never will be."""
+        """Send a request; return when the response head is received, or raise the error of the exchange."""
         self.begin(data, head_only, deadline, upload, options)
         await self.wait()
         if self.head is None:
@@ -123,48 +115,53 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         """Send a request.
 
         Args:
-            waiter: is told, once, when `head` or `error` is there.
+            data: the request head, and the body if it is known whole.
+            head_only: the response has no body, as to HEAD.
+            deadline: loop time.
+            upload: a body that is sent in chunks, and its length.
+            options: those of the request.
+            waiter: notified once, when `head` or `error` is set.
         """
         self._waiter = waiter
-        self._expect(head_only)
+        self._start_response(head_only)
         self.options = options
         self._deadline = deadline
-        self._idle = options.idle_timeout
-        if self._idle is not None:
-            self._last = self._loop.time()
-            deadline = min(deadline, self._last + self._idle)
+        self._idle_timeout = options.idle_timeout
+        if self._idle_timeout is not None:
+            self._last_activity = self._loop.time()
+            deadline = min(deadline, self._last_activity + self._idle_timeout)
         if deadline < self._timer_at:
             self._arm(deadline)
         self._transport.write(data)
-        self._uploads = upload is not None
+        self._has_upload = upload is not None
         if upload is not None:
             self._upload = self._loop.create_task(self._send_body(*upload))
 
     async def wait(self) -> None:
-        """Until something of the answer came, or it failed; to be cancelled here closes the connection."""
+        """Wait until a part of the response is received, or the exchange fails. Cancellation closes the connection."""
         self._waiter = waiter = self._loop.create_future()
         try:
             await waiter
         except BaseException:
             self._waiter = None
-            self.fail(UpstreamProtocolError(f"{self._authority}: the exchange was given up", sent=True))
+            self.fail(UpstreamProtocolError(f"{self._authority}: the exchange was cancelled", sent=True))
             raise
 
-    def take_pieces(self) -> bytes:
-        """What has come of the body and was not taken yet."""
-        pieces = self._pieces
-        if not pieces:
+    def take_buffered(self) -> bytes:
+        """Return and clear the body bytes received so far."""
+        chunks = self._chunks
+        if not chunks:
             return b""
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._unread = 0
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
         if self._reading_paused and not self.closed:
             self._reading_paused = False
             self._transport.resume_reading()
         return data
 
     def release(self) -> None:
-        """Back to the pool if the exchange left nothing behind in either direction, else close."""
+        """Return to the pool if nothing of the exchange is left in either direction, else close."""
         if (
             self.complete
             and self._keep_alive
@@ -172,13 +169,13 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             and self._upload is None
             and not self._transport.get_write_buffer_size()
         ):
-            self.take_pieces()
+            self.take_buffered()
             self._pool.release(self)
         else:
             self.fail(UpstreamProtocolError(f"{self._authority}: the answer was closed before its end", sent=True))
 
     def fail(self, error: Exception) -> None:
-        """Close at once; an exchange that is not complete ends with `error`, the first one counts."""
+        """Close at once. An incomplete exchange ends with `error`; the first error is kept."""
         if not self.complete and self.error is None:
             self.error = error
         if not self.closed:
@@ -188,13 +185,13 @@ class Connection(TimedResponseParser, asyncio.Protocol):
 
     @property
     def origin(self) -> Origin:
-        """Where it leads."""
+        """The origin that the connection leads to."""
         return self._pool.origin
 
     async def wait_closed(self) -> None:
-        """Until the transport has let go."""
-        self._lost = self._loop.create_future()
-        await self._lost
+        """Wait until the transport has closed its socket."""
+        self._closed_future = self._loop.create_future()
+        await self._closed_future
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -211,24 +208,24 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         if self._pooled:
             self._pool.discard(self)
 
-    # Upload.
+    # The request body.
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
         try:
-            framing = BodyEncoder(length)
-            async for piece in body:
-                if data := framing.add(piece):
+            encoder = BodyEncoder(length)
+            async for chunk in body:
+                if data := encoder.encode(chunk):
                     await self._write(data)
-            self._transport.write(framing.end())
-            self._moved()
+            self._transport.write(encoder.finish())
+            self._record_activity()
             self._upload = None
-        except Exception as exc:  # noqa: BLE001 - whatever the client's body raised is for the one who awaits the answer
+        except Exception as exc:  # noqa: BLE001 - an error of the request body is raised where the response is awaited
             self._upload = None
             self.fail(exc)
 
     async def _write(self, data: bytes) -> None:
         self._transport.write(data)
-        self._moved()
+        self._record_activity()
         while self._writing_paused:
             self._drained = self._loop.create_future()
             await self._drained
@@ -238,22 +235,22 @@ class Connection(TimedResponseParser, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self._moved()
+        self._record_activity()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    # Download: called by the transport.
+    # The response: called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._idle is not None:
-            self._last = self._loop.time()
+        if self._idle_timeout is not None:
+            self._last_activity = self._loop.time()
         error = self._feed(data)
         if error is not None:
             self.fail(error)
-        elif self._unread > HIGH_WATER and not self.complete and not self._reading_paused and not self.closed:
+        elif self._buffered > HIGH_WATER and not self.complete and not self._reading_paused and not self.closed:
             self._reading_paused = True
             self._transport.pause_reading()
         if self.head is not None:
@@ -262,32 +259,30 @@ class Connection(TimedResponseParser, asyncio.Protocol):
     def eof_received(self) -> None:
         if self._until_eof:
             self.complete = True
-        self._ended()
+        self._on_close()
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._alive.discard(self)
-        if exc is not None and self._uploads and not self.complete and not self.closed:
-            self._rescue_answer()
-        self._ended()
+        if exc is not None and self._has_upload and not self.complete and not self.closed:
+            self._read_early_response()
+        self._on_close()
         self._parser = None
-        if self._lost is not None:
-            self._lost.set_result(None)
+        if self._closed_future is not None:
+            self._closed_future.set_result(None)
 
-    def _rescue_answer(self) -> None:
-        """Read what the upstream said before it cut the upload off: the loops read no more once a write has failed."""
-        if self._transport.get_extra_info("sslcontext") is not None:
-            return
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        with suppress(OSError), socket.fromfd(descriptor, socket.AF_UNSPEC, socket.SOCK_STREAM) as copy:
-            while not self.closed and (data := copy.recv(HIGH_WATER, socket.MSG_DONTWAIT)):
-                self.data_received(data)
+    def _read_early_response(self) -> None:
+        """Read the response that the upstream sent before it closed the connection during the upload."""
+        for data in iter_unread(self._transport):
+            self.data_received(data)
+            if self.closed:
+                break
 
-    def _ended(self) -> None:
+    def _on_close(self) -> None:
         if self.closed:
             self._wake()
             return
         if not self.complete:
-            self.error = self._early_end()
+            self.error = self._eof_error()
         self._mark_closed()
         self._wake()

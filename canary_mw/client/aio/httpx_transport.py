@@ -1,6 +1,6 @@
-"""What carries a request to an origin, and httpx transports as one kind of it.
+"""Asynchronous httpx transports as a `Transport`.
 
-Errors of httpx are translated here and nowhere else, and httpx is loaded only when a transport is used.
+httpx is imported only when such a transport is used.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class AsyncTransport(Protocol):
-    """What is used of `httpx.AsyncBaseTransport`."""
+    """The part of `httpx.AsyncBaseTransport` that is used."""
 
     async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
         """See httpx."""
 
 
 class HttpxTransport:
-    """Carries requests over an httpx transport."""
+    """Sends requests over an httpx transport."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -38,28 +38,28 @@ class HttpxTransport:
     async def send(
         self, origin: Origin, request: UpstreamRequest, body: RequestBody, deadline: float
     ) -> "HttpxResponse":
-        """Send and wait for the head, both within the deadline."""
+        """Send the request and wait for the response head, both within the deadline."""
         import httpx
 
-        class Pieces(httpx.AsyncByteStream):
+        class BodyStream(httpx.AsyncByteStream):
             def __aiter__(self) -> AsyncIterator[bytes]:
                 assert body is not None
                 assert not isinstance(body, bytes)
                 return body
 
-        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Pieces()
+        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else BodyStream()
         outgoing = httpx_request(origin, request, stream)
-        response = await translated(self._transport.handle_async_request(outgoing), deadline)
+        response = await await_step(self._transport.handle_async_request(outgoing), deadline)
         return HttpxResponse(response, deadline, self._closing)
 
-    async def settle(self) -> None:
-        """Wait for the responses that are being closed."""
+    async def wait_closed(self) -> None:
+        """Wait until the released responses are closed."""
         if self._closing:
             await asyncio.wait(self._closing)
 
 
-async def translated(step: Awaitable[T], deadline: float) -> T:
-    """Await one step of an httpx transport; raises our errors in place of its own.
+async def await_step(step: Awaitable[T], deadline: float) -> T:
+    """Await one step of an httpx transport within the deadline; httpx errors become `UpstreamError`.
 
     Args:
         deadline: loop time, `math.inf` for no limit.
@@ -70,33 +70,33 @@ async def translated(step: Awaitable[T], deadline: float) -> T:
 
 
 class HttpxResponse:
-    """An httpx response behind the interface of our own client."""
+    """An httpx response as an `UpstreamResponse`."""
 
     def __init__(self, response: "httpx.Response", deadline: float, closing: set[asyncio.Task[None]]) -> None:
         self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
         self._response = response
         self._deadline = deadline
         self._closing = closing
-        self._pieces = aiter(response.stream)  # type: ignore[arg-type]
+        self._chunks = aiter(response.stream)  # type: ignore[arg-type]
         self._open = True
 
     def take(self) -> bytes | None:
-        """None: a transport does not tell whether more will come."""
+        """None: httpx does not say whether a response is complete."""
         return None
 
     async def read(self) -> bytes:
         """See `UpstreamResponse`."""
-        piece = b""
-        while self._open and not piece:
+        chunk = b""
+        while self._open and not chunk:
             try:
-                piece = await translated(anext(self._pieces), self._deadline)
+                chunk = await await_step(anext(self._chunks), self._deadline)
             except StopAsyncIteration:
                 self._open = False
                 await self._response.aclose()
-        return piece
+        return chunk
 
     def close(self) -> None:
-        """See `UpstreamResponse`; a task closes it, because a transport can only be awaited."""
+        """See `UpstreamResponse`. A task closes the httpx response, because its `aclose` is a coroutine."""
         if self._open:
             self._open = False
             task = asyncio.get_running_loop().create_task(self._response.aclose())

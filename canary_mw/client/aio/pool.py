@@ -1,7 +1,7 @@
-"""Connections of one origin: the idle ones, the slots, and the requests that wait for either.
+"""The connection pool of one origin: idle connections, slots, and requests that wait for either.
 
-A slot is the right to hold one connection, open or being opened; there are `Limits.max_connections` of them. Whoever
-gives a connection or a slot back hands it straight to the first that waits: nobody overtakes, no wake-up is lost.
+A slot is the right to hold one connection, open or being opened; there are `Limits.max_connections` of them. A released
+connection or slot is given directly to the first waiting request: requests are served in order, and no wake-up is lost.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 
 class Pool:
-    """See the module; belongs to one event loop.
+    """A connection pool. Belongs to one event loop.
 
     Args:
-        origin: where the connections go.
+        origin: where the connections lead.
         limits: see `Limits`.
-        secure: how a new connection is secured; when that changes, those from before take no new request.
+        secure: returns the TLS settings of a new connection. When they change, older connections get no new request.
         alive: connections of any origin whose transport is open; see `Connection`.
-        emptied: called when neither connections nor waiting requests are left.
-        breakers: narrower limits; as in Envoy, a request that opens its connection is pending too then, and one
+        on_empty: called when neither connections nor waiting requests are left.
+        circuit_breakers: lower limits. As in Envoy, a request that opens a connection counts as pending then, and one
             connection is always allowed.
     """
 
@@ -46,17 +46,17 @@ class Pool:
         "_closed",
         "_connecting",
         "_context",
-        "_emptied",
         "_idle",
         "_limits",
         "_loop",
-        "_outdated",
+        "_on_empty",
+        "_outdated_before",
         "_secure",
         "_size",
         "_timer",
         "_timer_at",
         "_waiters",
-        "breakers",
+        "circuit_breakers",
         "origin",
     )
 
@@ -66,19 +66,19 @@ class Pool:
         limits: Limits,
         secure: Callable[[Origin], ConnectionSecurity],
         alive: set[Connection],
-        emptied: Callable[["Pool"], object],
-        breakers: CircuitBreakers | None = None,
+        on_empty: Callable[["Pool"], object],
+        circuit_breakers: CircuitBreakers | None = None,
     ) -> None:
         self.origin = origin
-        self.breakers = breakers
-        self._limits = limits_under(limits, breakers)
+        self.circuit_breakers = circuit_breakers
+        self._limits = limits_under(limits, circuit_breakers)
         self._secure = secure
         self._context: ssl.SSLContext | None = None
-        self._outdated = -math.inf
+        self._outdated_before = -math.inf
         self._alive = alive
-        self._emptied = emptied
+        self._on_empty = on_empty
         self._loop = asyncio.get_running_loop()
-        # Until when each is kept. Insertion order is the order of giving back: popitem() takes the warmest.
+        # Each with its expiry, in order of release: popitem() takes the one used last.
         self._idle: dict[Connection, float] = {}
         self._size = 0
         self._connecting = 0
@@ -88,69 +88,72 @@ class Pool:
         self._timer_at = math.inf
 
     def take(self) -> Connection | None:
-        """The idle connection that was used last, or None."""
+        """Take the idle connection that was used last, or None."""
         return self._idle.popitem()[0] if self._idle else None
 
     async def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> Connection:
-        """A connection that is ours alone.
+        """Take an idle connection, open a new one, or wait for one.
 
         Args:
             deadline: loop time at which waiting ends, `math.inf` for never.
             connect_timeout: seconds for one attempt to connect.
-            fresh: open a new one even when others are idle.
+            fresh: open a new connection even when others are idle.
 
         Raises:
-            UpstreamConnectError: refused, not found, too slow, or too many are waiting.
-            UpstreamOverloaded: too many for the breakers.
+            UpstreamConnectError: connecting failed or took too long, or too many requests wait.
+            UpstreamOverloaded: a limit of the circuit breakers is reached.
             UpstreamTimeout: the deadline passed.
         """
         while True:
             if not fresh and (idle := self.take()) is not None:
                 return idle
-            if self.breakers is not None:
-                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.breakers)
+            if self.circuit_breakers is not None:
+                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.circuit_breakers)
             if self._size < self._limits.max_connections:
                 self._size += 1
             elif self._idle:
                 self._size += 1
                 self._close_oldest()
-            elif (handed := await self._wait(deadline)) is not None:
-                if handed.closed:
+            elif (granted := await self._wait(deadline)) is not None:
+                if granted.closed:
                     continue
-                return handed
+                return granted
             return await self._connect(deadline, connect_timeout)
 
     def release(self, connection: Connection) -> None:
-        """Give back a connection that may serve again."""
+        """Take back a reusable connection."""
         connection.reused = True
-        if connection.since < self._outdated:
+        if connection.opened_at < self._outdated_before:
             connection.fail(UpstreamConnectError("the certificates have changed since it was opened"))
             return
         options = connection.options
         now = self._loop.time()
-        if options.lifetime is not None and now >= connection.since + options.lifetime - TIMER_SLACK:
+        if (
+            options.max_connection_lifetime is not None
+            and now >= connection.opened_at + options.max_connection_lifetime - TIMER_SLACK
+        ):
             connection.fail(UpstreamConnectError("the connection was too old to be kept"))
             return
-        if self._hand_over(connection):
+        if self._give_to_waiter(connection):
             return
-        keep = self._limits.keepalive_idle if options.keepalive_idle is None else options.keepalive_idle
+        keep = self._limits.keepalive_expiry if options.keepalive_expiry is None else options.keepalive_expiry
         if keep <= 0:
             connection.fail(UpstreamConnectError("idle connections are not kept"))
             return
         expires = now + keep
-        if options.lifetime is not None:
-            expires = min(expires, connection.since + options.lifetime)
+        if options.max_connection_lifetime is not None:
+            expires = min(expires, connection.opened_at + options.max_connection_lifetime)
         self._idle[connection] = expires
         if expires < self._timer_at:
             self._arm(expires)
 
     def discard(self, connection: Connection) -> None:
-        """A connection was closed; its slot is free."""
+        """Remove a closed connection and free its slot."""
         self._idle.pop(connection, None)
         self._free_slot()
 
     def close(self, error: Exception) -> None:
-        """Fail with `error` whoever waits for a connection or opens one; the open ones are the caller's to close."""
+        """Fail the requests that wait for a connection or open one. The caller closes the open connections."""
         self._closed = error
         self._stop_timer()
         while self._waiters:
@@ -170,31 +173,32 @@ class Pool:
             self._timer_at = math.inf
 
     def _free_slot(self) -> None:
-        if self._hand_over(None):
+        if self._give_to_waiter(None):
             return
         self._size -= 1
         if not self._size:
             self._stop_timer()
-            self._emptied(self)
+            self._on_empty(self)
 
-    def _hand_over(self, thing: Connection | None) -> bool:
+    def _give_to_waiter(self, connection: Connection | None) -> bool:
+        """Give a connection, or None for a slot, to the first waiting request; False when none waits."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(thing)
+                waiter.set_result(connection)
                 return True
         return False
 
     async def _wait(self, deadline: float) -> Connection | None:
-        """A connection, or None for a slot that is now ours."""
-        check_pending(len(self._waiters), self._limits, self.origin, self.breakers)
+        """Wait for a connection, or for a slot, which is None."""
+        check_pending(len(self._waiters), self._limits, self.origin, self.circuit_breakers)
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         timer = None if deadline == math.inf else self._loop.call_at(deadline, self._expire, waiter)
         try:
             return await waiter
         except BaseException:
-            self._return_of(waiter)
+            self._pass_on(waiter)
             raise
         finally:
             if timer is not None:
@@ -204,23 +208,23 @@ class Pool:
         if not waiter.done():
             waiter.set_exception(pool_timeout(self.origin))
 
-    def _return_of(self, waiter: asyncio.Future[Connection | None]) -> None:
-        """Pass on what a waiter was given but, being cancelled in the same moment, cannot use."""
+    def _pass_on(self, waiter: asyncio.Future[Connection | None]) -> None:
+        """Release what was given to a waiter in the moment of its cancellation."""
         if waiter.cancelled() or waiter.exception() is not None:
             with suppress(ValueError):
                 self._waiters.remove(waiter)
             return
-        handed = waiter.result()
-        if handed is None:
+        granted = waiter.result()
+        if granted is None:
             self._free_slot()
-        elif not handed.closed:
-            self.release(handed)
+        elif not granted.closed:
+            self.release(granted)
 
     async def _connect(self, deadline: float, connect_timeout: float) -> Connection:
-        """Open a connection into the slot that the caller holds; the slot is freed when that fails."""
+        """Open a connection in the slot of the caller. A failure frees the slot."""
         self._connecting += 1
         try:
-            connection = await self._open_one(deadline, connect_timeout)
+            connection = await self._open_connection(deadline, connect_timeout)
         except BaseException:
             self._free_slot()
             raise
@@ -229,15 +233,15 @@ class Pool:
         connection.register()
         return connection
 
-    async def _open_one(self, deadline: float, connect_timeout: float) -> Connection:
+    async def _open_connection(self, deadline: float, connect_timeout: float) -> Connection:
         origin = self.origin
-        began = self._loop.time()
-        limit = min(began + connect_timeout, deadline)
+        started = self._loop.time()
+        limit = min(started + connect_timeout, deadline)
         security = self._secure(origin)
         if security.context is not self._context:
-            self._retire(security.context, began)
+            self._retire_connections(security.context, started)
         try:
-            # A context of its own is affordable here: once per connection, not per request.
+            # asyncio.timeout_at is affordable here: once per connection, not per request.
             async with asyncio.timeout_at(None if limit == math.inf else limit):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self, origin.authority, self._limits.max_head, self._alive),
@@ -253,13 +257,13 @@ class Pool:
             raise self._closed
         if connection.closed:
             raise UpstreamConnectError(f"{origin.authority}: closed the connection at once")
-        connection.since = began
+        connection.opened_at = started
         return connection
 
-    def _retire(self, context: ssl.SSLContext | None, now: float) -> None:
-        """From now on connections are secured otherwise: close the idle ones, and the others when they are done."""
+    def _retire_connections(self, context: ssl.SSLContext | None, now: float) -> None:
+        """After a change of TLS settings: close idle connections now, and the others when they are released."""
         self._context = context
-        self._outdated = now
+        self._outdated_before = now
         for connection in list(self._idle):
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 
@@ -267,7 +271,7 @@ class Pool:
         next(iter(self._idle)).fail(UpstreamConnectError(EVICTED))
 
     def _sweep(self) -> None:
-        """Close what was idle for too long; the first of those that stay says when to look again."""
+        """Close expired idle connections, and set the timer for the next one."""
         self._timer = None
         self._timer_at = math.inf
         now = self._loop.time() + TIMER_SLACK

@@ -1,4 +1,4 @@
-"""An answer that must be there by a time, and must not stand still."""
+"""A response parser that enforces the deadline and the idle timeout of an exchange by a timer."""
 
 import asyncio
 import math
@@ -7,41 +7,44 @@ from collections.abc import Callable
 from canary_mw.exceptions import UpstreamTimeout
 from canary_mw.http.response_parser import ResponseParser
 
-# Timers of uvloop count whole milliseconds and may fire that much early.
+# Timers of uvloop have a resolution of 1 ms and may fire that much early.
 TIMER_SLACK = 0.001
 
 
 class TimedResponseParser(ResponseParser):
-    """See `Answer`; one timer serves all exchanges of a connection: when it fires early it is set again, which is rare.
+    """A `ResponseParser` with time limits. All times are loop times.
+
+    One timer serves all exchanges of a connection. When it fires before the current limit, it is set again, which is
+    rarer than setting it for each exchange.
 
     Args:
-        authority: see `Answer`.
-        max_head: see `Answer`.
-        loop: whose times all times are.
+        authority: see `ResponseParser`.
+        max_head: see `ResponseParser`.
+        loop: the event loop of the connection.
     """
 
-    __slots__ = ("_deadline", "_idle", "_last", "_loop", "_timer", "_timer_at")
+    __slots__ = ("_deadline", "_idle_timeout", "_last_activity", "_loop", "_timer", "_timer_at")
 
-    # A subclass's: ends the exchange with an error.
+    # Defined in the subclass: ends the exchange with an error.
     fail: Callable[[Exception], None]
 
     def __init__(self, authority: str, max_head: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(authority, max_head)
         self._loop = loop
-        # When a byte went last, where that is of interest, and the seconds until the next must.
-        self._last = loop.time()
-        self._idle: float | None = None
+        # Time of the last byte in either direction; kept up to date only where there is an idle timeout.
+        self._last_activity = loop.time()
+        self._idle_timeout: float | None = None
         self._deadline = self._timer_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def move_deadline(self, when: float) -> None:
-        """The exchange may last longer than was said: until loop time `when`, `math.inf` for as long as it wants."""
+        """Move the deadline of the exchange to loop time `when`, `math.inf` for no limit."""
         self._deadline = when
 
-    def _moved(self) -> None:
-        """Bytes went in some direction."""
-        if self._idle is not None:
-            self._last = self._loop.time()
+    def _record_activity(self) -> None:
+        """Restart the idle timeout: bytes were sent or received."""
+        if self._idle_timeout is not None:
+            self._last_activity = self._loop.time()
 
     def _arm(self, when: float) -> None:
         self._disarm()
@@ -56,12 +59,14 @@ class TimedResponseParser(ResponseParser):
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = math.inf
-        due = self._deadline if self._idle is None else min(self._deadline, self._last + self._idle)
+        due = self._deadline
+        if self._idle_timeout is not None:
+            due = min(due, self._last_activity + self._idle_timeout)
         if self.complete or due == math.inf:
             return
         if self._loop.time() < due - TIMER_SLACK:
             self._arm(due)
             return
         missing = "answer" if self.head is None else "end of the answer"
-        limit = "the deadline" if due == self._deadline else f"{self._idle:g} s without a byte were over"
+        limit = "the deadline" if due == self._deadline else f"{self._idle_timeout:g} s without a byte were over"
         self.fail(UpstreamTimeout(f"{self._authority}: no {missing} before {limit}", sent=True))

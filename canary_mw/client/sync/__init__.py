@@ -1,1 +1,1 @@
-"""The client on threads; file by file the twin of `aio`."""
+"""The HTTP/1.1 client for threads. Each module has its counterpart in `client.aio`."""

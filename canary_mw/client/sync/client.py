@@ -1,8 +1,7 @@
-"""The HTTP/1.1 client of the upstream leg for threads; the twin of `http11`, with the same errors and limits.
+"""The HTTP/1.1 client for threads: the counterpart of `client.aio.client`, with the same errors and limits.
 
-What differs follows from there being nobody but the caller's thread to do anything: while it waits for the next piece
-of a request body, no limit is looked at and no early answer is seen; while it waits for the system's resolver, no
-deadline is.
+All work is done by the calling thread. While it waits for the next chunk of a request body, no time limit is checked
+and no early response is read. While it waits for the system's resolver, the deadline is not checked.
 """
 
 import math
@@ -22,58 +21,58 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.request_writer import encode_body, encode_head
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
-# Seconds between two looks for connections that were idle for too long.
-_SWEEP = 1.0
+# Seconds between two searches for connections that were idle for too long.
+_SWEEP_INTERVAL = 1.0
 
 
 class SyncHTTP11Response(BaseResponse[SyncConnection]):
-    """See `BaseResponse`; deadlines are monotonic times. One thread at a time uses it."""
+    """See `BaseResponse`. Deadlines are monotonic times. One thread at a time uses it."""
 
     __slots__ = ()
 
     def take(self) -> bytes | None:
         """See `BaseResponse`."""
         if self._connection is not None:
-            self._connection.look()
+            self._connection.read_available()
         return super().take()
 
     def read(self) -> bytes:
-        """What has come of the body, at least one byte; b"" at its clean end.
+        """Return the body bytes received so far, at least one; b"" at the end of a complete body.
 
         Raises:
-            UpstreamProtocolError: the answer ended before it was complete, or was closed here.
-            UpstreamTimeout: the deadline passed.
-            Exception: whatever the body of the request raised while it was uploaded.
+            UpstreamProtocolError: the response ended before it was complete, or `close` was called.
+            UpstreamTimeout: the deadline, or the idle timeout, passed.
+            Exception: the error that the request body raised.
         """
         connection = self._connection
         while connection is not None and not connection.complete:
-            if data := connection.take_pieces():
+            if data := connection.take_buffered():
                 return data
             if connection.error is not None:
                 raise connection.error
             connection.wait()
-        return self._taken_at_end()
+        return self._take_complete()
 
 
 class SyncHTTP11Client:
-    """Sends requests to any number of origins, each with a pool of its own; any thread may use it.
+    """Sends requests to any number of origins, with a pool for each. Any thread may use it.
 
-    Pools are as those of `HTTP11Client`. Idle connections are closed as other requests come along, not by a timer. A
-    forked child starts with no connection; those of its parent are closed in it without a byte.
+    Pools are chosen as in `HTTP11Client`. Expired idle connections are closed by later requests, not by a timer. A
+    forked child starts without connections: the descriptors of its parent's are closed in it, and nothing is sent.
 
     Args:
         limits: see `Limits`.
-        contexts: for https origins; by default those of the environment.
+        contexts: TLS settings of https origins; by default those of the environment.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_contexts", "_limits", "_pools", "_sweep_at", "_sweeping")
+    __slots__ = ("__weakref__", "_closed", "_contexts", "_limits", "_pools", "_sweep_at", "_sweep_lock")
 
     def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
         self._limits = limits
         self._contexts = contexts or TLSContexts()
         self._pools: dict[Origin | tuple[Origin, CircuitBreakers], SyncPool] = {}
-        self._sweep_at = monotonic() + _SWEEP
-        self._sweeping = Lock()
+        self._sweep_at = monotonic() + _SWEEP_INTERVAL
+        self._sweep_lock = Lock()
         self._closed = False
         _clients.add(self)
 
@@ -84,26 +83,26 @@ class SyncHTTP11Client:
         body: Iterator[bytes] | bytes | None = None,
         deadline: float | None = None,
     ) -> SyncHTTP11Response:
-        """Send a request; return when the head of the answer is there.
+        """Send a request; return when the response head is received.
 
         Args:
-            body: ignored when `request.body` is None; else as long as that says. When the head is there before its
-                end, the rest is sent as the answer is read, and no more of it once the answer is complete.
-            deadline: monotonic time for all of the exchange; by default `request.timeout` from now.
+            body: of the length in `request.body`; ignored when that is None. When the response head is received before
+                the end of the body, the rest is sent while the response is read, and dropped once it is complete.
+            deadline: monotonic time for the whole exchange; by default `request.timeout` from now.
 
         Raises:
-            UpstreamConnectError: no connection, or one lost before the answer began.
-            UpstreamOverloaded: over a limit of `circuit_breakers`.
-            UpstreamTimeout: the deadline, or the time without a byte, passed before the head was complete.
-            UpstreamProtocolError: the request must not be written as it is, or the answer is not clean HTTP/1.1.
-            ClientError: the body is longer or shorter than `request.body` says.
-            Exception: whatever `body` raised; the request was cut off then, not completed.
+            UpstreamConnectError: no connection, or it was lost before the response began.
+            UpstreamOverloaded: a limit of the circuit breakers is reached.
+            UpstreamTimeout: the deadline, or the idle timeout, passed before the head was complete.
+            UpstreamProtocolError: the request cannot be encoded safely, or the response is not valid HTTP/1.1.
+            ClientError: the length of the body is not that of `request.body`.
+            Exception: the error that `body` raised; the request is aborted, not completed.
         """
         data = encode_head(request)
         upload: SyncUpload | None = None
         if request.body is not None:
             if request.body.length == 0 and not isinstance(body, bytes | None):
-                # Without waiting for its end: the upstream has the whole of it at once, and may have answered before.
+                # Sent with the head, not after it: the upstream may respond before an iterator without chunks ends.
                 body = b"".join(body)
             if isinstance(body, bytes | None):
                 data += encode_body(body or b"", request.body)
@@ -120,7 +119,7 @@ class SyncHTTP11Client:
         try:
             connection.exchange(data, head_only, deadline, upload, options)
         except UpstreamConnectError:
-            # The upstream may have closed the idle connection just as it was taken.
+            # The upstream may have closed the idle connection at the moment it was taken.
             if not connection.reused or not request.replayable or upload is not None:
                 raise
             connection = self._acquire(origin, request, deadline, fresh=True)
@@ -132,54 +131,54 @@ class SyncHTTP11Client:
     ) -> SyncConnection:
         options = request.options
         if options.idle_timeout is not None:
-            # No byte goes anywhere while the request waits for a connection.
+            # Nothing is sent or received while the request waits for a connection.
             deadline = min(deadline, monotonic() + options.idle_timeout)
         return self._pool(origin, options.circuit_breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
 
     def close(self) -> None:
-        """Close every connection; whoever still waits for an answer gets UpstreamConnectError."""
+        """Close every connection. Exchanges in progress raise UpstreamConnectError."""
         self._closed = True
         for pool in list(self._pools.values()):
             pool.close()
 
-    def _pool(self, origin: Origin, breakers: CircuitBreakers | None = None) -> SyncPool:
-        key = origin if breakers is None else (origin, breakers)
+    def _pool(self, origin: Origin, circuit_breakers: CircuitBreakers | None = None) -> SyncPool:
+        key = origin if circuit_breakers is None else (origin, circuit_breakers)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools.setdefault(key, SyncPool(origin, self._limits, self._contexts, breakers))
+            pool = self._pools.setdefault(key, SyncPool(origin, self._limits, self._contexts, circuit_breakers))
             if self._closed:
-                # Perhaps since others were closed, which did not see this one.
+                # `close` may have closed the other pools before this one was added.
                 pool.close()
         return pool
 
     def _sweep(self, now: float) -> None:
-        """Close what was idle for too long, and forget the origins that nothing is left of."""
-        if not self._sweeping.acquire(blocking=False):
-            # One thread at a time: who deletes must not meet the pool that was made after another had deleted.
+        """Close expired idle connections, and remove the pools that are empty."""
+        if not self._sweep_lock.acquire(blocking=False):
+            # Another thread sweeps. Two at once could remove a pool that was added after the other removed its key.
             return
         try:
-            self._sweep_at = now + _SWEEP
+            self._sweep_at = now + _SWEEP_INTERVAL
             for key, pool in list(self._pools.items()):
                 if pool.sweep(now):
                     del self._pools[key]
         finally:
-            self._sweeping.release()
+            self._sweep_lock.release()
 
     def abandon(self) -> None:
-        """In a forked child: what is open belongs to the parent."""
+        """In a forked child: drop the connections of the parent."""
         pools, self._pools = self._pools, {}
-        self._sweeping = Lock()
+        self._sweep_lock = Lock()
         for pool in pools.values():
             pool.abandon()
 
 
 def _response(connection: SyncConnection) -> SyncHTTP11Response:
-    """An answer that is complete already needs its connection no more."""
+    """Build the response; when it is complete already, release the connection."""
     head = connection.head
     assert head is not None
     if not connection.complete:
         return SyncHTTP11Response(head, None, connection)
-    rest = connection.take_pieces()
+    rest = connection.take_buffered()
     connection.release()
     return SyncHTTP11Response(head, rest, None)
 

@@ -1,4 +1,4 @@
-"""How a thread connects to an upstream, all steps within one limit."""
+"""Connecting a blocking thread to an upstream, with one time limit for all steps."""
 
 import math
 import socket
@@ -7,68 +7,68 @@ from time import monotonic
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.rules.upstream import Origin
 
-# Seconds, 23 days: a longer wait does not fit into the 31 bits of milliseconds that the system counts.
+# Seconds, 23 days: the system counts timeouts in milliseconds, as a signed 32-bit number.
 MAX_TIMEOUT = 2e6
 
 
 def connect(origin: Origin, security: ConnectionSecurity, limit: float) -> socket.socket:
-    """A socket that is connected and whose calls do not wait.
+    """Open a connected, non-blocking socket, after the TLS handshake if there is one.
 
     Args:
-        limit: monotonic time at which to give up.
+        limit: monotonic time at which the attempt ends.
 
     Raises:
-        TimeoutError: without a number: at `limit`.
-        OSError: refused, not found, not verified.
-        ValueError: not the name of a host.
-        OverflowError: not a port.
+        TimeoutError: `limit` is reached; `errno` is None.
+        OSError: the connection was refused, the name not found or the certificate not verified.
+        ValueError: the host is not a valid name.
+        OverflowError: the port is out of range.
     """
-    sock = _connected(origin.address or origin.host, origin.port, limit)
+    sock = _connect_tcp(origin.address or origin.host, origin.port, limit)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _secured(sock, security, limit)
+        return _wrap_tls(sock, security, limit)
     except BaseException:
         sock.close()
         raise
 
 
-def _connected(host: str, port: int, limit: float) -> socket.socket:
-    """Connect to the first address of a name that lets us; looking the name up has the limits of the system's resolver.
+def _connect_tcp(host: str, port: int, limit: float) -> socket.socket:
+    """Connect to the first address of a name that accepts. The system's resolver limits the time of name resolution.
 
     Args:
         limit: monotonic time.
     """
-    refused: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+    last_error: OSError | None = None
+    for family, socket_type, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, socket_type, protocol)
         try:
-            sock.settimeout(_left(limit))
+            sock.settimeout(_remaining(limit))
             sock.connect(address)
             return sock
         except OSError as exc:
             sock.close()
-            refused = exc
+            last_error = exc
         except BaseException:
             sock.close()
             raise
-    raise refused or OSError(f"no address for {host}")
+    raise last_error or OSError(f"no address for {host}")
 
 
-def _secured(sock: socket.socket, security: ConnectionSecurity, limit: float) -> socket.socket:
-    """The same after the TLS handshake, where there is one; no call of it waits from here on."""
+def _wrap_tls(sock: socket.socket, security: ConnectionSecurity, limit: float) -> socket.socket:
+    """Make the TLS handshake, if there is one, and the socket non-blocking."""
     if security.context is not None:
-        # The time is that of the whole handshake, unlike with other calls of a socket.
-        sock.settimeout(_left(limit))
+        # The timeout of a socket is one for the whole handshake.
+        sock.settimeout(_remaining(limit))
         sock = security.context.wrap_socket(sock, server_hostname=security.name)
     sock.setblocking(False)
     return sock
 
 
-def _left(limit: float) -> float | None:
-    """Seconds until then, None for ever."""
+def _remaining(limit: float) -> float | None:
+    """Seconds until `limit`, None for no limit."""
     if limit == math.inf:
         return None
-    left = limit - monotonic()
-    if left <= 0:
+    remaining = limit - monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    return min(left, MAX_TIMEOUT)
+    return min(remaining, MAX_TIMEOUT)

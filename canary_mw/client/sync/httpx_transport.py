@@ -1,4 +1,4 @@
-"""What carries a request to an origin in a thread: the twin of `transports`."""
+"""Synchronous httpx transports as a `SyncTransport`, and as an asynchronous httpx transport."""
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 
 class SyncHttpxTransport:
-    """Carries requests over an httpx transport for threads.
+    """Sends requests over a synchronous httpx transport.
 
-    A thread cannot be called back: the deadline is looked at between two steps of the transport, and each step is given
-    the seconds that were left when the request went out.
+    The deadline is checked between two steps of the transport. The timeout of each step is the time that remained when
+    the request was sent.
     """
 
     def __init__(self, transport: "httpx.BaseTransport") -> None:
         self._transport = transport
 
     def send(self, origin: Origin, request: UpstreamRequest, body: SyncBody, deadline: float) -> "SyncHttpxResponse":
-        """Send and wait for the head."""
+        """Send the request and wait for the response head."""
         import httpx
 
-        class Pieces(httpx.SyncByteStream):
+        class BodyStream(httpx.SyncByteStream):
             def __iter__(self) -> Iterator[bytes]:
                 assert body is not None
                 assert not isinstance(body, bytes)
                 return body
 
-        left = max(deadline - monotonic(), 0.001)
-        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else Pieces()
-        outgoing = httpx_request(origin, request, stream, left)
-        with map_httpx_errors(), _in_time(deadline):
+        remaining = max(deadline - monotonic(), 0.001)
+        stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else BodyStream()
+        outgoing = httpx_request(origin, request, stream, remaining)
+        with map_httpx_errors(), _timeouts_at_deadline(deadline):
             return SyncHttpxResponse(self._transport.handle_request(outgoing), deadline)
 
 
 @contextmanager
-def _in_time(deadline: float) -> Iterator[None]:
-    """What failed for want of time failed at the deadline, whatever it was waiting for."""
+def _timeouts_at_deadline(deadline: float) -> Iterator[None]:
+    """Raise UpstreamTimeout for any httpx timeout at the deadline, those of connect and pool included."""
     import httpx
 
     try:
@@ -58,31 +58,31 @@ def _in_time(deadline: float) -> Iterator[None]:
 
 
 class SyncHttpxResponse:
-    """An httpx response for threads behind the interface of our own client."""
+    """A synchronous httpx response as a `SyncResponse`."""
 
     def __init__(self, response: "httpx.Response", deadline: float) -> None:
         self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
         self._response = response
         self._deadline = deadline
-        self._pieces = iter(response.stream)  # type: ignore[arg-type]
+        self._chunks = iter(response.stream)  # type: ignore[arg-type]
         self._open = True
 
     def take(self) -> bytes | None:
-        """None: a transport does not tell whether more will come."""
+        """None: httpx does not say whether a response is complete."""
         return None
 
     def read(self) -> bytes:
         """See `UpstreamResponse`."""
-        piece = b""
-        while self._open and not piece:
+        chunk = b""
+        while self._open and not chunk:
             if monotonic() >= self._deadline:
                 raise UpstreamTimeout("the answer was not complete before the deadline", sent=True)
             with map_httpx_errors():
-                found = next(self._pieces, None)
+                found = next(self._chunks, None)
             if found is None:
                 self.close()
-            piece = found or b""
-        return piece
+            chunk = found or b""
+        return chunk
 
     def close(self) -> None:
         """See `UpstreamResponse`."""
@@ -100,7 +100,7 @@ class SyncHttpxResponse:
 
 
 class ThreadedTransport:
-    """An httpx transport for threads, as one of a loop; the bodies of its answers are read and dropped.
+    """A synchronous httpx transport as an asynchronous one. Response bodies are read and dropped.
 
     Args:
         call: runs a function in a thread.
@@ -116,9 +116,9 @@ class ThreadedTransport:
 
     async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
         """See httpx."""
-        return await self._call(lambda: self._answered(request))
+        return await self._call(lambda: self._send(request))
 
-    def _answered(self, request: "httpx.Request") -> "httpx.Response":
+    def _send(self, request: "httpx.Request") -> "httpx.Response":
         import httpx
 
         response = self._transport.handle_request(request)

@@ -1,7 +1,7 @@
-"""Connections of one origin for threads: the idle ones, the slots, and the requests that wait for either.
+"""The connection pool of one origin, for threads: idle connections, slots, and requests that wait for either.
 
-The twin of `pool`. A lock is held for the lists alone, never while anything is sent, awaited or closed. No thread
-watches over idle connections: whoever takes one looks whether it is still good.
+The counterpart of `client.aio.pool`. The lock is held only for the lists, never while anything is sent, awaited or
+closed. No thread watches idle connections: `take` checks that one is still open.
 """
 
 import math
@@ -30,19 +30,20 @@ from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
-# What a waiting request is given: a connection, a slot (None), or the reason why it gets neither.
-Gift = SyncConnection | Exception | None
-Waiter = SimpleQueue[Gift]
+# What a waiting request gets: a connection, a slot (None), or the error because of which it gets neither.
+Grant = SyncConnection | Exception | None
+Waiter = SimpleQueue[Grant]
 
 
 class SyncPool:
-    """See the module; any thread may use it.
+    """A connection pool. Any thread may use it.
 
     Args:
-        origin: where the connections go.
+        origin: where the connections lead.
         limits: see `Limits`.
-        secure: how a new connection is secured; when that changes, those from before take no new request.
-        breakers: narrower limits; see `pool.Pool`.
+        secure: returns the TLS settings of a new connection. When they change, older connections get no new request.
+        circuit_breakers: lower limits. As in Envoy, a request that opens a connection counts as pending then, and one
+            connection is always allowed.
     """
 
     __slots__ = (
@@ -53,12 +54,12 @@ class SyncPool:
         "_idle",
         "_limits",
         "_lock",
-        "_outdated",
-        "_retired",
+        "_outdated_before",
+        "_removed",
         "_secure",
         "_size",
         "_waiters",
-        "breakers",
+        "circuit_breakers",
         "origin",
     )
 
@@ -67,84 +68,85 @@ class SyncPool:
         origin: Origin,
         limits: Limits,
         secure: Callable[[Origin], ConnectionSecurity],
-        breakers: CircuitBreakers | None = None,
+        circuit_breakers: CircuitBreakers | None = None,
     ) -> None:
         self.origin = origin
-        self.breakers = breakers
-        self._limits = limits_under(limits, breakers)
+        self.circuit_breakers = circuit_breakers
+        self._limits = limits_under(limits, circuit_breakers)
         self._secure = secure
         self._context: ssl.SSLContext | None = None
-        self._outdated = -math.inf
+        self._outdated_before = -math.inf
         self._lock = Lock()
-        # Until when each is kept. Insertion order is the order of giving back: popitem() takes the warmest.
+        # Each with its expiry, in order of release: popitem() takes the one used last.
         self._idle: dict[SyncConnection, float] = {}
         self._alive: set[SyncConnection] = set()
         self._waiters: deque[Waiter] = deque()
         self._size = self._connecting = 0
-        self._closed = self._retired = False
+        self._closed = self._removed = False
 
     def take(self) -> SyncConnection | None:
-        """The idle connection that was used last and is still good, or None."""
+        """Take the idle connection that was used last and is still reusable, or None."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
                 connection, expires = self._idle.popitem()
-            if monotonic() < expires and connection.quiet():
+            if monotonic() < expires and connection.is_reusable():
                 return connection
             connection.fail(UpstreamConnectError("the idle connection was closed, or too old"))
 
     def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> SyncConnection:
-        """A connection that is ours alone.
+        """Take an idle connection, open a new one, or wait for one.
 
         Args:
             deadline: monotonic time at which waiting ends, `math.inf` for never.
             connect_timeout: seconds for one attempt to connect.
-            fresh: open a new one even when others are idle.
+            fresh: open a new connection even when others are idle.
 
         Raises:
-            UpstreamConnectError: refused, not found, too slow, or too many are waiting.
-            UpstreamOverloaded: too many for the breakers.
+            UpstreamConnectError: connecting failed or took too long, or too many requests wait.
+            UpstreamOverloaded: a limit of the circuit breakers is reached.
             UpstreamTimeout: the deadline passed.
         """
         while True:
             if not fresh and (idle := self.take()) is not None:
                 return idle
-            handed = self._wait(self._apply(fresh), deadline)
-            if handed is None:
+            granted = self._wait(self._enqueue(fresh), deadline)
+            if granted is None:
                 return self._connect(deadline, connect_timeout)
-            if handed.quiet():
-                return handed
-            handed.fail(UpstreamConnectError("the connection was closed on its way to the one who waited"))
+            if granted.is_reusable():
+                return granted
+            granted.fail(UpstreamConnectError("the connection was closed before the waiting request got it"))
 
     def release(self, connection: SyncConnection) -> None:
-        """Give back a connection that may serve again."""
+        """Take back a reusable connection."""
         connection.reused = True
         options = connection.options
         now = monotonic()
-        keep = self._limits.keepalive_idle if options.keepalive_idle is None else options.keepalive_idle
+        keep = self._limits.keepalive_expiry if options.keepalive_expiry is None else options.keepalive_expiry
         expires = now + keep
-        if options.lifetime is not None:
-            expires = min(expires, connection.since + options.lifetime)
-        young = options.lifetime is None or now < connection.since + options.lifetime
+        lifetime = options.max_connection_lifetime
+        if lifetime is not None:
+            expires = min(expires, connection.opened_at + lifetime)
+        within_lifetime = lifetime is None or now < connection.opened_at + lifetime
         with self._lock:
-            if young and connection.since >= self._outdated and not self._closed:
+            if within_lifetime and connection.opened_at >= self._outdated_before and not self._closed:
                 if self._waiters:
                     self._waiters.popleft().put(connection)
                     return
-                if now < expires and not self._retired:
+                if now < expires and not self._removed:
                     self._idle[connection] = expires
                     return
         connection.fail(UpstreamConnectError("the connection is not kept"))
 
     def discard(self, connection: SyncConnection) -> None:
-        """A connection was closed; its slot is free."""
+        """Remove a closed connection and free its slot."""
         with self._lock:
             self._alive.discard(connection)
             self._free_slot()
 
     def sweep(self, now: float) -> bool:
-        """Close what was idle for too long; whether nothing is left, and this pool keeps nothing from then on."""
+        """Close expired idle connections; True when the pool is empty, and keeps no connection from then on."""
         with self._lock:
             expired = [connection for connection, expires in self._idle.items() if expires <= now]
             for connection in expired:
@@ -152,12 +154,12 @@ class SyncPool:
         for connection in expired:
             connection.fail(UpstreamConnectError(IDLE_TIMEOUT))
         with self._lock:
-            # A request that found the pool before may still use it.
-            self._retired = not self._size
-            return self._retired
+            # A request that got the pool before it was removed may still use it.
+            self._removed = not self._size
+            return self._removed
 
     def close(self) -> None:
-        """End every connection, exchange and wait with UpstreamConnectError."""
+        """Close every connection; exchanges and waiting requests fail with UpstreamConnectError."""
         with self._lock:
             self._closed = True
             idle = list(self._idle)
@@ -166,131 +168,132 @@ class SyncPool:
             waiters = list(self._waiters)
             self._waiters.clear()
         for waiter in waiters:
-            waiter.put(_was_closed())
+            waiter.put(_client_closed())
         for connection in idle:
-            connection.fail(_was_closed())
+            connection.fail(_client_closed())
         for connection in busy:
-            connection.cut(_was_closed())
+            connection.abort(_client_closed())
 
     def abandon(self) -> None:
-        """In a forked child, where the lock may be held by a thread that is no more: see `SyncConnection.abandon`."""
+        """In a forked child: see `SyncConnection.abandon`."""
+        # Without the lock: a thread of the parent may have held it at the fork.
         self._closed = True
         for connection in self._alive:
             connection.abandon(UpstreamConnectError("the process was forked during the exchange"))
 
-    def _apply(self, fresh: bool) -> Waiter:
-        """Queue up, and be given at once what is there."""
+    def _enqueue(self, fresh: bool) -> Waiter:
+        """Join the queue; the waiter holds a connection or a slot at once when there is one."""
         waiter: Waiter = SimpleQueue()
         oldest = None
         with self._lock:
             if self._closed:
-                raise _was_closed()
+                raise _client_closed()
             if self._idle and not fresh:
-                # Given back since we looked.
+                # Released since `take` was called.
                 waiter.put(self._idle.popitem()[0])
                 return waiter
-            if self.breakers is not None:
-                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.breakers)
+            if self.circuit_breakers is not None:
+                check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.circuit_breakers)
             if self._size >= self._limits.max_connections:
                 if not self._idle:
-                    check_pending(len(self._waiters), self._limits, self.origin, self.breakers)
+                    check_pending(len(self._waiters), self._limits, self.origin, self.circuit_breakers)
                     self._waiters.append(waiter)
                     return waiter
                 oldest = next(iter(self._idle))
                 del self._idle[oldest]
             self._size += 1
-            self._give_slot(waiter)
+            self._grant_slot(waiter)
         if oldest is not None:
             oldest.fail(UpstreamConnectError(EVICTED))
         return waiter
 
-    def _give_slot(self, waiter: Waiter) -> None:
-        # From here on, so that no second request passes the breakers before it is seen to connect.
+    def _grant_slot(self, waiter: Waiter) -> None:
+        # Counted under the same lock, so that no second request passes the circuit breakers before this one connects.
         self._connecting += 1
         waiter.put(None)
 
     def _free_slot(self) -> None:
         if self._waiters:
-            self._give_slot(self._waiters.popleft())
+            self._grant_slot(self._waiters.popleft())
         else:
             self._size -= 1
 
     def _wait(self, waiter: Waiter, deadline: float) -> SyncConnection | None:
-        """A connection, or None for a slot that is now ours."""
+        """Wait for a connection, or for a slot, which is None."""
         try:
-            gift = waiter.get(
+            grant = waiter.get(
                 timeout=None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
             )
         except Empty:
             with self._lock, suppress(ValueError):
                 self._waiters.remove(waiter)
                 raise pool_timeout(self.origin) from None
-            # Given in the same moment.
-            gift = waiter.get_nowait()
+            # Granted in the moment of the timeout.
+            grant = waiter.get_nowait()
         except BaseException:
-            self._leave(waiter)
+            self._cancel_wait(waiter)
             raise
-        if isinstance(gift, Exception):
-            raise gift
-        return gift
+        if isinstance(grant, Exception):
+            raise grant
+        return grant
 
-    def _leave(self, waiter: Waiter) -> None:
-        """Pass on what one who was interrupted had just been given."""
+    def _cancel_wait(self, waiter: Waiter) -> None:
+        """Leave the queue, or release what was granted in the moment of the interruption."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 return
         with suppress(Empty):
-            gift = waiter.get_nowait()
-            if isinstance(gift, SyncConnection):
-                self.release(gift)
-            elif gift is None:
-                self._slot_unused()
+            grant = waiter.get_nowait()
+            if isinstance(grant, SyncConnection):
+                self.release(grant)
+            elif grant is None:
+                self._return_slot()
 
-    def _slot_unused(self) -> None:
+    def _return_slot(self) -> None:
         with self._lock:
             self._connecting -= 1
             self._free_slot()
 
     def _connect(self, deadline: float, connect_timeout: float) -> SyncConnection:
-        """Open a connection into the slot that the caller holds; the slot is freed when that fails."""
-        began = monotonic()
+        """Open a connection in the slot of the caller. A failure frees the slot."""
+        started = monotonic()
         try:
-            sock = self._open_one(began, deadline, connect_timeout)
+            sock = self._open_connection(started, deadline, connect_timeout)
         except BaseException:
-            self._slot_unused()
+            self._return_slot()
             raise
         connection = SyncConnection(self, self.origin.authority, self._limits.max_head, sock)
-        connection.since = began
+        connection.opened_at = started
         with self._lock:
             self._connecting -= 1
             self._alive.add(connection)
             closed = self._closed
         if closed:
-            connection.fail(_was_closed())
-            raise _was_closed()
+            connection.fail(_client_closed())
+            raise _client_closed()
         return connection
 
-    def _open_one(self, began: float, deadline: float, connect_timeout: float) -> socket.socket:
-        limit = min(began + connect_timeout, deadline)
+    def _open_connection(self, started: float, deadline: float, connect_timeout: float) -> socket.socket:
+        limit = min(started + connect_timeout, deadline)
         security = self._secure(self.origin)
         if security.context is not self._context:
-            self._retire(security.context, began)
+            self._retire_connections(security.context, started)
         try:
             return connect(self.origin, security, limit)
         except (OSError, ValueError, OverflowError) as exc:
             raise connect_error(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
 
-    def _retire(self, context: ssl.SSLContext | None, now: float) -> None:
-        """From now on connections are secured otherwise: close the idle ones, and the others when they are done."""
+    def _retire_connections(self, context: ssl.SSLContext | None, now: float) -> None:
+        """After a change of TLS settings: close idle connections now, and the others when they are released."""
         with self._lock:
             self._context = context
-            self._outdated = max(self._outdated, now)
+            self._outdated_before = max(self._outdated_before, now)
             idle = list(self._idle)
             self._idle.clear()
         for connection in idle:
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 
 
-def _was_closed() -> UpstreamConnectError:
+def _client_closed() -> UpstreamConnectError:
     return UpstreamConnectError("the client was closed")

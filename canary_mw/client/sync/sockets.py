@@ -1,7 +1,7 @@
-"""Reads and writes of a socket that does not wait, made without letting go of the interpreter lock.
+"""Non-blocking reads and writes of a socket that do not release the interpreter lock.
 
-The standard library lets go of it around every system call. Where many threads want it, another one has it afterwards,
-and to get it back costs several times what a small read or write does.
+The standard library releases it around every system call. With many threads, another thread acquires it meanwhile, and
+acquiring it again costs several times what a small read or write does.
 """
 
 import ctypes
@@ -11,25 +11,25 @@ from errno import EAGAIN, EWOULDBLOCK
 from threading import local
 from typing import Any, NoReturn
 
-# What one call reads or writes at most: longer ones would keep the others waiting.
+# Most bytes that one call reads or writes: longer calls would stall the other threads.
 MAX_READ = 65536
 
-# The first, though these sockets never wait: one that did would halt every thread.
-_RECEIVING = socket.MSG_DONTWAIT
-_PEEKING = _RECEIVING | socket.MSG_PEEK
-_SENDING = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-_NOTHING_THERE = (EAGAIN, EWOULDBLOCK)
+# MSG_DONTWAIT although these sockets are non-blocking: a call that blocked would stop every thread.
+_RECV_FLAGS = socket.MSG_DONTWAIT
+_PEEK_FLAGS = _RECV_FLAGS | socket.MSG_PEEK
+_SEND_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_WOULD_BLOCK = (EAGAIN, EWOULDBLOCK)
 
 
-class _Scratch(local):
-    """Where bytes come in, one for each thread."""
+class _ReadBuffer(local):
+    """The receive buffer of each thread."""
 
     def __init__(self) -> None:
-        # Typed as what it is to us: slices of it are bytes, which the stubs do not know.
+        # Any, because the stubs do not know that slices of it are bytes.
         self.buffer: Any = ctypes.create_string_buffer(MAX_READ)
 
 
-# PyDLL, unlike CDLL, keeps the lock.
+# PyDLL, unlike CDLL, does not release the interpreter lock.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _recv = _libc.recv
 _recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -37,39 +37,39 @@ _recv.restype = ctypes.c_ssize_t
 _send = _libc.send
 _send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
 _send.restype = ctypes.c_ssize_t
-_scratch = _Scratch()
+_local = _ReadBuffer()
 
 
 def receive(descriptor: int) -> bytes | None:
-    """What has come, at most `MOST` bytes; b"" when the other side has ended, None when nothing has come.
+    """Read at most `MAX_READ` bytes; b"" at the end of the stream, None when there is nothing to read.
 
     Raises:
         OSError: the connection is broken.
     """
-    buffer = _scratch.buffer
-    count: int = _recv(descriptor, buffer, MAX_READ, _RECEIVING)
+    buffer = _local.buffer
+    count: int = _recv(descriptor, buffer, MAX_READ, _RECV_FLAGS)
     if count >= 0:
         data: bytes = buffer[:count]
         return data
-    return None if (code := ctypes.get_errno()) in _NOTHING_THERE else _failed(code)
+    return None if (code := ctypes.get_errno()) in _WOULD_BLOCK else _raise_errno(code)
 
 
 def nothing_to_read(descriptor: int) -> bool:
-    """Whether nothing has come, no end and no error either."""
-    return _recv(descriptor, _scratch.buffer, 1, _PEEKING) < 0 and ctypes.get_errno() in _NOTHING_THERE
+    """Whether there is nothing to read: no bytes, no end of the stream, no error."""
+    return _recv(descriptor, _local.buffer, 1, _PEEK_FLAGS) < 0 and ctypes.get_errno() in _WOULD_BLOCK
 
 
 def send(descriptor: int, data: bytes) -> int:
-    """Write; how many bytes of it were taken, 0 when none can be now.
+    """Write; return the number of bytes written, 0 when the socket is not writable.
 
     Raises:
         OSError: the connection is broken.
     """
-    count: int = _send(descriptor, data, len(data), _SENDING)
+    count: int = _send(descriptor, data, len(data), _SEND_FLAGS)
     if count >= 0:
         return count
-    return 0 if (code := ctypes.get_errno()) in _NOTHING_THERE else _failed(code)
+    return 0 if (code := ctypes.get_errno()) in _WOULD_BLOCK else _raise_errno(code)
 
 
-def _failed(code: int) -> NoReturn:
+def _raise_errno(code: int) -> NoReturn:
     raise OSError(code, os.strerror(code))

@@ -1,1 +1,1 @@
-"""The kinds of getambassador.io: their types, and what they mean as rules."""
+"""The kinds of getambassador.io: models of their documents, and the rules they give."""

@@ -1,9 +1,8 @@
-"""What a Mapping says about the endpoints of its service, from the attributes as `schema.py` types them."""
+"""Endpoint options of a Mapping, from its typed attributes: load balancing, health checks, outlier detection."""
 
 from collections.abc import Mapping as Dict
 from typing import Any
 
-from canary_mw.config import yaml_loader as safeyaml
 from canary_mw.config.ambassador.schema import (
     ActiveHealthCheck,
     AddedHeader,
@@ -12,23 +11,25 @@ from canary_mw.config.ambassador.schema import (
     LoadBalancerCookie,
 )
 from canary_mw.config.ambassador.traffic_policies import seconds
+from canary_mw.config.yaml_loader import DocumentRefused, load
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import FRAMING_HEADERS, has_control, is_header_name
 from canary_mw.rules.upstream import Cookie, HealthCheck, LoadBalancing, OutlierDetection
 
-_HASHING = ("ring_hash", "maglev")
+_HASH_POLICIES = ("ring_hash", "maglev")
 
 
 def load_balancer(given: LoadBalancer | None) -> LoadBalancing:
-    """`load_balancer`, as Emissary checks it.
+    """`load_balancer`, with Emissary's checks.
 
     Raises:
-        MappingError: not exactly one thing to hash, or one where nothing is hashed, or it cannot be read.
+        MappingError: a hash policy without exactly one of cookie, header and source_ip, another policy with any of
+            them, or a value that is not valid.
     """
     if given is None:
         return LoadBalancing()
     named = [name for name in ("cookie", "header", "source_ip") if getattr(given, name)]
-    if given.policy not in _HASHING:
+    if given.policy not in _HASH_POLICIES:
         if named:
             text = f"{given.policy} hashes nothing, but {named[0]} is given"
             raise MappingError(text, hint="use ring_hash or maglev")
@@ -37,7 +38,9 @@ def load_balancer(given: LoadBalancer | None) -> LoadBalancing:
         found = " and ".join(named) or "none"
         raise MappingError(f"{given.policy} needs one of cookie, header and source_ip, not {found}")
     cookie = _cookie(given.cookie) if given.cookie else None
-    return LoadBalancing(given.policy, cookie, _header(given.header) if given.header else None, bool(given.source_ip))
+    return LoadBalancing(
+        given.policy, cookie, _header_name(given.header) if given.header else None, bool(given.source_ip)
+    )
 
 
 def _cookie(given: LoadBalancerCookie) -> Cookie:
@@ -49,36 +52,38 @@ def _cookie(given: LoadBalancerCookie) -> Cookie:
     return Cookie(given.name.encode(), path.encode(), seconds(given.ttl) if given.ttl else None)
 
 
-def _header(name: str) -> bytes:
+def _header_name(name: str) -> bytes:
     if not is_header_name(name):
         raise MappingError(f"{name!r} is not a header name")
     return name.lower().encode()
 
 
 def health_checks(given: list[ActiveHealthCheck]) -> tuple[HealthCheck, ...]:
-    """`health_checks`; those by gRPC are left out.
+    """`health_checks` over HTTP; those over gRPC are left out.
 
     Raises:
-        MappingError: one that cannot be carried out.
+        MappingError: a check that cannot be made.
     """
     return tuple(_health_check(each, each.health_check.http) for each in given if each.health_check.http is not None)
 
 
 def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthCheck:
-    known = HealthCheck(_path(http.path))
+    defaults = HealthCheck(_path(http.path))
     removed = {name.lower().encode() for name in http.remove_request_headers}
-    headers = [_added(*item) for item in sorted(http.add_request_headers.items())]
+    headers = [_added_header(*item) for item in sorted(http.add_request_headers.items())]
     host = http.hostname or ""
     if has_control(host) or not host.isascii() or " " in host:
         raise MappingError(f"{host!r} is not a host name")
-    return known._replace(
+    return defaults._replace(
         host=host.encode() or None,
         headers=tuple(pair for pair in headers if pair[0] not in removed),
-        statuses=tuple((each.min, each.max) for each in http.expected_statuses) or known.statuses,
-        interval=_positive("interval", given.interval, known.interval),
-        timeout=_positive("timeout", given.timeout, known.timeout),
-        healthy_threshold=_at_least_one("healthy_threshold", given.healthy_threshold, known.healthy_threshold),
-        unhealthy_threshold=_at_least_one("unhealthy_threshold", given.unhealthy_threshold, known.unhealthy_threshold),
+        statuses=tuple((status.min, status.max) for status in http.expected_statuses) or defaults.statuses,
+        interval=_positive("interval", given.interval, defaults.interval),
+        timeout=_positive("timeout", given.timeout, defaults.timeout),
+        healthy_threshold=_at_least_one("healthy_threshold", given.healthy_threshold, defaults.healthy_threshold),
+        unhealthy_threshold=_at_least_one(
+            "unhealthy_threshold", given.unhealthy_threshold, defaults.unhealthy_threshold
+        ),
     )
 
 
@@ -88,9 +93,9 @@ def _path(text: str) -> bytes:
     return text.encode()
 
 
-def _added(name: str, given: str | AddedHeader) -> tuple[bytes, bytes]:
+def _added_header(name: str, given: str | AddedHeader) -> tuple[bytes, bytes]:
     value = given if isinstance(given, str) else given.value
-    raw = _header(name)
+    raw = _header_name(name)
     if raw in FRAMING_HEADERS or raw == b"host" or has_control(value):
         raise MappingError(f"{name}: {value!r} cannot be sent with a health check")
     return raw, value.strip().encode()
@@ -111,15 +116,15 @@ def _at_least_one(name: str, number: int | None, default: int) -> int:
 
 
 def outlier_detection(given: Any) -> tuple[OutlierDetection | None, str | None]:
-    """`outlier_detection`, a map or the text of one; never an error, because in Emissary it has no effect.
+    """`outlier_detection`, a map or a YAML text of one; never an error, because in Emissary it has no effect.
 
     Returns:
-        What it means, None for nothing; and what is wrong with it, or is not known here.
+        The value, None if it has no effect; and the problem with it, None if there is none.
     """
     if isinstance(given, str):
         try:
-            given = (safeyaml.load(given) or (None, None))[1]
-        except safeyaml.DocumentRefused:
+            given = (load(given) or (None, None))[1]
+        except DocumentRefused:
             given = "no map"
     if given is None:
         return None, None

@@ -1,4 +1,4 @@
-"""The kinds without effect yet: what they cannot do without (Emissary's CRDs)."""
+"""The kinds without effect yet, and the attributes that each requires (Emissary's CRDs)."""
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "AuthService": ("auth_service",),
@@ -14,5 +14,5 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "TracingService": ("driver", "service"),
 }
 RESOLVER_KINDS = frozenset(("ConsulResolver", "KubernetesEndpointResolver", "KubernetesServiceResolver"))
-# Those that Emissary brings along.
+# Resolvers that exist in Emissary without a document.
 RESOLVERS = frozenset(("kubernetes-service", "kubernetes-endpoint"))

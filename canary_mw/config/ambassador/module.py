@@ -1,4 +1,4 @@
-"""`kind: Module, name: ambassador`: defaults for all Mappings, demands on all requests (Emissary `irambassador.py`)."""
+"""`kind: Module, name: ambassador`: defaults of all Mappings, checks of all requests (Emissary `irambassador.py`)."""
 
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from canary_mw.config.ambassador import traffic_policies as policies
+from canary_mw.config.ambassador import traffic_policies
 from canary_mw.config.ambassador.schema import (
     CircuitBreaker,
     KeepAlive,
@@ -35,13 +35,13 @@ class HeaderDefaults(Strict):
 
 
 class Defaults(HeaderDefaults):
-    """`defaults`, and `defaults.httpmapping` that wins over it."""
+    """`defaults`; `defaults.httpmapping` overrides it."""
 
     httpmapping: HeaderDefaults | None = None
 
 
 class ModuleConfig(Strict):
-    """The keys that are read, with their types; of all others there is a finding each."""
+    """The keys that are read, with their types; every other key gets a finding."""
 
     cluster_request_timeout_ms: int | None = None
     cluster_idle_timeout_ms: int | None = None
@@ -67,7 +67,7 @@ class ModuleConfig(Strict):
     ip_deny: list[dict[str, str]] | None = None
 
 
-# Emissary's other keys (`irambassador.py`): known, so that they are not taken for typing errors.
+# Emissary's other keys (`irambassador.py`), listed so that they are not reported as misspelt.
 UNSUPPORTED = frozenset(
     "admin_port allow_chunked_length ambassador_id buffer buffer_limit_bytes debug_mode default_label_domain"
     " default_labels diag_port diagnostics dns_type docs enable_grpc_http11_bridge enable_grpc_web enable_http10"
@@ -79,10 +79,10 @@ UNSUPPORTED = frozenset(
     " use_ambassador_namespace_for_service_resolution use_proxy_proto use_remote_address"
     " x_forwarded_proto_redirect".split()
 )
-# Read, handed to the Mappings, and without effect there too.
+# Read and given to the Mappings, where they have no effect either.
 NO_EFFECT_YET = ("keepalive",)
 
-# Keys of the Module -> attributes of a Mapping.
+# Key of the Module -> attribute of a Mapping that it is the default of.
 _DEFAULTS = {
     "cluster_request_timeout_ms": "timeout_ms",
     "cluster_idle_timeout_ms": "cluster_idle_timeout_ms",
@@ -98,10 +98,10 @@ _DEFAULTS = {
 
 
 def to_settings(config: ModuleConfig) -> ModuleSettings:
-    """What a Module means.
+    """The settings of a Module.
 
     Raises:
-        MappingError: a value that cannot work.
+        MappingError: a value that is not valid.
     """
     attributes = {
         attribute: value for key, attribute in _DEFAULTS.items() if (value := getattr(config, key)) is not None
@@ -111,39 +111,39 @@ def to_settings(config: ModuleConfig) -> ModuleSettings:
             value = getattr(defaults, name, None)
             if value is not None:
                 attributes[name] = value
-    _check(attributes)
+    _check_defaults(attributes)
     return ModuleSettings(
         attributes,
         config.regex_max_size,
-        _gate(config),
+        _request_policy(config),
         config.preserve_external_request_id,
         config.xff_num_trusted_hops,
         _server_name(config.server_name),
     )
 
 
-def _check(attributes: Dict[str, Any]) -> None:
-    """Find what is wrong with the defaults here, once, and not in every Mapping that takes them."""
+def _check_defaults(attributes: Dict[str, Any]) -> None:
+    """Report an invalid default once, at the Module, instead of at every Mapping that takes it."""
     for name, value in attributes.items():
         try:
-            for test in _TESTS.get(name, ()):
-                test(value)
+            for check in _CHECKS.get(name, ()):
+                check(value)
         except MappingError as exc:
             key = next((key for key, attribute in _DEFAULTS.items() if attribute == name), f"defaults.{name}")
             raise MappingError(f"{key}: {exc.message}", hint=exc.hint) from None
 
 
-_TESTS: Dict[str, tuple[Callable[[Any], object], ...]] = {
-    "timeout_ms": (policies.milliseconds,),
-    "cluster_idle_timeout_ms": (policies.milliseconds,),
-    "cluster_max_connection_lifetime_ms": (policies.milliseconds,),
-    "retry_policy": (policies.retry_policy, policies.try_timeout),
-    "circuit_breakers": (policies.circuit_breakers,),
-    "cors": (policies.cors,),
-    "add_request_headers": (policies.added_headers,),
-    "add_response_headers": (policies.added_headers,),
-    "remove_request_headers": (policies.removed_headers,),
-    "remove_response_headers": (policies.removed_headers,),
+_CHECKS: Dict[str, tuple[Callable[[Any], object], ...]] = {
+    "timeout_ms": (traffic_policies.milliseconds,),
+    "cluster_idle_timeout_ms": (traffic_policies.milliseconds,),
+    "cluster_max_connection_lifetime_ms": (traffic_policies.milliseconds,),
+    "retry_policy": (traffic_policies.retry_policy, traffic_policies.per_try_timeout),
+    "circuit_breakers": (traffic_policies.circuit_breakers,),
+    "cors": (traffic_policies.cors,),
+    "add_request_headers": (traffic_policies.added_headers,),
+    "add_response_headers": (traffic_policies.added_headers,),
+    "remove_request_headers": (traffic_policies.removed_headers,),
+    "remove_response_headers": (traffic_policies.removed_headers,),
 }
 
 
@@ -153,19 +153,19 @@ def _server_name(text: str | None) -> str | None:
     return text
 
 
-def _gate(config: ModuleConfig) -> RequestPolicy | None:
+def _request_policy(config: ModuleConfig) -> RequestPolicy | None:
     if config.ip_allow is not None and config.ip_deny is not None:
         raise MappingError("ip_allow and ip_deny exclude each other", hint="leave one of them out")
     rules = config.ip_allow if config.ip_allow is not None else config.ip_deny
-    gate = RequestPolicy(
+    policy = RequestPolicy(
         merge_slashes=config.merge_slashes,
         strip_matching_host_port=config.strip_matching_host_port,
         reject_requests_with_escaped_slashes=config.reject_requests_with_escaped_slashes,
         headers_with_underscores_action=config.headers_with_underscores_action,
         max_request_headers_kb=config.max_request_headers_kb,
-        admits=None if rules is None else AddressFilter(_networks(rules), config.ip_allow is not None),
+        address_filter=None if rules is None else AddressFilter(_networks(rules), config.ip_allow is not None),
     )
-    return None if gate == RequestPolicy() else gate
+    return None if policy == RequestPolicy() else policy
 
 
 def _networks(rules: list[dict[str, str]]) -> tuple[Network, ...]:

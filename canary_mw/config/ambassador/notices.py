@@ -1,4 +1,4 @@
-"""What there is to say about a Mapping that works: what has no effect, and what is not as it may have been meant."""
+"""Findings about a valid Mapping: attributes without effect, and values that are probably not intended."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from canary_mw.rules.service import parse_service
 
 
 class AttributeDiagnostic(NamedTuple):
-    """A finding about one attribute."""
+    """A finding about one attribute of a document."""
 
     severity: Severity
     attribute: str
@@ -22,8 +22,12 @@ class AttributeDiagnostic(NamedTuple):
 
 
 def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[AttributeDiagnostic]:
-    """What to say about a Mapping that works; `given` are the attributes of the document itself."""
-    yield from _effectless(model, given)
+    """Findings about a valid Mapping.
+
+    Args:
+        given: the attributes that the document itself names, without those of the Module.
+    """
+    yield from _without_effect(model, given)
     _, problem = parse_service(model.service, mapping.namespace)
     if problem:
         yield AttributeDiagnostic("warning", "service", "service-text", problem)
@@ -41,17 +45,18 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
     if others := [token for token in mapping.upgrades if token != "websocket"]:
         text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
         yield AttributeDiagnostic("notice", "allow_upgrade", "no-effect-yet", text)
-    yield from _redirect_notes(model, mapping)
-    yield from _endpoint_notes(model)
+    yield from _redirect_notices(model, mapping)
+    yield from _endpoint_notices(model)
 
 
-def _effectless(model: Model, given: set[str]) -> Iterator[AttributeDiagnostic]:
-    acts = {"priority"} if model.circuit_breakers else set()
-    for name in sorted(given & NO_EFFECT_YET - acts):
+def _without_effect(model: Model, given: set[str]) -> Iterator[AttributeDiagnostic]:
+    # `priority` selects one of the circuit breakers.
+    effective = {"priority"} if model.circuit_breakers else set()
+    for name in sorted(given & NO_EFFECT_YET - effective):
         yield AttributeDiagnostic("notice", name, "no-effect-yet", f"{name} is read and has no effect yet")
 
 
-def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[AttributeDiagnostic]:
+def _redirect_notices(model: Model, mapping: Mapping) -> Iterator[AttributeDiagnostic]:
     targets = [name for name in ("path_redirect", "prefix_redirect", "regex_redirect") if getattr(model, name)]
     if mapping.redirect and len(targets) > 1:
         yield AttributeDiagnostic(
@@ -63,7 +68,7 @@ def _redirect_notes(model: Model, mapping: Mapping) -> Iterator[AttributeDiagnos
         )
 
 
-def _endpoint_notes(model: Model) -> Iterator[AttributeDiagnostic]:
+def _endpoint_notices(model: Model) -> Iterator[AttributeDiagnostic]:
     _, problem = outlier_detection(model.outlier_detection)
     if problem:
         yield AttributeDiagnostic("warning", "outlier_detection", "outlier-detection", problem)

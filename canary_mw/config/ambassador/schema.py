@@ -1,7 +1,7 @@
-"""The attributes of a Mapping with their types, for each apiVersion (pydantic, at the border of the documents only).
+"""The attributes of a Mapping with their types, for each apiVersion: pydantic models, used to read documents only.
 
-Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shorthands that v3alpha1 does not; they are
-read by `LegacyMapping` and brought into the form of v3alpha1 by `conversion.py`.
+Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shorthands that v3alpha1 does not;
+`LegacyMapping` reads them, and `mapping.py` converts them to the form of v3alpha1.
 """
 
 from typing import Any, Literal, get_args
@@ -14,13 +14,13 @@ ShortHeaders = dict[str, str | bool]
 
 
 class Strict(BaseModel):
-    """Types are not coerced; unknown attributes are kept, to be told."""
+    """A model that does not coerce types and keeps unknown attributes, so that they can be reported."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
 class AddedHeader(Strict):
-    """A header to add; `append: false` replaces what is there."""
+    """A header to add; `append: false` replaces an existing one."""
 
     value: str
     append: bool = True
@@ -37,7 +37,7 @@ class RegexSubstitution(Strict):
 
 
 class RetryPolicy(Strict):
-    """When a failed try is repeated."""
+    """When a failed attempt is retried."""
 
     retry_on: Literal[
         "5xx", "gateway-error", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes"
@@ -47,7 +47,7 @@ class RetryPolicy(Strict):
 
 
 class CircuitBreaker(Strict):
-    """Limits of one priority."""
+    """Limits for one priority."""
 
     priority: Literal["default", "high"] = "default"
     max_connections: int | None = None
@@ -57,7 +57,7 @@ class CircuitBreaker(Strict):
 
 
 class LoadBalancerCookie(Strict):
-    """Cookie of a hashing load balancer."""
+    """Cookie that a hashing load balancer uses."""
 
     name: str
     path: str | None = None
@@ -65,7 +65,7 @@ class LoadBalancerCookie(Strict):
 
 
 class LoadBalancer(Strict):
-    """How endpoints of one service are chosen."""
+    """How an endpoint of the service is chosen."""
 
     policy: Literal["round_robin", "least_request", "ring_hash", "maglev"]
     cookie: LoadBalancerCookie | None = None
@@ -81,7 +81,7 @@ class StatusRange(Strict):
 
 
 class HTTPHealthCheck(Strict):
-    """What an endpoint is asked, and what it should answer."""
+    """The request to an endpoint, and the responses that count as healthy."""
 
     path: str
     hostname: str | None = None
@@ -91,14 +91,14 @@ class HTTPHealthCheck(Strict):
 
 
 class HealthCheckLayer(Strict):
-    """How health is asked for."""
+    """Protocol of a health check."""
 
     http: HTTPHealthCheck | None = None
     grpc: dict[str, Any] | None = None
 
 
 class ActiveHealthCheck(Strict):
-    """One health check of every endpoint."""
+    """One active health check, made for every endpoint."""
 
     health_check: HealthCheckLayer
     interval: str | None = None
@@ -127,7 +127,7 @@ class Cors(Strict):
 
 
 class LegacyCors(Strict):
-    """`Cors` with its lists as texts."""
+    """`Cors` of v0 to v2, where a list may be a text."""
 
     origins: str | list[str] = Field(default_factory=list)
     methods: str | list[str] = Field(default_factory=list)
@@ -213,7 +213,7 @@ class MappingV3(_Common):
 
 
 class LegacyMapping(_Common):
-    """v2, and v0 and v1 that are read like it."""
+    """`getambassador.io/v2`; v0 and v1 are read the same."""
 
     headers: ShortHeaders = Field(default_factory=dict)
     query_parameters: ShortHeaders = Field(default_factory=dict)
@@ -238,22 +238,22 @@ MODELS: dict[str, type[Model]] = {
     "v3alpha1": MappingV3,
 }
 
-# Empty text means "not given" for all texts but these (they are pointers in Emissary's Go).
+# An empty text means "not given" for all text attributes but these (they are pointers in Emissary's Go).
 _KEPT_EMPTY = {"rewrite"}
-TEXTS = frozenset(
+TEXT_ATTRIBUTES = frozenset(
     name
     for model in MODELS.values()
     for name, info in model.model_fields.items()
     if name not in _KEPT_EMPTY and (info.annotation is str or str in get_args(info.annotation))
 )
 
-# Attributes that are read and kept but do nothing yet: a notice each, never silence.
+# Attributes that are read and kept but have no effect yet: each gets a notice.
 NO_EFFECT_YET = frozenset(
     "auth_context_extensions bypass_auth bypass_error_response_overrides circuit_breaker cluster_tag"
     " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc keepalive labels"
     " modules priority rate_limits resolver respect_dns_ttl stats_name".split()
 )
-# All that is kept on the Mapping and shown by `explain`, whatever it does.
+# Attributes kept on the Mapping and shown by `explain`, with or without effect.
 KEPT = NO_EFFECT_YET | frozenset(
     "add_linkerd_headers allow_upgrade health_checks load_balancer outlier_detection tls use_websocket".split()
 )

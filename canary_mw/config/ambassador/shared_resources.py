@@ -14,7 +14,7 @@ from canary_mw.exceptions import MappingError
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import UpstreamTLS
 
-# Only documents of these kinds matter here.
+# The kinds that `read_shared_resources` reads.
 SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
 
 
@@ -23,7 +23,7 @@ class SharedResources:
     """What all Mappings of a source share.
 
     Attributes:
-        resolvers: names that a `resolver` attribute may have.
+        resolvers: the names that a `resolver` attribute may have.
         tls_contexts: by the names that a `tls` attribute may have.
     """
 
@@ -35,31 +35,42 @@ class SharedResources:
 
 def read_shared_resources(
     resources: list[tuple[Resource, str]],
-    own_id: str,
+    ambassador_id: str,
     last_good: SharedResources,
     complete: bool,
-    findings: list[Diagnostic],
+    diagnostics: list[Diagnostic],
 ) -> SharedResources:
-    """Module, resolvers, TLSContexts: apart from the rest because they change what the Mappings before them mean."""
+    """Read the Module, the resolvers and the TLSContexts of a source; they affect Mappings that stand before them too.
+
+    Args:
+        resources: resources of `SHARED_KINDS`, each with its file.
+        last_good: of the last reading; its values replace those in error now.
+        complete: False if a document of the source could not be read; then nothing of `last_good` is removed.
+        diagnostics: what is found is added to this list.
+    """
     resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
     modules = [
         (resource, file)
         for resource, file in resources
-        if resource.kind == "Module" and resource.name == "ambassador" and matches_ambassador_id(resource, own_id)
+        if resource.kind == "Module"
+        and resource.name == "ambassador"
+        and matches_ambassador_id(resource, ambassador_id)
     ]
     settings = DEFAULT_SETTINGS if complete else last_good.settings
     for resource, file in modules:
         report = Report(resource, file, "config.")
-        settings = _globals(resource, report) or last_good.settings
-        findings += report.found
-    contexts = [each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], own_id)]
-    known = read_contexts(contexts, last_good.tls_contexts, findings)
+        settings = _module_settings(resource, report) or last_good.settings
+        diagnostics += report.diagnostics
+    contexts = [
+        each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], ambassador_id)
+    ]
+    known = read_contexts(contexts, last_good.tls_contexts, diagnostics)
     return SharedResources(
-        own_id, settings, RESOLVERS | resolvers, known if complete else {**last_good.tls_contexts, **known}
+        ambassador_id, settings, RESOLVERS | resolvers, known if complete else {**last_good.tls_contexts, **known}
     )
 
 
-def _globals(resource: Resource, report: Report) -> ModuleSettings | None:
+def _module_settings(resource: Resource, report: Report) -> ModuleSettings | None:
     config = resource.spec.get("config", {})
     if not isinstance(config, dict):
         report("error", "wrong-type", "config must be a map")
@@ -77,8 +88,8 @@ def _globals(resource: Resource, report: Report) -> ModuleSettings | None:
         return None
 
 
-def matches_ambassador_id(resource: Resource, own: str) -> bool:
-    """Whether a document counts for the ambassador_id `own`."""
+def matches_ambassador_id(resource: Resource, ambassador_id: str) -> bool:
+    """Whether a document is meant for an ambassador_id; one without the attribute is meant for all."""
     wanted: Any = resource.spec.get("ambassador_id")
     ids = [wanted] if wanted and isinstance(wanted, str) else wanted
-    return not ids or not isinstance(ids, list) or own in ids
+    return not ids or not isinstance(ids, list) or ambassador_id in ids

@@ -1,6 +1,6 @@
-"""TLSContext documents: how upstreams are spoken to whose Mapping names one by `tls` (Emissary's `irtlscontext.py`).
+"""TLSContext documents: TLS options of upstream connections, for Mappings with `tls` (Emissary `irtlscontext.py`).
 
-Those of its attributes that concern the listening side have no effect here: the server's own options decide there.
+Attributes that concern the listening side have no effect here; the server's own options configure that side.
 """
 
 import re
@@ -17,10 +17,10 @@ from canary_mw.rules.upstream import UpstreamTLS
 
 Version = Literal["v1.0", "v1.1", "v1.2", "v1.3"]
 
-# Names as Kubernetes has them (RFC 1123); they become part of a path.
+# Names as Kubernetes allows them (RFC 1123); they become part of a path.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9:]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
-_LOWEST = "v1.2"
+_MIN_SUPPORTED = "v1.2"
 
 
 class TLSContext(Strict):
@@ -49,15 +49,19 @@ _WITHOUT_EFFECT = (
     *("hosts", "alpn_protocols", "cert_required", "redirect_cleartext_from"),
     *("cipher_suites", "ecdh_curves", "crl_secret"),
 )
-_REFUSED = ("cert_chain_file", "private_key_file", "cacert_chain_file")
+_SINGLE_FILES = ("cert_chain_file", "private_key_file", "cacert_chain_file")
 
 
 def read_contexts(
-    resources: list[tuple[Resource, str]], last_good: Dict[str, UpstreamTLS], findings: list[Diagnostic]
+    resources: list[tuple[Resource, str]], last_good: Dict[str, UpstreamTLS], diagnostics: list[Diagnostic]
 ) -> dict[str, UpstreamTLS]:
-    """The TLSContexts of documents, each with its file, by name; one in error keeps its last good version.
+    """The TLSContexts by name; one in error keeps its last good version.
 
-    As with Mappings, the name of one in a second namespace has that namespace appended.
+    As with Mappings, a name that is used again in a second namespace gets that namespace appended.
+
+    Args:
+        resources: TLSContext documents, each with its file.
+        diagnostics: what is found is added to this list.
     """
     found: dict[str, UpstreamTLS] = {}
     owners: dict[str, Resource] = {}
@@ -66,7 +70,7 @@ def read_contexts(
         name = resource.name
         if not name:
             report("error", "no-name", "the TLSContext has no name: it is left out")
-            findings += report.found
+            diagnostics += report.diagnostics
             continue
         if name in owners and owners[name].namespace != resource.namespace:
             name = f"{name}.{resource.namespace}"
@@ -76,19 +80,19 @@ def read_contexts(
         context = _upstream_tls(resource.spec, name, resource.namespace, report) or last_good.get(name)
         if context is not None:
             found[name] = context
-        findings += report.found
+        diagnostics += report.diagnostics
     return found
 
 
 def _upstream_tls(spec: Dict[str, Any], name: str, namespace: str, report: Report) -> UpstreamTLS | None:
-    """What a document means, or None with a finding for each thing that keeps it from being used."""
+    """The value of a document; None if it cannot be used, with a finding reported for each reason."""
     model = validate(TLSContext, dict(spec), report)
     if model is None:
         return None
     values: dict[str, Any] = {}
-    errors = [attribute for attribute in _REFUSED if getattr(model, attribute)]
+    errors = [attribute for attribute in _SINGLE_FILES if getattr(model, attribute)]
     for attribute in errors:
-        # Not an error by itself: it may be meant for a listener only.
+        # No error by itself: the TLSContext may be meant for a listener only.
         hint = "name the directory of the files as secret or ca_secret: tls.crt, tls.key and ca.crt are read there"
         text = f"{attribute} is not supported: no Mapping can use this TLSContext"
         report("warning", "not-supported", text, attribute=attribute, hint=hint)
@@ -100,28 +104,28 @@ def _upstream_tls(spec: Dict[str, Any], name: str, namespace: str, report: Repor
             report("error", "bad-value", exc.message, attribute=attribute, hint=exc.hint)
     if errors:
         return None
-    _remark(model, report)
+    _report_no_effect(model, report)
     return UpstreamTLS(name, **values)
 
 
-def _remark(model: TLSContext, report: Report) -> None:
+def _report_no_effect(model: TLSContext, report: Report) -> None:
     for attribute in _WITHOUT_EFFECT:
         if attribute in model.model_fields_set:
             text = f"{attribute} has no effect on connections to upstreams"
             report("notice", "no-effect-yet", text, attribute=attribute)
-    if model.min_tls_version is not None and model.min_tls_version < _LOWEST:
-        text = f"min_tls_version {model.min_tls_version} is read as {_LOWEST}: older versions are not spoken"
+    if model.min_tls_version is not None and model.min_tls_version < _MIN_SUPPORTED:
+        text = f"min_tls_version {model.min_tls_version} is read as {_MIN_SUPPORTED}: older versions are not spoken"
         report("notice", "tls-version", text, attribute="min_tls_version")
 
 
 def _secret(text: str | None, model: TLSContext, namespace: str) -> str | None:
-    """A path, or the namespace and name of a Secret with a slash between."""
+    """A path as it is, or a Secret as `NAMESPACE/NAME`."""
     if not text or text.startswith("/"):
         return text or None
     name = text
     if "." in text and model.secret_namespacing:
         name, _, namespace = text.partition(".")
-    if not all(_NAME.fullmatch(each) for each in (name, namespace)):
+    if not all(_NAME.fullmatch(part) for part in (name, namespace)):
         raise MappingError(f"{text!r} is not the name of a Secret", hint="write name, name.namespace or /a/directory")
     return f"{namespace}/{name}"
 
@@ -133,16 +137,17 @@ def _sni(model: TLSContext, _: str) -> str | None:
 
 
 def _min_version(model: TLSContext, _: str) -> str | None:
-    return max(model.min_tls_version, _LOWEST) if model.min_tls_version else None
+    return max(model.min_tls_version, _MIN_SUPPORTED) if model.min_tls_version else None
 
 
 def _max_version(model: TLSContext, _: str) -> str | None:
     highest = model.max_tls_version
-    if highest and highest < max(model.min_tls_version or _LOWEST, _LOWEST):
+    if highest and highest < max(model.min_tls_version or _MIN_SUPPORTED, _MIN_SUPPORTED):
         raise MappingError(f"max_tls_version {highest} leaves no version", hint="v1.2 and v1.3 are spoken")
     return highest
 
 
+# Attributes of the document -> field of UpstreamTLS, and the function that reads it.
 _READERS: dict[str, tuple[str, Callable[[TLSContext, str], str | None]]] = {
     "secret": ("secret", lambda model, namespace: _secret(model.secret, model, namespace)),
     "ca_secret": ("ca_secret", lambda model, namespace: _secret(model.ca_secret, model, namespace)),

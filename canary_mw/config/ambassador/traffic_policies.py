@@ -1,6 +1,6 @@
-"""What a Mapping does to a request on its way, from the attributes as `schema.py` types them.
+"""Traffic policies of a Mapping, from its typed attributes: retries, timeouts, circuit breakers, CORS, header changes.
 
-Retries, limits, cross-origin answers and header changes; who reads which attribute is settled in `conversion.py`.
+`mapping.py` maps each attribute to the function that reads it.
 """
 
 import re
@@ -20,7 +20,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def retry_policy(policy: RetryPolicy | None) -> Retry | None:
-    """`retry_policy` without its time for one try.
+    """`retry_policy` without `per_try_timeout`.
 
     Raises:
         MappingError: a negative count.
@@ -33,8 +33,8 @@ def retry_policy(policy: RetryPolicy | None) -> Retry | None:
     return Retry(policy.retry_on, count)
 
 
-def try_timeout(policy: RetryPolicy | None) -> float | None:
-    """Seconds for one try, None for no limit of its own.
+def per_try_timeout(policy: RetryPolicy | None) -> float | None:
+    """Timeout of one attempt in seconds, None for no limit of its own.
 
     Raises:
         MappingError: `per_try_timeout` is no duration.
@@ -46,7 +46,7 @@ def seconds(text: str) -> float:
     """A duration as Go writes it, `1.5s` or `1m30s`, in seconds.
 
     Raises:
-        MappingError: it is none.
+        MappingError: it is not a duration.
     """
     parts = _DURATION.findall(text)
     total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -66,8 +66,8 @@ def milliseconds(value: int) -> int:
     return value
 
 
-def limit(value: int | None) -> float | None:
-    """A time limit in seconds from milliseconds; neither 0 nor a missing one limits anything.
+def seconds_from_ms(value: int | None) -> float | None:
+    """A timeout in seconds from milliseconds, None for no limit: 0 or a missing value.
 
     Raises:
         MappingError: it is negative.
@@ -76,7 +76,7 @@ def limit(value: int | None) -> float | None:
 
 
 def circuit_breakers(given: list[CircuitBreaker], priority: str | None = None) -> CircuitBreakers | None:
-    """The limits of `circuit_breakers` for a priority, "high" or any other for the default one.
+    """The limits of `circuit_breakers` for a priority; any other than "high" is the default one.
 
     Raises:
         MappingError: a negative limit.
@@ -96,15 +96,15 @@ def circuit_breakers(given: list[CircuitBreaker], priority: str | None = None) -
 
 
 def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
-    """`cors`; a text of origins is split at its commas, without trimming.
+    """`cors`; a text of origins is split at commas, without trimming.
 
     Raises:
-        MappingError: a value that may not stand in a header.
+        MappingError: a value that is not allowed in a header.
     """
     if policy is None:
         return None
     origins = policy.origins.split(",") if isinstance(policy.origins, str) else policy.origins
-    methods, headers, exposed = (_listed(value) for value in (policy.methods, policy.headers, policy.exposed_headers))
+    methods, headers, exposed = (_as_list(value) for value in (policy.methods, policy.headers, policy.exposed_headers))
     for text in (*methods, *headers, *exposed, policy.max_age or ""):
         if has_control(text):
             raise MappingError(f"{text!r} holds a control character")
@@ -118,22 +118,22 @@ def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
     )
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
 def added_headers(headers: Dict[str, str | AddedHeader]) -> tuple[HeaderChange, ...]:
-    """`add_request_headers` or `add_response_headers`, sorted by name as Emissary has them.
+    """`add_request_headers` or `add_response_headers`, sorted by name as in Emissary.
 
     Raises:
-        MappingError: a name that may not be added, or a value that is none.
+        MappingError: a header that may not be added, or a value that is not valid.
     """
-    return tuple(_change(*item) for item in sorted(headers.items()))
+    return tuple(_header_change(*item) for item in sorted(headers.items()))
 
 
-def _change(name: str, given: str | AddedHeader) -> HeaderChange:
+def _header_change(name: str, given: str | AddedHeader) -> HeaderChange:
     value, append = (given, True) if isinstance(given, str) else (given.value, given.append)
-    raw = _changeable(name)
+    raw = _header_name(name)
     if raw in FRAMING_HEADERS:
         raise MappingError(f"{name} frames the message and cannot be added", hint="leave it out")
     try:
@@ -146,12 +146,12 @@ def removed_headers(names: str | list[str]) -> tuple[bytes, ...]:
     """`remove_request_headers` or `remove_response_headers`.
 
     Raises:
-        MappingError: a name that may not be removed.
+        MappingError: a header that may not be removed.
     """
-    return tuple(_changeable(name) for name in _listed(names))
+    return tuple(_header_name(name) for name in _as_list(names))
 
 
-def _changeable(name: str) -> bytes:
+def _header_name(name: str) -> bytes:
     if not is_header_name(name):
         raise MappingError(f"{name!r} is not a header name")
     if name.lower() in ("host", ":authority"):

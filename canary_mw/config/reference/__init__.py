@@ -1,1 +1,1 @@
-"""What each attribute means, in words: for the reference page and for editors."""
+"""Descriptions of the attributes, for the reference page and for editors."""

@@ -1,7 +1,7 @@
-"""The JSON Schema of our documents, by which an editor completes and checks them (draft 7, as YAML servers speak it).
+"""The JSON Schema of the documents, for completion and checks in editors (draft 7, as YAML language servers use it).
 
-It knows what the models know: names, types, enumerations. It is stricter in one thing: an attribute that nobody reads
-is an error in an editor, and a warning of `canary-mw check`. Documents of other kinds are let through.
+It has the names, types and enumerations of the models. In one point it is stricter: an unknown attribute is an error in
+an editor, and a warning of `canary-mw check`. Documents of other kinds are valid.
 """
 
 from typing import Any
@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
-from canary_mw.config.reference.mapping import ATTRIBUTES, AttributeDoc
+from canary_mw.config.reference.attribute_doc import AttributeDoc
+from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
-from canary_mw.config.reference.tls_context import TEXTS
+from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
 
 Json = dict[str, Any]
 
@@ -21,19 +22,19 @@ _GROUPS = ("getambassador.io", "ambassador")
 _LEGACY = ("v0", "v1", "v2")
 _TEXT: Json = {"type": "string"}
 _LABELS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
-_LABELS_MEANING = (
-    "variant: gray or stable settles the role of a Mapping; shadow_writes: allow lets its shadow get copies of writes."
+_LABELS_DESCRIPTION = (
+    "variant: gray or stable sets the role of a Mapping; shadow_writes: allow sends copies of writes to a shadow."
 )
 
 
 def document_schema() -> Json:
-    """The schema of one document of rules."""
+    """The JSON Schema of one document."""
     definitions: Json = {}
     v3 = _properties(MappingV3, ATTRIBUTES, definitions)
     legacy = _properties(LegacyMapping, ATTRIBUTES, definitions)
     config = _properties(ModuleConfig, KEYS, definitions)
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
-    context = _properties(TLSContext, TEXTS, definitions)
+    context = _properties(TLSContext, TLS_CONTEXT_ATTRIBUTES, definitions)
     definitions |= {
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
         "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
@@ -48,16 +49,16 @@ def document_schema() -> Json:
         "required": ["apiVersion", "kind"],
         "properties": {"apiVersion": _TEXT, "kind": _TEXT},
         "allOf": [
-            _when({"kind": {"const": "Mapping"}, "apiVersion": {"pattern": "/v3alpha1$"}}, "MappingV3alpha1"),
-            _when({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
-            _when({"kind": {"const": "Module"}}, "Module"),
-            _when({"kind": {"const": "TLSContext"}}, "TLSContext"),
+            _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"pattern": "/v3alpha1$"}}, "MappingV3alpha1"),
+            _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
+            _if_then({"kind": {"const": "Module"}}, "Module"),
+            _if_then({"kind": {"const": "TLSContext"}}, "TLSContext"),
         ],
         "definitions": definitions,
     }
 
 
-def _when(properties: Json, name: str) -> Json:
+def _if_then(properties: Json, name: str) -> Json:
     return {
         "if": {"properties": properties, "required": [*properties]},
         "then": {"$ref": f"#/definitions/{name}"},
@@ -65,25 +66,31 @@ def _when(properties: Json, name: str) -> Json:
 
 
 def _document(kind: str, versions: tuple[str, ...] | list[str], attributes: Json, required: list[str]) -> Json:
-    """A kind in both of its shapes, which may be mixed: attributes stand at the top or below `spec`."""
+    """A kind in flat and CRD shape, which may be mixed: an attribute is at the top level or below `spec`."""
     spec = {"type": "object", "properties": attributes, "additionalProperties": False}
     metadata = {"type": "object", "properties": {"name": _TEXT, "namespace": _TEXT, "labels": _LABELS}}
-    around = {
+    common = {
         "apiVersion": {"enum": [f"{group}/{version}" for group in _GROUPS for version in versions]},
         "kind": {"const": kind},
         "name": _TEXT,
         "namespace": _TEXT,
         "generation": {},
         "metadata": metadata,
-        "metadata_labels": {**_LABELS, "description": _LABELS_MEANING},
+        "metadata_labels": {**_LABELS, "description": _LABELS_DESCRIPTION},
         "spec": spec,
         "status": {},
     }
-    places = [_in_either(name, "spec") for name in required] + [_in_either("name", "metadata")]
-    return {"type": "object", "properties": {**attributes, **around}, "additionalProperties": False, "allOf": places}
+    constraints = [_in_either(name, "spec") for name in required] + [_in_either("name", "metadata")]
+    return {
+        "type": "object",
+        "properties": {**attributes, **common},
+        "additionalProperties": False,
+        "allOf": constraints,
+    }
 
 
 def _in_either(name: str, part: str) -> Json:
+    """An attribute is required, at the top level or below `part`."""
     below = {"required": [part], "properties": {part: {"required": [name]}}}
     return {"anyOf": [{"required": [name]}, below]}
 
@@ -97,31 +104,31 @@ def _module(config: Json) -> Json:
 
 
 def _properties(model: type[BaseModel], texts: dict[str, AttributeDoc], definitions: Json) -> Json:
-    """The properties of a model, told in words; the models inside of it go into `definitions`."""
+    """The properties of a model with descriptions; nested models are added to `definitions`."""
     schema = _cleaned(model.model_json_schema(ref_template="#/definitions/{model}"))
     for name, inner in schema.pop("$defs", {}).items():
         definitions[name] = {**inner, "additionalProperties": False}
-    return {name: _told(prop, texts[name]) for name, prop in schema["properties"].items()}
+    return {name: _with_description(prop, texts[name]) for name, prop in schema["properties"].items()}
 
 
-def _told(prop: Json, text: AttributeDoc) -> Json:
-    # Beside a $ref draft 7 reads nothing.
+def _with_description(prop: Json, text: AttributeDoc) -> Json:
+    # Draft 7 ignores keywords next to a $ref.
     prop = {"allOf": [prop]} if "$ref" in prop else prop
     differs = f" Unlike Emissary: {text.differs}." if text.differs else ""
     return {**prop, "description": text.meaning + differs}
 
 
 def _cleaned(value: Any) -> Any:
-    """Without titles made of names, nulls (an attribute is given or not there), and defaults that are none."""
+    """Remove generated titles, the null type (an attribute is never null), and null defaults."""
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
         return value
-    arms = [arm for arm in value.get("anyOf", ()) if arm != {"type": "null"}]
-    if len(arms) == 1:
-        value = {**{name: item for name, item in value.items() if name != "anyOf"}, **arms[0]}
-    elif arms:
-        value = {**value, "anyOf": arms}
+    members = [member for member in value.get("anyOf", ()) if member != {"type": "null"}]
+    if len(members) == 1:
+        value = {**{name: item for name, item in value.items() if name != "anyOf"}, **members[0]}
+    elif members:
+        value = {**value, "anyOf": members}
     unwanted = {"title"} if isinstance(value.get("title"), str) else set()
     if value.get("default", ...) is None:
         unwanted.add("default")

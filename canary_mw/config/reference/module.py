@@ -1,8 +1,8 @@
-"""What the keys of the Module `ambassador` mean, in words: for the reference page and for editors."""
+"""Descriptions of the keys of the Module `ambassador`, for the reference page and for editors."""
 
-from canary_mw.config.reference.mapping import AttributeDoc
+from canary_mw.config.reference.attribute_doc import AttributeDoc
 
-_OF_MAPPINGS = "of every Mapping that names none"
+_OF_MAPPINGS = "of every Mapping without one"
 
 KEYS: dict[str, AttributeDoc] = {
     "cluster_request_timeout_ms": AttributeDoc(f"`timeout_ms` {_OF_MAPPINGS}.", "cluster_request_timeout_ms: 10000"),
@@ -28,37 +28,41 @@ KEYS: dict[str, AttributeDoc] = {
     ),
     "regex_max_size": AttributeDoc("Instructions that a regex of a rule may compile to.", "regex_max_size: 500"),
     "strip_matching_host_port": AttributeDoc(
-        "The port of the Host is cut off where it is the one that we listen on.", "strip_matching_host_port: true"
+        "The port of the Host is removed if it is the port of the listener.", "strip_matching_host_port: true"
     ),
-    "merge_slashes": AttributeDoc("`//` in a path is `/`, before anything is matched.", "merge_slashes: true"),
+    "merge_slashes": AttributeDoc("`//` in a path becomes `/` before matching.", "merge_slashes: true"),
     "reject_requests_with_escaped_slashes": AttributeDoc(
-        "A path with `%2F` or `%5C` is answered 400.", "reject_requests_with_escaped_slashes: true"
+        "A path with `%2F` or `%5C` gets the response 400.", "reject_requests_with_escaped_slashes: true"
     ),
     "headers_with_underscores_action": AttributeDoc(
-        "What becomes of headers with `_` in their names, or of their requests (400).",
+        "Headers with `_` in their names are allowed, dropped, or their requests rejected (400).",
         "headers_with_underscores_action: DROP_HEADER",
     ),
     "max_request_headers_kb": AttributeDoc(
-        "A head over so many KiB is answered 431.", "max_request_headers_kb: 16", default="the server's own limit"
+        "A request head over this size in KiB gets the response 431.",
+        "max_request_headers_kb: 16",
+        default="the server's own limit",
     ),
     "preserve_external_request_id": AttributeDoc(
-        "`false`: a client's `x-request-id` is replaced.",
+        "`false`: the `x-request-id` of a client is replaced.",
         "preserve_external_request_id: false",
         differs="true is the default",
     ),
     "xff_num_trusted_hops": AttributeDoc(
-        "Proxies in front whose `X-Forwarded-*` headers are continued.", "xff_num_trusted_hops: 1"
+        "Number of proxies in front whose `X-Forwarded-*` headers are trusted.", "xff_num_trusted_hops: 1"
     ),
     "server_name": AttributeDoc(
-        "Value of `server` in all answers, but those that refuse a request before rules are asked.",
+        "Value of `server` in all responses, except those that reject a request before matching.",
         "server_name: edge",
         default="the upstream's",
-        differs="Emissary says `envoy` without it",
+        differs="without it, Emissary sends `envoy`",
     ),
     "ip_allow": AttributeDoc(
-        "Only these peers are let in, others are answered 403.", "ip_allow: [{peer: 10.0.0.0/8}]", default="everybody"
+        "Only these peers are allowed; others get the response 403.",
+        "ip_allow: [{peer: 10.0.0.0/8}]",
+        default="all peers",
     ),
-    "ip_deny": AttributeDoc("These peers are answered 403.", "ip_deny: [{peer: 192.0.2.7}]", default="nobody"),
+    "ip_deny": AttributeDoc("These peers get the response 403.", "ip_deny: [{peer: 192.0.2.7}]", default="no peers"),
     "load_balancer": AttributeDoc(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
     "resolver": AttributeDoc(f"`resolver` {_OF_MAPPINGS}. Has no effect yet.", "resolver: kubernetes-endpoint"),
     "keepalive": AttributeDoc(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),

@@ -1,31 +1,31 @@
-"""What the attributes of a TLSContext mean, in words."""
+"""Descriptions of the attributes of a TLSContext, for the reference page and for editors."""
 
-from canary_mw.config.reference.mapping import AttributeDoc
+from canary_mw.config.reference.attribute_doc import AttributeDoc
 
-_LISTENING = "Of the listening side: read, without effect here, and a notice says so."
+_LISTENING = "For the listening side: no effect here, and a notice says so."
 _NONE = "Has no effect yet, and a notice says so."
-_AT_THE_SERVER = "no effect: the server's own options decide"
+_AT_THE_SERVER = "no effect: the server's own options apply"
 _FILES = "Not supported, with a warning: name the directory of the files as `secret` or `ca_secret`."
-_UNUSABLE = "a Mapping that names such a TLSContext is in error"
+_NOT_USABLE = "a Mapping that names such a TLSContext is in error"
 
-TEXTS: dict[str, AttributeDoc] = {
+TLS_CONTEXT_ATTRIBUTES: dict[str, AttributeDoc] = {
     "secret": AttributeDoc(
-        "Directory with `tls.crt` and `tls.key`, our certificate for the upstream, and `ca.crt`, what its own is"
-        " verified against; either may be missing. A name is looked for as `NAMESPACE/NAME` and as `NAME` below"
-        " `--secrets`; an absolute path is taken as it is. Changed files count for new connections.",
+        "Directory with `tls.crt` and `tls.key`, the client certificate, and `ca.crt`, which verifies the upstream's"
+        " certificate; either may be missing. A name is looked up as `NAMESPACE/NAME` and as `NAME` below `--secrets`;"
+        " an absolute path is used as it is. Changed files apply to new connections.",
         "secret: upstream-certs",
-        differs="verifies: without `ca.crt`, against the system's authorities",
+        differs="always verifies: without `ca.crt`, against the system's CA certificates",
     ),
     "ca_secret": AttributeDoc(
-        "Directory with `ca.crt`, or as in Emissary `tls.crt`, to verify against in place of the one in `secret`.",
+        "Directory with `ca.crt`, or as in Emissary `tls.crt`, which replaces the `ca.crt` of `secret`.",
         "ca_secret: upstream-ca",
-        differs="concerns the upstream, and needs no `secret`",
+        differs="applies to the upstream, and needs no `secret`",
     ),
     "secret_namespacing": AttributeDoc(
-        "What follows the first dot of a Secret's name is its namespace.", "secret_namespacing: false"
+        "The text after the first dot of a Secret's name is its namespace.", "secret_namespacing: false"
     ),
     "sni": AttributeDoc(
-        "Name that the upstream is asked for, and that its certificate must hold.",
+        "Server name (SNI) in the handshake; the certificate of the upstream must contain it.",
         "sni: api.example.com",
         default="host of the service",
         differs="verified too",
@@ -37,14 +37,14 @@ TEXTS: dict[str, AttributeDoc] = {
     "ambassador_id": AttributeDoc("As in a Mapping.", "ambassador_id: [default]", default="all"),
     "hosts": AttributeDoc(_LISTENING, "hosts: [shop.example.com]", differs=_AT_THE_SERVER),
     "alpn_protocols": AttributeDoc(
-        "HTTP/1.1 is spoken whatever it says; a notice says so.", "alpn_protocols: http/1.1", differs="no effect"
+        "Always HTTP/1.1; a notice says so.", "alpn_protocols: http/1.1", differs="no effect"
     ),
     "cert_required": AttributeDoc(_LISTENING, "cert_required: true", differs=_AT_THE_SERVER),
     "redirect_cleartext_from": AttributeDoc(_LISTENING, "redirect_cleartext_from: 8080", differs=_AT_THE_SERVER),
     "cipher_suites": AttributeDoc(_NONE, "cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]", differs="no effect yet"),
     "ecdh_curves": AttributeDoc(_NONE, "ecdh_curves: [P-256]", differs="no effect yet"),
     "crl_secret": AttributeDoc(_NONE, "crl_secret: revoked", differs="no effect yet"),
-    "cert_chain_file": AttributeDoc(_FILES, "cert_chain_file: /certs/tls.crt", differs=_UNUSABLE),
-    "private_key_file": AttributeDoc(_FILES, "private_key_file: /certs/tls.key", differs=_UNUSABLE),
-    "cacert_chain_file": AttributeDoc(_FILES, "cacert_chain_file: /certs/ca.crt", differs=_UNUSABLE),
+    "cert_chain_file": AttributeDoc(_FILES, "cert_chain_file: /certs/tls.crt", differs=_NOT_USABLE),
+    "private_key_file": AttributeDoc(_FILES, "private_key_file: /certs/tls.key", differs=_NOT_USABLE),
+    "cacert_chain_file": AttributeDoc(_FILES, "cacert_chain_file: /certs/ca.crt", differs=_NOT_USABLE),
 }

@@ -1,1 +1,1 @@
-"""Where rules come from."""
+"""Sources of rules."""

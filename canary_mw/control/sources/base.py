@@ -1,4 +1,4 @@
-"""What a source of rules is."""
+"""The interface of a source of rules."""
 
 import threading
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from canary_mw.exceptions import SourceError
 
 
 class EmptySource(SourceError):
-    """A directory is there and can be read, but holds no rule file.
+    """A directory exists and is readable, but contains no rule file.
 
     Attributes:
-        documents: what the other places of the source hold.
+        documents: what the other paths of the source contain.
     """
 
     def __init__(self, directory: str, documents: list[Document]) -> None:
@@ -22,17 +22,17 @@ class EmptySource(SourceError):
 
 
 class ConfigSource(Protocol):
-    """A place that holds rules; `load` and `changes` are called from one thread at a time."""
+    """A source of rules; `load` and `changes` are each called from one thread at a time."""
 
     def load(self) -> list[Document]:
-        """All texts as they are now, in a stable order.
+        """All documents as they are now, in a stable order.
 
         Raises:
-            SourceError: a text is unreadable or missing, or there is none at all (`EmptySource`).
+            SourceError: a document is unreadable or missing, or there is none (`EmptySource`).
         """
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
-        """Block, and yield whenever the texts may have moved; return once `stop` is set.
+        """Block, and yield whenever the documents may have changed; return once `stop` is set.
 
-        The first yield comes after the watch is in place: a `load` then misses nothing.
+        The first yield comes after the watch is set up, so that a `load` after it misses no change.
         """

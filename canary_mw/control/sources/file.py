@@ -1,4 +1,4 @@
-"""Where rules come from: files and directories as Kubernetes mounts them, or a fixed text."""
+"""Rules from files and directories, also from volumes of Kubernetes."""
 
 import logging
 import os
@@ -19,24 +19,25 @@ logger = logging.getLogger("canary_mw.sources")
 MAX_BYTES = 64 * 1024 * 1024
 SUFFIXES = frozenset({".yaml", ".yml", ".json", ""})
 
-_DATA = "..data"
-_TRIES = 10
-# How often a place is looked at that cannot be watched, and a watched one for being another directory than before.
-_POLL = 0.5
-_TICK = 0.25
+_DATA_LINK = "..data"
+_READ_ATTEMPTS = 10
+# Seconds between two checks of a path that cannot be watched.
+_POLL_INTERVAL = 0.5
+# Seconds after which a watched path is checked for being another directory than before.
+_WATCH_TIMEOUT = 0.25
 
 
 class FileSource:
     """Files, and directories of files, on disk.
 
-    Of a directory, names without suffix and `*.yaml`, `*.yml`, `*.json` are read, sorted, real sub-directories too (not
-    linked ones); names that begin with "." are left out. In a Kubernetes volume all keys of one load belong to the same
-    update: they are read through what `..data` led to, and again when it led elsewhere meanwhile.
+    In a directory, names without suffix and `*.yaml`, `*.yml`, `*.json` are read in sorted order, and sub-directories,
+    but not links to directories. Names that begin with "." are skipped. In a Kubernetes volume, all keys of one load
+    belong to the same update: they are read from the target of `..data`, and again if that changed meanwhile.
 
     Args:
         path: a file or a directory; it need not exist yet.
         more: further ones, read in this order.
-        recheck: seconds after which the texts are compared even without a sign of change, because some network and
+        recheck: seconds after which the documents are compared without a reported change, because some network and
             virtual file systems report none.
     """
 
@@ -44,16 +45,16 @@ class FileSource:
         self._paths = [os.fspath(each) for each in (path, *more)]
         self._recheck = recheck
         self._polling = False
-        # It costs 50 ms, which only a user of files has to pay; and it is not left to the thread that watches, since a
-        # fork during its import, or its first call, would give the child one that never ends.
-        _prepare()
-        self._frozen: set[str] = set()
+        # It takes 50 ms, and only this source needs it. It is not left to the thread that watches: a fork during the
+        # import or the first call would leave the child with a lock that is held forever.
+        _initialize_watchfiles()
+        self._subpath_warned: set[str] = set()
 
     def load(self) -> list[Document]:
-        """Read everything anew; each file through one open.
+        """Read everything again; each file is opened once.
 
         Raises:
-            SourceError: something is missing, unreadable, no regular file, too large (64 MiB) or not UTF-8.
+            SourceError: a path is missing, unreadable, no regular file, larger than 64 MiB or not UTF-8.
             EmptySource: a directory without any rule file.
         """
         found = [(path, self._load(path)) for path in self._paths]
@@ -69,39 +70,39 @@ class FileSource:
         except OSError as exc:
             raise _unreadable(exc, path) from exc
         for document in documents:
-            self._warn_of_subpath(document.name)
+            self._warn_about_subpath(document.name)
         return documents
 
-    def _warn_of_subpath(self, name: str) -> None:
-        if name in self._frozen or not _is_unlinked(name):
+    def _warn_about_subpath(self, name: str) -> None:
+        if name in self._subpath_warned or not _is_deleted(name):
             return
-        self._frozen.add(name)
+        self._subpath_warned.add(name)
         text = "%s will never change: it is mounted alone (subPath); mount the whole volume as a directory"
         logger.warning(text, name)
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
-        """Watch by inotify, or look every half second where that is not to be had; see `ConfigSource.changes`."""
+        """Watch by inotify, or poll every half second if that fails; see `ConfigSource.changes`."""
         while not stop.is_set():
             try:
                 yield from self._watch(stop)
             except (OSError, RuntimeError) as exc:
-                self._warn_of_polling(exc)
-                if not stop.wait(_POLL):
+                self._warn_about_polling(exc)
+                if not stop.wait(_POLL_INTERVAL):
                     yield
 
-    def _warn_of_polling(self, trouble: Exception) -> None:
-        # What is missing is for `load` to report.
-        if isinstance(trouble, FileNotFoundError) or self._polling:
+    def _warn_about_polling(self, error: Exception) -> None:
+        # `load` reports a missing path.
+        if isinstance(error, FileNotFoundError) or self._polling:
             return
         self._polling = True
-        logger.warning("cannot watch %s, looking every %s s instead: %s", ", ".join(self._paths), _POLL, trouble)
+        logger.warning("cannot watch %s, looking every %s s instead: %s", ", ".join(self._paths), _POLL_INTERVAL, error)
 
     def _watch(self, stop: threading.Event) -> Iterator[None]:
-        """One watch, until what it is tied to has moved."""
+        """Watch until one of the watched directories is replaced."""
         import watchfiles
 
-        _quieten("watchfiles.main")
-        watched = self._watched()
+        _silence("watchfiles.main")
+        watched = self._watched_directories()
         batches = watchfiles.watch(
             *watched,
             watch_filter=None,
@@ -109,7 +110,7 @@ class FileSource:
             step=30,
             debounce=200,
             stop_event=stop,
-            rust_timeout=max(1, int(1000 * min(_TICK, self._recheck))),
+            rust_timeout=max(1, int(1000 * min(_WATCH_TIMEOUT, self._recheck))),
             yield_on_timeout=True,
             raise_interrupt=False,
         )
@@ -119,19 +120,19 @@ class FileSource:
                 if batch or time.monotonic() >= due:
                     due = time.monotonic() + self._recheck
                     yield
-                # An inode number can return at once with the next directory, so its end is looked for as well.
+                # The next directory may get the same inode number at once, so the deletion is checked, too.
                 if any(change == watchfiles.Change.deleted and name in watched for change, name in batch):
                     return
-                if watched != (self._watched() if batch else _inodes(watched)):
+                if watched != (self._watched_directories() if batch else _inodes(watched)):
                     return
 
-    def _watched(self) -> dict[str, tuple[int, int]]:
+    def _watched_directories(self) -> dict[str, tuple[int, int]]:
         return _inodes({name for path in self._paths for name in _directories(os.path.abspath(path))})
 
 
 @cache
-def _prepare() -> None:
-    """Import watchfiles, and watch nothing once: its native part sets things up at its first call, behind locks."""
+def _initialize_watchfiles() -> None:
+    """Import watchfiles, and call it once: its native part initializes itself under locks at the first call."""
     ended = threading.Event()
     ended.set()
     for _ in import_module("watchfiles").watch(step=1, force_polling=True, stop_event=ended):
@@ -146,31 +147,31 @@ def _unreadable(exc: OSError, path: str) -> SourceError:
 
 
 def _read_directory(root: str) -> list[Document]:
-    for _ in range(_TRIES):
-        pinned = _read_link(os.path.join(root, _DATA))
+    for _ in range(_READ_ATTEMPTS):
+        data_dir = _read_link(os.path.join(root, _DATA_LINK))
         try:
-            documents = [_read(path, name) for name, path in _rule_files(root, pinned)]
+            documents = [_read(path, name) for name, path in _rule_files(root, data_dir)]
         except FileNotFoundError as exc:
-            gone = exc.filename
+            missing = exc.filename
         else:
-            if pinned == _read_link(os.path.join(root, _DATA)):
+            if data_dir == _read_link(os.path.join(root, _DATA_LINK)):
                 return documents
-            gone = _DATA
+            missing = _DATA_LINK
         time.sleep(0.01)
-    raise SourceError(f"{gone} is missing, or is replaced too fast to be read", file=root)
+    raise SourceError(f"{missing} is missing, or is replaced too fast to be read", file=root)
 
 
-def _rule_files(root: str, pinned: str | None) -> list[tuple[str, str]]:
-    """(name to show, path to open) of each rule file, by name."""
+def _rule_files(root: str, data_dir: str | None) -> list[tuple[str, str]]:
+    """(name in diagnostics, path to open) of each rule file, sorted by name."""
     files = list(_walk(root, root))
-    if pinned is not None:
-        files += _walk(os.path.join(root, pinned), root)
+    if data_dir is not None:
+        files += _walk(os.path.join(root, data_dir), root)
     return sorted(files)
 
 
-def _walk(top: str, shown: str) -> Iterator[tuple[str, str]]:
+def _walk(top: str, name_prefix: str) -> Iterator[tuple[str, str]]:
     for entry in _entries(top):
-        name = os.path.join(shown, entry.name)
+        name = os.path.join(name_prefix, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, name)
         elif _is_rule_file(entry):
@@ -185,8 +186,8 @@ def _entries(top: str) -> list[os.DirEntry[str]]:
 def _is_rule_file(entry: os.DirEntry[str]) -> bool:
     if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
         return False
-    # A key of the volume: it is read through the pinned generation.
-    return not entry.is_symlink() or not (os.readlink(entry.path).startswith(_DATA + "/") or entry.is_dir())
+    # A link to `..data` is a key of the volume, which is read from the target of `..data`.
+    return not entry.is_symlink() or not (os.readlink(entry.path).startswith(_DATA_LINK + "/") or entry.is_dir())
 
 
 def _read_link(path: str) -> str | None:
@@ -212,7 +213,7 @@ def _read(path: str, name: str) -> Document:
         raise SourceError(f"is not UTF-8 at byte {exc.start}", file=name, line=line, hint="save it as UTF-8") from exc
 
 
-def _is_unlinked(path: str) -> bool:
+def _is_deleted(path: str) -> bool:
     try:
         return os.stat(path).st_nlink == 0
     except OSError:
@@ -220,11 +221,11 @@ def _is_unlinked(path: str) -> bool:
 
 
 def _directories(path: str) -> Iterator[str]:
-    """Absolute path -> directories where an entry may change that alters what a load reads."""
+    """The directories whose entries decide what a load of an absolute path reads."""
     chain = _links(path)
     if not os.path.isdir(path):
-        # The content of one generation of a volume never changes.
-        yield from (top for top in map(os.path.dirname, chain) if os.path.basename(top) != _DATA)
+        # The content of the target of `..data` never changes.
+        yield from (top for top in map(os.path.dirname, chain) if os.path.basename(top) != _DATA_LINK)
         return
     yield from map(os.path.dirname, chain[:-1])
     yield path
@@ -234,7 +235,7 @@ def _directories(path: str) -> Iterator[str]:
 
 
 def _links(path: str) -> list[str]:
-    """The path and what it leads to, link by link."""
+    """The path and the targets of its links, one after the other."""
     chain = [path]
     while (target := _read_link(chain[-1])) is not None and len(chain) < 40:
         chain.append(os.path.join(os.path.dirname(chain[-1]), target))
@@ -242,12 +243,12 @@ def _links(path: str) -> list[str]:
 
 
 def _inodes(directories: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Raises OSError where one is missing."""
+    """(device, inode) of directories; raises OSError if one is missing."""
     status = {name: os.stat(name) for name in directories}
     return {name: (each.st_dev, each.st_ino) for name, each in status.items()}
 
 
-def _quieten(name: str) -> None:
-    # It reports each batch at INFO; a level that the application chose is left alone.
+def _silence(name: str) -> None:
+    # It logs each batch at INFO. A level that the application set is kept.
     if logging.getLogger(name).level == logging.NOTSET:
         logging.getLogger(name).setLevel(logging.WARNING)

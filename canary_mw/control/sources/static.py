@@ -1,4 +1,4 @@
-"""A text that never changes."""
+"""Rules from a text that never changes."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ class StaticSource:
     """A text that never changes.
 
     Args:
-        name: what diagnostics call it.
+        name: its name in diagnostics.
     """
 
     def __init__(self, text: str, name: str = "rules") -> None:

@@ -1,1 +1,1 @@
-"""ASGI."""
+"""The middleware for ASGI servers."""

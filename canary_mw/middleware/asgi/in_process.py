@@ -1,4 +1,4 @@
-"""Apps of this process that answer for a service, in place of an upstream."""
+"""ASGI apps of this process that serve a service in place of an upstream."""
 
 from urllib.parse import unquote
 
@@ -9,14 +9,14 @@ from canary_mw.http.messages import ResponseHead
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 
-async def call_app(app: ASGIApp, conversation: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
-    """Let an app of this process answer; its messages pass as they come, only its head goes through the conversation.
+async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+    """Call an app of this process. Its messages are relayed as they come; only its response head goes to the exchange.
 
     Returns:
-        None when the app has answered, else the reply that is to be sent in its place.
+        None when the app has responded, else the reply to send in its place.
     """
     try:
-        request = next(conversation)
+        request = next(exchange)
     except StopIteration as stop:
         return _reply_of(stop.value)
     reply: Reply | None = None
@@ -25,7 +25,7 @@ async def call_app(app: ASGIApp, conversation: Exchange, scope: Scope, receive: 
         nonlocal reply
         if message["type"] == "http.response.start":
             head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
-            outcome = finish_with_response(conversation, head)
+            outcome = finish_with_response(exchange, head)
             reply = _reply_of(outcome)
             if isinstance(outcome, Relay):
                 message = {**message, "status": outcome.head.status, "headers": outcome.head.headers}

@@ -1,4 +1,4 @@
-"""The lifespan of a wrapped app, with that of the middleware around it."""
+"""The ASGI lifespan of a wrapped app, with the start and the end of the middleware in it."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -9,45 +9,45 @@ from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class LifespanOwner(Protocol):
-    """What begins before the app and ends after it; it may begin by itself, too."""
+    """What starts before the app and ends after it. It may also start without a lifespan, at the first request."""
 
     @property
     def started(self) -> bool:
-        """It has begun."""
+        """Whether it has started."""
 
     def start(self) -> None:
-        """Begin; harmless when it has."""
+        """Start; does nothing when started already."""
 
     def end_websockets(self) -> Collection[asyncio.Task[Any]]:
         """See `CanaryMiddleware`."""
 
     async def aclose(self) -> None:
-        """End."""
+        """Stop, and close what is open."""
 
 
-async def run_lifespan(living: LifespanOwner, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let the app have its lifespan: what lives with it starts before, and is closed before the end is confirmed."""
-    unhear: Callable[[], None] | None = None
+async def run_lifespan(owner: LifespanOwner, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the lifespan of the app. The owner starts before the app, and is closed before the shutdown is confirmed."""
+    remove_handler: Callable[[], None] | None = None
 
-    async def starting() -> Message:
-        nonlocal unhear
+    async def receive_and_start() -> Message:
+        nonlocal remove_handler
         message = await receive()
         if message["type"] == "lifespan.startup":
-            living.start()
-            # The server would end websockets with 1012, for a restart that this may not be.
-            unhear = on_sigterm(living.end_websockets)
+            owner.start()
+            # The server would close websockets with 1012 (service restart), and this may be no restart.
+            remove_handler = on_sigterm(owner.end_websockets)
         return message
 
-    async def ending(message: Message) -> None:
+    async def close_and_send(message: Message) -> None:
         if message["type"].startswith("lifespan.shutdown"):
-            await living.aclose()
+            await owner.aclose()
         await send(message)
 
     try:
-        await app(scope, starting, ending)
+        await app(scope, receive_and_start, close_and_send)
     finally:
-        if unhear is not None:
-            unhear()
-        # The app may know no lifespan, or fail; requests then start what they need.
-        if living.started:
-            await living.aclose()
+        if remove_handler is not None:
+            remove_handler()
+        # An app may not support lifespan, or may fail. The owner may have started at a request then.
+        if owner.started:
+            await owner.aclose()

@@ -1,7 +1,7 @@
-"""The ASGI shell: `CanaryMiddleware` decides about every HTTP request, and forwards those that are another service's.
+"""The ASGI middleware: `CanaryMiddleware` routes every HTTP request, and forwards those of other services.
 
-Nothing is buffered, and nothing that goes to the wrapped app is touched but for `scope["canary_mw"]`, and for headers
-that count from trusted peers only, where some are named.
+Bodies are not buffered. The wrapped app gets the server's scope with `scope["canary_mw"]` added, and without those
+headers that only trusted peers may send, where `trusted_headers` names any.
 """
 
 import asyncio
@@ -10,40 +10,41 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
-from canary_mw.http.target import PATH_SAFE
 from canary_mw.middleware.asgi.lifespan import run_lifespan
-from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, send_reply
-from canary_mw.middleware.asgi.websocket import close_tunnels, deny_handshake, tunnel, wait_tunnels, websocket_request
+from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
+from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
+from canary_mw.middleware.asgi.scope import request_head, websocket_request
+from canary_mw.middleware.asgi.websocket import tunnel
+from canary_mw.middleware.asgi.websocket_tunnel import close_tunnels, wait_tunnels
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
-from canary_mw.upstreams.endpoints import DNS_INTERVAL
+from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.shadows import ShadowSender
 
 if TYPE_CHECKING:
     import httpx
 
 
-# What a websocket is answered with, where the message itself does not say it.
-_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
+# The status of the handshake response, by messages that do not carry it.
+_HANDSHAKE_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 
 
 class StartedRequest(NamedTuple):
-    """What was done for a request before it came here.
+    """A request that the server has decided already, and perhaps sent.
 
     Attributes:
-        since: `perf_counter` when observers were told of the decision, None when they were not.
-        pending: gives what is to be relayed, once the request was sent.
+        since: the `perf_counter` time at which observers were notified of the decision, None when they were not.
+        pending: awaits the result of the exchange, where the request was sent already.
     """
 
     decision: Decision | None
@@ -56,38 +57,39 @@ class StartedRequest(NamedTuple):
 class CanaryMiddleware(MiddlewareBase):
     """Pure ASGI middleware that routes by Mappings.
 
-    A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
-    with `scope["canary_mw"]` set to the `Decision` or None. All others are forwarded to their service, websockets too
-    where the Mapping allows the upgrade. Everything else goes to the wrapped app. Rules are loaded at lifespan startup,
-    or at the first request without it.
+    A request that matches no Mapping, or whose Mapping leads to the service that this process runs, goes to the wrapped
+    app, with `scope["canary_mw"]` set to the `Decision` or None. All other requests are forwarded to their service;
+    websockets too, where the Mapping allows the upgrade. Other scope types go to the wrapped app. Rules are loaded at
+    lifespan startup, or at the first request when the server runs no lifespan.
 
     Args:
-        app: the ASGI app behind.
+        app: the wrapped ASGI app.
         rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops.
-        local: names of the service that this process is; the environment's `CANARY_MW_LOCAL` wins. A shared store
-            brings its own.
-        services: ASGI apps of this process by the service that they answer for.
-        transports: httpx transports by service, in place of our own client.
-        upstreams: URLs by service, "*" for all that are not named.
+        local: names of the service that this process runs. The environment's `CANARY_MW_LOCAL` overrides it, and a
+            `RuleStore` has names of its own.
+        services: ASGI apps of this process by service; they serve its requests in place of an upstream.
+        transports: httpx transports by service, in place of the built-in client.
+        upstreams: URLs by service, "*" for all services that are not named.
         roll: draws a percent in [0, 100).
-        trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers count.
-        trusted_headers: names of headers that count from those peers only; all others' are removed before anybody reads
-            them.
-        header_key_file: file of secrets, one a line; a trusted header then counts with a signature only, from any peer.
-        observers: told of every request.
-        hop_id: name of this deployment in `via`; made from the workload's name by default.
-        limits: bounds of our own client.
+        trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers are used.
+        trusted_headers: names of headers that only those peers may send; they are removed from the requests of all
+            others before anything reads them.
+        header_key_file: file of secrets, one per line; a trusted header then needs a signature, and any peer may send
+            it.
+        observers: notified of every request.
+        hop_id: name of this deployment in `via`; derived from the workload's name by default.
+        limits: limits of the built-in client.
         dns_interval: seconds between two look-ups of the name of an upstream.
         replay_limit: bytes of a request body that are kept for retries and shadows.
-        shadow_limit: copies for shadows that may be in flight.
+        shadow_limit: maximum number of shadow copies in flight.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
         secrets: directory of the Secrets that TLSContexts name; by default the environment's `CANARY_MW_SECRETS`.
 
     Raises:
-        ConfigError: an argument that cannot work.
+        ConfigError: an argument is not valid.
     """
 
-    # Whether the service that this process is, is the wrapped app; a proxy forwards to it as to any other.
+    # Whether the wrapped app is the local service. A proxy wraps no service: it forwards local decisions too.
     wraps = True
 
     def __init__(
@@ -162,13 +164,13 @@ class CanaryMiddleware(MiddlewareBase):
         else:
             await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
-    async def resume(self, begun: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""
-        decision, head, hop, since, answering = begun
+        decision, head, hop, since, pending = request
         if self.observed:
-            await self._observe(decision, head, hop, scope, receive, send, since, answering)
+            await self._observe(decision, head, hop, scope, receive, send, since, pending)
         else:
-            await self._serve(decision, head, hop, scope, receive, send, answering)
+            await self._serve(decision, head, hop, scope, receive, send, pending)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self.started:
@@ -196,11 +198,11 @@ class CanaryMiddleware(MiddlewareBase):
         return self.upstreams.ejections()
 
     def end_websockets(self) -> list[asyncio.Task[Any]]:
-        """Tell both sides of every websocket of this loop that we are going away; returns the tasks that do it."""
+        """Close both sides of every websocket of this loop with 1001 (going away); returns the tasks that do it."""
         return close_tunnels(self.upstreams)
 
     async def aclose(self) -> None:
-        """Close the connections of this loop, and follow the rules no longer; a later request starts again."""
+        """Close the connections of this loop, and stop following the rules; a later request starts again."""
         self._stop()
         await wait_tunnels(self.upstreams)
         await self.shadows.aclose()
@@ -215,26 +217,26 @@ class CanaryMiddleware(MiddlewareBase):
         receive: Receive,
         send: Send,
         since: float | None = None,
-        answering: PendingResult | None = None,
+        pending: PendingResult | None = None,
     ) -> None:
-        began = self.notify_decided(decision, head) if since is None else since
+        started_at = self.notify_decided(decision, head) if since is None else since
         status: int | None = None
         reason: str | None = None
 
-        # Not a coroutine of its own: every message passes here.
-        def noting(message: Message) -> Awaitable[None]:
+        # No coroutine, because every message passes here.
+        def recording_send(message: Message) -> Awaitable[None]:
             nonlocal status
             if status is None:
-                status = message.get("status") or _STATUSES.get(message["type"])
+                status = message.get("status") or _HANDSHAKE_STATUSES.get(message["type"])
             return send(message)
 
         try:
-            reason = await self._serve(decision, head, hop, scope, receive, noting, answering)
+            reason = await self._serve(decision, head, hop, scope, receive, recording_send, pending)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
-            self.notify_finished(decision, head, status, began, reason)
+            self.notify_finished(decision, head, status, started_at, reason)
 
     async def _serve(
         self,
@@ -244,14 +246,14 @@ class CanaryMiddleware(MiddlewareBase):
         scope: Scope,
         receive: Receive,
         send: Send,
-        answering: PendingResult | None = None,
+        pending: PendingResult | None = None,
     ) -> str | None:
-        """Have a request answered by who is to; see `Forwarder.forward`."""
+        """Call the wrapped app, or forward the request; returns as `Forwarder.forward` does."""
         if decision is not None and not (decision.local and self.wraps):
             if scope["type"] == "websocket":
                 await self._tunnel(decision, head, hop, scope, receive, send)
                 return None
-            return await self._forwarder.forward(decision, head, hop, scope, receive, send, answering)
+            return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending)
         app_scope = {**scope, "canary_mw": decision}
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
             await self.app(app_scope, receive, send)
@@ -273,23 +275,3 @@ class CanaryMiddleware(MiddlewareBase):
         reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))
         path = scope.get("raw_path") or b""
         self.notify_refused(scope["method"], path.decode("latin-1"), error.status_hint, reason)
-
-
-def request_head(scope: Scope) -> RequestHead:
-    """The request as the rules see it: the whole path that the client sent, whatever `root_path` says.
-
-    Raises:
-        ClientError: see `RequestHead`.
-    """
-    client, server = scope.get("client"), scope.get("server")
-    return RequestHead.from_wire(
-        scope["method"],
-        scope.get("raw_path") or quote(scope["path"], safe=PATH_SAFE).encode(),
-        scope["query_string"],
-        scope["headers"],
-        client[0] if client else None,
-        scope.get("scheme", "http"),
-        scope["http_version"],
-        client[1] or 0 if client else 0,
-        server[1] or 0 if server else 0,
-    )

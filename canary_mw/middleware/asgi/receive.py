@@ -1,4 +1,4 @@
-"""The messages of one ASGI request: its body for the upstream, and after it the news that the client left."""
+"""The messages of one ASGI request: its body for the upstream, and then the disconnect of the client."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,170 +7,177 @@ from typing import Protocol
 from canary_mw.exceptions import ClientDisconnected
 from canary_mw.types import Receive
 
-# Seconds, at least, before somebody looks whether the client is still there, and at most twice as many. Most answers
-# have come by then, and cost no task.
-PATIENCE = 0.05
+# Seconds after which a request is watched for a disconnect, at least; at most twice as many. Most responses are
+# complete by then, and need no task.
+WATCH_DELAY = 0.05
 
 
 class DisconnectNotifier(Protocol):
-    """The connection of a client, where the server shows it: `receive` is silent while nothing is read of an upload."""
+    """The connection of a client, where the server offers it.
 
-    def on_disconnect(self, tell: Callable[[], object] | None) -> None:
-        """Call it when the client has left, or now when it has already; None: nobody wants to know."""
+    `receive` reports no disconnect while the server does not read the rest of an upload.
+    """
+
+    def on_disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` when the client disconnects, or now when it has done so already; None removes it."""
 
 
 class DisconnectTimer:
-    """Begins the watch of the requests that take long: one timer for all of a loop, because setting one costs as much
-    as a header filter.
+    """Starts the disconnect watch of requests that take long.
+
+    It is one timer for all requests of a loop, because setting a timer costs as much as filtering the headers.
 
     Args:
         loop: the running one.
     """
 
-    __slots__ = ("_late", "_new", "_running", "loop")
+    __slots__ = ("_new", "_running", "_waiting", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._new: set[RequestStream] = set()
-        self._late: set[RequestStream] = set()
+        self._waiting: set[RequestStream] = set()
         self._running = False
 
-    def enter(self, inbox: "RequestStream") -> None:
-        """Watch it from the next round but one, unless it has left by then."""
-        self._new.add(inbox)
+    def add(self, stream: "RequestStream") -> None:
+        """Watch a request from the next tick but one, unless it is removed by then."""
+        self._new.add(stream)
         if not self._running:
             self._running = True
-            self.loop.call_later(PATIENCE, self._round)
+            self.loop.call_later(WATCH_DELAY, self._tick)
 
-    def leave(self, inbox: "RequestStream") -> None:
-        """It is done."""
-        self._new.discard(inbox)
-        self._late.discard(inbox)
+    def remove(self, stream: "RequestStream") -> None:
+        """Forget a request that has ended."""
+        self._new.discard(stream)
+        self._waiting.discard(stream)
 
-    def _round(self) -> None:
-        for inbox in self._late:
-            inbox.watch()
-        self._late, self._new = self._new, set()
-        self._running = bool(self._late)
+    def _tick(self) -> None:
+        for stream in self._waiting:
+            stream.watch()
+        self._waiting, self._new = self._new, set()
+        self._running = bool(self._waiting)
         if self._running:
-            self.loop.call_later(PATIENCE, self._round)
+            self.loop.call_later(WATCH_DELAY, self._tick)
 
 
 class RequestStream:
-    """Reads `receive` with one reader at a time: the upload first, then the watch.
+    """Reads `receive` with one reader at a time: first the upload, then the disconnect watch.
 
-    It is the rest of the body as an asynchronous iterator: the next message is asked for when the upstream has taken
-    the last one, so a slow upstream holds the client back.
+    It is an asynchronous iterator over the rest of the body. It receives the next message when the upstream has taken
+    the last one, so that a slow upstream slows the client.
 
     Args:
-        receive: the request's own; nobody else may call it meanwhile.
-        rounds: of the running loop.
-        client: see `Client`.
+        receive: of the request; nothing else may call it meanwhile.
+        timer: of the running loop.
+        notifier: the connection of the client, where the server offers it.
     """
 
     __slots__ = (
-        "_cancels",
-        "_client",
-        "_due",
+        "_cancelling",
         "_ended",
-        "_first",
-        "_main",
+        "_first_chunk",
+        "_notifier",
         "_receive",
+        "_task",
         "_timer",
         "_uploading",
-        "_watcher",
+        "_watch_requested",
+        "_watch_task",
     )
 
-    def __init__(self, receive: Receive, rounds: DisconnectTimer, client: DisconnectNotifier | None = None) -> None:
+    def __init__(self, receive: Receive, timer: DisconnectTimer, notifier: DisconnectNotifier | None = None) -> None:
         self._receive = receive
-        self._timer = rounds
-        self._client = client
-        self._first = b""
+        self._timer = timer
+        self._notifier = notifier
+        self._first_chunk = b""
         self._uploading = False
         self._ended = False
-        self._due = False
-        self._watcher: asyncio.Task[None] | None = None
-        self._main: asyncio.Task[object] | None = None
-        self._cancels: int | None = None
+        self._watch_requested = False
+        self._watch_task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling: int | None = None
 
     async def open(self) -> "bytes | RequestStream":
-        """The body: as bytes when its first message is all of it.
+        """The body, as bytes when its first message is all of it.
 
         Raises:
-            ClientDisconnected: the client left before the body was complete; iterating raises it too.
+            ClientDisconnected: the client disconnected before the body was complete; iterating raises it too.
         """
         self._uploading = True
-        piece = await self._piece()
+        chunk = await self._read_chunk()
         if not self._uploading:
-            return piece
-        self._first = piece
+            return chunk
+        self._first_chunk = chunk
         return self
 
     def __aiter__(self) -> "RequestStream":
         return self
 
     async def __anext__(self) -> bytes:
-        piece, self._first = self._first, b""
-        if piece:
-            return piece
+        chunk, self._first_chunk = self._first_chunk, b""
+        if chunk:
+            return chunk
         if not self._uploading:
             raise StopAsyncIteration
-        return await self._piece()
+        return await self._read_chunk()
 
-    async def _piece(self) -> bytes:
+    async def _read_chunk(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected("the client left before its body was complete")
         if not message.get("more_body", False):
             self._uploading = False
             self._ended = True
-            if self._due:
+            if self._watch_requested:
                 self.watch()
         return bytes(message.get("body", b""))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The one that it belongs to."""
+        """The loop that the request runs in."""
         return self._timer.loop
 
     def watch_soon(self) -> None:
-        """After a while, cancel the task that called this when the client leaves."""
-        self._main = asyncio.current_task(self._timer.loop)
-        self._timer.enter(self)
+        """After `WATCH_DELAY`, start to watch: the calling task is cancelled when the client disconnects."""
+        self._task = asyncio.current_task(self._timer.loop)
+        self._timer.add(self)
 
     def watch(self) -> None:
-        """Begin now, or when the upload ends, which sees by itself whether the client leaves, unless it is stuck."""
-        self._due = True
-        if not self._uploading:
-            self._watcher = self._timer.loop.create_task(self._wait())
-        elif self._client is not None:
-            self._client.on_disconnect(self._cancel)
+        """Watch now, or when the upload ends.
 
-    async def _wait(self) -> None:
+        Reading the upload finds a disconnect by itself. While the upstream takes none of it, only the notifier does.
+        """
+        self._watch_requested = True
+        if not self._uploading:
+            self._watch_task = self._timer.loop.create_task(self._wait_for_disconnect())
+        elif self._notifier is not None:
+            self._notifier.on_disconnect(self._cancel)
+
+    async def _wait_for_disconnect(self) -> None:
         try:
             while (message := await self._receive())["type"] != "http.disconnect":
                 if self._ended:
-                    # A middleware that replays a body it has read: it would do so for ever, and never tell.
+                    # A middleware that replays the body which it has read: it never reports a disconnect.
                     return
                 self._ended = not message.get("more_body", False)
-        except Exception:  # noqa: BLE001 - a server that cannot tell leaves us as wise as before
+        except Exception:  # noqa: BLE001 - a server that fails here does not report disconnects
             return
         self._cancel()
 
     def _cancel(self) -> None:
-        if self._main is not None and self._cancels is None:
-            self._cancels = self._main.cancelling()
-            self._main.cancel()
+        if self._task is not None and self._cancelling is None:
+            self._cancelling = self._task.cancelling()
+            self._task.cancel()
 
     def cancelled_by_disconnect(self) -> bool:
-        """Whether a CancelledError in the task is the watch's doing alone; it is taken back then."""
-        return self._cancels is not None and self._main is not None and self._main.uncancel() <= self._cancels
+        """Whether only the watch has cancelled the task; its cancellation is taken back (`Task.uncancel`)."""
+        return self._cancelling is not None and self._task is not None and self._task.uncancel() <= self._cancelling
 
     def close(self) -> None:
-        """Stop watching; harmless when done already."""
-        if self._due and self._client is not None:
-            self._client.on_disconnect(None)
-        self._due = False
-        self._timer.leave(self)
-        if self._watcher is not None:
-            self._watcher.cancel()
+        """Stop watching; does nothing when stopped already."""
+        if self._watch_requested and self._notifier is not None:
+            self._notifier.on_disconnect(None)
+        self._watch_requested = False
+        self._timer.remove(self)
+        if self._watch_task is not None:
+            self._watch_task.cancel()

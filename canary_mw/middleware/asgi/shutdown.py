@@ -1,4 +1,4 @@
-"""The end of the process, heard of before the server acts on it."""
+"""SIGTERM, handled before the server handles it."""
 
 import asyncio
 import signal
@@ -7,50 +7,51 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
 
-# Seconds that may pass until the server hears of it too.
-HEAD_START = 0.5
+# Seconds at most that the signal is kept from the server.
+MAX_DELAY = 0.5
 
 
-def on_sigterm(tell: Callable[[], Collection[asyncio.Task[Any]]]) -> Callable[[], None]:
-    """Have `tell` called in the running loop at SIGTERM, and then what was to be called.
+def on_sigterm(callback: Callable[[], Collection[asyncio.Task[Any]]]) -> Callable[[], None]:
+    """Call `callback` in the running loop at SIGTERM, and then the handler that was installed before.
 
-    Nothing happens where no server listens for the signal, or outside of the main thread.
+    Does nothing when no handler is installed, or outside of the main thread.
 
     Args:
-        tell: gives the tasks that are to end before the server acts, or to have had `HEAD_START` for it.
+        callback: starts what is to end before the server shuts down, and returns its tasks. The previous handler is
+            called when they are done, or after `MAX_DELAY`.
 
     Returns:
-        What undoes it.
+        A function that removes the handler.
     """
-    passed_on = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(passed_on):
+    previous = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
         return _nothing
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def pass_on(number: int, frame: FrameType | None) -> None:
-        if ending := tell():
-            await asyncio.wait(ending, timeout=HEAD_START)
-        passed_on(number, frame)
+    async def call_previous(number: int, frame: FrameType | None) -> None:
+        if closing := callback():
+            await asyncio.wait(closing, timeout=MAX_DELAY)
+        previous(number, frame)
 
-    def begin(number: int, frame: FrameType | None) -> None:
-        task = loop.create_task(pass_on(number, frame))
+    def start(number: int, frame: FrameType | None) -> None:
+        task = loop.create_task(call_previous(number, frame))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if loop.is_closed():
-            passed_on(number, frame)
+            previous(number, frame)
             return
-        loop.call_soon_threadsafe(begin, number, frame)
+        loop.call_soon_threadsafe(start, number, frame)
 
-    def undo() -> None:
-        # Whoever listens in our place passes the signal on to us, as we do.
-        if signal.getsignal(signal.SIGTERM) is hear:
-            signal.signal(signal.SIGTERM, passed_on)
+    def remove() -> None:
+        # A handler that was installed after ours calls ours, as ours calls the previous one.
+        if signal.getsignal(signal.SIGTERM) is handle:
+            signal.signal(signal.SIGTERM, previous)
 
-    signal.signal(signal.SIGTERM, hear)
-    return undo
+    signal.signal(signal.SIGTERM, handle)
+    return remove
 
 
 def _nothing() -> None:

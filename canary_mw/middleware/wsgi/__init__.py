@@ -1,1 +1,1 @@
-"""WSGI (PEP 3333)."""
+"""The middleware for WSGI servers (PEP 3333)."""

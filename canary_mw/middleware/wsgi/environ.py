@@ -12,31 +12,31 @@ from canary_mw.http.target import METHODS, PATH_SAFE, check_method, check_query,
 from canary_mw.types import Environ
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 
-# Bytes of a body that are asked for at once: servers return when all of them are there, or the body ends.
+# Bytes of a body that are read at once. Servers return when they have all of them, or the body ends.
 CHUNK_SIZE = 65536
-_REMEMBERED = 1024
+_CACHE_SIZE = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
-# Keys of an environ -> header names, None for what is no header. Bounded: the names are the client's to choose.
+# Keys of an environ -> header names, None for other keys. Bounded, because clients choose the names.
 _names: dict[str, bytes | None] = {}
-# Of headers, but without HTTP_; empty where there is none.
+# Keys of headers that have no HTTP_ prefix. Some servers set them to "" when there is no such header.
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
-_encoded = methodcaller("encode", "latin-1", "replace")
-_stripped = methodcaller("strip", b" \t")
+_encode = methodcaller("encode", "latin-1", "replace")
+_strip = methodcaller("strip", b" \t")
 
 
 class LazyRequestHead(RequestHead):
-    """A request whose headers and ports are read when somebody asks: most rules look at the path only."""
+    """A request head whose headers and ports are read at first use: most rules read the path only."""
 
-    __slots__ = ("_environ", "_pairs", "_sent")
+    __slots__ = ("_environ", "_pairs", "_unchanged")
 
     _environ: Environ
     _pairs: RawHeaders | None
-    # The same environ for as long as it tells what the headers are.
-    _sent: Environ | None
+    # The same environ while its headers are those of the head; None once they were replaced.
+    _unchanged: Environ | None
 
     @property
     def headers(self) -> RawHeaders:
-        """Pairs in the order of the environ; the server has joined repeated ones."""
+        """Pairs in the order of the environ; the server has joined repeated headers."""
         if self._pairs is None:
             self._pairs = _headers(self._environ)
         return self._pairs
@@ -44,29 +44,29 @@ class LazyRequestHead(RequestHead):
     @headers.setter
     def headers(self, pairs: RawHeaders) -> None:
         self._pairs = pairs
-        self._sent = None
+        self._unchanged = None
 
     def header(self, name: bytes) -> bytes | None:
-        """See `RequestHead`; looked up, without reading the others."""
-        if self._sent is None:
+        """See `RequestHead`; looks the header up without reading the others."""
+        if self._unchanged is None:
             return super().header(name)
-        key = _key_sent(name)
-        value: str | None = self._sent.get(key)
+        key = _lookup_key(name)
+        value: str | None = self._unchanged.get(key)
         if value is None or (not value and key[:8] == "CONTENT_"):
             return None
         return value.strip(" \t").encode("latin-1", "replace")
 
     def any_value_matches(self, name: bytes, accepts: Callable[[bytes], Any]) -> bool:
-        """See `RequestHead`; most requests lack what rules ask for."""
-        if self._sent is None:
+        """See `RequestHead`; fast when the header is missing, as in most requests."""
+        if self._unchanged is None:
             return super().any_value_matches(name, accepts)
-        if _key_sent(name) not in self._sent:
+        if _lookup_key(name) not in self._unchanged:
             return False
         value = self.header(name)
         return value is not None and bool(accepts(value))
 
     def __getattr__(self, name: str) -> int:
-        # Slots that nothing was put into.
+        # Called for slots that are not set.
         key = _PORTS.get(name)
         if key is None:
             raise AttributeError(name)
@@ -74,12 +74,12 @@ class LazyRequestHead(RequestHead):
 
 
 def request_head(environ: Environ) -> LazyRequestHead:
-    """The request as the rules see it: the whole path that the client sent, whatever `SCRIPT_NAME` says.
+    """The head that rules are matched against. Its path is the whole path that the client sent, `SCRIPT_NAME` included.
 
     Raises:
         ClientError: see `RequestHead`.
     """
-    # Not by `from_wire`: between the requests of a thread its caches go cold, and each call costs what it does first.
+    # Without `from_wire`: in threads its memory caches go cold between requests, so that every call costs more.
     method = environ["REQUEST_METHOD"]
     if method not in METHODS:
         check_method(method)
@@ -92,19 +92,19 @@ def request_head(environ: Environ) -> LazyRequestHead:
     head.scheme = environ["wsgi.url_scheme"]
     head.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
     head._headers_by_name = head._pairs = None
-    head._environ = head._sent = environ
+    head._environ = head._unchanged = environ
     return head
 
 
 def request_target(environ: Environ) -> tuple[bytes, bytes]:
     """Raw path, or absolute URL, and query.
 
-    Some servers tell the target as it came (gunicorn: RAW_URI; uWSGI, mod_wsgi, waitress: REQUEST_URI). From others'
-    PATH_INFO it is built anew, and `%2F` has become a slash.
+    Some servers give the target as it was received (gunicorn: RAW_URI; uWSGI, mod_wsgi, waitress: REQUEST_URI). With
+    others it is built from PATH_INFO, where `%2F` has become a slash.
     """
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
-        # UTF-8, so that what may not stand in a target is refused instead of turned into something else.
+        # UTF-8, so that characters that a target may not have are refused instead of replaced.
         path, _, query = target.encode("utf-8", "surrogatepass").partition(b"?")
         return path, query
     decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -127,8 +127,8 @@ def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
     for key in _UNPREFIXED:
         if environ.get(key) == "":
             keys.remove(key)
-    # No function of Python's own for each: this is a tenth of what forwarding costs.
-    values = map(_stripped, map(_encoded, map(environ.__getitem__, keys)))
+    # `map` of C functions, without Python code for each header: this is a tenth of the cost of forwarding.
+    values = map(_strip, map(_encode, map(environ.__getitem__, keys)))
     return list(zip(map(names.__getitem__, keys), values, strict=True))
 
 
@@ -138,30 +138,30 @@ def _header_name(key: str) -> bytes | None:
         name = key[5:].replace("_", "-").lower().encode("latin-1", "replace")
     elif key in _UNPREFIXED:
         name = key.replace("_", "-").lower().encode()
-    if len(_names) < _REMEMBERED:
+    if len(_names) < _CACHE_SIZE:
         _names[key] = name
     return name
 
 
 def without_headers(environ: Environ) -> Environ:
-    """A copy that tells nothing of the client's headers."""
+    """A copy without the client's headers."""
     return {key: value for key, value in environ.items() if _header_name(key) is None}
 
 
 def environ_key(name: bytes) -> str:
-    """Under which key a header stands."""
+    """The key of a header in an environ."""
     text = name.decode("latin-1").upper().replace("-", "_")
     return text if text in _UNPREFIXED else "HTTP_" + text
 
 
-@lru_cache(_REMEMBERED)
-def _key_sent(name: bytes) -> str:
-    """The same for a header that rules ask for; an underscore is in none of the names that are made of an environ."""
+@lru_cache(_CACHE_SIZE)
+def _lookup_key(name: bytes) -> str:
+    """As `environ_key`, for a header that rules read; "" for a name with an underscore, which no environ can have."""
     return "" if b"_" in name else environ_key(name)
 
 
 def with_headers(environ: Environ, headers: Iterable[tuple[bytes, bytes]]) -> Environ:
-    """A copy with these headers in place of the client's; repeated ones are joined (RFC 9110, section 5.3)."""
+    """A copy with these headers in place of the client's. Repeated headers are joined (RFC 9110, section 5.3)."""
     copy = without_headers(environ)
     for name, value in headers:
         key, text = environ_key(name), value.decode("latin-1")
@@ -171,13 +171,13 @@ def with_headers(environ: Environ, headers: Iterable[tuple[bytes, bytes]]) -> En
 
 
 class RequestBody:
-    """The body of a request in pieces: as many bytes as Content-Length says, or up to the end of a terminated input.
+    """The body of a request as an iterator over its chunks.
 
     Args:
-        length: None for one that the server ends.
+        length: bytes, by Content-Length; None for a body whose end the server reports (`wsgi.input_terminated`).
 
     Raises:
-        LengthRequired: such a body, from a server that does not end it.
+        LengthRequired: the length is None, and the server does not report the end.
     """
 
     def __init__(self, environ: Environ, length: int | None) -> None:
@@ -187,10 +187,10 @@ class RequestBody:
         self._left = length
 
     def open(self) -> "bytes | RequestBody":
-        """The body: as bytes when it is one piece.
+        """The body, as bytes when it is one chunk.
 
         Raises:
-            ClientDisconnected: the client left before the body was complete; iterating raises it too.
+            ClientDisconnected: the client disconnected before the body was complete; iterating raises it too.
         """
         if self._left is None or self._left > CHUNK_SIZE:
             return self
@@ -202,39 +202,43 @@ class RequestBody:
     def __next__(self) -> bytes:
         if self._left == 0:
             raise StopIteration
-        piece = self._piece(CHUNK_SIZE if self._left is None else min(CHUNK_SIZE, self._left))
+        chunk = self._read_chunk(CHUNK_SIZE if self._left is None else min(CHUNK_SIZE, self._left))
         if self._left is not None:
-            self._left -= len(piece)
-        elif not piece:
+            self._left -= len(chunk)
+        elif not chunk:
             self._left = 0
             raise StopIteration
-        return piece
+        return chunk
 
-    def _piece(self, size: int) -> bytes:
+    def _read_chunk(self, size: int) -> bytes:
         try:
-            piece: bytes = self._read(size)
+            chunk: bytes = self._read(size)
         except OSError as exc:
             raise ClientDisconnected("the client left before its body was complete") from exc
-        if self._left is not None and not piece:
+        if self._left is not None and not chunk:
             raise ClientDisconnected("the client left before its body was complete")
-        return piece
+        return chunk
 
 
 class RecordingInput:
-    """A `wsgi.input` that tells a tee what the app reads."""
+    """A `wsgi.input` that feeds what the app reads to a buffer.
 
-    def __init__(self, source: Any, tee: SyncReplayBuffer, length: int | None) -> None:
+    Args:
+        length: bytes of the body; None for one whose end the server reports.
+    """
+
+    def __init__(self, source: Any, buffer: SyncReplayBuffer, length: int | None) -> None:
         self._source = source
-        self._tee = tee
+        self._buffer = buffer
         self._left = length
 
     def read(self, size: int = -1) -> bytes:
         """See PEP 3333, also for the methods."""
-        return self._noted(self._source.read() if size is None or size < 0 else self._source.read(size), size == 0)
+        return self._feed(self._source.read() if size is None or size < 0 else self._source.read(size), size == 0)
 
     def readline(self, size: int = -1) -> bytes:
         line = self._source.readline() if size is None or size < 0 else self._source.readline(size)
-        return self._noted(line, size == 0)
+        return self._feed(line, size == 0)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         lines: list[bytes] = []
@@ -246,13 +250,13 @@ class RecordingInput:
         return iter(self.readline, b"")
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever reads in ways of one server only reads past us: there is no copy then.
-        self._tee.close()
+        # The app may read by a method that only this server has. Such reads are not recorded, so there is no copy.
+        self._buffer.close()
         return getattr(self._source, name)
 
-    def _noted(self, piece: bytes, asked_for_nothing: bool) -> bytes:
+    def _feed(self, chunk: bytes, empty_read: bool) -> bytes:
         if self._left is not None:
-            self._left -= len(piece)
-        ended = not piece and not asked_for_nothing
-        self._tee.feed(piece, last=ended if self._left is None else self._left == 0)
-        return piece
+            self._left -= len(chunk)
+        ended = not chunk and not empty_read
+        self._buffer.feed(chunk, last=ended if self._left is None else self._left == 0)
+        return chunk

@@ -1,4 +1,4 @@
-"""WSGI apps of this process that answer for a service, in place of an upstream."""
+"""WSGI apps of this process that serve a service in place of an upstream."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -15,51 +15,51 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def call_app(
-    app: WSGIApp, conversation: Exchange, environ: Environ, start_response: StartResponse
+    app: WSGIApp, exchange: Exchange, environ: Environ, start_response: StartResponse
 ) -> Iterable[bytes] | Reply:
-    """Let an app of this process answer; its pieces pass as they come, only its head goes through the conversation.
+    """Call an app of this process. Its body is relayed as it comes; only its response head goes to the exchange.
 
     Returns:
-        What the app returned, or the reply that is to be sent in its place.
+        What the app returned, or the reply to send in its place.
     """
     try:
-        request = next(conversation)
+        request = next(exchange)
     except StopIteration as stop:
         reply: Reply = stop.value
         return reply
-    answered = False
+    started = False
 
     def start(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
-        nonlocal answered
-        if answered:
-            # It has failed since; what it says instead passes as it is, and so does a call that is one too many.
+        nonlocal started
+        if started:
+            # The app reports an error, or calls twice by mistake: the server handles both.
             return start_response(status, headers, exc_info)
-        answered = True
+        started = True
         pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        outcome = _answered(conversation, ResponseHead(int(status[:3]), pairs))
+        outcome = _finish_exchange(exchange, ResponseHead(int(status[:3]), pairs))
         return start_response(status_line(outcome.head.status), text_pairs(outcome.head.headers), exc_info)
 
     return app(_app_environ(environ, request), start)
 
 
 def status_line(status: int) -> str:
-    """As `start_response` wants it; the words of an upstream do not travel (RFC 9112, section 4)."""
+    """A status line for `start_response`; the reason phrase of an upstream is not relayed (RFC 9112, section 4)."""
     return f"{status} {_REASONS.get(status, 'Unknown')}"
 
 
 def text_pairs(headers: RawHeaders) -> list[tuple[str, str]]:
-    """Headers as `start_response` wants them."""
+    """Headers for `start_response`."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _answered(conversation: Exchange, head: ResponseHead) -> Relay:
+def _finish_exchange(exchange: Exchange, head: ResponseHead) -> Relay:
     try:
-        conversation.send(head)
+        exchange.send(head)
     except StopIteration as stop:
         outcome = stop.value
         assert isinstance(outcome, Relay)
         return outcome
-    raise RuntimeError("an app that is running already cannot be asked a second time")
+    raise RuntimeError("a request to an app cannot be retried")
 
 
 def _app_environ(environ: Environ, request: UpstreamRequest) -> Environ:

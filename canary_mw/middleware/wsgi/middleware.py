@@ -1,7 +1,7 @@
-"""The WSGI shell: `CanaryWSGIMiddleware` decides about every request, and forwards those that are another service's.
+"""The WSGI middleware: `CanaryWSGIMiddleware` routes every request, and forwards those of other services.
 
-Nothing is buffered, and nothing that goes to the wrapped app is touched but for `environ["canary_mw.decision"]`, and
-for headers that count from trusted peers only, where some are named.
+Bodies are not buffered. The wrapped app gets the server's environ with `environ["canary_mw.decision"]` added, and
+without those headers that only trusted peers may send, where `trusted_headers` names any.
 """
 
 import os
@@ -18,13 +18,14 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
-from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, observe_body, send_reply
+from canary_mw.middleware.wsgi.observed_body import observe_body
+from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, send_reply
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
-from canary_mw.upstreams.endpoints import DNS_INTERVAL
+from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
 
@@ -33,21 +34,21 @@ if TYPE_CHECKING:
 
 
 class CanaryWSGIMiddleware(MiddlewareBase):
-    """WSGI middleware (PEP 3333) that routes by Mappings; the twin of `CanaryMiddleware`.
+    """WSGI middleware (PEP 3333) that routes by Mappings; the counterpart of `CanaryMiddleware`.
 
-    A request that matches nothing, or whose Mapping leads to the service that this process is, goes to the wrapped app
-    with `environ["canary_mw.decision"]` set to the `Decision` or None. All others are forwarded to their service.
-    Rules are loaded at the first request of each process, so that a server may fork after the import.
+    A request that matches no Mapping, or whose Mapping leads to the service that this process runs, goes to the wrapped
+    app, with `environ["canary_mw.decision"]` set to the `Decision` or None. All other requests are forwarded to their
+    service. Rules are loaded at the first request of each process, so that a server may fork after the import.
 
     Args:
-        app: the WSGI app behind.
+        app: the wrapped WSGI app.
         rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops.
-        local: names of the service that this process is; see `CanaryMiddleware`, also for all that follow.
-        services: WSGI apps of this process by the service that they answer for.
-        transports: httpx transports for threads (`httpx.BaseTransport`) by service.
+        local: names of the service that this process runs; see `CanaryMiddleware` for this and all other arguments.
+        services: WSGI apps of this process by service; they serve its requests in place of an upstream.
+        transports: synchronous httpx transports (`httpx.BaseTransport`) by service.
 
     Raises:
-        ConfigError: an argument that cannot work.
+        ConfigError: an argument is not valid.
     """
 
     def __init__(
@@ -86,13 +87,13 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         )
         self.app = app
         self.upstreams = SyncUpstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
-        self._bounds = replay_limit, shadow_limit
-        self._begin()
+        self._buffer_limits = replay_limit, shadow_limit
+        self._init_process()
         _middlewares.add(self)
 
-    def _begin(self) -> None:
-        """What each process has for itself."""
-        replay_limit, shadow_limit = self._bounds
+    def _init_process(self) -> None:
+        """Set up what each process has for itself; called again in a forked child."""
+        replay_limit, shadow_limit = self._buffer_limits
         self.shadows = ShadowSender(self.upstreams.background_upstreams, shadow_limit)
         self.refusals = RefusalCounters()
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
@@ -114,7 +115,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             return self._refuse(exc, environ, start_response)
         decision = decide(table, head, self.roll())
         if self.observed:
-            return self._observed(decision, head, self.hop(head, table.settings), environ, start_response)
+            return self._observe(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):
             environ["canary_mw.decision"] = decision
             return self.app(environ, start_response)
@@ -125,9 +126,9 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         return self.upstreams.ejections()
 
     def close(self) -> None:
-        """Close the connections, and follow the rules no longer; a later request starts again.
+        """Close the connections, and stop following the rules; a later request starts again.
 
-        Nobody has to: what runs beside the requests holds up no exit.
+        Calling it is optional: the background threads do not delay the exit of the process.
         """
         self._stop()
         if self.upstreams.background.started:
@@ -135,7 +136,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         self.upstreams.close()
 
     def _environ_without_untrusted(self, head: RequestHead, environ: Environ) -> None:
-        """Take out the headers that the peer may not send, for the rules and for whoever answers."""
+        """Remove the headers that the peer may not send; rules, app and upstream see only the others."""
         kept = self._strip_untrusted(head.headers, head.client)
         for name, _ in set(head.headers).difference(kept):
             del environ[environ_key(name)]
@@ -149,7 +150,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         environ: Environ,
         start_response: StartResponse,
     ) -> WSGIResult:
-        """Have a request answered by who is to."""
+        """Call the wrapped app, or forward the request."""
         if decision is not None and not decision.local:
             return self._forwarder.forward(decision, head, hop, environ, start_response)
         environ["canary_mw.decision"] = decision
@@ -157,7 +158,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             return WSGIResult(self.app(environ, start_response))
         return WSGIResult(self._forwarder.serve_and_shadow(self.app, decision, head, hop, environ, start_response))
 
-    def _observed(
+    def _observe(
         self,
         decision: Decision | None,
         head: RequestHead,
@@ -168,22 +169,22 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         since = self.notify_decided(decision, head)
         status: int | None = None
 
-        def noting(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
+        def recording_start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
             nonlocal status
             status = int(line[:3])
             return start_response(line, headers, exc_info)
 
-        def ended(why: BaseException | None) -> None:
-            left = isinstance(why, ClientDisconnected)
-            reason = "client left" if left else type(why).__name__ if why else forwarded.reason
+        def on_end(error: BaseException | None) -> None:
+            left = isinstance(error, ClientDisconnected)
+            reason = "client left" if left else type(error).__name__ if error else result.reason
             self.notify_finished(decision, head, status, since, reason)
 
         try:
-            forwarded = self._serve(decision, head, hop, environ, noting)
+            result = self._serve(decision, head, hop, environ, recording_start)
         except BaseException as exc:
             self.notify_finished(decision, head, status, since, type(exc).__name__)
             raise
-        return observe_body(forwarded.body, ended)
+        return observe_body(result.body, on_end)
 
     def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body, reason = send_reply(self._forwarder.refusal(error), start_response)
@@ -197,8 +198,8 @@ _middlewares: "WeakSet[CanaryWSGIMiddleware]" = WeakSet()
 
 def _after_fork() -> None:
     for middleware in list(_middlewares):
-        middleware.upstreams.begin()
-        middleware._begin()
+        middleware.upstreams.reset_after_fork()
+        middleware._init_process()
 
 
 after_fork(_after_fork)

@@ -1,7 +1,7 @@
-"""Requests from a WSGI server on their way to a service, and the answers on their way back."""
+"""Forwards requests of a WSGI server to their service, and relays the responses."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from http import HTTPStatus
 from threading import Lock
@@ -19,6 +19,7 @@ from canary_mw.http.framing import check_head
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
+from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.group import Decision
 from canary_mw.types import Environ, StartResponse, WSGIApp
@@ -30,31 +31,31 @@ logger = logging.getLogger("canary_mw.relay")
 
 
 class WSGIResult(NamedTuple):
-    """What the server gets, and why it is not the upstream's; None when it is."""
+    """The body for the server, and why the response is not the upstream's; None when it is."""
 
     body: Iterable[bytes]
     reason: str | None = None
 
 
 class SyncForwarder:
-    """Sends requests to the services of their Mappings and relays the answers; the twin of `Forwarder`."""
+    """Sends requests to the services of their Mappings, and relays the responses; the counterpart of `Forwarder`."""
 
     def __init__(
-        self, upstreams: SyncUpstreams, shadows: ShadowSender, replay_limit: int, door: RefusalCounters
+        self, upstreams: SyncUpstreams, shadows: ShadowSender, replay_limit: int, refusals: RefusalCounters
     ) -> None:
         self._upstreams = upstreams
         self._shadows = shadows
         self._replay_limit = replay_limit
-        self._refusals = door
-        self._counting = Lock()
+        self._refusals = refusals
+        self._refusals_lock = Lock()
 
     def forward(
         self, decision: Decision, head: RequestHead, hop: HopContext, environ: Environ, start_response: StartResponse
     ) -> WSGIResult:
-        """Send a request to the service of its Mapping and relay the answer.
+        """Send a request to the service of its Mapping, and relay the response.
 
-        An upstream that fails after its head was relayed makes the iterator raise: that must reach the server, which
-        then cuts the connection.
+        When the upstream fails after its response head was relayed, the iterator raises UpstreamError. The error must
+        reach the server, so that it closes the connection.
         """
         app = self._upstreams.app(decision.mapping.service)
         try:
@@ -62,39 +63,39 @@ class SyncForwarder:
             if _is_websocket(head):
                 return send_reply(text_reply(403, "websockets cannot pass a WSGI server\n"), start_response)
             if app is None:
-                body = RequestBody(environ, _length(head))
-                return self._converse(decision, head, hop, body, start_response)
-            # What an app has begun to do cannot be tried again.
-            conversation = exchange(decision, head, hop, lambda: False)
-            answer = call_app(app, conversation, {**environ, "canary_mw.decision": decision}, start_response)
+                body = RequestBody(environ, _body_length(head))
+                return self._forward_to_upstream(decision, head, hop, body, start_response)
+            # A call of an app cannot be repeated once it has begun.
+            steps = exchange(decision, head, hop, lambda: False)
+            result = call_app(app, steps, {**environ, "canary_mw.decision": decision}, start_response)
         except ClientError as exc:
             return send_reply(self.refusal(exc), start_response)
-        return send_reply(answer, start_response) if isinstance(answer, Reply) else WSGIResult(answer)
+        return send_reply(result, start_response) if isinstance(result, Reply) else WSGIResult(result)
 
-    def _converse(
+    def _forward_to_upstream(
         self, decision: Decision, head: RequestHead, hop: HopContext, body: RequestBody, start_response: StartResponse
     ) -> WSGIResult:
-        tee: SyncReplayBuffer | None = None
+        buffer: SyncReplayBuffer | None = None
         try:
             if decision.mapping.retry is None and decision.shadow is None:
                 outcome, response = self._upstreams.run(exchange(decision, head, hop), body.open)
             else:
-                tee = SyncReplayBuffer(body.open, self._replay_limit)
-                outcome, response = self._run_kept(decision, head, hop, tee)
+                buffer = SyncReplayBuffer(body.open, self._replay_limit)
+                outcome, response = self._run_with_replay(decision, head, hop, buffer)
         except BaseException as exc:
-            if tee is not None:
-                tee.close()
+            if buffer is not None:
+                buffer.close()
             if isinstance(exc, ClientDisconnected):
-                # Nobody reads this, but a server has to be told something.
+                # The client does not read it, but the server needs a response.
                 return send_reply(text_reply(400), start_response)._replace(reason="client left")
             raise
         if response is None:
-            if tee is not None:
-                tee.close()
+            if buffer is not None:
+                buffer.close()
             assert isinstance(outcome, Reply)
             return send_reply(outcome, start_response)
         assert isinstance(outcome, Relay)
-        relayed = RelayedBody(response, decision.mapping.service.text, tee)
+        relayed = RelayedBody(response, decision.mapping.service.text, buffer)
         try:
             return WSGIResult(relay(relayed, outcome, head, start_response))
         except UpstreamError as exc:
@@ -104,29 +105,29 @@ class SyncForwarder:
             relayed.close()
             raise
 
-    def _run_kept(
-        self, decision: Decision, head: RequestHead, hop: HopContext, tee: SyncReplayBuffer
+    def _run_with_replay(
+        self, decision: Decision, head: RequestHead, hop: HopContext, buffer: SyncReplayBuffer
     ) -> tuple[Relay | Reply, SyncResponse | None]:
-        """Run a conversation that may send the body again, or to a shadow."""
+        """Run an exchange that may send the body again, or copy it to a shadow."""
         mapping, upstreams = decision.mapping, self._upstreams
 
-        def repeatable() -> bool:
-            return tee.can_replay() and upstreams.may_retry(mapping.service.text, mapping.options.circuit_breakers)
+        def can_retry() -> bool:
+            return buffer.can_replay() and upstreams.may_retry(mapping.service.text, mapping.options.circuit_breakers)
 
-        conversation = exchange(decision, head, hop, repeatable)
-        return upstreams.run(conversation, tee.open, partial(self._copy, tee=tee))
+        steps = exchange(decision, head, hop, can_retry)
+        return upstreams.run(steps, buffer.open, partial(self._copy, buffer=buffer))
 
-    def _copy(self, request: UpstreamRequest, tee: SyncReplayBuffer) -> None:
-        begin = partial(self._upstreams.background.call, self._shadows.begin, request)
+    def _copy(self, request: UpstreamRequest, buffer: SyncReplayBuffer) -> None:
+        start = partial(self._upstreams.background.call, self._shadows.send_now, request)
         if request.body is None or request.body.length == 0:
-            begin(b"")
+            start(b"")
         else:
-            tee.when_complete(begin)
+            buffer.when_complete(start)
 
     def refusal(self, exc: ClientError) -> Reply:
-        """What a client hears of a request that cannot be served, which is counted."""
-        with self._counting:
-            self._refusals.refuse(exc.status_hint)
+        """The reply to a request that is refused, which is counted; see `client_error_reply`."""
+        with self._refusals_lock:
+            self._refusals.count(exc.status_hint)
         return client_error_reply(exc)
 
     def serve_and_shadow(
@@ -138,23 +139,23 @@ class SyncForwarder:
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """Let an app of this process answer, and copy the request to the shadow of its group."""
+        """Call the wrapped app, and copy the request to the shadow of its group."""
         try:
             shadow = upstream_request(decision, head, hop).shadow
         except ClientError:
-            # Not to be forwarded, a loop for one; the app has to say what becomes of it.
+            # The request cannot be forwarded, because of a loop for example. The app decides how it responds.
             shadow = None
         if shadow is None:
             return app(environ, start_response)
-        tee = SyncReplayBuffer(None, self._replay_limit)
-        self._copy(shadow, tee)
+        buffer = SyncReplayBuffer(None, self._replay_limit)
+        self._copy(shadow, buffer)
         if shadow.body is None:
             return app(environ, start_response)
-        environ["wsgi.input"] = RecordingInput(environ["wsgi.input"], tee, shadow.body.length)
+        environ["wsgi.input"] = RecordingInput(environ["wsgi.input"], buffer, shadow.body.length)
         try:
-            return observe_body(app(environ, start_response), lambda _: tee.close())
+            return observe_body(app(environ, start_response), lambda _: buffer.close())
         except BaseException:
-            tee.close()
+            buffer.close()
             raise
 
 
@@ -162,124 +163,78 @@ def _is_websocket(head: RequestHead) -> bool:
     return (head.header(b"upgrade") or b"").lower() == b"websocket"
 
 
-def _length(head: RequestHead) -> int | None:
-    """How many bytes the body has, None for one that is chunked."""
+def _body_length(head: RequestHead) -> int | None:
+    """Bytes of the request body, None for a chunked one."""
     return int(head.header(b"content-length") or 0) if head.header(b"transfer-encoding") is None else None
 
 
 def send_reply(reply: Reply, start_response: StartResponse) -> WSGIResult:
-    """An answer of our own."""
+    """Start a reply; returns its body and its reason for the access log."""
     start_response(status_line(reply.status), text_pairs(reply.headers or ()))
     return WSGIResult([reply.body] if reply.body else [], HTTPStatus(reply.status).phrase.lower())
 
 
 def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_response: StartResponse) -> Iterable[bytes]:
-    """Pass an answer on as it comes; one that is complete already goes out in one piece.
+    """Relay a response as it comes; the body is one chunk when it is complete already.
 
     Raises:
-        UpstreamError: the answer broke off before its first byte, and another can be given in its place.
+        UpstreamError: the upstream failed before the first byte of the body, so that a reply can be sent instead.
     """
     status, headers = outcome.head.status, outcome.head.headers
     body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else relayed.response.take()
     if body is None:
         if is_event_stream(headers):
             relayed.response.cancel_deadline()
-        # Servers hold a head back until something follows it (PEP 3333), so waiting here delays nobody.
-        relayed.begin()
+        # Servers send the head with the first chunk of the body (PEP 3333), so waiting for it here delays nothing.
+        relayed.read_first()
         start_response(status_line(status), text_pairs(headers))
         return relayed
     relayed.close()
     if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):
-        # Such a client does not know the chunks that the server would make of it.
+        # The server would send chunks, which HTTP/1.0 does not have.
         headers.append((b"content-length", b"%d" % len(body)))
     start_response(status_line(status), text_pairs(headers))
     return [body] if body else []
 
 
 class RelayedBody:
-    """The body of an answer as it comes, once; closing it frees the upstream's connection, however far it was read."""
+    """The body of a response as it comes; an iterator.
 
-    def __init__(self, response: SyncResponse, service: str, tee: SyncReplayBuffer | None) -> None:
+    Closing it releases the upstream's connection, whether it was read to its end or not.
+    """
+
+    def __init__(self, response: SyncResponse, service: str, buffer: SyncReplayBuffer | None) -> None:
         self.response = response
         self._service = service
-        self._tee = tee
-        self._first: bytes | None = None
+        self._buffer = buffer
+        self._first_chunk: bytes | None = None
 
-    def begin(self) -> None:
-        """Wait for the first piece; raises UpstreamError when it does not come."""
-        self._first = self._read()
+    def read_first(self) -> None:
+        """Wait for the first chunk; raises UpstreamError when it does not come."""
+        self._first_chunk = self._read()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece, self._first = self._first, None
-        if piece is None:
-            piece = self._read()
-        if not piece:
+        chunk, self._first_chunk = self._first_chunk, None
+        if chunk is None:
+            chunk = self._read()
+        if not chunk:
             self.close()
             raise StopIteration
-        return piece
+        return chunk
 
     def _read(self) -> bytes:
         try:
             return self.response.read()
         except UpstreamError as exc:
             self.close()
-            logger.warning("upstream %s failed in mid-answer: %s", self._service, exc)
+            logger.warning("upstream %s failed in the middle of a response: %s", self._service, exc)
             raise exc.with_traceback(None) from None
 
     def close(self) -> None:
-        """Done, read or not."""
+        """Release the connection."""
         self.response.close()
-        if self._tee is not None:
-            self._tee.close()
-
-
-class ObservedBody:
-    """What an app returned, and somebody who is told of its end: None, or why there is more that nobody gets."""
-
-    def __init__(self, pieces: Iterable[bytes], ended: Callable[[BaseException | None], object]) -> None:
-        self._pieces = pieces
-        self._iterator: Iterator[bytes] | None = None
-        self._ended: Callable[[BaseException | None], object] | None = ended
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._pieces)
-            return next(self._iterator)
-        except StopIteration:
-            self._end(None)
-            raise
-        except BaseException as exc:
-            self._end(exc)
-            raise
-
-    def close(self) -> None:
-        """See PEP 3333."""
-        try:
-            if hasattr(self._pieces, "close"):
-                self._pieces.close()
-        finally:
-            self._end(ClientDisconnected("closed before its end"))
-
-    def _end(self, why: BaseException | None) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(why)
-
-
-class SizedObservedBody(ObservedBody):
-    """Servers make a Content-Length where there is but one piece."""
-
-    def __len__(self) -> int:
-        return len(self._pieces)  # type: ignore[arg-type]
-
-
-def observe_body(pieces: Iterable[bytes], ended: Callable[[BaseException | None], object]) -> ObservedBody:
-    """What is given, watched, and with a length where it has one."""
-    return (SizedObservedBody if hasattr(pieces, "__len__") else ObservedBody)(pieces, ended)
+        if self._buffer is not None:
+            self._buffer.close()

@@ -30,7 +30,7 @@ def test_check_of_clean_rules_prints_nothing_but_a_summary(rules: Path) -> None:
     assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, "", "2 Mappings: clean\n")
 
 
-def test_check_tells_each_finding_with_its_place_and_exits_1_on_errors(rules: Path) -> None:
+def test_check_prints_each_finding_with_its_position_and_exits_1_on_errors(rules: Path) -> None:
     rules.write_text(document(weight="x") + document("b", Weight=1) + document("c", docs="{}"))
     outcome = invoke("check", str(rules))
     assert outcome.exit_code == 1
@@ -64,7 +64,7 @@ def test_check_warns_of_every_shadow_where_the_environment_lets_writes_be_copied
     assert "warning shadow-writes Mapping copy" in invoke("check", str(rules)).stdout
 
 
-def test_check_speaks_json_and_github(rules: Path) -> None:
+def test_check_prints_json_and_github_commands(rules: Path) -> None:
     rules.write_text(document(add_request_headers="{x: 5%}"))
     (found,) = json.loads(invoke("check", "--format", "json", str(rules)).stdout)
     assert (found["severity"], found["line"], found["mapping"], found["code"]) == ("error", 7, "a", "bad-value")
@@ -75,7 +75,7 @@ def test_check_speaks_json_and_github(rules: Path) -> None:
 
 
 @pytest.mark.usefixtures("rules")
-def test_check_of_a_place_without_rules_is_an_error() -> None:
+def test_check_of_a_path_without_rules_is_an_error() -> None:
     Path("empty").mkdir()
     outcome = invoke("check", "empty")
     assert outcome.exit_code == 1
@@ -129,7 +129,7 @@ def test_explain_obeys_the_module(rules: Path) -> None:
     assert [(c["upstream"]["path"], c["upstream"]["headers_removed"]) for c in found] == [("/a", ["x_u"])] * 2
 
 
-def test_explain_tells_of_the_wrapped_app_redirects_and_missing_matches(rules: Path) -> None:
+def test_explain_shows_the_wrapped_app_redirects_and_missing_matches(rules: Path) -> None:
     assert "the wrapped app answers" in invoke("explain", str(rules), "GET", "/none", "--local", "stable").stdout
     assert "100 %  -  (no Mapping)  answered 404" in invoke("explain", str(rules), "GET", "/none").stdout
     rules.write_text(document(host_redirect="true", service="new.com", timeout_ms=0))
@@ -140,7 +140,7 @@ def test_explain_tells_of_the_wrapped_app_redirects_and_missing_matches(rules: P
     assert "  - h: not: header gray present" in text
 
 
-def test_explain_names_broken_rules_beside_its_answer(rules: Path) -> None:
+def test_explain_names_broken_rules_with_its_answer(rules: Path) -> None:
     rules.write_text(RULES + document("c", weight="x"))
     outcome = invoke("explain", str(rules), "GET", "/svc/")
     assert outcome.exit_code == 0

@@ -13,12 +13,15 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as CliResult
 from servers import respond
 from servers import run as run_async
 from upstream import Peer, serving
 
 from canary_mw.cli import demo
+from canary_mw.cli.demo_report import table_rows
+from canary_mw.cli.demo_requests import Batch, Result, send_request
 from canary_mw.cli.main import main
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -28,8 +31,8 @@ from canary_mw.types import ASGIApp, Receive, Scope, Send
 ROW = re.compile(r"^(.*?) +(stable|gray) +([\d,]+) +([\d.]+) % +([\d.]+) % +[\d.]+ ms +[\d.]+ ms$", re.M)
 
 
-def once(*arguments: str) -> Result:
-    """One round in this process, whose handler of SIGTERM it leaves as it was."""
+def once(*arguments: str) -> CliResult:
+    """Run the demo with --once in this process, and restore the handler of SIGTERM."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         return CliRunner().invoke(main, ["demo", "--once", *arguments])
@@ -39,13 +42,13 @@ def once(*arguments: str) -> Result:
 
 @pytest.fixture(scope="module")
 def shown() -> str:
-    """What one round shows in a pipe."""
+    """The output of one run in a pipe."""
     result = once("--port", "0")
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_one_round_shows_the_shares_that_the_rules_promise(shown: str) -> None:
+def test_one_run_shows_the_shares_that_the_rules_promise(shown: str) -> None:
     stable, gray, header = ROW.findall(shown)
     assert [row[:2] for row in (stable, gray, header)] == [
         ("weight: 20", "stable"),
@@ -60,7 +63,7 @@ def test_one_round_shows_the_shares_that_the_rules_promise(shown: str) -> None:
     assert header[2] == "200"
 
 
-def test_one_round_ends_after_the_table_and_is_plain_in_a_pipe(shown: str) -> None:
+def test_one_run_ends_after_the_table_and_is_plain_in_a_pipe(shown: str) -> None:
     assert ROW.search(shown.rstrip().splitlines()[-1])
     assert "curl" not in shown
     assert shown.isascii()
@@ -94,7 +97,7 @@ def test_a_port_outside_the_range_is_refused() -> None:
 
 @contextmanager
 def running() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The demo in a process of its own, serving; with the lines that it wrote so far."""
+    """The demo in a process of its own, serving, and the lines that it has printed so far."""
     command = [sys.executable, "-m", "canary_mw", "demo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         try:
@@ -148,7 +151,7 @@ def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
 
 
 def on_terminal(**environ: str) -> str:
-    """What one round writes to a terminal."""
+    """The output of one run on a terminal."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "canary_mw", "demo", "--once", "--port", "0"]
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -163,7 +166,7 @@ def on_terminal(**environ: str) -> str:
 def read_terminal(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # how Linux tells that the other side was closed
+    except OSError:  # how Linux reports that the other side was closed
         return b""
 
 
@@ -181,7 +184,7 @@ def test_no_color_is_respected_on_a_terminal() -> None:
     assert not re.search(r"\x1b\[\d*m", output)
 
 
-def test_failed_requests_are_counted_told_and_end_with_an_error(
+def test_failed_requests_are_counted_logged_and_end_with_an_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(service: str) -> ASGIApp:
@@ -191,7 +194,7 @@ def test_failed_requests_are_counted_told_and_end_with_an_error(
         return app
 
     monkeypatch.setattr(demo, "_upstream", broken)
-    monkeypatch.setattr(demo, "ROUNDS", [demo.Round("some", {"gray": "1"}, 3)])
+    monkeypatch.setattr(demo, "BATCHES", [Batch("some", {"gray": "1"}, 3)])
     result = once("--port", "0")
     assert result.exit_code == 1
     assert "3 of 3 requests failed" in result.output
@@ -206,25 +209,25 @@ def test_an_answer_that_is_cut_off_is_a_failed_request() -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nserv")
         peer.finish()
 
-    async def scenario() -> demo.Answer:
+    async def scenario() -> Result:
         client = HTTP11Client()
         async with serving(cut) as upstream:
-            answer = await demo._ask(client, upstream.origin, UpstreamRequest("x", "GET", b"/", [(b"host", b"x")]))
+            result = await send_request(client, upstream.origin, UpstreamRequest("x", "GET", b"/", [(b"host", b"x")]))
             await client.aclose()
-        return answer
+        return result
 
     assert run_async(scenario()).service is None
 
 
 def test_a_request_that_no_rule_takes_has_no_row() -> None:
-    answers = [demo.Answer("service-stable", 0.1)]
-    assert list(demo._rows(demo.Round("none", {}, 1), answers, RouteTable.build([]))) == []
+    results = [Result("service-stable", 0.1)]
+    assert list(table_rows(Batch("none", {}, 1), results, RouteTable.build([]))) == []
 
 
 def test_a_service_that_never_answered_has_a_row_without_times() -> None:
     table = RouteTable.from_yaml(demo.rules_text())
-    answers = [demo.Answer("service-stable", seconds) for seconds in (0.002, 0.001, 0.1)]
-    assert list(demo._rows(demo.Round("weight: 20", {}, 3), answers, table)) == [
+    results = [Result("service-stable", seconds) for seconds in (0.002, 0.001, 0.1)]
+    assert list(table_rows(Batch("weight: 20", {}, 3), results, table)) == [
         ("weight: 20", "stable", "3", "80.0 %", "100.0 %", "2.00 ms", "100.00 ms"),
         ("weight: 20", "gray", "0", "20.0 %", "0.0 %", "-", "-"),
     ]

@@ -13,9 +13,9 @@ from upstream import (
     Peer,
     Run,
     answering,
+    chunks_of,
     forever,
     get,
-    pieces_of,
     req,
     serving,
     until,
@@ -316,7 +316,7 @@ def test_a_body_is_framed_as_the_request_says(
     async def main() -> None:
         async with serving(script) as upstream, aclosing(run.client()) as client:
             for _ in range(2):
-                given = pieces_of(*body) if isinstance(body, tuple) else body
+                given = chunks_of(*body) if isinstance(body, tuple) else body
                 response = await client.send(upstream.origin, req("POST", body=framing), given)
                 assert await whole(response) == b"ok"
             assert upstream.accepted == 1
@@ -326,8 +326,8 @@ def test_a_body_is_framed_as_the_request_says(
 
 
 @WITH_EVERY_CLIENT
-@pytest.mark.parametrize("pieces", [(b"abc",), (b"abc", b"defghi"), (b"abcde", b"f"), (b"abcdef",), ()])
-def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, pieces: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("chunks", [(b"abc",), (b"abc", b"defghi"), (b"abcde", b"f"), (b"abcdef",), ()])
+def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, chunks: tuple[bytes, ...]) -> None:
     async def main() -> None:
         arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -337,10 +337,10 @@ def test_a_body_that_breaks_its_content_length_is_never_completed(run: Run, piec
 
         async with serving(script) as upstream, aclosing(run.client()) as client:
             with pytest.raises(ClientError, match="not 5 bytes long"):
-                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), pieces_of(*pieces))
+                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), chunks_of(*chunks))
             assert len(await arrived) < 5
             with pytest.raises(ClientError):
-                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), b"".join(pieces) + b"123456")
+                await client.send(upstream.origin, req("POST", body=BodyFraming(5)), b"".join(chunks) + b"123456")
 
     run(main)
 

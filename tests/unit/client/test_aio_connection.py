@@ -181,7 +181,7 @@ def test_a_fresh_connection_lost_before_any_answer_is_not_retried(run: Run, end:
 
     async def main() -> None:
         async with serving(script) as upstream, aclosing(run.client()) as client:
-            with pytest.raises(UpstreamConnectError, match="lost before an answer") as caught:
+            with pytest.raises(UpstreamConnectError, match="lost before a response") as caught:
                 await client.send(upstream.origin, req(replayable=True))
             assert caught.value.sent
             assert upstream.accepted == 1

@@ -1,4 +1,4 @@
-"""Who gets which connection, who waits, and what is never lost."""
+"""The connection pool: who gets which connection, who waits, and that no slot is lost."""
 
 import asyncio
 import math
@@ -127,7 +127,7 @@ def test_a_stale_connection_is_retried_once_on_a_fresh_one(run: Run) -> None:
 
 
 @WITH_EVERY_CLIENT
-def test_the_second_try_is_the_last(run: Run) -> None:
+def test_the_second_attempt_is_the_last(run: Run) -> None:
     async def script(peer: Peer) -> None:
         if peer.number == 1:
             await peer.request()
@@ -137,7 +137,7 @@ def test_the_second_try_is_the_last(run: Run) -> None:
     async def main() -> None:
         async with serving(script) as upstream, aclosing(run.client()) as client:
             await get(client, upstream)
-            with pytest.raises(UpstreamConnectError, match="lost before an answer"):
+            with pytest.raises(UpstreamConnectError, match="lost before a response"):
                 await client.send(upstream.origin, req(replayable=True))
             assert upstream.accepted == 2
 
@@ -201,13 +201,13 @@ def test_a_connection_that_the_upstream_closed_while_idle_is_forgotten(run: Run)
 
 
 @ON_BOTH_LOOPS
-@pytest.mark.parametrize("keepalive_idle", [0.0, 0.05])
-def test_idle_connections_are_closed_after_their_time(run: Run, keepalive_idle: float) -> None:
+@pytest.mark.parametrize("keepalive_expiry", [0.0, 0.05])
+def test_idle_connections_are_closed_after_their_time(run: Run, keepalive_expiry: float) -> None:
     async def main() -> None:
-        limits = Limits(keepalive_idle=keepalive_idle)
+        limits = Limits(keepalive_expiry=keepalive_expiry)
         async with serving(forever) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
             await asyncio.gather(*(get(client, upstream) for _ in range(3)))
-            await asyncio.sleep(keepalive_idle / 2)
+            await asyncio.sleep(keepalive_expiry / 2)
             await get(client, upstream)
             await until(lambda: not upstream.scripts)
             assert not client._pools
@@ -275,7 +275,7 @@ def test_too_many_waiting_requests_are_refused_and_the_others_reach_their_deadli
 
 
 @ON_BOTH_LOOPS
-def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: Run) -> None:
+def test_under_circuit_breakers_a_request_that_opens_its_connection_is_pending_too(run: Run) -> None:
     async def main() -> None:
         options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=0, max_pending_requests=1))
         async with serving(forever) as upstream, aclosing(HTTP11Client()) as client:
@@ -284,14 +284,14 @@ def test_under_breakers_a_request_that_opens_its_connection_is_pending_too(run: 
             assert one == b"1"
             assert isinstance(other, UpstreamOverloaded)
             assert await get(client, upstream, req(options=options)) == b"1"
-            # Those without breakers have connections of their own.
+            # Requests without circuit breakers have connections of their own.
             assert await get(client, upstream) == b"2"
 
     run(main)
 
 
 @WITH_EVERY_CLIENT
-def test_breakers_do_not_widen_the_limits_of_the_client(run: Run) -> None:
+def test_circuit_breakers_do_not_raise_the_limits_of_the_client(run: Run) -> None:
     async def main() -> None:
         options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=9))
         limits = Limits(max_connections=1, max_pending=9)
@@ -318,8 +318,8 @@ def test_a_slot_that_becomes_free_goes_to_the_one_who_waits(run: Run) -> None:
 
 
 @ON_BOTH_LOOPS
-@pytest.mark.parametrize("gift", ["connection", "slot", "dead connection"])
-def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, gift: str) -> None:
+@pytest.mark.parametrize("grant", ["connection", "slot", "dead connection"])
+def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, grant: str) -> None:
     async def main() -> None:
         limits = Limits(max_connections=1)
         async with serving(forever) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
@@ -327,12 +327,12 @@ def test_what_a_cancelled_waiter_was_just_given_goes_to_the_next(run: Run, gift:
             connection = await pool.acquire(math.inf, 30.0)
             unlucky, last = (asyncio.ensure_future(get(client, upstream)) for _ in range(2))
             await until(lambda: len(pool._waiters) == 2)
-            if gift != "slot":
+            if grant != "slot":
                 pool.release(connection)
             unlucky.cancel()
-            if gift != "connection":
+            if grant != "connection":
                 connection.fail(UpstreamConnectError("cut"))
-            assert await last == (b"1" if gift == "connection" else b"2")
+            assert await last == (b"1" if grant == "connection" else b"2")
             with pytest.raises(asyncio.CancelledError):
                 await unlucky
             assert pool._size == 1

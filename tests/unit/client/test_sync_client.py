@@ -1,4 +1,4 @@
-"""The client for threads, where it differs from asyncio's: threads, forks, uploads, idle connections, the end."""
+"""The client for threads where it differs from that for asyncio: threads, forks, uploads, idle connections, closing."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ from upstream import CERTIFICATE, OK, Peer, Script, Upstream, answering, forever
 from upstream import until as until_async
 
 from canary_mw.client.limits import Limits
-from canary_mw.client.sync import connect as dial
-from canary_mw.client.sync import pool as syncpool
+from canary_mw.client.sync import connect
+from canary_mw.client.sync import pool as sync_pool
 from canary_mw.client.sync.client import SyncHTTP11Client, SyncHTTP11Response
 from canary_mw.client.sync.connection import SyncConnection
-from canary_mw.client.sync.pool import Gift, SyncPool
+from canary_mw.client.sync.pool import Grant, SyncPool
 from canary_mw.client.tls import ConnectionSecurity, TLSContexts
 from canary_mw.exceptions import (
     ClientDisconnected,
@@ -53,7 +53,7 @@ def served(script: Script, *, tls: bool = False) -> Iterator[Upstream]:
         async with serving(script, tls=tls) as upstream:
             started.set_result((upstream, asyncio.get_running_loop(), over))
             await over.wait()
-            # What was connected in the last moment has to be accepted, and below to be let go.
+            # The server accepts the last connections here, and closes them below.
             await turns()
         await turns()
 
@@ -82,11 +82,11 @@ def made(**options: Any) -> Iterator[SyncHTTP11Client]:
 
 
 def whole(response: SyncHTTP11Response) -> bytes:
-    pieces = []
-    while piece := response.read():
-        pieces.append(piece)
+    chunks = []
+    while chunk := response.read():
+        chunks.append(chunk)
     response.close()
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 def get(client: SyncHTTP11Client, upstream: Upstream, request: UpstreamRequest | None = None) -> bytes:
@@ -94,7 +94,7 @@ def get(client: SyncHTTP11Client, upstream: Upstream, request: UpstreamRequest |
 
 
 def until(condition: Callable[[], object]) -> None:
-    """For states that nobody announces."""
+    """Poll for a state that has no notification."""
     while not condition():
         threading.Event().wait(0.001)
 
@@ -107,7 +107,7 @@ def pools(client: SyncHTTP11Client) -> list[SyncPool]:
 
 
 class Echo(asyncio.Protocol):
-    """Answers with the path of the request, in one of several ways; notes requests that come before their turn."""
+    """Answers with the path of the request, framed at random; records requests that come before the last answer."""
 
     def __init__(self, seen: "Seen") -> None:
         self.seen = seen
@@ -136,7 +136,7 @@ class Echo(asyncio.Protocol):
             self.transport.write(b"HTTP/1.0 200 OK\r\n\r\n" + path)
             self.transport.close()
         elif kind == 1:
-            chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (path[:half], path[half:]))
+            chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (path[:half], path[half:]))
             self.transport.write(CHUNKED + chunks + b"0\r\n\r\n")
         elif kind == 2:
             self.transport.write(OK + b"content-length: %d\r\n\r\n" % len(path) + path[:half])
@@ -230,7 +230,7 @@ def test_who_waits_for_a_connection_gives_up_at_its_deadline(options: dict[str, 
             first.result()
 
 
-def test_under_breakers_a_thread_that_opens_its_connection_is_pending_too() -> None:
+def test_under_circuit_breakers_a_thread_that_opens_its_connection_is_pending_too() -> None:
     options = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=2, max_pending_requests=1))
     with served(Peer.gone) as upstream, made() as client, ThreadPoolExecutor(1) as executor:
         origin = upstream.origin._replace(scheme="https")
@@ -244,43 +244,45 @@ def test_under_breakers_a_thread_that_opens_its_connection_is_pending_too() -> N
         assert pools(client)[0]._size == 0
 
 
-class LateWaiter(SimpleQueue[Gift]):
-    """Is given something in the moment in which its wait ends otherwise."""
+class LateWaiter(SimpleQueue[Grant]):
+    """Is granted something at the moment when its wait ends by an error."""
 
     def __init__(self, end: type[BaseException]) -> None:
         self.end = end
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Gift:
+    def get(self, block: bool = True, timeout: float | None = None) -> Grant:
         if block:
             raise self.end
         return super().get(block=False)
 
-    def get_nowait(self) -> Gift:
+    def get_nowait(self) -> Grant:
         return self.get(block=False)
 
 
 @pytest.mark.parametrize("end", [Empty, KeyboardInterrupt])
-@pytest.mark.parametrize("gift", ["connection", "slot", "nothing"])
-def test_what_is_given_to_one_who_gives_up_in_that_moment_is_not_lost(end: type[BaseException], gift: str) -> None:
+@pytest.mark.parametrize("grant", ["connection", "slot", "nothing"])
+def test_what_is_granted_at_the_moment_of_a_timeout_or_interruption_is_not_lost(
+    end: type[BaseException], grant: str
+) -> None:
     with served(forever) as upstream, made(limits=Limits(max_connections=1)) as client:
         get(client, upstream)
         (pool,) = pools(client)
         connection = pool.acquire(math.inf, 30.0)
         waiter = LateWaiter(end)
         pool._waiters.append(waiter)
-        if gift == "connection":
+        if grant == "connection":
             pool.release(connection)
-        elif gift == "slot":
+        elif grant == "slot":
             connection.fail(UpstreamConnectError("cut"))
-        given = end is Empty and gift != "nothing"
+        given = end is Empty and grant != "nothing"
         with contextlib.nullcontext() if given else pytest.raises((UpstreamTimeout, KeyboardInterrupt)):
-            assert pool._wait(waiter, monotonic()) is (connection if gift == "connection" else None)
+            assert pool._wait(waiter, monotonic()) is (connection if grant == "connection" else None)
         assert not pool._waiters
-        if given and gift == "slot":
-            pool._slot_unused()
-        elif given or gift == "nothing":
+        if given and grant == "slot":
+            pool._return_slot()
+        elif given or grant == "nothing":
             pool.release(connection)
-        assert get(client, upstream) == (b"2" if gift == "slot" else b"1")
+        assert get(client, upstream) == (b"2" if grant == "slot" else b"1")
         assert (pool._size, pool._connecting) == (1, 0)
 
 
@@ -297,11 +299,11 @@ def test_a_connection_that_died_on_its_way_to_one_who_waits_is_replaced() -> Non
             assert waiting.result() == b"2"
 
 
-def test_a_connection_given_back_after_a_look_is_found_by_the_second() -> None:
+def test_a_connection_released_after_take_is_found_while_queueing() -> None:
     with served(forever) as upstream, made() as client:
         get(client, upstream)
         (pool,) = pools(client)
-        connection = pool._wait(pool._apply(fresh=False), math.inf)
+        connection = pool._wait(pool._enqueue(fresh=False), math.inf)
         assert connection is not None
         pool.release(connection)
         assert upstream.accepted == 1
@@ -359,7 +361,7 @@ def test_bytes_beyond_an_answer_spoil_the_connection_but_not_the_answer() -> Non
 
 
 class Stub:
-    """A socket whose only news is a record of TLS itself."""
+    """A socket on which only a TLS record without application data arrives."""
 
     def __init__(self, real: socket.socket) -> None:
         self.real = real
@@ -374,14 +376,14 @@ class Stub:
         self.real.close()
 
 
-def put_under(connection: SyncConnection, sock: Stub) -> None:
-    """Have a connection use a socket that is not the system's own, as one with TLS is not."""
+def replace_socket(connection: SyncConnection, sock: Stub) -> None:
+    """Have a connection use a socket that is not a plain `socket.socket`, as under TLS."""
     connection._sock = sock  # type: ignore[assignment]
-    connection._plain = False
+    connection._plaintext = False
 
 
-@pytest.mark.parametrize(("news", "quiet"), [("record", True), ("data", False), ("end", False), ("reset", False)])
-def test_an_idle_connection_is_looked_at_before_it_is_used(news: str, quiet: bool) -> None:
+@pytest.mark.parametrize(("news", "reusable"), [("record", True), ("data", False), ("end", False), ("reset", False)])
+def test_an_idle_connection_is_checked_before_it_is_used(news: str, reusable: bool) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.answer()
@@ -396,22 +398,22 @@ def test_an_idle_connection_is_looked_at_before_it_is_used(news: str, quiet: boo
         get(client, upstream)
         connection = pools(client)[0].take()
         assert connection is not None
-        assert connection.quiet()
+        assert connection.is_reusable()
         real = connection._sock
         real.send(b"go on")
         select.select([real], [], [])
         if news == "record":
-            put_under(connection, Stub(real))
-        assert connection.quiet() is quiet
+            replace_socket(connection, Stub(real))
+        assert connection.is_reusable() is reusable
         connection.fail(UpstreamConnectError("done"))
 
 
 @pytest.mark.parametrize(
     ("limits", "options"),
     [
-        (Limits(keepalive_idle=0.0), UpstreamOptions()),
-        (Limits(), UpstreamOptions(keepalive_idle=0.0)),
-        (Limits(), UpstreamOptions(lifetime=0.0)),
+        (Limits(keepalive_expiry=0.0), UpstreamOptions()),
+        (Limits(), UpstreamOptions(keepalive_expiry=0.0)),
+        (Limits(), UpstreamOptions(max_connection_lifetime=0.0)),
     ],
 )
 def test_a_connection_is_not_kept_where_the_time_for_it_is_nought(limits: Limits, options: UpstreamOptions) -> None:
@@ -422,7 +424,7 @@ def test_a_connection_is_not_kept_where_the_time_for_it_is_nought(limits: Limits
 
 
 def test_a_connection_too_old_is_not_taken() -> None:
-    with served(forever) as upstream, made(limits=Limits(keepalive_idle=0.02)) as client:
+    with served(forever) as upstream, made(limits=Limits(keepalive_expiry=0.02)) as client:
         get(client, upstream)
         (pool,) = pools(client)
         (expires,) = pool._idle.values()
@@ -447,13 +449,13 @@ def test_what_was_idle_for_too_long_is_closed_when_other_requests_come() -> None
 def test_two_threads_do_not_sweep_at_once() -> None:
     with served(forever) as upstream, made() as client:
         get(client, upstream)
-        with client._sweeping:
+        with client._sweep_lock:
             client._sweep(monotonic() + 61)
         assert client._pools
 
 
 def test_a_request_that_found_its_pool_before_it_was_dropped_leaves_nothing_behind() -> None:
-    with served(forever) as upstream, made(limits=Limits(keepalive_idle=60)) as client:
+    with served(forever) as upstream, made(limits=Limits(keepalive_expiry=60)) as client:
         pool = client._pool(upstream.origin)
         client._sweep(monotonic())
         assert not client._pools
@@ -561,7 +563,7 @@ def test_an_early_answer_to_a_body_that_is_there_whole_comes_through(goodbye: st
 
 
 class Cut(Stub):
-    """A socket that refuses to send at first, then has lost its connection; what had come can still be read."""
+    """A socket that blocks the first send and fails the second; what was received can still be read."""
 
     def __init__(self, real: socket.socket) -> None:
         super().__init__(real)
@@ -592,9 +594,9 @@ def test_an_answer_is_found_behind_the_end_that_a_send_runs_into(whole_answer: b
         pool = client._pool(upstream.origin)
         connection = pool.acquire(math.inf, 30.0)
         cut.set_result(Cut(connection._sock))
-        put_under(connection, cut.result())
+        replace_socket(connection, cut.result())
         connection.exchange(b"GET", False, math.inf, None, UpstreamOptions())
-        assert connection.take_pieces() == b"ab" + b"cd" * whole_answer
+        assert connection.take_buffered() == b"ab" + b"cd" * whole_answer
         assert connection.closed
         assert connection.complete is whole_answer
         assert whole_answer or isinstance(connection.error, UpstreamProtocolError)
@@ -604,13 +606,13 @@ def test_an_answer_is_found_behind_the_end_that_a_send_runs_into(whole_answer: b
 def test_a_send_error_that_leaves_nothing_to_read_ends_the_exchange() -> None:
     with served(forever) as upstream, made() as client:
         connection = client._pool(upstream.origin).acquire(math.inf, 30.0)
-        put_under(connection, Lost(connection._sock))
-        with pytest.raises(UpstreamConnectError, match="lost before an answer"):
+        replace_socket(connection, Lost(connection._sock))
+        with pytest.raises(UpstreamConnectError, match="lost before a response"):
             connection.exchange(b"GET", False, math.inf, None, UpstreamOptions())
 
 
 class Lost(Stub):
-    """A socket that can neither send nor says why."""
+    """A socket whose sends fail and that has nothing to read."""
 
     def send(self, data: bytes) -> int:
         raise OSError("no buffer space")
@@ -622,7 +624,7 @@ def test_an_upload_that_is_cut_off_without_an_answer_is_a_connect_error() -> Non
         peer.reset()
 
     with served(script) as upstream, made() as client:
-        with pytest.raises(UpstreamConnectError, match="lost before an answer") as caught:
+        with pytest.raises(UpstreamConnectError, match="lost before a response") as caught:
             client.send(upstream.origin, req("POST", body=BodyFraming(None)), iter([b"x" * 65536] * 1000))
         assert caught.value.sent
 
@@ -636,7 +638,7 @@ def test_an_upload_that_nobody_reads_ends_at_the_deadline() -> None:
 
 
 async def answering_never(peer: Peer) -> None:
-    """Reads nothing until the other side has gone."""
+    """Reads nothing until the client has closed."""
     await peer.head()
     peer.reader._transport.pause_reading()  # type: ignore[attr-defined]
     while not peer.writer.is_closing():
@@ -731,7 +733,7 @@ def test_a_deadline_that_is_put_off_counts() -> None:
 
 @pytest.mark.parametrize("forever_", [None, 1e12])
 def test_a_time_longer_than_the_system_can_count_is_no_error(forever_: float | None) -> None:
-    with served(forever) as upstream, made(limits=Limits(keepalive_idle=0)) as client:
+    with served(forever) as upstream, made(limits=Limits(keepalive_expiry=0)) as client:
         request = req(timeout=forever_, connect_timeout=forever_ or math.inf)
         assert get(client, upstream, request) == b"1"
 
@@ -770,7 +772,7 @@ def test_signals_interrupt_no_exchange() -> None:
 # Connecting
 
 
-def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_addresses_of_a_name_are_attempted(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         closed_port = other.getsockname()[1]
     with served(forever) as upstream, made() as client:
@@ -784,12 +786,11 @@ def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_client_that_is_closed_while_a_connection_is_opened_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def dialled(*arguments: Any) -> socket.socket:
+    def close_then_connect(*arguments: Any) -> socket.socket:
         client.close()
-        return really_dialled(*arguments)
+        return connect.connect(*arguments)
 
-    really_dialled = dial.connect
-    monkeypatch.setattr(syncpool, "connect", dialled)
+    monkeypatch.setattr(sync_pool, "connect", close_then_connect)
     with served(forever) as upstream, made() as client:
         pool = client._pool(upstream.origin)
         with pytest.raises(UpstreamConnectError, match="was closed"):
@@ -802,8 +803,8 @@ def test_an_interrupted_connect_leaves_neither_socket_nor_slot(monkeypatch: pyte
         raise KeyboardInterrupt
 
     with served(forever) as upstream, made() as client:
-        for step in ("_left", "_secured"):
-            monkeypatch.setattr(dial, step, interrupted)
+        for step in ("_remaining", "_wrap_tls"):
+            monkeypatch.setattr(connect, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 get(client, upstream)
             monkeypatch.undo()
@@ -922,7 +923,7 @@ def test_a_forked_child_uses_none_of_the_connections_of_its_parent() -> None:
         inherited = client._pools[origin].take()
         descriptor = inherited._sock.fileno()
         inherited._pool.release(inherited)
-        client._sweeping.acquire()
+        client._sweep_lock.acquire()
         client._pools[origin]._lock.acquire()
         if not (child := os.fork()):
             assert inherited.closed

@@ -1,4 +1,4 @@
-"""Reads and writes that keep the interpreter lock: what they give for each state of a connection."""
+"""Reads and writes that keep the interpreter lock, in each state of a connection."""
 
 import socket
 import struct
@@ -15,7 +15,7 @@ from canary_mw.client.sync.sockets import MAX_READ, nothing_to_read, receive, se
 
 @contextmanager
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a TCP connection; calls of the first would wait, were they the standard library's."""
+    """Two ends of a TCP connection. The sockets block: calls of the standard library would wait."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
@@ -23,7 +23,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
             yield ours, theirs
 
 
-def come(sock: socket.socket) -> None:
+def wait_readable(sock: socket.socket) -> None:
     """Wait until something is there to be read, without reading it."""
     sock.recv(1, socket.MSG_PEEK)
 
@@ -33,21 +33,21 @@ def test_what_was_sent_is_received() -> None:
         assert send(ours.fileno(), b"ping") == 4
         assert theirs.recv(10) == b"ping"
         theirs.send(b"pong")
-        come(ours)
+        wait_readable(ours)
         assert not nothing_to_read(ours.fileno())
         assert receive(ours.fileno()) == b"pong"
 
 
-def test_nothing_there_is_no_end_and_nobody_waits_for_it() -> None:
+def test_nothing_to_read_is_no_end_and_does_not_block() -> None:
     with pair() as (ours, _):
         assert receive(ours.fileno()) is None
         assert nothing_to_read(ours.fileno())
 
 
-def test_an_end_is_told_each_time() -> None:
+def test_an_end_is_reported_each_time() -> None:
     with pair() as (ours, theirs):
         theirs.shutdown(socket.SHUT_WR)
-        come(ours)
+        wait_readable(ours)
         assert not nothing_to_read(ours.fileno())
         assert receive(ours.fileno()) == b""
         assert receive(ours.fileno()) == b""
@@ -58,7 +58,7 @@ def test_a_reset_is_an_error() -> None:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
         with pytest.raises(ConnectionResetError):
-            come(ours)
+            wait_readable(ours)
         with pytest.raises(BrokenPipeError):
             send(ours.fileno(), b"ping")
         assert not nothing_to_read(ours.fileno())
@@ -83,14 +83,14 @@ def test_a_full_connection_takes_some_and_then_nothing() -> None:
             assert len(file.read()) == total
 
 
-def test_a_long_text_comes_in_pieces() -> None:
+def test_long_data_comes_in_chunks() -> None:
     with pair() as (ours, theirs):
         threading.Thread(target=theirs.sendall, args=(b"x" * 3 * MAX_READ,)).start()
-        pieces: list[bytes] = []
-        while sum(len(piece) for piece in pieces) < 3 * MAX_READ:
-            come(ours)
-            pieces.append(receive(ours.fileno()) or b"")
-        assert max(len(piece) for piece in pieces) <= MAX_READ
+        chunks: list[bytes] = []
+        while sum(len(chunk) for chunk in chunks) < 3 * MAX_READ:
+            wait_readable(ours)
+            chunks.append(receive(ours.fileno()) or b"")
+        assert max(len(chunk) for chunk in chunks) <= MAX_READ
 
 
 def test_no_other_thread_runs_meanwhile() -> None:
@@ -103,7 +103,7 @@ def test_no_other_thread_runs_meanwhile() -> None:
             time.sleep(0)
 
     before = sys.getswitchinterval()
-    # Nobody is made to let go of the lock: whoever loses it has let go of it.
+    # No thread is forced to release the lock: the other one runs only if a call releases it.
     sys.setswitchinterval(60)
     other = threading.Thread(target=take_turns)
     other.start()

@@ -1,4 +1,4 @@
-"""TLS to upstreams: real servers with certificates of authorities of our own."""
+"""TLS to upstreams: real servers, with certificates of CAs made for the tests."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.client.tls import Files, TLSContexts, locate, make_context, with_tls
+from canary_mw.client.tls import CertificateFiles, TLSContexts, locate, make_context, with_tls
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError, UpstreamConnectError
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
@@ -73,7 +73,7 @@ class Clock:
         return self.now
 
 
-def test_a_certificate_that_nobody_vouches_for_is_503_and_nothing_is_sent() -> None:
+def test_an_untrusted_certificate_is_503_and_nothing_is_sent() -> None:
     async def main() -> None:
         async with serving(forever, tls=server()) as upstream:
             service = f"https://localhost:{upstream.origin.port}"
@@ -323,45 +323,45 @@ def test_a_secret_is_found_by_its_namespace_then_by_its_name_and_a_path_as_it_is
     namespaced = write(tmp_path / "default" / "certs", secret(authority=OURS))
     assert locate(CERTS, tmp_path).authorities == namespaced / "ca.crt"
     assert locate(UpstreamTLS("x", str(plain)), None).authorities == plain / "ca.crt"
-    assert locate(UpstreamTLS("x"), None) == Files()
+    assert locate(UpstreamTLS("x"), None) == CertificateFiles()
 
 
 def test_a_secret_that_is_not_there_is_explained(tmp_path: Path) -> None:
-    def told(tls: UpstreamTLS, root: Path | None = tmp_path) -> str:
+    def error_of(tls: UpstreamTLS, root: Path | None = tmp_path) -> str:
         with pytest.raises(ConfigError) as caught:
             locate(tls, root)
         assert caught.value.hint
         return str(caught.value)
 
-    assert "--secrets or CANARY_MW_SECRETS" in told(CERTS, None)
-    assert f"neither {tmp_path / 'default/certs'} nor {tmp_path / 'certs'} is a directory" in told(CERTS)
+    assert "--secrets or CANARY_MW_SECRETS" in error_of(CERTS, None)
+    assert f"neither {tmp_path / 'default/certs'} nor {tmp_path / 'certs'} is a directory" in error_of(CERTS)
     certs = write(tmp_path / "certs", {})
-    assert told(CERTS).startswith(f"{certs}: there is neither a certificate nor authorities")
+    assert error_of(CERTS).startswith(f"{certs}: there is neither a certificate nor authorities")
     write(certs, {"tls.crt": "x"})
-    assert told(CERTS).startswith(f"{certs}: there is no tls.key")
+    assert error_of(CERTS).startswith(f"{certs}: there is no tls.key")
     (certs / "tls.crt").rename(certs / "tls.key")
-    assert told(CERTS).startswith(f"{certs}: there is no tls.crt")
+    assert error_of(CERTS).startswith(f"{certs}: there is no tls.crt")
     ca = write(tmp_path / "ca", {})
-    assert told(UpstreamTLS("x", None, "default/ca")).startswith(f"{ca}: there is no ca.crt")
+    assert error_of(UpstreamTLS("x", None, "default/ca")).startswith(f"{ca}: there is no ca.crt")
 
 
 def test_files_that_do_not_hold_what_they_should_are_named(tmp_path: Path) -> None:
     held = secret(leaf("client"), OURS)
 
-    def told(**changed: str) -> str:
+    def error_in(**changed: str) -> str:
         certs = write(tmp_path, {**held, **{name.replace("_", "."): text for name, text in changed.items()}})
         with pytest.raises(ConfigError) as caught:
-            make_context(Files(certs / "tls.crt", certs / "tls.key", certs / "ca.crt"), CERTS)
+            make_context(CertificateFiles(certs / "tls.crt", certs / "tls.key", certs / "ca.crt"), CERTS)
         assert caught.value.hint
         return str(caught.value)
 
-    assert told(ca_crt="").startswith(f"{tmp_path / 'ca.crt'}: no authorities can be read")
-    assert told(tls_key=held["tls.key"][:80]).startswith(f"{tmp_path / 'tls.crt'}: it cannot be used with")
-    assert told(tls_key=secret(leaf("client"))["tls.key"]).startswith(f"{tmp_path / 'tls.crt'}: it cannot be used")
-    # It must not ask for the pass phrase, which nobody could type.
+    assert error_in(ca_crt="").startswith(f"{tmp_path / 'ca.crt'}: no authorities can be read")
+    assert error_in(tls_key=held["tls.key"][:80]).startswith(f"{tmp_path / 'tls.crt'}: it cannot be used with")
+    assert error_in(tls_key=secret(leaf("client"))["tls.key"]).startswith(f"{tmp_path / 'tls.crt'}: it cannot be used")
+    # It must not prompt for the pass phrase.
     key = load_pem_private_key(held["tls.key"].encode(), None)
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-    assert "without pass phrase" in told(tls_key=locked.decode())
+    assert "without pass phrase" in error_in(tls_key=locked.decode())
 
 
 def test_only_origins_of_https_get_a_tls_context() -> None:
@@ -374,7 +374,7 @@ def test_only_origins_of_https_get_a_tls_context() -> None:
 
 
 class Rotation:
-    """A server that tells who the client is, and a client whose certificates and clock are set by hand."""
+    """A server that answers with the name of the client, and a client whose certificates and clock are set by hand."""
 
     def __init__(self, root: Path) -> None:
         self.volume = Volume(root / "certs")
@@ -391,7 +391,7 @@ class Rotation:
         return secret(leaf("client", common_name=name), OURS)
 
     async def script(self, peer: Peer) -> None:
-        """Answer at once, or `/late` when it is told to."""
+        """Answer at once, `/late` once `go_on` is set."""
         while True:
             seen = await peer.request()
             if b"/late" in seen.line:
@@ -450,7 +450,7 @@ def test_idle_connections_are_closed_when_the_certificates_have_changed(run: Run
 
 
 @ON_BOTH_LOOPS
-def test_files_are_looked_at_once_a_second_at_most(run: Run, tmp_path: Path) -> None:
+def test_files_are_checked_once_a_second_at_most(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         rotation = Rotation(tmp_path)
         rotation.renew("old")
@@ -468,7 +468,7 @@ def test_files_are_looked_at_once_a_second_at_most(run: Run, tmp_path: Path) -> 
     run(main)
 
 
-def test_a_half_written_pair_keeps_the_last_good_and_is_told_once(
+def test_a_half_written_pair_keeps_the_last_good_and_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rotation = Rotation(tmp_path)

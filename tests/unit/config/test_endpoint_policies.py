@@ -1,10 +1,10 @@
 import pytest
-from rules import document, one, read_rules, told
+from rules import document, findings, one, read_rules
 
 from canary_mw.rules.upstream import Cookie, EndpointOptions, HealthCheck, LoadBalancing, OutlierDetection
 
 
-def balancing(**attributes: str) -> EndpointOptions | None:
+def endpoint_options(**attributes: str) -> EndpointOptions | None:
     return one(document(**attributes)).options.endpoints
 
 
@@ -23,12 +23,12 @@ def balancing(**attributes: str) -> EndpointOptions | None:
     ],
 )
 def test_a_load_balancer_is_read_without_any_resolver(text: str, expected: LoadBalancing) -> None:
-    assert balancing(load_balancer=text) == EndpointOptions(expected)
+    assert endpoint_options(load_balancer=text) == EndpointOptions(expected)
 
 
-def test_what_is_the_default_anyway_costs_nothing() -> None:
-    assert balancing() is None
-    assert balancing(load_balancer="{policy: round_robin}") is None
+def test_default_endpoint_options_are_none() -> None:
+    assert endpoint_options() is None
+    assert endpoint_options(load_balancer="{policy: round_robin}") is None
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_what_is_the_default_anyway_costs_nothing() -> None:
         ("{policy: maglev, cookie: {name: a, ttl: soon}}", "'soon' is not a duration"),
     ],
 )
-def test_a_load_balancer_that_cannot_work_costs_its_mapping(text: str, problem: str) -> None:
+def test_a_load_balancer_that_cannot_work_rejects_its_mapping(text: str, problem: str) -> None:
     rules = read_rules(document(load_balancer=text))
     assert rules.mappings == ()
-    assert told(rules.diagnostics) == [("error", "bad-value", 7)]
+    assert findings(rules.diagnostics) == [("error", "bad-value", 7)]
     assert problem in rules.diagnostics[0].message
 
 
@@ -77,36 +77,36 @@ def test_outlier_detection_is_a_map_or_the_text_of_one(text: str, expected: Outl
 @pytest.mark.parametrize(
     "text", ["abc", "'{'", "[1]", "3", "{consecutive_5xx: many}", "{interval: 0s}", "{interval: x}"]
 )
-def test_outlier_detection_that_cannot_be_read_is_told_and_does_not_cost_the_mapping(text: str) -> None:
+def test_outlier_detection_that_cannot_be_read_is_reported_and_does_not_reject_the_mapping(text: str) -> None:
     rules = read_rules(document(outlier_detection=text))
-    assert told(rules.diagnostics) == [("warning", "outlier-detection", 7)]
+    assert findings(rules.diagnostics) == [("warning", "outlier-detection", 7)]
     assert rules.mappings[0].options.endpoints is None
 
 
 def test_an_empty_outlier_detection_is_none() -> None:
-    assert balancing(outlier_detection="''") is None
-    assert balancing(outlier_detection="' '") is None
+    assert endpoint_options(outlier_detection="''") is None
+    assert endpoint_options(outlier_detection="' '") is None
 
 
-def test_what_has_no_effect_in_outlier_detection_is_told() -> None:
+def test_what_has_no_effect_in_outlier_detection_is_reported() -> None:
     rules = read_rules(document(outlier_detection="{consecutive_5xx: 2, success_rate_minimum_hosts: 3}"))
-    assert told(rules.diagnostics) == [("warning", "outlier-detection", 7)]
+    assert findings(rules.diagnostics) == [("warning", "outlier-detection", 7)]
     assert "success_rate_minimum_hosts has no effect" in rules.diagnostics[0].message
     assert rules.mappings[0].options.endpoints == EndpointOptions(outlier_detection=OutlierDetection(2))
 
 
 def test_health_checks_are_read_with_emissarys_defaults() -> None:
-    found = balancing(health_checks="[{health_check: {http: {path: /health}}}]")
+    found = endpoint_options(health_checks="[{health_check: {http: {path: /health}}}]")
     assert found == EndpointOptions(health_checks=(HealthCheck(b"/health"),))
 
 
-def test_a_health_check_says_what_is_asked_and_what_is_good() -> None:
+def test_a_health_check_sets_the_request_and_the_expected_statuses() -> None:
     http = (
         "{path: /h, hostname: shop.test, add_request_headers: {X-B: {value: b}, x-a: a, x-c: c},"
         " remove_request_headers: [X-C], expected_statuses: [{min: 200, max: 204}, {min: 404, max: 404}]}"
     )
     times = "interval: 2s, timeout: 1s, healthy_threshold: 3, unhealthy_threshold: 4"
-    found = balancing(health_checks=f"[{{health_check: {{http: {http}}}, {times}}}]")
+    found = endpoint_options(health_checks=f"[{{health_check: {{http: {http}}}, {times}}}]")
     assert found is not None
     assert found.health_checks == (
         HealthCheck(b"/h", b"shop.test", ((b"x-b", b"b"), (b"x-a", b"a")), ((200, 204), (404, 404)), 2.0, 1.0, 3, 4),
@@ -126,13 +126,13 @@ def test_a_health_check_says_what_is_asked_and_what_is_good() -> None:
         ("{health_check: {http: {path: /}}, unhealthy_threshold: 0}", "unhealthy_threshold 0 is less than 1"),
     ],
 )
-def test_a_health_check_that_cannot_be_carried_out_costs_its_mapping(text: str, problem: str) -> None:
+def test_a_health_check_that_cannot_be_made_rejects_its_mapping(text: str, problem: str) -> None:
     rules = read_rules(document(health_checks=f"[{text}]"))
     assert rules.mappings == ()
     assert problem in rules.diagnostics[0].message
 
 
-def test_a_health_check_by_grpc_is_left_out_and_told() -> None:
+def test_a_health_check_by_grpc_is_left_out_and_reported() -> None:
     rules = read_rules(document(health_checks="[{health_check: {grpc: {upstream_name: shop}}}]"))
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert findings(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
     assert rules.mappings[0].options.endpoints is None

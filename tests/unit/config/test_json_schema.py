@@ -1,4 +1,4 @@
-"""The JSON Schema against what reads the documents: what one lets through, the other does."""
+"""The JSON Schema compared with the parser: both accept and reject the same documents."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from canary_mw.config.ambassador.tls_context import TLSContext
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
-from canary_mw.config.reference.tls_context import TEXTS
+from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCHEMA = document_schema()
@@ -45,7 +45,7 @@ def documents(text: str) -> list[Any]:
 
 
 def wrong(text: str) -> list[str]:
-    """What the schema finds in the documents of a text."""
+    """Errors of the schema in the documents of a text."""
     return [error.message for each in documents(text) for error in VALIDATOR.iter_errors(each)]
 
 
@@ -148,7 +148,7 @@ def test_a_module_is_checked_key_by_key(config: str, right: bool) -> None:
     assert (wrong(text) == []) is right
 
 
-def test_documents_of_other_kinds_are_let_through() -> None:
+def test_documents_of_other_kinds_are_valid() -> None:
     assert wrong("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: []}\n") == []
     assert wrong("apiVersion: getambassador.io/v2\nkind: Host\nname: a\nspec: {hostname: b}\n") == []
 
@@ -177,9 +177,9 @@ def test_the_example_of_a_key_of_the_module_is_right(name: str) -> None:
     assert not any(d.severity != "notice" for d in read_rules(text).diagnostics)
 
 
-@pytest.mark.parametrize("name", [*TEXTS])
+@pytest.mark.parametrize("name", [*TLS_CONTEXT_ATTRIBUTES])
 def test_the_example_of_an_attribute_of_a_tls_context_is_right(name: str) -> None:
-    example = yaml.safe_load(TEXTS[name].example)
+    example = yaml.safe_load(TLS_CONTEXT_ATTRIBUTES[name].example)
     assert [*example] == [name]
     text = tls_context("a", **example)
     assert wrong(text) == []
@@ -190,12 +190,12 @@ def test_the_example_of_an_attribute_of_a_tls_context_is_right(name: str) -> Non
     assert wrong(tls_context("a", **example, novelty="1")) != []
 
 
-def test_every_attribute_and_every_key_is_told_in_words() -> None:
-    assert TLSContext.model_fields.keys() == TEXTS.keys()
+def test_every_attribute_and_every_key_has_a_description() -> None:
+    assert TLSContext.model_fields.keys() == TLS_CONTEXT_ATTRIBUTES.keys()
     assert {name for model in MODELS.values() for name in model.model_fields} == ATTRIBUTES.keys()
     assert ModuleConfig.model_fields.keys() == KEYS.keys()
     properties = SCHEMA["definitions"]["Module"]["properties"]["config"]["properties"]
     assert properties.keys() == KEYS.keys() | UNSUPPORTED
     for name in ("MappingV3alpha1", "Mapping"):
-        for told in SCHEMA["definitions"][name]["properties"]["spec"]["properties"].values():
-            assert told["description"].endswith(".")
+        for attribute in SCHEMA["definitions"][name]["properties"]["spec"]["properties"].values():
+            assert attribute["description"].endswith(".")

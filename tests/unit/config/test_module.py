@@ -2,7 +2,7 @@ from textwrap import indent
 from typing import Any
 
 import pytest
-from rules import document, get, read_rules, told
+from rules import document, findings, get, read_rules
 
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.document import Document
@@ -82,7 +82,7 @@ def test_the_limits_of_a_module_are_defaults_too() -> None:
     config = "cluster_idle_timeout_ms: 1000\ncluster_max_connection_lifetime_ms: 2000\n"
     config += "circuit_breakers: [{max_requests: 5}]\nretry_policy: {retry_on: 5xx, per_try_timeout: 3s}"
     options = under(config).options
-    assert (options.keepalive_idle, options.lifetime, options.try_timeout) == (1.0, 2.0, 3.0)
+    assert (options.keepalive_expiry, options.max_connection_lifetime, options.per_try_timeout) == (1.0, 2.0, 3.0)
     assert options.circuit_breakers == CircuitBreakers(max_requests=5)
 
 
@@ -121,7 +121,7 @@ def test_an_own_value_of_a_mapping_replaces_the_default_even_an_empty_one(
     assert getattr(under(config, document(**own)), attribute) == value
 
 
-def test_an_own_empty_cors_and_empty_breakers_replace_the_default() -> None:
+def test_an_own_empty_cors_and_empty_circuit_breakers_replace_the_default() -> None:
     config = "cors: {origins: [a]}\ncircuit_breakers: [{max_requests: 5}]"
     rule = under(config, document(cors="{}", circuit_breakers="[]"))
     assert rule.cors is not None
@@ -131,41 +131,41 @@ def test_an_own_empty_cors_and_empty_breakers_replace_the_default() -> None:
 
 def test_a_default_is_no_finding_about_the_mapping() -> None:
     rules = read_rules(module("load_balancer: {policy: round_robin}\nkeepalive: {probes: 1}") + document())
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert findings(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
     assert [d.mapping for d in rules.diagnostics] == [None]
 
 
-def test_the_demands_of_a_module_stand_at_the_gate() -> None:
-    gate = settings(
+def test_the_settings_of_a_module_give_a_request_policy() -> None:
+    policy = settings(
         "merge_slashes: true\nreject_requests_with_escaped_slashes: true\n"
         "headers_with_underscores_action: DROP_HEADER\nmax_request_headers_kb: 1\nip_allow: [{peer: 127.0.0.1}]"
     ).request_policy
-    assert gate is not None
-    assert gate.admit(get("/a//b", {"x_y": "1"})).path == b"/a/b"
+    assert policy is not None
+    assert policy.admit(get("/a//b", {"x_y": "1"})).path == b"/a/b"
     for head in (get("/%2f"), get(client="10.0.0.1"), get(headers={"a": "b" * 1100})):
         with pytest.raises(ClientError):
-            gate.admit(head)
+            policy.admit(head)
 
 
 def test_underscores_are_refused_where_the_module_says_so() -> None:
-    gate = settings("headers_with_underscores_action: REJECT_REQUEST").request_policy
-    assert gate is not None
+    policy = settings("headers_with_underscores_action: REJECT_REQUEST").request_policy
+    assert policy is not None
     with pytest.raises(BadTarget):
-        gate.admit(get(headers={"x_y": "1"}))
+        policy.admit(get(headers={"x_y": "1"}))
 
 
 @pytest.mark.parametrize("key", ["ip_allow", "ip_deny"])
 @pytest.mark.parametrize("kind", ["peer", "remote"])
 def test_addresses_are_peers_or_remotes_with_or_without_a_length(key: str, kind: str) -> None:
-    gate = settings(f"{key}: [{{{kind}: 10.0.0.0/8}}, {{{kind}: '::1'}}]").request_policy
-    assert gate is not None
-    assert gate.admits is not None
+    policy = settings(f"{key}: [{{{kind}: 10.0.0.0/8}}, {{{kind}: '::1'}}]").request_policy
+    assert policy is not None
+    assert policy.address_filter is not None
     for client in ("10.2.3.4", "::1"):
-        assert gate.admits(client) is (key == "ip_allow")
-    assert gate.admits("11.0.0.1") is (key == "ip_deny")
+        assert policy.address_filter(client) is (key == "ip_allow")
+    assert policy.address_filter("11.0.0.1") is (key == "ip_deny")
 
 
-def test_the_other_keys_reach_those_who_ask_for_them() -> None:
+def test_the_other_keys_are_settings() -> None:
     found = settings("xff_num_trusted_hops: 2\npreserve_external_request_id: false\nregex_max_size: 300")
     assert (found.trusted_hops, found.keep_request_id, found.regex_max_size) == (2, False, 300)
     assert (DEFAULT_SETTINGS.trusted_hops, DEFAULT_SETTINGS.keep_request_id) == (0, True)
@@ -196,7 +196,7 @@ def test_every_regex_of_a_rule_has_the_limit_of_the_module(regex: dict[str, Any]
     assert lowered.mappings == ()
 
 
-def test_a_limit_that_is_raised_later_lets_the_mapping_in() -> None:
+def test_a_limit_that_is_raised_later_makes_the_mapping_valid() -> None:
     rule = document(**REGEXES[0])
     before = read_rules(module() + rule)
     assert before.mappings == ()
@@ -207,7 +207,7 @@ def test_a_limit_that_is_raised_later_lets_the_mapping_in() -> None:
 @pytest.mark.parametrize("key", sorted(UNSUPPORTED))
 def test_a_key_that_is_not_supported_gets_a_notice_by_its_name(key: str) -> None:
     rules = read_rules(module(f"server_name: edge\n{key}: {{a: 1}}") + document())
-    assert told(rules.diagnostics) == [("notice", "not-supported", 7)]
+    assert findings(rules.diagnostics) == [("notice", "not-supported", 7)]
     assert rules.diagnostics[0].message == f"Module ambassador: {key} is not supported yet: ignored"
     assert rules.shared.settings.server_name == "edge"
     assert len(rules.mappings) == 1
@@ -223,14 +223,16 @@ def test_a_key_that_is_not_supported_gets_a_notice_by_its_name(key: str) -> None
         ("xyzzy", None),
     ],
 )
-def test_an_unknown_key_is_told_by_its_name_with_the_nearest_known_one(key: str, hint: str | None, crd: bool) -> None:
+def test_an_unknown_key_is_reported_by_its_name_with_the_nearest_known_one(
+    key: str, hint: str | None, crd: bool
+) -> None:
     rules = read_rules(module(f"server_name: edge\n{key}: 1", crd=crd))
-    assert told(rules.diagnostics) == [("notice", "unknown-field", 8 if crd else 7)]
+    assert findings(rules.diagnostics) == [("notice", "unknown-field", 8 if crd else 7)]
     assert f"unknown field {key} is ignored" in rules.diagnostics[0].message
     assert rules.diagnostics[0].hint == (hint and f"did you mean {hint}?")
 
 
-def test_keys_inside_of_a_key_are_told_too() -> None:
+def test_keys_inside_of_a_key_are_reported_too() -> None:
     rules = read_rules(module("defaults: {timeout_ms: 5, httpmapping: {prefix: /}}"))
     messages = [d.message for d in rules.diagnostics]
     assert any("unknown field defaults.timeout_ms is ignored" in message for message in messages)
@@ -273,7 +275,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("config", "code", "message"), WRONG, ids=[config for config, _, _ in WRONG])
-def test_a_module_in_error_is_told_once_and_hides_no_mapping(config: str, code: str, message: str) -> None:
+def test_a_module_in_error_is_reported_once_and_hides_no_mapping(config: str, code: str, message: str) -> None:
     rules = read_rules(module("\n" + config) + document() + document("b"))
     (error,) = rules.diagnostics
     assert (error.severity, error.code, error.mapping) == ("error", code, None)
@@ -284,7 +286,7 @@ def test_a_module_in_error_is_told_once_and_hides_no_mapping(config: str, code: 
 
 def test_a_config_that_is_no_map_is_an_error() -> None:
     rules = read_rules(module().replace("config: {}", "config: [a]"))
-    assert told(rules.diagnostics) == [("error", "wrong-type", 5)]
+    assert findings(rules.diagnostics) == [("error", "wrong-type", 5)]
 
 
 def again(before: RuleSet, text: str) -> RuleSet:
@@ -326,7 +328,7 @@ def test_a_module_in_another_file_counts_for_all() -> None:
 
 def test_another_module_has_no_effect_and_says_so() -> None:
     rules = read_rules(module("cluster_request_timeout_ms: 900", name="tls") + document())
-    assert told(rules.diagnostics) == [("notice", "kind-ignored", 2)]
+    assert findings(rules.diagnostics) == [("notice", "kind-ignored", 2)]
     assert rules.mappings[0].timeout_ms == 3000
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import chosen, document, get, one, read_rules, told
+from rules import chosen, document, findings, get, one, read_rules
 
-from canary_mw.config import parser as ambassador
+from canary_mw.config import parser
+from canary_mw.config.ambassador.interpretation import interpret
 from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.schema import MODELS, NO_EFFECT_YET
 from canary_mw.config.document import Document
@@ -50,13 +51,13 @@ def test_every_version_is_read_in_either_group(version: str) -> None:
 def test_another_version_is_an_error_that_names_the_known_ones(version: str) -> None:
     rules = read_rules(document().replace("getambassador.io/v2", version))
     assert names(rules) == []
-    assert told(rules.diagnostics) == [("error", "unknown-version", 2)]
+    assert findings(rules.diagnostics) == [("error", "unknown-version", 2)]
     assert "getambassador.io/v3alpha1" in str(rules.diagnostics[0].hint)
 
 
 def test_a_missing_version_is_read_as_v2_with_a_warning() -> None:
     rules = read_rules(document(headers="{gray: true}").replace("apiVersion: getambassador.io/v2\n", ""))
-    assert told(rules.diagnostics) == [("warning", "no-api-version", 2)]
+    assert findings(rules.diagnostics) == [("warning", "no-api-version", 2)]
     assert str(rules.mappings[0].conditions[0]) == "gray present"
 
 
@@ -71,7 +72,7 @@ def test_another_kind_is_recognised_and_ignored_with_a_notice(kind: str) -> None
     text = other_kind(kind, **dict.fromkeys(REQUIRED[kind], "x"))
     rules = read_rules(text + document())
     assert names(rules) == ["a"]
-    assert told(rules.diagnostics) == [("notice", "kind-ignored", 2)]
+    assert findings(rules.diagnostics) == [("notice", "kind-ignored", 2)]
     assert rules.diagnostics[0].message == f"{kind} k: not supported yet: ignored"
 
 
@@ -99,12 +100,12 @@ def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(ki
 def test_a_resolver_must_be_one_that_is_defined(resolver: str, defined: str, known: bool) -> None:
     rules = read_rules(document(resolver=resolver) + document("b") + defined)
     assert names(rules) == (["a", "b"] if known else ["b"])
-    assert ("error", "unknown-resolver", 7) in told(rules.diagnostics) or known
+    assert ("error", "unknown-resolver", 7) in findings(rules.diagnostics) or known
     if not known:
         assert "kubernetes-endpoint" in str(rules.diagnostics[0].hint)
 
 
-def test_a_resolver_that_is_defined_later_lets_the_mapping_in() -> None:
+def test_a_resolver_that_is_defined_later_makes_the_mapping_valid() -> None:
     before = read_rules(document(resolver="k"))
     assert names(before) == []
     after = again(before, document(resolver="k") + other_kind("KubernetesEndpointResolver"))
@@ -117,14 +118,14 @@ def test_a_resolver_that_is_defined_later_lets_the_mapping_in() -> None:
 def test_an_unknown_kind_is_an_error_with_the_nearest_one(kind: str, hint: str | None) -> None:
     rules = read_rules(document().replace("Mapping", kind) + document("b"))
     assert names(rules) == ["b"]
-    assert told(rules.diagnostics) == [("error", "unknown-kind", 2)]
+    assert findings(rules.diagnostics) == [("error", "unknown-kind", 2)]
     assert f"unknown kind {kind}: " in rules.diagnostics[0].message
     assert rules.diagnostics[0].hint == hint
 
 
 def test_a_document_without_kind_or_name_is_an_error() -> None:
     rules = read_rules(document().replace("kind: Mapping\n", "") + document().replace("name: a\n", ""))
-    assert told(rules.diagnostics) == [("error", "unknown-kind", 2), ("error", "no-name", 7)]
+    assert findings(rules.diagnostics) == [("error", "unknown-kind", 2), ("error", "no-name", 7)]
     assert "no kind" in rules.diagnostics[0].message
     assert names(rules) == []
 
@@ -142,7 +143,7 @@ def test_a_document_without_kind_or_name_is_an_error() -> None:
         ("v3alpha1", "[other]", False),
     ],
 )
-def test_a_mapping_for_another_ambassador_is_passed_over_in_silence(version: str, wanted: str, read: bool) -> None:
+def test_a_mapping_for_another_ambassador_is_ignored_silently(version: str, wanted: str, read: bool) -> None:
     rules = read_rules(document(version=version, ambassador_id=wanted))
     assert names(rules) == (["a"] if read else [])
     assert not any(d.severity == "error" for d in rules.diagnostics)
@@ -155,7 +156,7 @@ def test_the_own_ambassador_id_can_be_named() -> None:
 
 
 def test_an_ambassador_id_of_another_type_is_an_error() -> None:
-    assert told(read_rules(document(ambassador_id=5)).diagnostics) == [("error", "wrong-type", 7)]
+    assert findings(read_rules(document(ambassador_id=5)).diagnostics) == [("error", "wrong-type", 7)]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,9 @@ def test_an_ambassador_id_of_another_type_is_an_error() -> None:
         ("service", "[" + "x" * 80 + "]", "service must be a text, not the list ['" + "x" * 55 + "..."),
     ],
 )
-def test_a_wrong_type_is_an_error_on_its_line_and_the_neighbours_live(attribute: str, value: str, message: str) -> None:
+def test_a_wrong_type_is_an_error_on_its_line_and_the_neighbours_are_read(
+    attribute: str, value: str, message: str
+) -> None:
     rules = read_rules(document(**{attribute: value}) + document("b"))
     assert names(rules) == ["b"]
     (error,) = rules.diagnostics
@@ -201,9 +204,9 @@ def test_an_unquoted_number_gets_the_hint_to_quote_it() -> None:
     assert read_rules(document(weight='"5"')).diagnostics[0].hint is None
 
 
-def test_a_missing_attribute_is_told_at_the_document() -> None:
+def test_a_missing_attribute_is_reported_at_the_document() -> None:
     rules = read_rules(document(service=None))
-    assert told(rules.diagnostics) == [("error", "wrong-type", 2)]
+    assert findings(rules.diagnostics) == [("error", "wrong-type", 2)]
     assert "service is missing" in rules.diagnostics[0].message
 
 
@@ -220,7 +223,7 @@ def test_a_redirect_has_one_of_five_codes(redirect: int, fine: bool) -> None:
 def test_an_unknown_field_is_ignored_with_the_nearest_known_one(attribute: str, hint: str) -> None:
     rules = read_rules(document("a", "v2", **{attribute: 1}))
     assert names(rules) == ["a"]
-    assert told(rules.diagnostics) == [("warning", "unknown-field", 7)]
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 7)]
     assert rules.diagnostics[0].hint == f"did you mean {hint}?"
 
 
@@ -248,16 +251,16 @@ TEXTS = ("cluster_tag", "dns_type", "priority", "stats_name")
 def test_a_known_attribute_that_does_nothing_yet_gets_a_notice(attribute: str) -> None:
     value = EFFECTLESS.get(attribute) or ("abc" if attribute in TEXTS else "true")
     rules = read_rules(document(**{attribute: value}))
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert findings(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
     assert rules.diagnostics[0].message == f"Mapping a: {attribute} is read and has no effect yet"
     assert attribute in rules.mappings[0].extras
 
 
-def test_tls_is_kept_and_a_priority_acts_on_the_breakers() -> None:
+def test_tls_is_kept_and_a_priority_selects_the_circuit_breakers() -> None:
     assert read_rules(document(tls="true")).mappings[0].extras == {"tls": True}
     assert read_rules(document(tls="true")).diagnostics == ()
-    breakers = "[{priority: high, max_requests: 7}]"
-    rules = read_rules(document(priority="high", circuit_breakers=breakers))
+    limits = "[{priority: high, max_requests: 7}]"
+    rules = read_rules(document(priority="high", circuit_breakers=limits))
     assert rules.diagnostics == ()
     assert rules.mappings[0].options.circuit_breakers is not None
 
@@ -289,10 +292,12 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         ("add_request_headers", "{x: {value: a, apend: false}}", "add_request_headers.apend", "append"),
     ],
 )
-def test_an_unknown_field_inside_of_an_attribute_is_told_too(attribute: str, value: str, name: str, hint: str) -> None:
+def test_an_unknown_field_inside_of_an_attribute_is_reported_too(
+    attribute: str, value: str, name: str, hint: str
+) -> None:
     rules = read_rules(document(**{attribute: value}))
     assert names(rules) == ["a"]
-    assert told(rules.diagnostics) == [("warning", "unknown-field", 7)]
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 7)]
     assert f"unknown field {name} is ignored" in rules.diagnostics[0].message
     assert rules.diagnostics[0].hint == f"did you mean {hint}?"
 
@@ -301,7 +306,7 @@ def test_a_name_twice_in_a_file_is_an_error_and_the_later_takes_the_earlier_ones
     rules = read_rules(document(service="one") + document("b") + document(service="two"))
     assert services(rules) == {"a": "two", "b": "b"}
     assert names(rules) == ["a", "b"]
-    assert told(rules.diagnostics) == [("error", "duplicate-name", 14)]
+    assert findings(rules.diagnostics) == [("error", "duplicate-name", 14)]
     assert "replaces that of rules.yaml:2" in rules.diagnostics[0].message
 
 
@@ -341,7 +346,7 @@ def test_a_mapping_knows_where_it_was_written() -> None:
     assert (first.file, first.line, second.line) == ("rules.yaml", 2, 8)
 
 
-def test_presence_is_asked_with_true_and_false_asks_nothing() -> None:
+def test_true_requires_presence_and_false_requires_nothing() -> None:
     rule = one(document(headers='{gray: true, never: false, exact: "true"}', query_parameters="{q: true}"))
     assert [str(c) for c in rule.conditions] == ["exact = true", "gray present"]
     assert [str(c) for c in rule.query] == ["q present"]
@@ -380,7 +385,7 @@ def test_a_host_is_read_as_its_version_means_it(version: str, more: dict[str, st
 
 def test_a_v3_mapping_without_a_host_matches_every_host_with_a_notice() -> None:
     rules = read_rules(document(version="v3alpha1"))
-    assert told(rules.diagnostics) == [("notice", "no-hostname", 6)]
+    assert findings(rules.diagnostics) == [("notice", "no-hostname", 6)]
     assert chosen(RouteTable.build(rules.mappings), get("/a/", {"host": "any.com"})) == "a"
     assert read_rules(document(version="v3alpha1", hostname="'*'")).diagnostics == ()
 
@@ -495,7 +500,7 @@ def test_a_header_value_with_operators_is_compiled() -> None:
         ({"host_redirect": "true", "regex_redirect": "{pattern: '('}"}, 8, "is not RE2 syntax"),
     ],
 )
-def test_a_value_that_cannot_work_falls_alone_with_its_mapping(more: dict[str, str], line: int, message: str) -> None:
+def test_a_value_that_cannot_work_rejects_only_its_mapping(more: dict[str, str], line: int, message: str) -> None:
     rules = read_rules(document(**more) + document("b"))
     assert names(rules) == ["b"]
     error = rules.diagnostics[0]
@@ -527,7 +532,7 @@ def test_no_rule_can_write_a_blank_or_a_control_into_a_request_line(attribute: s
 
 def test_a_v3_host_with_a_star_is_an_error() -> None:
     rules = read_rules(document(version="v3alpha1", host="'*.com'"))
-    assert told(rules.diagnostics) == [("error", "bad-value", 7)]
+    assert findings(rules.diagnostics) == [("error", "bad-value", 7)]
     assert rules.diagnostics[0].hint == "write hostname: instead"
 
 
@@ -543,10 +548,10 @@ def test_a_v3_host_with_a_star_is_an_error() -> None:
         ({"host_redirect": "true", "path_redirect": "/p", "prefix_redirect": "/q"}, "error", "two-redirects", 9),
     ],
 )
-def test_a_mapping_that_works_in_part_says_so(more: dict[str, str], severity: str, code: str, line: int) -> None:
+def test_a_mapping_that_works_in_part_is_reported(more: dict[str, str], severity: str, code: str, line: int) -> None:
     rules = read_rules(document(**more))
     assert names(rules) == ["a"]
-    assert told(rules.diagnostics) == [(severity, code, line)]
+    assert findings(rules.diagnostics) == [(severity, code, line)]
 
 
 def test_a_redirect_is_taken_over() -> None:
@@ -572,10 +577,10 @@ def test_upgrades_are_allowed_by_name(more: dict[str, str], upgrades: tuple[str,
     assert one(document(**more)).upgrades == upgrades
 
 
-def test_an_upgrade_that_nobody_carries_out_gets_a_notice() -> None:
+def test_an_upgrade_that_is_not_supported_gets_a_notice() -> None:
     assert read_rules(document(use_websocket="true")).diagnostics == ()
     rules = read_rules(document(allow_upgrade="[websocket, SPDY/3.1]"))
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
+    assert findings(rules.diagnostics) == [("notice", "no-effect-yet", 7)]
     assert "spdy/3.1" in rules.diagnostics[0].message
 
 
@@ -616,12 +621,12 @@ def test_a_last_good_version_outlives_several_bad_edits() -> None:
     for weight in ("x", "y", "'z'"):
         rules = again(rules, document("a") + document("b", weight=weight) + document("c"))
     assert names(rules) == ["a", "b", "c"]
-    rules = again(rules, document("a") + document("b", service="mended") + document("c"))
-    assert services(rules)["b"] == "mended"
+    rules = again(rules, document("a") + document("b", service="corrected") + document("c"))
+    assert services(rules)["b"] == "corrected"
     assert rules.diagnostics == ()
 
 
-def test_what_a_readable_file_no_longer_has_is_gone_even_beside_an_error() -> None:
+def test_what_a_readable_file_no_longer_has_is_gone_even_next_to_an_error() -> None:
     after = again(read_rules(GOOD), document("a") + document("b", weight="x"))
     assert names(after) == ["a", "b"]
 
@@ -639,8 +644,8 @@ def test_a_file_with_an_unreadable_document_loses_nothing(broken: str) -> None:
     assert names(clean) == ["a", "d"]
 
 
-def test_an_emptied_file_is_taken_as_it_stands() -> None:
-    """That a source which becomes empty as a whole is an error, is for the store to say."""
+def test_an_emptied_file_is_taken_as_it_is() -> None:
+    """That a source without any rules is an error, is checked in the store."""
     assert names(again(read_rules(GOOD), "")) == []
 
 
@@ -650,7 +655,7 @@ def test_a_broken_file_holds_back_nothing_of_its_neighbours() -> None:
     assert names(after) == ["a", "b", "c"]
 
 
-def test_a_file_that_is_gone_takes_its_mappings_along() -> None:
+def test_a_file_that_is_gone_removes_its_mappings() -> None:
     before = files(("a.yaml", document("a")), ("b.yaml", document("b")))
     after = files(("b.yaml", document("b")), previous=before)
     assert names(after) == ["b"]
@@ -670,7 +675,7 @@ def test_a_last_good_version_belongs_to_its_file() -> None:
     assert [(d.code, d.file) for d in after.diagnostics] == [("wrong-type", "z.yaml")]
 
 
-def test_a_mapping_that_is_renamed_while_another_document_is_broken_lives_twice_until_the_file_is_mended() -> None:
+def test_a_mapping_that_is_renamed_while_another_document_is_broken_exists_twice_until_the_file_is_corrected() -> None:
     after = again(read_rules(document("a")), document("a2", prefix="/a/") + "---\n{\n")
     assert names(after) == ["a", "a2"]
     assert names(again(after, document("a2", prefix="/a/"))) == ["a2"]
@@ -692,13 +697,12 @@ def test_an_unchanged_document_is_the_same_mapping() -> None:
 def test_an_unchanged_document_is_not_interpreted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(("a.yaml", GOOD), ("z.yaml", document("d", weight="x")))
     seen: list[str | None] = []
-    original = ambassador._interpret
 
     def counted(resource: Any, *more: Any) -> Any:
         seen.append(resource.name)
-        return original(resource, *more)
+        return interpret(resource, *more)
 
-    monkeypatch.setattr(ambassador, "_interpret", counted)
+    monkeypatch.setattr(parser, "interpret", counted)
     after = files(("a.yaml", GOOD), ("z.yaml", document("d", weight="x")), previous=before)
     assert seen == []
     assert after.diagnostics == before.diagnostics
@@ -711,10 +715,10 @@ def test_a_document_that_moves_down_in_its_file_knows_its_new_line() -> None:
     after = again(before, "# a comment\n\n" + document("b") + document("a", xyzzy=1))
     (moved,) = [m for m in after.mappings if m.name == "a"]
     assert moved.line == 10
-    assert told(after.diagnostics) == [("warning", "unknown-field", 15)]
+    assert findings(after.diagnostics) == [("warning", "unknown-field", 15)]
 
 
-def test_a_mapping_that_only_moved_keeps_what_it_worked_out() -> None:
+def test_a_mapping_that_only_moved_keeps_what_it_computed() -> None:
     before = read_rules(document("a", prefix_regex="true", prefix="/a.*"))
     (old,) = before.mappings
     pattern = old.pattern

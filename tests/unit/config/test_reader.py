@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canary_mw.config.annotations import go_unquote
 from canary_mw.config.document import Diagnostic, Document
-from canary_mw.config.reader import Reading, go_unquote, read
+from canary_mw.config.reader import Reading, read
 from canary_mw.config.resource import Resource
 
 KEY = "getambassador.io/config"
@@ -135,7 +136,7 @@ def test_the_crd_shape_gives_the_same_values_as_the_flat_one() -> None:
     assert (crd.lines["name"], crd.lines["prefix"], crd.lines["service"]) == (4, 6, 7)
 
 
-def test_top_level_attributes_lie_over_those_of_spec_and_metadata() -> None:
+def test_top_level_attributes_override_those_of_spec_and_metadata() -> None:
     text = (
         "metadata: {name: inner, namespace: a}\nspec: {weight: 1, prefix: /p/}\nname: outer\nnamespace: b\nweight: 2\n"
     )
@@ -267,7 +268,7 @@ def test_inside_an_annotation_every_kind_is_passed_on() -> None:
         "apiVersion: v1\nkind: ConfigMap\ndata: {nginx.conf: 'server { listen 80; }', n: 5}\n",
     ],
 )
-def test_other_kubernetes_objects_are_passed_over_silently(text: str) -> None:
+def test_other_kubernetes_objects_are_ignored_silently(text: str) -> None:
     reading = rules(text)
     assert (reading.resources, reading.diagnostics) == ((), ())
 
@@ -287,7 +288,7 @@ def test_the_items_of_a_typed_list_may_leave_kind_and_version_to_it() -> None:
     ]
 
 
-def test_a_broken_item_of_a_list_costs_only_itself() -> None:
+def test_a_broken_item_of_a_list_does_not_affect_the_others() -> None:
     reading = rules("apiVersion: getambassador.io/v2\nkind: MappingList\nitems:\n- text\n- {on: x}\n- {name: a}\n")
     assert names(reading) == ["a"]
     assert [(found.code, found.line) for found in reading.diagnostics] == [("not-a-map", 4), ("bad-key", 5)]
@@ -325,7 +326,7 @@ def test_an_annotations_file_gives_the_documents_of_its_one_key() -> None:
     assert rules('app="shop"\n').resources == ()
 
 
-def test_a_finding_in_an_annotations_file_tells_the_line_in_the_text() -> None:
+def test_a_finding_in_an_annotations_file_names_the_line_in_the_text() -> None:
     found = refusal(f"a={go_quote('x')}\n\n{KEY}={go_quote(MAPPING + 'name: twice')}\n")
     assert (found.code, found.line, found.mapping) == ("duplicate-key", 3, "shop")
     assert found.message == "`name` is written twice, first on line 3 (line 6 of the text in it)"
@@ -347,7 +348,7 @@ def test_every_escape_of_go_is_understood() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @settings(deadline=None)
-def test_go_quoting_goes_there_and_back(text: str) -> None:
+def test_go_quoting_round_trips(text: str) -> None:
     assert go_unquote(go_quote(text)) == text
 
 
@@ -355,7 +356,7 @@ def test_go_quoting_goes_there_and_back(text: str) -> None:
 
 
 @pytest.mark.parametrize("rune", ["00110000", "7fffffff", "f6000000", "0000d800"])
-def test_a_rune_that_is_no_character_is_told_as_a_broken_file(rune: str) -> None:
+def test_a_rune_that_is_no_character_is_reported_as_a_broken_file(rune: str) -> None:
     reading = rules(f'{KEY}="\\U{rune}"\n')
     assert [(found.code, found.line) for found in reading.diagnostics] == [("bad-annotation-file", 1)]
 
@@ -400,7 +401,7 @@ def test_the_lost_newline_of_the_printed_rules_is_explained(rule: str, key: str)
 @pytest.mark.parametrize(
     "rule", ["service: service-gray\n      weight: 20", "service: g\n      headers:\n        gray: true"]
 )
-def test_the_mended_printed_rules_are_read(rule: str) -> None:
+def test_the_corrected_printed_rules_are_read(rule: str) -> None:
     resource = only(SERVICE.format(rule=rule))
     assert (resource.name, resource.api_version, resource.line) == ("svc1_mapping", "getambassador.io/v0", 9)
 
@@ -468,14 +469,14 @@ def test_a_broken_document_is_named_by_line_and_cause(text: str, code: str, line
 
 
 @pytest.mark.parametrize("broken", ["a: b: c", "text", "a: 1\na: 2", "a: !x y", "<<: {}", "a: [", "n: 0x_"])
-def test_neighbours_of_a_broken_document_live(broken: str) -> None:
+def test_neighbours_of_a_broken_document_are_read(broken: str) -> None:
     text = f"name: a\n---\n{broken}\n---\nname: b\n"
     assert names(rules(text)) == names(rules(annotated(text))) == names(rules(f"{KEY}={go_quote(text)}")) == ["a", "b"]
     assert not rules(text).complete
 
 
 @pytest.mark.parametrize("style", ["plain", "quoted", "folded"])
-def test_a_finding_in_a_text_that_has_no_lines_of_its_own_stands_at_the_value(style: str) -> None:
+def test_a_finding_in_a_text_that_has_no_lines_of_its_own_is_at_the_value(style: str) -> None:
     value = {
         "plain": "n: 0x_".replace(": ", ":\u00a0"),
         "quoted": '"name: a\\nname: b"',
@@ -510,7 +511,7 @@ BOMBS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_before_it_goes_off(name: str) -> None:
+def test_a_bomb_is_refused_before_it_is_parsed(name: str) -> None:
     text, code = BOMBS[name]
     assert refusal(text).code == code
 
@@ -554,7 +555,7 @@ def test_the_cache_changes_nothing_but_the_work() -> None:
     assert moved.resources == read(Document("\n\n---\n" + text, "moved.yaml")).resources
 
 
-def test_the_cache_forgets_what_is_gone_and_tells_variables_apart() -> None:
+def test_the_cache_drops_removed_documents_and_distinguishes_variables() -> None:
     first = read(Document("name: $N\n---\nname: b\n", "f"), environ={"N": "a"})
     second = read(Document("name: $N\n", "f"), environ={"N": "c"}, cache=first.cache)
     assert (len(first.cache), names(second), len(second.cache)) == (2, ["c"], 1)
@@ -566,9 +567,9 @@ def test_the_same_text_below_another_service_is_another_document() -> None:
     assert other.resources[0].parent == "Service/other"
 
 
-# Whatever comes
+# Any text
 
-PIECES = [
+FRAGMENTS = [
     "---\n",
     "\n",
     "  ",
@@ -588,7 +589,7 @@ PIECES = [
     ">\n",
     "'",
 ]
-PIECES += [
+FRAGMENTS += [
     '"',
     "\t",
     "#",
@@ -603,14 +604,14 @@ PIECES += [
     "name: a\n",
     "kind: List\n",
 ]
-PIECES += [
+FRAGMENTS += [
     "kind: ConfigMap\napiVersion: v1\ndata:\n",
     "items:\n",
     "kind: Service\napiVersion: v1\n",
     f"{KEY}=",
     f"{KEY}: ",
 ]
-PIECES += [
+FRAGMENTS += [
     "metadata:\n",
     "  annotations:\n",
     "spec:\n",
@@ -621,7 +622,7 @@ PIECES += [
     MAPPING,
     annotated(MAPPING),
 ]
-TEXTS = st.one_of(st.text(), st.text(st.characters()), st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+TEXTS = st.one_of(st.text(), st.text(st.characters()), st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join))
 
 
 def _within(resource: Resource, last: int) -> bool:

@@ -1,7 +1,7 @@
 """TLSContext documents, and the Mappings that name them."""
 
 import pytest
-from rules import document, one, read_rules, told
+from rules import document, findings, one, read_rules
 
 from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
@@ -15,16 +15,16 @@ def context(name: str = "ctx", **attributes: object) -> str:
 
 
 def tls_of(text: str) -> UpstreamTLS | None:
-    """What the one Mapping of a text secures its connections with."""
+    """TLS options of the one Mapping of a text."""
     return one(text).options.tls
 
 
 def again(before: RuleSet, text: str) -> RuleSet:
-    """The rules after their file has changed."""
+    """The rules after a change of their file."""
     return read_rules(text, previous=before)
 
 
-def test_a_mapping_that_names_a_tls_context_speaks_https_by_it() -> None:
+def test_a_mapping_that_names_a_tls_context_uses_https_with_it() -> None:
     rules = read_rules(document(tls="ctx") + context(secret="certs", sni="api.example.com", min_tls_version="v1.3"))
     assert rules.diagnostics == ()
     mapping = rules.mappings[0]
@@ -40,7 +40,7 @@ def test_the_service_becomes_https_whatever_its_scheme(service: str, text: str) 
     assert one(context() + document(tls="ctx", service=service)).service.text == text
 
 
-def test_a_redirect_leads_where_it_led() -> None:
+def test_a_redirect_has_the_same_target() -> None:
     mapping = one(context() + document(tls="ctx", host_redirect="true"))
     assert mapping.redirect is not None
     assert mapping.redirect.host == "a"
@@ -51,7 +51,7 @@ def test_tls_true_and_https_alone_are_verified_by_default() -> None:
     assert tls_of(document(service="https://a")) is None
 
 
-def test_an_unknown_tls_context_costs_its_mapping_alone_and_says_where() -> None:
+def test_an_unknown_tls_context_rejects_only_its_mapping_and_gives_the_line() -> None:
     rules = read_rules(context("other") + document(tls="ctx") + document("b"))
     assert [mapping.name for mapping in rules.mappings] == ["b"]
     (found,) = rules.diagnostics
@@ -67,7 +67,7 @@ def test_a_mapping_keeps_its_last_good_tls_context_when_that_is_gone() -> None:
     before = read_rules(context(secret="certs") + document(tls="ctx"))
     after = again(before, document(tls="ctx"))
     assert after.mappings[0].options.tls == UpstreamTLS("ctx", "default/certs")
-    assert told(after.diagnostics) == [("error", "unknown-tls-context", 7)]
+    assert findings(after.diagnostics) == [("error", "unknown-tls-context", 7)]
 
 
 def test_a_tls_context_in_error_keeps_its_last_good_version() -> None:
@@ -75,7 +75,7 @@ def test_a_tls_context_in_error_keeps_its_last_good_version() -> None:
     after = again(before, context(secret="[certs]") + document(tls="ctx", weight=5))
     assert after.mappings[0].options.tls == UpstreamTLS("ctx", "default/certs")
     assert after.mappings[0].weight == 5
-    assert told(after.diagnostics) == [("error", "wrong-type", 5)]
+    assert findings(after.diagnostics) == [("error", "wrong-type", 5)]
 
 
 def test_no_tls_context_is_lost_while_a_document_cannot_be_read() -> None:
@@ -101,13 +101,13 @@ def test_a_tls_context_in_another_file_counts_and_so_does_one_after_the_mapping(
 
 def test_a_tls_context_for_another_ambassador_is_passed_over() -> None:
     rules = read_rules(context(ambassador_id="[other]", sni="'?'") + document(tls="ctx"))
-    assert told(rules.diagnostics) == [("error", "unknown-tls-context", 13)]
+    assert findings(rules.diagnostics) == [("error", "unknown-tls-context", 13)]
 
 
-def test_the_second_of_a_name_counts_and_is_told() -> None:
+def test_the_second_of_a_name_counts_and_is_reported() -> None:
     rules = read_rules(context(secret="one") + context(secret="two") + document(tls="ctx"))
     assert rules.mappings[0].options.tls == UpstreamTLS("ctx", "default/two")
-    assert told(rules.diagnostics) == [("error", "duplicate-name", 7)]
+    assert findings(rules.diagnostics) == [("error", "duplicate-name", 7)]
 
 
 def test_the_name_of_one_in_a_second_namespace_has_that_appended() -> None:
@@ -118,7 +118,7 @@ def test_the_name_of_one_in_a_second_namespace_has_that_appended() -> None:
 
 def test_a_tls_context_without_a_name_is_an_error() -> None:
     rules = read_rules("---\napiVersion: getambassador.io/v2\nkind: TLSContext\n" + document())
-    assert told(rules.diagnostics) == [("error", "no-name", 2)]
+    assert findings(rules.diagnostics) == [("error", "no-name", 2)]
 
 
 @pytest.mark.parametrize(
@@ -157,21 +157,21 @@ def test_a_secret_is_named_with_its_namespace_or_by_its_path(attributes: dict[st
 )
 def test_a_value_that_cannot_work_is_an_error_at_its_line(attribute: str, value: str, text: str) -> None:
     rules = read_rules(context(**{attribute: value}))
-    assert told(rules.diagnostics) == [("error", "bad-value", 5)]
+    assert findings(rules.diagnostics) == [("error", "bad-value", 5)]
     assert rules.diagnostics[0].message == f"TLSContext ctx: {text}"
     assert rules.diagnostics[0].hint
 
 
 def test_versions_that_exclude_each_other_and_unknown_ones_are_errors() -> None:
     both = context(min_tls_version="v1.3", max_tls_version="v1.2")
-    assert told(read_rules(both).diagnostics) == [("error", "bad-value", 6)]
-    assert told(read_rules(context(min_tls_version="v2")).diagnostics) == [("error", "wrong-type", 5)]
+    assert findings(read_rules(both).diagnostics) == [("error", "bad-value", 6)]
+    assert findings(read_rules(context(min_tls_version="v2")).diagnostics) == [("error", "wrong-type", 5)]
 
 
-def test_old_versions_are_not_spoken_and_a_notice_says_so() -> None:
+def test_old_versions_are_not_used_and_a_notice_says_so() -> None:
     rules = read_rules(context(min_tls_version="v1.0", max_tls_version="v1.3") + document(tls="ctx"))
     assert rules.mappings[0].options.tls == UpstreamTLS("ctx", None, None, None, "v1.2", "v1.3")
-    assert told(rules.diagnostics) == [("notice", "tls-version", 5)]
+    assert findings(rules.diagnostics) == [("notice", "tls-version", 5)]
 
 
 @pytest.mark.parametrize(
@@ -188,24 +188,24 @@ def test_old_versions_are_not_spoken_and_a_notice_says_so() -> None:
 )
 def test_what_has_no_effect_gets_a_notice(attribute: str, value: str) -> None:
     rules = read_rules(context(**{attribute: value}) + document(tls="ctx"))
-    assert told(rules.diagnostics) == [("notice", "no-effect-yet", 5)]
+    assert findings(rules.diagnostics) == [("notice", "no-effect-yet", 5)]
     assert rules.mappings[0].options.tls == UpstreamTLS("ctx")
 
 
 @pytest.mark.parametrize("attribute", ["cert_chain_file", "private_key_file", "cacert_chain_file"])
-def test_a_tls_context_of_single_files_is_told_and_fit_for_no_mapping(attribute: str) -> None:
+def test_a_tls_context_of_single_files_is_reported_and_usable_by_no_mapping(attribute: str) -> None:
     rules = read_rules(context(**{attribute: "/certs/file"}))
-    assert told(rules.diagnostics) == [("warning", "not-supported", 5)]
+    assert findings(rules.diagnostics) == [("warning", "not-supported", 5)]
     rules = read_rules(context(**{attribute: "/certs/file"}) + document(tls="ctx"))
-    assert told(rules.diagnostics) == [("warning", "not-supported", 5), ("error", "unknown-tls-context", 12)]
+    assert findings(rules.diagnostics) == [("warning", "not-supported", 5), ("error", "unknown-tls-context", 12)]
 
 
-def test_an_unknown_attribute_is_told_with_the_nearest() -> None:
+def test_an_unknown_attribute_is_reported_with_the_nearest() -> None:
     rules = read_rules(context(secrets="a"))
-    assert told(rules.diagnostics) == [("warning", "unknown-field", 5)]
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 5)]
     assert rules.diagnostics[0].hint == "did you mean secret?"
 
 
-def test_a_misspelt_kind_is_told_too() -> None:
+def test_a_misspelt_kind_is_reported_too() -> None:
     rules = read_rules(context().replace("TLSContext", "TLSContexts"))
     assert rules.diagnostics[0].hint == "did you mean TLSContext?"

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from rules import document, one, read_rules, told
+from rules import document, findings, one, read_rules
 
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.exceptions import MappingError
@@ -32,7 +32,7 @@ def test_a_mapping_without_limits_has_the_default_ones() -> None:
     assert (rule.options, rule.retry, rule.cors) == (DEFAULT_OPTIONS, None, None)
 
 
-def test_limits_are_taken_over_in_seconds() -> None:
+def test_timeouts_are_converted_to_seconds() -> None:
     rule = one(
         document(
             retry_policy="{retry_on: gateway-error, num_retries: 4, per_try_timeout: 1.5s}",
@@ -57,7 +57,7 @@ def test_one_retry_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "breakers"),
+    ("more", "expected"),
     [
         ({"circuit_breakers": "[]"}, None),
         ({"circuit_breakers": "[{max_requests: 5}]"}, CircuitBreakers(max_requests=5)),
@@ -74,10 +74,10 @@ def test_one_retry_is_the_default() -> None:
         ({"circuit_breakers": "[{max_requests: 5, novelty: 1}]"}, CircuitBreakers(max_requests=5)),
     ],
 )
-def test_breakers_are_those_of_the_priority_of_the_mapping(
-    more: dict[str, str], breakers: CircuitBreakers | None
+def test_circuit_breakers_are_those_of_the_priority_of_the_mapping(
+    more: dict[str, str], expected: CircuitBreakers | None
 ) -> None:
-    assert one(document(**more)).options.circuit_breakers == breakers
+    assert one(document(**more)).options.circuit_breakers == expected
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_a_limit_that_cannot_work_is_an_error_on_its_line(more: dict[str, Any], 
     assert message in str(error)
 
 
-def test_all_wrong_limits_are_told_at_once() -> None:
+def test_all_wrong_limits_are_reported_at_once() -> None:
     wrong = document(idle_timeout_ms=-1, cluster_idle_timeout_ms=-1, circuit_breakers="[{max_retries: -1}]")
-    assert [line for _, _, line in told(read_rules(wrong).diagnostics)] == [7, 8, 9]
+    assert [line for _, _, line in findings(read_rules(wrong).diagnostics)] == [7, 8, 9]
 
 
 def test_linkerd_gets_the_service_as_host_and_port() -> None:

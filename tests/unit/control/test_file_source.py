@@ -13,7 +13,7 @@ import watchfiles
 from kubelet import Style, Volume
 
 from canary_mw.config.document import Document
-from canary_mw.control.sources import file as sources
+from canary_mw.control.sources import file as file_source
 from canary_mw.control.sources.base import ConfigSource, EmptySource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
@@ -33,27 +33,27 @@ def texts(source: ConfigSource) -> dict[str, str]:
 def watching(source: ConfigSource) -> Iterator["queue.Queue[None]"]:
     """A thread that follows the source; each yield is put into the queue."""
     stop = threading.Event()
-    signs: queue.Queue[None] = queue.Queue()
+    signals: queue.Queue[None] = queue.Queue()
 
     def follow() -> None:
-        for sign in source.changes(stop):
-            signs.put(sign)
+        for signal in source.changes(stop):
+            signals.put(signal)
 
     thread = threading.Thread(target=follow)
     thread.start()
     try:
-        yield signs
+        yield signals
     finally:
         stop.set()
         thread.join(DEADLINE)
         assert not thread.is_alive()
 
 
-def await_texts(source: ConfigSource, signs: "queue.Queue[None]", wanted: dict[str, str]) -> None:
-    """Load at each sign, as the store does, until the wanted texts are there."""
+def await_texts(source: ConfigSource, signals: "queue.Queue[None]", wanted: dict[str, str]) -> None:
+    """Load at each signal, as the store does, until the wanted texts are there."""
     found: dict[str, str] = {}
     while found != wanted:
-        signs.get(timeout=DEADLINE)
+        signals.get(timeout=DEADLINE)
         with suppress(SourceError):
             found = texts(source)
 
@@ -104,7 +104,7 @@ def test_each_key_of_a_volume_is_read_once_and_named_as_mounted(tmp_path: Path, 
     assert FileSource(tmp_path).load() == expected
 
 
-def test_a_file_laid_beside_the_keys_of_a_volume_is_read_too(tmp_path: Path) -> None:
+def test_a_file_next_to_the_keys_of_a_volume_is_read_too(tmp_path: Path) -> None:
     Volume(tmp_path).set({"a.yaml": "a"})
     (tmp_path / "extra.yaml").write_text("extra")
 
@@ -138,7 +138,7 @@ def test_several_paths_are_read_in_their_order(tmp_path: Path) -> None:
 
 def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], None]) -> list[int]:
     """Call `swap` with a running number after each file that is read; the list that is returned counts."""
-    read, done = sources._read, [0]
+    read, done = file_source._read, [0]
 
     def and_swap(path: str, name: str) -> Document:
         document = read(path, name)
@@ -146,7 +146,7 @@ def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], No
         swap(done[0])
         return document
 
-    monkeypatch.setattr(sources, "_read", and_swap)
+    monkeypatch.setattr(file_source, "_read", and_swap)
     return done
 
 
@@ -168,7 +168,7 @@ def test_a_key_that_is_dropped_during_a_load_is_not_half_there(tmp_path: Path, m
     assert texts(FileSource(tmp_path)) == {"b.yaml": "2"}
 
 
-def test_a_volume_that_never_holds_still_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_that_changes_all_the_time_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = Volume(tmp_path)
     volume.set({"a.yaml": "0"})
     swap_during_a_load(monkeypatch, lambda n: volume.set({"a.yaml": str(n)}))
@@ -255,13 +255,13 @@ def test_a_device_is_refused() -> None:
 
 def test_a_file_over_64_mib_is_refused_unread(tmp_path: Path) -> None:
     with open(tmp_path / "a.yaml", "wb") as file:
-        file.truncate(sources.MAX_BYTES + 1)
+        file.truncate(file_source.MAX_BYTES + 1)
 
     with pytest.raises(SourceError, match="larger than 64 MiB"):
         FileSource(tmp_path).load()
 
 
-def test_a_file_without_a_name_anywhere_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deleted_file_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # A subPath mount shows an inode that is deleted where it came from; so does /proc for an open file.
     with open(tmp_path / "rules.yaml", "w+") as file:
         file.write("old")
@@ -275,7 +275,7 @@ def test_a_file_without_a_name_anywhere_is_warned_of_once(tmp_path: Path, caplog
     assert [record.getMessage() for record in caplog.records] == [warning]
 
 
-def test_a_file_that_has_a_name_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_has_a_name_causes_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     volume = Volume(tmp_path / "volume")
     volume.set({"rules.yaml": "1"})
     os.link(os.path.realpath(volume.root / "rules.yaml"), tmp_path / "kept.yaml")
@@ -292,10 +292,10 @@ def test_a_file_that_has_a_name_is_not_warned_of(tmp_path: Path, caplog: pytest.
 def test_a_static_source_never_changes_and_ends_at_stop() -> None:
     source = StaticSource("a: 1", "inline")
 
-    with watching(source) as signs:
+    with watching(source) as signals:
         assert source.load() == [Document("a: 1", "inline")]
 
-    assert signs.empty()
+    assert signals.empty()
 
 
 def test_stop_before_the_first_look_ends_at_once(tmp_path: Path) -> None:
@@ -306,28 +306,28 @@ def test_stop_before_the_first_look_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_the_first_sign_comes_without_a_change(tmp_path: Path) -> None:
-    with watching(FileSource(tmp_path, recheck=NEVER)) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(FileSource(tmp_path, recheck=NEVER)) as signals:
+        signals.get(timeout=DEADLINE)
 
 
 def test_loading_is_no_sign_of_change_for_the_watch(tmp_path: Path) -> None:
     Volume(tmp_path).set({"a.yaml": "1"})
     source = FileSource(tmp_path, recheck=NEVER)
     stop = threading.Event()
-    signs = source.changes(stop)
-    next(signs)
+    signals = source.changes(stop)
+    next(signals)
     assert texts(source) == {"a.yaml": "1"}
 
     timer = threading.Timer(0.6, stop.set)
     timer.start()
-    assert list(signs) == []
+    assert list(signals) == []
     timer.join()
 
 
 def test_a_timed_recheck_comes_without_a_change(tmp_path: Path) -> None:
-    with watching(FileSource(tmp_path, recheck=0.01)) as signs:
+    with watching(FileSource(tmp_path, recheck=0.01)) as signals:
         for _ in range(3):
-            signs.get(timeout=DEADLINE)
+            signals.get(timeout=DEADLINE)
 
 
 def write_in_place(top: Path) -> None:
@@ -368,12 +368,12 @@ def test_an_edit_is_seen(tmp_path: Path, edit: Callable[[Path], None], watched: 
     (top / "a.yaml").write_text("old")
     source = FileSource(top if watched == "directory" else top / "a.yaml", recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         edit(top)
-        await_texts(source, signs, {"a.yaml": "new"})
+        await_texts(source, signals, {"a.yaml": "new"})
         (top / "a.yaml").write_text("newest")
-        await_texts(source, signs, {"a.yaml": "newest"})
+        await_texts(source, signals, {"a.yaml": "newest"})
 
 
 @pytest.mark.parametrize("style", ["modern", "legacy"])
@@ -385,11 +385,11 @@ def test_every_swap_of_a_volume_is_seen(tmp_path: Path, style: Style, watched: s
     path = {"directory": volume.root, "file": volume.root / "a.yaml", "linked file": tmp_path / "a.yaml"}[watched]
     source = FileSource(path, recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         for number in range(1, 6):
             volume.update({"a.yaml": str(number)})
-            await_texts(source, signs, {"a.yaml": str(number)})
+            await_texts(source, signals, {"a.yaml": str(number)})
 
 
 def test_the_target_of_a_linked_file_may_be_edited_elsewhere(tmp_path: Path) -> None:
@@ -399,39 +399,39 @@ def test_the_target_of_a_linked_file_may_be_edited_elsewhere(tmp_path: Path) -> 
     (tmp_path / "rules" / "a.yaml").symlink_to("../elsewhere/real")
     source = FileSource(tmp_path / "rules", recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         (tmp_path / "elsewhere" / "real").write_text("new")
-        await_texts(source, signs, {"a.yaml": "new"})
+        await_texts(source, signals, {"a.yaml": "new"})
 
 
-def test_a_linked_directory_may_be_led_elsewhere(tmp_path: Path) -> None:
+def test_the_target_of_a_linked_directory_may_change(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.yaml").write_text(name)
     (tmp_path / "current").symlink_to("one")
     source = FileSource(tmp_path / "current", recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         (tmp_path / "next").symlink_to("two")
         os.replace(tmp_path / "next", tmp_path / "current")
-        await_texts(source, signs, {"a.yaml": "two"})
+        await_texts(source, signals, {"a.yaml": "two"})
         (tmp_path / "two" / "a.yaml").write_text("three")
-        await_texts(source, signs, {"a.yaml": "three"})
+        await_texts(source, signals, {"a.yaml": "three"})
 
 
 def test_a_sub_directory_is_watched_from_its_appearance(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a")
     source = FileSource(tmp_path, recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "b.yaml").write_text("b")
-        await_texts(source, signs, {"a.yaml": "a", "b.yaml": "b"})
+        await_texts(source, signals, {"a.yaml": "a", "b.yaml": "b"})
         (tmp_path / "sub" / "b.yaml").write_text("c")
-        await_texts(source, signs, {"a.yaml": "a", "b.yaml": "c"})
+        await_texts(source, signals, {"a.yaml": "a", "b.yaml": "c"})
 
 
 @pytest.mark.parametrize("missing", ["rules", "above/rules"])
@@ -439,16 +439,16 @@ def test_a_directory_that_comes_late_is_seen(tmp_path: Path, missing: str, caplo
     top = tmp_path / missing
     source = FileSource(top, recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         top.mkdir(parents=True)
         (top / "a.yaml").write_text("a")
-        await_texts(source, signs, {"a.yaml": "a"})
+        await_texts(source, signals, {"a.yaml": "a"})
 
     assert "cannot watch" not in caplog.text
 
 
-def test_without_inotify_it_looks_at_intervals_and_says_so_once(
+def test_without_inotify_it_polls_and_logs_that_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def exhausted(*_: object, **__: object) -> NoReturn:
@@ -459,23 +459,23 @@ def test_without_inotify_it_looks_at_intervals_and_says_so_once(
     volume.set({"a.yaml": "1"})
     source = FileSource(tmp_path, recheck=NEVER)
 
-    with watching(source) as signs:
-        signs.get(timeout=DEADLINE)
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
         volume.set({"a.yaml": "2"})
-        await_texts(source, signs, {"a.yaml": "2"})
+        await_texts(source, signals, {"a.yaml": "2"})
 
     said = [record.getMessage() for record in caplog.records if record.name == "canary_mw.sources"]
     assert said == [f"cannot watch {tmp_path}, looking every 0.5 s instead: Too many open files (os error 24)"]
 
 
-def test_the_watch_library_is_quiet_unless_the_application_wants_to_hear_it(tmp_path: Path) -> None:
+def test_the_watch_library_logs_only_warnings_unless_the_application_set_its_level(tmp_path: Path) -> None:
     library = logging.getLogger("watchfiles.main")
     before = library.level
     try:
         for chosen, expected in ((logging.NOTSET, logging.WARNING), (logging.DEBUG, logging.DEBUG)):
             library.setLevel(chosen)
-            with watching(FileSource(tmp_path, recheck=NEVER)) as signs:
-                signs.get(timeout=DEADLINE)
+            with watching(FileSource(tmp_path, recheck=NEVER)) as signals:
+                signals.get(timeout=DEADLINE)
             assert library.level == expected
     finally:
         library.setLevel(before)

@@ -11,8 +11,7 @@ from weakref import ref
 import pytest
 from rules import chosen, get
 
-from canary_mw.config import parser as ambassador
-from canary_mw.config import reader as documents
+from canary_mw.config import parser, reader
 from canary_mw.config.document import Document
 from canary_mw.config.resource import Resource
 from canary_mw.control.store import RuleStore
@@ -129,9 +128,9 @@ def test_only_the_file_that_changed_is_read_and_of_it_only_the_document_that_cha
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, source = running(files(400, per_file=100))
-    read = counted(monkeypatch, ambassador, "read")
-    parsed = counted(monkeypatch, documents, "load")
-    judged = counted(monkeypatch, ambassador, "_interpret")
+    read = counted(monkeypatch, parser, "read")
+    parsed = counted(monkeypatch, reader, "load")
+    judged = counted(monkeypatch, parser, "interpret")
     before = store.table
     source.texts = files(400, {"m250": "other"}, per_file=100)
     assert store.reload()
@@ -144,7 +143,7 @@ def test_only_the_file_that_changed_is_read_and_of_it_only_the_document_that_cha
 
 def test_a_file_with_another_name_is_read_and_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store, source = running(files(10, per_file=5))
-    parsed = counted(monkeypatch, documents, "load")
+    parsed = counted(monkeypatch, reader, "load")
     source.texts = [Document(each.text, "new-" + each.name) for each in source.texts]
     assert store.reload()
     assert parsed == []

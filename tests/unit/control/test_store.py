@@ -46,8 +46,8 @@ BROKEN = rule(service="shop-two").replace("  service: shop-two\n", "")
 HALF_WRITTEN = rule(service="shop-two") + "---\napiVersion: getambassador.io/v3alpha1\nkind: {Mapp"
 
 
-class Inbox(Observer):
-    """Keeps every record of reloading."""
+class Recorder(Observer):
+    """Records every reload."""
 
     def __init__(self) -> None:
         self.records: queue.Queue[Reloaded] = queue.Queue()
@@ -84,13 +84,13 @@ class ListSource:
 
 
 @contextmanager
-def following(path: Path, **options: Any) -> Iterator[tuple[RuleStore, Inbox]]:
+def following(path: Path, **options: Any) -> Iterator[tuple[RuleStore, Recorder]]:
     """A started store over a path, and what it reports."""
-    inbox = Inbox()
-    store = RuleStore(FileSource(path, recheck=NEVER), observers=[inbox], **options)
+    recorder = Recorder()
+    store = RuleStore(FileSource(path, recheck=NEVER), observers=[recorder], **options)
     store.start()
     try:
-        yield store, inbox
+        yield store, recorder
     finally:
         store.stop()
 
@@ -119,7 +119,7 @@ def test_the_settings_of_a_module_are_in_force_and_their_change_alone_is_a_new_t
     store = RuleStore(ListSource(rule() + module(**deny), module(**deny) + rule(), rule() + module(merge_slashes=True)))
     assert store.reload()
     assert store.table.request_policy is not None
-    assert store.table.request_policy.admits is not None
+    assert store.table.request_policy.address_filter is not None
     # The Mapping has moved, and nothing else.
     assert store.reload()
     settings = store.table.settings
@@ -167,27 +167,27 @@ def test_the_same_texts_change_nothing() -> None:
 
 
 def test_a_comment_changes_no_table() -> None:
-    inbox = Inbox()
-    store = RuleStore(ListSource(rule(), rule() + "# a comment\n"), observers=[inbox])
+    recorder = Recorder()
+    store = RuleStore(ListSource(rule(), rule() + "# a comment\n"), observers=[recorder])
     store.reload()
     table = store.table
 
     assert store.reload() is False
 
     assert store.table is table
-    assert inbox.records.qsize() == 1
+    assert recorder.records.qsize() == 1
 
 
-def test_observers_are_told_what_differs() -> None:
-    inbox = Inbox()
+def test_observers_are_notified_of_what_differs() -> None:
+    recorder = Recorder()
     first = rule("gone") + rule("moved") + rule("kept")
     second = "# a line more\n" + rule("moved", "two") + rule("kept") + rule("new")
-    store = RuleStore(ListSource(first, second), observers=[inbox])
+    store = RuleStore(ListSource(first, second), observers=[recorder])
     store.reload()
     store.reload()
 
-    assert inbox.records.get_nowait().added == ("gone.default", "moved.default", "kept.default")
-    record = inbox.records.get_nowait()
+    assert recorder.records.get_nowait().added == ("gone.default", "moved.default", "kept.default")
+    record = recorder.records.get_nowait()
     assert (record.generation, record.error) == (2, None)
     assert (record.added, record.removed, record.changed) == (("new.default",), ("gone.default",), ("moved.default",))
 
@@ -300,8 +300,8 @@ def test_rules_that_are_empty_from_the_start_are_in_force() -> None:
 
 def test_a_source_error_is_cleared_by_the_same_texts(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    inbox = Inbox()
-    store = RuleStore(ListSource(rule(), SourceError("gone", file="x"), rule()), observers=[inbox])
+    recorder = Recorder()
+    store = RuleStore(ListSource(rule(), SourceError("gone", file="x"), rule()), observers=[recorder])
     store.reload()
 
     assert store.reload() is False
@@ -310,7 +310,7 @@ def test_a_source_error_is_cleared_by_the_same_texts(caplog: pytest.LogCaptureFi
     assert store.reload() is False
     assert store.error is None
 
-    assert [(r.generation, str(r.error)) for r in inbox.records.queue] == [(1, "None"), (1, "x: gone"), (1, "None")]
+    assert [(r.generation, str(r.error)) for r in recorder.records.queue] == [(1, "None"), (1, "x: gone"), (1, "None")]
     assert messages(caplog, logging.INFO)[-1] == "the source is clean again; rules 1 are in force"
 
 
@@ -422,11 +422,11 @@ def test_keys_may_come_and_go(tmp_path: Path, style: Style) -> None:
     volume = Volume(tmp_path, style)
     volume.set({"a.yaml": rule("a")})
 
-    with following(tmp_path) as (store, inbox):
+    with following(tmp_path) as (store, recorder):
         volume.update({"b.yaml": rule("b")})
-        assert inbox.until(lambda record: record.generation == 2).added == ("b.default",)
+        assert recorder.until(lambda record: record.generation == 2).added == ("b.default",)
         volume.delete("a.yaml")
-        assert inbox.until(lambda record: record.generation == 3).removed == ("a.default",)
+        assert recorder.until(lambda record: record.generation == 3).removed == ("a.default",)
         assert list(services(store)) == ["b"]
 
 
@@ -490,26 +490,26 @@ def test_the_last_good_rules_stay_until_good_ones_come(
     top.mkdir()
     write(rule())(top)
 
-    with following(top) as (store, inbox):
+    with following(top) as (store, recorder):
         good = store.table
         spoil(top)
-        error = inbox.until(lambda record: record.error is not None).error
+        error = recorder.until(lambda record: record.error is not None).error
         assert re.search(wanted, str(error))
         assert (store.table is good, store.generation) == (True, 1)
 
         top.mkdir(exist_ok=True)
         repair(rule(service="shop-two"))(top)
         assert store.wait(2, DEADLINE)
-        assert inbox.until(lambda record: record.generation == 2).error is None
+        assert recorder.until(lambda record: record.generation == 2).error is None
         assert services(store) == {"shop": "shop-two"}
 
 
 def test_what_is_whole_in_a_half_written_file_goes_live_and_nothing_of_it_is_removed(tmp_path: Path) -> None:
     write(rule() + rule("cart"))(tmp_path)
 
-    with following(tmp_path) as (store, inbox):
+    with following(tmp_path) as (store, recorder):
         write(HALF_WRITTEN)(tmp_path)
-        assert inbox.until(lambda record: record.generation == 2).error
+        assert recorder.until(lambda record: record.generation == 2).error
         assert services(store) == {"shop": "shop-two", "cart": "shop-one"}
 
 
@@ -610,15 +610,15 @@ def test_a_source_that_fails_to_follow_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Shaky(ListSource):
-        tries = 0
+        attempts = 0
 
         def changes(self, stop: threading.Event) -> Iterator[None]:
-            self.tries += 1
-            if self.tries == 1:
+            self.attempts += 1
+            if self.attempts == 1:
                 raise ZeroDivisionError("oh")
             yield
 
-    monkeypatch.setattr(store_module, "_AFTER_TROUBLE", 0.01)
+    monkeypatch.setattr(store_module, "_RETRY_DELAY", 0.01)
     store = RuleStore(Shaky(rule(), rule(service="shop-two")))
     store.start()
 
@@ -669,7 +669,7 @@ def test_a_forked_child_follows_the_rules_by_itself(tmp_path: Path) -> None:
 store.start()
 held = threading.Event()
 def hold():
-    with store._lock, store._moved:
+    with store._lock, store._published:
         held.set()
         release.wait()
 release = threading.Event()
@@ -710,29 +710,29 @@ class Faulty(Observer):
         raise ZeroDivisionError("oh")
 
 
-def test_an_observer_that_fails_is_logged_once_and_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[Decided] = []
+def test_an_observer_that_fails_is_logged_once_and_the_others_are_notified(caplog: pytest.LogCaptureFixture) -> None:
+    received: list[Decided] = []
 
-    class Hearing(Observer):
+    class Receiving(Observer):
         def decided(self, record: Decided) -> None:
-            heard.append(record)
+            received.append(record)
 
     record = Decided(method="GET", path="/")
-    observers = [Faulty(), Hearing()]
+    observers = [Faulty(), Receiving()]
     for _ in range(3):
         notify(observers, record)
     notify([Faulty()], record)
 
-    assert heard == [record] * 3
+    assert received == [record] * 3
     assert [each.levelname for each in caplog.records] == ["ERROR", "ERROR"]
 
 
-def test_an_observer_need_not_care_for_every_record(caplog: pytest.LogCaptureFixture) -> None:
-    class Deaf(Observer):
+def test_an_observer_need_not_handle_every_record(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(Observer):
         pass
 
     for record in (Decided(method="GET", path="/"), FINISHED, Reloaded(generation=1)):
-        notify([Deaf()], record)
+        notify([Silent()], record)
 
     assert not caplog.records
 
@@ -757,7 +757,7 @@ def test_the_access_log_is_one_json_object_per_request(caplog: pytest.LogCapture
     }
 
 
-def test_the_access_log_costs_nothing_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_access_log_writes_nothing_where_its_level_is_off(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="canary_mw.access")
     notify([AccessLog()], FINISHED)
 

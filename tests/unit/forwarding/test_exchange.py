@@ -18,26 +18,26 @@ from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, Retry
 from canary_mw.rules.upstream import UpstreamOptions
 
 
-def converse(
-    rule: Mapping, head: RequestHead, answer: ResponseHead | UpstreamError
+def run_exchange(
+    rule: Mapping, head: RequestHead, result: ResponseHead | UpstreamError
 ) -> tuple[list[UpstreamRequest], Relay | Reply]:
-    """Drive a conversation as the shells do: what was sent, and the outcome."""
-    conversation = exchange(decision_of(rule), head, HOP)
-    asked = []
+    """Drive an exchange as the middlewares do; return the requests sent and the outcome."""
+    running = exchange(decision_of(rule), head, HOP)
+    sent = []
     try:
-        request = next(conversation)
+        request = next(running)
         while True:
-            asked.append(request)
-            request = conversation.throw(answer) if isinstance(answer, UpstreamError) else conversation.send(answer)
+            sent.append(request)
+            request = running.throw(result) if isinstance(result, UpstreamError) else running.send(result)
     except StopIteration as stop:
         outcome: Relay | Reply = stop.value
-        return asked, outcome
+        return sent, outcome
 
 
-def test_the_upstreams_answer_is_relayed() -> None:
+def test_the_upstreams_response_is_relayed() -> None:
     rule = mapping(add_response_headers=(HeaderChange(b"x-a", b"1"),))
-    asked, outcome = converse(rule, get("/svc/b"), ResponseHead(418, [(b"x-b", b"2"), (b"connection", b"close")]))
-    assert [request.target for request in asked] == [b"/b"]
+    sent, outcome = run_exchange(rule, get("/svc/b"), ResponseHead(418, [(b"x-b", b"2"), (b"connection", b"close")]))
+    assert [request.target for request in sent] == [b"/b"]
     assert outcome == Relay(ResponseHead(418, [(b"x-b", b"2"), (b"x-a", b"1")]))
 
 
@@ -52,8 +52,8 @@ def test_the_upstreams_answer_is_relayed() -> None:
 def test_a_failing_upstream_is_answered_with_its_name_and_nothing_from_inside(
     error: UpstreamError, status: int, text: bytes
 ) -> None:
-    asked, outcome = converse(mapping(service="https://shop:8080"), get(), error)
-    assert len(asked) == 1
+    sent, outcome = run_exchange(mapping(service="https://shop:8080"), get(), error)
+    assert len(sent) == 1
     assert isinstance(outcome, Reply)
     assert (outcome.status, outcome.body) == (status, text)
     headers = dict(outcome.headers or ())
@@ -61,10 +61,10 @@ def test_a_failing_upstream_is_answered_with_its_name_and_nothing_from_inside(
     assert headers[b"content-length"] == b"%d" % len(text)
 
 
-def test_a_redirect_asks_no_upstream() -> None:
+def test_a_redirect_sends_no_request_to_an_upstream() -> None:
     rule = mapping(redirect=Redirect(host="new.com", status=308))
-    asked, outcome = converse(rule, get("/svc/a"), ResponseHead(200, []))
-    assert asked == []
+    sent, outcome = run_exchange(rule, get("/svc/a"), ResponseHead(200, []))
+    assert sent == []
     assert outcome == Reply(308, headers=[(b"location", b"http://new.com/svc/a"), (b"content-length", b"0")])
 
 
@@ -83,9 +83,9 @@ def test_a_redirect_asks_no_upstream() -> None:
 def test_an_upgrade_that_the_mapping_does_not_allow_is_refused(
     headers: dict[str, str], upgrades: tuple[str, ...], refused: bool
 ) -> None:
-    asked, outcome = converse(mapping(upgrades=upgrades), get(headers=headers), ResponseHead(200, []))
+    sent, outcome = run_exchange(mapping(upgrades=upgrades), get(headers=headers), ResponseHead(200, []))
     assert (isinstance(outcome, Reply) and outcome.status == 403) is refused
-    assert len(asked) == (not refused)
+    assert len(sent) == (not refused)
 
 
 Step = ResponseHead | UpstreamError
@@ -103,43 +103,43 @@ def reset() -> UpstreamError:
     return UpstreamConnectError("reset", sent=True)
 
 
-def try_timed_out() -> UpstreamError:
-    error = UpstreamTimeout("one try", sent=True)
-    error.whole = False
+def attempt_timed_out() -> UpstreamError:
+    error = UpstreamTimeout("one attempt", sent=True)
+    error.deadline_exceeded = False
     return error
 
 
-def whole_timed_out() -> UpstreamError:
-    return UpstreamTimeout("all tries", sent=True)
+def exchange_timed_out() -> UpstreamError:
+    return UpstreamTimeout("all attempts", sent=True)
 
 
 def overloaded() -> UpstreamError:
     return UpstreamOverloaded("max_requests")
 
 
-def retried(on: str | None, times: int, *steps: Step, repeatable: bool = True, method: str = "GET") -> tuple[int, int]:
-    """(status for the client, number of tries) when tries go as in `steps`, the last one again and again."""
+def retried(on: str | None, times: int, *steps: Step, can_replay: bool = True, method: str = "GET") -> tuple[int, int]:
+    """(status for the client, number of attempts) when attempts end as in `steps`, the last one repeatedly."""
     rule = mapping(retry=None if on is None else Retry(on, times))
-    conversation = exchange(decision_of(rule), RequestHead(method, "/svc/"), HOP, lambda: repeatable)
-    tries = 0
+    running = exchange(decision_of(rule), RequestHead(method, "/svc/"), HOP, lambda: can_replay)
+    attempts = 0
     try:
-        next(conversation)
+        next(running)
         while True:
-            step = steps[min(tries, len(steps) - 1)]
-            tries += 1
+            step = steps[min(attempts, len(steps) - 1)]
+            attempts += 1
             if isinstance(step, UpstreamError):
-                conversation.throw(step)
+                running.throw(step)
             else:
-                conversation.send(step)
+                running.send(step)
     except StopIteration as stop:
         outcome: Relay | Reply = stop.value
-        return (outcome.head if isinstance(outcome, Relay) else outcome).status, tries
+        return (outcome.head if isinstance(outcome, Relay) else outcome).status, attempts
 
 
 @pytest.mark.parametrize(
-    ("on", "times", "steps", "client", "tries"),
+    ("retry_on", "num_retries", "steps", "status_code", "attempts"),
     [
-        # Recorded with Envoy: answers.
+        # Recorded with Envoy: responses.
         (None, 0, [status(503)], 503, 1),
         ("5xx", 1, [status(503)], 503, 2),
         ("5xx", 1, [status(500)], 500, 2),
@@ -156,91 +156,91 @@ def retried(on: str | None, times: int, *steps: Step, repeatable: bool = True, m
         ("refused-stream", 1, [status(500)], 500, 1),
         ("connect-failure", 1, [status(503)], 503, 1),
         ("5xx", 1, [status(404)], 404, 1),
-        # Recorded with Envoy: failures.
+        # Recorded with Envoy: errors.
         (None, 0, [reset()], 503, 1),
         ("5xx", 1, [reset()], 503, 2),
         ("gateway-error", 2, [reset()], 503, 3),
         ("connect-failure", 1, [reset()], 503, 1),
         ("connect-failure", 2, [refused()], 503, 3),
-        ("5xx", 2, [try_timed_out()], 504, 3),
-        ("5xx", 5, [try_timed_out(), try_timed_out(), whole_timed_out()], 504, 3),
-        # By the same reasons.
+        ("5xx", 2, [attempt_timed_out()], 504, 3),
+        ("5xx", 5, [attempt_timed_out(), attempt_timed_out(), exchange_timed_out()], 504, 3),
+        # Not recorded; by the same rules.
         (None, 0, [refused()], 503, 1),
         ("5xx", 2, [refused(), reset(), status(200)], 200, 3),
         ("5xx", 2, [refused(), status(500)], 500, 3),
-        ("5xx", 3, [whole_timed_out()], 504, 1),
-        ("gateway-error", 1, [try_timed_out()], 504, 2),
-        ("connect-failure", 1, [try_timed_out()], 504, 1),
+        ("5xx", 3, [exchange_timed_out()], 504, 1),
+        ("gateway-error", 1, [attempt_timed_out()], 504, 2),
+        ("connect-failure", 1, [attempt_timed_out()], 504, 1),
         ("connect-failure", 3, [refused(), reset()], 503, 2),
         ("retriable-4xx", 1, [refused()], 503, 1),
         ("retriable-status-codes", 1, [reset()], 503, 1),
         ("refused-stream", 1, [reset()], 503, 1),
         ("5xx", 1, [UpstreamProtocolError("garbage", sent=True)], 502, 2),
-        # Over a limit: another try would only add to what is too much.
+        # Over a circuit breaker's limit: a retry would add to the overload.
         ("5xx", 3, [overloaded()], 503, 1),
         ("gateway-error", 3, [overloaded()], 503, 1),
         ("connect-failure", 3, [overloaded()], 503, 1),
         ("5xx", 3, [status(500), overloaded()], 503, 2),
     ],
 )
-def test_a_failed_try_is_repeated_as_envoy_does(
-    on: str | None, times: int, steps: list[Step], client: int, tries: int
+def test_a_failed_attempt_is_retried_as_envoy_does(
+    retry_on: str | None, num_retries: int, steps: list[Step], status_code: int, attempts: int
 ) -> None:
-    assert retried(on, times, *steps) == (client, tries)
+    assert retried(retry_on, num_retries, *steps) == (status_code, attempts)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_every_method_is_tried_again(method: str) -> None:
+def test_every_method_is_retried(method: str) -> None:
     assert retried("5xx", 1, status(503), status(200), method=method) == (200, 2)
 
 
 @pytest.mark.parametrize("step", [status(503), reset(), refused()])
-def test_what_cannot_be_sent_again_is_not(step: Step) -> None:
-    assert retried("5xx", 3, step, repeatable=False) == (503, 1)
+def test_a_request_that_cannot_be_replayed_is_not_retried(step: Step) -> None:
+    assert retried("5xx", 3, step, can_replay=False) == (503, 1)
 
 
-def test_whether_it_can_be_sent_again_is_asked_only_where_it_matters() -> None:
-    asked: list[str] = []
+def test_can_replay_is_called_only_before_a_retry() -> None:
+    calls: list[str] = []
 
-    def repeatable() -> bool:
-        asked.append("asked")
+    def can_replay() -> bool:
+        calls.append("called")
         return True
 
-    for rule, answer in ((mapping(), status(503)), (mapping(retry=Retry("5xx")), status(200))):
-        conversation = exchange(decision_of(rule), get(), HOP, repeatable)
-        next(conversation)
+    for rule, response in ((mapping(), status(503)), (mapping(retry=Retry("5xx")), status(200))):
+        running = exchange(decision_of(rule), get(), HOP, can_replay)
+        next(running)
         with pytest.raises(StopIteration):
-            conversation.send(answer)
-    assert asked == []
+            running.send(response)
+    assert calls == []
 
 
-def test_the_last_answer_of_the_upstream_is_passed_on() -> None:
-    conversation = exchange(decision_of(mapping(retry=Retry("5xx"))), get(), HOP)
-    next(conversation)
-    conversation.send(ResponseHead(503, [(b"x-n", b"1")]))
+def test_the_last_response_of_the_upstream_is_relayed() -> None:
+    running = exchange(decision_of(mapping(retry=Retry("5xx"))), get(), HOP)
+    next(running)
+    running.send(ResponseHead(503, [(b"x-n", b"1")]))
     with pytest.raises(StopIteration) as ended:
-        conversation.send(ResponseHead(500, [(b"x-n", b"2")]))
+        running.send(ResponseHead(500, [(b"x-n", b"2")]))
     assert ended.value.value == Relay(ResponseHead(500, [(b"x-n", b"2")]))
 
 
-def test_tries_wait_longer_and_longer_up_to_a_cap() -> None:
-    conversation = exchange(decision_of(mapping(retry=Retry("5xx", 6))), get(), HOP)
-    delays = [next(conversation).delay]
-    delays += [conversation.send(status(500)).delay for _ in range(6)]
+def test_the_interval_between_retries_doubles_up_to_a_maximum() -> None:
+    running = exchange(decision_of(mapping(retry=Retry("5xx", 6))), get(), HOP)
+    delays = [next(running).delay]
+    delays += [running.send(status(500)).delay for _ in range(6)]
     assert delays == [0, 0.025, 0.05, 0.1, 0.2, 0.25, 0.25]
 
 
-def test_each_try_is_the_same_request() -> None:
-    conversation = exchange(decision_of(mapping(retry=Retry("5xx", 2))), get("/svc/a?b", {"x-a": "1"}), HOP)
-    first = next(conversation)
+def test_each_attempt_sends_the_same_request() -> None:
+    running = exchange(decision_of(mapping(retry=Retry("5xx", 2))), get("/svc/a?b", {"x-a": "1"}), HOP)
+    first = next(running)
     sent = (first.target, list(first.headers), first.service)
-    second = conversation.send(status(500))
+    second = running.send(status(500))
     assert (second.target, second.headers, second.service) == sent
 
 
-def test_an_overloaded_upstream_is_told_by_a_header() -> None:
-    asked, outcome = converse(mapping(service="shop"), get(), overloaded())
-    assert len(asked) == 1
+def test_the_reply_for_an_overloaded_upstream_has_its_header() -> None:
+    sent, outcome = run_exchange(mapping(service="shop"), get(), overloaded())
+    assert len(sent) == 1
     assert isinstance(outcome, Reply)
     assert (outcome.status, outcome.body) == (503, b"upstream shop is overloaded\n")
     headers = dict(outcome.headers or ())
@@ -248,23 +248,23 @@ def test_an_overloaded_upstream_is_told_by_a_header() -> None:
     assert headers[b"content-length"] == b"%d" % len(outcome.body)
 
 
-def test_the_time_of_a_try_goes_along_with_the_time_of_all() -> None:
-    rule = mapping(timeout_ms=2000, options=UpstreamOptions(try_timeout=0.2))
+def test_the_per_try_timeout_is_passed_with_the_timeout_of_the_exchange() -> None:
+    rule = mapping(timeout_ms=2000, options=UpstreamOptions(per_try_timeout=0.2))
     request = next(exchange(decision_of(rule), get(), HOP))
-    assert (request.timeout, request.options.try_timeout) == (2.0, 0.2)
+    assert (request.timeout, request.options.per_try_timeout) == (2.0, 0.2)
 
 
 def test_a_loop_is_raised_before_anything_is_sent() -> None:
-    conversation = exchange(decision_of(mapping()), get(headers={"via": "1.1 canary-mw-test"}), HOP)
+    running = exchange(decision_of(mapping()), get(headers={"via": "1.1 canary-mw-test"}), HOP)
     with pytest.raises(LoopDetected):
-        next(conversation)
+        next(running)
 
 
-def test_what_is_no_upstreams_fault_passes_through() -> None:
-    conversation = exchange(decision_of(mapping()), get(), HOP)
-    next(conversation)
+def test_an_error_that_is_not_the_upstreams_is_raised() -> None:
+    running = exchange(decision_of(mapping()), get(), HOP)
+    next(running)
     with pytest.raises(ClientDisconnected):
-        conversation.throw(ClientDisconnected())
+        running.throw(ClientDisconnected())
 
 
 def test_a_short_reply_may_be_empty() -> None:

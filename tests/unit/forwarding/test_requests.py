@@ -35,7 +35,7 @@ def sent(request: UpstreamRequest) -> dict[str, list[str]]:
     return found
 
 
-def test_a_plain_request_is_framed_afresh() -> None:
+def test_a_plain_request_is_framed_anew() -> None:
     rule = mapping("shop", service="shop:8080", timeout_ms=1500, connect_timeout_ms=200)
     request = forwarded(get("/svc/a?b=1", [("Host", "example.com"), ("Accept", "*/*")]), rule)
     assert request == UpstreamRequest(
@@ -74,7 +74,7 @@ def test_a_timeout_of_0_is_no_timeout() -> None:
         ("PATCH", {}, None, False),
     ],
 )
-def test_only_idempotent_requests_without_a_body_may_be_sent_again(
+def test_only_idempotent_requests_without_a_body_are_replayable(
     method: str, headers: dict[str, str], body: BodyFraming | None, replayable: bool
 ) -> None:
     request = forwarded(RequestHead(method, "/svc/", headers))
@@ -94,14 +94,14 @@ def test_only_idempotent_requests_without_a_body_may_be_sent_again(
         {"content-length": "²"},
     ],
 )
-def test_a_body_that_is_framed_twice_or_badly_is_refused(headers: dict[str, str]) -> None:
+def test_an_ambiguous_or_invalid_body_framing_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ClientError) as caught:
         forwarded(RequestHead("POST", "/svc/", headers))
     assert caught.value.status_hint == 400
 
 
-def test_an_untrusted_peer_cannot_say_where_a_request_came_from() -> None:
-    lies = {
+def test_forwarded_headers_of_an_untrusted_peer_are_replaced() -> None:
+    spoofed = {
         "X-Forwarded-For": "1.2.3.4",
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "evil.example",
@@ -112,7 +112,7 @@ def test_an_untrusted_peer_cannot_say_where_a_request_came_from() -> None:
         "X_Forwarded_For": "1.2.3.4",
         "Host": "example.com",
     }
-    found = sent(forwarded(get(headers=lies, client="9.9.9.9", scheme="http")))
+    found = sent(forwarded(get(headers=spoofed, client="9.9.9.9", scheme="http")))
     assert found["x-forwarded-for"] == ["9.9.9.9"]
     assert found["x-forwarded-proto"] == ["http"]
     assert found["x-forwarded-host"] == ["example.com"]
@@ -120,17 +120,17 @@ def test_an_untrusted_peer_cannot_say_where_a_request_came_from() -> None:
     assert "evil" not in str(found)
 
 
-def test_a_trusted_peers_account_is_continued() -> None:
-    told = [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-For", "5.6.7.8"), ("Host", "example.com")]
-    told += [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example"), ("Forwarded", "for=1.2.3.4")]
-    found = sent(forwarded(get(headers=told, client="9.9.9.9"), trusted=True))
+def test_forwarded_headers_of_a_trusted_peer_are_kept_and_appended_to() -> None:
+    headers = [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-For", "5.6.7.8"), ("Host", "example.com")]
+    headers += [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example"), ("Forwarded", "for=1.2.3.4")]
+    found = sent(forwarded(get(headers=headers, client="9.9.9.9"), trusted=True))
     assert found["x-forwarded-for"] == ["1.2.3.4, 5.6.7.8, 9.9.9.9"]
     assert found["x-forwarded-proto"] == ["https"]
     assert found["x-forwarded-host"] == ["shop.example"]
     assert found["forwarded"] == ["for=1.2.3.4"]
 
 
-def test_what_a_trusted_peer_does_not_say_is_filled_in() -> None:
+def test_forwarded_headers_that_a_trusted_peer_does_not_send_are_added() -> None:
     found = sent(forwarded(get(headers={"host": "example.com"}, client=None, scheme="https"), trusted=True))
     assert found["x-forwarded-for"] == ["unknown"]
     assert found["x-forwarded-proto"] == ["https"]
@@ -161,7 +161,7 @@ def test_headers_named_by_connection_are_for_this_hop_only() -> None:
     assert not {"x-a", "x-b", "connection", "close"} & found.keys()
 
 
-def test_connection_cannot_take_away_what_we_assert() -> None:
+def test_connection_cannot_remove_the_headers_that_we_set() -> None:
     named = "host, x-forwarded-for, x-forwarded-proto, x-request-id, via, content-length"
     headers = {"connection": named, "host": "example.com", "x-request-id": "mine", "x-forwarded-for": "1.1.1.1"}
     found = sent(forwarded(get(headers=headers), trusted=True))
@@ -185,7 +185,7 @@ def test_the_mapping_removes_then_adds_then_replaces() -> None:
     assert "x-request-id" not in found
 
 
-def test_a_request_that_passed_here_before_is_a_loop() -> None:
+def test_a_request_that_this_deployment_forwarded_before_is_a_loop() -> None:
     for via in ("1.1 canary-mw-test", "1.0 a, 1.1 canary-mw-test (x)", "1.1 a ,HTTP/1.1 canary-mw-test"):
         with pytest.raises(LoopDetected, match="by this deployment before"):
             forwarded(get(headers={"via": via}))
@@ -200,7 +200,7 @@ def test_a_request_through_too_many_others_is_a_loop() -> None:
     ]
 
 
-def test_a_name_that_only_begins_like_ours_is_no_loop() -> None:
+def test_a_via_token_that_only_begins_like_ours_is_no_loop() -> None:
     found = sent(forwarded(get(headers=[("via", "1.1 canary-mw-test2"), ("via", "1.1 nginx, ")])))
     assert found["via"] == ["1.1 canary-mw-test2, 1.1 nginx,, 1.1 canary-mw-test (a)"]
 
@@ -246,7 +246,7 @@ def test_the_matched_prefix_is_replaced(rule: Mapping, path: str, result: str) -
         (mapping(prefix="/", regex_rewrite=substitution("^/x", "")), "/x../admin"),
     ],
 )
-def test_a_rewrite_that_would_climb_is_refused(rule: Mapping, path: str) -> None:
+def test_a_rewrite_that_makes_a_dot_segment_is_refused(rule: Mapping, path: str) -> None:
     with pytest.raises(BadTarget, match="climb"):
         rewrite_path(rule, path.encode())
 
@@ -258,7 +258,7 @@ rewrites = st.sampled_from(["/", "/api", "/api/", "/a.", "/a/.", "api", "", "/x?
 
 
 @given(segments, st.sampled_from(["/", "/svc", "/svc/", "/a"]), rewrites, st.sampled_from(["x", "/", "a|svc", r"\."]))
-def test_a_rewritten_path_never_climbs(parts: list[str], prefix: str, rewrite: str, pattern: str) -> None:
+def test_a_rewritten_path_never_holds_a_dot_segment(parts: list[str], prefix: str, rewrite: str, pattern: str) -> None:
     head = get("/" + "/".join(parts))
     rules = [mapping(prefix=prefix, rewrite=rewrite or None)]
     rules += [mapping(prefix=prefix, regex_rewrite=substitution(pattern, rewrite))]
@@ -287,7 +287,7 @@ header_lists = st.lists(st.tuples(names, values), max_size=10).map(
 
 
 @given(header_lists, st.booleans())
-def test_nothing_that_belongs_to_one_hop_gets_through(pairs: list[tuple[str, str]], trusted: bool) -> None:
+def test_hop_by_hop_headers_are_never_forwarded(pairs: list[tuple[str, str]], trusted: bool) -> None:
     head = get(headers=pairs)
     try:
         request = forwarded(head, trusted=trusted)
@@ -308,8 +308,8 @@ def test_nothing_that_belongs_to_one_hop_gets_through(pairs: list[tuple[str, str
     assert request.headers[0][0] == b"host"
 
 
-def test_control_characters_of_a_client_head_are_not_made_here() -> None:
-    """The server in front refuses them; whatever we add to a request holds none."""
+def test_a_forwarded_request_gets_no_control_characters() -> None:
+    """The server refuses them in requests; what forwarding adds holds none either."""
     request = forwarded(get("/svc/?a=%0d%0ax", {"host": "example.com"}, client="::1"))
     assert not any(set(b"\r\n\0") & {*name, *value} for name, value in request.headers)
     assert not set(b"\r\n\0 ") & {*request.target}
@@ -347,32 +347,32 @@ def test_a_redirect_keeps_the_scheme() -> None:
     assert redirect_location(Redirect(host="n"), mapping(), get("/svc/", scheme="https")) == b"https://n/svc/"
 
 
-def test_an_answer_loses_what_belongs_to_one_hop() -> None:
+def test_hop_by_hop_headers_of_a_response_are_removed() -> None:
     headers = [(name, b"x") for name in HOP_BY_HOP] + [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
     assert response_head(mapping(), ResponseHead(200, headers), get(), HOP) == ResponseHead(
         200, [(b"x-a", b"1"), (b"content-length", b"3"), (b"set-cookie", b"a")]
     )
 
 
-def test_an_answer_loses_what_its_connection_header_names() -> None:
+def test_headers_that_connection_names_are_removed_from_a_response() -> None:
     head = ResponseHead(200, [(b"x-a", b"1"), (b"x-b", b"2"), (b"connection", b"close, X-A")])
     assert response_head(mapping(), head, get(), HOP).headers == [(b"x-b", b"2")]
 
 
 @pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
-def test_an_answer_that_has_no_body_has_no_length(status: int, kept: bool) -> None:
+def test_a_response_without_a_body_has_no_content_length(status: int, kept: bool) -> None:
     head = response_head(mapping(), ResponseHead(status, [(b"content-length", b"0")]), get(), HOP)
     assert bool(head.headers) is kept
     assert head.status == status
 
 
-def test_the_mapping_changes_the_answer() -> None:
+def test_the_mapping_changes_the_response() -> None:
     rule = mapping(remove_response_headers=(b"server",), add_response_headers=(HeaderChange(b"x-a", b"1", False),))
     head = response_head(rule, ResponseHead(200, [(b"server", b"s"), (b"x-a", b"0"), (b"x-b", b"2")]), get(), HOP)
     assert head.headers == [(b"x-b", b"2"), (b"x-a", b"1")]
 
 
-def test_headers_without_changes_stay_as_they_are() -> None:
+def test_headers_without_changes_are_unchanged() -> None:
     assert apply_header_changes([(b"a", b"1"), (b"a", b"2")], (), (), TemplateContext(get(), None, 0.0)) == [
         (b"a", b"1"),
         (b"a", b"2"),
@@ -382,13 +382,13 @@ def test_headers_without_changes_stay_as_they_are() -> None:
 def copied(
     head: RequestHead, rule: Mapping | None = None, *, roll: float = 0.0, writes: bool = False, **shadow: Any
 ) -> UpstreamRequest | None:
-    """The copy that the shadow of a group gets."""
+    """The copy for the shadow of a group."""
     routes = table(rule or mapping(), mapping("copy", shadow=True, **shadow))
     (share,) = routes.groups[0].shares
     return upstream_request(share.decision, head, HOP._replace(roll=lambda: roll, shadow_writes=writes)).shadow
 
 
-def test_a_shadow_gets_the_same_request_under_a_host_of_its_own() -> None:
+def test_a_shadow_gets_the_same_request_with_its_own_host() -> None:
     rule = mapping(rewrite="/v2/", add_request_headers=(HeaderChange(b"x-added", b"1"),), timeout_ms=700)
     head = get("/svc/a?b=1", [("host", "example.com:8080"), ("x-a", "1"), ("x-shadow", "forged")])
     main = forwarded(head, rule)
@@ -410,8 +410,8 @@ def test_an_address_in_brackets_stays_the_host_of_a_shadow() -> None:
     assert copy.headers[:2] == [(b"host", b"[::1]:8080"), (b"x-shadow", b"true")]
 
 
-def test_a_shadow_is_told_that_the_copy_is_for_it_and_keeps_its_own_limits() -> None:
-    options = UpstreamOptions(lifetime=5.0)
+def test_a_copy_names_its_shadow_in_via_and_has_the_limits_of_the_shadow() -> None:
+    options = UpstreamOptions(max_connection_lifetime=5.0)
     copy = copied(get(headers={"via": "1.0 a"}), options=options, connect_timeout_ms=70)
     assert copy is not None
     assert sent(copy)["via"] == ["1.0 a, 1.1 canary-mw-test (copy)"]
@@ -426,7 +426,7 @@ def test_the_host_of_a_shadow_follows_host_rewrite_but_not_auto_host_rewrite() -
         assert copy.headers[0] == (b"host", host + b"-shadow")
 
 
-def test_what_the_rules_add_can_forge_no_mark_of_a_shadow() -> None:
+def test_the_rules_cannot_change_the_x_shadow_header() -> None:
     copy = copied(get(), mapping(add_request_headers=(HeaderChange(b"x-shadow", b"no"),)))
     assert copy is not None
     assert sent(copy)["x-shadow"] == ["true"]
@@ -449,7 +449,7 @@ def test_the_weight_of_a_shadow_is_the_percentage_that_is_copied(weight: int | N
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE"])
-def test_only_reads_are_copied_unless_somebody_allows_more(method: str) -> None:
+def test_only_reads_are_copied_unless_shadow_writes_is_set(method: str) -> None:
     head = RequestHead(method, "/svc/")
     assert (copied(head) is not None) is (method in ("GET", "HEAD", "OPTIONS"))
     assert copied(head, writes=True) is not None
@@ -469,6 +469,6 @@ def test_a_mapping_may_replace_the_id_of_a_request() -> None:
     assert sent(forwarded(get(), mapping(keep_request_id=False)))["x-request-id"] == ["new-id"]
 
 
-def test_options_of_the_way_go_along() -> None:
+def test_a_request_has_the_options_of_its_mapping() -> None:
     options = UpstreamOptions(idle_timeout=0.5, circuit_breakers=CircuitBreakers(max_requests=1))
     assert forwarded(get(), mapping(options=options)).options is options

@@ -1,4 +1,4 @@
-"""What of a request head is refused before anything of it is believed."""
+"""Which request heads are refused before any of them is used."""
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,7 @@ def check(*headers: Pair, method: str = "GET", target: bytes = b"/", version: st
         tuple((b"x-%d" % n, b"v") for n in range(MAX_FIELDS - 1)),
     ],
 )
-def test_what_every_parser_reads_alike_is_let_in(headers: tuple[Pair, ...]) -> None:
+def test_unambiguous_heads_are_accepted(headers: tuple[Pair, ...]) -> None:
     check(HOST, *headers)
 
 
@@ -62,7 +62,7 @@ def test_what_every_parser_reads_alike_is_let_in(headers: tuple[Pair, ...]) -> N
         (((b"host", b"shop.example"),), "several Host"),
     ],
 )
-def test_what_two_parsers_may_read_in_two_ways_is_refused(headers: tuple[Pair, ...], text: str) -> None:
+def test_ambiguous_heads_are_refused(headers: tuple[Pair, ...], text: str) -> None:
     with pytest.raises(ClientError, match=text) as caught:
         check(HOST, *headers)
     assert caught.value.status_hint == 400
@@ -115,7 +115,7 @@ def test_names_and_addresses_are_hosts(value: bytes) -> None:
         b"a" * 400,
     ],
 )
-def test_all_else_is_no_host(value: bytes) -> None:
+def test_other_values_are_not_hosts(value: bytes) -> None:
     with pytest.raises(ClientError, match="Host"):
         check((b"host", value))
 
@@ -142,7 +142,7 @@ def test_http_1_0_has_no_transfer_encoding() -> None:
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "get", "FOO", "GE T", "G\r\n", ""])
-def test_methods_that_are_no_tokens_or_open_tunnels_are_refused(method: str) -> None:
+def test_unknown_methods_and_connect_are_refused(method: str) -> None:
     with pytest.raises(ClientError, match="method"):
         check(HOST, method=method)
 
@@ -178,7 +178,7 @@ def test_paths_and_absolute_urls_are_targets(method: str, target: bytes) -> None
     ]
     + [b"/%b" % bytes([c]) for c in (0, 9, 10, 13, 32, 35, 127, 128, 255)],
 )
-def test_all_else_is_no_target(target: bytes) -> None:
+def test_other_targets_are_refused(target: bytes) -> None:
     with pytest.raises(BadTarget):
         check(HOST, target=target)
 
@@ -216,7 +216,9 @@ VALUES = st.one_of(st.binary(max_size=12), st.sampled_from([b"5", b"chunked", b"
 
 
 @given(st.lists(st.tuples(FRAMING, VALUES), max_size=6), st.binary(max_size=8), st.sampled_from(["1.0", "1.1"]))
-def test_what_is_let_in_has_one_host_and_at_most_one_framing(headers: list[Pair], target: bytes, version: str) -> None:
+def test_an_accepted_head_has_one_host_and_at_most_one_framing(
+    headers: list[Pair], target: bytes, version: str
+) -> None:
     try:
         check_head("POST", target, headers, version)
     except ClientError:

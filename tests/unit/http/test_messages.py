@@ -56,7 +56,7 @@ def test_a_path_has_one_form(received: str, normal: str) -> None:
 
 @pytest.mark.parametrize("received", ["/%%32%65%%32%65/", "/%2%65%2%65/", "/%%34%31", "/a/%%32e%2%65/"])
 def test_decoding_never_makes_a_new_escape(received: str) -> None:
-    """Else the upstream, which decodes too, would see dot segments where none were matched."""
+    """Otherwise an upstream that decodes again would see dot segments that were not matched."""
     once = normalize_path(received.encode())
     assert normalize_path(once) == once
     assert b"%2e" not in once.lower()
@@ -86,7 +86,7 @@ def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["?a#b", "?a b", "?é", "?a=→", "?\r\nx:"])
-def test_a_query_with_bytes_that_may_not_stand_in_a_target_is_refused(query: str) -> None:
+def test_a_query_with_bytes_that_a_target_may_not_hold_is_refused(query: str) -> None:
     with pytest.raises(BadTarget):
         RequestHead("GET", "/" + query)
 
@@ -106,7 +106,7 @@ def test_normalising_twice_changes_nothing_and_leaves_no_dot_segment(path: str) 
 
 
 @given(st.binary(max_size=12))
-def test_any_path_is_normal_or_refused(tail: bytes) -> None:
+def test_any_path_is_normalised_or_refused(tail: bytes) -> None:
     try:
         once = normalize_path(b"/" + tail)
     except BadTarget:
@@ -118,7 +118,7 @@ def test_any_path_is_normal_or_refused(tail: bytes) -> None:
 
 
 @given(path_texts, st.text(alphabet="ab=&%2", max_size=5))
-def test_what_a_server_has_parsed_gives_the_same_head(path: str, query: str) -> None:
+def test_a_head_from_parsed_parts_is_the_same(path: str, query: str) -> None:
     head = RequestHead("GET", f"{path}?{query}" if query else path, {"Host": "a"}, client=None, scheme="https")
     wire = RequestHead.from_wire("GET", path.encode(), query.encode(), [(b"host", b"a")], None, "https", "1.0")
     assert (wire.path, wire.query, wire.headers) == (head.path, head.query, head.headers)
@@ -150,13 +150,13 @@ def test_an_authority_puts_an_ipv6_address_in_brackets() -> None:
     assert Origin("http", "::1", 8080).authority == "[::1]:8080"
 
 
-def test_a_finding_tells_place_and_hint_where_known() -> None:
+def test_a_finding_names_place_and_hint_where_known() -> None:
     full = Diagnostic(severity="error", code="x-y", message="it is wrong", file="a.yaml", line=3, hint="mend it")
     assert str(full) == "a.yaml:3: error x-y it is wrong (mend it)"
     assert str(Diagnostic(severity="notice", code="x", message="m", file="a.yaml")) == "a.yaml: notice x m"
 
 
-def test_a_config_error_tells_place_mapping_and_hint_where_known() -> None:
+def test_a_config_error_names_place_mapping_and_hint_where_known() -> None:
     full = MappingError("it is wrong", file="a.yaml", line=3, mapping="shop", hint="mend it")
     assert str(full) == "a.yaml:3: Mapping shop: it is wrong (mend it)"
     assert str(ConfigError("it is wrong")) == "it is wrong"
@@ -174,13 +174,13 @@ def test_a_config_error_tells_place_mapping_and_hint_where_known() -> None:
         (LoopDetected, ClientError, 508),
     ],
 )
-def test_an_error_knows_what_the_client_is_told(kind: type[CanaryError], base: type[CanaryError], status: int) -> None:
+def test_an_error_has_the_status_of_the_response(kind: type[CanaryError], base: type[CanaryError], status: int) -> None:
     error = kind("why")
     assert isinstance(error, base)
     assert getattr(error, "status_hint", None) == status
     assert str(error) == "why"
 
 
-def test_an_upstream_error_tells_whether_the_upstream_may_have_seen_the_request() -> None:
+def test_an_upstream_error_says_whether_the_request_may_have_been_sent() -> None:
     assert UpstreamTimeout("late", sent=True).sent
     assert not UpstreamConnectError("refused").sent

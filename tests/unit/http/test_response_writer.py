@@ -1,4 +1,4 @@
-"""Heads of answers: one framing each, and nothing that a client could read in two ways."""
+"""Encoded response heads: exactly one framing, and nothing ambiguous."""
 
 import h11
 import pytest
@@ -18,24 +18,24 @@ def head(
 
 
 def lines(found: RenderedHead) -> list[bytes]:
-    """What is written, by lines; the first is the status line."""
+    """The lines of a head; the first is the status line."""
     assert found.data.endswith(b"\r\n\r\n")
     return found.data[:-4].split(b"\r\n")
 
 
-def test_a_length_is_kept_and_nothing_else_is_said() -> None:
+def test_a_length_is_kept_and_no_header_is_added() -> None:
     found = head(200, [(b"x-a", b"1"), LENGTH])
     assert lines(found) == [b"HTTP/1.1 200 OK", b"x-a: 1", b"content-length: 5"]
     assert found[1:] == (False, False, 5, False)
 
 
-def test_without_a_length_the_body_goes_in_chunks() -> None:
+def test_without_a_length_the_body_is_chunked() -> None:
     found = head(404)
     assert lines(found) == [b"HTTP/1.1 404 Not Found", b"transfer-encoding: chunked"]
     assert found[1:] == (False, True, None, False)
 
 
-def test_http_1_0_knows_no_chunks_and_reads_to_the_end() -> None:
+def test_to_http_1_0_a_body_without_a_length_ends_with_the_connection() -> None:
     found = head(version="1.0")
     assert lines(found) == [b"HTTP/1.1 200 OK", b"connection: close"]
     assert found[1:] == (False, False, None, True)
@@ -44,16 +44,16 @@ def test_http_1_0_knows_no_chunks_and_reads_to_the_end() -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("GET", 204), ("HEAD", 204)])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_what_has_no_body_needs_no_end(method: str, status: int, version: str) -> None:
+def test_a_response_without_a_body_has_no_framing(method: str, status: int, version: str) -> None:
     assert head(status, (), method, version)[1:] == (True, False, None, False)
     assert lines(head(status, (), method, version))[1:] == []
     kept = [] if status == 204 else [b"content-length: 5"]
-    # Of a length nothing is to come.
+    # A length does not announce a body here.
     assert head(status, [LENGTH], method, version)[1:] == (True, False, None, False)
     assert lines(head(status, [LENGTH], method, version))[1:] == kept
 
 
-def test_the_last_answer_of_a_connection_says_so() -> None:
+def test_the_last_response_of_a_connection_has_connection_close() -> None:
     found = head(headers=[LENGTH], closes=True)
     assert (lines(found)[1:], found.closes) == ([b"content-length: 5", b"connection: close"], True)
 
@@ -61,13 +61,13 @@ def test_the_last_answer_of_a_connection_says_so() -> None:
 @pytest.mark.parametrize(
     ("value", "closes"), [(b"close", True), (b"Close, x-a", True), (b"keep-alive", False), (b"x-a", False)]
 )
-def test_connection_is_ours_to_say_but_its_close_counts(value: bytes, closes: bool) -> None:
+def test_the_connection_header_is_replaced_but_its_close_counts(value: bytes, closes: bool) -> None:
     found = head(headers=[(b"connection", value), LENGTH])
     assert lines(found)[1:] == [b"content-length: 5", *[b"connection: close"] * closes]
     assert found.closes is closes
 
 
-def test_the_coding_of_an_app_is_not_believed() -> None:
+def test_the_transfer_encoding_of_an_app_is_ignored() -> None:
     coding = (b"Transfer-Encoding", b"gzip, chunked")
     assert lines(head(headers=[coding, LENGTH]))[1:] == [b"content-length: 5"]
     assert lines(head(headers=[coding]))[1:] == [b"transfer-encoding: chunked"]
@@ -96,7 +96,7 @@ def test_two_lengths_are_not_written(others: list[tuple[bytes, bytes]]) -> None:
 @pytest.mark.parametrize("byte", [b"\r", b"\n", b"\0", b"\x01", b"\x1f", b"\x7f"])
 @pytest.mark.parametrize("before", [[], [(b"x-a", b"fine")]], ids=["once", "repeated"])
 def test_control_bytes_are_not_written(byte: bytes, before: list[tuple[bytes, bytes]]) -> None:
-    """Neither in the only header of a name, nor in any of several."""
+    """Neither in the only header of a name, nor in a repeated one."""
     for bad in ((b"x-a", b"1" + byte + b"2"), (b"x-a" + byte, b"1")):
         with pytest.raises(RuntimeError, match="bytes that it must not"):
             head(headers=[*before, bad, *before])
@@ -109,23 +109,23 @@ def test_a_name_is_a_token(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 99, 100, 101, 103, 199])
-def test_a_status_that_ends_nothing_is_not_written(status: int) -> None:
-    with pytest.raises(RuntimeError, match="not that of a final answer"):
+def test_an_informational_or_invalid_status_is_not_written(status: int) -> None:
+    with pytest.raises(RuntimeError, match="not that of a final response"):
         head(status)
 
 
-def test_every_final_status_has_its_line() -> None:
+def test_every_status_has_a_status_line() -> None:
     assert head(599, [LENGTH]).data == b"HTTP/1.1 599 \r\ncontent-length: 5\r\n\r\n"
     assert STATUS_LINES[418].startswith(b"HTTP/1.1 418 ")
     assert min(STATUS_LINES) == 100
     assert max(STATUS_LINES) == 599
 
 
-def test_chunks_say_their_size_and_the_last_one_that_it_is() -> None:
+def test_a_chunk_has_its_size_and_the_last_one_ends_the_body() -> None:
     assert encode_chunk(b"x" * 26, last=False) == b"1a\r\n" + b"x" * 26 + b"\r\n"
     assert encode_chunk(b"hi", last=True) == b"2\r\nhi\r\n0\r\n\r\n"
     assert encode_chunk(b"", last=True) == b"0\r\n\r\n"
-    # An empty one would end the body.
+    # An empty chunk would end the body.
     assert encode_chunk(b"", last=False) == b""
 
 
@@ -142,7 +142,7 @@ values = st.sampled_from([b"", b"5", b"close", b"chunked", b"a\tb", b"\xe4", b"0
     st.sampled_from(["1.0", "1.1"]),
     st.booleans(),
 )
-def test_what_is_written_is_read_as_it_was_meant(
+def test_a_client_parses_the_response_that_was_written(
     status: int, headers: list[tuple[bytes, bytes]], method: str, version: str, closes: bool
 ) -> None:
     try:

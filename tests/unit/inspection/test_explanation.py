@@ -26,11 +26,11 @@ def shares(routes: RouteTable, head: RequestHead) -> dict[str | None, float]:
     return {c.decision.mapping.name if c.decision else None: c.percent for c in explain(routes, head).candidates}
 
 
-def asked(rules: str, *requests: Json, **more: Any) -> Json:
-    """The answer of the batch interface, as it goes over the wire."""
+def run_batch(rules: str, *requests: Json, **more: Any) -> Json:
+    """The result of one batch line, encoded and decoded as JSON."""
     message = {"rules": rules, "source": "annotation", "mode": "standalone", "local": None, "requests": list(requests)}
-    answer: Json = json.loads(json.dumps(explain_batch(json.loads(json.dumps({**message, **more})), {})))
-    return answer
+    line: Json = json.loads(json.dumps(explain_batch(json.loads(json.dumps({**message, **more})), {})))
+    return line
 
 
 def request(path: str = "/svc/", *, method: str = "GET", host: str | None = "example.com", **more: Any) -> Json:
@@ -38,7 +38,7 @@ def request(path: str = "/svc/", *, method: str = "GET", host: str | None = "exa
 
 
 def candidates(rules: str, one: Json | None = None, **more: Any) -> list[Json]:
-    (result,) = asked(rules, one or request(), **more)["results"]
+    (result,) = run_batch(rules, one or request(), **more)["results"]
     found: list[Json] = result["candidates"]
     return found
 
@@ -49,11 +49,11 @@ def test_the_shares_are_those_of_the_weights() -> None:
     assert shares(routes, get("/other")) == {None: 100}
 
 
-def test_what_gets_no_share_is_left_out() -> None:
+def test_a_mapping_without_a_share_is_no_candidate() -> None:
     assert shares(table(mapping("stable"), mapping("gray", weight=0)), get()) == {"stable": 100}
 
 
-def test_the_rest_of_a_hole_is_told_as_it_is_routed() -> None:
+def test_a_remainder_is_explained_as_it_is_routed() -> None:
     assert shares(table(mapping("one", weight=20), mapping("two", weight=30)), get()) == {"one": 40, "two": 60}
     thirds = shares(table(*(mapping(name, weight=1) for name in "abc")), get())
     assert thirds == pytest.approx({"a": 100 / 3, "b": 100 / 3, "c": 100 / 3})
@@ -97,13 +97,13 @@ def test_every_group_that_could_match_says_why_it_does_or_does_not() -> None:
 
 def test_the_considered_groups_come_in_the_order_of_routing() -> None:
     routes = table(mapping("root", "/"), mapping("a"), mapping("b", conditions=header("gray")))
-    told = explain(routes, get(headers={"gray": "1"}))
-    assert [(c.group, c.why) for c in told.considered] == [
+    explanation = explain(routes, get(headers={"gray": "1"}))
+    assert [(c.group, c.why) for c in explanation.considered] == [
         ("b", "prefix /svc/, header gray present"),
         ("a", "prefix /svc/"),
         ("root", "prefix /"),
     ]
-    assert [c.percent for c in told.candidates] == [100]
+    assert [c.percent for c in explanation.candidates] == [100]
 
 
 def test_explaining_changes_nothing() -> None:
@@ -140,30 +140,30 @@ drawn_heads = st.builds(
 @given(drawn_rules, drawn_heads, st.booleans())
 def test_the_shares_add_up_to_100(drawn: list[Json], head: RequestHead, middleware: bool) -> None:
     routes = table(*(mapping(f"m{n}", **more) for n, more in enumerate(drawn)), middleware=middleware)
-    told = explain(routes, head)
-    assert sum(c.percent for c in told.candidates) == pytest.approx(100)
-    assert all(c.percent > 0 for c in told.candidates)
-    taken = [c.decision.group for c in told.candidates if c.decision]
-    assert {*taken} <= {c.group for c in told.considered if c.matched}
+    explanation = explain(routes, head)
+    assert sum(c.percent for c in explanation.candidates) == pytest.approx(100)
+    assert all(c.percent > 0 for c in explanation.candidates)
+    taken = [c.decision.group for c in explanation.candidates if c.decision]
+    assert {*taken} <= {c.group for c in explanation.considered if c.matched}
 
 
 @settings(max_examples=20)
 @given(drawn_rules, drawn_heads, st.booleans())
-def test_ten_thousand_draws_agree_with_the_shares(drawn: list[Json], head: RequestHead, middleware: bool) -> None:
+def test_ten_thousand_rolls_agree_with_the_shares(drawn: list[Json], head: RequestHead, middleware: bool) -> None:
     routes = table(*(mapping(f"m{n}", **more) for n, more in enumerate(drawn)), middleware=middleware)
-    draws, dice = 10_000, random.Random(7)
-    counted = Counter(decide(routes, head, dice.random() * 100) for _ in range(draws))
-    told = {c.decision: c.percent / 100 for c in explain(routes, head).candidates}
-    assert counted.keys() <= told.keys()
-    for decision, share in told.items():
-        sigma = (draws * share * (1 - share)) ** 0.5
-        assert abs(counted[decision] - draws * share) <= 4 * sigma + 1e-6
+    rolls, generator = 10_000, random.Random(7)
+    counted = Counter(decide(routes, head, generator.random() * 100) for _ in range(rolls))
+    expected = {c.decision: c.percent / 100 for c in explain(routes, head).candidates}
+    assert counted.keys() <= expected.keys()
+    for decision, share in expected.items():
+        sigma = (rolls * share * (1 - share)) ** 0.5
+        assert abs(counted[decision] - rolls * share) <= 4 * sigma + 1e-6
 
 
 def test_a_batch_line_has_the_pinned_form() -> None:
-    answer = asked(WEIGHTED, request("/svc/a?b=1", headers={"x-a": "1"}))
-    assert answer["diagnostics"] == []
-    (result,) = answer["results"]
+    line = run_batch(WEIGHTED, request("/svc/a?b=1", headers={"x-a": "1"}))
+    assert line["diagnostics"] == []
+    (result,) = line["results"]
     gray, stable = result["candidates"]
     assert gray == {
         "mapping": "gray",
@@ -189,9 +189,9 @@ def test_a_batch_line_has_the_pinned_form() -> None:
     assert result["considered"] == [{"group": "stable + gray", "matched": True, "why": "prefix /svc/"}]
 
 
-def test_findings_of_documents_and_of_the_table_are_told() -> None:
+def test_findings_of_documents_and_of_the_table_are_reported() -> None:
     rules = document("a", prefix="/svc/", weight=60) + document("b", prefix="/svc/", weight=50) + document(service=1)
-    found = asked(rules)["diagnostics"]
+    found = run_batch(rules)["diagnostics"]
     assert [(d["severity"], d["code"], d["line"], d["mapping"]) for d in found] == [
         ("error", "wrong-type", 20, "a"),
         ("error", "weights-over-100", 9, "b"),
@@ -208,7 +208,7 @@ def test_nothing_matched_is_a_404_standalone_and_the_app_in_a_middleware() -> No
     assert wrapped["weight_percent"] == standalone["weight_percent"] == 100
 
 
-def test_in_a_middleware_the_app_takes_what_a_lone_weight_leaves() -> None:
+def test_in_a_middleware_the_app_takes_what_a_single_weight_leaves() -> None:
     found = candidates(document("gray", prefix="/svc/", weight=20), mode="middleware")
     assert [(c["mapping"], c["service"], c["variant"], c["weight_percent"]) for c in found] == [
         ("gray", "gray", "gray", 20),
@@ -222,7 +222,7 @@ def test_in_a_middleware_the_app_answers_for_the_local_service() -> None:
     assert found["gray"]["upstream"]["path"] == "/"
 
 
-def test_standalone_the_local_service_is_sent_to_like_any_other() -> None:
+def test_standalone_requests_are_sent_to_the_local_service_like_to_any_other() -> None:
     found = {c["mapping"]: c for c in candidates(WEIGHTED, local="gray")}
     assert found["gray"]["variant"] == "stable"
     assert found["gray"]["upstream"] is not None
@@ -230,7 +230,7 @@ def test_standalone_the_local_service_is_sent_to_like_any_other() -> None:
 
 @pytest.mark.parametrize("path", ["/a#b", "/a b", "/%00", "nothing"])
 def test_a_target_that_cannot_be_matched_is_a_400(path: str) -> None:
-    (result,) = asked(WEIGHTED, request(path))["results"]
+    (result,) = run_batch(WEIGHTED, request(path))["results"]
     assert [(c["mapping"], c["status"], c["weight_percent"]) for c in result["candidates"]] == [(None, 400, 100)]
     assert result["considered"] == []
 
@@ -249,7 +249,7 @@ def test_headers_may_be_pairs_and_the_host_may_be_missing() -> None:
     assert none["status"] == 404
 
 
-def test_changes_to_headers_are_told_relative_to_the_request() -> None:
+def test_changes_to_headers_are_shown_relative_to_the_request() -> None:
     rules = document(
         prefix="/svc/",
         add_request_headers="{x-new: a, x-both: b, x-set: {value: c, append: false}}",
@@ -269,14 +269,14 @@ def test_changes_to_headers_are_told_relative_to_the_request() -> None:
     }
 
 
-def test_what_every_request_gets_or_loses_is_not_listed() -> None:
+def test_headers_that_forwarding_always_changes_are_not_listed() -> None:
     usual = {"connection": "close", "te": "trailers", "via": "1.1 a", "x-forwarded-for": "1.1.1.1", "forwarded": "x"}
     (found,) = candidates(document(prefix="/svc/"), request(headers=usual))
     assert (found["upstream"]["headers_added"], found["upstream"]["headers_removed"]) == ({}, [])
     assert found["upstream"]["headers_changed"] == {}
 
 
-def test_a_redirect_is_told_with_status_and_location() -> None:
+def test_a_redirect_is_shown_with_status_and_location() -> None:
     rules = document(prefix="/svc/", service="new.com", host_redirect="true", redirect_response_code=307)
     (found,) = candidates(rules, request("/svc/a?b"))
     assert found["redirect"] == {"status": 307, "location": "http://new.com/svc/a?b"}
@@ -343,7 +343,7 @@ def test_the_kept_attributes_are_shown_with_each_candidate() -> None:
     assert plain["attributes"] == {}
 
 
-def test_a_request_that_the_module_keeps_out_is_answered_at_once() -> None:
+def test_a_request_that_the_module_refuses_has_one_candidate() -> None:
     module = "---\nkind: Module\nname: ambassador\napiVersion: getambassador.io/v2\n"
     module += "config: {ip_deny: [{peer: 10.0.0.0/8}]}\n"
     (out,) = candidates(module + document(prefix="/svc/"), request(client="10.1.2.3"))
@@ -352,7 +352,7 @@ def test_a_request_that_the_module_keeps_out_is_answered_at_once() -> None:
     assert let_in["mapping"] == "a"
 
 
-def test_a_preflight_is_told_with_the_headers_of_its_answer() -> None:
+def test_a_preflight_is_shown_with_the_headers_of_its_response() -> None:
     rules = document(prefix="/svc/", cors="{origins: 'http://a.com', methods: GET, max_age: '60'}")
     headers = {"origin": "http://a.com", "access-control-request-method": "PUT"}
     (preflight,) = candidates(rules, request(method="OPTIONS", headers=headers))
@@ -367,7 +367,7 @@ def test_a_preflight_is_told_with_the_headers_of_its_answer() -> None:
     assert simple["status"] == 0
 
 
-def test_operators_are_shown_evaluated_for_requests_and_as_written_for_answers() -> None:
+def test_templates_are_rendered_for_requests_and_shown_as_written_for_responses() -> None:
     rules = document(
         prefix="/svc/", add_request_headers="{x-p: '%REQ(:path)%'}", add_response_headers="{x-s: '%RESP(a)%'}"
     )
@@ -397,7 +397,7 @@ metadata:
     assert [(c["mapping"], c["weight_percent"]) for c in found] == [("gray", 20), ("stable", 80)]
 
 
-def test_rewrites_are_told_as_they_are_sent() -> None:
+def test_rewrites_are_shown_as_they_are_sent() -> None:
     rule = mapping(
         regex_rewrite=substitution("/svc/(.*)", r"/\1"),
         host_rewrite="inner",

@@ -39,7 +39,7 @@ def test_ordinary_rules_give_no_findings() -> None:
         ("/a#b", "exact", "percent-encode"),
     ],
 )
-def test_a_prefix_that_no_path_begins_with_is_told(prefix: str, kind: str, hint: str) -> None:
+def test_a_prefix_that_no_path_begins_with_is_reported(prefix: str, kind: str, hint: str) -> None:
     rule = mapping(prefix=prefix, prefix_kind=kind, rewrite="/x", file="rules.yaml", line=7)
     (finding,) = found(rule)
     assert (finding.severity, finding.code, finding.mapping) == ("warning", "never-matches", "a")
@@ -49,7 +49,7 @@ def test_a_prefix_that_no_path_begins_with_is_told(prefix: str, kind: str, hint:
 
 
 @given(st.text(alphabet="ab/.%2eEfF4~-\\ #é", max_size=6).map(lambda tail: "/" + tail), st.data())
-def test_a_prefix_that_some_path_has_is_not_told(path: str, data: st.DataObject) -> None:
+def test_a_prefix_that_some_path_has_is_not_reported(path: str, data: st.DataObject) -> None:
     try:
         normal = get(path).path.decode()
     except BadTarget:
@@ -60,7 +60,7 @@ def test_a_prefix_that_some_path_has_is_not_told(path: str, data: st.DataObject)
     assert found(rule) == []
 
 
-def test_a_regex_prefix_is_not_judged() -> None:
+def test_a_regex_prefix_is_not_checked() -> None:
     assert found(mapping(prefix="[/]a b", prefix_kind="regex")) == []
 
 
@@ -77,7 +77,7 @@ def test_a_regex_prefix_is_not_judged() -> None:
         (mapping(prefix="/svc", shadow=True), False),
     ],
 )
-def test_a_rewrite_that_doubles_a_slash_is_told(rule: Mapping, doubles: bool) -> None:
+def test_a_rewrite_that_doubles_a_slash_is_reported(rule: Mapping, doubles: bool) -> None:
     findings = found(rule)
     assert [d.code for d in findings] == ["double-slash"] * doubles
     if doubles:
@@ -85,7 +85,7 @@ def test_a_rewrite_that_doubles_a_slash_is_told(rule: Mapping, doubles: bool) ->
         assert findings[0].hint == 'write prefix: /svc/, or rewrite: ""'
 
 
-def test_a_weightless_mapping_for_which_nothing_is_left_is_told() -> None:
+def test_a_weightless_mapping_without_a_share_is_reported() -> None:
     assert codes(mapping("stable"), mapping("gray", weight=100)) == [("never-matches", "stable")]
     assert codes(mapping("stable"), mapping("gray", weight=99)) == []
     assert codes(mapping("stable"), mapping("one", weight=60), mapping("two", weight=50)) == [
@@ -93,11 +93,11 @@ def test_a_weightless_mapping_for_which_nothing_is_left_is_told() -> None:
     ]
 
 
-def test_a_weight_of_0_is_meant() -> None:
+def test_a_weight_of_0_is_no_finding() -> None:
     assert codes(mapping("stable"), mapping("gray", weight=0)) == []
 
 
-def test_weightless_mappings_that_rounding_starves_are_told() -> None:
+def test_weightless_mappings_without_a_share_by_rounding_are_reported() -> None:
     free = [mapping(f"f{number}") for number in range(4)]
     assert [name for _, name in codes(mapping("gray", weight=98), *free)] == ["f0", "f1", "f2"]
 
@@ -126,7 +126,7 @@ def test_weightless_mappings_that_rounding_starves_are_told() -> None:
         (mapping("wide", "/", precedence=1, redirect=Redirect(host="h")), mapping("narrow", "/svc/")),
     ],
 )
-def test_a_mapping_whose_requests_an_earlier_one_takes_is_told(wide: Mapping, narrow: Mapping) -> None:
+def test_a_mapping_whose_requests_an_earlier_one_takes_is_reported(wide: Mapping, narrow: Mapping) -> None:
     (finding,) = found(narrow, wide)
     assert (finding.severity, finding.code, finding.mapping) == ("warning", "never-matches", "narrow")
     assert "wide comes first and takes every request that it could get" in finding.message
@@ -151,16 +151,16 @@ def test_a_mapping_whose_requests_an_earlier_one_takes_is_told(wide: Mapping, na
         ),
     ],
 )
-def test_a_mapping_that_gets_some_request_is_not_told(other: Mapping, mine: Mapping) -> None:
+def test_a_mapping_that_gets_some_request_is_not_reported(other: Mapping, mine: Mapping) -> None:
     assert codes(mine, other) == []
 
 
-def test_an_earlier_group_with_a_hole_lets_requests_through() -> None:
+def test_an_earlier_group_that_takes_less_than_100_lets_requests_through() -> None:
     half = [mapping("one", precedence=1, weight=20), mapping("two", precedence=1, weight=30)]
     assert codes(*half, mapping("rest")) == []
 
 
-def test_each_mapping_of_a_shadowed_group_is_told_once() -> None:
+def test_each_mapping_of_a_covered_group_is_reported_once() -> None:
     rules = [mapping("wide", "/", precedence=2), mapping("wider", "/", precedence=1, conditions=header("x"))]
     rules += [mapping("stable"), mapping("gray", weight=20)]
     assert [d.mapping for d in found(*rules)] == ["wider", "stable", "gray"]
@@ -175,7 +175,7 @@ def test_findings_come_in_the_order_of_files_and_lines() -> None:
     assert [(d.file, d.line) for d in found(*rules)] == [("a.yaml", 2), ("a.yaml", 9), ("b.yaml", 1)]
 
 
-def test_a_shadow_that_copies_writes_is_told() -> None:
+def test_a_shadow_that_copies_writes_is_reported() -> None:
     copy = mapping("copy", service="store", shadow=True, shadow_writes=True, file="rules.yaml", line=3)
     (finding,) = found(mapping(), copy)
     assert (finding.severity, finding.code, finding.mapping, finding.line) == ("warning", "shadow-writes", "copy", 3)

@@ -1,4 +1,4 @@
-"""The ASGI shell before real servers and real upstreams."""
+"""The ASGI middleware under real servers, with real upstreams."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from upstream import Peer, Script, serving, until
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.middleware.asgi.receive import PATIENCE
+from canary_mw.middleware.asgi.receive import WATCH_DELAY
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,7 +43,7 @@ def wrapped(app: ASGIApp = hello, port: int = 1, **options: Any) -> CanaryMiddle
 
 @pytest.fixture(autouse=True)
 def _stop_what_was_made() -> Iterator[None]:
-    """Without lifespan nobody tells a middleware that it is over."""
+    """Without lifespan nothing else stops the store of a middleware."""
     yield
     while made:
         made.pop().store.stop()
@@ -61,7 +61,7 @@ async def forwarded(script: Script, http: str = "httptools", **options: Any) -> 
 
 
 class Log(Observer):
-    """Keeps what it is told."""
+    """Keeps the records."""
 
     def __init__(self) -> None:
         self.requests: list[Decided] = []
@@ -303,7 +303,7 @@ def test_a_client_that_leaves_ends_the_call_to_the_upstream(
                     if answer:
                         await client.head()
                     await asked.wait()
-                    await asyncio.sleep(3 * PATIENCE)
+                    await asyncio.sleep(3 * WATCH_DELAY)
                 async with asyncio.timeout(5):
                     await gone.wait()
                 await until(lambda: log.ends or None)
@@ -349,7 +349,7 @@ def test_a_client_that_leaves_after_its_upload_ends_the_call_too(http: str) -> N
         async with forwarded(script, http, rules=rules) as client:
             await client.ask("POST", "/shop/", [("content-length", "10")])
             await client.put(b"12345")
-            await asyncio.sleep(3 * PATIENCE)
+            await asyncio.sleep(3 * WATCH_DELAY)
             await client.put(b"67890")
             await asked.wait()
             await client.close()
@@ -360,7 +360,7 @@ def test_a_client_that_leaves_after_its_upload_ends_the_call_too(http: str) -> N
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["replays the body", "fails"])
-def test_a_receive_that_cannot_tell_that_the_client_left_is_left_alone(fails: bool) -> None:
+def test_a_receive_that_reports_no_disconnect_is_not_called_again(fails: bool) -> None:
     calls = 0
     watched = asyncio.Event()
 
@@ -438,7 +438,7 @@ def test_an_app_may_answer_for_a_service() -> None:
 # Observers.
 
 
-def test_an_app_that_fails_is_told_to_observers() -> None:
+def test_observers_are_notified_of_an_app_that_fails() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise LookupError
 

@@ -1,4 +1,4 @@
-"""What must be the same under ASGI and WSGI, before real servers and real upstreams."""
+"""What must be the same with ASGI and WSGI, under real servers, with real upstreams."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from middlewares import Middleware, current, middleware, serving_middleware, use
 from servers import Client, client_of, fetch, mapping, respond, run
-from shells import Middleware, current, middleware, serving_shell, use
 from upstream import Peer, Script, answering, forever, serving, silent, until
 from wsgiservers import respond as wsgi_respond
 
@@ -52,14 +52,14 @@ async def forwarded(script: Script, server: str = "httptools", **options: Any) -
     """A client of the middleware, with a scripted gray service behind it."""
     async with (
         serving(script) as upstream,
-        serving_shell(wrapped(port=upstream.origin.port, **options), server) as port,
+        serving_middleware(wrapped(port=upstream.origin.port, **options), server) as port,
         client_of(port) as client,
     ):
         yield client
 
 
 class Log(Observer):
-    """Keeps what it is told."""
+    """Keeps the records."""
 
     def __init__(self) -> None:
         self.requests: list[Decided] = []
@@ -75,9 +75,9 @@ class Log(Observer):
         return len(self.ends) >= ends
 
 
-def test_a_target_that_cannot_be_matched_is_a_bad_request(shell: str) -> None:
+def test_a_target_that_cannot_be_matched_is_a_bad_request(interface: str) -> None:
     async def main() -> None:
-        async with serving_shell(wrapped()) as port:
+        async with serving_middleware(wrapped()) as port:
             answer = await fetch(port, "/shop/%00")
             assert answer.status == 400
             assert answer.header("x-content-type-options") == "nosniff"
@@ -86,23 +86,23 @@ def test_a_target_that_cannot_be_matched_is_a_bad_request(shell: str) -> None:
     run(main())
 
 
-def test_rules_may_be_a_path(shell: str, tmp_path: Path) -> None:
+def test_rules_may_be_a_path(interface: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
 
     async def main() -> None:
         for rules in (path, str(tmp_path)):
-            async with serving_shell(wrapped(rules=rules)) as port:
+            async with serving_middleware(wrapped(rules=rules)) as port:
                 assert (await fetch(port, "/old/")).status == 301
 
     run(main())
 
 
-def test_local_names_of_the_environment_win(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_names_of_the_environment_win(interface: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_MW_LOCAL", "shop-gray")
 
     async def main() -> None:
-        async with serving_shell(wrapped()) as port:
+        async with serving_middleware(wrapped()) as port:
             assert (await fetch(port, "/shop/", headers=GRAY)).body == b"from the app"
 
     run(main())
@@ -127,7 +127,7 @@ def test_a_gray_request_is_forwarded_and_its_answer_relayed(server: str) -> None
         await peer.answer(seen.body[::-1], b"x-here: 1", b"connection: x-gone", b"x-gone: 1", status=b"202 Accepted")
 
     async def main() -> None:
-        async with serving(script) as upstream, serving_shell(wrapped(port=upstream.origin.port), server) as port:
+        async with serving(script) as upstream, serving_middleware(wrapped(port=upstream.origin.port), server) as port:
             answer = await fetch(port, "/shop/a%2Fb?x=%20", "PUT", GRAY, b"abcd")
             assert (answer.status, answer.body, answer.whole) == (202, b"dcba", True)
             assert answer.header("x-here") == "1"
@@ -136,7 +136,7 @@ def test_a_gray_request_is_forwarded_and_its_answer_relayed(server: str) -> None
     run(main())
 
 
-def test_connections_to_the_upstream_are_reused(shell: str) -> None:
+def test_connections_to_the_upstream_are_reused(interface: str) -> None:
     async def main() -> None:
         async with forwarded(forever) as client:
             for _ in range(5):
@@ -145,7 +145,7 @@ def test_connections_to_the_upstream_are_reused(shell: str) -> None:
     run(main())
 
 
-def test_the_headers_of_a_trusted_peer_are_continued(shell: str) -> None:
+def test_the_headers_of_a_trusted_peer_are_continued(interface: str) -> None:
     lines: list[list[bytes]] = []
 
     async def script(peer: Peer) -> None:
@@ -155,7 +155,7 @@ def test_the_headers_of_a_trusted_peer_are_continued(shell: str) -> None:
     async def main() -> None:
         async with serving(script) as upstream:
             for trusted in ([], ["127.0.0.0/8"]):
-                async with serving_shell(wrapped(port=upstream.origin.port, trusted=trusted)) as port:
+                async with serving_middleware(wrapped(port=upstream.origin.port, trusted=trusted)) as port:
                     await fetch(port, "/shop/", headers=[*GRAY, ("x-forwarded-for", "10.9.8.7")])
 
     run(main())
@@ -175,7 +175,7 @@ def test_an_answer_without_body_has_none(server: str, method: str, answer: bytes
     async def main() -> None:
         async with (
             serving(answering(answer)) as upstream,
-            serving_shell(wrapped(port=upstream.origin.port), server) as port,
+            serving_middleware(wrapped(port=upstream.origin.port), server) as port,
         ):
             for _ in range(2):
                 got = await fetch(port, "/shop/", method, GRAY)
@@ -248,15 +248,15 @@ def test_a_long_answer_to_a_slow_client_is_held_back(server: str) -> None:
             nonlocal sent
             await peer.request()
             await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-            piece = bytes(1 << 18)
+            chunk = bytes(1 << 18)
             while sent < size:
-                sent += len(piece)
-                await peer.send(piece)
+                sent += len(chunk)
+                await peer.send(chunk)
 
         rules = StaticSource(mapping("slow", "/shop/", "shop-gray", timeout_ms=0))
         async with serving(script) as upstream:
             middleware = wrapped(rules=rules, port=upstream.origin.port)
-            async with serving_shell(middleware, server) as port, client_of(port) as client:
+            async with serving_middleware(middleware, server) as port, client_of(port) as client:
                 await client.ask("GET", "/shop/")
                 await client.head()
                 before = -1
@@ -272,7 +272,7 @@ def test_a_long_answer_to_a_slow_client_is_held_back(server: str) -> None:
     run(main())
 
 
-def test_an_event_stream_outlives_the_deadline(shell: str) -> None:
+def test_an_event_stream_outlives_the_deadline(interface: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\ndata: 1\n\n")
@@ -281,7 +281,7 @@ def test_an_event_stream_outlives_the_deadline(shell: str) -> None:
         peer.finish()
 
     async def main() -> None:
-        async with serving(script) as upstream, serving_shell(wrapped(port=upstream.origin.port)) as port:
+        async with serving(script) as upstream, serving_middleware(wrapped(port=upstream.origin.port)) as port:
             answer = await fetch(port, "/quick/")
             assert (answer.body, answer.whole) == (b"data: 1\n\ndata: 2\n\n", True)
 
@@ -297,10 +297,10 @@ def test_an_event_stream_outlives_the_deadline(shell: str) -> None:
     ],
 )
 def test_an_upstream_without_answer_is_named_and_nothing_else(
-    shell: str, target: str, script: Script, status: int, text: bytes
+    interface: str, target: str, script: Script, status: int, text: bytes
 ) -> None:
     async def main() -> None:
-        async with serving(script) as upstream, serving_shell(wrapped(port=upstream.origin.port)) as port:
+        async with serving(script) as upstream, serving_middleware(wrapped(port=upstream.origin.port)) as port:
             answer = await fetch(port, target)
             assert (answer.status, answer.body) == (status, text)
             assert answer.header("content-type") == "text/plain; charset=utf-8"
@@ -308,9 +308,9 @@ def test_an_upstream_without_answer_is_named_and_nothing_else(
     run(main())
 
 
-def test_a_request_that_came_by_before_is_a_loop(shell: str) -> None:
+def test_a_request_that_came_by_before_is_a_loop(interface: str) -> None:
     async def main() -> None:
-        async with serving_shell(wrapped(hop_id="me")) as port:
+        async with serving_middleware(wrapped(hop_id="me")) as port:
             answer = await fetch(port, "/shop/", headers=[*GRAY, ("via", "1.1 a, 1.1 canary-mw-me")])
             assert answer.status == 508
             answer = await fetch(port, "/shop/", headers=[*GRAY, ("via", "1.1 a, 1.1 canary-mw-you")])
@@ -348,31 +348,31 @@ def test_an_answer_that_breaks_off_is_cut_for_the_client_too(
 
     run(main())
     (line,) = [record for record in caplog.records if record.name == "canary_mw.relay"]
-    assert "upstream shop-gray failed in mid-answer" in line.getMessage()
+    assert "upstream shop-gray failed in the middle of a response" in line.getMessage()
 
 
-def test_an_answer_that_is_too_slow_is_cut(shell: str) -> None:
+def test_an_answer_that_is_too_slow_is_cut(interface: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
         await peer.gone()
 
     async def main() -> None:
-        async with serving(script) as upstream, serving_shell(wrapped(port=upstream.origin.port)) as port:
+        async with serving(script) as upstream, serving_middleware(wrapped(port=upstream.origin.port)) as port:
             answer = await fetch(port, "/quick/")
             assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
 
     run(main())
 
 
-def test_an_httpx_transport_may_answer_for_a_service(shell: str) -> None:
+def test_an_httpx_transport_may_answer_for_a_service(interface: str) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/refuse":
             raise httpx.ConnectError("no")
         return httpx.Response(203, headers=[("x-path", request.url.path)], content=request.content)
 
     async def main() -> None:
-        async with serving_shell(wrapped(transports={"shop-gray": httpx.MockTransport(handler)})) as port:
+        async with serving_middleware(wrapped(transports={"shop-gray": httpx.MockTransport(handler)})) as port:
             answer = await fetch(port, "/shop/a", "POST", GRAY, b"hi")
             assert (answer.status, answer.body, answer.header("x-path")) == (203, b"hi", "/a")
             assert (await fetch(port, "/shop/refuse", headers=GRAY)).status == 503
@@ -380,11 +380,11 @@ def test_an_httpx_transport_may_answer_for_a_service(shell: str) -> None:
     run(main())
 
 
-def test_observers_hear_of_every_request(shell: str) -> None:
+def test_observers_are_notified_of_every_request(interface: str) -> None:
     log = Log()
 
     async def main() -> None:
-        async with serving_shell(wrapped(observers=[log])) as port:
+        async with serving_middleware(wrapped(observers=[log])) as port:
             for number, target in enumerate(("/shop/", "/else", "/dead/", "/old/", "/%00")):
                 await fetch(port, target)
                 await until(partial(log.has, number + 1))
@@ -404,7 +404,7 @@ def test_observers_hear_of_every_request(shell: str) -> None:
     ]
 
 
-def test_arguments_that_cannot_work_are_refused(shell: str) -> None:
+def test_arguments_that_cannot_work_are_refused(interface: str) -> None:
     with pytest.raises(ConfigError, match="more than scheme, host and port"):
         wrapped(upstreams={"shop-gray": "http://127.0.0.1/path"})
     with pytest.raises(ConfigError, match="trusted peer 'moon'"):
@@ -422,7 +422,7 @@ def test_both_middlewares_take_the_same_arguments() -> None:
 
 
 @pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]])
-def test_a_header_that_needs_trust_is_gone_for_rules_and_app_alike(shell: str, trusted: list[str]) -> None:
+def test_a_header_that_needs_trust_is_gone_for_rules_and_app_alike(interface: str, trusted: list[str]) -> None:
     seen: list[object] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -437,7 +437,7 @@ def test_a_header_that_needs_trust_is_gone_for_rules_and_app_alike(shell: str, t
         async with serving(forever) as upstream:
             options: dict[str, Any] = {"trusted_headers": ["Gray"], "trusted": trusted, "port": upstream.origin.port}
             served = wrapped(app if current() == "asgi" else wsgi_app, **options)
-            async with serving_shell(served) as port:
+            async with serving_middleware(served) as port:
                 answer = await fetch(port, "/shop/", headers=GRAY)
                 assert answer.body == (b"1" if trusted else b"from the app")
 
@@ -445,31 +445,31 @@ def test_a_header_that_needs_trust_is_gone_for_rules_and_app_alike(shell: str, t
     assert seen == ([] if trusted else [None])
 
 
-def test_an_endpoint_that_refuses_is_passed_over(shell: str) -> None:
+def test_an_endpoint_that_refuses_is_passed_over(interface: str) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
             urls = ["http://127.0.0.1:1", f"http://127.0.0.1:{upstream.origin.port}"]
             rules = mapping("a", "/a/", "shop-gray", outlier_detection="{consecutive_5xx: 2}")
             served = wrapped(upstreams={"shop-gray": urls}, rules=StaticSource(rules))
-            async with serving_shell(served) as port:
+            async with serving_middleware(served) as port:
                 for _ in range(6):
                     assert (await fetch(port, "/a/")).status == 200
                 assert served.ejections() == {"shop-gray": 1}
             served = wrapped(upstreams={"shop-gray": [urls[0], "http://127.0.0.1:2"]}, rules=StaticSource(rules))
-            async with serving_shell(served) as port:
+            async with serving_middleware(served) as port:
                 assert (await fetch(port, "/a/")).status == 503
 
     run(main())
 
 
-def test_a_request_that_the_module_does_not_let_in_is_counted(shell: str) -> None:
-    gate = "---\napiVersion: getambassador.io/v2\nkind: Module\nmetadata: {name: ambassador}\n"
-    gate += "spec: {config: {ip_deny: [{peer: 127.0.0.1}]}}\n"
+def test_a_request_that_the_module_does_not_let_in_is_counted(interface: str) -> None:
+    module = "---\napiVersion: getambassador.io/v2\nkind: Module\nmetadata: {name: ambassador}\n"
+    module += "spec: {config: {ip_deny: [{peer: 127.0.0.1}]}}\n"
 
     async def main() -> None:
         log = Log()
-        served = wrapped(rules=StaticSource(RULES + gate), observers=[log])
-        async with serving_shell(served) as port:
+        served = wrapped(rules=StaticSource(RULES + module), observers=[log])
+        async with serving_middleware(served) as port:
             assert (await fetch(port, "/shop/")).status == 403
             await until(lambda: log.ends)
         assert served.refusals.refused == {403: 1}
@@ -478,8 +478,8 @@ def test_a_request_that_the_module_does_not_let_in_is_counted(shell: str) -> Non
     run(main())
 
 
-def test_the_least_loaded_endpoint_is_asked(shell: str) -> None:
-    """Each answer that is under way keeps its place at its endpoint to its end."""
+def test_the_least_loaded_endpoint_is_asked(interface: str) -> None:
+    """A response that is not complete counts as an active request of its endpoint."""
 
     async def main() -> None:
         release = asyncio.Event()
@@ -495,7 +495,7 @@ def test_the_least_loaded_endpoint_is_asked(shell: str) -> None:
             urls = [f"http://127.0.0.1:{each.origin.port}" for each in (one, two)]
             rules = mapping("a", "/a/", "shop-gray", timeout_ms=0, load_balancer="{policy: least_request}")
             served = wrapped(upstreams={"shop-gray": urls}, rules=StaticSource(rules))
-            async with serving_shell(served) as port, contextlib.AsyncExitStack() as stack:
+            async with serving_middleware(served) as port, contextlib.AsyncExitStack() as stack:
                 names = []
                 for _ in range(6):
                     client = await stack.enter_async_context(client_of(port))

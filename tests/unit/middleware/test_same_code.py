@@ -1,4 +1,4 @@
-"""Stable and gray pods run the same code with the same rules; only `local` tells them apart."""
+"""Stable and gray pods run the same code with the same rules; only `local` differs."""
 
 from itertools import cycle
 from pathlib import Path

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from middlewares import ASGI_ONLY, Middleware, current, middleware, serving_middleware
 from servers import Answer, client_of, fetch, free_port, mapping, respond, run, serving_app
-from shells import ASGI_ONLY, Middleware, current, middleware, serving_shell
 from upstream import OK, Peer, Script, Seen, answering, forever, serving, until
 from wsgiservers import respond as wsgi_respond
 
@@ -20,7 +20,7 @@ from canary_mw.server.app import create_app
 from canary_mw.server.settings import Settings
 from canary_mw.types import Receive, Scope, Send
 
-pytestmark = pytest.mark.usefixtures("shell")
+pytestmark = pytest.mark.usefixtures("interface")
 
 SHADOW = mapping("shadow", "/a/", "dark", shadow="true")
 RULES = mapping("a", "/a/", "up") + SHADOW
@@ -59,7 +59,7 @@ async def world(
     async with serving(main) as up, serving(shadow or note) as dark:
         urls = {name: f"http://127.0.0.1:{each.origin.port}" for name, each in (("up", up), ("dark", dark))}
         served = middleware(app, rules=StaticSource(rules), upstreams=urls, **options)
-        async with serving_shell(served) as port:
+        async with serving_middleware(served) as port:
             yield World(port, copies, served)
         assert not served.shadows._tasks
 
@@ -248,7 +248,7 @@ def test_an_error_of_a_shadows_transport_is_logged(caplog: pytest.LogCaptureFixt
     assert "of the transport" in caplog.text
 
 
-def test_a_copy_goes_out_once_whatever_becomes_of_the_request() -> None:
+def test_a_copy_is_sent_once_whatever_becomes_of_the_request() -> None:
     async def failing(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -280,8 +280,8 @@ def test_a_request_that_the_wrapped_app_answers_is_copied_too() -> None:
 
     def wsgi_app(environ: Any, start_response: Any) -> Any:
         if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] != "/a/unread":
-            while piece := environ["wsgi.input"].read(4):
-                bodies.append(piece)
+            while chunk := environ["wsgi.input"].read(4):
+                bodies.append(chunk)
         return wsgi_respond(start_response, b"from the app")
 
     async def main() -> None:
@@ -298,7 +298,7 @@ def test_a_request_that_the_wrapped_app_answers_is_copied_too() -> None:
             await there.counted(sent=2, skipped_body=2)
             assert [(copy.line.split()[1], copy.body) for copy in there.copies] == [(b"/b", b""), (b"/c", b"12345")]
             assert b"".join(bodies) == b"12345123456"
-            again = [("via", "1.1 " + there.middleware._hops[0].via.decode())]
+            again = [("via", "1.1 " + there.middleware._hop_contexts[0].via.decode())]
             assert (await there.fetch("/a/b", headers=again)).body == b"from the app"
             await there.counted(sent=2, skipped_body=2)
 

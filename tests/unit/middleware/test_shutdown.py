@@ -1,4 +1,4 @@
-"""What a process does when it is told to end: the middleware under uvicorn, and the news on their way."""
+"""What a process does at SIGTERM: the middleware under uvicorn, and its signal handler."""
 
 import asyncio
 import re
@@ -58,7 +58,7 @@ def uvicorn(folder: Path, rules: str, *options: str) -> Iterator[tuple[Uvicorn, 
 
 
 async def opened(url: str) -> ClientConnection:
-    """A websocket that has said something and heard it again."""
+    """A websocket that has sent a message and received its echo."""
     websocket = await connect(url, proxy=None)
     await websocket.send("hello")
     assert await websocket.recv() == "hello"
@@ -149,80 +149,80 @@ def test_everything_in_the_background_ends_with_the_server(tmp_path: Path) -> No
 
 
 @contextmanager
-def listening() -> Iterator[list[int]]:
-    """Somebody listens for the signal; what was heard."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+def handling_sigterm() -> Iterator[list[int]]:
+    """A handler is installed for SIGTERM; yields the signals that it gets."""
+    received_signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received_signals.append(number))
     try:
-        yield heard
+        yield received_signals
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_the_server_hears_of_it_when_those_before_it_have_ended() -> None:
-    with listening() as heard:
+def test_the_previous_handler_is_called_when_the_tasks_have_ended() -> None:
+    with handling_sigterm() as received_signals:
 
         async def main() -> None:
             go_on = asyncio.Event()
             waiting = asyncio.create_task(go_on.wait())
-            undo = on_sigterm(lambda: [waiting])
+            remove = on_sigterm(lambda: [waiting])
             signal.raise_signal(signal.SIGTERM)
             for _ in range(20):
                 await asyncio.sleep(0)
-            assert heard == []
+            assert received_signals == []
             go_on.set()
-            await until(lambda: heard)
-            undo()
+            await until(lambda: received_signals)
+            remove()
             signal.raise_signal(signal.SIGTERM)
-            assert heard == [signal.SIGTERM] * 2
+            assert received_signals == [signal.SIGTERM] * 2
 
         run(main())
 
 
-def test_the_server_does_not_wait_for_ever() -> None:
-    with listening() as heard:
+def test_the_previous_handler_does_not_wait_for_ever() -> None:
+    with handling_sigterm() as received_signals:
 
         async def main() -> None:
             endless = asyncio.create_task(asyncio.Event().wait())
             on_sigterm(lambda: [endless])
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: heard)
+            await until(lambda: received_signals)
             endless.cancel()
 
         run(main())
-        # Nobody undid it, and the loop is gone.
+        # The handler is still installed, and its loop is closed.
         signal.raise_signal(signal.SIGTERM)
-        assert len(heard) == 2
+        assert len(received_signals) == 2
 
 
-def test_several_of_us_each_hear_of_it_and_the_server_once() -> None:
-    with listening() as heard:
+def test_of_several_handlers_each_is_called_once() -> None:
+    with handling_sigterm() as received_signals:
 
         async def main() -> None:
-            told: list[str] = []
+            called: list[str] = []
 
-            def tell(name: str) -> list[asyncio.Task[Any]]:
-                told.append(name)
+            def callback(name: str) -> list[asyncio.Task[Any]]:
+                called.append(name)
                 return []
 
-            undo = [on_sigterm(partial(tell, name)) for name in "ab"]
+            remove = [on_sigterm(partial(callback, name)) for name in "ab"]
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: heard)
-            assert (sorted(told), heard) == (["a", "b"], [signal.SIGTERM])
-            for each in undo:
+            await until(lambda: received_signals)
+            assert (sorted(called), received_signals) == (["a", "b"], [signal.SIGTERM])
+            for each in remove:
                 each()
 
         run(main())
 
 
-def test_outside_of_the_main_thread_nothing_is_listened_for() -> None:
+def test_outside_of_the_main_thread_no_handler_is_installed() -> None:
     async def main() -> None:
         on_sigterm(list)()
 
-    with listening() as heard:
+    with handling_sigterm() as received_signals:
         before = signal.getsignal(signal.SIGTERM)
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()
         thread.join()
         assert signal.getsignal(signal.SIGTERM) is before
-        assert heard == []
+        assert received_signals == []

@@ -37,8 +37,8 @@ OUTSIDER, INGRESS = "127.0.0.1", "127.0.0.2"
 KEY = "5" * 64
 CLAIMS = [("gray", "true"), ("x-user-group", "staff"), ("x-user_group", "staff")]
 GUARDED = {"trusted": [INGRESS], "trusted_headers": ["gray", "X-User-Group"]}
-SHELLS = ("middleware", "wsgi", "proxy")
-WEBSOCKET_SHELLS = ("middleware", "proxy")
+KINDS = ("middleware", "wsgi", "proxy")
+WEBSOCKET_KINDS = ("middleware", "proxy")
 
 
 class Answer(NamedTuple):
@@ -80,7 +80,7 @@ def wsgi_service(environ: Environ, start_response: StartResponse) -> Iterable[by
 
 
 class World(NamedTuple):
-    """A shell before (or around) the stable service, with the others behind it."""
+    """A middleware or proxy in front of the stable service (or around it), with the other services as its upstreams."""
 
     port: int
     dark: Service
@@ -89,7 +89,7 @@ class World(NamedTuple):
         """Send a request from an address of this machine."""
         return await asked(self.port, target, headers, peer)
 
-    async def hear(self, target: str = "/shop/", headers: Pairs = CLAIMS, peer: str = OUTSIDER) -> Answer:
+    async def ask_websocket(self, target: str = "/shop/", headers: Pairs = CLAIMS, peer: str = OUTSIDER) -> Answer:
         """The same by websocket."""
         url = f"ws://127.0.0.1:{self.port}{target}"
         headers = list(headers)
@@ -142,21 +142,21 @@ async def world(kind: str = "middleware", rules: str = RULES, **options: Any) ->
             options["trusted_headers"] = tuple(options["trusted_headers"])
             app: Any = Proxy(Settings(upstream=tuple(f"{name}={url}" for name, url in urls.items()), **options))
             app.store._source = StaticSource(rules)
-            shell = app._middleware
+            middleware = app._middleware
         elif kind == "wsgi":
             app = CanaryWSGIMiddleware(
                 wsgi_service, rules=StaticSource(rules), upstreams=urls, local="shop-stable", **options
             )
         else:
             options.setdefault("local", "shop-stable")
-            app = shell = CanaryMiddleware(stable, rules=StaticSource(rules), upstreams=urls, **options)
+            app = middleware = CanaryMiddleware(stable, rules=StaticSource(rules), upstreams=urls, **options)
         if kind == "wsgi":
             async with serving_wsgi(app) as port:
                 yield World(port, dark)
             app.close()
         else:
             yield World(ports[-1], dark)
-            await shell.aclose()
+            await middleware.aclose()
         app.store.stop()
 
 
@@ -168,13 +168,13 @@ def key_file(tmp_path: Path) -> str:
 
 
 def signed(expires: int = 9_999_999_999) -> list[tuple[str, str]]:
-    known = TrustedHeaders.of(["gray"], [KEY.encode()])
+    known = TrustedHeaders.from_settings(["gray"], [KEY.encode()])
     assert known is not None
     value, signature = known.sign("gray", "true", expires)
     return [("gray", value), (SIGNATURE.decode(), signature)]
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_a_setting_whoever_sends_the_header_gets_the_gray_version(kind: str) -> None:
     async def main() -> None:
         async with world(kind, trusted_headers=[]) as there:
@@ -184,7 +184,7 @@ def test_without_a_setting_whoever_sends_the_header_gets_the_gray_version(kind: 
     run(main())
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_outsider_who_sends_a_trusted_header_gets_the_stable_version(kind: str) -> None:
     async def main() -> None:
         async with world(kind) as there:
@@ -195,19 +195,19 @@ def test_an_outsider_who_sends_a_trusted_header_gets_the_stable_version(kind: st
     run(main())
 
 
-@pytest.mark.parametrize("kind", WEBSOCKET_SHELLS)
-def test_websockets_are_no_way_round(kind: str) -> None:
+@pytest.mark.parametrize("kind", WEBSOCKET_KINDS)
+def test_websockets_get_no_untrusted_header(kind: str) -> None:
     async def main() -> None:
         async with world(kind) as there:
-            assert await there.hear() == ("stable", {})
-            assert await there.hear(peer=INGRESS) == ("gray", dict(CLAIMS[:2]))
-            assert await there.hear("/forwarded/") == ("gray", {})
+            assert await there.ask_websocket() == ("stable", {})
+            assert await there.ask_websocket(peer=INGRESS) == ("gray", dict(CLAIMS[:2]))
+            assert await there.ask_websocket("/forwarded/") == ("gray", {})
 
     run(main())
 
 
-@pytest.mark.parametrize("kind", SHELLS)
-def test_upstream_and_shadow_get_no_header_that_was_not_believed(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_upstream_and_shadow_get_no_header_that_was_not_trusted(kind: str) -> None:
     async def main() -> None:
         async with world(kind) as there:
             assert await there.ask("/forwarded/") == ("gray", {})
@@ -223,7 +223,7 @@ def test_an_app_of_this_process_gets_none_either() -> None:
     async def main() -> None:
         async with world(services={"shop-gray": Service("here")}) as there:
             assert await there.ask("/forwarded/") == ("here", {})
-            assert await there.hear("/forwarded/") == ("here", {})
+            assert await there.ask_websocket("/forwarded/") == ("here", {})
             assert await there.ask(peer=INGRESS) == ("here", dict(CLAIMS[:2]))
 
     run(main())
@@ -233,7 +233,7 @@ def test_a_request_that_matches_nothing_is_no_exception() -> None:
     async def main() -> None:
         async with world() as there:
             assert await there.ask("/none/") == ("stable", {})
-            assert await there.hear("/none/") == ("stable", {})
+            assert await there.ask_websocket("/none/") == ("stable", {})
 
     run(main())
 
@@ -267,10 +267,10 @@ def test_a_trailer_does_not_bring_it_in() -> None:
 
 def test_a_peer_without_address_is_not_trusted() -> None:
     async def main() -> None:
-        heard: list[Any] = []
+        sent: list[Any] = []
 
         async def send(message: Any) -> None:
-            heard.append(message)
+            sent.append(message)
 
         async def receive() -> Any:
             return {"type": "http.request", "body": b""}
@@ -281,20 +281,20 @@ def test_a_peer_without_address_is_not_trusted() -> None:
         middleware = CanaryMiddleware(Service("stable"), **options)
         await middleware({**scope, "headers": headers}, receive, send)
         await middleware.aclose()
-        assert heard[1]["body"] == b'["stable", {}]'
+        assert sent[1]["body"] == b'["stable", {}]'
 
     run(main())
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_signed_header_counts_from_anybody_and_a_bare_one_from_nobody(kind: str, key_file: str) -> None:
     async def main() -> None:
         async with world(kind, header_key_file=key_file) as there:
             for peer in (OUTSIDER, INGRESS):
                 assert await there.ask(peer=peer) == ("stable", {})
                 assert await there.ask(headers=signed(), peer=peer) == ("gray", dict(signed()))
-                if kind in WEBSOCKET_SHELLS:
-                    assert await there.hear(headers=signed(), peer=peer) == ("gray", dict(signed()))
+                if kind in WEBSOCKET_KINDS:
+                    assert await there.ask_websocket(headers=signed(), peer=peer) == ("gray", dict(signed()))
             assert (await there.ask(headers=signed(expires=1_700_000_000))).name == "stable"
 
     run(main())

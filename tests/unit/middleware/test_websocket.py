@@ -28,7 +28,10 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.forwarding.messages import Reply
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.middleware.asgi.websocket import deny_handshake, tunnel, wait_tunnels, websocket_request
+from canary_mw.middleware.asgi.replies import deny_handshake
+from canary_mw.middleware.asgi.scope import websocket_request
+from canary_mw.middleware.asgi.websocket import tunnel
+from canary_mw.middleware.asgi.websocket_tunnel import wait_tunnels
 from canary_mw.server.app import Proxy, create_app
 from canary_mw.server.settings import Settings
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,7 +68,7 @@ UPGRADE = [
     ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
 ]
 GRAY = {"gray": "true"}
-SHELLS = ("middleware", "proxy")
+KINDS = ("middleware", "proxy")
 
 
 class Service:
@@ -108,7 +111,7 @@ class Service:
         await send({"type": "websocket.http.response.body", "body": b"not you"})
 
     async def act_wait(self, receive: Receive, send: Send) -> None:
-        """Reads nothing before it is told to, then says how much came."""
+        """Reads nothing until `go_on` is set, then sends how many bytes came."""
         await send({"type": "websocket.accept"})
         await self.go_on.wait()
         size = 0
@@ -163,7 +166,7 @@ made_apps: list[CanaryMiddleware] = []
 
 @pytest.fixture(autouse=True)
 def _stop_what_was_made() -> Iterator[None]:
-    """Without lifespan nobody tells a middleware that it is over."""
+    """Without lifespan nothing else stops the store of a middleware."""
     yield
     while made_apps:
         made_apps.pop().store.stop()
@@ -230,8 +233,8 @@ def on(loop: str, main: Coroutine[Any, Any, None]) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("kind", SHELLS)
-def test_messages_of_any_kind_and_size_pass_both_ways(kind: str, loop: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_of_any_kind_and_size_pass_in_both_directions(kind: str, loop: str) -> None:
     async def main() -> None:
         async with chain(kind) as it, it.connect(max_size=None) as websocket:
             for message in ("héllo", b"\0\xff", "", b"", "x" * 2**20, bytes(2**20), bytes(3 * 2**20)):
@@ -247,7 +250,7 @@ def test_messages_of_any_kind_and_size_pass_both_ways(kind: str, loop: str) -> N
     on(loop, main())
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_header_chooses_the_variant(kind: str) -> None:
     async def main() -> None:
         async with chain(kind) as it:
@@ -370,7 +373,7 @@ def test_a_header_that_no_line_can_hold_is_not_sent() -> None:
 # What is refused.
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_refusal_of_the_upstream_is_passed_on(kind: str) -> None:
     async def main() -> None:
         async with chain(kind) as it:
@@ -394,7 +397,7 @@ def test_refusing_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_the_rules_do_not_allow_is_refused(kind: str) -> None:
     async def main() -> None:
         async with chain(kind) as it:
@@ -528,7 +531,7 @@ def test_a_tunnel_counts_as_a_request_to_its_end() -> None:
                     for headers in (UPGRADE, []):
                         refused = await fetch(port, "/shop/", headers=headers)
                         assert (refused.status, refused.header("x-envoy-overloaded")) == (503, "true")
-                await until(lambda: not app.upstreams._loads.counts)
+                await until(lambda: not app.upstreams._in_flight.counts)
                 async with connect(url, proxy=None):
                     pass
 
@@ -795,8 +798,8 @@ def test_connections_outlive_a_reload(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("kind", SHELLS)
-def test_at_the_end_of_the_app_both_sides_are_told(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_the_end_of_the_app_both_sides_are_closed(kind: str) -> None:
     async def main() -> None:
         async with chain(kind) as it, it.connect() as websocket, it.connect(additional_headers=GRAY) as other:
             inner = it.app if isinstance(it.app, CanaryMiddleware) else it.app._middleware

@@ -1,4 +1,4 @@
-"""The WSGI shell: requests as an environ has them, and what only WSGI servers do."""
+"""The WSGI middleware: requests as an environ has them, and what only WSGI servers do."""
 
 import asyncio
 import io
@@ -53,7 +53,7 @@ def wrapped(app: WSGIApp = hello, port: int = 1, /, **options: Any) -> CanaryWSG
 
 
 def environ_of(target: str = "/", method: str = "GET", body: bytes = b"", /, **more: Any) -> Environ:
-    """What a server that tells the raw target makes of a request; None takes a key away."""
+    """The environ of a server that gives the raw target; None removes a key."""
     path, _, query = target.partition("?")
     given = {
         "REQUEST_METHOD": method,
@@ -80,7 +80,7 @@ class Call:
     def __init__(self, app: WSGIApp, environ: Environ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.pieces = app(environ, self._start)
+        self.chunks = app(environ, self._start)
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Any:
         self.status = int(status.split(" ", 1)[0])
@@ -88,10 +88,10 @@ class Call:
 
     def body(self) -> bytes:
         try:
-            return b"".join(self.pieces)
+            return b"".join(self.chunks)
         finally:
-            if hasattr(self.pieces, "close"):
-                self.pieces.close()
+            if hasattr(self.chunks, "close"):
+                self.chunks.close()
 
 
 # environ -> RequestHead
@@ -178,11 +178,11 @@ def test_names_of_headers_are_not_remembered_without_end() -> None:
 # The body
 
 
-def test_a_short_body_comes_in_one_piece_and_a_long_one_in_several() -> None:
+def test_a_short_body_comes_in_one_chunk_and_a_long_one_in_several() -> None:
     assert RequestBody(environ_of("/", "GET", b"abc"), 3).open() == b"abc"
     data = bytes(2 * CHUNK_SIZE + 5)
-    pieces = list(RequestBody(environ_of("/", "GET", data), len(data)).open())
-    assert [len(piece) for piece in pieces if isinstance(piece, bytes)] == [CHUNK_SIZE, CHUNK_SIZE, 5]
+    chunks = list(RequestBody(environ_of("/", "GET", data), len(data)).open())
+    assert [len(chunk) for chunk in chunks if isinstance(chunk, bytes)] == [CHUNK_SIZE, CHUNK_SIZE, 5]
 
 
 def test_no_more_is_read_than_the_length_says() -> None:
@@ -211,12 +211,12 @@ def test_a_body_that_breaks_off_is_not_a_body(source: Any) -> None:
         RequestBody(environ_of(**{"wsgi.input": source}), 3).open()
 
 
-def noted(length: int | None = None) -> tuple[RecordingInput, list[bytes | None]]:
-    """An input, and what is told of all that was read from it."""
+def recording_input(length: int | None = None) -> tuple[RecordingInput, list[bytes | None]]:
+    """An input, and the bodies that its buffer reports as complete."""
     whole: list[bytes | None] = []
-    tee = SyncReplayBuffer(None, 10)
-    tee.when_complete(whole.append)
-    return RecordingInput(io.BytesIO(b"ab\ncd\n"), tee, length), whole
+    buffer = SyncReplayBuffer(None, 10)
+    buffer.when_complete(whole.append)
+    return RecordingInput(io.BytesIO(b"ab\ncd\n"), buffer, length), whole
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,14 @@ def noted(length: int | None = None) -> tuple[RecordingInput, list[bytes | None]
     ],
 )
 @pytest.mark.parametrize("length", [6, None])
-def test_what_an_app_reads_is_noted_however_it_reads(read: Any, length: int | None) -> None:
-    source, whole = noted(length=length)
+def test_what_an_app_reads_is_recorded_however_it_reads(read: Any, length: int | None) -> None:
+    source, whole = recording_input(length=length)
     assert read(source) == b"ab\ncd\n"
     assert whole == [b"ab\ncd\n"]
 
 
-def test_what_an_app_reads_past_us_is_not_copied() -> None:
-    source, whole = noted()
+def test_what_an_app_reads_by_another_method_is_not_copied() -> None:
+    source, whole = recording_input()
     assert source.read1(2) == b"ab"
     assert whole == [None]
 
@@ -261,7 +261,7 @@ def test_the_local_service_and_what_matches_nothing_go_to_the_app_untouched() ->
         environ = environ_of(target)
         before = dict(environ)
         call = Call(middleware, environ)
-        assert call.pieces is given
+        assert call.chunks is given
         assert seen[-1] is environ
         decision = environ.pop("canary_mw.decision")
         assert environ == before
@@ -340,7 +340,7 @@ def test_server_and_app_see_nothing_but_what_the_standard_allows(
     run(main())
 
 
-# What the validator wants besides.
+# What the validator also checks.
 WHOLE = {
     "wsgi.version": (1, 0),
     "wsgi.errors": io.StringIO(),
@@ -471,7 +471,9 @@ def test_an_app_of_a_service_may_begin_late_and_change_its_mind() -> None:
         (httpx.RemoteProtocolError("odd"), 0.0, 502),
     ],
 )
-def test_what_a_transport_says_is_told_as_of_our_own_client(error: Exception, seconds: float, status: int) -> None:
+def test_errors_of_a_transport_are_handled_as_those_of_our_client(
+    error: Exception, seconds: float, status: int
+) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert 0 < request.extensions["timeout"]["read"] <= 0.1
         time.sleep(seconds)
@@ -484,7 +486,7 @@ def test_what_a_transport_says_is_told_as_of_our_own_client(error: Exception, se
 
 @pytest.mark.parametrize("kind", ["text/plain", "text/event-stream"])
 def test_the_answer_of_a_transport_has_to_come_in_time_unless_it_streams_events(kind: str) -> None:
-    def pieces() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         yield b"one"
         yield b""
         time.sleep(0.2)
@@ -492,7 +494,7 @@ def test_the_answer_of_a_transport_has_to_come_in_time_unless_it_streams_events(
         yield b"three"
 
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": kind}, content=pieces())
+        return httpx.Response(200, headers={"content-type": kind}, content=chunks())
 
     rules = StaticSource(mapping("a", "/a/", "up", timeout_ms=100))
     middleware = wrapped(rules=rules, transports={"up": httpx.MockTransport(answer)})
@@ -504,21 +506,21 @@ def test_the_answer_of_a_transport_has_to_come_in_time_unless_it_streams_events(
             call.body()
 
 
-def test_a_long_upload_passes_a_transport_in_pieces_and_a_part_of_the_answer_is_enough() -> None:
+def test_a_long_upload_passes_a_transport_in_chunks_and_a_part_of_the_answer_is_enough() -> None:
     sizes: list[int] = []
 
     class Taking(httpx.BaseTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             assert isinstance(request.stream, httpx.SyncByteStream)
-            sizes.extend(len(piece) for piece in request.stream)
+            sizes.extend(len(chunk) for chunk in request.stream)
             return httpx.Response(200, content=iter([b"a", b"b"]))
 
     middleware = wrapped(transports={"shop-gray": Taking()})
     call = Call(middleware, environ_of("/shop/", "POST", bytes(CHUNK_SIZE + 1), **GRAY))
-    pieces = iter(call.pieces)
-    assert next(pieces) == b"a"
-    call.pieces.close()  # type: ignore[attr-defined]
-    assert list(pieces) == []
+    chunks = iter(call.chunks)
+    assert next(chunks) == b"a"
+    call.chunks.close()  # type: ignore[attr-defined]
+    assert list(chunks) == []
     assert sizes == [CHUNK_SIZE, 1]
 
 
@@ -535,7 +537,7 @@ class Ends(Observer):
         self.found.append(record)
 
 
-def test_observers_hear_of_the_end_of_a_body_however_it_comes() -> None:
+def test_observers_are_notified_of_the_end_of_a_body_however_it_comes() -> None:
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
         yield b"a"
@@ -549,8 +551,8 @@ def test_observers_hear_of_the_end_of_a_body_however_it_comes() -> None:
     assert ends.found == []
     assert whole.body() == b"ab"
     left = Call(middleware, environ_of("/shop/"))
-    assert next(iter(left.pieces)) == b"a"
-    left.pieces.close()  # type: ignore[attr-defined]
+    assert next(iter(left.chunks)) == b"a"
+    left.chunks.close()  # type: ignore[attr-defined]
     with pytest.raises(LookupError):
         Call(middleware, environ_of("/shop/broken")).body()
     assert [(each.status, each.reason) for each in ends.found] == [
@@ -560,9 +562,9 @@ def test_observers_hear_of_the_end_of_a_body_however_it_comes() -> None:
     ]
 
 
-def test_a_body_of_one_piece_keeps_its_length_for_the_server() -> None:
+def test_a_body_of_one_chunk_keeps_its_length_for_the_server() -> None:
     middleware = wrapped(observers=[Ends()])
-    assert len(Call(middleware, environ_of("/shop/")).pieces) == 1  # type: ignore[arg-type]
+    assert len(Call(middleware, environ_of("/shop/")).chunks) == 1  # type: ignore[arg-type]
 
 
 # Processes and threads

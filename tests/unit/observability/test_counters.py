@@ -1,4 +1,4 @@
-"""What is counted of requests, without records of them, on every way that they take."""
+"""Counters of requests, in both middlewares and on both paths of the proxy."""
 
 import asyncio
 import gc
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import rules
+from middlewares import middleware, serving_middleware
 from prometheus_client.parser import text_string_to_metric_families
 from servers import fetch, free_port, mapping, run
-from shells import middleware, serving_shell
-from standalone import LARGE, RULES, WAYS, Noting, Wire, talk
+from standalone import HANDLERS, LARGE, RULES, Noting, Wire, talk
 from upstream import Peer, Upstream, until
 from wsgiservers import hello
 
@@ -44,15 +44,15 @@ def shown(page: bytes, name: str, *labels: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def sole_decision(service: str = "shop") -> Decision:
-    """The decision of rules that have but one."""
+def only_decision(service: str = "shop") -> Decision:
+    """The decision of rules with a single Mapping."""
     decision = decide(rules.table(rules.mapping("stable", "/shop/", service=service)), rules.get("/shop/"), 0.0)
     assert decision is not None
     return decision
 
 
 class FromRecords(RequestCounters):
-    """Wants the records, and counts them as it is."""
+    """Keeps the records, and counts them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ class FromRecords(RequestCounters):
         super().finished(record)
 
 
-# Both shells, and both ways of the proxy
+# Both middlewares, and both paths of the proxy
 
 
-def test_counts_need_no_records_and_say_the_same(shell: str) -> None:
+def test_counts_without_records_equal_those_with_records(interface: str) -> None:
     counts, recording = RequestCounters(), FromRecords()
     text = mapping("stable", "/shop/", "shop-stable") + mapping("dead", "/dead/", "127.0.0.1:1")
     text += mapping("moved", "/old/", "shop-gray", host_redirect="true")
@@ -77,7 +77,7 @@ def test_counts_need_no_records_and_say_the_same(shell: str) -> None:
     targets = ("/shop/", "/shop/", "/else", "/dead/", "/old/", "/%00")
 
     async def main() -> None:
-        async with serving_shell(served) as port:
+        async with serving_middleware(served) as port:
             for number, target in enumerate(targets):
                 await fetch(port, target)
                 await until(lambda: sum(counted(counts).values()) > number)  # noqa: B023
@@ -97,17 +97,17 @@ def test_counts_need_no_records_and_say_the_same(shell: str) -> None:
     assert max(seconds) > 0
 
 
-def test_who_only_counts_gets_no_records(shell: str) -> None:
+def test_an_observer_that_only_counts_gets_no_records(interface: str) -> None:
     class Other(Observer):
-        """Wants neither."""
+        """Overrides no method."""
 
     for observers, wanted in (([Metrics()], True), ([Other()], False), ([], False)):
         served = middleware(rules=StaticSource(""), observers=observers)
-        assert (served.deciding, served.finishing, served.observed) == ([], [], wanted)
+        assert (served.decided_observers, served.finished_observers, served.observed) == ([], [], wanted)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_both_ways_of_the_proxy_count(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_both_paths_of_the_proxy_count(handler: str, tmp_path: Path) -> None:
     gone = asyncio.Event()
 
     async def answering(peer: Peer) -> None:
@@ -123,23 +123,23 @@ def test_both_ways_of_the_proxy_count(way: str, tmp_path: Path) -> None:
 
     admin_port = free_port()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchanges(client: Wire, app: Noting, upstream: Upstream) -> None:
         for target in (b"/shop/", b"/shop/", b"/shop/garbage", b"/shop/", b"/shop/large", b"/none"):
             await client.get(target)
         await client.ask(b"GET /shop/think HTTP/1.1\r\nhost: shop.example\r\n\r\n")
         await gone.wait()
         client.writer.close()
-        told: dict[tuple[str, ...], float] = {}
-        while ("stable", "0") not in told:
-            told = shown((await fetch(admin_port, "/metrics")).body, "requests", "mapping", "status")
-        assert told == {("stable", "200"): 4, ("stable", "502"): 1, ("", "404"): 1, ("stable", "0"): 1}
+        counts: dict[tuple[str, ...], float] = {}
+        while ("stable", "0") not in counts:
+            counts = shown((await fetch(admin_port, "/metrics")).body, "requests", "mapping", "status")
+        assert counts == {("stable", "200"): 4, ("stable", "502"): 1, ("", "404"): 1, ("stable", "0"): 1}
 
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
-    talk(path, answering, conversation, way=way, admin_port=admin_port)
+    talk(path, answering, exchanges, handler=handler, admin_port=admin_port)
 
 
-def test_a_middleware_shows_what_it_counts_itself(shell: str) -> None:
+def test_metrics_include_the_counters_of_a_middleware(interface: str) -> None:
     async def main() -> None:
         metrics = Metrics()
         alone = metrics.render()
@@ -149,7 +149,7 @@ def test_a_middleware_shows_what_it_counts_itself(shell: str) -> None:
         urls = {"up": ["http://127.0.0.1:1", "http://127.0.0.1:2"], "dark": "http://127.0.0.1:1"}
         served = middleware(rules=StaticSource(text), upstreams=urls, observers=[metrics])
         metrics.follow(served)
-        async with serving_shell(served) as port:
+        async with serving_middleware(served) as port:
             assert (await fetch(port, "/up/")).status == 503
             assert (await fetch(port, "/%00")).status == 400
             await until(lambda: shown(metrics.render(), "shadow", "result")["failed",] == 1)
@@ -164,7 +164,7 @@ def test_a_middleware_shows_what_it_counts_itself(shell: str) -> None:
 # Reloads, threads, processes
 
 
-def test_counts_survive_reloads_and_what_they_are_of_does_not(tmp_path: Path) -> None:
+def test_counts_survive_reloads_and_old_decisions_are_released(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     counts = RequestCounters()
     store = RuleStore(FileSource(path), observers=[counts])
@@ -184,7 +184,7 @@ def test_counts_survive_reloads_and_what_they_are_of_does_not(tmp_path: Path) ->
 
 
 def test_a_request_that_outlives_its_rules_is_counted() -> None:
-    counts, decision = RequestCounters(), sole_decision()
+    counts, decision = RequestCounters(), only_decision()
     counts.count(decision, 200, 0.5)
     counts.reloaded(Reloaded(generation=2))
     counts.count(decision, 200, 0.5)
@@ -201,8 +201,8 @@ def often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_threads_lose_no_request_while_somebody_asks(often: None) -> None:
-    counts, decision = RequestCounters(), sole_decision()
+def test_threads_lose_no_request_while_counts_are_read(often: None) -> None:
+    counts, decision = RequestCounters(), only_decision()
 
     def work() -> None:
         for number in range(25_000):
@@ -219,61 +219,61 @@ def test_threads_lose_no_request_while_somebody_asks(often: None) -> None:
     assert [(each.requests, each.seconds) for each in counts.counts().values()] == [(1_000, 1_000.0)] * 100
 
 
-def test_a_request_may_end_in_the_midst_of_a_count() -> None:
+def test_a_request_may_end_during_a_count() -> None:
     """As when the garbage collector ends a coroutine."""
     counts = RequestCounters()
-    with counts._counting:
+    with counts._recent_lock:
         counts.count(None, 404, 0.0)
     assert counted(counts) == {("", "", "", "404"): 1}
 
 
-def test_a_forked_child_counts_from_zero_whoever_was_counting() -> None:
+def test_a_forked_child_counts_from_zero_even_if_locks_were_held() -> None:
     counts = RequestCounters()
     counts.count(None, 404, 0.0)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with counts._counting, counts._folding:
+        with counts._recent_lock, counts._totals_lock:
             held.set()
             done.wait()
 
-    def tell() -> str:
+    def child() -> str:
         counts.count(None, 200, 0.0)
         return repr(counted(counts))
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    told = in_a_child(tell)
+    output = in_a_child(child)
     done.set()
     thread.join()
-    assert told == "{('', '', '', '200'): 1}"
+    assert output == "{('', '', '', '200'): 1}"
     assert counted(counts) == {("", "", "", "404"): 1}
 
 
-def test_a_forked_child_shows_what_it_refused_itself() -> None:
+def test_a_forked_child_shows_only_its_own_refusals() -> None:
     metrics, served = Metrics(), CanaryWSGIMiddleware(hello, rules=StaticSource(""))
     metrics.follow(served)
-    served.refusals.refuse(400)
+    served.refusals.count(400)
 
-    def tell() -> str:
-        served.refusals.refuse(403)
+    def child() -> str:
+        served.refusals.count(403)
         return repr(shown(metrics.render(), "refused_requests", "status"))
 
-    assert in_a_child(tell) == "{('403',): 1.0}"
+    assert in_a_child(child) == "{('403',): 1.0}"
 
 
-def in_a_child(tell: Callable[[], str]) -> str:
+def in_a_child(function: Callable[[], str]) -> str:
     """What a function returns in a forked child."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writer, tell().encode())
+            os.write(writer, function().encode())
         finally:
             os._exit(0)
     os.close(writer)
     with open(reader) as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    return told
+    return output

@@ -11,7 +11,7 @@ from canary_mw.rules.matchers import HostPattern
 
 
 def shares(routes: RouteTable, target: str = "/svc/", headers: Any = ()) -> dict[str | None, float]:
-    """Percents by name, from a fine comb of rolls."""
+    """Percents by Mapping name, from 2000 evenly spaced rolls."""
     steps = 2000
     counted = Counter(chosen(routes, get(target, headers), (step + 0.5) * 100 / steps) for step in range(steps))
     return {name: count * 100 / steps for name, count in counted.items()}
@@ -57,12 +57,12 @@ def test_the_same_roll_is_compared_in_every_group() -> None:
     assert shares(routes, "/other") == {"left": 50, "right": 50}
 
 
-def test_weights_open_no_hole() -> None:
+def test_weights_leave_no_gap() -> None:
     assert shares(table(mapping("one", weight=20), mapping("two", weight=30))) == {"one": 40, "two": 60}
     assert shares(table(mapping("a", weight=0), mapping("b", weight=0))) == {None: 100}
 
 
-def test_a_rest_goes_to_the_first_group_that_has_a_share() -> None:
+def test_a_remainder_goes_to_the_first_group_that_has_a_share() -> None:
     none = [mapping("none", "/svc/longer/", weight=0), mapping("none2", "/svc/longer/", weight=0)]
     narrow = [mapping("one", weight=20), mapping("two", weight=30)]
     wide = [mapping("three", "/", weight=30), mapping("four", "/", weight=30)]
@@ -70,7 +70,7 @@ def test_a_rest_goes_to_the_first_group_that_has_a_share() -> None:
     assert shares(routes, "/svc/longer/") == {"one": 20 + 16, "two": 30 + 24, "four": 10}
 
 
-def test_before_a_wrapped_app_the_rest_is_the_apps() -> None:
+def test_in_a_middleware_the_wrapped_app_takes_the_remainder() -> None:
     assert shares(table(mapping("gray", weight=20), middleware=True)) == {"gray": 20, None: 80}
     assert shares(table(mapping("one", weight=20), mapping("two", weight=30), middleware=True)) == {
         "one": 20,
@@ -79,7 +79,7 @@ def test_before_a_wrapped_app_the_rest_is_the_apps() -> None:
     }
 
 
-def test_the_rest_is_divided_by_relative_weight_up_to_100() -> None:
+def test_the_remainder_is_divided_by_relative_weight_up_to_100() -> None:
     routes = table(mapping("a", weight=1), mapping("b", weight=1), mapping("c", weight=1))
     bounds = remainder_bounds(routes.groups[0], get(), 3.0)
     assert [decision.mapping.name for _, decision in bounds] == ["a", "b", "c"]
@@ -92,7 +92,7 @@ def test_a_group_of_zeros_divides_nothing() -> None:
     assert remainder_bounds(routes.groups[0], get(), 0.0) == []
 
 
-def test_a_shadow_comes_with_the_decision_of_its_group() -> None:
+def test_a_decision_holds_the_shadow_of_its_group() -> None:
     copy = mapping("copy", shadow=True)
     decision = decide(table(mapping("a"), copy), get(), 0)
     assert decision is not None
@@ -102,8 +102,8 @@ def test_a_shadow_comes_with_the_decision_of_its_group() -> None:
 SENT_TO_GRAY = {"via": "1.1 nginx, 1.1 canary-mw-other (gray)"}
 
 
-def test_what_was_sent_here_is_not_drawn_again() -> None:
-    """The gray pods run the rules of the stable ones; drawing again would send most of their requests back."""
+def test_a_request_sent_to_the_local_service_is_not_decided_again() -> None:
+    """Gray pods run the rules of the stable pods; another decision would send most of their requests back."""
     rules = [mapping("stable"), mapping("gray", weight=20)]
     for middleware in (True, False):
         routes = table(*rules, local=["gray"], middleware=middleware)
@@ -114,15 +114,15 @@ def test_what_was_sent_here_is_not_drawn_again() -> None:
     assert shares(table(*rules), headers=SENT_TO_GRAY) == {"gray": 20, "stable": 80}
 
 
-def test_what_was_sent_here_stays_also_where_weights_would_let_it_fall_through() -> None:
-    holed = [mapping("gray", weight=20), mapping("other", weight=30), mapping("root", "/")]
-    assert shares(table(*holed, local=["gray"]), headers=SENT_TO_GRAY) == {"gray": 100}
-    fallen = {"via": "1.1 canary-mw-other (root)"}
-    assert shares(table(*holed, local=["root"]), headers=fallen) == {"root": 100}
+def test_a_request_sent_to_the_local_service_does_not_fall_through_to_other_groups() -> None:
+    with_gap = [mapping("gray", weight=20), mapping("other", weight=30), mapping("root", "/")]
+    assert shares(table(*with_gap, local=["gray"]), headers=SENT_TO_GRAY) == {"gray": 100}
+    sent_to_root = {"via": "1.1 canary-mw-other (root)"}
+    assert shares(table(*with_gap, local=["root"]), headers=sent_to_root) == {"root": 100}
 
 
 def test_a_copy_stays_with_the_shadow_that_it_was_sent_to() -> None:
-    """A shadow pod runs the rules too, and its service is one that no draw leads to."""
+    """A shadow pod runs the rules too, and no roll leads to its service."""
     routes = table(mapping("stable"), mapping("copy", shadow=True), local=["copy"])
     decision = decide(routes, get(headers={"via": "1.1 canary-mw-other (copy)"}), 0)
     assert decision is not None
@@ -130,7 +130,7 @@ def test_a_copy_stays_with_the_shadow_that_it_was_sent_to() -> None:
     assert chosen(routes, get()) == "stable"
 
 
-def test_what_was_sent_here_by_a_rule_that_does_not_fit_is_routed_as_usual() -> None:
+def test_a_request_sent_here_by_a_rule_that_does_not_match_is_routed_as_usual() -> None:
     rules = [mapping("stable"), mapping("gray", conditions=header("gray"))]
     assert shares(table(*rules, local=["gray"]), headers=SENT_TO_GRAY) == {"stable": 100}
 
@@ -139,7 +139,7 @@ weights = st.lists(st.one_of(st.none(), st.integers(-5, 110)), min_size=1, max_s
 
 
 @given(weights, weights, st.booleans(), st.floats(0, 100, exclude_max=True))
-def test_a_decision_depends_on_nothing_but_its_arguments(
+def test_a_decision_depends_only_on_its_arguments(
     near: list[int | None], far: list[int | None], middleware: bool, roll: float
 ) -> None:
     rules = [mapping(f"n{number}", weight=weight) for number, weight in enumerate(near)]

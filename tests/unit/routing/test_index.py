@@ -46,10 +46,10 @@ rules = st.lists(
         st.tuples(prefixes, st.sampled_from(["plain", "exact"])),
         st.tuples(regex_prefixes, st.just("regex")),
     ).flatmap(
-        lambda place: st.fixed_dictionaries(
+        lambda pair: st.fixed_dictionaries(
             {
-                "prefix": st.just(place[0]),
-                "prefix_kind": st.just(place[1]),
+                "prefix": st.just(pair[0]),
+                "prefix_kind": st.just(pair[1]),
                 "host": st.one_of(hosts, host_regexes),
                 "case_sensitive": st.booleans(),
                 "precedence": st.integers(-1, 1),
@@ -82,27 +82,27 @@ def scan(routes: RouteTable, head: RequestHead) -> list[MappingGroup]:
 
 @given(rules, st.lists(heads, min_size=1, max_size=6))
 def test_the_index_loses_no_group_that_matches_and_keeps_the_order(
-    drawn: list[dict[str, Any]], asked: list[RequestHead]
+    drawn: list[dict[str, Any]], requests: list[RequestHead]
 ) -> None:
     routes = built(drawn)
-    for head in asked:
+    for head in requests:
         found = routes.candidates(head)
         assert [routes.order[group] for group in found] == sorted({routes.order[group] for group in found})
         assert [group for group in found if group.mismatch(head) is None] == scan(routes, head)
 
 
 @given(rules, st.lists(heads, min_size=1, max_size=6))
-def test_an_index_that_merges_nothing_finds_the_same(drawn: list[dict[str, Any]], asked: list[RequestHead]) -> None:
+def test_an_index_that_merges_nothing_finds_the_same(drawn: list[dict[str, Any]], requests: list[RequestHead]) -> None:
     merged = built(drawn)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "MERGED_MAX", 1)
+        patch.setattr(index_module, "MAX_MERGED", 1)
         walked = built(drawn)
-    for head in asked:
+    for head in requests:
         assert [walked.order[g] for g in walked.candidates(head)] == [merged.order[g] for g in merged.candidates(head)]
 
 
-def test_a_chain_of_prefixes_too_long_to_merge_is_walked() -> None:
-    deep = [mapping(f"m{length}", "/" + "a" * length) for length in range(index_module.MERGED_MAX + 10)]
+def test_a_chain_of_prefixes_too_long_to_merge_is_found_by_a_walk() -> None:
+    deep = [mapping(f"m{length}", "/" + "a" * length) for length in range(index_module.MAX_MERGED + 10)]
     found = table(*deep).candidates(get("/" + "a" * 1000))
     assert [group.first.name for group in found] == [rule.name for rule in reversed(deep)]
 
@@ -152,7 +152,7 @@ def test_a_path_without_any_prefix_finds_nothing() -> None:
     assert with_hosts.candidates(get("/svc/")) == ()
 
 
-def test_folded_prefixes_are_found_beside_plain_ones_each_group_once() -> None:
+def test_folded_and_plain_prefixes_are_both_found_and_each_group_once() -> None:
     either = mapping("either", "/Svc/", case_sensitive=False)
     strict = mapping("strict", "/Svc/", weight=10)
     routes = table(either, strict, mapping("root", "/"))

@@ -56,15 +56,15 @@ def test_weighted_mappings_come_before_weightless_ones_in_a_group() -> None:
     assert [m.name for m, _ in thresholds(weighted(None, 20, None, 30))] == ["m1", "m3", "m0", "m2"]
 
 
-def test_a_lone_weight_keeps_its_meaning_before_a_wrapped_app() -> None:
-    assert thresholds(weighted(20), alone_is_all=False) == [(mapping("m0", weight=20), 20.0)]
-    assert thresholds(weighted(None), alone_is_all=False) == [(mapping("m0"), 100.0)]
+def test_the_weight_of_a_single_mapping_counts_in_a_middleware() -> None:
+    assert thresholds(weighted(20), ignore_single_weight=False) == [(mapping("m0", weight=20), 20.0)]
+    assert thresholds(weighted(None), ignore_single_weight=False) == [(mapping("m0"), 100.0)]
 
 
 @pytest.mark.parametrize(("weights", "shares"), [([20, None], [20, 80]), ([60, 60], [60, 40]), ([0, None], [100])])
-def test_widths_are_what_each_decision_gets(weights: list[int | None], shares: list[int]) -> None:
+def test_relative_weights_are_what_each_decision_gets(weights: list[int | None], shares: list[int]) -> None:
     (group,) = table(*weighted(*weights)).groups
-    assert [width for width, _ in group.relative_weights(get())] == shares
+    assert [weight for weight, _ in group.relative_weights(get())] == shares
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_group_ranks_by_its_highest_member() -> None:
     assert names(table(exact, regex, other)) == ["exact + regex", "other"]
 
 
-def test_groups_know_their_place() -> None:
+def test_a_table_gives_the_position_of_each_group() -> None:
     routes = table(mapping("b", "/b/"), mapping("root", "/"), mapping("a", "/a/"))
     assert [(routes.order[group], group.name) for group in routes.groups] == [(0, "b"), (1, "a"), (2, "root")]
     assert repr(routes) == "<RouteTable 3 Mappings in 3 groups>"
@@ -128,7 +128,7 @@ def test_without_a_weightless_mapping_the_heaviest_is_stable() -> None:
     assert variants(table(*weighted(20))) == {"m0": "stable"}
 
 
-def test_before_a_wrapped_app_what_has_a_weight_is_gray() -> None:
+def test_in_a_middleware_mappings_with_a_weight_are_gray() -> None:
     assert variants(table(*weighted(20), middleware=True)) == {"m0": "gray"}
     assert variants(table(*weighted(20, 70), middleware=True)) == {"m0": "gray", "m1": "gray"}
     assert variants(table(*weighted(20, None), middleware=True)) == {"m0": "gray", "m1": "stable"}
@@ -142,7 +142,7 @@ def test_before_a_wrapped_app_what_has_a_weight_is_gray() -> None:
         {"method": Condition(":method", "GET")},
     ],
 )
-def test_a_group_that_narrows_another_and_leads_elsewhere_is_gray(narrow: dict[str, Any]) -> None:
+def test_a_group_that_narrows_another_and_leads_to_another_service_is_gray(narrow: dict[str, Any]) -> None:
     assert variants(table(mapping("a"), mapping("b", **narrow))) == {"a": "stable", "b": "gray"}
 
 
@@ -156,7 +156,7 @@ def test_a_group_that_narrows_another_and_leads_elsewhere_is_gray(narrow: dict[s
         mapping("b", prefix_kind="regex"),
     ],
 )
-def test_a_group_of_the_same_service_or_of_another_place_narrows_nothing(other: Mapping) -> None:
+def test_a_group_of_the_same_service_or_another_prefix_or_host_narrows_nothing(other: Mapping) -> None:
     assert variants(table(mapping("a"), other)) == {"a": "stable", "b": "stable"}
 
 
@@ -171,7 +171,7 @@ def test_a_narrowing_group_is_gray_as_a_whole() -> None:
     assert variants(table(mapping("a"), *rules)) == {"a": "stable", "b": "gray", "c": "gray"}
 
 
-def test_a_mapping_may_say_its_variant_itself() -> None:
+def test_a_mapping_may_set_its_variant() -> None:
     assert variants(table(mapping("a", variant="gray"), mapping("b", weight=1, variant="stable"))) == {
         "a": "gray",
         "b": "stable",
@@ -199,7 +199,7 @@ def test_a_redirect_takes_its_whole_group() -> None:
         assert chosen(routes, get(), 99.9) == rules[0].name
 
 
-def test_a_group_has_one_shadow_that_gets_no_request_of_its_own() -> None:
+def test_a_group_has_one_shadow_that_gets_only_copies() -> None:
     shadow = mapping("copy", shadow=True, weight=10)
     routes = table(shadow, mapping("a"), mapping("copy2", shadow=True))
     assert [d.message for d in routes.diagnostics] == [
@@ -229,7 +229,7 @@ def test_a_redirect_has_a_shadow_too() -> None:
         ((0, 0), "weights-hole", "warning"),
     ],
 )
-def test_weights_that_do_not_make_100_are_told(weights: tuple[int | None, ...], code: str, severity: str) -> None:
+def test_weights_that_do_not_make_100_are_reported(weights: tuple[int | None, ...], code: str, severity: str) -> None:
     rules = [mapping(f"m{n}", weight=weight, file="rules.yaml", line=n + 1) for n, weight in enumerate(weights)]
     (finding,) = table(*rules).diagnostics
     last = max(n for n, weight in enumerate(weights) if weight is not None)
@@ -240,17 +240,17 @@ def test_weights_that_do_not_make_100_are_told(weights: tuple[int | None, ...], 
 
 
 @pytest.mark.parametrize("weights", [(20, None), (20, 80), (None, None), (20,), (0,), (100,)])
-def test_weights_that_make_100_or_stand_alone_are_fine(weights: tuple[int | None, ...]) -> None:
+def test_weights_that_add_up_to_100_or_of_a_single_mapping_are_fine(weights: tuple[int | None, ...]) -> None:
     assert table(*weighted(*weights)).diagnostics == ()
 
 
-def test_before_a_wrapped_app_a_rest_is_no_hole_but_more_than_100_is_too_much() -> None:
+def test_in_a_middleware_less_than_100_is_no_finding_but_more_than_100_is() -> None:
     assert table(*weighted(20, 30), middleware=True).diagnostics == ()
     assert table(*weighted(20), middleware=True).diagnostics == ()
     assert [d.code for d in table(*weighted(60, 50), middleware=True).diagnostics] == ["weights-over-100"]
 
 
-def test_a_finding_without_a_place_has_no_line() -> None:
+def test_a_finding_about_a_mapping_without_a_line_has_none() -> None:
     assert table(*weighted(20, 30)).diagnostics[0].line is None
 
 
@@ -264,7 +264,7 @@ def test_the_first_failing_test_of_a_group_can_be_named() -> None:
     (group,) = table(rule).groups
     full = {"host": "Example.com:80", "x": "1", "y": ""}
     assert group.mismatch(get("/svc/?q=a", full)) is None
-    told = [
+    failed = [
         group.mismatch(head)
         for head in (
             get("/other"),
@@ -275,7 +275,7 @@ def test_the_first_failing_test_of_a_group_can_be_named() -> None:
             get("/svc/", full),
         )
     ]
-    assert [test and test.text for test in told] == [
+    assert [test and test.text for test in failed] == [
         "prefix /svc/",
         "host example.com",
         "method = GET",
@@ -313,10 +313,10 @@ def test_each_member_of_a_mixed_group_keeps_its_own_case() -> None:
     (group,) = routes.groups
     assert [chosen(routes, get("/svc/"), roll) for roll in (29.9, 30)] == ["either", "strict"]
     assert [chosen(routes, get("/SVC/"), roll) for roll in (29.9, 30)] == ["either", "either"]
-    assert [(width, d.mapping.name) for width, d in group.relative_weights(get("/SVC/"))] == [(30, "either")]
+    assert [(weight, d.mapping.name) for weight, d in group.relative_weights(get("/SVC/"))] == [(30, "either")]
 
 
-def test_what_a_mixed_group_leaves_is_divided_by_the_weights_that_the_request_can_get() -> None:
+def test_the_remainder_of_a_mixed_group_is_divided_by_the_weights_that_the_request_can_get() -> None:
     one = mapping("one", case_sensitive=False, weight=20)
     two = mapping("two", case_sensitive=False, weight=30)
     routes = table(one, two, mapping("strict"))
@@ -331,7 +331,7 @@ def test_a_mixed_group_that_gives_the_request_nothing_takes_nothing() -> None:
     assert [chosen(routes, get("/SVC/"), roll) for roll in (0, 49.9, 50, 99.9)] == ["half"] * 4
 
 
-def test_a_group_must_have_been_made_for_a_mapping() -> None:
+def test_a_group_is_made_for_a_mapping() -> None:
     group = MappingGroup(mapping())
     assert group.add(mapping()) is None
     assert group.first.name == "a"
@@ -339,7 +339,7 @@ def test_a_group_must_have_been_made_for_a_mapping() -> None:
     assert table(mapping(regex_rewrite=substitution("a", "b"), weight=1)).groups[0].weighted
 
 
-def test_a_table_is_read_from_a_text_as_a_test_has_it_at_hand() -> None:
+def test_a_table_is_built_from_a_text() -> None:
     routes = RouteTable.from_yaml(document("a", prefix="/svc/") + document("b", prefix="/svc/", weight=20))
     assert [chosen(routes, get(), roll) for roll in (19.9, 20)] == ["b", "a"]
     assert RouteTable.from_yaml(document("a", weight=20, xyzzy=1), middleware=True).groups[0].total == 20
@@ -385,7 +385,7 @@ DRAWN += [mapping("get", "/a/", method=Condition(":method", "GET")), mapping("co
 
 
 def described(routes: RouteTable) -> list[Any]:
-    """All of a table that a request can notice."""
+    """Everything of a table that affects a request."""
     groups = [(g.name, g.rank, g.total, g.shares, g.local_decisions, [t.text for t in g.tests]) for g in routes.groups]
     shares = [[(s.bound, s.decision.mapping, s.decision.variant, s.decision.local) for s in g[3]] for g in groups]
     rest = [(name, rank, total, tests) for name, rank, total, _, _, tests in groups]
@@ -394,18 +394,18 @@ def described(routes: RouteTable) -> list[Any]:
 
 
 @given(st.lists(st.sampled_from(DRAWN), max_size=8), st.lists(st.sampled_from(DRAWN), max_size=8), st.booleans())
-def test_a_table_that_takes_over_groups_is_the_one_that_is_built_anew(
+def test_a_rebuilt_table_that_reuses_groups_equals_a_new_one(
     before: list[Mapping], after: list[Mapping], middleware: bool
 ) -> None:
-    terms: Any = {"local": ["here"], "middleware": middleware}
-    old, new = table(*before, **terms), table(*after, **terms)
-    taken_over = old.rebuild(after)
-    assert described(taken_over) == described(new)
+    options: Any = {"local": ["here"], "middleware": middleware}
+    old, new = table(*before, **options), table(*after, **options)
+    rebuilt = old.rebuild(after)
+    assert described(rebuilt) == described(new)
     assert described(old.rebuild(before)) == described(old)
     assert all(one is other for one, other in zip(old.rebuild(before).groups, old.groups, strict=True))
     for path in ("/a/", "/A/x", "/b"):
         head = get(path, {"x": "1", "host": "a.com"})
-        assert [g.name for g in taken_over.candidates(head)] == [g.name for g in new.candidates(head)]
+        assert [g.name for g in rebuilt.candidates(head)] == [g.name for g in new.candidates(head)]
 
 
 def test_a_mapping_that_only_moved_is_taken_from_the_new_rules() -> None:

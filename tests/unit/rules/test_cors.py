@@ -18,13 +18,13 @@ POLICY = cors_policy(
 
 
 def preflight(origin: str = "http://a.com", method: str = "OPTIONS", **headers: str) -> RequestHead:
-    asked = {"access-control-request-method": "PUT"} | {
+    requested = {"access-control-request-method": "PUT"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
-    return RequestHead(method, "/svc/", {"origin": origin, **asked})
+    return RequestHead(method, "/svc/", {"origin": origin, **requested})
 
 
-def test_a_preflight_of_an_allowed_origin_is_answered_with_the_lists() -> None:
+def test_a_preflight_of_an_allowed_origin_gets_all_headers() -> None:
     assert preflight_headers(POLICY, preflight()) == [
         (b"access-control-allow-origin", b"http://a.com"),
         (b"access-control-allow-credentials", b"true"),
@@ -35,7 +35,7 @@ def test_a_preflight_of_an_allowed_origin_is_answered_with_the_lists() -> None:
     ]
 
 
-def test_what_the_policy_does_not_name_is_not_sent() -> None:
+def test_headers_that_the_policy_does_not_set_are_not_sent() -> None:
     assert preflight_headers(cors_policy(origins=["*"]), preflight()) == [
         (b"access-control-allow-origin", b"http://a.com"),
     ]
@@ -53,7 +53,7 @@ def test_what_the_policy_does_not_name_is_not_sent() -> None:
         RequestHead("OPTIONS", "/", {"access-control-request-method": "GET"}),
     ],
 )
-def test_no_other_request_is_answered_here(head: RequestHead) -> None:
+def test_no_other_request_is_a_preflight(head: RequestHead) -> None:
     assert preflight_headers(POLICY, head) is None
 
 
@@ -72,9 +72,9 @@ def test_origins_are_exact_or_a_star(origins: list[str], origin: bytes | None, a
     assert cors_policy(origins=origins).allows(origin) is allowed
 
 
-def test_an_answer_to_an_allowed_origin_gets_our_word_instead_of_the_upstreams() -> None:
-    theirs = [(b"x-a", b"1"), (b"access-control-allow-origin", b"*"), (b"access-control-max-age", b"1")]
-    assert with_cors_headers(POLICY, get(headers={"origin": "http://b.com"}), theirs) == [
+def test_headers_for_an_allowed_origin_replace_those_of_the_upstream() -> None:
+    received = [(b"x-a", b"1"), (b"access-control-allow-origin", b"*"), (b"access-control-max-age", b"1")]
+    assert with_cors_headers(POLICY, get(headers={"origin": "http://b.com"}), received) == [
         (b"x-a", b"1"),
         (b"access-control-max-age", b"1"),
         (b"access-control-allow-origin", b"http://b.com"),
@@ -84,16 +84,16 @@ def test_an_answer_to_an_allowed_origin_gets_our_word_instead_of_the_upstreams()
 
 
 @pytest.mark.parametrize("headers", [{}, {"origin": "http://c.com"}])
-def test_an_answer_to_anybody_else_stays_as_it_is(headers: dict[str, str]) -> None:
-    theirs = [(b"access-control-allow-origin", b"*")]
-    assert with_cors_headers(POLICY, get(headers=headers), theirs) == theirs
+def test_a_response_to_another_origin_is_unchanged(headers: dict[str, str]) -> None:
+    received = [(b"access-control-allow-origin", b"*")]
+    assert with_cors_headers(POLICY, get(headers=headers), received) == received
 
 
-def test_a_mapping_answers_its_preflights_and_marks_its_answers() -> None:
+def test_a_mapping_answers_preflights_and_adds_headers_to_responses() -> None:
     rule = one(document(prefix="/svc/", cors="{origins: 'http://a.com,http://b.com', methods: GET}"))
-    with pytest.raises(StopIteration) as answered:
+    with pytest.raises(StopIteration) as stopped:
         next(exchange(decision_of(rule), preflight("http://b.com"), HOP))
-    reply = answered.value.value
+    reply = stopped.value.value
     assert isinstance(reply, Reply)
     assert reply == Reply(
         200,
@@ -108,12 +108,12 @@ def test_a_mapping_answers_its_preflights_and_marks_its_answers() -> None:
 
 
 @pytest.mark.parametrize("head", [preflight("http://c.com"), RequestHead("OPTIONS", "/svc/", {})])
-def test_a_preflight_of_a_foreign_origin_and_a_plain_options_go_upstream(head: RequestHead) -> None:
+def test_a_preflight_of_another_origin_and_a_plain_options_go_upstream(head: RequestHead) -> None:
     rule = one(document(prefix="/svc/", cors="{origins: 'http://a.com'}"))
-    conversation = exchange(decision_of(rule), head, HOP)
-    assert next(conversation).method == "OPTIONS"
+    forwarded = exchange(decision_of(rule), head, HOP)
+    assert next(forwarded).method == "OPTIONS"
     with pytest.raises(StopIteration) as ended:
-        conversation.send(ResponseHead(204, []))
+        forwarded.send(ResponseHead(204, []))
     assert ended.value.value == Relay(ResponseHead(204, []))
 
 

@@ -18,14 +18,14 @@ HEAD = RequestHead(
     scheme="https",
     http_version="1.0",
 )
-ANSWER = ResponseHead(207, [(b"x-r", b"one"), (b"x-r", b"two"), (b"x-void", b"")])
+RESPONSE = ResponseHead(207, [(b"x-r", b"one"), (b"x-r", b"two"), (b"x-void", b"")])
 NOW = 1_700_000_000.123456
-FACTS = TemplateContext(HEAD, ANSWER, NOW)
+CONTEXT = TemplateContext(HEAD, RESPONSE, NOW)
 
 
-def value(text: str, facts: TemplateContext = FACTS) -> bytes:
+def value(text: str, context: TemplateContext = CONTEXT) -> bytes:
     compiled = compile_template(text)
-    return compiled if isinstance(compiled, bytes) else compiled.render(facts)
+    return compiled if isinstance(compiled, bytes) else compiled.render(context)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def value(text: str, facts: TemplateContext = FACTS) -> bytes:
         ("", b""),
     ],
 )
-def test_operators_give_what_they_name(text: str, result: bytes) -> None:
+def test_operators_give_their_value(text: str, result: bytes) -> None:
     assert value(text) == result
 
 
@@ -88,22 +88,22 @@ def test_operators_give_what_they_name(text: str, result: bytes) -> None:
         ("%START_TIME(%Y):2%", b"20"),
     ],
 )
-def test_the_start_time_is_utc_in_the_wanted_form(text: str, result: bytes) -> None:
+def test_the_start_time_is_utc_in_the_given_format(text: str, result: bytes) -> None:
     assert value(text) == result
 
 
-def test_an_ipv6_address_stands_in_brackets_before_its_port() -> None:
-    facts = TemplateContext(get(client="2001:db8::1", client_port=5), None, 0.0)
-    assert value("%DOWNSTREAM_REMOTE_ADDRESS%", facts) == b"[2001:db8::1]:5"
-    assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", facts) == b"2001:db8::1"
+def test_an_ipv6_address_with_a_port_is_in_brackets() -> None:
+    context = TemplateContext(get(client="2001:db8::1", client_port=5), None, 0.0)
+    assert value("%DOWNSTREAM_REMOTE_ADDRESS%", context) == b"[2001:db8::1]:5"
+    assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", context) == b"2001:db8::1"
 
 
-def test_what_is_not_known_is_empty() -> None:
-    facts = TemplateContext(get(client=None), None, 0.0)
-    assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", facts) == b""
-    assert value("%RESP(x-r)%", facts) == b""
-    assert value("%RESPONSE_CODE%", facts) == b"0"
-    assert value("%REQ(:authority)%", facts) == b""
+def test_an_unknown_value_is_empty() -> None:
+    context = TemplateContext(get(client=None), None, 0.0)
+    assert value("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", context) == b""
+    assert value("%RESP(x-r)%", context) == b""
+    assert value("%RESPONSE_CODE%", context) == b"0"
+    assert value("%REQ(:authority)%", context) == b""
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_an_unknown_operator_names_the_known_ones() -> None:
     assert "START_TIME" in str(caught.value.hint)
 
 
-def test_a_header_whose_operators_give_nothing_is_not_added_and_replaces_nothing() -> None:
+def test_a_header_with_an_empty_template_value_is_not_added_and_replaces_nothing() -> None:
     add = [
         HeaderChange(b"x-a", compile_template("%REQ(x-none)%"), append=False),
         HeaderChange(b"x-b", compile_template("%REQ(x-none)%")),
         HeaderChange(b"x-c", compile_template("")),
         HeaderChange(b"x-d", compile_template("-%REQ(x-none)%")),
     ]
-    assert apply_header_changes([(b"x-a", b"kept")], (), add, FACTS) == [
+    assert apply_header_changes([(b"x-a", b"kept")], (), add, CONTEXT) == [
         (b"x-a", b"kept"),
         (b"x-c", b""),
         (b"x-d", b"-"),
     ]
 
 
-def test_a_mapping_marks_requests_by_themselves_and_answers_by_both() -> None:
+def test_response_headers_are_rendered_from_request_and_response() -> None:
     rule = one(
         document(
             prefix="/svc/",
@@ -165,7 +165,7 @@ def test_a_mapping_marks_requests_by_themselves_and_answers_by_both() -> None:
             remove_response_headers="x-r",
         )
     )
-    head = response_head(rule, ANSWER, HEAD, HOP._replace(now=lambda: NOW))
+    head = response_head(rule, RESPONSE, HEAD, HOP._replace(now=lambda: NOW))
     assert head.headers == [(b"x-void", b""), (b"x-both", b"first-one-207"), (b"x-time", b"1700000000")]
 
 
@@ -176,7 +176,7 @@ def test_a_value_without_operators_is_plain_bytes_and_equal_texts_are_equal() ->
     assert compile_template("%REQ(x)%") != compile_template("%REQ(y)%")
 
 
-pieces = st.sampled_from(
+parts = st.sampled_from(
     [
         "%REQ(x-a)%",
         "%RESP(x-r)%",
@@ -194,12 +194,12 @@ pieces = st.sampled_from(
 sent = st.text(st.sampled_from("ab\r\n\0"), max_size=4)
 
 
-@given(st.lists(pieces, max_size=4).map("".join), sent, sent)
-def test_no_value_ever_breaks_out_of_its_line(text: str, asked: str, answered: str) -> None:
-    head = RequestHead("GET", "/", [("x-a", asked)])
-    facts = TemplateContext(head, ResponseHead(200, [(b"x-r", answered.encode())]), NOW)
+@given(st.lists(parts, max_size=4).map("".join), sent, sent)
+def test_no_value_adds_a_header_line(text: str, requested: str, received: str) -> None:
+    head = RequestHead("GET", "/", [("x-a", requested)])
+    context = TemplateContext(head, ResponseHead(200, [(b"x-r", received.encode())]), NOW)
     try:
-        written = value(text, facts)
+        written = value(text, context)
     except MappingError:
         return
     assert not set(b"\r\n\0") & {*written}

@@ -58,6 +58,15 @@ def test_a_regex_rewrite_replaces_every_match(pattern: str, replacement: str, pa
     assert substitution(pattern, replacement).apply(path.encode()) == result.encode()
 
 
+def test_regex_rewrites_are_equal_by_their_texts() -> None:
+    first = [substitution(f"/{number}/(.*)", "/a") for number in range(200)]
+    # RE2 keeps the last 128 patterns, so these are compiled again.
+    again = [substitution(f"/{number}/(.*)", "/a") for number in range(200)]
+    assert first == again
+    assert first[0] != first[1]
+    assert first[0] != substitution("/0/(.*)", "/b")
+
+
 def test_a_substitution_without_its_group_is_not_usable() -> None:
     assert substitution("(a)", r"\1").usable
     assert not substitution("(a)", r"\2").usable
@@ -87,7 +96,7 @@ def test_mappings_that_match_alike_belong_to_one_group() -> None:
     assert str(mapping("shop")) == "shop"
 
 
-def test_the_rank_is_made_of_lengths_then_texts() -> None:
+def test_the_rank_has_lengths_first_then_texts() -> None:
     rule = mapping(
         prefix="/svc/",
         precedence=3,

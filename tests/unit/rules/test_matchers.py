@@ -87,7 +87,7 @@ def test_a_query_condition_looks_at_the_first_parameter_undecoded(
     assert query_matches(Condition("q", value, regex), get("/?" + query if query else "/")) is holds
 
 
-def test_a_condition_says_what_it_asks() -> None:
+def test_a_condition_as_text() -> None:
     assert [str(c) for c in (*header("x"), *header("x", "1"), *header("x", "1|2", regex=True))] == [
         "x present",
         "x = 1",
@@ -117,13 +117,13 @@ def test_a_host_pattern_is_exact_a_glob_at_one_end_or_a_regex(
     assert bool(HostPattern(pattern, regex).accepts(host)) is accepted
 
 
-def test_a_port_is_cut_from_a_host_and_an_ipv6_address_stays_whole() -> None:
+def test_a_port_is_removed_from_a_host_and_an_ipv6_address_is_kept() -> None:
     assert without_port(b"example.com:8080") == b"example.com"
     assert without_port(b"example.com:") == b"example.com"
     assert without_port(b"[::1]:80") == b"[::1]"
     assert without_port(b"[::1]") == b"[::1]"
-    assert HostPattern("example.com:8080").names_port
-    assert not HostPattern("example.com").names_port
+    assert HostPattern("example.com:8080").has_port
+    assert not HostPattern("example.com").has_port
 
 
 regexes = st.recursive(

@@ -14,7 +14,7 @@ def addresses(*networks: str, allow: bool) -> AddressFilter:
     return AddressFilter(tuple(ip_network(network) for network in networks), allow)
 
 
-def test_a_gate_without_demands_lets_everything_through_as_it_is() -> None:
+def test_a_policy_without_settings_changes_nothing() -> None:
     head = get("//a%2Fb", {"x_y": "1"}, client=None)
     assert RequestPolicy().admit(head) is head
 
@@ -31,36 +31,36 @@ def test_slashes_are_merged_before_matching(path: str, merged: bytes) -> None:
     ("path", "refused"),
     [("/a%2Fb", True), ("/a%2fb", True), ("/a%5Cb", True), ("/a%5cb", True), ("/a/b", False), ("/a?b=%2F", False)],
 )
-def test_escaped_slashes_are_refused_where_they_shall_be(path: str, refused: bool) -> None:
-    gate = RequestPolicy(reject_requests_with_escaped_slashes=True)
+def test_escaped_slashes_are_refused_if_configured(path: str, refused: bool) -> None:
+    policy = RequestPolicy(reject_requests_with_escaped_slashes=True)
     if not refused:
-        assert gate.admit(get(path))
+        assert policy.admit(get(path))
         return
     with pytest.raises(BadTarget) as caught:
-        gate.admit(get(path))
+        policy.admit(get(path))
     assert caught.value.status_hint == 400
 
 
-def test_headers_with_underscores_are_let_through_dropped_or_refused() -> None:
+def test_headers_with_underscores_are_allowed_dropped_or_refused() -> None:
     head = get(headers=[("x_a", "1"), ("x-b", "2")])
     assert RequestPolicy(headers_with_underscores_action="ALLOW").admit(head) is head
     dropped = RequestPolicy(headers_with_underscores_action="DROP_HEADER").admit(head)
     assert dropped.headers == [(b"x-b", b"2")]
-    assert head.header(b"x_a") == b"1", "the request itself stays as it was"
+    assert head.header(b"x_a") == b"1", "the request itself is unchanged"
     with pytest.raises(BadTarget):
         RequestPolicy(headers_with_underscores_action="REJECT_REQUEST").admit(head)
     clean = get(headers={"x-b": "2"})
     assert RequestPolicy(headers_with_underscores_action="REJECT_REQUEST").admit(clean) is clean
 
 
-def test_a_head_over_the_limit_is_told_so() -> None:
-    gate = RequestPolicy(max_request_headers_kb=1)
-    assert gate.admit(get(headers={"x-a": "v" * 900}))
+def test_a_head_over_the_limit_is_refused_with_431() -> None:
+    policy = RequestPolicy(max_request_headers_kb=1)
+    assert policy.admit(get(headers={"x-a": "v" * 900}))
     with pytest.raises(HeadTooLarge, match="over 1 KiB") as caught:
-        gate.admit(get(headers={"x-a": "v" * 1024}))
+        policy.admit(get(headers={"x-a": "v" * 1024}))
     assert caught.value.status_hint == 431
     with pytest.raises(HeadTooLarge):
-        gate.admit(get("/" + "a" * 1024))
+        policy.admit(get("/" + "a" * 1024))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_head_over_the_limit_is_told_so() -> None:
         ("2001:db9::5", False),
     ],
 )
-def test_addresses_are_let_in_or_kept_out_by_their_network(client: str, inside: bool) -> None:
+def test_addresses_are_allowed_or_denied_by_their_network(client: str, inside: bool) -> None:
     allowed = addresses("10.0.0.0/8", "2001:db8::/32", allow=True)
     denied = addresses("10.0.0.0/8", "2001:db8::/32", allow=False)
     for _ in range(2):
@@ -81,33 +81,33 @@ def test_addresses_are_let_in_or_kept_out_by_their_network(client: str, inside: 
 
 
 @pytest.mark.parametrize("client", [None, "", "unix:/run/x"])
-def test_who_has_no_address_is_in_no_network(client: str | None) -> None:
+def test_a_client_without_an_address_is_in_no_network(client: str | None) -> None:
     assert not addresses("0.0.0.0/0", allow=True)(client)
     assert addresses("0.0.0.0/0", allow=False)(client)
 
 
-def test_a_refused_address_is_a_403_before_anything_else() -> None:
-    gate = RequestPolicy(admits=addresses("127.0.0.0/8", allow=False), max_request_headers_kb=1)
+def test_an_address_is_refused_with_403_before_other_checks() -> None:
+    policy = RequestPolicy(address_filter=addresses("127.0.0.0/8", allow=False), max_request_headers_kb=1)
     with pytest.raises(Forbidden) as caught:
-        gate.admit(get("/" + "a" * 2000))
+        policy.admit(get("/" + "a" * 2000))
     assert caught.value.status_hint == 403
 
 
-def test_decisions_about_addresses_are_remembered_but_not_without_end() -> None:
-    test = addresses("10.0.0.0/8", allow=True)
+def test_the_cache_of_addresses_is_bounded() -> None:
+    allowed = addresses("10.0.0.0/8", allow=True)
     for number in range(5000):
-        assert test(f"10.0.{number >> 8}.{number & 255}")
-    assert len(test._decided) <= 4096
+        assert allowed(f"10.0.{number >> 8}.{number & 255}")
+    assert len(allowed._cache) <= 4096
 
 
-def test_equal_gates_are_equal_whatever_they_have_seen() -> None:
-    one, other = (RequestPolicy(admits=addresses("10.0.0.0/8", allow=True)) for _ in range(2))
+def test_policies_of_equal_settings_are_equal_whatever_they_have_cached() -> None:
+    one, other = (RequestPolicy(address_filter=addresses("10.0.0.0/8", allow=True)) for _ in range(2))
     one.admit(get(client="10.0.0.1"))
     assert one == other
-    assert one != RequestPolicy(admits=addresses("10.0.0.0/8", allow=False))
+    assert one != RequestPolicy(address_filter=addresses("10.0.0.0/8", allow=False))
 
 
-def test_a_table_admits_by_the_gate_of_its_module() -> None:
+def test_a_table_uses_the_policy_of_its_module() -> None:
     rules = read_rules(
         """\
         apiVersion: getambassador.io/v2
@@ -134,7 +134,7 @@ def test_a_table_admits_by_the_gate_of_its_module() -> None:
         ("[::1]:8080", 8080, b"[::1]"),
     ],
 )
-def test_the_port_of_the_host_is_cut_off_where_it_is_ours(host: str, port: int, seen: bytes) -> None:
+def test_the_port_of_the_host_is_removed_if_it_is_the_server_port(host: str, port: int, seen: bytes) -> None:
     head = RequestHead("GET", "/", [("x-a", "1"), ("host", host)], server_port=port)
     assert RequestPolicy(strip_matching_host_port=True).admit(head).headers == [(b"x-a", b"1"), (b"host", seen)]
     assert RequestPolicy(merge_slashes=True).admit(head) is head

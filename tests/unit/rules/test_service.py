@@ -41,11 +41,11 @@ def test_a_service_is_read_as_emissary_reads_it(text: str, namespace: str, label
         ("svc:8080?x", "svc:8080", 8080, "holds more than"),
     ],
 )
-def test_a_service_that_works_in_part_says_what_is_wrong(text: str, label: str, port: int, problem: str) -> None:
-    service, said = parse_service(text)
+def test_a_service_that_works_in_part_comes_with_its_problem(text: str, label: str, port: int, problem: str) -> None:
+    service, found = parse_service(text)
     assert (service.text, service.origin.port) == (label, port)
-    assert said is not None
-    assert problem in said
+    assert found is not None
+    assert problem in found
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def test_a_service_has_names_for_the_command_line_the_most_specific_first() -> N
     assert parse_service("https://svc")[0].names == ("https://svc", "svc:443", "svc")
 
 
-def test_a_service_has_a_mark_that_is_a_comment_in_via() -> None:
-    assert parse_service("https://Svc:8443")[0].via_mark == b"(https://svc:8443)"
-    assert parse_service("a(b)\\c")[0].via_mark == b"(abc)"
+def test_a_service_has_a_comment_for_via() -> None:
+    assert parse_service("https://Svc:8443")[0].via_comment == b"(https://svc:8443)"
+    assert parse_service("a(b)\\c")[0].via_comment == b"(abc)"

@@ -159,23 +159,23 @@ def test_a_websocket_is_refused(rules: Path, http: str) -> None:
     run(main())
 
 
-def test_the_end_is_heard_of_only_where_a_server_listens_for_it(rules: Path) -> None:
+def test_sigterm_is_observed_only_where_a_server_handles_it(rules: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    heard: list[int] = []
+    received: list[int] = []
 
     async def main() -> None:
         app = proxy(rules, admin_port=free_port())
         async with serving_app(app, lifespan="on"):
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
         app = proxy(rules, admin_port=free_port())
         async with serving_app(app, lifespan="on"):
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: heard)
+            await until(lambda: received)
             assert app.draining
-            assert heard == [signal.SIGTERM]
+            assert received == [signal.SIGTERM]
         signal.raise_signal(signal.SIGTERM)
-        assert len(heard) == 2
+        assert len(received) == 2
 
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

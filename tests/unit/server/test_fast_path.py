@@ -1,4 +1,4 @@
-"""The short way of the standalone server, on real sockets: who goes it, who does not, and that nobody can tell."""
+"""The fast path of the standalone server, on real sockets: which requests take it, and that responses are the same."""
 
 import asyncio
 import contextlib
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 from servers import mapping, run
-from standalone import GET, LARGE, LAST, RULES, WAYS, Noting, Records, Wire, listening, talk, wire_to
+from standalone import GET, HANDLERS, LARGE, LAST, RULES, Noting, Records, Wire, listening, talk, wire_to
 from upstream import OK, Peer, Seen, Upstream, forever, serving, until
 
 from canary_mw.client.aio.connection import Connection
-from canary_mw.middleware.asgi import middleware as asgi
+from canary_mw.middleware.asgi import middleware
 from canary_mw.observability.events import Finished
-from canary_mw.server import fast_path as direct
+from canary_mw.server import fast_path
 
 HALVES = RULES + mapping("gray", "/shop/", "shop-gray", weight=50, host_rewrite="gray.example")
 
 
 class Rolls:
-    """Stands for `random`: half of the draws are below 50 %, in turn."""
+    """Replaces `random`: the draws are below and above 50 % in turn."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -35,7 +35,7 @@ class Rolls:
 @pytest.fixture
 def rolls(monkeypatch: pytest.MonkeyPatch) -> Rolls:
     found = Rolls()
-    monkeypatch.setattr(asgi, "random", found)
+    monkeypatch.setattr(middleware, "random", found)
     return found
 
 
@@ -47,13 +47,13 @@ def rules(tmp_path: Path) -> Path:
 
 
 async def primed(client: Wire, app: Noting) -> None:
-    """Have a connection to the upstream opened, which then is idle."""
+    """Open a connection to the upstream, which is idle afterwards."""
     assert (await client.get()).status == 200
     app.came.clear()
 
 
 def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer], Awaitable[object]]:
-    """A script that answers "ok" to the first request of all; then it does what it is told."""
+    """A script that answers "ok" to the first request of all connections, and runs `then` for the others."""
     numbers = itertools.count()
 
     async def script(peer: Peer) -> None:
@@ -67,18 +67,18 @@ def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer
     return script
 
 
-def test_the_first_request_opens_its_connection_the_asgi_way_and_the_next_go_the_short_way(rules: Path) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+def test_the_first_request_connects_on_the_asgi_path_and_the_next_take_the_fast_path(rules: Path) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         for _ in range(3):
             answer = await client.get(b"/shop/a?b", b"cookie: c")
             assert (answer.status, answer.body) == (200, b"1")
         assert app.came == ["decided"]
         assert upstream.accepted == 1
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
-def test_the_short_way_has_no_task_of_its_own(rules: Path) -> None:
+def test_the_fast_path_has_no_task_of_its_own(rules: Path) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     def runs_an_app() -> bool:
@@ -89,7 +89,7 @@ def test_the_short_way_has_no_task_of_its_own(rules: Path) -> None:
         await go_on.wait()
         await peer.answer(b"late")
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await until(lambda: not runs_an_app())
         await client.ask(GET)
@@ -98,10 +98,10 @@ def test_the_short_way_has_no_task_of_its_own(rules: Path) -> None:
         go_on.set()
         assert (await client.answer()).body == b"late"
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
-# What the ASGI way takes over, with all that is known so far.
+# What continues on the ASGI path, with what is known so far.
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_the_short_way_has_no_task_of_its_own(rules: Path) -> None:
     ],
     ids=["head first", "at once", "chunked", "until the end"],
 )
-def test_an_answer_of_several_segments_is_handed_over_and_arrives_whole(rules: Path, segments: list[bytes]) -> None:
+def test_an_answer_of_several_segments_continues_in_asgi_and_arrives_whole(rules: Path, segments: list[bytes]) -> None:
     async def then(peer: Peer, _: Seen) -> None:
         await peer.send(*segments)
         if b"close" in segments[0]:
             peer.finish()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         for _ in range(2):
             answer = await client.get()
@@ -128,49 +128,49 @@ def test_an_answer_of_several_segments_is_handed_over_and_arrives_whole(rules: P
             assert answer.body == LARGE
         assert app.came[0] == "begun"
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 def test_events_of_a_stream_arrive_one_by_one_and_outlive_the_deadline(rules: Path) -> None:
     rules.write_text(mapping("quick", "/shop/", "shop", timeout_ms=300))
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     async def then(peer: Peer, _: Seen) -> None:
         await peer.send(OK + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         began = asyncio.get_running_loop().time()
         for number in range(3):
             await peer.send(b"3\r\n%d\n\n\r\n" % number)
-            await heard.wait()
-            heard.clear()
+            await received.wait()
+            received.clear()
         await until(lambda: asyncio.get_running_loop().time() > began + 0.4)
         await peer.send(b"3\r\n3\n\n\r\n0\r\n\r\n")
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(GET)
         assert b"text/event-stream" in await client.reader.readuntil(b"\r\n\r\n")
         for number in range(4):
             # Each is there before the next is sent.
             assert await client.reader.readuntil(b"\n\n\r\n") == b"3\r\n%d\n\n\r\n" % number
-            heard.set()
+            received.set()
         assert await client.reader.readuntil(b"0\r\n\r\n") == b"0\r\n\r\n"
         assert app.came == ["begun"]
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
-def test_an_answer_that_breaks_off_after_the_hand_over_is_cut(rules: Path) -> None:
+def test_an_answer_that_breaks_off_after_it_continued_in_asgi_is_cut(rules: Path) -> None:
     async def then(peer: Peer, _: Seen) -> None:
         await peer.send(OK + b"content-length: 10\r\n\r\n", b"half")
         peer.finish()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get()
         assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
         assert app.came == ["begun"]
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 @pytest.mark.parametrize("primings", [1, 2])
@@ -188,7 +188,7 @@ def test_a_stale_connection_is_replaced_once_and_the_decision_stays(rules: Path,
                 return
             await peer.answer()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         for _ in range(primings):
             await client.get()
         app.came.clear()
@@ -197,18 +197,18 @@ def test_a_stale_connection_is_replaced_once_and_the_decision_stays(rules: Path,
         assert app.came == ["begun"]
         assert rolls.count == primings + 1
 
-    talk(rules, script, conversation, records=records)
+    talk(rules, script, exchange, records=records)
     assert [number for number, _ in seen] == [1] * (primings + 1) + [2]
-    # Byte for byte the same, the id that was given to it too.
+    # Byte for byte the same, with the same request id.
     assert seen[-1][1] == seen[-2][1]
     assert (b"host: gray.example" in seen[-1][1]) == (primings == 2)
     assert [each.variant for each in records.kept[-2:]] == (["gray", "gray"] if primings == 2 else ["stable", "stable"])
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_request_is_sent_twice_at_most(rules: Path, connections: int, way: str) -> None:
-    """However many idle connections there are, and whichever way it goes."""
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_request_is_sent_twice_at_most(rules: Path, connections: int, handler: str) -> None:
+    """However many idle connections there are, and on either path."""
     sent = 0
     all_here = asyncio.Event()
 
@@ -224,7 +224,7 @@ def test_a_request_is_sent_twice_at_most(rules: Path, connections: int, way: str
         sent += 1
         peer.reset()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         async with contextlib.AsyncExitStack() as stack:
             port = client.writer.get_extra_info("peername")[1]
             clients = [await stack.enter_async_context(wire_to(port)) for _ in range(connections)]
@@ -232,7 +232,7 @@ def test_a_request_is_sent_twice_at_most(rules: Path, connections: int, way: str
         answer = await client.get()
         assert (answer.status, answer.header("content-type")) == (503, "text/plain; charset=utf-8")
 
-    talk(rules, script, conversation, way=way)
+    talk(rules, script, exchange, handler=handler)
     assert sent == 2
 
 
@@ -242,29 +242,29 @@ def test_the_deadline_of_a_request_that_is_sent_again_is_the_first_one(
     deadlines: list[float] = []
     begin = Connection.begin
 
-    def noting(self: Connection, data: bytes, head_only: bool, deadline: float, *more: Any) -> None:
+    def recording(self: Connection, data: bytes, head_only: bool, deadline: float, *more: Any) -> None:
         deadlines.append(deadline)
         begin(self, data, head_only, deadline, *more)
 
-    monkeypatch.setattr(Connection, "begin", noting)
+    monkeypatch.setattr(Connection, "begin", recording)
 
     async def then(peer: Peer, _: Seen) -> None:
         if peer.number == 1:
             peer.reset()
         await peer.answer()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         assert (await client.get()).status == 200
         assert upstream.accepted == 2
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
     assert deadlines[0] < deadlines[1] == deadlines[2]
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_a_stale_connection_and_nobody_to_replace_it_is_503(rules: Path, method: bytes) -> None:
-    """A POST is not sent again at all: it may have been done."""
+    """A POST is not retried: the upstream may have executed it."""
     sent: list[bytes] = []
     records = Records()
 
@@ -272,7 +272,7 @@ def test_a_stale_connection_and_nobody_to_replace_it_is_503(rules: Path, method:
         sent.append(request.line)
         peer.reset()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get(method=method)
         assert (answer.status, answer.body) == (
@@ -280,12 +280,12 @@ def test_a_stale_connection_and_nobody_to_replace_it_is_503(rules: Path, method:
             b"upstream 127.0.0.1 is not reachable\n".replace(b"127.0.0.1", b"shop"),
         )
         assert app.came == ([] if method == b"POST" else ["begun"])
-        # The connection of the client is as good as before.
+        # The connection of the client can still be used.
         assert (await client.get(b"/none")).status == 404
 
-    talk(rules, after_one(then), conversation, records=records)
+    talk(rules, after_one(then), exchange, records=records)
     assert len(sent) == (1 if method == b"POST" else 2)
-    assert [each["reason"] for each in records.told() if "reason" in each] == [None, "service unavailable", None]
+    assert [each["reason"] for each in records.dicts() if "reason" in each] == [None, "service unavailable", None]
 
 
 GRAY: dict[str, Any] = {"name": "gray", "prefix": "/shop/", "service": "shop-gray", "weight": 50}
@@ -299,7 +299,7 @@ spec: {config: {merge_slashes: true}}
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "way", "status"),
+    ("request_bytes", "came", "status"),
     [
         (GET, [], 200),
         (GET.replace(b"\r\n\r\n", b"\r\ncontent-length: 0\r\n\r\n"), ["whole"], 200),
@@ -314,29 +314,29 @@ spec: {config: {merge_slashes: true}}
     ],
     ids="plain empty body chunks upgrade expect 1.0 absolute unmatched asterisk".split(),
 )
-def test_a_request_that_is_not_simple_goes_the_asgi_way(
-    rules: Path, rolls: Rolls, request_bytes: bytes, way: list[str], status: int
+def test_a_request_that_is_not_simple_takes_the_asgi_path(
+    rules: Path, rolls: Rolls, request_bytes: bytes, came: list[str], status: int
 ) -> None:
     rules.write_text(RULES + mapping(**GRAY))
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(request_bytes)
         assert (await client.answer()).status == status
-        assert app.came == way
+        assert app.came == came
         assert rolls.count == 2
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
-def test_a_target_that_is_refused_is_refused_the_asgi_way(rules: Path, rolls: Rolls) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+def test_a_target_that_is_refused_is_refused_on_the_asgi_path(rules: Path, rolls: Rolls) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         assert (await client.get(b"/shop/%00")).status == 400
         assert app.came == ["whole"]
         assert rolls.count == 1
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
 @pytest.mark.parametrize(
@@ -348,16 +348,16 @@ def test_a_target_that_is_refused_is_refused_the_asgi_way(rules: Path, rolls: Ro
         ({"host_redirect": "true"}, 301),
         ({"cors": "{origins: ['http://a.example'], methods: [GET]}"}, 200),
     ],
-    ids="retry breakers balancing redirect preflight".split(),
+    ids="retry circuit_breakers load_balancer redirect preflight".split(),
 )
-def test_what_needs_more_than_one_try_is_decided_once(
+def test_what_needs_more_than_one_attempt_is_decided_once(
     rules: Path, rolls: Rolls, more: dict[str, str], status: int
 ) -> None:
     both = RULES.replace("service: shop\n", "".join(["service: shop\n", *(f"  {k}: {v}\n" for k, v in more.items())]))
     rules.write_text(both + mapping(**GRAY, **more))
     records = Records()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await client.get()
         preflight = (b"origin: http://a.example", b"access-control-request-method: GET")
         answer = await client.get(b"/shop/", *preflight, method=b"OPTIONS")
@@ -365,13 +365,13 @@ def test_what_needs_more_than_one_try_is_decided_once(
         assert app.came == ["decided", "decided"]
         assert rolls.count == 2
 
-    talk(rules, forever, conversation, records=records)
-    # Told once each, and by the one draw; a redirect takes its whole group.
+    talk(rules, forever, exchange, records=records)
+    # Each is reported once, by the one draw; a redirect takes its whole group.
     variants = ["stable"] * 4 if status == 301 else ["gray", "gray", "stable", "stable"]
     assert [each.variant for each in records.kept] == variants
 
 
-def test_a_request_with_a_shadow_goes_the_asgi_way(rules: Path, rolls: Rolls) -> None:
+def test_a_request_with_a_shadow_takes_the_asgi_path(rules: Path, rolls: Rolls) -> None:
     rules.write_text(RULES + mapping("copies", "/shop/", "shop-shadow", shadow="true"))
     copies = asyncio.Event()
 
@@ -381,7 +381,7 @@ def test_a_request_with_a_shadow_goes_the_asgi_way(rules: Path, rolls: Rolls) ->
                 copies.set()
             await peer.answer()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         for number in (1, 2):
             assert (await client.get()).status == 200
             await copies.wait()
@@ -389,32 +389,32 @@ def test_a_request_with_a_shadow_goes_the_asgi_way(rules: Path, rolls: Rolls) ->
             assert app.came == ["decided"] * number
         assert rolls.count == 2
 
-    talk(rules, script, conversation)
+    talk(rules, script, exchange)
 
 
-def test_what_comes_back_to_us_is_a_loop_on_either_way(rules: Path, rolls: Rolls) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+def test_what_comes_back_to_us_is_a_loop_on_either_path(rules: Path, rolls: Rolls) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get(b"/shop/", b"via: 1.1 canary-mw-here shop")
         assert (answer.status, app.came, rolls.count) == (508, ["decided"], 2)
 
-    talk(rules, forever, conversation, hop_id="here")
+    talk(rules, forever, exchange, hop_id="here")
 
 
-@pytest.mark.parametrize("guard", ["gate", "trusted headers"])
-def test_a_guard_before_the_rules_sends_everything_the_asgi_way(rules: Path, rolls: Rolls, guard: str) -> None:
+@pytest.mark.parametrize("guard", ["request policy", "trusted headers"])
+def test_a_guard_before_the_rules_sends_everything_to_the_asgi_path(rules: Path, rolls: Rolls, guard: str) -> None:
     options = {}
-    if guard == "gate":
+    if guard == "request policy":
         rules.write_text(RULES + MODULE)
     else:
         options["trusted_headers"] = ("gray",)
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         for _ in range(2):
             assert (await client.get()).status == 200
         assert (app.came, rolls.count) == (["whole", "whole"], 2)
 
-    talk(rules, forever, conversation, **options)
+    talk(rules, forever, exchange, **options)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_a_guard_before_the_rules_sends_everything_the_asgi_way(rules: Path, rol
     ids=str,
 )
 def test_what_uvicorn_adds_is_not_left_out(rules: Path, options: dict[str, Any]) -> None:
-    """Its own log, headers and limits know the ASGI way only."""
+    """Its own log, headers and limits know the ASGI path only."""
     rules.write_text(mapping("all", "/", "shop"))
 
     async def main() -> None:
@@ -437,7 +437,7 @@ def test_what_uvicorn_adds_is_not_left_out(rules: Path, options: dict[str, Any])
     run(main())
 
 
-def test_rules_that_are_not_loaded_yet_are_loaded_by_the_asgi_way(rules: Path) -> None:
+def test_rules_that_are_not_loaded_yet_are_loaded_on_the_asgi_path(rules: Path) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
             app = Noting(rules, upstream.origin.port)
@@ -449,7 +449,7 @@ def test_rules_that_are_not_loaded_yet_are_loaded_by_the_asgi_way(rules: Path) -
     run(main())
 
 
-def test_a_client_that_takes_nothing_is_waited_for_by_the_asgi_way(rules: Path) -> None:
+def test_a_client_that_takes_nothing_is_waited_for_on_the_asgi_path(rules: Path) -> None:
     large = b"x" * 60_000
     records = Records()
 
@@ -459,7 +459,7 @@ def test_a_client_that_takes_nothing_is_waited_for_by_the_asgi_way(rules: Path) 
     async def then(peer: Peer, request: Seen) -> None:
         await peer.answer(large)
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         asked = 1
@@ -472,10 +472,10 @@ def test_a_client_that_takes_nothing_is_waited_for_by_the_asgi_way(rules: Path) 
         for _ in range(asked - 1):
             assert (await client.answer()).body == large
 
-    talk(rules, after_one(then), conversation, records=records)
+    talk(rules, after_one(then), exchange, records=records)
 
 
-# What can go wrong on the short way itself.
+# Errors on the fast path itself.
 
 
 def test_an_upstream_that_does_not_answer_in_time_is_504(rules: Path) -> None:
@@ -484,13 +484,13 @@ def test_an_upstream_that_does_not_answer_in_time_is_504(rules: Path) -> None:
     async def then(peer: Peer, _: Seen) -> None:
         assert await peer.gone() == b""
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get()
         assert (answer.status, answer.body) == (504, b"upstream shop did not answer in time\n")
         assert app.came == []
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 def test_an_upstream_that_says_nothing_for_too_long_is_504_without_a_deadline(rules: Path) -> None:
@@ -499,12 +499,12 @@ def test_an_upstream_that_says_nothing_for_too_long_is_504_without_a_deadline(ru
     async def then(peer: Peer, _: Seen) -> None:
         assert await peer.gone() == b""
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         assert (await client.get()).status == 504
         assert app.came == []
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 @pytest.mark.parametrize(
@@ -526,27 +526,27 @@ def test_what_is_not_clean_http_is_502_and_its_connection_is_closed(rules: Path,
         await peer.send(garbage)
         assert await peer.gone() == b""
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get()
         assert (answer.status, answer.body) == (502, b"upstream shop did not answer as HTTP\n")
         assert app.came == []
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 def test_what_follows_an_answer_unasked_is_nobodys(rules: Path) -> None:
     async def then(peer: Peer, request: Seen) -> None:
         await peer.send(OK + b"content-length: 2\r\n\r\nhi" + OK + b"content-length: 7\r\n\r\nplanted")
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         for _ in range(3):
             assert (await client.get()).body == b"hi"
         # A planted answer spoils its connection: the next request opens one.
         assert (app.came, upstream.accepted) == (["decided", "decided"], 3)
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 @pytest.mark.parametrize(
@@ -566,7 +566,7 @@ def test_an_answer_without_body_stays_in_step(rules: Path, method: bytes, answer
     async def then(peer: Peer, _: Seen) -> None:
         await peer.send(answer)
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         for _ in range(2):
             await client.ask(GET.replace(b"GET", method))
@@ -574,14 +574,14 @@ def test_an_answer_without_body_stays_in_step(rules: Path, method: bytes, answer
             assert set(head.split(b"\r\n")[1:-2]) == lines
             if b"transfer-encoding: chunked" in lines:
                 assert await client.reader.readexactly(5) == b"0\r\n\r\n"
-        # Of an answer without any length, even to HEAD, the end is not believed: its connection was closed.
+        # A response without any length, even to HEAD, ends its connection, because its end is not certain.
         assert app.came == (["decided"] if answer == OK + b"\r\n" else [])
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
-def test_a_client_that_ends_its_connection_is_told_so(rules: Path) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+def test_a_client_that_asks_for_the_end_of_its_connection_gets_connection_close(rules: Path) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(LAST + GET)
         answer = await client.answer()
@@ -589,11 +589,11 @@ def test_a_client_that_ends_its_connection_is_told_so(rules: Path) -> None:
         assert await client.reader.read() == b""
         assert app.came == []
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
 @pytest.mark.parametrize("more", [b"", GET])
-def test_a_server_that_goes_away_answers_first_and_says_so(rules: Path, more: bytes) -> None:
+def test_a_server_that_shuts_down_answers_first_with_connection_close(rules: Path, more: bytes) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def then(peer: Peer, _: Seen) -> None:
@@ -613,7 +613,7 @@ def test_a_server_that_goes_away_answers_first_and_says_so(rules: Path, more: by
                 go_on.set()
                 answers = [await client.answer() for _ in range(2 if more else 1)]
                 assert [answer.body for answer in answers] == [b"late"] * len(answers)
-                # Behind the last request none is taken, and every client hears which is the last.
+                # No request is accepted after the last one, whose response has `connection: close`.
                 assert [answer.header("connection") for answer in answers] == [*[None] * len(answers[1:]), "close"]
                 assert await client.reader.read() == b""
                 assert app.came == (["whole"] if more else [])
@@ -621,7 +621,7 @@ def test_a_server_that_goes_away_answers_first_and_says_so(rules: Path, more: by
     run(main())
 
 
-def test_an_idle_client_of_a_server_that_goes_away_has_its_last_call(rules: Path) -> None:
+def test_an_idle_client_of_a_server_that_shuts_down_may_send_one_more_request(rules: Path) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
             app = Noting(rules, upstream.origin.port)
@@ -640,24 +640,24 @@ def test_pipelined_requests_are_answered_in_their_order(rules: Path) -> None:
     async def then(peer: Peer, request: Seen) -> None:
         await peer.answer(request.line.split()[1])
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         post = b"POST /shop/2 HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\nhi"
         await client.ask(GET.replace(b"/shop/", b"/shop/1") + post + GET.replace(b"/shop/", b"/shop/3"))
         assert [(await client.answer()).body for _ in range(3)] == [b"/1", b"/2", b"/3"]
-        # Only the first found the connection free.
+        # Only the first request found an idle connection.
         assert app.came == ["whole", "whole"]
         assert (await client.get(b"/shop/4")).body == b"/4"
         assert app.came == ["whole", "whole"]
 
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 @pytest.mark.parametrize(
     "bad", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz"]
 )
 def test_a_refusal_waits_for_the_answer_before_it(rules: Path, bad: bytes) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(GET + bad)
         assert (await client.answer()).body == b"1"
@@ -665,7 +665,7 @@ def test_a_refusal_waits_for_the_answer_before_it(rules: Path, bad: bytes) -> No
         assert await client.reader.read() == b""
         assert app.came == []
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
 @pytest.mark.parametrize("leave", ["fin", "rst"])
@@ -679,7 +679,7 @@ def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leav
         assert await peer.gone() == b""
         ended.set()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(GET)
         await asked.wait()
@@ -690,13 +690,13 @@ def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leav
         await ended.wait()
         assert app.came == []
 
-    talk(rules, after_one(then), conversation, records=records if observed else None)
+    talk(rules, after_one(then), exchange, records=records if observed else None)
     if observed:
-        assert records.told()[-1] == {**records.told()[-2], "status": None, "reason": "client left"}
+        assert records.dicts()[-1] == {**records.dicts()[-2], "status": None, "reason": "client left"}
 
 
-@pytest.mark.parametrize("when", ["stream", "second try"])
-def test_a_client_that_leaves_after_the_hand_over_ends_its_request_too(rules: Path, when: str) -> None:
+@pytest.mark.parametrize("when", ["stream", "retry"])
+def test_a_client_that_leaves_after_its_request_continued_in_asgi_ends_it_too(rules: Path, when: str) -> None:
     records = Records()
     asked, ended = asyncio.Event(), asyncio.Event()
 
@@ -710,7 +710,7 @@ def test_a_client_that_leaves_after_the_hand_over_ends_its_request_too(rules: Pa
         if peer.number == 2 or when == "stream":
             ended.set()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(GET)
         await asked.wait()
@@ -722,26 +722,26 @@ def test_a_client_that_leaves_after_the_hand_over_ends_its_request_too(rules: Pa
         await ended.wait()
         assert app.came == ["begun"]
 
-    talk(rules, after_one(then), conversation, records=records)
-    assert records.told()[-1]["reason"] == "client left"
+    talk(rules, after_one(then), exchange, records=records)
+    assert records.dicts()[-1]["reason"] == "client left"
 
 
-def test_the_access_log_has_a_line_for_the_short_way(rules: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It wants to know the ends of requests only, not the decisions."""
+def test_the_access_log_has_a_line_for_the_fast_path(rules: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It observes the ends of requests only, not the decisions."""
     caplog.set_level("INFO", "canary_mw.access")
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         assert (await client.get(b"/shop/again?a=b")).status == 200
         assert app.came == []
 
-    talk(rules, forever, conversation, access_log=True)
+    talk(rules, forever, exchange, access_log=True)
     first, last = (json.loads(record.message) for record in caplog.records if record.name == "canary_mw.access")
     assert last == {**first, "time": last["time"], "seconds": last["seconds"], "path": "/shop/again"}
 
 
 def test_a_client_that_has_its_answer_and_leaves_ends_nothing(rules: Path) -> None:
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         port = client.writer.get_extra_info("peername")[1]
         for _ in range(3):
@@ -749,7 +749,7 @@ def test_a_client_that_has_its_answer_and_leaves_ends_nothing(rules: Path) -> No
                 assert (await other.get()).body == b"1"
         assert (app.came, upstream.accepted) == ([], 1)
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
 
 
 def test_a_request_keeps_the_rules_that_it_began_with(rules: Path) -> None:
@@ -763,7 +763,7 @@ def test_a_request_keeps_the_rules_that_it_began_with(rules: Path) -> None:
         await go_on.wait()
         await peer.answer()
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         await client.ask(GET)
         await asked.wait()
@@ -775,7 +775,7 @@ def test_a_request_keeps_the_rules_that_it_began_with(rules: Path) -> None:
         assert app.came == []
 
     write("old")
-    talk(rules, after_one(then), conversation)
+    talk(rules, after_one(then), exchange)
 
 
 def test_a_fault_of_our_own_ends_both_connections_and_no_other(
@@ -784,17 +784,17 @@ def test_a_fault_of_our_own_ends_both_connections_and_no_other(
     def broken(*_: object, **__: object) -> None:
         raise LookupError("lost")
 
-    async def conversation(client: Wire, app: Noting, upstream: Upstream) -> None:
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         port = client.writer.get_extra_info("peername")[1]
         await primed(client, app)
         with monkeypatch.context() as patch:
-            patch.setattr(direct, "render_head", broken)
+            patch.setattr(fast_path, "render_head", broken)
             await client.ask(GET)
             with contextlib.suppress(ConnectionError):
                 assert await client.reader.read() == b""
         async with wire_to(port) as other:
-            # It is not the connection whose answer nobody got.
+            # Not over the connection whose response was lost.
             assert (await other.get()).body == b"2"
 
-    talk(rules, forever, conversation)
+    talk(rules, forever, exchange)
     assert "LookupError: lost" in caplog.text

@@ -1,4 +1,4 @@
-"""uvicorn with our protocol on real sockets: what is refused, what is cut short, and what an answer is."""
+"""uvicorn with GuardedProtocol on real sockets: refused requests, deadlines, and the framing of responses."""
 
 import asyncio
 import contextlib
@@ -17,20 +17,19 @@ from uvicorn.server import ServerState
 
 from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD
 from canary_mw.http.response_writer import ERROR_RESPONSES
-from canary_mw.server import deadlines, protocol
-from canary_mw.server import timers as clock
+from canary_mw.server import deadlines, protocol, timers
 from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ClientExchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: shop\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class Notes:
-    """An app that keeps the scopes and bodies that it got, and answers each with its path."""
+class RecordingApp:
+    """An app that records the scopes and bodies of its requests, and answers each with its path."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -87,14 +86,14 @@ async def guarding(app: ASGIApp, defaults: Sequence[tuple[bytes, bytes]] = (), *
         await server.wait_closed()
 
 
-def talk(app: ASGIApp, conversation: Talk) -> None:
-    """Open a connection to an app behind the protocol and hold the conversation; then close."""
+def talk(app: ASGIApp, exchange: ClientExchange) -> None:
+    """Open a connection to an app behind the protocol and run the exchange; then close."""
 
     async def main() -> None:
         async with guarding(app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
-                await conversation(reader, writer)
+                await exchange(reader, writer)
             finally:
                 writer.close()
 
@@ -102,10 +101,10 @@ def talk(app: ASGIApp, conversation: Talk) -> None:
 
 
 def sent(app: ASGIApp, *segments: bytes) -> bytes:
-    """All bytes that come back for these, until the server closes."""
+    """All bytes that the server sends for these until it closes the connection."""
     got = b""
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal got
         for segment in segments:
             writer.write(segment)
@@ -113,18 +112,18 @@ def sent(app: ASGIApp, *segments: bytes) -> bytes:
             await asyncio.sleep(0.001)
         got = await reader.read()
 
-    talk(app, conversation)
+    talk(app, exchange)
     return got
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds of a deadline become hundredths."""
-    monkeypatch.setattr(clock, "TICK", 0.01)
+    """Shorten the seconds of a deadline to hundredths."""
+    monkeypatch.setattr(timers, "TICK", 0.01)
 
 
 def test_requests_reach_the_app_as_they_came() -> None:
-    app = Notes()
+    app = RecordingApp()
     head = (
         POST.replace(b"/ HTTP", b"/a%2fb%20c?x=%20y HTTP") + b"X-Blank: a b \t\r\nX-Empty:\r\nContent-Length: 2\r\n\r\n"
     )
@@ -138,7 +137,7 @@ def test_requests_reach_the_app_as_they_came() -> None:
 
 
 def test_a_request_that_comes_byte_by_byte_is_the_same_request() -> None:
-    app = Notes()
+    app = RecordingApp()
     assert sent(app, *(bytes([byte]) for byte in LAST)) == ok(b"/last", last=True)
 
 
@@ -146,7 +145,7 @@ def test_a_request_that_comes_byte_by_byte_is_the_same_request() -> None:
     ("target", "path"), [(b"http://else/a?b", "/a"), (b"HTTP://else", "/"), (b"//else/", "//else/")]
 )
 def test_of_an_absolute_target_the_path_counts(target: bytes, path: str) -> None:
-    app = Notes()
+    app = RecordingApp()
     sent(app, LAST.replace(b"/last", target))
     assert [scope["path"] for scope in app.scopes] == [path]
 
@@ -170,23 +169,23 @@ def test_of_an_absolute_target_the_path_counts(target: bytes, path: str) -> None
     ],
 )
 def test_what_is_refused_reaches_no_app_and_ends_the_connection(request_bytes: bytes) -> None:
-    app = Notes()
+    app = RecordingApp()
     assert sent(app, request_bytes + GET, GET) == ERROR_RESPONSES[400]
     assert app.scopes == []
 
 
 def test_a_refusal_waits_for_the_answers_before_it() -> None:
-    app = Notes()
+    app = RecordingApp()
     assert sent(app, GET + GET + b"GET / HTTP/1.1\r\n\r\n" + GET) == ok(b"/") * 2 + ERROR_RESPONSES[400]
     assert len(app.scopes) == 2
 
 
 def test_a_client_that_goes_on_sending_still_gets_its_refusal() -> None:
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GET.replace(b"Host", b"X-Big: " + b"a" * 3_000_000 + b"\r\nHost"))
         assert await reader.read() == ERROR_RESPONSES[431]
 
-    talk(Notes(), conversation)
+    talk(RecordingApp(), exchange)
 
 
 @pytest.mark.parametrize(
@@ -202,41 +201,41 @@ def test_a_client_that_goes_on_sending_still_gets_its_refusal() -> None:
     ids=["value", "target", "endless", "fields", "trailers", "chunk extension"],
 )
 def test_a_head_is_measured_while_it_comes(head: bytes) -> None:
-    app = Notes()
-    # In pieces, as a network would bring it.
+    app = RecordingApp()
+    # In segments, as from a network.
     assert sent(app, *(head[i : i + 8192] for i in range(0, len(head), 8192))) == ERROR_RESPONSES[431]
     assert app.bodies == []
 
 
 def test_large_bodies_are_not_taken_for_heads() -> None:
-    app = Notes()
-    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    body = piece * 20 + b"0\r\n\r\n"
+    app = RecordingApp()
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    body = chunk * 20 + b"0\r\n\r\n"
     assert sent(app, CHUNKED + body + LAST) == ok(b"/") + ok(b"/last", last=True)
     assert app.bodies == [b"x" * 65536 * 20, b""]
 
 
 def test_trailers_do_not_become_headers() -> None:
-    app = Notes()
+    app = RecordingApp()
     body = b"2\r\nhi\r\n0\r\nGray: true\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"
     assert sent(app, CHUNKED + body + LAST) == ok(b"/") + ok(b"/last", last=True)
     assert [name for name, _ in app.scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
     assert app.bodies == [b"hi", b""]
 
 
-def test_a_broken_chunk_is_told_to_the_client_and_to_the_app() -> None:
-    heard: list[str] = []
+def test_a_broken_chunk_is_reported_to_the_client_and_to_the_app() -> None:
+    received: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
-            heard.append(message["type"])
+            received.append(message["type"])
             if message["type"] == "http.disconnect":
                 break
         await answer(send, b"never seen")
 
     assert sent(app, CHUNKED + b"2\r\nhi\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n") == ERROR_RESPONSES[400]
-    assert heard == ["http.request", "http.disconnect"]
+    assert received == ["http.request", "http.disconnect"]
 
 
 def test_a_broken_chunk_cuts_an_answer_that_has_begun() -> None:
@@ -246,13 +245,13 @@ def test_a_broken_chunk_cuts_an_answer_that_has_begun() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED)
         got = await reader.readuntil(b"abc")
         writer.write(b"zz\r\n")
         assert (got + await reader.read()).endswith(b"\r\n\r\nabc")
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_a_broken_request_that_waits_is_not_started() -> None:
@@ -264,27 +263,27 @@ def test_a_broken_request_that_waits_is_not_started() -> None:
         await go_on.wait()
         await answer(send, b"ok")
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GET + CHUNKED.replace(b"/ HTTP", b"/broken HTTP") + b"zz\r\n")
         await until(lambda: paths)
         go_on.set()
         assert await reader.read() == ok(b"ok") + ERROR_RESPONSES[400]
         assert paths == ["/"]
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_nothing_behind_connection_close_is_executed() -> None:
-    app = Notes()
+    app = RecordingApp()
     assert sent(app, LAST + GET, GET) == ok(b"/last", last=True)
-    # Its connection is kept by nobody but the parser.
+    # The parser keeps this connection open; the protocol does not.
     old = LAST.replace(b"1.1", b"1.0").replace(b"close", b"keep-alive")
     assert sent(app, old + GET, GET) == ok(b"/last", last=True)
     assert [scope["path"] for scope in app.scopes] == ["/last", "/last"]
 
 
 def test_too_many_requests_at_once_are_refused() -> None:
-    app = Notes()
+    app = RecordingApp()
     many = protocol.MAX_PIPELINED + 1
     got = sent(app, GET * (many + 10))
     assert got == ok(b"/") * many + ERROR_RESPONSES[400]
@@ -292,7 +291,7 @@ def test_too_many_requests_at_once_are_refused() -> None:
 
 
 def test_an_upgrade_that_is_not_ours_is_an_ordinary_request() -> None:
-    app = Notes()
+    app = RecordingApp()
     upgrade = GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")
     assert sent(app, upgrade + LAST) == ok(b"/") + ok(b"/last", last=True)
     assert sent(app, upgrade, LAST) == ok(b"/") + ok(b"/last", last=True)
@@ -300,7 +299,7 @@ def test_an_upgrade_that_is_not_ours_is_an_ordinary_request() -> None:
 
 @pytest.mark.parametrize("framing", [b"Content-Length: %d" % len(LAST), b"Transfer-Encoding: chunked"])
 def test_a_request_for_a_websocket_with_a_body_is_refused(framing: bytes) -> None:
-    app = Notes()
+    app = RecordingApp()
     upgrade = POST + b"Upgrade: websocket\r\nConnection: upgrade\r\n%b\r\n\r\n" % framing
     assert sent(app, upgrade + LAST) == ERROR_RESPONSES[400]
     assert sent(app, upgrade, LAST) == ERROR_RESPONSES[400]
@@ -316,14 +315,14 @@ def test_a_request_for_a_websocket_with_a_body_is_refused(framing: bytes) -> Non
     ],
 )
 def test_the_body_of_a_request_for_another_upgrade_is_a_body(framing: bytes, body: bytes, segments: int) -> None:
-    app = Notes()
+    app = RecordingApp()
     head = POST + b"Upgrade: h2c\r\nConnection: upgrade\r\n%b\r\n\r\n" % framing
     wire = head + body
     size = -(-len(wire) // segments)
-    pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
-    # What follows it is not answered: the connection ends, as the answer says.
-    pieces[-1] += GET
-    assert sent(app, *pieces) == ok(b"/", last=True)
+    parts = [wire[at : at + size] for at in range(0, len(wire), size)]
+    # The request after it is not answered: the response closes the connection.
+    parts[-1] += GET
+    assert sent(app, *parts) == ok(b"/", last=True)
     assert app.bodies == [LAST]
 
 
@@ -333,7 +332,7 @@ WEBSOCKET = (
 )
 
 
-def test_websockets_pass_the_guard_too() -> None:
+def test_websockets_pass_the_checks_too() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             assert (await receive())["type"] == "websocket.connect"
@@ -342,7 +341,7 @@ def test_websockets_pass_the_guard_too() -> None:
             return
         await answer(send, b"http")
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(WEBSOCKET)
         assert (await reader.readline()).startswith(b"HTTP/1.1 101")
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in await reader.readuntil(b"\r\n\r\n")
@@ -351,7 +350,7 @@ def test_websockets_pass_the_guard_too() -> None:
         writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
         assert await reader.read() == b""
 
-    talk(app, conversation)
+    talk(app, exchange)
     assert sent(app, WEBSOCKET.replace(b"Host: shop", b"Host: a b")) == ERROR_RESPONSES[400]
     assert sent(app, GET + WEBSOCKET) == ok(b"http") + ERROR_RESPONSES[400]
 
@@ -363,12 +362,12 @@ def test_websockets_pass_the_guard_too() -> None:
 )
 @pytest.mark.usefixtures("fast")
 def test_a_client_that_stalls_is_let_go(head: bytes, refusal: bytes) -> None:
-    assert sent(Notes(), head) == refusal
+    assert sent(RecordingApp(), head) == refusal
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_head_that_drips_is_no_better_than_one_that_stalls() -> None:
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n")
         got = asyncio.create_task(reader.read())
         while not got.done():
@@ -376,12 +375,12 @@ def test_a_head_that_drips_is_no_better_than_one_that_stalls() -> None:
             await asyncio.sleep(0.005)
         assert await got == ERROR_RESPONSES[408]
 
-    talk(Notes(), conversation)
+    talk(RecordingApp(), exchange)
 
 
 @pytest.mark.usefixtures("fast")
 def test_a_refused_client_that_goes_on_for_ever_is_cut_off() -> None:
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         assert await reader.read() == ERROR_RESPONSES[400]
         with contextlib.suppress(ConnectionError):
@@ -390,7 +389,7 @@ def test_a_refused_client_that_goes_on_for_ever_is_cut_off() -> None:
                 await writer.drain()
                 await asyncio.sleep(0.002)
 
-    talk(Notes(), conversation)
+    talk(RecordingApp(), exchange)
 
 
 @pytest.mark.usefixtures("fast")
@@ -399,16 +398,16 @@ def test_an_app_may_take_its_time() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal turns
-        ticks = clock.timer_of(asyncio.get_running_loop())
-        begun = ticks.now
-        await until(lambda: ticks.now > begun + 2 * deadlines.BODY_TIMEOUT)
+        ticks = timers.timer_of(asyncio.get_running_loop())
+        started = ticks.now
+        await until(lambda: ticks.now > started + 2 * deadlines.BODY_TIMEOUT)
         turns += 1
         await answer(send, await body_of(receive))
 
-    # Not asked for a body, slow to take what came, and slow to answer.
+    # The app is slow to ask for the body, slow to read it, and slow to answer.
     wait = POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(wait)
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hi")
@@ -418,42 +417,42 @@ def test_an_app_may_take_its_time() -> None:
         writer.write(b"0\r\n\r\n")
         assert await reader.readexactly(len(ok(b"ho"))) == ok(b"ho")
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
-def test_an_early_answer_to_an_upload_is_heard() -> None:
+def test_an_early_answer_to_an_upload_is_received() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"too large", status=413)
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(POST + b"Content-Length: 100000000\r\n\r\n" + b"x" * 3_000_000)
         got = await reader.read()
         assert got.startswith(b"HTTP/1.1 413 ")
         assert got.endswith(b"\r\nconnection: close\r\n\r\ntoo large")
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_an_answer_without_100_continue_ends_the_connection() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no")
 
-    # The client may send the body or not: what comes next cannot be told from it.
+    # The client may send the body or not, so what comes next is ambiguous.
     head = POST + b"Content-Length: 60\r\nExpect: 100-continue\r\n\r\n"
     assert sent(app, head) == ok(b"no", last=True)
 
 
-def test_http_1_0_is_not_told_to_continue() -> None:
-    app = Notes()
+def test_http_1_0_gets_no_100_continue() -> None:
+    app = RecordingApp()
     head = POST.replace(b"1.1", b"1.0") + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     assert sent(app, head + b"hi") == ok(b"/", last=True)
 
 
-def streamed(*pieces: bytes, headers: list[tuple[bytes, bytes]] | None = None, status: int = 200) -> ASGIApp:
+def streamed(*chunks: bytes, headers: list[tuple[bytes, bytes]] | None = None, status: int = 200) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers or []})
-        for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body"})
 
     return app
@@ -469,7 +468,7 @@ def test_http_1_0_gets_its_body_until_the_end_of_the_connection() -> None:
     assert got == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc"
 
 
-def test_the_framing_of_an_app_is_not_believed_but_its_length() -> None:
+def test_of_the_framing_of_an_app_only_its_length_is_used() -> None:
     mine = [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"2"), (b"connection", b"x-hop")]
     assert sent(streamed(b"hi", headers=mine), GET + LAST) == ok(b"hi") + ok(b"hi", last=True)
 
@@ -565,12 +564,12 @@ def test_a_cut_answer_to_http_1_0_is_reset() -> None:
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
         await receive()
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GET.replace(b"1.1", b"1.0"))
         with pytest.raises(ConnectionResetError):
             await reader.read()
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_the_head_of_a_stream_does_not_wait_for_its_first_event() -> None:
@@ -581,33 +580,33 @@ def test_the_head_of_a_stream_does_not_wait_for_its_first_event() -> None:
         await go_on.wait()
         await send({"type": "http.response.body", "body": b"hi"})
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(LAST)
         await reader.readuntil(b"\r\n\r\n")
         go_on.set()
         assert await reader.read() == b"hi"
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
-def test_head_and_body_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_and_body_are_sent_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[bytes] = []
     original = GuardedProtocol.connection_made
 
     def connection_made(self: GuardedProtocol, transport: Any) -> None:
         write = transport.write
 
-        def noting(data: bytes) -> None:
+        def recording(data: bytes) -> None:
             writes.append(data)
             write(data)
 
         original(self, transport)
-        monkeypatch.setattr(transport, "write", noting)
+        monkeypatch.setattr(transport, "write", recording)
 
     monkeypatch.setattr(GuardedProtocol, "connection_made", connection_made)
 
     async def main() -> None:
-        async with guarding(Notes()) as port:
+        async with guarding(RecordingApp()) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(LAST)
             await reader.read()
@@ -619,27 +618,27 @@ def test_head_and_body_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("leave", ["fin", "rst"])
-def test_every_request_that_runs_hears_that_its_client_left(leave: str) -> None:
-    heard: list[str] = []
+def test_every_running_request_is_notified_that_its_client_left(leave: str) -> None:
+    received: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        heard.append(scope["path"])
-        heard.append((await receive())["type"])
+        received.append(scope["path"])
+        received.append((await receive())["type"])
         await answer(send, b"for nobody")
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The second waits behind the first.
         writer.write(GET + LAST)
-        await until(lambda: heard)
+        await until(lambda: received)
         if leave == "rst":
             writer.transport.abort()
         else:
             writer.close()
-        await until(lambda: heard[1:])
-        assert heard == ["/", "http.disconnect"]
+        await until(lambda: received[1:])
+        assert received == ["/", "http.disconnect"]
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_a_slow_reader_holds_the_app_back() -> None:
@@ -653,7 +652,7 @@ def test_a_slow_reader_holds_the_app_back() -> None:
             wrote += 1
         await send({"type": "http.response.body"})
 
-    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(LAST)
         before = -1
         while before != wrote:
@@ -661,11 +660,11 @@ def test_a_slow_reader_holds_the_app_back() -> None:
             await asyncio.sleep(0.05)
         assert wrote < 1000
         total = 0
-        while piece := await reader.read(1 << 20):
-            total += len(piece)
+        while chunk := await reader.read(1 << 20):
+            total += len(chunk)
         assert total > 65_536_000
 
-    talk(app, conversation)
+    talk(app, exchange)
 
 
 def test_errors_of_an_app_are_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -682,7 +681,7 @@ def test_errors_of_an_app_are_logged_and_answered(caplog: pytest.LogCaptureFixtu
 
 
 async def configured(app: ASGIApp, request: bytes, **options: Any) -> bytes:
-    """What comes back from a server with options of uvicorn."""
+    """The bytes that a server with these options of uvicorn sends."""
     context = ssl.create_default_context(cafile=str(CERTIFICATE)) if "ssl_certfile" in options else None
     async with guarding(app, **options) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -705,17 +704,17 @@ def test_date_and_server_are_not_doubled() -> None:
 
 def test_the_access_log_and_the_limit_of_uvicorn_work(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "uvicorn.access")
-    got = run(configured(Notes(), LAST, limit_concurrency=1, access_log=True))
+    got = run(configured(RecordingApp(), LAST, limit_concurrency=1, access_log=True))
     assert got.startswith(b"HTTP/1.1 503 ")
     assert "GET /last HTTP/1.1" in caplog.text
 
 
 def test_a_refusal_over_tls_ends_the_connection_too() -> None:
     tls = {"ssl_certfile": str(CERTIFICATE), "ssl_keyfile": str(CERTIFICATE)}
-    assert run(configured(Notes(), b"GET / HTTP/1.1\r\n\r\n", **tls)) == ERROR_RESPONSES[400]
+    assert run(configured(RecordingApp(), b"GET / HTTP/1.1\r\n\r\n", **tls)) == ERROR_RESPONSES[400]
 
 
-def test_a_reload_of_uvicorn_would_show_what_is_relied_on() -> None:
+def test_uvicorn_still_has_what_the_protocol_relies_on() -> None:
     assert tuple(inspect.signature(HttpToolsProtocol.__init__).parameters) == (
         *("self", "config", "server_state", "app_state", "_loop"),
     )
@@ -724,7 +723,7 @@ def test_a_reload_of_uvicorn_would_show_what_is_relied_on() -> None:
     called = ["handle_websocket_upgrade", "_should_upgrade", "shutdown", "pause_writing", "resume_writing"]
     assert [name for name in overridden + called if not callable(getattr(HttpToolsProtocol, name, None))] == []
     assert [name for name in ("run_asgi", "send", "receive") if not hasattr(RequestResponseCycle, name)] == []
-    config = uvicorn.Config(Notes(), log_config=None)
+    config = uvicorn.Config(RecordingApp(), log_config=None)
     connection = HttpToolsProtocol(config, ServerState(), {}, asyncio.new_event_loop())
     try:
         attributes = "app loop logger access_logger access_log parser root_path limit_concurrency timeout_keep_alive"

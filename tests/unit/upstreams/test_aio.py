@@ -1,4 +1,4 @@
-"""Who answers for a service, and how conversations are driven."""
+"""Requests to services from an event loop: overrides, exchanges and transports."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,7 @@ from canary_mw.rules.upstream import Origin
 from canary_mw.types import Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 
-Talk = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
+Exchange = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
 HOST = [(b"host", b"shop")]
 
 
@@ -36,7 +36,7 @@ def request(service: str = "shop", **options: Any) -> UpstreamRequest:
     return UpstreamRequest(service, options.pop("method", "GET"), b"/a?b", list(HOST), **options)
 
 
-def once(asked: UpstreamRequest) -> Talk:
+def once(asked: UpstreamRequest) -> Exchange:
     return Relay((yield asked))
 
 
@@ -46,11 +46,11 @@ async def no_body() -> bytes:
 
 async def whole(response: UpstreamResponse | None) -> bytes:
     assert response is not None
-    pieces = []
-    while piece := await response.read():
-        pieces.append(piece)
+    chunks = []
+    while chunk := await response.read():
+        chunks.append(chunk)
     response.close()
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 def over(handler: Callable[[httpx.Request], Any]) -> Upstreams:
@@ -109,7 +109,7 @@ def test_several_urls_are_used_in_turn() -> None:
         ([], "no URL"),
     ],
 )
-def test_an_override_that_is_no_place_is_refused(url: Any, text: str) -> None:
+def test_an_override_that_is_no_url_of_a_host_is_refused(url: Any, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Upstreams({"shop": url})
 
@@ -134,7 +134,7 @@ def test_each_loop_has_connections_of_its_own() -> None:
 
 
 def test_the_client_of_a_loop_that_was_closed_is_forgotten() -> None:
-    upstreams = Upstreams(limits=Limits(keepalive_idle=0))
+    upstreams = Upstreams(limits=Limits(keepalive_expiry=0))
 
     async def main() -> None:
         async with serving(forever) as upstream:
@@ -143,25 +143,25 @@ def test_the_client_of_a_loop_that_was_closed_is_forgotten() -> None:
 
     for _ in range(3):
         run(main())
-    assert len(upstreams._own) == 1
+    assert len(upstreams._states) == 1
 
 
-# Conversations.
+# Exchanges.
 
 
-def test_a_conversation_may_reply_without_asking() -> None:
-    def talk() -> Talk:
+def test_an_exchange_may_reply_without_a_request() -> None:
+    def exchange() -> Exchange:
         yield from ()
         return Reply(204)
 
     async def main() -> None:
-        assert await Upstreams().run(talk(), no_body) == (Reply(204), None)
+        assert await Upstreams().run(exchange(), no_body) == (Reply(204), None)
 
     run(main())
 
 
-def test_a_conversation_may_ask_again_after_an_answer_and_after_an_error() -> None:
-    def talk() -> Talk:
+def test_an_exchange_may_send_another_request_after_a_response_and_after_an_error() -> None:
+    def exchange() -> Exchange:
         try:
             yield request("127.0.0.1:1")
         except UpstreamConnectError:
@@ -175,7 +175,7 @@ def test_a_conversation_may_ask_again_after_an_answer_and_after_an_error() -> No
 
         transport = httpx.MockTransport(handler)
         upstreams = Upstreams(transports={"one": transport, "two": transport})
-        outcome, response = await upstreams.run(talk(), no_body)
+        outcome, response = await upstreams.run(exchange(), no_body)
         assert outcome == Reply(404)
         assert response is None
         await upstreams.aclose()
@@ -183,7 +183,7 @@ def test_a_conversation_may_ask_again_after_an_answer_and_after_an_error() -> No
     run(main())
 
 
-def test_an_answer_is_closed_when_the_conversation_fails_on_it() -> None:
+def test_a_response_is_closed_when_the_exchange_fails_on_it() -> None:
     closed = asyncio.Event()
 
     class Endless(httpx.AsyncByteStream):
@@ -193,14 +193,14 @@ def test_an_answer_is_closed_when_the_conversation_fails_on_it() -> None:
         async def aclose(self) -> None:
             closed.set()
 
-    def talk() -> Talk:
+    def exchange() -> Exchange:
         yield request()
         raise LookupError
 
     async def main() -> None:
         upstreams = over(lambda _: httpx.Response(200, stream=Endless()))
         with pytest.raises(LookupError):
-            await upstreams.run(talk(), no_body)
+            await upstreams.run(exchange(), no_body)
         await upstreams.aclose()
         assert closed.is_set()
 
@@ -341,11 +341,11 @@ def test_a_real_transport_works_and_gives_its_connection_back() -> None:
 
 
 def test_an_app_that_replies_nothing_of_its_own_is_replaced() -> None:
-    def refusing(asked: UpstreamRequest) -> Talk:
+    def refusing(asked: UpstreamRequest) -> Exchange:
         yield asked
         return Reply(403)
 
-    def talking(asked: UpstreamRequest) -> Talk:
+    def talking(asked: UpstreamRequest) -> Exchange:
         yield asked
         yield asked
         return Reply(200)
@@ -365,7 +365,7 @@ def test_an_app_that_replies_nothing_of_its_own_is_replaced() -> None:
     async def main() -> None:
         assert await call_app(app, refusing(request()), {}, never, keep) == Reply(403)
         assert sent == []
-        with pytest.raises(RuntimeError, match="a second time"):
+        with pytest.raises(RuntimeError, match="cannot be retried"):
             await call_app(app, talking(request()), {}, never, keep)
 
     run(main())

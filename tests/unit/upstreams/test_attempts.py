@@ -13,8 +13,8 @@ from canary_mw.upstreams.circuit_breakers import InFlight
 SLACK = 0.25
 
 
-class Answer:
-    """An answer, and what was done to it."""
+class FakeResponse:
+    """A response, and what was done to it."""
 
     def __init__(self, status: int = 200) -> None:
         self.head = ResponseHead(status, [])
@@ -29,7 +29,7 @@ class Answer:
 
 
 class Clock:
-    """Says what it was set to."""
+    """Returns the time it was set to."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -39,11 +39,11 @@ class Clock:
 
 
 def asked(*, timeout: float | None = 10.0, limit: float | None = None) -> UpstreamRequest:
-    return UpstreamRequest("shop", "GET", b"/", [], timeout=timeout, options=UpstreamOptions(try_timeout=limit))
+    return UpstreamRequest("shop", "GET", b"/", [], timeout=timeout, options=UpstreamOptions(per_try_timeout=limit))
 
 
 def insistent(request: UpstreamRequest, errors: list[UpstreamError]) -> Exchange:
-    """Ask until there is a 200."""
+    """Yields the request until there is a 200."""
     while True:
         try:
             head = yield request
@@ -54,36 +54,38 @@ def insistent(request: UpstreamRequest, errors: list[UpstreamError]) -> Exchange
                 return Relay(head)
 
 
-def tries_of(conversation: Exchange, clock: Clock, shadows: list[UpstreamRequest] | None = None) -> Attempts[Answer]:
-    return Attempts(conversation, clock, SLACK, None if shadows is None else shadows.append)
+def attempts_of(
+    exchange: Exchange, clock: Clock, shadows: list[UpstreamRequest] | None = None
+) -> Attempts[FakeResponse]:
+    return Attempts(exchange, clock, SLACK, None if shadows is None else shadows.append)
 
 
-def test_an_answer_that_is_relayed_is_left_open() -> None:
-    tries = tries_of(insistent(asked(), []), Clock())
-    assert tries.begin() == 110.0
-    answer = Answer()
-    tries.finish_with_response(answer)
-    assert tries.outcome == Relay(answer.head)
-    assert tries.response is answer
-    assert not answer.closed
+def test_a_response_that_is_relayed_is_left_open() -> None:
+    attempts = attempts_of(insistent(asked(), []), Clock())
+    assert attempts.start_attempt() == 110.0
+    response = FakeResponse()
+    attempts.finish_with_response(response)
+    assert attempts.outcome == Relay(response.head)
+    assert attempts.response is response
+    assert not response.closed
 
 
-def test_a_retry_closes_the_answer_before_it_and_keeps_the_first_deadline() -> None:
+def test_a_retry_closes_the_response_before_it_and_keeps_the_first_deadline() -> None:
     clock = Clock()
     request = asked()
-    tries = tries_of(insistent(request, []), clock)
-    assert not tries.is_retry
-    tries.begin()
-    refused = Answer(503)
-    tries.finish_with_response(refused)
+    attempts = attempts_of(insistent(request, []), clock)
+    assert not attempts.is_retry
+    attempts.start_attempt()
+    refused = FakeResponse(503)
+    attempts.finish_with_response(refused)
     assert refused.closed
-    assert (tries.outcome, tries.response, tries.is_retry) == (None, None, True)
+    assert (attempts.outcome, attempts.response, attempts.is_retry) == (None, None, True)
     request.delay = 4.0
-    assert tries.backoff() == 4.0
+    assert attempts.backoff() == 4.0
     clock.now += 7.0
-    assert tries.backoff() == 3.0
-    tries.check()
-    assert tries.begin() == 110.0
+    assert attempts.backoff() == 3.0
+    attempts.check_deadline()
+    assert attempts.start_attempt() == 110.0
 
 
 def test_another_request_has_a_deadline_of_its_own() -> None:
@@ -91,102 +93,102 @@ def test_another_request_has_a_deadline_of_its_own() -> None:
         yield asked(timeout=1.0)
         return Relay((yield asked(timeout=None)))
 
-    tries = tries_of(curious(), Clock())
-    assert tries.begin() == 101.0
-    tries.finish_with_response(Answer())
-    assert not tries.is_retry
-    assert tries.begin() == float("inf")
+    attempts = attempts_of(curious(), Clock())
+    assert attempts.start_attempt() == 101.0
+    attempts.finish_with_response(FakeResponse())
+    assert not attempts.is_retry
+    assert attempts.start_attempt() == float("inf")
 
 
-def test_a_reply_without_a_request_ends_the_tries_at_once() -> None:
+def test_a_reply_without_a_request_ends_the_attempts_at_once() -> None:
     def curt() -> Exchange:
         yield from ()
         return Reply(404)
 
-    assert tries_of(curt(), Clock()).outcome == Reply(404)
+    assert attempts_of(curt(), Clock()).outcome == Reply(404)
 
 
-def test_an_answer_in_whose_place_a_reply_goes_out_is_closed() -> None:
+def test_a_response_that_a_reply_replaces_is_closed() -> None:
     def distrustful() -> Exchange:
         yield asked()
         return Reply(502)
 
-    tries = tries_of(distrustful(), Clock())
-    answer = Answer()
-    tries.finish_with_response(answer)
-    assert answer.closed
-    assert (tries.outcome, tries.response) == (Reply(502), None)
+    attempts = attempts_of(distrustful(), Clock())
+    response = FakeResponse()
+    attempts.finish_with_response(response)
+    assert response.closed
+    assert (attempts.outcome, attempts.response) == (Reply(502), None)
 
 
-def test_the_limit_of_a_try_ends_at_the_head() -> None:
-    tries = tries_of(insistent(asked(limit=2.0), []), Clock())
-    assert tries.begin() == 102.0
-    answer = Answer()
-    tries.finish_with_response(answer)
-    assert answer.until == 110.0
+def test_the_limit_of_an_attempt_ends_at_the_head() -> None:
+    attempts = attempts_of(insistent(asked(limit=2.0), []), Clock())
+    assert attempts.start_attempt() == 102.0
+    response = FakeResponse()
+    attempts.finish_with_response(response)
+    assert response.until == 110.0
 
 
 @pytest.mark.parametrize(
-    ("passed", "whole"),
+    ("passed", "deadline_exceeded"),
     [(2.0, False), (2.0 - SLACK, False), (1.5, True)],
     ids=["the limit passed", "a timer was early", "nothing moved for too long"],
 )
-def test_a_timeout_is_that_of_one_try_where_its_limit_has_passed(passed: float, whole: bool) -> None:
+def test_a_timeout_is_that_of_one_attempt_where_its_limit_has_passed(passed: float, deadline_exceeded: bool) -> None:
     clock, errors = Clock(), list[UpstreamError]()
-    tries = tries_of(insistent(asked(limit=2.0), errors), clock)
-    tries.begin()
+    attempts = attempts_of(insistent(asked(limit=2.0), errors), clock)
+    attempts.start_attempt()
     clock.now += passed
-    tries.finish_with_error(UpstreamTimeout("late"))
+    attempts.finish_with_error(UpstreamTimeout("late"))
     (error,) = errors
     assert isinstance(error, UpstreamTimeout)
-    assert error.whole is whole
+    assert error.deadline_exceeded is deadline_exceeded
 
 
-def test_a_timeout_at_the_deadline_of_all_tries_is_that_of_all() -> None:
+def test_a_timeout_at_the_deadline_of_all_attempts_is_that_of_all() -> None:
     clock, errors = Clock(), list[UpstreamError]()
-    tries = tries_of(insistent(asked(timeout=3.0, limit=2.0), errors), clock)
+    attempts = attempts_of(insistent(asked(timeout=3.0, limit=2.0), errors), clock)
     for _ in range(2):
-        tries.begin()
+        attempts.start_attempt()
         clock.now += 2.0
-        tries.finish_with_error(UpstreamTimeout("late"))
-    assert [getattr(error, "whole", None) for error in errors] == [False, True]
+        attempts.finish_with_error(UpstreamTimeout("late"))
+    assert [getattr(error, "deadline_exceeded", None) for error in errors] == [False, True]
 
 
 def test_a_retry_that_comes_too_late_is_not_sent() -> None:
     clock, errors = Clock(), list[UpstreamError]()
-    tries = tries_of(insistent(asked(timeout=3.0, limit=1.0), errors), clock)
-    tries.begin()
-    tries.finish_with_error(UpstreamConnectError("refused"))
+    attempts = attempts_of(insistent(asked(timeout=3.0, limit=1.0), errors), clock)
+    attempts.start_attempt()
+    attempts.finish_with_error(UpstreamConnectError("refused"))
     clock.now += 3.0 - SLACK
-    with pytest.raises(UpstreamTimeout, match="shop: no answer to any try before the deadline") as late:
-        tries.check()
-    tries.finish_with_error(late.value)
-    assert late.value.whole
+    with pytest.raises(UpstreamTimeout, match="shop: no response to any attempt before the deadline") as late:
+        attempts.check_deadline()
+    attempts.finish_with_error(late.value)
+    assert late.value.deadline_exceeded
 
 
-def test_a_shadow_is_handed_over_once_however_the_first_try_ends() -> None:
+def test_a_shadow_is_passed_on_once_however_the_first_attempt_ends() -> None:
     shadow = asked()
     for fails in (False, True):
         request, shadows = asked(), list[UpstreamRequest]()
         request.shadow = shadow
-        tries = tries_of(insistent(request, []), Clock(), shadows)
+        attempts = attempts_of(insistent(request, []), Clock(), shadows)
         if fails:
-            tries.finish_with_error(UpstreamConnectError("refused"))
-        tries.finish_with_response(Answer(503))
-        tries.finish_with_response(Answer())
+            attempts.finish_with_error(UpstreamConnectError("refused"))
+        attempts.finish_with_response(FakeResponse(503))
+        attempts.finish_with_response(FakeResponse())
         assert shadows == [shadow]
 
 
-def test_a_retry_counts_while_it_is_under_way() -> None:
-    breakers = CircuitBreakers(max_retries=1)
-    loads = InFlight()
-    request = UpstreamRequest("shop", "GET", b"/", [], options=UpstreamOptions(circuit_breakers=breakers))
-    with tries_of(insistent(request, []), Clock()).acquire(loads):
-        assert not loads.may_retry("shop", breakers)
-    assert loads.may_retry("shop", breakers)
-    with tries_of(insistent(asked(), []), Clock()).acquire(loads):
-        assert loads.counts == {}
+def test_a_retry_counts_while_it_is_in_flight() -> None:
+    circuit_breakers = CircuitBreakers(max_retries=1)
+    in_flight = InFlight()
+    request = UpstreamRequest("shop", "GET", b"/", [], options=UpstreamOptions(circuit_breakers=circuit_breakers))
+    with attempts_of(insistent(request, []), Clock()).acquire_retry(in_flight):
+        assert not in_flight.may_retry("shop", circuit_breakers)
+    assert in_flight.may_retry("shop", circuit_breakers)
+    with attempts_of(insistent(asked(), []), Clock()).acquire_retry(in_flight):
+        assert in_flight.counts == {}
 
 
-def test_an_overload_is_not_taken_elsewhere() -> None:
+def test_an_overload_is_not_retried_at_another_endpoint() -> None:
     assert next_endpoint(UpstreamOverloaded("full"), asked(), None, []) is None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A body that is kept while it passes."""
+"""A request body that is kept while it is sent."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,12 +11,12 @@ from canary_mw.upstreams.body_buffer import ReplayBuffer, SyncReplayBuffer
 
 
 class Feed:
-    """A body that comes as it is put in; None ends it, an exception breaks it off."""
+    """A body whose chunks are put in; None ends it, an exception is raised to the reader."""
 
     def __init__(self, limit: int = 10) -> None:
-        self.pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self.opened = 0
-        self.tee = ReplayBuffer(self.open, limit, asyncio.get_running_loop())
+        self.buffer = ReplayBuffer(self.open, limit, asyncio.get_running_loop())
 
     async def open(self) -> AsyncIterator[bytes]:
         self.opened += 1
@@ -26,61 +26,61 @@ class Feed:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self.pieces.get()
-        if piece is None:
+        chunk = await self.chunks.get()
+        if chunk is None:
             raise StopAsyncIteration
-        if isinstance(piece, Exception):
-            raise piece
-        return piece
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
 
-    def put(self, *pieces: bytes | Exception | None) -> None:
-        for piece in pieces:
-            self.pieces.put_nowait(piece)
+    def put(self, *chunks: bytes | Exception | None) -> None:
+        for chunk in chunks:
+            self.chunks.put_nowait(chunk)
 
 
-async def opened(tee: ReplayBuffer) -> AsyncIterator[bytes]:
-    body = await tee.open()
+async def opened(buffer: ReplayBuffer) -> AsyncIterator[bytes]:
+    body = await buffer.open()
     assert not isinstance(body, bytes)
     return body
 
 
-async def read(tee: ReplayBuffer) -> bytes:
-    body = await tee.open()
-    return body if isinstance(body, bytes) else b"".join([piece async for piece in body])
+async def read(buffer: ReplayBuffer) -> bytes:
+    body = await buffer.open()
+    return body if isinstance(body, bytes) else b"".join([chunk async for chunk in body])
 
 
 def test_a_body_may_be_read_again_from_its_beginning() -> None:
     async def main() -> None:
         feed = Feed()
         feed.put(b"ab", b"", b"cd", None)
-        assert feed.tee.can_replay()
-        assert [await read(feed.tee) for _ in range(3)] == [b"abcd"] * 3
+        assert feed.buffer.can_replay()
+        assert [await read(feed.buffer) for _ in range(3)] == [b"abcd"] * 3
         assert feed.opened == 1
-        assert feed.tee.can_replay()
-        feed.tee.close()
+        assert feed.buffer.can_replay()
+        feed.buffer.close()
 
     run(main())
 
 
-def test_a_body_over_the_limit_passes_once() -> None:
+def test_a_body_over_the_limit_can_be_read_once() -> None:
     async def main() -> None:
         feed = Feed(limit=3)
         feed.put(b"ab", b"cd", b"ef", None)
-        told: list[bytes | None] = []
-        feed.tee.when_complete(told.append)
-        assert await read(feed.tee) == b"abcdef"
-        assert not feed.tee.can_replay()
-        feed.tee.when_complete(told.append)
-        assert told == [None, None]
-        feed.tee.close()
+        results: list[bytes | None] = []
+        feed.buffer.when_complete(results.append)
+        assert await read(feed.buffer) == b"abcdef"
+        assert not feed.buffer.can_replay()
+        feed.buffer.when_complete(results.append)
+        assert results == [None, None]
+        feed.buffer.close()
 
     run(main())
 
 
-def test_what_comes_after_a_try_was_cut_off_is_the_next_ones() -> None:
+def test_a_chunk_that_comes_after_an_attempt_was_cancelled_is_for_the_next_one() -> None:
     async def main() -> None:
         feed = Feed()
-        first = await opened(feed.tee)
+        first = await opened(feed.buffer)
         feed.put(b"a")
         assert await anext(first) == b"a"
         waiting = asyncio.ensure_future(anext(first))
@@ -90,37 +90,37 @@ def test_what_comes_after_a_try_was_cut_off_is_the_next_ones() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         feed.put(b"c", None)
-        assert await read(feed.tee) == b"abc"
-        feed.tee.close()
+        assert await read(feed.buffer) == b"abc"
+        feed.buffer.close()
 
     run(main())
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_the_end_is_told_when_it_is_there_or_at_once(there: bool) -> None:
+def test_a_complete_body_is_reported_when_it_ends_or_at_once(there: bool) -> None:
     async def main() -> None:
         feed = Feed()
-        told: list[bytes | None] = []
+        results: list[bytes | None] = []
         if not there:
-            feed.tee.when_complete(told.append)
+            feed.buffer.when_complete(results.append)
         feed.put(b"ab", None)
-        await read(feed.tee)
+        await read(feed.buffer)
         if there:
-            feed.tee.when_complete(told.append)
-        assert told == [b"ab"]
-        feed.tee.close()
-        assert told == [b"ab"]
+            feed.buffer.when_complete(results.append)
+        assert results == [b"ab"]
+        feed.buffer.close()
+        assert results == [b"ab"]
 
     run(main())
 
 
-def test_a_body_that_breaks_off_is_told_by_whoever_reads_it_and_by_nobody_else() -> None:
+def test_an_error_of_a_body_is_raised_to_its_reader_and_reported_as_incomplete() -> None:
     async def main() -> None:
         for read_on in (True, False):
             feed = Feed()
-            told: list[bytes | None] = []
-            feed.tee.when_complete(told.append)
-            body = await opened(feed.tee)
+            results: list[bytes | None] = []
+            feed.buffer.when_complete(results.append)
+            body = await opened(feed.buffer)
             waiting = asyncio.ensure_future(anext(body))
             await asyncio.sleep(0)
             feed.put(ClientDisconnected("gone"))
@@ -129,35 +129,35 @@ def test_a_body_that_breaks_off_is_told_by_whoever_reads_it_and_by_nobody_else()
             with pytest.raises(ClientDisconnected if read_on else asyncio.CancelledError):
                 await waiting
             await asyncio.sleep(0)
-            feed.tee.close()
-            assert told == [None]
+            feed.buffer.close()
+            assert results == [None]
 
     run(main())
 
 
-def test_closing_ends_the_read_that_is_under_way() -> None:
+def test_closing_cancels_the_pending_read() -> None:
     async def main() -> None:
         feed = Feed()
-        waiting = asyncio.ensure_future(anext(await opened(feed.tee)))
+        waiting = asyncio.ensure_future(anext(await opened(feed.buffer)))
         await asyncio.sleep(0)
-        feed.tee.close()
+        feed.buffer.close()
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
     run(main())
 
 
-def test_a_body_that_somebody_else_reads_is_noted() -> None:
+def test_a_body_that_is_read_elsewhere_is_fed() -> None:
     async def main() -> None:
-        tee = ReplayBuffer(None, 10, asyncio.get_running_loop())
-        told: list[bytes | None] = []
-        tee.when_complete(told.append)
-        tee.feed(b"ab", last=False)
-        tee.feed(b"c", last=True)
-        # As a middleware that replays a body does for ever.
-        tee.feed(b"", last=True)
-        assert told == [b"abc"]
-        tee.close()
+        buffer = ReplayBuffer(None, 10, asyncio.get_running_loop())
+        results: list[bytes | None] = []
+        buffer.when_complete(results.append)
+        buffer.feed(b"ab", last=False)
+        buffer.feed(b"c", last=True)
+        # A middleware that replays a body repeats its last message.
+        buffer.feed(b"", last=True)
+        assert results == [b"abc"]
+        buffer.close()
 
     run(main())
 
@@ -167,32 +167,32 @@ def test_a_body_that_somebody_else_reads_is_noted() -> None:
 
 def test_a_thread_reads_a_body_again_from_its_beginning() -> None:
     opened: list[None] = []
-    whole: list[bytes | None] = []
+    results: list[bytes | None] = []
 
     def source() -> Iterator[bytes]:
         opened.append(None)
         return iter([b"ab", b"cd"])
 
-    tee = SyncReplayBuffer(source, 10)
-    tee.when_complete(whole.append)
-    first = tee.open()
+    buffer = SyncReplayBuffer(source, 10)
+    buffer.when_complete(results.append)
+    first = buffer.open()
     assert not isinstance(first, bytes)
     assert next(first) == b"ab"
-    assert tee.can_replay()
-    assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
-    assert tee.open() == b"abcd"
-    assert (len(opened), whole) == (1, [b"abcd"])
+    assert buffer.can_replay()
+    assert b"".join(buffer.open()) == b"abcd"  # type: ignore[arg-type]
+    assert buffer.open() == b"abcd"
+    assert (len(opened), results) == (1, [b"abcd"])
 
 
 def test_a_thread_reads_a_body_over_the_limit_once() -> None:
-    whole: list[bytes | None] = []
-    tee = SyncReplayBuffer(lambda: iter([b"ab", b"cd"]), 3)
-    tee.when_complete(whole.append)
-    assert b"".join(tee.open()) == b"abcd"  # type: ignore[arg-type]
-    assert not tee.can_replay()
-    assert whole == [None]
+    results: list[bytes | None] = []
+    buffer = SyncReplayBuffer(lambda: iter([b"ab", b"cd"]), 3)
+    buffer.when_complete(results.append)
+    assert b"".join(buffer.open()) == b"abcd"  # type: ignore[arg-type]
+    assert not buffer.can_replay()
+    assert results == [None]
 
 
-def test_a_body_in_one_piece_is_kept_for_a_thread() -> None:
-    tee = SyncReplayBuffer(lambda: b"ab", 3)
-    assert [tee.open() for _ in range(2)] == [b"ab"] * 2
+def test_a_body_in_one_chunk_is_kept_for_a_thread() -> None:
+    buffer = SyncReplayBuffer(lambda: b"ab", 3)
+    assert [buffer.open() for _ in range(2)] == [b"ab"] * 2

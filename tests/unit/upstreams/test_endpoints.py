@@ -26,8 +26,8 @@ NAMED = Origin("http", "shop.test", 80)
 CHECK = HealthCheck(b"/health")
 
 
-class World:
-    """What endpoint sets see: clock and names as the test has them, pauses that end when it says so."""
+class FakeEnvironment:
+    """Clock, names and health checks as the test sets them; pauses end when it says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,15 +35,20 @@ class World:
         self.asked: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.prober = HealthChecker()
+        self.health_checker = HealthChecker()
         self._pauses: list[asyncio.Future[None]] = []
         self.paused: list[float] = []
 
     def set(self, *origins: Origin, **settings: Any) -> EndpointSet:
-        tools = Environment(
-            settings.pop("probe", self.prober), self.resolve, 5.0, lambda: self.now, Random(5).random, self.pause
+        environment = Environment(
+            settings.pop("check_health", self.health_checker),
+            self.resolve,
+            5.0,
+            lambda: self.now,
+            Random(5).random,
+            self.pause,
         )
-        return EndpointSet(origins, EndpointOptions(**settings), tools)
+        return EndpointSet(origins, EndpointOptions(**settings), environment)
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         self.asked.append(host)
@@ -74,14 +79,14 @@ class World:
 
 
 @asynccontextmanager
-async def closing(*sets: EndpointSet, world: World | None = None) -> AsyncIterator[EndpointSet]:
+async def closing(*sets: EndpointSet, fake: FakeEnvironment | None = None) -> AsyncIterator[EndpointSet]:
     try:
         yield sets[0]
     finally:
         for each in sets:
             await each.aclose()
-        if world is not None:
-            await world.prober.aclose()
+        if fake is not None:
+            await fake.health_checker.aclose()
 
 
 async def next_one(endpoints: EndpointSet, key: int | None = None) -> str:
@@ -159,7 +164,7 @@ async def send(endpoints: EndpointSet, client: HTTP11Client, key: int | None = N
 def test_endpoints_are_asked_in_turn(run: Run) -> None:
     async def main() -> None:
         async with shops() as (made, upstreams), clients() as client:
-            endpoints = World().set(*(each.origin for each in upstreams))
+            endpoints = FakeEnvironment().set(*(each.origin for each in upstreams))
             assert [await send(endpoints, client) for _ in range(9)] == [200] * 9
             assert [shop.answered for shop in made] == [3, 3, 3]
 
@@ -168,54 +173,54 @@ def test_endpoints_are_asked_in_turn(run: Run) -> None:
 
 def test_one_endpoint_leaves_nothing_to_choose(run: Run) -> None:
     async def main() -> None:
-        assert World().set(A).only_endpoint() == A
-        assert World().set(A, A).only_endpoint() == A
-        several = World().set(A, B)
+        assert FakeEnvironment().set(A).only_endpoint() == A
+        assert FakeEnvironment().set(A, A).only_endpoint() == A
+        several = FakeEnvironment().set(A, B)
         assert several.only_endpoint() is None
         assert await turns(several) == {"10.0.0.1": 6, "10.0.0.2": 6}
 
     run(main)
 
 
-def test_an_endpoint_that_answers_500_is_left_alone_for_a_while(run: Run) -> None:
+def test_an_endpoint_that_answers_500_is_ejected_for_a_while(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         async with shops() as (made, upstreams), clients() as client:
-            endpoints = world.set(*(each.origin for each in upstreams), outlier_detection=OutlierDetection())
+            endpoints = fake.set(*(each.origin for each in upstreams), outlier_detection=OutlierDetection())
             made[1].status = b"500 Internal Server Error"
             assert Counter([await send(endpoints, client) for _ in range(30)])[500] == 5
             made[1].status = b"200 OK"
-            world.now += 29.0
+            fake.now += 29.0
             await send(endpoints, client)
             assert made[1].answered == 5
-            world.now += 1.0
+            fake.now += 1.0
             assert [await send(endpoints, client) for _ in range(6)] == [200] * 6
             assert made[1].answered == 7
 
     run(main)
 
 
-def test_an_endpoint_that_dies_is_left_alone(run: Run) -> None:
+def test_an_endpoint_that_dies_is_ejected(run: Run) -> None:
     async def main() -> None:
         async with shops() as (made, upstreams), clients() as client:
             async with serving(answering(b"")) as dead:
                 origins = [dead.origin, *(each.origin for each in upstreams)]
-            endpoints = World().set(*origins, outlier_detection=OutlierDetection())
+            endpoints = FakeEnvironment().set(*origins, outlier_detection=OutlierDetection())
             assert Counter([await send(endpoints, client) for _ in range(40)]) == {503: 5, 200: 35}
             assert sum(shop.answered for shop in made) == 35
 
     run(main)
 
 
-def test_an_endpoint_that_fails_again_is_left_alone_for_longer(run: Run) -> None:
+def test_an_endpoint_that_fails_again_is_ejected_for_longer(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        endpoints = world.set(A, B, C, outlier_detection=OutlierDetection())
+        fake = FakeEnvironment()
+        endpoints = fake.set(A, B, C, outlier_detection=OutlierDetection())
         for seconds in (30.0, 60.0, 90.0):
             await failing(endpoints, "10.0.0.1")
-            world.now += seconds - 0.5
+            fake.now += seconds - 0.5
             assert "10.0.0.1" not in await turns(endpoints)
-            world.now += 0.5
+            fake.now += 0.5
             assert (await turns(endpoints))["10.0.0.1"] == 4
 
     run(main)
@@ -224,7 +229,7 @@ def test_an_endpoint_that_fails_again_is_left_alone_for_longer(run: Run) -> None
 def test_a_timeout_and_a_broken_answer_count_as_failures(run: Run) -> None:
     async def main() -> None:
         async with serving(silent) as mute, serving(answering(b"nonsense\r\n\r\n")) as broken, clients() as client:
-            endpoints = World().set(broken.origin, mute.origin, A, outlier_detection=OutlierDetection(2))
+            endpoints = FakeEnvironment().set(broken.origin, mute.origin, A, outlier_detection=OutlierDetection(2))
             for upstream in (broken, mute):
                 for number in range(2):
                     lease = await endpoints.lease(None, math.inf, 1.0)
@@ -244,11 +249,11 @@ def test_a_timeout_and_a_broken_answer_count_as_failures(run: Run) -> None:
 
 def test_no_more_than_the_given_part_is_ejected_but_one_always(run: Run) -> None:
     async def main() -> None:
-        endpoints = World().set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=10))
+        endpoints = FakeEnvironment().set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=10))
         await failing(endpoints, "10.0.0.1")
         await failing(endpoints, "10.0.0.2", 20)
         assert await turns(endpoints) == {"10.0.0.2": 6, "10.0.0.3": 6}
-        more = World().set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=67))
+        more = FakeEnvironment().set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=67))
         await failing(more, "10.0.0.1")
         await failing(more, "10.0.0.2")
         assert [endpoint.ejections for endpoint in more.endpoints] == [1, 1, 0]
@@ -258,22 +263,22 @@ def test_no_more_than_the_given_part_is_ejected_but_one_always(run: Run) -> None
 
 def test_with_more_than_half_of_them_ejected_all_are_asked(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        endpoints = world.set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=100))
+        fake = FakeEnvironment()
+        endpoints = fake.set(A, B, C, outlier_detection=OutlierDetection(max_ejection_percent=100))
         await failing(endpoints, "10.0.0.1")
         assert len(await turns(endpoints)) == 2
         await failing(endpoints, "10.0.0.2")
         assert await turns(endpoints) == {"10.0.0.1": 4, "10.0.0.2": 4, "10.0.0.3": 4}
         # Who is ejected is not ejected for longer by what it answers then.
         await failing(endpoints, "10.0.0.1", 20)
-        assert endpoints.endpoints[0].ejected_until == world.now + 30.0
+        assert endpoints.endpoints[0].ejected_until == fake.now + 30.0
 
     run(main)
 
 
 def test_what_is_not_the_fault_of_an_endpoint_does_not_count(run: Run) -> None:
     async def main() -> None:
-        endpoints = World().set(A, B, outlier_detection=OutlierDetection())
+        endpoints = FakeEnvironment().set(A, B, outlier_detection=OutlierDetection())
         await failing(endpoints, "10.0.0.1", 20, UpstreamOverloaded("too many"))
         await failing(endpoints, "10.0.0.1", 20, UpstreamError("a head that must not be sent"))
         assert len(await turns(endpoints)) == 2
@@ -285,7 +290,7 @@ def test_what_is_not_the_fault_of_an_endpoint_does_not_count(run: Run) -> None:
 
 def test_without_outlier_detection_nobody_is_ejected(run: Run) -> None:
     async def main() -> None:
-        endpoints = World().set(A, B)
+        endpoints = FakeEnvironment().set(A, B)
         await failing(endpoints, "10.0.0.1", 50)
         assert len(await turns(endpoints)) == 2
 
@@ -294,8 +299,8 @@ def test_without_outlier_detection_nobody_is_ejected(run: Run) -> None:
 
 def test_a_key_keeps_its_endpoint_and_finds_another_while_that_is_ejected(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        endpoints = world.set(
+        fake = FakeEnvironment()
+        endpoints = fake.set(
             A, B, C, load_balancer=LoadBalancing("ring_hash", header=b"x"), outlier_detection=OutlierDetection()
         )
         keys = [number * 0x9E3779B97F4A7C15 % 2**64 for number in range(60)]
@@ -306,7 +311,7 @@ def test_a_key_keeps_its_endpoint_and_finds_another_while_that_is_ejected(run: R
         during = [await next_one(endpoints, key) for key in keys]
         assert "10.0.0.1" not in during
         assert all(new == old for old, new in zip(before, during, strict=True) if old != "10.0.0.1")
-        world.now += 30.0
+        fake.now += 30.0
         assert before == [await next_one(endpoints, key) for key in keys]
 
     run(main)
@@ -315,7 +320,9 @@ def test_a_key_keeps_its_endpoint_and_finds_another_while_that_is_ejected(run: R
 def test_least_request_counts_an_answer_until_it_is_read(run: Run) -> None:
     async def main() -> None:
         async with shops(2) as (_, upstreams), clients() as client:
-            endpoints = World().set(*(each.origin for each in upstreams), load_balancer=LoadBalancing("least_request"))
+            endpoints = FakeEnvironment().set(
+                *(each.origin for each in upstreams), load_balancer=LoadBalancing("least_request")
+            )
             with await endpoints.lease(None, math.inf, 1.0) as lease:
                 busy = lease.origin
                 response = lease.held_by(await client.send(busy, req()))
@@ -332,7 +339,7 @@ def test_least_request_counts_an_answer_until_it_is_read(run: Run) -> None:
 
 def test_a_request_that_is_cancelled_is_no_longer_in_flight(run: Run) -> None:
     async def main() -> None:
-        endpoints = World().set(A, B, load_balancer=LoadBalancing("least_request"))
+        endpoints = FakeEnvironment().set(A, B, load_balancer=LoadBalancing("least_request"))
         lease = await endpoints.lease(None, math.inf, 1.0)
         with pytest.raises(asyncio.CancelledError), lease:
             raise asyncio.CancelledError
@@ -343,63 +350,67 @@ def test_a_request_that_is_cancelled_is_no_longer_in_flight(run: Run) -> None:
 
 def test_an_endpoint_that_fails_its_health_check_gets_no_requests_until_it_passes(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         check = CHECK._replace(host=b"shop.test", headers=((b"x-check", b"1"),), healthy_threshold=2)
         async with AsyncExitStack() as stack:
             made, upstreams = await stack.enter_async_context(shops())
             client = await stack.enter_async_context(clients())
-            endpoints = world.set(*(each.origin for each in upstreams), health_checks=(check,))
-            await stack.enter_async_context(closing(endpoints, world=world))
+            endpoints = fake.set(*(each.origin for each in upstreams), health_checks=(check,))
+            await stack.enter_async_context(closing(endpoints, fake=fake))
             made[0].health = b"503 Service Unavailable"
             assert await send(endpoints, client) == 200
-            await world.round_over()
+            await fake.round_over()
             assert {b"host: shop.test", b"x-check: 1"} <= set(made[0].seen[0])
             before = made[0].answered
             assert [await send(endpoints, client) for _ in range(12)] == [200] * 12
             assert made[0].answered == before
             made[0].health = b"200 OK"
-            await world.go_on()
+            await fake.go_on()
             await send(endpoints, client)
             assert made[0].answered == before, "once is not enough"
-            await world.go_on()
+            await fake.go_on()
             assert [await send(endpoints, client) for _ in range(12)] == [200] * 12
             assert made[0].answered == before + 4
-            assert set(world.paused) == {5.0}
+            assert set(fake.paused) == {5.0}
 
     run(main)
 
 
-def test_an_endpoint_whose_health_is_not_heard_of_fails(run: Run) -> None:
+def test_an_endpoint_that_does_not_answer_its_health_check_fails_it(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         check = CHECK._replace(timeout=30.0, unhealthy_threshold=1)
         async with shops() as (_, upstreams), serving(silent) as mute:
             async with serving(answering(b"")) as dead:
                 pass
             origins = [mute.origin, dead.origin, *(each.origin for each in upstreams)]
 
-            async def probe(origin: Origin, check: HealthCheck) -> int:
+            async def check_health(origin: Origin, check: HealthCheck) -> int:
                 # The time passes for this one alone; on a busy machine others may be slow to answer.
-                return await world.prober(origin, check._replace(timeout=0.05) if origin == mute.origin else check)
+                return await fake.health_checker(
+                    origin, check._replace(timeout=0.05) if origin == mute.origin else check
+                )
 
-            async with closing(world.set(*origins, health_checks=(check,), probe=probe), world=world) as endpoints:
+            async with closing(
+                fake.set(*origins, health_checks=(check,), check_health=check_health), fake=fake
+            ) as endpoints:
                 await next_one(endpoints)
-                await world.round_over()
-                assert [each.is_healthy(world.now) for each in endpoints.endpoints] == [False, False, True, True, True]
+                await fake.round_over()
+                assert [each.is_healthy(fake.now) for each in endpoints.endpoints] == [False, False, True, True, True]
 
     run(main)
 
 
 def test_with_more_than_half_of_them_unhealthy_all_are_asked(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         async with shops() as (made, upstreams), clients() as client:
             origins = [each.origin for each in upstreams]
-            async with closing(world.set(*origins, health_checks=(CHECK,)), world=world) as endpoints:
+            async with closing(fake.set(*origins, health_checks=(CHECK,)), fake=fake) as endpoints:
                 for shop in made:
                     shop.health = b"500 Internal Server Error"
                 await send(endpoints, client)
-                await world.round_over()
+                await fake.round_over()
                 before = [shop.answered for shop in made]
                 assert [await send(endpoints, client) for _ in range(6)] == [200] * 6
                 assert [shop.answered for shop in made] == [count + 2 for count in before]
@@ -409,39 +420,39 @@ def test_with_more_than_half_of_them_unhealthy_all_are_asked(run: Run) -> None:
 
 def test_other_statuses_than_200_pass_only_where_they_are_named(run: Run) -> None:
     async def main() -> None:
-        for statuses, well in ((((200, 200),), False), (((200, 299), (404, 404)), True)):
-            world = World()
+        for statuses, healthy in ((((200, 200),), False), (((200, 299), (404, 404)), True)):
+            fake = FakeEnvironment()
             check = CHECK._replace(statuses=statuses)
             async with shops(2) as (made, upstreams):
                 made[0].health, made[1].health = b"204 No Content", b"404 Not Found"
                 origins = [each.origin for each in upstreams]
-                async with closing(world.set(*origins, health_checks=(check,)), world=world) as endpoints:
+                async with closing(fake.set(*origins, health_checks=(check,)), fake=fake) as endpoints:
                     await next_one(endpoints)
-                    await world.round_over()
-                    assert [each.is_healthy(0.0) for each in endpoints.endpoints] == [well, well]
+                    await fake.round_over()
+                    assert [each.is_healthy(0.0) for each in endpoints.endpoints] == [healthy, healthy]
 
     run(main)
 
 
 def test_one_that_joins_has_to_pass_its_check_before_it_gets_requests(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         asked: list[str] = []
 
-        async def probe(origin: Origin, check: HealthCheck) -> int:
+        async def check_health(origin: Origin, check: HealthCheck) -> int:
             asked.append(origin.address or "")
             return 200
 
-        world.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
-        async with closing(world.set(NAMED, health_checks=(CHECK,), probe=probe)) as endpoints:
+        fake.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
+        async with closing(fake.set(NAMED, health_checks=(CHECK,), check_health=check_health)) as endpoints:
             assert len(await turns(endpoints)) == 2
-            await until(lambda: len(world.paused) == 2)
-            world.names["shop.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+            await until(lambda: len(fake.paused) == 2)
+            fake.names["shop.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
             asked.clear()
-            await world.go_on()
+            await fake.go_on()
             if "10.0.0.3" not in asked:
                 assert len(await turns(endpoints)) == 2
-                await world.go_on()
+                await fake.go_on()
             assert len(await turns(endpoints)) == 3
 
     run(main)
@@ -449,13 +460,13 @@ def test_one_that_joins_has_to_pass_its_check_before_it_gets_requests(run: Run) 
 
 def test_a_name_is_looked_up_once_and_stands_for_all_its_addresses(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = ["10.0.0.2", "10.0.0.1"]
-        async with closing(world.set(NAMED)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = ["10.0.0.2", "10.0.0.1"]
+        async with closing(fake.set(NAMED)) as endpoints:
             assert endpoints.only_endpoint() is None
             first = await asyncio.gather(*(next_one(endpoints) for _ in range(10)))
             assert Counter(first) == {"10.0.0.1": 5, "10.0.0.2": 5}
-            assert world.asked == ["shop.test"]
+            assert fake.asked == ["shop.test"]
             assert [each.origin.address for each in endpoints.endpoints] == ["10.0.0.1", "10.0.0.2"]
             assert {each.origin.host for each in endpoints.endpoints} == {"shop.test"}
 
@@ -464,12 +475,12 @@ def test_a_name_is_looked_up_once_and_stands_for_all_its_addresses(run: Run) -> 
 
 def test_a_name_and_its_address_lead_to_the_upstream(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names |= {"one.test": ["127.0.0.1"], "two.test": ["127.0.0.1"]}
+        fake = FakeEnvironment()
+        fake.names |= {"one.test": ["127.0.0.1"], "two.test": ["127.0.0.1"]}
         async with shops(2) as (made, upstreams), clients() as client:
             one, two = (each.origin.port for each in upstreams)
             named = [Origin("http", "one.test", one), Origin("http", "two.test", two)]
-            async with closing(world.set(*named)) as endpoints:
+            async with closing(fake.set(*named)) as endpoints:
                 # The first answer may come alone.
                 await send(endpoints, client)
                 await until(lambda: len(endpoints.endpoints) == 2)
@@ -497,17 +508,17 @@ def test_an_address_does_not_change_the_name_that_tls_verifies(run: Run) -> None
 
 def test_a_changed_answer_counts_from_the_next_request_on_and_nobody_waits_for_it(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
-        async with closing(world.set(NAMED, outlier_detection=OutlierDetection())) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
+        async with closing(fake.set(NAMED, outlier_detection=OutlierDetection())) as endpoints:
             await next_one(endpoints)
             kept = endpoints.endpoints[1]
-            world.names["shop.test"] = ["10.0.0.2", "10.0.0.3"]
-            world.open.clear()
-            turned = asyncio.ensure_future(world.go_on())
-            await until(lambda: len(world.asked) == 2)
+            fake.names["shop.test"] = ["10.0.0.2", "10.0.0.3"]
+            fake.open.clear()
+            turned = asyncio.ensure_future(fake.go_on())
+            await until(lambda: len(fake.asked) == 2)
             assert set(await turns(endpoints)) == {"10.0.0.1", "10.0.0.2"}
-            world.open.set()
+            fake.open.set()
             await turned
             assert set(await turns(endpoints)) == {"10.0.0.2", "10.0.0.3"}
             assert endpoints.endpoints[0] is kept
@@ -518,16 +529,16 @@ def test_a_changed_answer_counts_from_the_next_request_on_and_nobody_waits_for_i
 @pytest.mark.parametrize("failure", [OSError("no such host"), UnicodeError("label too long"), ()])
 def test_a_failing_look_up_keeps_the_last_answer(run: Run, failure: Any) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
-        async with closing(world.set(NAMED)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = ["10.0.0.1", "10.0.0.2"]
+        async with closing(fake.set(NAMED)) as endpoints:
             await next_one(endpoints)
-            world.names["shop.test"] = failure
-            await world.go_on()
-            await world.go_on()
+            fake.names["shop.test"] = failure
+            await fake.go_on()
+            await fake.go_on()
             assert len(await turns(endpoints)) == 2
-            world.names["shop.test"] = ["10.0.0.3"]
-            await world.go_on()
+            fake.names["shop.test"] = ["10.0.0.3"]
+            await fake.go_on()
             assert endpoints.only_endpoint() == NAMED._replace(address="10.0.0.3")
 
     run(main)
@@ -535,26 +546,26 @@ def test_a_failing_look_up_keeps_the_last_answer(run: Run, failure: Any) -> None
 
 def test_an_unknown_name_is_refused_at_once_and_not_looked_up_by_every_request(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = OSError("no such host")
-        async with closing(world.set(NAMED)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = OSError("no such host")
+        async with closing(fake.set(NAMED)) as endpoints:
             for _ in range(5):
                 with pytest.raises(UpstreamConnectError, match=r"shop\.test: no address: no such host"):
                     await next_one(endpoints)
-            assert world.asked == ["shop.test"]
-            world.names["shop.test"] = ["10.0.0.1"]
-            await world.go_on()
+            assert fake.asked == ["shop.test"]
+            fake.names["shop.test"] = ["10.0.0.1"]
+            await fake.go_on()
             assert await next_one(endpoints) == "10.0.0.1"
-            assert world.paused == [1.0, 5.0]
+            assert fake.paused == [1.0, 5.0]
 
     run(main)
 
 
 def test_what_is_known_does_not_wait_for_a_name_that_is_not(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names |= {"shop.test": ["10.0.0.1"], "gone.test": OSError("no such host")}
-        async with closing(world.set(NAMED, Origin("http", "gone.test", 80), B)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names |= {"shop.test": ["10.0.0.1"], "gone.test": OSError("no such host")}
+        async with closing(fake.set(NAMED, Origin("http", "gone.test", 80), B)) as endpoints:
             assert set(await turns(endpoints)) == {"10.0.0.1", "10.0.0.2"}
 
     run(main)
@@ -562,35 +573,35 @@ def test_what_is_known_does_not_wait_for_a_name_that_is_not(run: Run) -> None:
 
 def test_waiting_for_a_name_ends_with_the_deadline_or_the_time_for_a_connection(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.open.clear()
+        fake = FakeEnvironment()
+        fake.open.clear()
         now = asyncio.get_running_loop().time
-        async with closing(world.set(NAMED)) as endpoints:
+        async with closing(fake.set(NAMED)) as endpoints:
             with pytest.raises(UpstreamTimeout):
                 await endpoints.lease(None, now() + 0.02, 30.0)
             with pytest.raises(UpstreamConnectError, match="not looked up in time"):
                 await endpoints.lease(None, now() + 30.0, 0.02)
-            assert world.asked == ["shop.test"]
+            assert fake.asked == ["shop.test"]
 
     run(main)
 
 
 def test_a_set_that_nobody_uses_rests_and_looks_again_when_it_is_used(run: Run) -> None:
     async def main() -> None:
-        world = World()
+        fake = FakeEnvironment()
         checked: list[str] = []
 
-        async def probe(origin: Origin, check: HealthCheck) -> int:
+        async def check_health(origin: Origin, check: HealthCheck) -> int:
             checked.append(origin.host)
             return 200
 
-        world.names["shop.test"] = ["10.0.0.1"]
+        fake.names["shop.test"] = ["10.0.0.1"]
         check = CHECK._replace(interval=IDLE_AFTER)
-        async with closing(world.set(NAMED, health_checks=(check,), probe=probe)) as endpoints:
+        async with closing(fake.set(NAMED, health_checks=(check,), check_health=check_health)) as endpoints:
             await next_one(endpoints)
             assert endpoints.only_endpoint() is not None
-            await rested(world, endpoints)
-            world.names["shop.test"] = ["10.0.0.2"]
+            await rested(fake, endpoints)
+            fake.names["shop.test"] = ["10.0.0.2"]
             checked.clear()
             assert await next_one(endpoints) == "10.0.0.2"
             await until(lambda: checked)
@@ -600,64 +611,64 @@ def test_a_set_that_nobody_uses_rests_and_looks_again_when_it_is_used(run: Run) 
 
 def test_a_set_that_has_rested_falls_back_on_what_it_knew(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = ["10.0.0.1"]
-        async with closing(world.set(NAMED)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = ["10.0.0.1"]
+        async with closing(fake.set(NAMED)) as endpoints:
             await next_one(endpoints)
-            await rested(world, endpoints)
-            world.names["shop.test"] = OSError("no such host")
+            await rested(fake, endpoints)
+            fake.names["shop.test"] = OSError("no such host")
             assert await next_one(endpoints) == "10.0.0.1"
 
     run(main)
 
 
-async def rested(world: World, endpoints: EndpointSet) -> None:
+async def rested(fake: FakeEnvironment, endpoints: EndpointSet) -> None:
     """Let so much time go by without requests that the background tasks end."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     while not all(task.done() for task in tasks):
-        await until(lambda: world._pauses or all(task.done() for task in tasks))
-        for pause in world._pauses:
+        await until(lambda: fake._pauses or all(task.done() for task in tasks))
+        for pause in fake._pauses:
             if not pause.done():
                 pause.set_result(None)
-        world._pauses.clear()
+        fake._pauses.clear()
     assert len(asyncio.all_tasks()) == 1
 
 
 def test_requests_keep_a_set_from_resting(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.names["shop.test"] = ["10.0.0.1"]
-        async with closing(world.set(NAMED)) as endpoints:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = ["10.0.0.1"]
+        async with closing(fake.set(NAMED)) as endpoints:
             await next_one(endpoints)
             for _ in range(2 * int(IDLE_AFTER / 5)):
                 assert endpoints.only_endpoint() is not None
-                await world.go_on()
+                await fake.go_on()
 
     run(main)
 
 
 def test_closing_ends_what_goes_on_and_a_later_request_starts_it_again(run: Run) -> None:
     async def main() -> None:
-        world = World()
-        world.open.clear()
-        endpoints = world.set(NAMED)
+        fake = FakeEnvironment()
+        fake.open.clear()
+        endpoints = fake.set(NAMED)
         waiting = asyncio.ensure_future(next_one(endpoints))
-        await until(lambda: world.asked)
+        await until(lambda: fake.asked)
         await endpoints.aclose()
         with pytest.raises(UpstreamConnectError):
             await waiting
         assert len(asyncio.all_tasks()) == 1
-        world.open.set()
-        world.names["shop.test"] = ["10.0.0.1"]
+        fake.open.set()
+        fake.names["shop.test"] = ["10.0.0.1"]
         assert await next_one(endpoints) == "10.0.0.1"
         await endpoints.aclose()
         await endpoints.aclose()
-        await world.prober.aclose()
+        await fake.health_checker.aclose()
 
     run(main)
 
 
-def test_names_are_told_from_addresses(run: Run) -> None:
+def test_names_are_distinguished_from_addresses(run: Run) -> None:
     assert [is_looked_up(host) for host in ("shop", "shop.default.svc", "10.1", "1.2.3.4.example")] == [True] * 4
     assert [is_looked_up(host) for host in ("10.0.0.1", "::1", "localhost", "a.localhost")] == [False] * 4
 

@@ -7,44 +7,44 @@ CHECK = HealthCheck(b"/", healthy_threshold=2, unhealthy_threshold=3)
 SETTINGS = OutlierDetection(max_ejection_time=100.0)
 
 
-def endpoint(*standings: HealthState) -> Endpoint:
-    return Endpoint(Origin("http", "shop.test", 80, "10.0.0.1"), standings)
+def endpoint(*health_states: HealthState) -> Endpoint:
+    return Endpoint(Origin("http", "shop.test", 80, "10.0.0.1"), health_states)
 
 
-def standing(*outcomes: tuple[bool, bool], well: bool = True) -> HealthState:
-    """After checks that were (good, answered)."""
-    made = HealthState(well)
-    for good, answered in outcomes:
-        made.record(good, answered, CHECK)
+def state_after(*outcomes: tuple[bool, bool], healthy: bool = True) -> HealthState:
+    """After checks that were (passed, answered)."""
+    made = HealthState(healthy)
+    for passed, answered in outcomes:
+        made.record(passed, answered, CHECK)
     return made
 
 
 GOOD, BAD, NO_ANSWER = (True, True), (False, True), (False, False)
 
 
-def test_the_first_check_alone_settles_how_an_endpoint_does() -> None:
-    assert not standing(NO_ANSWER).healthy
-    assert not standing(BAD).healthy
-    assert standing(GOOD, well=False).healthy
+def test_the_first_check_alone_decides_the_health_state() -> None:
+    assert not state_after(NO_ANSWER).healthy
+    assert not state_after(BAD).healthy
+    assert state_after(GOOD, healthy=False).healthy
 
 
-def test_a_wrong_answer_needs_no_second_and_a_missing_one_does() -> None:
-    assert not standing(GOOD, BAD).healthy
-    assert standing(GOOD, NO_ANSWER, NO_ANSWER).healthy
-    assert not standing(GOOD, NO_ANSWER, NO_ANSWER, NO_ANSWER).healthy
+def test_one_wrong_response_is_enough_and_one_missing_response_is_not() -> None:
+    assert not state_after(GOOD, BAD).healthy
+    assert state_after(GOOD, NO_ANSWER, NO_ANSWER).healthy
+    assert not state_after(GOOD, NO_ANSWER, NO_ANSWER, NO_ANSWER).healthy
 
 
 def test_only_failures_in_a_row_count() -> None:
-    assert standing(GOOD, NO_ANSWER, NO_ANSWER, GOOD, NO_ANSWER, NO_ANSWER).healthy
+    assert state_after(GOOD, NO_ANSWER, NO_ANSWER, GOOD, NO_ANSWER, NO_ANSWER).healthy
 
 
-def test_who_failed_has_to_pass_several_times_in_a_row() -> None:
-    assert not standing(BAD, GOOD).healthy
-    assert not standing(BAD, GOOD, NO_ANSWER, GOOD).healthy
-    assert standing(BAD, GOOD, GOOD).healthy
+def test_an_unhealthy_endpoint_has_to_pass_several_times_in_a_row() -> None:
+    assert not state_after(BAD, GOOD).healthy
+    assert not state_after(BAD, GOOD, NO_ANSWER, GOOD).healthy
+    assert state_after(BAD, GOOD, GOOD).healthy
 
 
-def test_a_standing_tells_when_it_changes() -> None:
+def test_a_health_state_reports_when_it_changes() -> None:
     made = HealthState(True)
     assert [made.record(*outcome, CHECK) for outcome in (GOOD, BAD, BAD, GOOD, GOOD, GOOD)] == [
         False,
@@ -56,13 +56,13 @@ def test_a_standing_tells_when_it_changes() -> None:
     ]
 
 
-def test_an_endpoint_has_to_do_well_in_every_check() -> None:
+def test_an_endpoint_has_to_pass_every_check() -> None:
     assert endpoint().is_healthy(0.0)
-    assert endpoint(standing(GOOD), standing(GOOD)).is_healthy(0.0)
-    assert not endpoint(standing(GOOD), standing(BAD)).is_healthy(0.0)
+    assert endpoint(state_after(GOOD), state_after(GOOD)).is_healthy(0.0)
+    assert not endpoint(state_after(GOOD), state_after(BAD)).is_healthy(0.0)
 
 
-def test_an_endpoint_is_called_by_its_address() -> None:
+def test_an_endpoint_is_named_by_its_address() -> None:
     assert endpoint().name == "10.0.0.1:80"
     assert Endpoint(Origin("http", "10.0.0.2", 81), ()).name == "10.0.0.2:81"
 

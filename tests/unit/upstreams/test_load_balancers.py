@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from canary_mw.forwarding.hash_policy import hash_key
 from canary_mw.http.messages import RequestHead
-from canary_mw.rules.upstream import Cookie, LoadBalancing, Policy
+from canary_mw.rules.upstream import Cookie, LoadBalancerPolicy, LoadBalancing
 from canary_mw.upstreams.load_balancers import MAGLEV_SIZE, HashTable, hash_table, pick
 
-HASHING: tuple[Policy, ...] = ("ring_hash", "maglev")
+HASHING: tuple[LoadBalancerPolicy, ...] = ("ring_hash", "maglev")
 _random = Random(7)
 KEYS = [_random.getrandbits(64) for _ in range(3000)]
 
@@ -27,31 +27,31 @@ class Server:
     in_flight: int = 0
 
 
-def made(policy: Policy, names: tuple[str, ...]) -> HashTable:
+def made(policy: LoadBalancerPolicy, names: tuple[str, ...]) -> HashTable:
     found = hash_table(policy, names)
     assert found is not None
     return found
 
 
-def owners(policy: Policy, names: tuple[str, ...]) -> list[str]:
+def owners(policy: LoadBalancerPolicy, names: tuple[str, ...]) -> list[str]:
     """The endpoint of each of KEYS, by name."""
     return [names[made(policy, names).owner(key)] for key in KEYS]
 
 
-def drawn(policy: Policy, count: int, key: int | None = None, tries: int = 3000) -> Counter[int]:
+def drawn(policy: LoadBalancerPolicy, count: int, key: int | None = None, requests: int = 3000) -> Counter[int]:
     """How often each of `count` idle endpoints is picked."""
     random = Random(1)
     names = tuple(f"10.0.0.{number}:80" for number in range(count))
     servers = [Server() for _ in names]
     looked_up = hash_table(policy, names)
-    return Counter(pick(policy, servers, looked_up, key, turn, random.random) for turn in range(tries))
+    return Counter(pick(policy, servers, looked_up, key, turn, random.random) for turn in range(requests))
 
 
 @pytest.mark.parametrize("policy", HASHING)
 @settings(max_examples=15, deadline=None)
 @given(names=several, seed=st.integers(0, 100))
 def test_a_key_has_the_same_endpoint_in_whatever_order_they_are_named(
-    policy: Policy, names: tuple[str, ...], seed: int
+    policy: LoadBalancerPolicy, names: tuple[str, ...], seed: int
 ) -> None:
     shuffled = list(names)
     Random(seed).shuffle(shuffled)
@@ -59,7 +59,7 @@ def test_a_key_has_the_same_endpoint_in_whatever_order_they_are_named(
 
 
 @pytest.mark.parametrize("policy", HASHING)
-def test_a_key_has_the_same_endpoint_in_every_process(policy: Policy) -> None:
+def test_a_key_has_the_same_endpoint_in_every_process(policy: LoadBalancerPolicy) -> None:
     names = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
     code = f"from canary_mw.upstreams.load_balancers import hash_table; t = hash_table({policy!r}, {names!r}); " + (
         "print([t.owner(n * 0x9E3779B97F4A7C15 % 2**64) for n in range(40)])"
@@ -82,7 +82,7 @@ def test_a_key_has_the_same_endpoint_in_every_process(policy: Policy) -> None:
     ("policy", "expected"),
     [("ring_hash", "1121011100202202221220011002222002200011"), ("maglev", "0000000022121212212022020000210021221212")],
 )
-def test_the_tables_are_those_of_every_release(policy: Policy, expected: str) -> None:
+def test_the_tables_are_those_of_every_release(policy: LoadBalancerPolicy, expected: str) -> None:
     found = made(policy, ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
     assert "".join(str(found.owner(n * 0x9E3779B97F4A7C15 % 2**64)) for n in range(40)) == expected
 
@@ -111,7 +111,7 @@ def test_in_a_maglev_table_a_new_endpoint_moves_about_its_share_of_the_keys(name
 @pytest.mark.parametrize("policy", HASHING)
 @settings(max_examples=15, deadline=None)
 @given(names=several)
-def test_every_endpoint_gets_about_its_share_of_the_keys(policy: Policy, names: tuple[str, ...]) -> None:
+def test_every_endpoint_gets_about_its_share_of_the_keys(policy: LoadBalancerPolicy, names: tuple[str, ...]) -> None:
     shares = Counter(owners(policy, names))
     assert len(shares) == len(names)
     assert all(0.5 < count / len(KEYS) * len(names) < 1.6 for count in shares.values())
@@ -158,24 +158,24 @@ def test_the_bounds_of_the_random_numbers_name_endpoints(numbers: tuple[float, f
 
 
 @pytest.mark.parametrize("policy", HASHING)
-def test_a_request_without_key_goes_anywhere(policy: Policy) -> None:
+def test_a_request_without_key_goes_anywhere(policy: LoadBalancerPolicy) -> None:
     assert all(800 < count < 1200 for count in drawn(policy, 3).values())
 
 
 @pytest.mark.parametrize("policy", HASHING)
-def test_a_key_goes_to_one_endpoint(policy: Policy) -> None:
+def test_a_key_goes_to_one_endpoint(policy: LoadBalancerPolicy) -> None:
     assert len(drawn(policy, 3, key=12345)) == 1
 
 
 @pytest.mark.parametrize("policy", [*HASHING, "round_robin", "least_request"])
-def test_one_endpoint_is_always_picked(policy: Policy) -> None:
-    assert set(drawn(policy, 1, key=5, tries=20)) == {0}
+def test_one_endpoint_is_always_picked(policy: LoadBalancerPolicy) -> None:
+    assert set(drawn(policy, 1, key=5, requests=20)) == {0}
 
 
 def keyed(
-    balancing: LoadBalancing, *headers: tuple[str, str], client: str | None = "192.0.2.1", new: bytes = b"x"
+    load_balancing: LoadBalancing, *headers: tuple[str, str], client: str | None = "192.0.2.1", new: bytes = b"x"
 ) -> tuple[int | None, bytes | None]:
-    return hash_key(balancing, RequestHead("GET", "/", headers, client=client), lambda: new)
+    return hash_key(load_balancing, RequestHead("GET", "/", headers, client=client), lambda: new)
 
 
 COOKIE = LoadBalancing("ring_hash", cookie=Cookie(b"sticky", b"/p", 60.0))
@@ -204,9 +204,9 @@ def test_a_ttl_of_zero_is_a_session_cookie_and_a_missing_path_is_left_out() -> N
 
 
 def test_a_cookie_without_ttl_is_read_but_never_issued() -> None:
-    balancing = LoadBalancing("ring_hash", cookie=Cookie(b"sticky"))
-    assert keyed(balancing) == (None, None)
-    key, cookie = keyed(balancing, ("cookie", "sticky=abc"))
+    load_balancing = LoadBalancing("ring_hash", cookie=Cookie(b"sticky"))
+    assert keyed(load_balancing) == (None, None)
+    key, cookie = keyed(load_balancing, ("cookie", "sticky=abc"))
     assert key is not None
     assert cookie is None
 
@@ -230,26 +230,26 @@ def test_a_lone_quote_is_a_value() -> None:
 
 
 def test_a_header_is_the_key_and_without_it_a_request_has_none() -> None:
-    balancing = LoadBalancing("maglev", header=b"x-user")
-    alice, bob = keyed(balancing, ("x-user", "alice")), keyed(balancing, ("x-user", "bob"))
+    load_balancing = LoadBalancing("maglev", header=b"x-user")
+    alice, bob = keyed(load_balancing, ("x-user", "alice")), keyed(load_balancing, ("x-user", "bob"))
     assert None not in (alice[0], bob[0])
     assert alice != bob
-    assert alice == keyed(balancing, ("x-user", "alice"), ("cookie", "sticky=abc"), client="192.0.2.9")
-    assert keyed(balancing, ("x-other", "alice")) == (None, None)
+    assert alice == keyed(load_balancing, ("x-user", "alice"), ("cookie", "sticky=abc"), client="192.0.2.9")
+    assert keyed(load_balancing, ("x-other", "alice")) == (None, None)
 
 
 def test_the_order_of_repeated_headers_does_not_matter() -> None:
-    balancing = LoadBalancing("maglev", header=b"x-user")
+    load_balancing = LoadBalancing("maglev", header=b"x-user")
     pairs = [("x-user", "a"), ("x-user", "b")]
-    assert keyed(balancing, *pairs) == keyed(balancing, *reversed(pairs))
-    assert keyed(balancing, *pairs) != keyed(balancing, pairs[0])
+    assert keyed(load_balancing, *pairs) == keyed(load_balancing, *reversed(pairs))
+    assert keyed(load_balancing, *pairs) != keyed(load_balancing, pairs[0])
 
 
 def test_the_address_of_the_client_is_a_key() -> None:
-    balancing = LoadBalancing("ring_hash", source_ip=True)
-    assert keyed(balancing, ("x-user", "a")) == keyed(balancing)
-    assert keyed(balancing) != keyed(balancing, client="192.0.2.2")
-    assert keyed(balancing, client=None) == (None, None)
+    load_balancing = LoadBalancing("ring_hash", source_ip=True)
+    assert keyed(load_balancing, ("x-user", "a")) == keyed(load_balancing)
+    assert keyed(load_balancing) != keyed(load_balancing, client="192.0.2.2")
+    assert keyed(load_balancing, client=None) == (None, None)
 
 
 def test_other_policies_have_no_key() -> None:

@@ -1,4 +1,4 @@
-"""The event loop beside the requests of a WSGI server."""
+"""The background event loop of a WSGI server."""
 
 import asyncio
 import subprocess
@@ -56,9 +56,9 @@ def test_a_coroutine_that_takes_too_long_is_cancelled(background: LoopThread) ->
     assert cancelled.wait(10)
 
 
-def test_who_waits_for_a_loop_that_is_stopped_is_told(background: LoopThread) -> None:
+def test_a_caller_that_waits_for_a_loop_that_is_stopped_gets_an_error(background: LoopThread) -> None:
     waiting = threading.Event()
-    told: list[str] = []
+    errors: list[str] = []
 
     async def wait() -> None:
         waiting.set()
@@ -68,14 +68,14 @@ def test_who_waits_for_a_loop_that_is_stopped_is_told(background: LoopThread) ->
         try:
             background.run(wait())
         except TimeoutError as exc:
-            told.append(str(exc))
+            errors.append(str(exc))
 
     thread = threading.Thread(target=ask)
     thread.start()
     assert waiting.wait(10)
     background.stop()
     thread.join(10)
-    assert told == ["the background loop was stopped"]
+    assert errors == ["the background loop was stopped"]
 
 
 def test_many_threads_that_begin_at_once_share_one_loop(background: LoopThread) -> None:
@@ -110,7 +110,7 @@ async def _resolved(host: str) -> list[str]:
     return await resolve_in_thread(host, 80)
 
 
-def test_what_comes_after_the_end_is_of_no_interest(background: LoopThread) -> None:
+def test_a_result_after_the_end_of_the_loop_is_dropped(background: LoopThread) -> None:
     release, ended = threading.Event(), threading.Event()
     started = threading.Event()
 
@@ -129,13 +129,13 @@ def test_what_comes_after_the_end_is_of_no_interest(background: LoopThread) -> N
 
 HANGING = """
 import asyncio, threading, time
-from canary_mw.upstreams.loop_thread import LoopThread; from canary_mw.upstreams.loop_thread import run_in_thread
+from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 background = LoopThread()
 background.call(lambda: asyncio.ensure_future(run_in_thread(lambda: time.sleep(60))))
 background.run(asyncio.sleep(0.01))
 """
 
 
-def test_nothing_of_it_holds_up_the_exit_of_a_process() -> None:
+def test_nothing_of_it_delays_the_exit_of_a_process() -> None:
     done = subprocess.run([sys.executable, "-X", "dev", "-c", HANGING], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")

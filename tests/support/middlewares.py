@@ -1,4 +1,4 @@
-"""Both shells behind one face, for tests of what must be the same in both."""
+"""Both middlewares behind one interface, for tests of what must be the same in both."""
 
 import asyncio
 import contextlib
@@ -15,41 +15,41 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 
 Middleware = CanaryMiddleware | CanaryWSGIMiddleware
-SHELLS = ("asgi", "wsgi")
-# The one that the running test is about.
+INTERFACES = ("asgi", "wsgi")
+# That of the running test.
 _current = ["asgi"]
 
 
-@pytest.fixture(params=SHELLS)
-def shell(request: pytest.FixtureRequest) -> str:
-    """Runs a test once with each; `middleware` makes the one."""
+@pytest.fixture(params=INTERFACES)
+def interface(request: pytest.FixtureRequest) -> str:
+    """Runs a test once for ASGI and once for WSGI; `middleware` makes the one of the current interface."""
     use(str(request.param))
     return _current[0]
 
 
 def use(name: str) -> None:
-    """From now on "asgi" or "wsgi"."""
+    """Set the current interface, "asgi" or "wsgi"."""
     _current[0] = name
 
 
 def current() -> str:
-    """Its name."""
+    """The current interface."""
     return _current[0]
 
 
 # For what the WSGI of waitress does not allow; each use says why.
-ASGI_ONLY = pytest.mark.parametrize("shell", ["asgi"], indirect=True)
+ASGI_ONLY = pytest.mark.parametrize("interface", ["asgi"], indirect=True)
 
 
 def middleware(app: Any = None, **options: Any) -> Middleware:
-    """The middleware of the shell around an app, by default one that says what it is."""
+    """The middleware of the current interface around an app, by default `hello`."""
     if current() == "asgi":
         return CanaryMiddleware(app or hello, **options)
     return CanaryWSGIMiddleware(app or wsgi_hello, **options)
 
 
 @contextlib.asynccontextmanager
-async def serving_shell(served: Middleware, server: str = "httptools") -> AsyncIterator[int]:
+async def serving_middleware(served: Middleware, server: str = "httptools") -> AsyncIterator[int]:
     """Serve it by uvicorn with a parser, or by waitress, and close it at the end; yields its port."""
     if isinstance(served, CanaryMiddleware):
         try:
@@ -69,7 +69,7 @@ async def serving_shell(served: Middleware, server: str = "httptools") -> AsyncI
 def clients_pools(served: Middleware) -> list[Any]:
     """The pools of our own client."""
     if isinstance(served, CanaryMiddleware):
-        return list(served.upstreams._own_of(asyncio.get_running_loop()).client._pools.values())
+        return list(served.upstreams._state_of(asyncio.get_running_loop()).client._pools.values())
     return list(served.upstreams._client._pools.values())
 
 

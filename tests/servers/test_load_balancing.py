@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from middlewares import middleware, serving_middleware
 from servers import Client, client_of, fetch, mapping, run
-from shells import middleware, serving_shell
 from upstream import Peer, serving
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError
 from canary_mw.server.settings import Settings
 
-ON_BOTH_SHELLS = pytest.mark.usefixtures("shell")
+WITH_BOTH_MIDDLEWARES = pytest.mark.usefixtures("interface")
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def service(broken: set[bytes], **attributes: Any) -> AsyncIterator[int]:
     ):
         urls = [f"http://127.0.0.1:{each.origin.port}" for each in (one, two, three)]
         rules = StaticSource(mapping("shop", "/shop/", "shop", **attributes))
-        async with serving_shell(middleware(rules=rules, upstreams={"shop": urls})) as port:
+        async with serving_middleware(middleware(rules=rules, upstreams={"shop": urls})) as port:
             yield port
 
 
@@ -42,7 +42,7 @@ async def bodies(port: int, count: int = 12, cookie: str = "") -> list[bytes]:
         return [(await client.get("GET", "/shop/", headers)).body for _ in range(count)]
 
 
-@ON_BOTH_SHELLS
+@WITH_BOTH_MIDDLEWARES
 def test_endpoints_are_asked_in_turn() -> None:
     async def main() -> None:
         async with service(set()) as port:
@@ -51,7 +51,7 @@ def test_endpoints_are_asked_in_turn() -> None:
     run(main())
 
 
-@ON_BOTH_SHELLS
+@WITH_BOTH_MIDDLEWARES
 def test_a_client_gets_a_cookie_once_and_keeps_its_endpoint() -> None:
     async def main() -> None:
         balancer = "{policy: ring_hash, cookie: {name: sticky, path: /, ttl: 60s}}"
@@ -68,7 +68,7 @@ def test_a_client_gets_a_cookie_once_and_keeps_its_endpoint() -> None:
     run(main())
 
 
-@ON_BOTH_SHELLS
+@WITH_BOTH_MIDDLEWARES
 def test_an_endpoint_that_keeps_failing_is_left_alone() -> None:
     async def main() -> None:
         async with service({b"b"}, outlier_detection="{consecutive_5xx: 2}") as port:
@@ -79,7 +79,7 @@ def test_an_endpoint_that_keeps_failing_is_left_alone() -> None:
     run(main())
 
 
-@ON_BOTH_SHELLS
+@WITH_BOTH_MIDDLEWARES
 def test_an_endpoint_that_fails_its_health_check_is_left_alone_until_it_passes() -> None:
     async def main() -> None:
         broken = {b"c"}

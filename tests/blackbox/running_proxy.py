@@ -1,4 +1,4 @@
-"""A running proxy, and a client that tells whole answers from cut ones."""
+"""A running proxy, and a client that finds out whether a response is complete."""
 
 import contextlib
 import http.client
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from servers import Process, free_port, mapping
-from wire import PATIENCE, Line, Origin
+from wire import TIMEOUT, Line, Origin
 from wsgiprocess import ServerProcess, command
 
 # uvicorn with our protocol, by one and by two processes; and the middleware under uvicorn with it and with both of its
 # own.
-DOORS = ("serve", "two workers", "guarded", "httptools", "h11")
+KINDS = ("serve", "two workers", "guarded", "httptools", "h11")
 _SERVE = ("serve", "two workers")
 # The WSGI middleware under other servers, by their names in wsgiprocess.
-WSGI_DOORS = {"gunicorn": "16 threads", "waitress": "waitress"}
+WSGI_KINDS = {"gunicorn": "16 threads", "waitress": "waitress"}
 
 
 class Answer(NamedTuple):
@@ -36,8 +36,8 @@ class Answer(NamedTuple):
         return [value for key, value in self.headers if key.lower() == name]
 
     @property
-    def told(self) -> Any:
-        """What an origin echoed."""
+    def echo(self) -> Any:
+        """The request as an origin got it."""
         return json.loads(self.body)
 
 
@@ -45,10 +45,10 @@ class Client(Line):
     """One connection to the proxy."""
 
     def __init__(self, port: int, source: str = "127.0.0.1") -> None:
-        super().__init__(socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0)))
+        super().__init__(socket.create_connection(("127.0.0.1", port), TIMEOUT, (source, 0)))
         self._reader = self.sock.makefile("rb")
 
-    # What http.client wants of a socket; it closes the file of each answer, and there are more to come.
+    # What http.client needs of a socket. It closes the file of each response, but there are more to come.
     def makefile(self, mode: str) -> "Client":
         """Itself, as a file."""
         return self
@@ -69,7 +69,7 @@ class Client(Line):
         """Nothing to do."""
 
     def close(self) -> None:
-        """Only `leave` does."""
+        """Does nothing; see `leave`."""
 
     def leave(self) -> None:
         """Close."""
@@ -97,13 +97,13 @@ class Client(Line):
             return True
 
 
-class Door:
-    """A running proxy before two origins."""
+class RunningProxy:
+    """A running proxy with two origins."""
 
     def __init__(self, kind: str, port: int, stable: Origin, gray: Origin) -> None:
         self.kind, self.port, self.stable, self.gray = kind, port, stable, gray
         self.ours = kind in (*_SERVE, "guarded")
-        self.wsgi = kind in WSGI_DOORS
+        self.wsgi = kind in WSGI_KINDS
 
     @contextlib.contextmanager
     def client(self, source: str = "127.0.0.1") -> Iterator[Client]:
@@ -132,8 +132,8 @@ def get(token: bytes, *headers: bytes, method: bytes = b"GET", version: bytes = 
 
 
 @contextlib.contextmanager
-def door_of(kind: str, folder: Path) -> Iterator[Door]:
-    """Start a proxy: one of `DOORS` or of `WSGI_DOORS`."""
+def running_proxy(kind: str, folder: Path) -> Iterator[RunningProxy]:
+    """Start a proxy: one of `KINDS` or of `WSGI_KINDS`."""
     stable, gray = Origin("stable"), Origin("gray")
     rules = folder / "rules.yaml"
     rules.write_text(
@@ -144,7 +144,7 @@ def door_of(kind: str, folder: Path) -> Iterator[Door]:
     running = _started(kind, port, rules, folder / "log")
     try:
         running.wait_for_port(port)
-        yield Door(kind, port, stable, gray)
+        yield RunningProxy(kind, port, stable, gray)
     finally:
         running.stop()
         stable.close()
@@ -152,8 +152,8 @@ def door_of(kind: str, folder: Path) -> Iterator[Door]:
 
 
 def _started(kind: str, port: int, rules: Path, log: Path) -> Process:
-    if kind in WSGI_DOORS:
-        arguments = command(WSGI_DOORS[kind], "mounted:create_wsgi_app", port)
+    if kind in WSGI_KINDS:
+        arguments = command(WSGI_KINDS[kind], "mounted:create_wsgi_app", port)
         return ServerProcess(arguments, Path(__file__).parent, log, {"BLACKBOX_RULES": str(rules)})
     if kind not in _SERVE:
         return _Mounted(kind, port, rules, log)

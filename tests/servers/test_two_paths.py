@@ -1,4 +1,4 @@
-"""The short way and the ASGI way are one: for upstreams, for clients and for observers."""
+"""The fast path and the ASGI path do the same: for upstreams, for clients and for observers."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import mapping
-from standalone import GET, LARGE, LAST, RULES, WAYS, Noting, Records, Wire, listening, talk, wire_to
+from standalone import GET, HANDLERS, LARGE, LAST, RULES, Noting, Records, Wire, listening, talk, wire_to
 from upstream import OK, Peer, Upstream, serving, until
 
 
@@ -19,8 +19,8 @@ def rules(tmp_path: Path) -> Path:
     return tmp_path / "rules.yaml"
 
 
-def outcomes(rules: Path, way: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """What observers are told of requests that end in every way there is."""
+def outcomes(rules: Path, handler: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """What observers are notified of, for requests with every kind of end."""
     rules.write_text(RULES + mapping("quick", "/quick/", "shop", timeout_ms=50, rewrite="/quick/"))
     records = Records()
     script: dict[bytes, Callable[[Peer], Awaitable[object]]] = {
@@ -52,7 +52,7 @@ def outcomes(rules: Path, way: str) -> tuple[list[dict[str, Any]], list[str]]:
 
     came: list[str] = []
 
-    async def conversation(_: Wire, app: Noting, upstream: Upstream) -> None:
+    async def client_script(_: Wire, app: Noting, upstream: Upstream) -> None:
         port = _.writer.get_extra_info("peername")[1]
         for target in (b"/shop/missing", b"/shop/large", b"/shop/stale", b"/shop/garbage", b"/shop/cut", b"/quick/"):
             async with wire_to(port) as client:
@@ -71,20 +71,20 @@ def outcomes(rules: Path, way: str) -> tuple[list[dict[str, Any]], list[str]]:
         assert (await client.get(b"/shop/ok")).status == 200
         app.came.clear()
 
-    talk(rules, answering, conversation, way=way, records=records)
-    return records.told(), came
+    talk(rules, answering, client_script, handler=handler, records=records)
+    return records.dicts(), came
 
 
-def test_observers_are_told_the_same_on_either_way(rules: Path) -> None:
-    (short, short_way), (asgi, asgi_way) = (outcomes(rules, way) for way in WAYS)
-    assert short == asgi
-    ends = [(each["status"], each["reason"]) for each in short if "status" in each and each["path"] != "/shop/ok"]
+def test_observers_are_notified_of_the_same_on_either_path(rules: Path) -> None:
+    (fast, fast_requests), (asgi, asgi_requests) = (outcomes(rules, handler) for handler in HANDLERS)
+    assert fast == asgi
+    ends = [(each["status"], each["reason"]) for each in fast if "status" in each and each["path"] != "/shop/ok"]
     assert ends == [
         *((404, None), (200, None), (503, "service unavailable"), (502, "bad gateway"), (200, "UpstreamProtocolError")),
         *((504, "gateway timeout"), (None, "client left")),
     ]
-    assert [each.split()[1:] for each in asgi_way] == [["whole"]] * 6
-    assert [each.split()[1:] for each in short_way] == [[], ["begun"], ["begun"], [], ["begun"], []]
+    assert [each.split()[1:] for each in asgi_requests] == [["whole"]] * 6
+    assert [each.split()[1:] for each in fast_requests] == [[], ["begun"], ["begun"], [], ["begun"], []]
 
 
 METHODS = [b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"POST", b"PATCH", b"PROPFIND", b"NONSENSE"]
@@ -139,19 +139,19 @@ EVERYTHING = RULES + mapping(
 
 
 class Pair:
-    """The two ways side by side; each before an upstream of its own that answers what `answer` says."""
+    """Both paths with the same rules; each has an upstream of its own, which sends `answer`."""
 
     def __init__(self) -> None:
         self.answer = b""
-        self.seen: dict[str, list[tuple[int, bytes]]] = {way: [] for way in WAYS}
+        self.seen: dict[str, list[tuple[int, bytes]]] = {handler: [] for handler in HANDLERS}
         self.ports: dict[str, int] = {}
         self.apps: dict[str, Noting] = {}
 
-    def script(self, way: str) -> Callable[[Peer], Awaitable[None]]:
+    def script(self, handler: str) -> Callable[[Peer], Awaitable[None]]:
         async def script(peer: Peer) -> None:
             while True:
                 data = await peer.reader.readuntil(b"\r\n\r\n")
-                self.seen[way].append((peer.number, data))
+                self.seen[handler].append((peer.number, data))
                 if b"x-drawn: yes" in data:
                     await peer.send(self.answer)
                 else:
@@ -159,18 +159,22 @@ class Pair:
 
         return script
 
-    async def got(self, way: str, request: bytes) -> tuple[bytes, list[tuple[int, bytes]], int]:
-        """All bytes that came back, all that the upstream saw, and how many requests came the ASGI way."""
-        self.seen[way].clear()
-        async with wire_to(self.ports[way]) as client:
+    async def got(self, handler: str, request: bytes) -> tuple[bytes, list[tuple[int, bytes]], int]:
+        """All bytes that came back, all that the upstream saw, and how many requests took the ASGI path."""
+        self.seen[handler].clear()
+        async with wire_to(self.ports[handler]) as client:
             await client.ask(GET)
             data = await client.reader.readuntil(b"\r\n\r\nok")
-            self.apps[way].came.clear()
-            first = self.seen[way][0][0]
+            self.apps[handler].came.clear()
+            first = self.seen[handler][0][0]
             # The last one waits behind, so that the end of the one before it can be seen.
             await client.ask(request + LAST)
             data += await client.reader.read()
-        return data, [(number - first, without_id(seen)) for number, seen in self.seen[way]], len(self.apps[way].came)
+        return (
+            data,
+            [(number - first, without_id(seen)) for number, seen in self.seen[handler]],
+            len(self.apps[handler].came),
+        )
 
 
 def without_id(head: bytes) -> bytes:
@@ -181,13 +185,13 @@ def without_id(head: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def both_ways(rules: Path, **options: Any) -> AsyncIterator[Pair]:
-    """The two ways with the same rules."""
+    """Both paths with the same rules."""
     pair = Pair()
     async with contextlib.AsyncExitStack() as stack:
-        for way in WAYS:
-            upstream = await stack.enter_async_context(serving(pair.script(way)))
-            app = pair.apps[way] = Noting(rules, upstream.origin.port, way=way, hop_id="here", **options)
-            pair.ports[way], _ = await stack.enter_async_context(listening(app))
+        for handler in HANDLERS:
+            upstream = await stack.enter_async_context(serving(pair.script(handler)))
+            app = pair.apps[handler] = Noting(rules, upstream.origin.port, handler=handler, hop_id="here", **options)
+            pair.ports[handler], _ = await stack.enter_async_context(listening(app))
         yield pair
 
 
@@ -197,11 +201,11 @@ def runner() -> Iterator[asyncio.Runner]:
         yield found
 
 
-def test_on_either_way_the_same_bytes_reach_the_upstream_and_the_client(rules: Path, runner: asyncio.Runner) -> None:
+def test_on_either_path_the_same_bytes_reach_the_upstream_and_the_client(rules: Path, runner: asyncio.Runner) -> None:
     rules.write_text(EVERYTHING)
     context = both_ways(rules)
     pair = runner.run(context.__aenter__())
-    short = 0
+    fast_path_requests = 0
 
     @given(
         st.sampled_from(METHODS),
@@ -219,14 +223,14 @@ def test_on_either_way_the_same_bytes_reach_the_upstream_and_the_client(rules: P
         answer_lines: list[bytes],
         body: tuple[bytes, bytes],
     ) -> None:
-        nonlocal short
+        nonlocal fast_path_requests
         request = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), b"host: shop", b"x-drawn: yes", *lines, b"", b""))
         pair.answer = b"\r\n".join((b"HTTP/1.1 " + status, *answer_lines, body[0], b"", body[1]))
-        *by_short, asgi_requests = runner.run(pair.got("short", request))
+        *by_fast_path, asgi_requests = runner.run(pair.got("fast_path", request))
         *by_asgi, all_requests = runner.run(pair.got("asgi", request))
-        assert by_short == by_asgi
-        short += all_requests - asgi_requests
+        assert by_fast_path == by_asgi
+        fast_path_requests += all_requests - asgi_requests
 
     same()
     runner.run(context.__aexit__(None, None, None))
-    assert short > 10
+    assert fast_path_requests > 10

@@ -1,4 +1,4 @@
-"""What the guard at the door keeps out, and whom it lets go: counted, and shown by the metrics of a running proxy."""
+"""Clients that the server closes and requests that it refuses: counted, and in the metrics of a running proxy."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ from canary_mw.server.settings import Settings
 from canary_mw.types import Receive, Scope, Send
 
 GET = b"GET /shop/ HTTP/1.1\r\nHost: shop\r\n\r\n"
-PIECE = bytes(65536)
+CHUNK = bytes(65536)
 # No system buffers as much for a client that does not read.
 LARGE = 64 << 20
 Main = Callable[[], Coroutine[Any, Any, None]]
@@ -73,7 +73,7 @@ def test_a_client_that_stops_reading_is_let_go_and_its_upstream_too(
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE)
         try:
-            await peer.send(*[PIECE] * (LARGE // len(PIECE)))
+            await peer.send(*[CHUNK] * (LARGE // len(CHUNK)))
         except ConnectionError:
             cut.append(peer.number)
 
@@ -113,8 +113,8 @@ def test_a_client_that_does_not_take_the_end_of_its_answer_is_let_go_too(on: Cal
             writer.write(GET)
             # The app has ended long ago; the server holds the connection until all is written.
             ticks = clock.timer_of(asyncio.get_running_loop())
-            await until(lambda: ticks._watched)
-            await until(lambda: not ticks._watched)
+            await until(lambda: ticks._listeners)
+            await until(lambda: not ticks._listeners)
             writer.transport.resume_reading()  # type: ignore[attr-defined]
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await reader.readexactly(LARGE)
@@ -129,8 +129,8 @@ def test_a_client_that_reads_slowly_is_waited_for(on: Callable[[Main], None]) ->
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         await send({"type": "http.response.start", "status": 200})
-        for _ in range(LARGE // len(PIECE)):
-            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        for _ in range(LARGE // len(CHUNK)):
+            await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
         await send({"type": "http.response.body"})
 
     async def main() -> None:
@@ -140,16 +140,16 @@ def test_a_client_that_reads_slowly_is_waited_for(on: Callable[[Main], None]) ->
             writer.write(GET)
             begun, read = 0, 0
             while not begun or ticks.now < begun + 5 * deadlines.WRITE_TIMEOUT:
-                read += len(await reader.readexactly(4 * len(PIECE)))
+                read += len(await reader.readexactly(4 * len(CHUNK)))
                 begun = begun or ticks.now
                 at = ticks.now
                 await until(lambda at=at: ticks.now > at + 1)  # type: ignore[misc]
             assert read < LARGE
-            piece = b""
-            while not piece.endswith(b"\r\n0\r\n\r\n"):
-                piece = await reader.read(1 << 20)
-                assert piece, "it was cut"
-                read += len(piece)
+            chunk = b""
+            while not chunk.endswith(b"\r\n0\r\n\r\n"):
+                chunk = await reader.read(1 << 20)
+                assert chunk, "it was cut"
+                read += len(chunk)
             assert read > LARGE
             writer.close()
 
@@ -157,7 +157,7 @@ def test_a_client_that_reads_slowly_is_waited_for(on: Callable[[Main], None]) ->
 
 
 def counted(text: bytes) -> dict[tuple[str, str], float]:
-    """The counters of refusals and ejections by their first label beside the pid."""
+    """The counters of refusals and ejections by their first label besides the pid."""
     return {
         (sample.name, next((value for key, value in sample.labels.items() if key != "pid"), "")): sample.value
         for family in text_string_to_metric_families(text.decode())

@@ -1,0 +1,76 @@
+"""One resource -> its Mapping: the checks of apiVersion, kind, name, attributes, and of what the Mapping refers to."""
+
+from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.mapping import to_mapping
+from canary_mw.config.ambassador.origin import DocumentOrigin
+from canary_mw.config.ambassador.schema import MODELS
+from canary_mw.config.ambassador.shared_resources import SharedResources, matches_ambassador_id
+from canary_mw.config.resource import Resource
+from canary_mw.config.validation import Report, did_you_mean, validate
+from canary_mw.rules.mapping import Mapping
+
+_GROUP = "getambassador.io/"
+_KINDS = (*REQUIRED, "Mapping", "Module", "TLSContext")
+
+
+def interpret(resource: Resource, file: str, shared: SharedResources, report: Report) -> Mapping | None:
+    """Check one document by version, kind, types and values; None if it gives no Mapping."""
+    version = _version(resource, report)
+    if not matches_ambassador_id(resource, shared.ambassador_id):
+        return None
+    if resource.kind in REQUIRED:
+        _check_other_kind(resource, report)
+        return None
+    if resource.kind == "TLSContext":
+        return None
+    if resource.kind == "Module":
+        if resource.name != "ambassador":
+            report("notice", "kind-ignored", "only the Module called ambassador has an effect")
+        return None
+    if resource.kind != "Mapping":
+        what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
+        report("error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, _KINDS))
+        return None
+    if not resource.name:
+        report("error", "no-name", "the Mapping has no name: it is left out")
+        return None
+    model = version and validate(MODELS[version], dict(resource.spec), report)
+    if not model:
+        return None
+    if model.resolver and model.resolver not in shared.resolvers:
+        hint = "known are " + ", ".join(sorted(shared.resolvers))
+        report("error", "unknown-resolver", f"resolver {model.resolver} is unknown", attribute="resolver", hint=hint)
+        return None
+    if isinstance(model.tls, str) and model.tls not in shared.tls_contexts:
+        known = ", ".join(sorted(shared.tls_contexts)) or "none"
+        text = f"TLSContext {model.tls} is not defined, or in error itself"
+        report("error", "unknown-tls-context", text, attribute="tls", hint=f"define it; known are: {known}")
+        return None
+    place = (resource.name, resource.namespace, resource.labels, file, resource.line)
+    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts)
+    mapping, found = to_mapping(model, origin)
+    for each in found:
+        report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
+    return mapping
+
+
+def _check_other_kind(resource: Resource, report: Report) -> None:
+    """Check a kind without effect for the attributes it requires."""
+    missing = [name for name in REQUIRED[resource.kind or ""] if resource.spec.get(name) in (None, "", [])]
+    for name in missing:
+        report("error", "missing", f"{name} is missing")
+    if not missing:
+        report("notice", "kind-ignored", "not supported yet: ignored")
+
+
+def _version(resource: Resource, report: Report) -> str | None:
+    api_version = resource.api_version
+    if api_version is None:
+        report("warning", "no-api-version", "no apiVersion: read as getambassador.io/v2")
+        return "v2"
+    version = api_version.removeprefix(_GROUP)
+    if version in MODELS and api_version.startswith(_GROUP):
+        return version
+    hint = "known are " + ", ".join(_GROUP + known for known in MODELS)
+    report("error", "unknown-version", f"apiVersion {api_version} is not known", attribute="apiVersion", hint=hint)
+    return None

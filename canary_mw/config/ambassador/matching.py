@@ -1,0 +1,82 @@
+"""Matching attributes of a Mapping: prefix, host, method, headers and query parameters.
+
+Each function raises `MappingError` if its attribute is not valid.
+"""
+
+from collections.abc import Mapping as Dict
+from typing import Any
+
+from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
+from canary_mw.config.ambassador.schema import LegacyMapping, Model
+from canary_mw.exceptions import MappingError
+from canary_mw.http.headers import is_header_name
+from canary_mw.rules.mapping import PrefixKind
+from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern
+
+
+def prefix(model: Model, origin: DocumentOrigin) -> str:
+    """`prefix`, checked if it is a regex."""
+    if model.prefix_regex:
+        compile_limited(model.prefix, origin)
+    return model.prefix
+
+
+def prefix_kind(model: Model, _: DocumentOrigin) -> PrefixKind:
+    """How the prefix is compared; `prefix_regex` overrides `prefix_exact`."""
+    return "regex" if model.prefix_regex else "exact" if model.prefix_exact else "plain"
+
+
+def host(model: Model, origin: DocumentOrigin) -> HostPattern:
+    """The host pattern of `hostname`, `host` or an exact `:authority` header, in this order."""
+    if isinstance(model, LegacyMapping):
+        # `host` of v1 and v2 is a glob; v3alpha1 calls it `hostname`.
+        return _host_pattern(model.host, model.host_regex, origin) if model.host else ANY_HOST
+    if model.hostname:
+        return HostPattern(model.hostname)
+    if model.host:
+        if "*" in model.host and not model.host_regex:
+            raise MappingError(f"host {model.host!r} is an exact match, no glob", hint="write hostname: instead")
+        return _host_pattern(model.host, model.host_regex, origin)
+    authority = next((value for name, value in model.headers.items() if name.lower() == ":authority"), None)
+    return HostPattern(authority) if authority else ANY_HOST
+
+
+def _host_pattern(text: str, regex: bool, origin: DocumentOrigin) -> HostPattern:
+    if regex:
+        compile_limited(text, origin)
+    return HostPattern(text, regex)
+
+
+def method(model: Model, origin: DocumentOrigin) -> Condition | None:
+    """The condition of `method`."""
+    if model.method is None:
+        return None
+    if model.method_regex:
+        compile_limited(model.method, origin)
+    return Condition(":method", model.method, model.method_regex)
+
+
+def headers(model: Model, origin: DocumentOrigin) -> tuple[Condition, ...]:
+    """The conditions of `headers` and `regex_headers`."""
+    # An exact :authority is the host (see `host`); in v1 and v2 `host` takes precedence.
+    exact = {name: value for name, value in model.headers.items() if name.lower() != ":authority"}
+    conditions = _conditions(exact, model.regex_headers, origin)
+    for condition in conditions:
+        if not is_header_name(condition.name.removeprefix(":")):
+            raise MappingError(f"{condition.name!r} is not a header name")
+    return conditions
+
+
+def query(model: Model, origin: DocumentOrigin) -> tuple[Condition, ...]:
+    """The conditions of `query_parameters` and `regex_query_parameters`."""
+    return _conditions(model.query_parameters, model.regex_query_parameters, origin)
+
+
+def _conditions(exact: Dict[str, Any], regex: Dict[str, str], origin: DocumentOrigin) -> tuple[Condition, ...]:
+    """Conditions by name, exact ones first; in v1 and v2 `true` is a regex for any value, `false` is no condition."""
+    present = {name: ".*" for name, value in exact.items() if value is True}
+    patterns = {**present, **regex}
+    for pattern in regex.values():
+        compile_limited(pattern, origin)
+    texts = sorted((name, value) for name, value in exact.items() if isinstance(value, str))
+    return (*(Condition(*item) for item in texts), *(Condition(*item, regex=True) for item in sorted(patterns.items())))

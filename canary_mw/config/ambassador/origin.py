@@ -1,0 +1,25 @@
+"""Where a Mapping document comes from, and the settings it is read with."""
+
+from collections.abc import Mapping as Dict
+from typing import NamedTuple
+
+from canary_mw.rules.matchers import Regex, compile_regex
+from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
+from canary_mw.rules.upstream import UpstreamTLS
+
+
+class DocumentOrigin(NamedTuple):
+    """Where a document comes from, and what its source defines for all Mappings."""
+
+    name: str
+    namespace: str
+    labels: Dict[str, str]
+    file: str
+    line: int
+    settings: ModuleSettings = DEFAULT_SETTINGS
+    tls_contexts: Dict[str, UpstreamTLS] = {}
+
+
+def compile_limited(pattern: str, origin: DocumentOrigin) -> Regex:
+    """Compile a regex under the Module's size limit; the matchers compile it again, from RE2's cache."""
+    return compile_regex(pattern, max_size=origin.settings.regex_max_size)

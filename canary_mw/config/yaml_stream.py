@@ -1,0 +1,42 @@
+"""A text -> its YAML documents, with environment variables replaced.
+
+Documents are separated before they are parsed, so that one with a syntax error does not affect the others.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from canary_mw.config.yaml_loader import count_line_breaks
+
+_SEPARATOR = re.compile(r"^\ufeff?(?:---|\.\.\.)(?:[ \t]+#.*|[ \t]*)$", re.M)
+_CONTENT = re.compile(r"^(?!%)[ \t]*[^\s#]", re.M)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.A)
+
+
+def split_documents(text: str) -> Iterator[tuple[int, str]]:
+    """Documents, each with the number of lines before it; documents without content are left out."""
+    begin = line = 0
+    for match in _SEPARATOR.finditer(text):
+        if _CONTENT.search(text, begin, match.start()):
+            yield line, text[begin : match.start()]
+        line += text.count("\n", begin, match.end()) + 1
+        begin = match.end() + 1
+    if _CONTENT.search(text, begin):
+        yield line, text[begin:]
+
+
+def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[int] | None]:
+    """Replace `$NAME` and `${NAME}` by the values of `environ`; an unknown name is left as it is.
+
+    Returns:
+        The new text. If YAML counts more lines in it than there were, also the original line of each; otherwise None.
+    """
+    if ("$" not in text or not environ) and text.isascii():
+        return text, None
+
+    def value(match: re.Match[str]) -> str:
+        return environ.get(match[1] or match[2], match[0])
+
+    lines = [_VARIABLE.sub(value, line) for line in text.split("\n")]
+    origin = [number for number, line in enumerate(lines, 1) for _ in range(count_line_breaks(line) + 1)]
+    return "\n".join(lines), origin if len(origin) > len(lines) else None

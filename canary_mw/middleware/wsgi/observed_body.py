@@ -1,0 +1,58 @@
+"""Response bodies of WSGI apps with a callback for their end."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from canary_mw.exceptions import ClientDisconnected
+
+
+class ObservedBody:
+    """The body that an app returned, with a callback for its end.
+
+    Args:
+        on_end: called once, with None at the end of the body, or with the error that ended it early.
+    """
+
+    def __init__(self, body: Iterable[bytes], on_end: Callable[[BaseException | None], object]) -> None:
+        self._body = body
+        self._iterator: Iterator[bytes] | None = None
+        self._on_end: Callable[[BaseException | None], object] | None = on_end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._body)
+            return next(self._iterator)
+        except StopIteration:
+            self._notify_end(None)
+            raise
+        except BaseException as exc:
+            self._notify_end(exc)
+            raise
+
+    def close(self) -> None:
+        """See PEP 3333."""
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        finally:
+            self._notify_end(ClientDisconnected("closed before its end"))
+
+    def _notify_end(self, error: BaseException | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(error)
+
+
+class SizedObservedBody(ObservedBody):
+    """An `ObservedBody` with a length: servers set Content-Length when it is 1."""
+
+    def __len__(self) -> int:
+        return len(self._body)  # type: ignore[arg-type]
+
+
+def observe_body(body: Iterable[bytes], on_end: Callable[[BaseException | None], object]) -> ObservedBody:
+    """Wrap a body as an `ObservedBody`, with a length where it has one."""
+    return (SizedObservedBody if hasattr(body, "__len__") else ObservedBody)(body, on_end)
