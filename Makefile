@@ -20,12 +20,13 @@ help: ## list the targets
 demo: $(INSTALLED) ## two small upstreams and the proxy before them; ONCE=1 shows one round and ends, PORT=n
 	@$(VENV)/bin/canary-mw demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
-test: $(INSTALLED) ## the tests with branch coverage of the package, without the slow ones
-	@$(PY) -m pytest -m "not slow" -n 2 --cov=canary_mw --cov-branch
+# Both show the slowest files at the end, and a warning when they took longer than their budget in minutes.
+test: $(INSTALLED) ## the tests with branch coverage of the package, without the slow ones; 5 minutes on two cores
+	@$(PY) -m pytest -m "not slow" -n 2 --budget 5 --cov=canary_mw --cov-branch
 
 # 5 is pytest's status for "nothing was selected".
-test-slow: $(INSTALLED) ## only the tests marked slow, one after the other
-	@$(PY) -m pytest -m slow || [ $$? -eq 5 ]
+test-slow: $(INSTALLED) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
+	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
 
 lint: $(INSTALLED) ## ruff and mypy --strict over the package and the tests
 	@$(PY) -m ruff check

@@ -1,0 +1,107 @@
+"""Names that users have in their configuration: of loggers, metrics and variables. A change of them is a decision."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+
+from installation import ROOT
+from servers import fetch, hello, run, serving_app
+
+from canary_mw.admin.app import create_admin
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.observability.prometheus import Metrics
+from canary_mw.server.settings import Settings, variable
+
+LOGGERS = """
+canary_mw
+canary_mw.access
+canary_mw.demo
+canary_mw.direct
+canary_mw.endpoints
+canary_mw.observers
+canary_mw.protocol
+canary_mw.relay
+canary_mw.shadow
+canary_mw.sources
+canary_mw.store
+canary_mw.tls
+""".split()
+METRICS = """
+canary_mw_ejections_total counter
+canary_mw_refused_requests_total counter
+canary_mw_request_seconds_total counter
+canary_mw_requests_total counter
+canary_mw_rules_clean gauge
+canary_mw_rules_generation gauge
+canary_mw_shadow_total counter
+canary_mw_stalled_clients_total counter
+""".strip().splitlines()
+VARIABLES = """
+CANARY_MW_ACCESS_LOG
+CANARY_MW_ADMIN_HOST
+CANARY_MW_ADMIN_PORT
+CANARY_MW_AMBASSADOR_ID
+CANARY_MW_DNS_INTERVAL
+CANARY_MW_FORWARDED_ALLOW_IPS
+CANARY_MW_GRACE
+CANARY_MW_HEADER_KEY_FILE
+CANARY_MW_HOST
+CANARY_MW_ID
+CANARY_MW_KEEP_ALIVE
+CANARY_MW_LOCAL
+CANARY_MW_LOG_LEVEL
+CANARY_MW_MAX_CONNECTIONS
+CANARY_MW_PORT
+CANARY_MW_REPLAY_LIMIT
+CANARY_MW_RULES
+CANARY_MW_SECRETS
+CANARY_MW_SHADOW_LIMIT
+CANARY_MW_SHADOW_WRITES
+CANARY_MW_SSL_CA_CERTS
+CANARY_MW_SSL_CERTFILE
+CANARY_MW_SSL_CERT_REQS
+CANARY_MW_SSL_KEYFILE
+CANARY_MW_STRICT
+CANARY_MW_TRUSTED_HEADERS
+CANARY_MW_UPSTREAM
+CANARY_MW_WORKERS
+""".split()
+
+
+def trees() -> Iterator[ast.AST]:
+    for path in sorted((ROOT / "canary_mw").rglob("*.py")):
+        yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def logger_names(tree: ast.AST) -> Iterator[str]:
+    """What `getLogger` is called with, where it is a text; `__name__` is not, and would change with the module's."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "logging.getLogger":
+            name = call.args[0]
+            if isinstance(name, ast.Constant):
+                yield str(name.value)
+            elif ast.unparse(name) == "__name__":
+                yield "__name__"
+
+
+def test_loggers() -> None:
+    assert sorted({name for tree in trees() for name in logger_names(tree)}) == LOGGERS
+
+
+def test_metrics() -> None:
+    async def main() -> str:
+        metrics = Metrics()
+        middleware = CanaryMiddleware(hello, rules=StaticSource(""), observers=[metrics])
+        metrics.follow(middleware)
+        async with serving_app(create_admin(middleware.store, metrics), lifespan="off") as port:
+            return (await fetch(port, "/metrics")).body.decode()
+
+    assert sorted(re.findall(r"^# TYPE (\S+ \S+)$", run(main()), re.MULTILINE)) == METRICS
+
+
+def test_variables() -> None:
+    texts = [node.value for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    written = {text for text in texts if isinstance(text, str) and re.fullmatch(r"CANARY_MW_[A-Z_]+", text)}
+    assert sorted(written | {variable(each.name) for each in fields(Settings)}) == VARIABLES
