@@ -91,10 +91,12 @@ def test_a_skip_is_allowed_in_its_file_and_for_its_reason_only() -> None:
     assert not AllowedSkip("a.py", "*").covers("a.pyx::test_x", "any")
 
 
-def test_the_list_of_this_project_names_tests_that_exist() -> None:
+def test_the_list_of_this_project_names_tests_and_reasons_that_exist() -> None:
     for entry in allowed_skips.read(LISTED):
         file, _, test = entry.where.partition("::")
-        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), entry
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert f"def {test}" in text, entry
+        assert all(part in text for part in entry.reason.split("*")), entry
 
 
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
