@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Mapping as Dict
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.aio.connection import Connection
@@ -16,13 +16,13 @@ from canary_mw.client.aio.timed_parser import TIMER_SLACK
 from canary_mw.client.interfaces import RequestBody, Transport, UpstreamResponse
 from canary_mw.client.limits import Limits
 from canary_mw.client.tls import TLSContexts, with_tls
-from canary_mw.exceptions import UpstreamConnectError, UpstreamError
+from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions, UpstreamTLS
 from canary_mw.types import ASGIApp
-from canary_mw.upstreams.attempts import Attempts, next_endpoint
+from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
 from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
@@ -30,6 +30,7 @@ from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.overrides import find_override, parse_origins
 
+T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 
 
@@ -206,9 +207,15 @@ class Upstreams:
         circuit_breakers = request.options.circuit_breakers
         return None if circuit_breakers is None else self._in_flight.acquire_request(request.service, circuit_breakers)
 
-    async def lease(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float) -> Lease:
-        """The endpoint for a websocket, which the caller opens itself; see `EndpointSet.lease`."""
-        return await self._route(request, loop).endpoints.lease(request.hash_key, deadline, request.connect_timeout)
+    async def at_endpoint(
+        self,
+        request: UpstreamRequest,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        attempt: Callable[[Lease], Awaitable[T]],
+    ) -> T:
+        """Make an attempt that the caller sends itself, that of a websocket, at an endpoint; see `try_endpoints`."""
+        return await try_endpoints(self._route(request, loop).endpoints, request, deadline, attempt)
 
     def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
         state = self._state if loop is self._loop and self._state is not None else self._state_of(loop)
@@ -254,24 +261,12 @@ class Upstreams:
 async def _send_to_endpoint(
     endpoints: EndpointSet, transport: Transport, request: UpstreamRequest, body: RequestBody, deadline: float
 ) -> UpstreamResponse:
-    """Send to the endpoint that load balancing picks, and after a failed connection to another where that is safe.
+    """Send to an endpoint; see `try_endpoints`."""
 
-    So a rolling restart of the endpoints loses no request. No attempt starts after the connect timeout.
-    """
-    loop = asyncio.get_running_loop()
-    connect_deadline = loop.time() + request.connect_timeout
-    lease = await endpoints.lease(request.hash_key, deadline, request.connect_timeout)
-    tried: list[Origin] = []
-    while True:
-        tried.append(lease.origin)
-        try:
-            with lease:
-                return lease.held_by(await transport.send(lease.origin, request, body, deadline))
-        except UpstreamConnectError as exc:
-            other = next_endpoint(exc, request, endpoints, tried) if loop.time() < connect_deadline else None
-            if other is None:
-                raise
-            lease = other
+    async def attempt(lease: Lease) -> UpstreamResponse:
+        return lease.held_by(await transport.send(lease.origin, request, body, deadline))
+
+    return await try_endpoints(endpoints, request, deadline, attempt)
 
 
 def endpoints_of(

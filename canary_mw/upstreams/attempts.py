@@ -1,7 +1,8 @@
 """What is decided between the attempts of a request: when a retry is sent, its deadline, and what an error means."""
 
+import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ class AnyResponse(Protocol):
 
 
 R = TypeVar("R", bound=AnyResponse)
+T = TypeVar("T")
 
 
 class Attempts(Generic[R]):
@@ -151,6 +153,30 @@ class Attempts(Generic[R]):
     def _continue_with(self, request: UpstreamRequest) -> None:
         self.request = request
         self.is_retry = request is self._sent_request
+
+
+async def try_endpoints(
+    endpoints: "EndpointSet", request: UpstreamRequest, deadline: float, attempt: "Callable[[Lease], Awaitable[T]]"
+) -> T:
+    """Make an attempt at the endpoint that load balancing picks, and after a failed connection at another.
+
+    Another gets it only where that is safe; see `next_endpoint`. So a rolling restart of the endpoints loses no
+    request. No attempt starts after the connect timeout.
+    """
+    loop = asyncio.get_running_loop()
+    connect_deadline = loop.time() + request.connect_timeout
+    lease = await endpoints.lease(request.hash_key, deadline, request.connect_timeout)
+    tried: list[Origin] = []
+    while True:
+        tried.append(lease.origin)
+        try:
+            with lease:
+                return await attempt(lease)
+        except UpstreamConnectError as exc:
+            other = next_endpoint(exc, request, endpoints, tried) if loop.time() < connect_deadline else None
+            if other is None:
+                raise
+            lease = other
 
 
 def next_endpoint(

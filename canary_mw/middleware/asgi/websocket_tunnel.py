@@ -34,6 +34,7 @@ from canary_mw.routing.group import Decision
 from canary_mw.types import Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.circuit_breakers import Slot
+from canary_mw.upstreams.lease import Lease
 
 # Codes that a Close frame may have (RFC 6455, section 7.4, and its registry), besides 3000 to 4999.
 _CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
@@ -147,13 +148,16 @@ class WebSocketTunnel:
         now = self._loop.time()
         self._deadline = min(self._deadline, now + (request.timeout or math.inf))
         deadline = min(self._deadline, now + (request.options.per_try_timeout or math.inf))
+
+        async def open_at(lease: Lease) -> Handshake:
+            security = self.upstreams.contexts(lease.origin)
+            handshake = await open_websocket(lease.origin, request, subprotocols, security)
+            lease.record(handshake.head.status)
+            return handshake
+
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline):
-                with await self.upstreams.lease(request, self._loop, deadline) as lease:
-                    security = self.upstreams.contexts(lease.origin)
-                    handshake = await open_websocket(lease.origin, request, subprotocols, security)
-                    lease.record(handshake.head.status)
-                    return handshake
+                return await self.upstreams.at_endpoint(request, self._loop, deadline, open_at)
         except TimeoutError as exc:
             error = UpstreamTimeout("no response to the upgrade before the deadline", sent=True)
             error.deadline_exceeded = deadline == self._deadline

@@ -505,6 +505,48 @@ def test_a_retry_finds_the_endpoint_that_lives() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("script", [None, _gone, _reset], ids=["refused", "gone", "reset"])
+def test_a_handshake_goes_to_the_next_endpoint(script: Script | None, tls: bool) -> None:
+    """Without a retry policy, as for other requests: what refuses a connection, or ends it before an answer."""
+    rules = mapping("a", "/shop/", "shop", outlier_detection="{consecutive_5xx: 2}", **WS)
+
+    async def main() -> None:
+        async with served(Service("second")) as live, serving(script or silent, tls=tls) as other:
+            scheme = "https" if tls else "http"
+            first = f"{scheme}://127.0.0.1:{other.origin.port if script else 1}"
+            app = middleware({"shop": [first, f"http://127.0.0.1:{live}"]}, rules)
+            async with served(app) as port:
+                for _ in range(6):
+                    async with connect(f"ws://127.0.0.1:{port}/shop/", proxy=None) as websocket:
+                        assert _answer(websocket, "x-name") == ["second"]
+                # What failed counts against its endpoint.
+                assert app.ejections() == {"shop": 1}
+                app = middleware({"shop": [first, "http://127.0.0.1:2"]}, rules)
+            async with served(app) as port:
+                assert (await fetch(port, "/shop/", headers=UPGRADE)).status == 503
+
+    run(main())
+
+
+def test_a_handshake_that_was_answered_goes_to_no_other_endpoint() -> None:
+    async def main() -> None:
+        refusing = answering(b"HTTP/1.1 503 Not now\r\ncontent-length: 0\r\n\r\n")
+        async with (
+            serving(refusing) as one,
+            serving(refusing) as two,
+            serving(_broken) as three,
+            serving(_broken) as four,
+        ):
+            for pair, status in (((one, two), 503), ((three, four), 502)):
+                urls: Any = {"shop": [f"http://127.0.0.1:{each.origin.port}" for each in pair]}
+                async with served(middleware(urls, mapping("a", "/shop/", "shop", **WS))) as port:
+                    assert (await fetch(port, "/shop/", headers=UPGRADE)).status == status
+                assert sum(each.accepted for each in pair) == 1
+
+    run(main())
+
+
 def test_a_try_that_takes_too_long_is_given_up() -> None:
     policy = "{retry_on: 5xx, num_retries: 1, per_try_timeout: 100ms}"
     rules = mapping("a", "/shop/", "shop", retry_policy=policy, timeout_ms="20000", **WS)
