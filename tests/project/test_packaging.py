@@ -1,5 +1,6 @@
 """What a release holds."""
 
+import subprocess
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -9,7 +10,7 @@ from canary_mw import __version__
 
 PACKAGE = ROOT / "canary_mw"
 INFO = f"canary_mw-{__version__}.dist-info"
-METADATA = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -17,15 +18,20 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_the_wheel_holds_each_file_of_the_package_and_nothing_else(wheel: Path) -> None:
-    # Files that .gitignore names would be left out without a word.
+def package_files() -> list[str]:
+    """What git tracks; what is there, in an archive of the sources, which has no history."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "canary_mw"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    expected = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
+    return [path.relative_to(ROOT).as_posix() for path in files]
+
+
+def test_the_wheel_holds_each_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+    expected = {name: (ROOT / name).read_bytes() for name in package_files()}
     found = contents(wheel)
     info = {name for name in found if name.startswith(f"{INFO}/")}
-    assert info == {
-        f"{INFO}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
-    }
+    assert info == {f"{INFO}/{name}" for name in METADATA}
     assert {name: found[name] for name in found.keys() - info} == expected
     assert {"canary_mw/py.typed", "canary_mw/cli/demo.yaml"} <= expected.keys()
 
