@@ -26,7 +26,7 @@ from canary_mw.config.resource import (
     wrong_type,
 )
 from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_line_breaks, line_of, load
-from canary_mw.config.yaml_stream import expand_variables, split_documents
+from canary_mw.config.yaml_stream import expand_variables, split_documents, with_unix_line_ends
 
 _AMBASSADOR_GROUPS = ("getambassador.io", "ambassador", "x.getambassador.io")
 _LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *_AMBASSADOR_GROUPS)
@@ -74,10 +74,7 @@ def read(
             again; one that did not move gives the same objects.
     """
     caches = _Caches(cache, {})
-    text = document.text.removeprefix("\ufeff")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    result = _read_text(text, Context(), environ, caches)
+    result = _read_text(with_unix_line_ends(document.text), Context(), environ, caches)
     diagnostics = tuple(
         Diagnostic(
             severity="error",
@@ -108,7 +105,7 @@ def _read_annotations_file(text: str, environ: Mapping[str, str], caches: _Cache
     context = Context(holder="annotation")
     for line, quoted in quoted_annotations(text):
         try:
-            value = go_unquote(quoted)
+            value = with_unix_line_ends(go_unquote(quoted))
         except ValueError:
             hint = "the file is cut off or was edited by hand; mount the annotations by the downward API"
             message = f"the quoted value of {ANNOTATION} cannot be read"
@@ -242,6 +239,7 @@ def _read_annotation(result: ReadResult, attributes: dict[str, Any], node: yaml.
 
 def _read_scalar(result: ReadResult, text: str, node: yaml.Node, context: Context, caches: _Caches) -> None:
     """Read a text that is a value of a document. Only a literal block scalar has the same lines as the file."""
+    text = with_unix_line_ends(text)
     if context.holder == "annotation":
         inner = _read_documents(text, context, {}, caches)
     else:

@@ -1,4 +1,4 @@
-"""A text -> its YAML documents, with environment variables replaced.
+"""A text -> its YAML documents, with one kind of line end, and with environment variables replaced.
 
 Documents are separated before they are parsed, so that one with a syntax error does not affect the others.
 """
@@ -11,6 +11,16 @@ from canary_mw.config.yaml_loader import count_line_breaks
 _SEPARATOR = re.compile(r"^\ufeff?(?:---|\.\.\.)(?:[ \t]+#.*|[ \t]*)$", re.M)
 _CONTENT = re.compile(r"^(?!%)[ \t]*[^\s#]", re.M)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.A)
+
+
+def with_unix_line_ends(text: str) -> str:
+    """The text without a byte order mark, and with a line feed for each CRLF and CR, which YAML reads as line breaks.
+
+    It is for every text that holds documents. A file is not the only one: a value in JSON, a quoted scalar or a Go
+    literal has the line ends of the editor that its documents were written with.
+    """
+    text = text.removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def split_documents(text: str) -> Iterator[tuple[int, str]]:
@@ -35,7 +45,7 @@ def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[i
         return text, None
 
     def value(match: re.Match[str]) -> str:
-        return environ.get(match[1] or match[2], match[0])
+        return with_unix_line_ends(environ.get(match[1] or match[2], match[0]))
 
     lines = [_VARIABLE.sub(value, line) for line in text.split("\n")]
     origin = [number for number, line in enumerate(lines, 1) for _ in range(count_line_breaks(line) + 1)]

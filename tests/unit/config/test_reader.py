@@ -2,7 +2,7 @@ import json
 import re
 import textwrap
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -213,6 +213,53 @@ def test_documents_are_split_and_keep_the_lines_of_the_file(text: str, places: l
     reading = rules(text)
     assert names(reading) == ["a", "b"]
     assert [(resource.line, resource.last_line) for resource in reading.resources] == places
+
+
+TWO = f"---\n{MAPPING}---\n{MAPPING.replace('shop', 'cart')}nam: [\n"
+HOLDERS: dict[str, Callable[[str], str]] = {
+    "a file": lambda text: text,
+    "an annotation in JSON": lambda text: json.dumps(_service(text)),
+    "an annotation in a quoted scalar": lambda text: (
+        f"apiVersion: v1\nkind: Service\nmetadata:\n  annotations:\n    {KEY}: {json.dumps(text)}\n"
+    ),
+    "an annotation of an item of a List": lambda text: json.dumps(
+        {"apiVersion": "v1", "kind": "List", "items": [_service(text)]}
+    ),
+    "a value of a ConfigMap": lambda text: json.dumps(_config_map({"rules.yaml": text})),
+    "an annotation in a value of a ConfigMap": lambda text: json.dumps(_config_map({"a": json.dumps(_service(text))})),
+    "an annotations file": lambda text: f'{KEY}={go_quote(text)}\na.io/note="x"\n',
+    "an annotations file in a ConfigMap": lambda text: json.dumps(_config_map({"a": f"{KEY}={go_quote(text)}\n"})),
+}
+
+
+def _service(text: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "annotations": {KEY: text}}}
+
+
+def _config_map(data: dict[str, str]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "data": data}
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"], ids=["CRLF", "CR"])
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_text_with_other_line_ends_is_read_as_with_line_feeds_wherever_it_stands(holder: str, line_end: str) -> None:
+    """The holder has line feeds, except for the file, which is the text."""
+    plain = rules(HOLDERS[holder](TWO))
+    other = rules(HOLDERS[holder](TWO.replace("\n", line_end)))
+    assert names(other) == ["shop"]
+    assert [found.mapping for found in other.diagnostics] == ["cart"]
+    assert (other.resources, other.diagnostics) == (plain.resources, plain.diagnostics)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_byte_order_mark_before_a_text_is_no_part_of_it(holder: str) -> None:
+    plain, marked = rules(HOLDERS[holder](TWO)), rules(HOLDERS[holder]("\ufeff" + TWO))
+    assert (marked.resources, marked.diagnostics) == (plain.resources, plain.diagnostics)
+
+
+def test_line_ends_in_the_value_of_a_variable_move_no_line() -> None:
+    resource = only("name: a\n$MORE\nweight: 3\n", {"MORE": "prefix: /a/\r\nservice: b\r"})
+    assert [resource.lines[name] for name in ("prefix", "service", "weight")] == [2, 2, 3]
 
 
 @pytest.mark.parametrize(
