@@ -3,6 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
+INSTALLED_APP := $(VENV)/.installed-app
 INSTALLED := $(VENV)/.installed
 INSTALLED_BENCH := $(VENV)/.installed-bench
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
@@ -17,7 +18,7 @@ PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
 
-demo: $(INSTALLED) ## two small upstreams and the proxy before them; ONCE=1 shows one round and ends, PORT=n
+demo: $(INSTALLED_APP) ## two small upstreams and the proxy before them; ONCE=1 shows one round and ends, PORT=n
 	@$(VENV)/bin/canary-mw demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
 # Both show the slowest files at the end, and a warning when they took longer than their budget in minutes.
@@ -54,13 +55,18 @@ clean: ## remove .venv, caches and everything built
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip comes first: dependency groups need 25.1, and the one that Python brings along may be older.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED_APP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "canary-mw needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Installing into $(VENV); done again only when pyproject.toml or constraints.txt changes." >&2
+	@echo "Making $(VENV) and installing canary-mw with what it needs to run; once, about 15 s." >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade --constraint constraints.txt pip
-	@$(PIP) install --constraint constraints.txt --build-constraint constraints.txt --editable . --group dev
+	@$(PIP) install --constraint constraints.txt --build-constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(INSTALLED): $(INSTALLED_APP)
+	@echo "Installing what the tests need; once, about 15 s." >&2
+	@$(PIP) install --constraint constraints.txt --group dev
 	@touch $@
 
 $(INSTALLED_BENCH): $(INSTALLED)

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 import click
@@ -67,6 +68,8 @@ def serve(**options: Any) -> None:
         raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")
     try:
         tls_options(settings)
+        # A uvicorn that does not fit is reported here; in a worker it would be a traceback.
+        import_module("canary_mw.protocol")
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
     # The workers, and the app of this process too, read their settings from the environment.

@@ -7,13 +7,12 @@ from typing import Any
 from weakref import WeakSet
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.server.response_cycle import GuardedCycle
 from canary_mw.server.timers import timer_of
+from canary_mw.server.uvicorn_internals import HttpToolsProtocol, ServerState
 
 logger = logging.getLogger("canary_mw.protocol")
 

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from canary_mw.exceptions import ClientError
 from canary_mw.http.framing import MAX_HEAD, body_framing, check_head
@@ -28,6 +26,7 @@ from canary_mw.server.deadlines import (
 )
 from canary_mw.server.fast_path import FastPath, FastPathRequest
 from canary_mw.server.response_cycle import GuardedCycle, http_scope
+from canary_mw.server.uvicorn_internals import RequestResponseCycle, service_unavailable
 
 logger = logging.getLogger("canary_mw.protocol")
 

@@ -10,12 +10,16 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import HTTPScope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from canary_mw.http.messages import RawHeaders
 from canary_mw.http.response_writer import encode_chunk, render_head
+from canary_mw.server.uvicorn_internals import (
+    HTTPScope,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    get_client_addr,
+    get_path_with_query_string,
+)
 from canary_mw.types import ASGIApp, Message
 
 
