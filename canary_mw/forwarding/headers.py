@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.headers import HOP_BY_HOP_HEADERS
+from canary_mw.http.headers import HOP_BY_HOP_HEADERS, fold_underscores
 from canary_mw.http.messages import NO_BODY_STATUSES, RawHeaders, RequestHead, ResponseHead
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import TemplateContext
@@ -22,13 +22,13 @@ _FORWARDED = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
     b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
 )
-# A WSGI upstream cannot distinguish X_Forwarded_For from X-Forwarded-For.
-_UNDERSCORE_ALIASES = frozenset(name.replace(b"-", b"_") for name in _NEVER_COPIED | _FORWARDED if b"-" in name)
-_DROP = _NEVER_COPIED | _FORWARDED | _UNDERSCORE_ALIASES | {b"via"}
-_DROP_TRUSTED = _NEVER_COPIED | _UNDERSCORE_ALIASES | {b"x-forwarded-for", b"via"}
+_DROP = _NEVER_COPIED | _FORWARDED | {b"via"}
+_DROP_TRUSTED = _NEVER_COPIED | {b"x-forwarded-for", b"via"}
 _NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Headers that a Connection header cannot remove.
 _NOT_NOMINATED = _NEVER_COPIED | _FORWARDED | {b"via", b"x-request-id"}
+# Headers whose meaning is settled here, so that no other spelling of their names may pass.
+_SETTLED = _NOT_NOMINATED | {b"x-shadow"}
 
 
 def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, bytes], hop: HopContext) -> Headers:
@@ -42,6 +42,9 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
     if b"connection" in by_name:
         drop = drop | _nominated(head.headers)
     headers = [pair for pair in head.headers if pair[0] not in drop]
+    # The names are searched as one text, so that a request without underscores costs one search.
+    if b"_" in b"".join(by_name):
+        headers = _without_aliases(headers, mapping)
     client = (head.client or "unknown").encode("latin-1")
     if hop.trusted:
         previous = [value for name, value in head.headers if name == b"x-forwarded-for"]
@@ -64,6 +67,16 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
         context = TemplateContext(head, None, hop.now())
         return apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, context)
     return headers
+
+
+def _without_aliases(headers: Headers, mapping: Mapping) -> Headers:
+    """The headers without those that an upstream behind CGI or WSGI takes for one that is set or removed here.
+
+    It reads `X_Forwarded-For` as `X-Forwarded-For`, and joins the two. A trusted peer may hand on one of its client.
+    """
+    replaced = {name for name, _, append in mapping.add_request_headers if not append}
+    settled = _SETTLED.union(map(fold_underscores, replaced.union(mapping.remove_request_headers)))
+    return [pair for pair in headers if b"_" not in pair[0] or fold_underscores(pair[0]) not in settled]
 
 
 def _nominated(headers: RawHeaders) -> frozenset[bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from canary_mw.exceptions import ConfigError
-from canary_mw.http.headers import FRAMING_HEADERS, has_control
+from canary_mw.http.headers import FRAMING_HEADERS, fold_underscores, has_control
 from canary_mw.http.messages import RawHeaders
 
 SIGNATURE = b"canary-mw-signature"
@@ -46,7 +46,7 @@ class TrustedHeaders:
     _folded: frozenset[bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_folded", frozenset(map(_underscores_to_hyphens, self.names)))
+        object.__setattr__(self, "_folded", frozenset(map(fold_underscores, self.names)))
 
     @classmethod
     def from_settings(cls, names: Iterable[str], keys: Sequence[bytes] = ()) -> "TrustedHeaders | None":
@@ -122,10 +122,6 @@ def _name(text: str) -> bytes:
     if name in _ALWAYS_KEPT or name == SIGNATURE:
         raise ConfigError(f"the header {text} cannot be left to trusted peers", hint="every request needs it")
     return name
-
-
-def _underscores_to_hyphens(name: bytes) -> bytes:
-    return name.replace(b"_", b"-")
 
 
 def _entries(headers: RawHeaders) -> dict[bytes, tuple[int, bytes]]:

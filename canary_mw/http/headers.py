@@ -22,6 +22,11 @@ HOP_BY_HOP_HEADERS = frozenset(
 FRAMING_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 
 
+def fold_underscores(name: bytes) -> bytes:
+    """A name with hyphens for underscores; CGI and WSGI take equal ones for one name (RFC 3875, section 4.1.18)."""
+    return name.replace(b"_", b"-")
+
+
 def are_tokens(names: Collection[bytes]) -> bool:
     """Whether all names are tokens (RFC 9110, section 5.6.2); runs for every request and response head."""
     if _KNOWN_TOKENS.issuperset(names):

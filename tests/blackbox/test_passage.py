@@ -74,7 +74,10 @@ def test_no_one_claims_to_be_somebody_else(proxy: RunningProxy) -> None:
         b"X-Real-IP: 6.6.6.6",
         b"Forwarded: for=6.6.6.6",
     ]
-    answer = proxy.ask(get(new_token(), *forged, b"X_Forwarded_For: 6.6.6.6"), source="127.0.0.2")
+    forged += [
+        b"%b: 6.6.6.6" % name for name in (b"X_Forwarded_For", b"X-Forwarded_For", b"X_Forwarded-Host", b"X-Real_IP")
+    ]
+    answer = proxy.ask(get(new_token(), *forged), source="127.0.0.2")
     headers = answer.echo["headers"]
     assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.2"]
     assert dict(headers)["x-forwarded-proto"] == "http"

@@ -16,6 +16,7 @@ from websockets.uri import WebSocketURI
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.http.headers import fold_underscores
 from canary_mw.http.messages import RawHeaders, ResponseHead
 from canary_mw.rules.upstream import Origin
 
@@ -79,7 +80,7 @@ class _Protocol(ClientProtocol):
     def connect(self) -> Request:
         own = super().connect().headers
         del own["Host"]
-        pairs = [pair for pair in self._upgrade_request.headers if not pair[0].startswith(_HANDSHAKE_PREFIX)]
+        pairs = [pair for pair in self._upgrade_request.headers if not _is_of_handshake(pair[0])]
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs])
         headers.update(own)
         return Request(self._upgrade_request.target.decode("ascii"), headers)
@@ -153,6 +154,11 @@ def _upstream_error(origin: Origin, exc: BaseException) -> UpstreamConnectError 
 def _head(response: Response) -> ResponseHead:
     pairs = response.headers.raw_items()
     return ResponseHead(response.status_code, [(n.lower().encode(), v.encode("latin-1")) for n, v in pairs])
+
+
+def _is_of_handshake(name: bytes) -> bool:
+    # In each spelling that an upstream behind CGI or WSGI takes for the same name.
+    return fold_underscores(name).startswith(_HANDSHAKE_PREFIX)
 
 
 def end_to_end(headers: RawHeaders) -> list[tuple[bytes, bytes]]:

@@ -1,3 +1,4 @@
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -118,6 +119,49 @@ def test_forwarded_headers_of_an_untrusted_peer_are_replaced() -> None:
     assert found["x-forwarded-host"] == ["example.com"]
     assert "1.2.3.4" not in str(found)
     assert "evil" not in str(found)
+
+
+def spellings(name: str) -> list[str]:
+    """Every mix of hyphens and underscores but that of hyphens alone."""
+    parts = name.split("-")
+    mixes = product("-_", repeat=len(parts) - 1)
+    return ["".join(chain(*zip(parts, (*mix, ""), strict=True))) for mix in mixes if "_" in mix]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_no_other_spelling_of_what_is_set_here_reaches_an_upstream_that_reads_both_as_one(trusted: bool) -> None:
+    rule = mapping(
+        add_request_headers=(HeaderChange(b"x-user-name", b"ours", append=False), HeaderChange(b"x-more", b"b", True)),
+        remove_request_headers=(b"x-in-secret",),
+    )
+    names = [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Prefix",
+        "X-Real-IP",
+        "X-Request-ID",
+        "X-Shadow",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "X-User-Name",
+        "X-In-Secret",
+    ]
+    evil = [(alias, "6.6.6.6") for name in names for alias in spellings(name)]
+    own = [("X_Tenant", "a"), ("X_More", "a"), ("X-Request-ID", "mine"), ("X-Forwarded-For", "5.5.5.5")]
+    found = sent(forwarded(get(headers=[*evil, *own], client="9.9.9.9"), rule, trusted=trusted))
+    assert "6.6.6.6" not in str(found)
+    assert (found["x_tenant"], found["x_more"], found["x-more"]) == (["a"], ["a"], ["b"])
+    assert (found["x-user-name"], found["x-request-id"]) == (["ours"], ["mine"])
+    assert found["x-forwarded-for"] == ["5.5.5.5, 9.9.9.9" if trusted else "9.9.9.9"]
+
+
+def test_a_rule_that_names_a_header_with_underscores_still_sets_it() -> None:
+    rule = mapping(add_request_headers=(HeaderChange(b"x_tenant", b"ours", append=False),))
+    found = sent(forwarded(get(headers={"X_Tenant": "theirs"}), rule))
+    assert found["x_tenant"] == ["ours"]
 
 
 def test_forwarded_headers_of_a_trusted_peer_are_kept_and_appended_to() -> None:
