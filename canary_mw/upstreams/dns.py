@@ -1,12 +1,11 @@
 """Host names of services, resolved to addresses."""
 
-import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
-from typing import Any
 
+from canary_mw.client.aio.name_lookup import look_up
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
 from canary_mw.rules.upstream import Origin
 
@@ -14,6 +13,10 @@ logger = logging.getLogger("canary_mw.endpoints")
 
 # Seconds between two look-ups of the same name.
 DNS_INTERVAL = 5.0
+# Seconds between two look-ups while no address is known and after the first failure, and the longest pause, to which
+# further failures double it. A name server that is down, or a service that does not exist, is not asked all the time.
+_UNRESOLVED_INTERVAL = 1.0
+_LONGEST_PAUSE = 30.0
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -27,11 +30,7 @@ async def resolve(host: str, port: int) -> list[str]:
         OSError: the name has no address.
         UnicodeError: the text is no valid host name.
     """
-    return addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
-
-
-def addresses(found: Sequence[tuple[int, int, int, str, tuple[Any, ...]]]) -> list[str]:
-    """The addresses to use of a result of `getaddrinfo`; see `resolve`."""
+    found = await look_up(host, port)
     of_ipv4 = [str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET]
     return list(dict.fromkeys(of_ipv4 or (str(address[0]) for *_, address in found)))
 
@@ -45,6 +44,21 @@ def is_looked_up(host: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def pause_after(failures: int, interval: float, *, known: bool) -> float:
+    """Seconds to the next look-up of a name.
+
+    Args:
+        failures: look-ups in a row that failed, the last one included.
+        interval: seconds between two look-ups of a name.
+        known: whether requests have addresses to go to meanwhile.
+    """
+    if not failures:
+        return interval
+    first = interval if known else min(interval, _UNRESOLVED_INTERVAL)
+    # The exponent is bounded, because a float is.
+    return min(first * 2.0 ** min(failures - 1, 32), max(interval, _LONGEST_PAUSE))
 
 
 class OriginResolver:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamError
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
-from canary_mw.upstreams.dns import DNS_INTERVAL, OriginResolver, Resolve, resolve
+from canary_mw.upstreams.dns import DNS_INTERVAL, OriginResolver, Resolve, pause_after, resolve
 from canary_mw.upstreams.health import Endpoint, HealthState
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.load_balancers import HashTable, hash_table, pick
@@ -26,8 +26,6 @@ logger = logging.getLogger("canary_mw.endpoints")
 
 # Seconds without a request after which the background tasks of a set end. Nothing reports that a Mapping was removed.
 IDLE_AFTER = 300.0
-# Seconds between two look-ups while no address is known.
-_UNRESOLVED_INTERVAL = 1.0
 
 
 class Environment(NamedTuple):
@@ -79,6 +77,9 @@ class EndpointSet:
         self._uses = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_lookup: asyncio.Future[None] | None = None
+        # Names that were not looked up since the start of the tasks, and look-ups in a row that failed.
+        self._unanswered: set[Origin] = set()
+        self._failures: dict[Origin, int] = {}
         self._ready = False
         self._only: Origin | None = None
         self._usable: tuple[list[Endpoint], HashTable | None] = ([], None)
@@ -178,9 +179,11 @@ class EndpointSet:
         self._first_lookup = loop.create_future()
         for endpoint in self.endpoints:
             endpoint.health_states = self._new_health_states(healthy=True)
-        if self._resolver.names:
-            self._tasks.add(loop.create_task(self._repeat(self._look_up_all)))
-        else:
+        self._unanswered = set(self._resolver.names)
+        self._failures.clear()
+        for origin in self._resolver.names:
+            self._tasks.add(loop.create_task(self._repeat(partial(self._look_up, origin))))
+        if not self._resolver.names:
             self._update_endpoints()
         for number in range(len(self._options.health_checks)):
             self._tasks.add(loop.create_task(self._repeat(partial(self._check_all, number))))
@@ -206,15 +209,18 @@ class EndpointSet:
             uses = self._uses
         self._stop()
 
-    async def _look_up_all(self) -> float:
-        await asyncio.gather(*map(self._look_up, self._resolver.names))
-        self._end_first_lookup()
-        interval = self._environment.dns_interval
-        return interval if self.endpoints else min(interval, _UNRESOLVED_INTERVAL)
-
-    async def _look_up(self, origin: Origin) -> None:
+    async def _look_up(self, origin: Origin) -> float:
+        """Look a name up; returns the seconds to its next look-up."""
         if await self._resolver.look_up(origin):
+            self._failures.pop(origin, None)
             self._update_endpoints()
+        else:
+            self._failures[origin] = self._failures.get(origin, 0) + 1
+        self._unanswered.discard(origin)
+        if not self._unanswered:
+            self._end_first_lookup()
+        failures, interval = self._failures.get(origin, 0), self._environment.dns_interval
+        return pause_after(failures, interval, known=bool(self.endpoints))
 
     def _end_first_lookup(self) -> None:
         if self._first_lookup is not None and not self._first_lookup.done():

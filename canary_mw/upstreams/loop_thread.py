@@ -7,15 +7,12 @@ thread starts at first use, in the process that uses it, and does not delay the 
 import asyncio
 import atexit
 import math
-import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import Any, TypeVar
-
-from canary_mw.upstreams.dns import addresses
 
 T = TypeVar("T")
 
@@ -129,8 +126,3 @@ async def run_in_thread(function: Callable[[], T]) -> T:
 
     threading.Thread(target=work, name="canary-mw-blocking", daemon=True).start()
     return await future
-
-
-def resolve_in_thread(host: str, port: int) -> Awaitable[list[str]]:
-    """`dns.resolve` in a thread, for loops that must not wait for the executor at exit."""
-    return run_in_thread(lambda: addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))

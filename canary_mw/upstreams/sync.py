@@ -27,7 +27,7 @@ from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_thread import LoopThread, resolve_in_thread, run_in_thread
+from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 from canary_mw.upstreams.overrides import find_override, parse_origins
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class SyncUpstreams:
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
-        self._environment = Environment(self._health_checker, resolve_in_thread, dns_interval)
+        self._environment = Environment(self._health_checker, dns_interval=dns_interval)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = Lock()
 

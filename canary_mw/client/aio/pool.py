@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from canary_mw.client.aio.connect import open_connection
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
 from canary_mw.client.limits import (
@@ -243,12 +244,8 @@ class Pool:
         try:
             # asyncio.timeout_at is affordable here: once per connection, not per request.
             async with asyncio.timeout_at(None if limit == math.inf else limit):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self, origin.authority, self._limits.max_head, self._alive),
-                    origin.address or origin.host,
-                    origin.port,
-                    ssl=security.context,
-                    server_hostname=security.name,
+                connection = await open_connection(
+                    lambda: Connection(self, origin.authority, self._limits.max_head, self._alive), origin, security
                 )
         except (OSError, ValueError, OverflowError) as exc:
             raise connect_error(exc, origin, connect_timeout, at_deadline=limit == deadline) from exc

@@ -13,6 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from canary_mw.client.aio.connect import open_connection
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -126,16 +127,9 @@ async def _connect(
 
     try:
         async with asyncio.timeout(request.connect_timeout):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                factory,
-                origin.address or origin.host,
-                origin.port,
-                ssl=security.context,
-                server_hostname=security.name,
-            )
+            return await open_connection(factory, origin, security)
     except (OSError, ValueError, OverflowError) as exc:
         raise UpstreamConnectError(f"{origin.authority}: cannot connect: {exc or 'no connection in time'}") from exc
-    return connection
 
 
 def _rejection(origin: Origin, response: Response) -> Handshake:

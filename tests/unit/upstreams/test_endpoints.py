@@ -3,7 +3,7 @@ import math
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, LoadBalancing, Origin, OutlierDetection
-from canary_mw.upstreams.dns import is_looked_up, resolve
+from canary_mw.upstreams.dns import is_looked_up, pause_after, resolve
 from canary_mw.upstreams.endpoints import IDLE_AFTER, EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 
@@ -561,6 +561,47 @@ def test_an_unknown_name_is_refused_at_once_and_not_looked_up_by_every_request(r
     run(main)
 
 
+def test_the_pause_grows_while_a_name_fails(run: Run) -> None:
+    async def main() -> None:
+        fake = FakeEnvironment()
+        fake.names["shop.test"] = OSError("no such host")
+        async with closing(fake.set(NAMED)) as endpoints:
+            with pytest.raises(UpstreamConnectError):
+                await next_one(endpoints)
+            for _ in range(6):
+                await fake.go_on()
+            assert fake.paused == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+            fake.names["shop.test"] = ["10.0.0.1"]
+            await fake.go_on()
+            # With addresses to go to, there is no hurry from the first failure on.
+            fake.names["shop.test"] = OSError("no such host")
+            for _ in range(4):
+                await fake.go_on()
+            assert fake.paused[7:] == [5.0, 5.0, 10.0, 20.0, 30.0]
+
+    run(main)
+
+
+def test_a_name_that_fails_delays_no_other_name_of_its_service(run: Run) -> None:
+    async def main() -> None:
+        fake = FakeEnvironment()
+        fake.names |= {"shop.test": ["10.0.0.1"], "gone.test": OSError("no such host")}
+        async with closing(fake.set(NAMED, Origin("http", "gone.test", 80))) as endpoints:
+            await next_one(endpoints)
+            await until(lambda: len(fake.paused) == 2)
+            for _ in range(3):
+                await fake.go_on()
+            assert sorted(fake.paused) == [5.0, 5.0, 5.0, 5.0, 5.0, 10.0, 20.0, 30.0]
+
+    run(main)
+
+
+def test_pauses_follow_the_interval_that_is_set(run: Run) -> None:
+    assert [pause_after(count, 0.5, known=False) for count in (0, 1, 2, 9, 9999)] == [0.5, 0.5, 1.0, 30.0, 30.0]
+    assert [pause_after(count, 60.0, known=True) for count in (0, 1, 2, 9999)] == [60.0] * 4
+    assert [pause_after(count, 60.0, known=False) for count in (0, 1, 2, 9999)] == [60.0, 1.0, 2.0, 60.0]
+
+
 def test_what_is_known_does_not_wait_for_a_name_that_is_not(run: Run) -> None:
     async def main() -> None:
         fake = FakeEnvironment()
@@ -692,18 +733,10 @@ def test_the_system_knows_its_own_name(run: Run) -> None:
 def test_ipv6_counts_only_where_there_is_no_ipv4(
     run: Run, monkeypatch: pytest.MonkeyPatch, found: list[str], expected: list[str]
 ) -> None:
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET6 if ":" in each else socket.AF_INET, 1, 6, "", (each, port)) for each in found]
+    infos = [(socket.AF_INET6 if ":" in each else socket.AF_INET, 1, 6, "", (each, 80)) for each in found]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
 
     async def main() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(f"{resolve.__module__}.asyncio.get_running_loop", lambda: Loop(getaddrinfo))
-            found = await resolve("shop.test", 80)
-        assert found == expected
+        assert await resolve("shop.test", 80) == expected
 
     run(main)
-
-
-class Loop:
-    def __init__(self, getaddrinfo: Callable[..., Awaitable[list[Any]]]) -> None:
-        self.getaddrinfo = getaddrinfo

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from canary_mw.upstreams.loop_thread import LoopThread, resolve_in_thread, run_in_thread
+from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 
 
 @pytest.fixture
@@ -103,11 +103,6 @@ def test_a_function_that_blocks_runs_in_a_thread_that_nobody_waits_for(backgroun
     assert background.run(run_in_thread(name)) == "canary-mw-blocking"
     with pytest.raises(LookupError, match="of the function"):
         background.run(run_in_thread(broken))
-    assert "127.0.0.1" in background.run(_resolved("127.0.0.1"))
-
-
-async def _resolved(host: str) -> list[str]:
-    return await resolve_in_thread(host, 80)
 
 
 def test_a_result_after_the_end_of_the_loop_is_dropped(background: LoopThread) -> None:
