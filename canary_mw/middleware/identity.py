@@ -18,6 +18,8 @@ from canary_mw.forking import after_fork
 # What Kubernetes appends to the name of a workload: ReplicaSet hash and pod, DaemonSet pod, StatefulSet ordinal. Its
 # random suffixes have no vowels and no characters that look alike.
 _POD_SUFFIX = re.compile(r"(-[bcdf-hj-np-tv-xz2456789]{5,10})?-[bcdf-hj-np-tv-xz2456789]{5}$|-\d+$")
+# Kubernetes sets it in every container.
+_IN_KUBERNETES = "KUBERNETES_SERVICE_HOST"
 _HOP_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 # Odd, so that 48 bits times this are a permutation (Knuth's multiplicative hashing).
 _SPREAD = 0x9E3779B97F4B
@@ -38,7 +40,9 @@ def default_hop_id(
 ) -> str:
     """An id of this deployment: the same in all its pods, and different from that of every deployment it forwards to.
 
-    It is `CANARY_MW_ID`, or else a hash of the workload's name and the arguments.
+    It is `CANARY_MW_ID`, or else a hash of the arguments and the name: the workload's in Kubernetes, else the host's.
+    Deployments that are the same in all of these and forward to each other need a `CANARY_MW_ID` each; replicas on
+    several hosts should share one, or else a loop among them ends only after `MAX_HOPS`.
 
     Args:
         mode: "asgi", "wsgi" or "proxy"; a proxy and the app behind it are two hops.
@@ -48,9 +52,12 @@ def default_hop_id(
     environ = os.environ if environ is None else environ
     if given := environ.get("CANARY_MW_ID"):
         return given
-    workload = _POD_SUFFIX.sub("", environ.get("HOSTNAME") or socket.gethostname())
+    workload = environ.get("HOSTNAME") or socket.gethostname()
+    # Elsewhere gw-1 and gw-2 are two hosts, and one may forward to the other.
+    if _IN_KUBERNETES in environ:
+        workload = _POD_SUFFIX.sub("", workload)
     parts = "\n".join((workload, mode, *sorted(local), "", *paths))
-    return blake2s(parts.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return blake2s(parts.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def via_token(hop_id: str) -> bytes:

@@ -184,6 +184,25 @@ def test_two_proxies_that_forward_to_each_other_answer_508(same: bool, tmp_path:
     assert (one.output + two.output).count('"path": "/shop/"') == 2 * (2 if same else 3)
 
 
+def test_hosts_with_numbers_and_the_same_rules_forward_to_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(mapping("shop", "/shop/", "shop", rewrite='""'))
+
+    def serve(port: int, to: int) -> list[str]:
+        return ["serve", "--rules", str(path), "--port", str(port), "--upstream", f"shop=http://127.0.0.1:{to}"]
+
+    async def talk() -> None:
+        async with serving(forever) as upstream:
+            inner, outer = free_port(), free_port()
+            with (
+                process(*serve(inner, upstream.origin.port), log=tmp_path / "log-1", wait_for=[inner], HOSTNAME="gw-1"),
+                process(*serve(outer, inner), log=tmp_path / "log-2", wait_for=[outer], HOSTNAME="gw-2"),
+            ):
+                assert (await fetch(outer, "/shop/")).status == 200
+
+    run(talk())
+
+
 def test_broken_rules_are_served_as_far_as_they_go_but_strict_exits_with_1(rules: Path, tmp_path: Path) -> None:
     rules.write_text(RULES + "---\nkind: [\n")
     port = free_port()

@@ -263,15 +263,26 @@ def test_empty_variables_mean_the_default_and_repeated_names_add_up() -> None:
 
 def test_all_pods_of_a_workload_have_one_id_and_two_workloads_have_two() -> None:
     def id_of(hostname: str, mode: str = "asgi", local: tuple[str, ...] = ()) -> str:
-        return default_hop_id(mode, local, ["/etc/rules"], {"HOSTNAME": hostname})
+        pod = {"HOSTNAME": hostname, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+        return default_hop_id(mode, local, ["/etc/rules"], pod)
 
     replicas = {id_of(f"shop-gray-{pod}") for pod in ("7d9f8b6c5d-x2x4z", "7d9f8b6c5d-bcdfg", "5b4c6d7f8-zzzzz")}
     assert len(replicas) == 1
     assert id_of("shop-0") == id_of("shop-12") == id_of("shop-x2x4z")
     assert id_of("shop-gray") not in {id_of("shop"), id_of("shop-gray", "proxy"), id_of("shop-gray", local=("a",))}
+    assert id_of("gw-1-0") == id_of("gw-1-1") != id_of("gw-2-0")
+    assert len(id_of("shop")) >= 16
     assert default_hop_id("asgi", environ={"CANARY_MW_ID": "me"}) == "me"
     assert default_hop_id("asgi", environ={}) != ""
     assert via_token("me") == b"canary-mw-me"
+
+
+@pytest.mark.parametrize(
+    "pair", [("gw-1", "gw-2"), ("web-lnd42", "web-lnd43"), ("db-7d9f8b6c5d-x2x4z", "db-7d9f8b6c5d-bcdfg")]
+)
+def test_two_hosts_are_two_hops_where_no_pod_is_named_by_kubernetes(pair: tuple[str, str]) -> None:
+    first, second = (default_hop_id("proxy", (), ["/etc/rules"], {"HOSTNAME": name}) for name in pair)
+    assert first != second
 
 
 def test_local_names_come_from_text_list_or_environment() -> None:
