@@ -1,18 +1,19 @@
 """Header names and values: what they may hold, and sets of names with a common role."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MAX_CACHED_LENGTH, _MAX_CACHED = 40, 1024
-# Names known to be tokens. Valid names are added up to a limit: clients choose them, so none is ever evicted.
-_KNOWN_TOKENS = set(
+_COMMON_TOKENS = frozenset(
     b"GET HEAD POST PUT DELETE OPTIONS PATCH host user-agent accept accept-encoding accept-language accept-ranges"
     b" authorization cache-control connection content-encoding content-length content-type cookie date dnt etag expires"
     b" if-modified-since if-none-match last-modified location origin pragma range referer sec-fetch-dest sec-fetch-mode"
     b" sec-fetch-site server set-cookie traceparent transfer-encoding upgrade-insecure-requests vary via"
     b" x-content-type-options x-forwarded-for x-forwarded-host x-forwarded-proto x-request-id".split()
 )
+# Names known to be tokens. Clients choose what is added: a full set starts again with the common ones.
+_known_tokens = set(_COMMON_TOKENS)
 # Headers that concern one connection only and are never forwarded (RFC 9110, section 7.6.1).
 HOP_BY_HOP_HEADERS = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings"
@@ -29,13 +30,19 @@ def fold_underscores(name: bytes) -> bytes:
 
 def are_tokens(names: Collection[bytes]) -> bool:
     """Whether all names are tokens (RFC 9110, section 5.6.2); runs for every request and response head."""
-    if _KNOWN_TOKENS.issuperset(names):
+    if _known_tokens.issuperset(names):
         return True
     if not all(names) or b"".join(names).translate(None, _TOKEN):
         return False
-    if len(_KNOWN_TOKENS) < _MAX_CACHED:
-        _KNOWN_TOKENS.update(name for name in names if len(name) <= _MAX_CACHED_LENGTH)
+    _remember(name for name in names if len(name) <= _MAX_CACHED_LENGTH)
     return True
+
+
+def _remember(names: Iterable[bytes]) -> None:
+    global _known_tokens
+    if len(_known_tokens) >= _MAX_CACHED:
+        _known_tokens = set(_COMMON_TOKENS)
+    _known_tokens.update(names)
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

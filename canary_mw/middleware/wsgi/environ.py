@@ -16,8 +16,10 @@ from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 CHUNK_SIZE = 65536
 _CACHE_SIZE = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
-# Keys of an environ -> header names, None for other keys. Bounded, because clients choose the names.
+# Keys of an environ -> header names, None for other keys. Clients choose the names: it is bounded, and a full one is
+# replaced by an empty one, so that names which nobody sends again make room.
 _names: dict[str, bytes | None] = {}
+_MAX_KEY_LENGTH = 64
 # Keys of headers that have no HTTP_ prefix. Some servers set them to "" when there is no such header.
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 _encode = methodcaller("encode", "latin-1", "replace")
@@ -122,7 +124,10 @@ def _port(value: str | int | None) -> int:
 
 
 def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
-    names: dict[str, Any] = _names if environ.keys() <= _names.keys() else {key: _header_name(key) for key in environ}
+    # Read once: another thread may replace it.
+    names: dict[str, Any] = _names
+    if not environ.keys() <= names.keys():
+        names = {key: _header_name(key) for key in environ}
     keys = list(filter(names.get, environ))
     for key in _UNPREFIXED:
         if environ.get(key) == "":
@@ -138,9 +143,16 @@ def _header_name(key: str) -> bytes | None:
         name = key[5:].replace("_", "-").lower().encode("latin-1", "replace")
     elif key in _UNPREFIXED:
         name = key.replace("_", "-").lower().encode()
-    if len(_names) < _CACHE_SIZE:
-        _names[key] = name
+    if len(key) <= _MAX_KEY_LENGTH:
+        _remember(key, name)
     return name
+
+
+def _remember(key: str, name: bytes | None) -> None:
+    global _names
+    if len(_names) >= _CACHE_SIZE:
+        _names = {}
+    _names[key] = name
 
 
 def without_headers(environ: Environ) -> Environ:

@@ -5,7 +5,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from typing import Any, cast
 from wsgiref.validate import validator
 
@@ -18,6 +18,7 @@ from wsgiservers import hello, respond, serving_wsgi
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import BadTarget, ClientDisconnected, ClientError, LengthRequired, UpstreamTimeout
+from canary_mw.middleware.wsgi import environ as environ_module
 from canary_mw.middleware.wsgi.environ import CHUNK_SIZE, RecordingInput, RequestBody, request_head
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.events import Finished
@@ -169,10 +170,39 @@ def test_the_peer_may_be_unknown(given: dict[str, Any], wanted: tuple[str | None
 def test_names_of_headers_are_not_remembered_without_end() -> None:
     for number in range(3000):
         request_head(environ_of(**{f"HTTP_X_{number}": "1"})).headers  # noqa: B018 - read for its effect
-    from canary_mw.middleware.wsgi import environ
-
-    assert len(environ._names) <= 1024
+    assert len(environ_module._names) <= 1024
     assert (b"x-2999", b"1") in request_head(environ_of(HTTP_X_2999="1")).headers
+
+
+@pytest.mark.parametrize("junk", ["HTTP_X_{}", "HTTP_{:060}", "OTHER_{}"])
+def test_names_that_nobody_sends_again_make_room_for_those_of_every_request(junk: str) -> None:
+    for number in range(3000):
+        request_head(environ_of(**{junk.format(number): "1"})).headers  # noqa: B018 - read for its effect
+    usual = environ_of(HTTP_X_NEVER_SEEN_BEFORE="1")
+    # The cache may have been replaced in the middle of the first one.
+    for _ in range(2):
+        request_head(usual).headers  # noqa: B018 - read for its effect
+    assert usual.keys() <= environ_module._names.keys()
+
+
+def test_a_long_name_is_a_header_that_is_not_remembered() -> None:
+    name = "X_" + "A" * 60_000
+    assert (name.replace("_", "-").lower().encode(), b"1") in request_head(environ_of(**{"HTTP_" + name: "1"})).headers
+    assert max(map(len, environ_module._names)) <= 64
+
+
+def test_names_are_read_from_one_cache_while_another_thread_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Replaced(dict[str, bytes | None]):
+        """Is replaced by an empty one as soon as it was found to hold all names."""
+
+        def keys(self) -> KeysView[str]:  # type: ignore[override]
+            monkeypatch.setattr(environ_module, "_names", {})
+            return super().keys()
+
+    given = environ_of(HTTP_X_A="1")
+    wanted = request_head(given).headers
+    monkeypatch.setattr(environ_module, "_names", Replaced(environ_module._names))
+    assert request_head(given).headers == wanted
 
 
 # The body
