@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-BASE = Path(__file__).parent.parent.parent / "k8s" / "base"
+K8S = Path(__file__).parents[2] / "k8s"
+BASE, DEMO, IN_APP = K8S / "base", K8S / "demo", K8S / "overlays" / "in-app"
 
 
 def manifests() -> dict[str, Any]:
@@ -23,6 +24,12 @@ def manifests() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def objects() -> dict[str, Any]:
     return manifests()
+
+
+@pytest.fixture(scope="module")
+def rules() -> Any:
+    """The ConfigMap of the demo."""
+    return yaml.safe_load((DEMO / "configmap.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +59,13 @@ def option(container: Any, name: str) -> str:
     return value
 
 
-def test_every_manifest_in_the_folder_is_listed() -> None:
-    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
-    files = {path.name for path in BASE.iterdir()} - {"kustomization.yaml"}
-    assert files == set(kustomization["resources"])
+@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP], ids=lambda path: path.name)
+def test_every_manifest_in_the_folder_is_listed(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
+    assert files == {name for name in kustomization["resources"] if not name.startswith("..")}
+    for name in kustomization["resources"]:
+        assert (folder / name).exists()
 
 
 def test_all_selectors_choose_the_pods(objects: dict[str, Any], deployment: Any, pod: Any) -> None:
@@ -94,22 +104,28 @@ def test_the_admin_port_is_open_to_the_monitoring_alone_and_the_other_to_all(
     assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 
 
-def test_the_rules_are_mounted_as_a_directory(objects: dict[str, Any], pod: Any, container: Any) -> None:
+def test_the_rules_are_mounted_as_a_directory(rules: Any, pod: Any, container: Any) -> None:
     (volume,) = (volume for volume in pod["volumes"] if "configMap" in volume)
-    assert volume["configMap"] == {"name": objects["ConfigMap"]["metadata"]["name"]}
+    assert volume["configMap"] == {"name": rules["metadata"]["name"]}
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
     assert mount.keys().isdisjoint({"subPath", "subPathExpr"})
     assert mount["mountPath"] == option(container, "--rules")
 
 
-def test_the_rules_can_be_changed_in_place(objects: dict[str, Any]) -> None:
-    assert objects["ConfigMap"].get("immutable", False) is False
-    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
-    assert "configMapGenerator" not in kustomization
+def test_the_base_never_replaces_the_rules_that_the_readme_tells_to_make(objects: dict[str, Any], rules: Any) -> None:
+    readme = (K8S.parent / "README.md").read_text(encoding="utf-8")
+    assert f"kubectl create configmap {rules['metadata']['name']} --from-file=" in readme
+    assert "ConfigMap" not in objects
 
 
-def test_the_rules_send_a_share_to_gray_and_the_rest_to_stable(objects: dict[str, Any]) -> None:
-    mappings = list(yaml.safe_load_all(objects["ConfigMap"]["data"]["rules.yaml"]))
+def test_the_rules_can_be_changed_in_place(rules: Any) -> None:
+    assert rules.get("immutable", False) is False
+    for kustomization in (*K8S.rglob("kustomization.yaml"),):
+        assert "configMapGenerator" not in yaml.safe_load(kustomization.read_text(encoding="utf-8"))
+
+
+def test_the_rules_of_the_demo_send_a_share_to_gray_and_the_rest_to_stable(rules: Any) -> None:
+    mappings = list(yaml.safe_load_all(rules["data"]["rules.yaml"]))
     assert [mapping["kind"] for mapping in mappings] == ["Mapping", "Mapping"]
     assert len({mapping["name"] for mapping in mappings}) == 2
     assert len({mapping["prefix"] for mapping in mappings}) == 1
@@ -117,6 +133,10 @@ def test_the_rules_send_a_share_to_gray_and_the_rest_to_stable(objects: dict[str
 
 
 def test_the_pod_meets_the_restricted_pod_security_standard(pod: Any, container: Any) -> None:
+    check_restricted(pod, container)
+
+
+def check_restricted(pod: Any, container: Any) -> None:
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
     assert context["runAsUser"] == 8888
@@ -145,3 +165,38 @@ def test_a_pod_that_drains_is_given_the_time(pod: Any, container: Any) -> None:
 
 def test_memory_is_limited_and_the_processor_is_not_throttled(container: Any) -> None:
     assert container["resources"] == {"requests": {"cpu": "200m", "memory": "100Mi"}, "limits": {"memory": "400Mi"}}
+
+
+@pytest.fixture(scope="module", params=["stable", "gray"])
+def twin(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """Service and Deployment of one version of the app in overlays/in-app."""
+    service, deployment = yaml.safe_load_all((IN_APP / f"{request.param}.yaml").read_text(encoding="utf-8"))
+    assert service["metadata"]["name"] == deployment["metadata"]["name"] == f"shop-{request.param}"
+    return service, deployment
+
+
+def test_an_app_is_told_which_service_it_is(twin: tuple[Any, Any], rules: Any) -> None:
+    service, deployment = twin
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {each["name"]: each["value"] for each in container["env"]}
+    assert environ["CANARY_MW_LOCAL"] == service["metadata"]["name"]
+    (volume,) = (volume for volume in pod["volumes"] if "configMap" in volume)
+    assert volume["configMap"] == {"name": rules["metadata"]["name"]}
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
+    assert mount.keys().isdisjoint({"subPath", "subPathExpr"})
+    assert mount["mountPath"] == environ["CANARY_MW_RULES"]
+
+
+def test_the_selectors_of_an_app_choose_its_own_pods_only(twin: tuple[Any, Any]) -> None:
+    service, deployment = twin
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    assert labels["app.kubernetes.io/component"] == service["metadata"]["name"].removeprefix("shop-")
+
+
+def test_the_pods_of_an_app_meet_the_restricted_standard_too(twin: tuple[Any, Any]) -> None:
+    pod = twin[1]["spec"]["template"]["spec"]
+    check_restricted(pod, *pod["containers"])
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False

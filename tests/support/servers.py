@@ -191,15 +191,15 @@ def free_port() -> int:
 
 
 class Process:
-    """A `canary-mw serve` in a process of its own, with its output in a file."""
+    """A module of Python, `canary_mw` if no other is named, in a process of its own, with its output in a file."""
 
     _terminated = False
 
-    def __init__(self, arguments: Iterable[str], log: Path, environ: dict[str, str]) -> None:
+    def __init__(self, arguments: Iterable[str], log: Path, environ: dict[str, str], module: str = "canary_mw") -> None:
         self.log = log
         self._file = log.open("wb")
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "canary_mw", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdout=self._file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environ},
@@ -237,9 +237,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(*arguments: str, log: Path, wait_for: Iterable[int] = (), **environ: str) -> Iterator[Process]:
-    """Run `canary-mw` until the block ends."""
-    running = Process(arguments, log, environ)
+def process(
+    *arguments: str, log: Path, wait_for: Iterable[int] = (), module: str = "canary_mw", **environ: str
+) -> Iterator[Process]:
+    """Run `canary-mw`, or another module of Python, until the block ends."""
+    running = Process(arguments, log, environ, module)
     try:
         for port in wait_for:
             running.wait_for_port(port)
