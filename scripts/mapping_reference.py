@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -39,6 +39,11 @@ A document has an `apiVersion` (`getambassador.io/v0`, `v1`, `v2` or `v3alpha1`;
 Mappings that match the same requests form a group. Types are those of v3alpha1, followed by what v0 to v2 allow in
 addition. Attributes have the same meaning as in Emissary, except where the last column says otherwise;
 [differences.md](differences.md) lists all differences.
+
+Values without quotes are read by the rules of Kubernetes and Helm, which are those of YAML in Go. `20.0`, `1.2e+06`,
+`1e4`, `08` (8), `010` (octal, 8), `0o20`, `0x10`, `0b101` and `3_000` are whole numbers; `12:30` and `2020-01-01` are
+texts; `yes`, `on`, `true` and their opposites are booleans. `y` and `n` are booleans where only a boolean is allowed,
+elsewhere texts.
 """
 
 LABELS = """\
@@ -54,6 +59,8 @@ LABELS = """\
 def type_of(annotation: Any) -> str:
     """The name of a type on the page."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_of(arguments[0])
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(type_of(each) for each in arguments if each is not NoneType))
     if origin is Literal:

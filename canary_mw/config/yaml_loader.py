@@ -1,4 +1,4 @@
-"""YAML texts -> JSON values: PyYAML's safe loader behind limits, with errors in plain words.
+"""YAML texts -> JSON values: PyYAML's safe loader behind limits, with Go's scalars and with errors in plain words.
 
 A text that could crash the loader, or keep it busy for minutes, is refused before it is parsed.
 """
@@ -8,6 +8,18 @@ from sys import intern
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
+
+from canary_mw.config.yaml_scalars import (
+    BOOLEAN,
+    BOOLEANS,
+    MAX_DIGITS,
+    NUMBER,
+    TEXT,
+    WORD,
+    PlainWord,
+    read_number,
+    tag_of,
+)
 
 try:
     from yaml import CSafeLoader as _SafeLoader
@@ -19,8 +31,6 @@ MAX_DEPTH = 50
 MAX_ALIASES = 64
 MAX_COPIES = 10_000
 MAX_DIRECTIVES = 16
-MAX_DIGITS = 64
-
 
 _MISSING_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.-]*):(?=\s|$)")
 # Below 16 columns of indentation there are at most 32 levels of block collections, and 8 opening brackets make at most
@@ -67,6 +77,12 @@ def line_of(marked: yaml.Node | yaml.Event) -> int:
 class _Loader(_SafeLoader):
     """PyYAML's safe loader, limited to JSON types, so that a name `2020-01-01` stays a text."""
 
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> Any:
+        """The tag of a node without one; `implicit` begins with whether it is a scalar without quotes."""
+        if kind is yaml.ScalarNode:
+            return tag_of(value or "") if implicit[0] else TEXT
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
 
 def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     if not isinstance(node, yaml.MappingNode):
@@ -85,19 +101,31 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
             message = f"`{key_node.value:.60}` is written twice, first on line"
             raise DocumentRefused("duplicate-key", message, line, other=first, hint="keep one of them")
         # Saves memory: ten thousand documents have the same few names.
-        result[intern(key) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
+        result[intern(str(key)) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
     return result
 
 
-def _construct_number(loader: _Loader, node: yaml.Node) -> int | float:
-    """Refuse what the safe loader cannot handle: thousands of digits in base 60 take minutes, `0x_` is no number."""
-    try:
-        if isinstance(node, yaml.ScalarNode) and len(node.value) <= MAX_DIGITS:
-            return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
-    except (ValueError, ArithmeticError, IndexError):
-        pass
-    hint = "put it in quotes if it is a text"
-    raise DocumentRefused("bad-number", f"`{node.value!s:.40}` cannot be read as a number", line_of(node), hint=hint)
+def _construct_number(_: _Loader, node: yaml.Node) -> int | float:
+    number = None
+    if isinstance(node, yaml.ScalarNode) and len(node.value) <= MAX_DIGITS:
+        number = read_number(node.value)
+    if number is None or (node.tag.endswith(":int") and not isinstance(number, int)):
+        hint = "put it in quotes if it is a text"
+        text = f"`{node.value!s:.40}` cannot be read as a number"
+        raise DocumentRefused("bad-number", text, line_of(node), hint=hint)
+    return number
+
+
+def _construct_boolean(_: _Loader, node: yaml.Node) -> bool:
+    value = BOOLEANS.get(node.value) if isinstance(node, yaml.ScalarNode) else None
+    if value is None:
+        text = f"`{node.value!s:.40}` does not fit its tag `!!bool`"
+        raise DocumentRefused("yaml-syntax", text, line_of(node), hint="write true or false, without a tag")
+    return value
+
+
+def _construct_word(loader: _Loader, node: yaml.Node) -> PlainWord:
+    return PlainWord(loader.construct_yaml_str(node))
 
 
 def _construct_unknown(_: _Loader, node: yaml.Node) -> NoReturn:
@@ -107,16 +135,12 @@ def _construct_unknown(_: _Loader, node: yaml.Node) -> NoReturn:
 
 def _json_only() -> None:
     tag = "tag:yaml.org,2002:"
-    unwanted = {tag + name for name in ("timestamp", "value", "merge")}
-    _Loader.yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] not in unwanted]
-        for first, pairs in _SafeLoader.yaml_implicit_resolvers.items()
-    }
     kept: dict[str | None, Any] = {
-        tag + name: _SafeLoader.yaml_constructors[tag + name] for name in ("null", "bool", "str", "seq")
+        tag + name: _SafeLoader.yaml_constructors[tag + name] for name in ("null", "str", "seq")
     }
-    numbers = {tag + "int": _construct_number, tag + "float": _construct_number}
-    _Loader.yaml_constructors = kept | numbers | {tag + "map": _construct_map, None: _construct_unknown}
+    scalars = {tag + "int": _construct_number, NUMBER: _construct_number, BOOLEAN: _construct_boolean}
+    words = {WORD: _construct_word, tag + "map": _construct_map, None: _construct_unknown}
+    _Loader.yaml_constructors = kept | scalars | words
 
 
 _json_only()

@@ -10,6 +10,7 @@ from pydantic import Field
 from canary_mw.config.ambassador import traffic_policies
 from canary_mw.config.ambassador.schema import (
     CircuitBreaker,
+    Flag,
     KeepAlive,
     LegacyCors,
     LoadBalancer,
@@ -52,15 +53,15 @@ class ModuleConfig(Strict):
     load_balancer: LoadBalancer | None = None
     resolver: str | None = None
     keepalive: KeepAlive | None = None
-    add_linkerd_headers: bool | None = None
+    add_linkerd_headers: Flag | None = None
     defaults: Defaults = Field(default_factory=Defaults)
     regex_max_size: int = Field(default=REGEX_MAX_SIZE, ge=1, le=REGEX_SIZE_CAP)
-    merge_slashes: bool = False
-    strip_matching_host_port: bool = False
-    reject_requests_with_escaped_slashes: bool = False
+    merge_slashes: Flag = False
+    strip_matching_host_port: Flag = False
+    reject_requests_with_escaped_slashes: Flag = False
     headers_with_underscores_action: Literal["ALLOW", "REJECT_REQUEST", "DROP_HEADER"] = "ALLOW"
     max_request_headers_kb: int | None = Field(default=None, ge=1, le=8192)
-    preserve_external_request_id: bool = True
+    preserve_external_request_id: Flag = True
     xff_num_trusted_hops: int = Field(default=0, ge=0)
     server_name: str | None = None
     ip_allow: list[dict[str, str]] | None = None

@@ -4,10 +4,19 @@ Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shortha
 `LegacyMapping` reads them, and `mapping.py` converts them to the form of v3alpha1.
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from canary_mw.config.yaml_scalars import BOOLEANS, PlainWord
+
+
+def _read_word(value: Any) -> Any:
+    return BOOLEANS[value] if isinstance(value, PlainWord) else value
+
+
+# A boolean, also as `y` or `n` without quotes.
+Flag = Annotated[bool, BeforeValidator(_read_word)]
 Percent = int
 Headers = dict[str, str]
 ShortHeaders = dict[str, str | bool]
@@ -23,7 +32,7 @@ class AddedHeader(Strict):
     """A header to add; `append: false` replaces an existing one."""
 
     value: str
-    append: bool = True
+    append: Flag = True
 
 
 ShortAddedHeaders = dict[str, str | AddedHeader]
@@ -70,7 +79,7 @@ class LoadBalancer(Strict):
     policy: Literal["round_robin", "least_request", "ring_hash", "maglev"]
     cookie: LoadBalancerCookie | None = None
     header: str | None = None
-    source_ip: bool | None = None
+    source_ip: Flag | None = None
 
 
 class StatusRange(Strict):
@@ -122,7 +131,7 @@ class Cors(Strict):
     methods: list[str] = Field(default_factory=list)
     headers: list[str] = Field(default_factory=list)
     exposed_headers: list[str] = Field(default_factory=list)
-    credentials: bool = False
+    credentials: Flag = False
     max_age: str | None = None
 
 
@@ -133,20 +142,20 @@ class LegacyCors(Strict):
     methods: str | list[str] = Field(default_factory=list)
     headers: str | list[str] = Field(default_factory=list)
     exposed_headers: str | list[str] = Field(default_factory=list)
-    credentials: bool = False
+    credentials: Flag = False
     max_age: str | None = None
 
 
 class _Common(Strict):
     prefix: str
     service: str
-    prefix_regex: bool = False
-    prefix_exact: bool = False
-    case_sensitive: bool = True
+    prefix_regex: Flag = False
+    prefix_exact: Flag = False
+    case_sensitive: Flag = True
     host: str | None = None
-    host_regex: bool = False
+    host_regex: Flag = False
     method: str | None = None
-    method_regex: bool = False
+    method_regex: Flag = False
     regex_headers: Headers = Field(default_factory=dict)
     regex_query_parameters: Headers = Field(default_factory=dict)
     precedence: int = 0
@@ -154,13 +163,13 @@ class _Common(Strict):
     rewrite: str | None = None
     regex_rewrite: RegexSubstitution | None = None
     host_rewrite: str | None = None
-    auto_host_rewrite: bool = False
-    host_redirect: bool = False
+    auto_host_rewrite: Flag = False
+    host_redirect: Flag = False
     path_redirect: str | None = None
     prefix_redirect: str | None = None
     regex_redirect: RegexSubstitution | None = None
     redirect_response_code: Literal[301, 302, 303, 307, 308] = 301
-    shadow: bool = False
+    shadow: Flag = False
     timeout_ms: int | None = None
     idle_timeout_ms: int | None = None
     connect_timeout_ms: int | None = None
@@ -172,24 +181,24 @@ class _Common(Strict):
     circuit_breakers: list[CircuitBreaker] | None = None
     keepalive: KeepAlive | None = None
     allow_upgrade: list[str] | None = None
-    use_websocket: bool | None = None
-    bypass_auth: bool | None = None
+    use_websocket: Flag | None = None
+    bypass_auth: Flag | None = None
     auth_context_extensions: Headers | None = None
-    bypass_error_response_overrides: bool | None = None
-    add_linkerd_headers: bool | None = None
+    bypass_error_response_overrides: Flag | None = None
+    add_linkerd_headers: Flag | None = None
     cluster_tag: str | None = None
     dns_type: str | None = None
     docs: dict[str, Any] | None = None
-    enable_ipv4: bool | None = None
-    enable_ipv6: bool | None = None
+    enable_ipv4: Flag | None = None
+    enable_ipv6: Flag | None = None
     envoy_override: Any = None
     error_response_overrides: list[dict[str, Any]] | None = None
-    grpc: bool | None = None
+    grpc: Flag | None = None
     health_checks: list[ActiveHealthCheck] | None = None
     modules: list[dict[str, Any]] | None = None
     outlier_detection: Any = None
     priority: str | None = None
-    respect_dns_ttl: bool | None = None
+    respect_dns_ttl: Flag | None = None
     stats_name: str | None = None
 
 

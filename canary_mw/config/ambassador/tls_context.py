@@ -8,7 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from typing import Any, Literal
 
-from canary_mw.config.ambassador.schema import Strict
+from canary_mw.config.ambassador.schema import Flag, Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
@@ -28,14 +28,14 @@ class TLSContext(Strict):
 
     secret: str | None = None
     ca_secret: str | None = None
-    secret_namespacing: bool = True
+    secret_namespacing: Flag = True
     sni: str | None = None
     min_tls_version: Version | None = None
     max_tls_version: Version | None = None
     ambassador_id: str | list[str] | None = None
     hosts: list[str] | None = None
     alpn_protocols: str | None = None
-    cert_required: bool | None = None
+    cert_required: Flag | None = None
     redirect_cleartext_from: int | None = None
     cipher_suites: list[str] | None = None
     ecdh_curves: list[str] | None = None
