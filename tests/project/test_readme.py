@@ -19,7 +19,7 @@ from canary_mw.server.settings import Settings, variable
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
-WORDS_BEFORE_THE_REFERENCE = 700
+WORDS_BEFORE_THE_REFERENCE = 800
 
 BEFORE = {
     "flask": "",
