@@ -11,7 +11,6 @@ from canary_mw.config.document import Diagnostic
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.control.sources.file import FileSource
-from canary_mw.exceptions import SourceError
 from canary_mw.inspection.explanation_json import diagnostic_json
 from canary_mw.inspection.lint import lint
 from canary_mw.routing.table import RouteTable
@@ -21,11 +20,7 @@ EXISTING_PATH = click.Path(exists=True, readable=True)
 
 
 def load_rules(paths: Iterable[str], ambassador_id: str) -> RuleSet:
-    """Read and parse rules from files and directories.
-
-    Raises:
-        SourceError: a path cannot be read, or holds no rules.
-    """
+    """Read and parse rules from files and directories; what cannot be read is an error among the diagnostics."""
     first, *more = paths
     return parse(FileSource(first, *more).load(), environ=os.environ, ambassador_id=ambassador_id)
 
@@ -42,19 +37,13 @@ def check(paths: tuple[str, ...], output_format: str, ambassador_id: str, shadow
 
     Exit code 0: clean, or warnings only. 1: errors. 2: wrong usage.
     """
-    try:
-        rules = load_rules(paths, ambassador_id)
-    except SourceError as exc:
-        found = [Diagnostic(severity="error", code="source", message=exc.message, file=exc.file or paths[0])]
-        count = 0
-    else:
-        table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
-        found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
-        found.sort(key=lambda d: (d.file, d.line or 0))
-        count = len(rules.mappings)
+    rules = load_rules(paths, ambassador_id)
+    table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
+    found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
+    found.sort(key=lambda d: (d.file, d.line or 0))
     _PRINTERS[output_format](found)
     if output_format == "text":
-        click.echo(_summary(found, count), err=True)
+        click.echo(_summary(found, len(rules.mappings)), err=True)
     sys.exit(1 if any(d.severity == "error" for d in found) else 0)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from canary_mw.cli.check import EXISTING_PATH, load_rules
-from canary_mw.exceptions import ClientError, SourceError
+from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Explanation, explain
@@ -61,10 +61,9 @@ def _batch() -> None:
 
 
 def _table(path: str, local: tuple[str, ...]) -> RouteTable:
-    try:
-        rules = load_rules([path], "default")
-    except SourceError as exc:
-        raise click.ClickException(str(exc)) from None
+    rules = load_rules([path], "default")
+    if all(file.document.error for file in rules.files.values()):
+        raise click.ClickException("\n".join(map(str, rules.diagnostics)))
     settings = rules.shared.settings
     table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
     errors = [d for d in (*rules.diagnostics, *table.diagnostics) if d.severity == "error"]

@@ -3,19 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+# Codes of `Document.error`.
+UNREADABLE_FILE = "unreadable-file"
+EMPTY_DIRECTORY = "empty-directory"
+
 Severity = Literal["error", "warning", "notice"]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One text of a source, for example the content of a file.
-
-    Attributes:
-        name: path of the file; diagnostics show it.
-    """
-
-    text: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +32,24 @@ class Diagnostic:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {self.severity} {self.code} {self.message}{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a source, for example the content of a file.
+
+    Attributes:
+        name: path of the file; diagnostics show it.
+        error: why there is no text. The file, and every file below a directory of this name, stays as it was last read.
+    """
+
+    text: str
+    name: str
+    error: Diagnostic | None = None
+
+
+def document_in_error(
+    name: str, message: str, *, code: str = UNREADABLE_FILE, line: int | None = None, hint: str | None = None
+) -> Document:
+    """The Document of a file or directory that cannot be read."""
+    return Document("", name, Diagnostic(severity="error", code=code, message=message, file=name, line=line, hint=hint))

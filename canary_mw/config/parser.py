@@ -3,7 +3,8 @@
 A document in error does not affect other documents. A Mapping or Module in error keeps its last good version. While any
 document of a file cannot be read, no Mapping of that file is removed, because a half-written file must not look like a
 deletion; its valid documents, new or changed, take effect. The same holds while a document has no name, because it may
-be any of the previous ones. A file without such errors is taken as it is.
+be any of the previous ones. A file without such errors is taken as it is. A file that itself cannot be read stays as it
+was, and so do the files below a directory that cannot be read.
 """
 
 from collections.abc import Mapping as Dict
@@ -54,7 +55,7 @@ Documents = dict[int, tuple[Resource, ParsedDocument]]
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
-    """Resources and rules of one file; reused as a whole while its text does not change.
+    """Resources and rules of one file; reused as a whole while its document does not change.
 
     Attributes:
         documents: by the identity of their `spec`, which the cache of the reading keeps alive.
@@ -62,14 +63,14 @@ class FileRules:
         diagnostics: without those of `reading`.
     """
 
-    text: str
+    document: Document
     reading: Reading
     documents: Documents = field(default_factory=dict)
     mappings: dict[Name, Mapping] = field(default_factory=dict)
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
-_NEW_FILE = FileRules("", Reading((), (), True, {}))
+_NEW_FILE = FileRules(Document("", ""), Reading((), (), True, {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def parse(
         previous: the rules in force; their versions replace documents that are in error now.
     """
     old = previous or RuleSet()
-    readings = _read(documents, environ or {}, old.files)
+    readings = _read(_with_kept_files(documents, old.files), environ or {}, old.files)
     diagnostics = [diagnostic for _, reading in readings for diagnostic in reading.diagnostics]
     complete = all(reading.complete for _, reading in readings)
     resources = [(r, d.name) for d, reading in readings for r in reading.resources if r.kind in SHARED_KINDS]
@@ -120,6 +121,20 @@ def parse(
     return RuleSet(mappings, tuple(diagnostics), shared, files)
 
 
+def _with_kept_files(documents: Sequence[Document], previous: Dict[str, FileRules]) -> list[Document]:
+    """The documents, and the previous ones of all files below a directory that cannot be read."""
+    if all(document.error is None for document in documents):
+        return list(documents)
+    names = {document.name for document in documents}
+    kept = []
+    for document in documents:
+        kept.append(document)
+        if document.error is not None:
+            top = document.name.rstrip("/") + "/"
+            kept += [file.document for name, file in previous.items() if name.startswith(top) and name not in names]
+    return kept
+
+
 def _read(
     documents: Sequence[Document], environ: Dict[str, str], previous: Dict[str, FileRules]
 ) -> list[tuple[Document, Reading]]:
@@ -129,15 +144,16 @@ def _read(
     removed: ReadingCache = {}
     for name in previous.keys() - names:
         removed |= previous[name].reading.cache
-    readings = []
-    for document in documents:
-        old = previous.get(document.name)
-        if old is not None and old.text == document.text and not (environ and "$" in document.text):
-            readings.append((document, old.reading))
-        else:
-            cache = removed if old is None else old.reading.cache
-            readings.append((document, read(document, environ=environ, cache=cache)))
-    return readings
+    return [(each, _read_file(each, environ, previous.get(each.name), removed)) for each in documents]
+
+
+def _read_file(document: Document, environ: Dict[str, str], old: FileRules | None, removed: ReadingCache) -> Reading:
+    if old is not None and old.document == document and not (environ and "$" in document.text):
+        return old.reading
+    if document.error is not None:
+        last = (old or _NEW_FILE).reading
+        return replace(last, diagnostics=(document.error,), complete=False)
+    return read(document, environ=environ, cache=removed if old is None else old.reading.cache)
 
 
 def _parse_file(
@@ -148,7 +164,7 @@ def _parse_file(
     diagnostics = [diagnostic for item in parsed for diagnostic in item.diagnostics]
     complete = reading.complete and not any(item.name and not item.name[1] and item.in_error for item in parsed)
     mappings = _effective_mappings(parsed, previous.mappings, complete, diagnostics)
-    return FileRules(document.text, reading, documents, mappings, tuple(diagnostics))
+    return FileRules(document, reading, documents, mappings, tuple(diagnostics))
 
 
 def _parse_resource(

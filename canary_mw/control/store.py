@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from weakref import WeakSet
 
-from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.control.gc_pause import gc_paused
-from canary_mw.control.sources.base import ConfigSource, EmptySource
+from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
 from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.observability.events import Reloaded
@@ -154,12 +154,10 @@ class RuleStore:
                 return self._keep_table(error)
 
     def _load(self) -> list[Document]:
-        try:
-            return self._source.load()
-        except EmptySource as exc:
-            if self._allow_empty:
-                return exc.documents
-            raise
+        documents = self._source.load()
+        if not self._allow_empty:
+            return documents
+        return [each for each in documents if each.error is None or each.error.code != EMPTY_DIRECTORY]
 
     def _apply(self, documents: list[Document]) -> bool:
         rules = parse(documents, environ=self._environ, ambassador_id=self._ambassador_id, previous=self._rules)
@@ -219,7 +217,8 @@ def _error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
     # A ConfigError names its Mapping itself.
     message = first.message.removeprefix(f"Mapping {first.mapping}: ")
     more = f"; and {len(errors) - 1} more, see the diagnostics" if len(errors) > 1 else ""
-    return ConfigError(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
+    kind = SourceError if first.code in (UNREADABLE_FILE, EMPTY_DIRECTORY) else ConfigError
+    return kind(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
 
 
 def _emptied_error(documents: list[Document]) -> SourceError:

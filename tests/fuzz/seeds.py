@@ -74,7 +74,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"\\U00110000",
         b"\\U6F000000",
     ],
-    "source": [*_TEXTS[:3], b"\xff\xfe", b"\xef\xbb\xbf", b"a\n\xc3(\n"],
+    "source": [*_TEXTS[:3], b"\xff\xfe", b"\xef\xbb\xbf", b"a\n\xc3(\n", b"\xfe\xff\0a\0\n", b"\xff\xfea\0\n\0\n"],
     "rules": [
         *_TEXTS,
         RULES.encode(),

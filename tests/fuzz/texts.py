@@ -13,7 +13,7 @@ from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.reader import Reading, read
 from canary_mw.control.sources.file import FileSource
-from canary_mw.exceptions import ClientError, ConfigError, SourceError, UpstreamProtocolError
+from canary_mw.exceptions import ClientError, ConfigError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.request_writer import encode_head
@@ -25,6 +25,7 @@ from canary_mw.routing.table import RouteTable
 from . import strict
 from .heads import check_reply
 
+_WITH_MARK = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # Between the rules in force and those that replace them.
 NEXT = "\n=====\n"
 HEADS = (
@@ -113,20 +114,16 @@ def annotations(data: bytes) -> None:
 
 
 def source(data: bytes) -> None:
-    """Any bytes as a file: a `SourceError` that names the file, or the text that the bytes are."""
+    """Any bytes as a file: an error that names the file, or the text that the bytes are."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "rules.yaml"
         file.write_bytes(data)
-        failure: SourceError | None = None
-        try:
-            text = FileSource(file).load()[0].text
-        except SourceError as error:
-            failure, text = error, ""
-    if failure is None:
-        assert text.encode() == data.removeprefix(b"\xef\xbb\xbf")
+        (document,) = FileSource(file).load()
+    if document.error is None:
+        assert data in {document.text.encode(), *(f"\ufeff{document.text}".encode(codec) for codec in _WITH_MARK)}
     else:
-        assert failure.file == str(file)
-        assert 1 <= (failure.line or 1) <= data.count(b"\n") + 1
+        assert (document.text, document.error.file) == ("", str(file))
+        assert 1 <= (document.error.line or 1) <= data.count(b"\n") + 1
 
 
 def rules(data: bytes) -> None:

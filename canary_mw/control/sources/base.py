@@ -5,20 +5,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from canary_mw.config.document import Document
-from canary_mw.exceptions import SourceError
-
-
-class EmptySource(SourceError):
-    """A directory exists and is readable, but contains no rule file.
-
-    Attributes:
-        documents: what the other paths of the source contain.
-    """
-
-    def __init__(self, directory: str, documents: list[Document]) -> None:
-        hint = "put a .yaml file with Mappings into it"
-        super().__init__("the directory is empty: it holds no rule file", file=directory, hint=hint)
-        self.documents = documents
 
 
 class ConfigSource(Protocol):
@@ -27,8 +13,10 @@ class ConfigSource(Protocol):
     def load(self) -> list[Document]:
         """All documents as they are now, in a stable order.
 
+        A document that cannot be read has its `error` set, so that the others are taken.
+
         Raises:
-            SourceError: a document is unreadable or missing, or there is none (`EmptySource`).
+            SourceError: the source as a whole cannot be read.
         """
 
     def changes(self, stop: threading.Event) -> Iterator[None]:

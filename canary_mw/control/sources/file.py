@@ -2,25 +2,19 @@
 
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib import import_module
 
-from canary_mw.config.document import Document
-from canary_mw.control.sources.base import EmptySource
-from canary_mw.exceptions import SourceError
+from canary_mw.config.document import EMPTY_DIRECTORY, Document, document_in_error
+from canary_mw.control.sources.directory import DATA_LINK, entries_of, is_rule_file, read_directory
+from canary_mw.control.sources.text_file import printable, read_document, read_link, unreadable
 
 logger = logging.getLogger("canary_mw.sources")
 
-MAX_BYTES = 64 * 1024 * 1024
-SUFFIXES = frozenset({".yaml", ".yml", ".json", ""})
-
-_DATA_LINK = "..data"
-_READ_ATTEMPTS = 10
 # Seconds between two checks of a path that cannot be watched.
 _POLL_INTERVAL = 0.5
 # Seconds after which a watched path is checked for being another directory than before.
@@ -53,22 +47,10 @@ class FileSource:
     def load(self) -> list[Document]:
         """Read everything again; each file is opened once.
 
-        Raises:
-            SourceError: a path is missing, unreadable, no regular file, larger than 64 MiB or not UTF-8.
-            EmptySource: a directory without any rule file.
+        What is missing, unreadable, no regular file, larger than 64 MiB or no text is a Document in error, and so is
+        a directory without any rule file (`EMPTY_DIRECTORY`).
         """
-        found = [(path, self._load(path)) for path in self._paths]
-        documents = [document for _, some in found for document in some]
-        for path, some in found:
-            if not some:
-                raise EmptySource(path, documents)
-        return documents
-
-    def _load(self, path: str) -> list[Document]:
-        try:
-            documents = _read_directory(path) if os.path.isdir(path) else [_read(path, path)]
-        except OSError as exc:
-            raise _unreadable(exc, path) from exc
+        documents = [document for path in self._paths for document in _load(path)]
         for document in documents:
             self._warn_about_subpath(document.name)
         return documents
@@ -139,78 +121,14 @@ def _initialize_watchfiles() -> None:
         raise AssertionError("it was stopped before")
 
 
-def _unreadable(exc: OSError, path: str) -> SourceError:
-    hint = "see that the path is right and the volume is mounted" if isinstance(exc, FileNotFoundError) else None
-    if isinstance(exc, PermissionError):
-        hint = "let the user of this process read it: in a pod, defaultMode or fsGroup"
-    return SourceError(f"cannot be read: {exc.strerror}", file=path, hint=hint)
-
-
-def _read_directory(root: str) -> list[Document]:
-    for _ in range(_READ_ATTEMPTS):
-        data_dir = _read_link(os.path.join(root, _DATA_LINK))
-        try:
-            documents = [_read(path, name) for name, path in _rule_files(root, data_dir)]
-        except FileNotFoundError as exc:
-            missing = exc.filename
-        else:
-            if data_dir == _read_link(os.path.join(root, _DATA_LINK)):
-                return documents
-            missing = _DATA_LINK
-        time.sleep(0.01)
-    raise SourceError(f"{missing} is missing, or is replaced too fast to be read", file=root)
-
-
-def _rule_files(root: str, data_dir: str | None) -> list[tuple[str, str]]:
-    """(name in diagnostics, path to open) of each rule file, sorted by name."""
-    files = list(_walk(root, root))
-    if data_dir is not None:
-        files += _walk(os.path.join(root, data_dir), root)
-    return sorted(files)
-
-
-def _walk(top: str, name_prefix: str) -> Iterator[tuple[str, str]]:
-    for entry in _entries(top):
-        name = os.path.join(name_prefix, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, name)
-        elif _is_rule_file(entry):
-            yield name, entry.path
-
-
-def _entries(top: str) -> list[os.DirEntry[str]]:
-    with os.scandir(top) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _is_rule_file(entry: os.DirEntry[str]) -> bool:
-    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
-        return False
-    # A link to `..data` is a key of the volume, which is read from the target of `..data`.
-    return not entry.is_symlink() or not (os.readlink(entry.path).startswith(_DATA_LINK + "/") or entry.is_dir())
-
-
-def _read_link(path: str) -> str | None:
+def _load(path: str) -> list[Document]:
     try:
-        return os.readlink(path)
-    except OSError:
-        return None
-
-
-def _read(path: str, name: str) -> Document:
-    # Opening a FIFO must not wait for its writer.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SourceError("is neither a file nor a directory", file=name)
-        if status.st_size > MAX_BYTES:
-            raise SourceError(f"is larger than {MAX_BYTES >> 20} MiB", file=name, hint="split it into several files")
-        data = file.read()
-    try:
-        return Document(data.decode("utf-8-sig"), name)
-    except UnicodeDecodeError as exc:
-        line = data.count(b"\n", 0, exc.start) + 1
-        raise SourceError(f"is not UTF-8 at byte {exc.start}", file=name, line=line, hint="save it as UTF-8") from exc
+        documents = read_directory(path) if os.path.isdir(path) else [read_document(path, path)]
+    except OSError as exc:
+        return [unreadable(path, path, exc)]
+    hint = "put a .yaml file with Mappings into it"
+    message = "the directory is empty: it holds no rule file"
+    return documents or [document_in_error(printable(path), message, code=EMPTY_DIRECTORY, hint=hint)]
 
 
 def _is_deleted(path: str) -> bool:
@@ -225,19 +143,22 @@ def _directories(path: str) -> Iterator[str]:
     chain = _links(path)
     if not os.path.isdir(path):
         # The content of the target of `..data` never changes.
-        yield from (top for top in map(os.path.dirname, chain) if os.path.basename(top) != _DATA_LINK)
+        yield from (top for top in map(os.path.dirname, chain) if os.path.basename(top) != DATA_LINK)
         return
     yield from map(os.path.dirname, chain[:-1])
+    entries = entries_of(path)
     yield path
-    for entry in _entries(path):
-        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _is_rule_file(entry)):
-            yield from _directories(entry.path)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_rule_file(entry)):
+            # Whoever lets us read it changes its entry in this directory.
+            with suppress(PermissionError):
+                yield from _directories(entry.path)
 
 
 def _links(path: str) -> list[str]:
     """The path and the targets of its links, one after the other."""
     chain = [path]
-    while (target := _read_link(chain[-1])) is not None and len(chain) < 40:
+    while (target := read_link(chain[-1])) is not None and len(chain) < 40:
         chain.append(os.path.join(os.path.dirname(chain[-1]), target))
     return chain
 

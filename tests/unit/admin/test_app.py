@@ -1,6 +1,7 @@
 """The admin port: health, rules, metrics."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,24 @@ def test_it_is_alive_from_the_start_and_ready_with_the_first_rules(tmp_path: Pat
             path.unlink()
             store.reload()
             assert (await fetch(port, "/readyz")).status == 200
+
+    run(main())
+
+
+def test_it_is_ready_beside_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text(RULES)
+    (tmp_path / "c.yaml").write_bytes(b"# r\xe8gles\n")
+    store = RuleStore(FileSource(tmp_path))
+    store.reload()
+
+    async def main() -> None:
+        async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
+            assert (await fetch(port, "/readyz")).status == 200
+            shown = json.loads((await fetch(port, "/rules")).body)
+            assert shown["error"].startswith(f"{tmp_path}/a.yaml: is neither a file nor a directory; and 1 more")
+            places = [each.partition(" unreadable-file ")[0] for each in shown["diagnostics"]]
+            assert places == [f"{tmp_path}/a.yaml: error", f"{tmp_path}/c.yaml:1: error"]
 
     run(main())
 

@@ -79,7 +79,7 @@ def test_check_of_a_path_without_rules_is_an_error() -> None:
     Path("empty").mkdir()
     outcome = invoke("check", "empty")
     assert outcome.exit_code == 1
-    assert "error source" in outcome.stdout
+    assert "error empty-directory" in outcome.stdout
     assert invoke("check", "nowhere").exit_code == 2
     assert invoke("explain", "empty", "GET", "/").exit_code == 1
 

@@ -11,7 +11,7 @@ from canary_mw.config import parser
 from canary_mw.config.ambassador.interpretation import interpret
 from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.schema import MODELS, NO_EFFECT_YET
-from canary_mw.config.document import Document
+from canary_mw.config.document import Document, document_in_error
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.http.headers import is_header_name
 from canary_mw.routing.table import RouteTable
@@ -642,6 +642,40 @@ def test_a_file_with_an_unreadable_document_loses_nothing(broken: str) -> None:
     assert names(after) == ["a", "b", "c", "d"]
     clean = again(after, document("a", service="new") + document("d"))
     assert names(clean) == ["a", "d"]
+
+
+def unread(name: str) -> Document:
+    return document_in_error(name, "cannot be read")
+
+
+def test_a_file_that_cannot_be_read_stays_as_it_was_with_its_module() -> None:
+    module = "---\napiVersion: getambassador.io/v2\nkind: Module\nname: ambassador\nconfig: {server_name: edge}\n"
+    before = files(("a.yaml", module + GOOD + document("odd", surprise=1)), ("z.yaml", document("z")))
+    after = parse([unread("a.yaml"), Document(document("z", service="new"), "z.yaml")], previous=before)
+
+    assert services(after) == {**services(before), "z": "new"}
+    assert after.shared == before.shared
+    assert all(any(each is old for old in before.mappings) for each in after.mappings if each.name != "z")
+    assert findings(after.diagnostics) == [("error", "unreadable-file", None), ("warning", "unknown-field", 30)]
+
+    again = files(("a.yaml", module + document("a")), ("z.yaml", document("z")), previous=after)
+    assert names(again) == ["a", "z"]
+    assert again.diagnostics == ()
+
+
+def test_a_directory_that_cannot_be_read_keeps_its_files_and_no_others() -> None:
+    before = files(*((f"{name}.yaml", document(name.replace("/", "-"))) for name in ("d/a", "d/s/b", "d2/c", "d/e")))
+    after = parse([unread("d"), Document(document("new"), "d/e.yaml")], previous=before)
+
+    assert names(after) == ["d-a", "d-s-b", "new"]
+    assert names(parse([unread("d/"), unread("d2/c.yaml")], previous=after)) == ["d-a", "d-s-b", "new"]
+    assert names(parse([Document(document("a"), "d/a.yaml")], previous=after)) == ["a"]
+
+
+def test_a_file_that_could_never_be_read_has_no_mappings() -> None:
+    rules = parse([unread("a.yaml"), Document(document("z"), "z.yaml")])
+    assert names(rules) == ["z"]
+    assert findings(rules.diagnostics) == [("error", "unreadable-file", None)]
 
 
 def test_an_emptied_file_is_taken_as_it_is() -> None:

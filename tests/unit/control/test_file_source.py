@@ -1,10 +1,13 @@
+import errno
 import logging
 import os
 import queue
+import re
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,12 +15,11 @@ import pytest
 import watchfiles
 from kubelet import Style, Volume
 
-from canary_mw.config.document import Document
-from canary_mw.control.sources import file as file_source
-from canary_mw.control.sources.base import ConfigSource, EmptySource
+from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
+from canary_mw.control.sources import directory, text_file
+from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
-from canary_mw.exceptions import SourceError
 
 # A limit for what must happen, not a measure of it; the timed re-check of these sources comes far later.
 DEADLINE = 20.0
@@ -54,8 +56,7 @@ def await_texts(source: ConfigSource, signals: "queue.Queue[None]", wanted: dict
     found: dict[str, str] = {}
     while found != wanted:
         signals.get(timeout=DEADLINE)
-        with suppress(SourceError):
-            found = texts(source)
+        found = texts(source)
 
 
 # -- load
@@ -138,7 +139,7 @@ def test_several_paths_are_read_in_their_order(tmp_path: Path) -> None:
 
 def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], None]) -> list[int]:
     """Call `swap` with a running number after each file that is read; the list that is returned counts."""
-    read, done = file_source._read, [0]
+    read, done = text_file.read_document, [0]
 
     def and_swap(path: str, name: str) -> Document:
         document = read(path, name)
@@ -146,7 +147,7 @@ def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], No
         swap(done[0])
         return document
 
-    monkeypatch.setattr(file_source, "_read", and_swap)
+    monkeypatch.setattr(directory, "read_document", and_swap)
     return done
 
 
@@ -173,92 +174,237 @@ def test_a_volume_that_changes_all_the_time_is_an_error(tmp_path: Path, monkeypa
     volume.set({"a.yaml": "0"})
     swap_during_a_load(monkeypatch, lambda n: volume.set({"a.yaml": str(n)}))
 
-    with pytest.raises(SourceError, match="replaced too fast"):
-        FileSource(tmp_path).load()
+    assert re.search("replaced too fast", error_of(FileSource(tmp_path)).message)
+
+
+def error_of(source: ConfigSource) -> Diagnostic:
+    """The one error of a load."""
+    (error,) = [document.error for document in source.load() if document.error is not None]
+    return error
 
 
 def test_a_missing_path_is_an_error_with_the_path_and_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot be read: No such file") as caught:
-        FileSource(tmp_path / "none").load()
+    error = error_of(FileSource(tmp_path / "none"))
 
-    assert caught.value.file == str(tmp_path / "none")
-    assert caught.value.hint
-
-
-def test_a_link_to_nothing_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").symlink_to("gone.yaml")
-
-    with pytest.raises(SourceError, match=r"a\.yaml is missing"):
-        FileSource(tmp_path).load()
-
-
-def test_a_forbidden_file_is_an_error_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The superuser, who runs the tests in a container, may read everything.
-    (tmp_path / "a.yaml").write_text("a")
-
-    def forbidden(path: str, *_: object) -> int:
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(os, "open", forbidden)
-
-    with pytest.raises(SourceError, match=r"Permission denied.*fsGroup"):
-        FileSource(tmp_path).load()
+    assert (error.file, error.message) == (str(tmp_path / "none"), "cannot be read: No such file or directory")
+    assert error.hint
 
 
 @pytest.mark.parametrize("names", [[], ["notes.md", ".hidden.yaml"]])
 def test_a_directory_without_rule_files_is_empty(tmp_path: Path, names: list[str]) -> None:
     (tmp_path / "rules").mkdir()
-    (tmp_path / "other.yaml").write_text("other")
+    (tmp_path / "other.yaml").write_text("other\n")
     for name in names:
         (tmp_path / "rules" / name).write_text("x")
 
-    with pytest.raises(EmptySource, match="is empty") as caught:
-        FileSource(tmp_path / "rules", tmp_path / "other.yaml").load()
+    empty, other = FileSource(tmp_path / "rules", tmp_path / "other.yaml").load()
 
-    assert [document.text for document in caught.value.documents] == ["other"]
+    assert empty.error is not None
+    assert (empty.name, empty.error.code) == (str(tmp_path / "rules"), EMPTY_DIRECTORY)
+    assert other == Document("other\n", str(tmp_path / "other.yaml"))
 
 
 def test_a_configmap_without_keys_is_empty(tmp_path: Path) -> None:
     Volume(tmp_path).set({})
 
-    with pytest.raises(EmptySource):
-        FileSource(tmp_path).load()
+    assert error_of(FileSource(tmp_path)).code == EMPTY_DIRECTORY
 
 
-def test_a_file_that_is_not_utf_8_is_an_error_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("fine")
-    (tmp_path / "b.yaml").write_bytes(b"a: 1\nb: \xe4\n")
-
-    with pytest.raises(SourceError, match=r"not UTF-8 at byte 8") as caught:
-        FileSource(tmp_path).load()
-
-    assert (caught.value.file, caught.value.line) == (str(tmp_path / "b.yaml"), 2)
+def latin_1(path: Path) -> None:
+    path.write_bytes("a: 1\n# r\u00e8gles\n".encode("latin-1"))
 
 
-def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
-
-    assert texts(FileSource(tmp_path)) == {"a.yaml": "a: 1"}
+def binary(path: Path) -> None:
+    path.write_bytes(bytes(range(256)))
 
 
-def test_a_fifo_is_refused_without_waiting_for_its_writer(tmp_path: Path) -> None:
+def cut_utf_16(path: Path) -> None:
+    path.write_bytes("a: 1\nb: 2\n".encode("utf-16")[:-1])
+
+
+def larger_than_allowed(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(text_file.MAX_BYTES + 1)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(path))
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def dangling_link(path: Path) -> None:
+    path.symlink_to("gone.yaml")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+# What is wrong with one file -> what is said about it, in which line, and what to do.
+SPOILED = [
+    pytest.param(latin_1, "is not UTF-8 at byte 8", 2, "save it as UTF-8", id="latin-1"),
+    pytest.param(binary, "is not UTF-8 at byte 128", 2, "move it away", id="binary"),
+    pytest.param(cut_utf_16, "is not UTF-16 at byte 20", 2, "save it as UTF-8", id="utf-16 cut"),
+    pytest.param(larger_than_allowed, "is larger than 64 MiB", None, "split it", id="too large"),
+    pytest.param(fifo, "is neither a file nor a directory", None, "regular file", id="fifo"),
+    pytest.param(socket_file, "is neither a file nor a directory", None, "regular file", id="socket"),
+    pytest.param(device, "is neither a file nor a directory", None, "regular file", id="device"),
+    pytest.param(dangling_link, "cannot be read: No such file", None, "it leads to gone.yaml", id="dangling link"),
+    pytest.param(link_to_itself, "cannot be read: Too many levels", None, "remove the link", id="link to itself"),
+]
+
+
+@pytest.mark.parametrize("where", ["in a directory", "by its path"])
+@pytest.mark.parametrize(("spoil", "message", "line", "hint"), SPOILED)
+def test_a_file_that_cannot_be_read_is_in_error_and_the_others_are_read(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, line: int | None, hint: str, where: str
+) -> None:
+    for name in ("a.yaml", "c.yaml"):
+        (tmp_path / name).write_text(f"{name}: 1\n")
+    spoil(tmp_path / "b.yaml")
+    paths = [tmp_path] if where == "in a directory" else sorted(tmp_path.iterdir())
+
+    a, b, c = FileSource(*paths).load()
+
+    assert [a, c] == [Document(f"{name}: 1\n", str(tmp_path / name)) for name in ("a.yaml", "c.yaml")]
+    assert b.error is not None
+    assert (b.name, b.text, b.error.code, b.error.line) == (str(tmp_path / "b.yaml"), "", UNREADABLE_FILE, line)
+    assert b.error.message.startswith(message)
+    assert hint in str(b.error.hint)
+
+
+@pytest.mark.parametrize(("number", "hint"), [(errno.EACCES, "fsGroup"), (errno.EIO, "see that its volume works")])
+def test_a_file_that_the_system_does_not_let_us_read_is_in_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    # The superuser, who runs the tests in a container, may read everything.
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("a: 1\n")
+    open_file = os.open
+
+    def refused(path: str, flags: int) -> int:
+        if os.path.basename(path) == "b.yaml":
+            raise OSError(number, os.strerror(number), path)
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", refused)
+
+    assert texts(FileSource(tmp_path)) == {"a.yaml": "a: 1\n", "b.yaml": ""}
+    error = error_of(FileSource(tmp_path))
+    assert (error.message, error.file) == (f"cannot be read: {os.strerror(number)}", str(tmp_path / "b.yaml"))
+    assert hint in str(error.hint)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Let a directory look like one of another user."""
+    scandir = os.scandir
+
+    def forbidden(path: str) -> object:
+        if os.fspath(path) == os.fspath(directory):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+
+
+def test_a_sub_directory_that_cannot_be_read_is_in_error_and_the_others_are_read_and_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.yaml", "sub/b.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a: 1\n")
+    forbid(monkeypatch, tmp_path / "sub")
+    source = FileSource(tmp_path, recheck=NEVER)
+
+    with watching(source) as signals:
+        signals.get(timeout=DEADLINE)
+        assert texts(source) == {"a.yaml": "a: 1\n", "sub": ""}
+        assert error_of(source).file == str(tmp_path / "sub")
+        (tmp_path / "a.yaml").write_text("a: 2\n")
+        await_texts(source, signals, {"a.yaml": "a: 2\n", "sub": ""})
+
+    assert not caplog.records
+
+
+def test_a_directory_that_cannot_be_read_is_in_error_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, tmp_path)
+
+    assert error_of(FileSource(tmp_path)).file == str(tmp_path)
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "a.yaml").write_text("a: 1\n")
+    opened = []
+    open_file = os.open
 
-    with pytest.raises(SourceError, match="neither a file nor a directory"):
-        FileSource(tmp_path).load()
+    def recorded(path: str, flags: int) -> int:
+        opened.append(os.path.basename(path))
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", recorded)
+    FileSource(tmp_path).load()
+
+    assert opened == ["a.yaml"]
 
 
-def test_a_device_is_refused() -> None:
-    with pytest.raises(SourceError, match="neither a file nor a directory"):
-        FileSource("/dev/null").load()
+def test_a_fifo_that_takes_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("a: 1\n")
+    open_file = os.open
+
+    def replaced(path: str, flags: int) -> int:
+        os.unlink(path)
+        os.mkfifo(path)
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", replaced)
+
+    assert "neither a file" in error_of(FileSource(tmp_path)).message
 
 
-def test_a_file_over_64_mib_is_refused_unread(tmp_path: Path) -> None:
-    with open(tmp_path / "a.yaml", "wb") as file:
-        file.truncate(file_source.MAX_BYTES + 1)
+def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("a: 123\n")
+    monkeypatch.setattr(text_file, "MAX_BYTES", 7)
+    assert texts(FileSource(tmp_path)) == {"a.yaml": "a: 123\n"}
+    measure = os.fstat
 
-    with pytest.raises(SourceError, match="larger than 64 MiB"):
-        FileSource(tmp_path).load()
+    def grows(descriptor: int) -> os.stat_result:
+        status = measure(descriptor)
+        with open(tmp_path / "a.yaml", "a") as file:
+            file.write("b: 2\n")
+        return status
+
+    monkeypatch.setattr(os, "fstat", grows)
+
+    assert "is larger than" in error_of(FileSource(tmp_path)).message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_text_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding.endswith("-be") else ""
+    (tmp_path / "a.yaml").write_bytes(f"{mark}a: \u4e2d\U0001f600\r\n".encode(encoding))
+
+    assert FileSource(tmp_path).load() == [Document("a: \u4e2d\U0001f600\r\n", str(tmp_path / "a.yaml"))]
+
+
+def test_a_name_that_is_not_utf_8_can_be_logged(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/r\xe8gles.yaml", "w") as file:
+        file.write("a: 1\n")
+
+    assert texts(FileSource(tmp_path)) == {"r\\xe8gles.yaml": "a: 1\n"}
 
 
 def test_a_deleted_file_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

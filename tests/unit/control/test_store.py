@@ -504,6 +504,83 @@ def test_the_last_good_rules_stay_until_good_ones_come(
         assert services(store) == {"shop": "shop-two"}
 
 
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def latin_1(path: Path) -> None:
+    path.write_bytes("# r\u00e8gles\n".encode("latin-1") + rule("cart", "cart-two").encode())
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("gone.yaml")
+
+
+@pytest.mark.parametrize("spoil", [latin_1, fifo, dangling_link])
+def test_a_file_that_cannot_be_read_stays_as_it_was_and_holds_back_no_other(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    (tmp_path / "a.yaml").write_text(rule())
+    (tmp_path / "b.yaml").write_text(rule("cart") + rule("pay"))
+
+    with following(tmp_path) as (store, recorder):
+        spoil(tmp_path / "b.yaml")
+        assert "b.yaml" in str(recorder.until(lambda record: record.error is not None).error)
+        (tmp_path / "a.yaml").write_text(rule(service="shop-two"))
+        assert store.wait(2, DEADLINE)
+        assert services(store) == {"shop": "shop-two", "cart": "shop-one", "pay": "shop-one"}
+        assert isinstance(store.error, SourceError)
+
+        (tmp_path / "b.yaml").unlink()
+        (tmp_path / "b.yaml").write_text(rule("cart", "cart-two"))
+        recorder.until(lambda record: record.error is None and record.generation == 3)
+        assert services(store) == {"shop": "shop-two", "cart": "cart-two"}
+
+
+@pytest.mark.parametrize("spoil", [remove, empty_the_directory, remove_the_directory, latin_1, fifo, dangling_link])
+def test_a_path_that_cannot_be_read_stays_as_it_was_and_holds_back_no_other(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    for name in ("one", "two", "two/sub"):
+        (tmp_path / name).mkdir()
+        write(rule(name.replace("/", "-")))(tmp_path / name)
+    whole = spoil in (empty_the_directory, remove_the_directory)
+    paths = ["two" if whole else "two/rules.yaml", "two/sub" if whole else "two/sub/rules.yaml", "one"]
+    source = FileSource(*(tmp_path / each for each in paths))
+    store = RuleStore(source)
+    store.reload()
+    assert list(services(store)) == (["two", "two-sub", "one"])
+
+    if spoil is empty_the_directory:
+        shutil.rmtree(tmp_path / "two" / "sub")
+    spoil(tmp_path / "two" if whole else tmp_path / "two" / "rules.yaml")
+    write(rule("one", "one-two"))(tmp_path / "one")
+    assert store.reload() is True
+    assert services(store) == {"two": "shop-one", "two-sub": "shop-one", "one": "one-two"}
+    assert isinstance(store.error, SourceError)
+
+
+def test_what_cannot_be_read_at_the_first_load_is_named_beside_the_rules_of_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "a")
+    (tmp_path / "b.yaml").write_text(rule())
+    (tmp_path / "c.yaml").write_bytes(b"\xff\n")
+    store = RuleStore(FileSource(tmp_path))
+
+    assert store.reload() is True
+    assert services(store) == {"shop": "shop-one"}
+    first, second = messages(caplog, logging.ERROR)
+    assert first.startswith(f"{tmp_path}/a: error unreadable-file is neither a file nor a directory (")
+    assert second.startswith(f"{tmp_path}/c.yaml:1: error unreadable-file is not UTF-8 at byte 0 (save it as UTF-8")
+
+
 def test_what_is_whole_in_a_half_written_file_goes_live_and_nothing_of_it_is_removed(tmp_path: Path) -> None:
     write(rule() + rule("cart"))(tmp_path)
 
