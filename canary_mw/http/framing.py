@@ -6,11 +6,9 @@ server accepts some of it, and each accepts something else. Used by the standalo
 """
 
 from collections.abc import Collection, Iterable
-from functools import lru_cache
-from ipaddress import AddressValueError, IPv6Address
-from re import compile as pattern
 
 from canary_mw.exceptions import BadTarget, ClientError, HeadTooLarge
+from canary_mw.http.authority import check_host, split_absolute
 from canary_mw.http.headers import are_tokens
 from canary_mw.http.messages import BodyFraming, RawHeaders
 from canary_mw.http.target import TARGET_BYTES, check_method
@@ -24,8 +22,6 @@ MAX_LENGTH = 2**63 - 1
 # Servers of HTTP/2 and HTTP/3 give "2" and "3"; the framing of those is not in the head.
 _VERSIONS = frozenset(("1.0", "1.1", "2", "3"))
 _VALUE = b"\t" + bytes(c for c in range(0x20, 0x100) if c != 0x7F)
-# RFC 3986, section 3.2.2, without the comma, which joins two Hosts. A percent sign must begin an escape.
-_HOST = pattern(rb"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _SINGLE_HEADERS = (b"host", b"content-length", b"transfer-encoding")
 
 
@@ -85,22 +81,6 @@ def well_formed(names: Collection[bytes], values: Iterable[bytes]) -> bool:
     return are_tokens(names) and not b"".join(values).translate(None, _VALUE)
 
 
-@lru_cache(maxsize=256)
-def check_host(value: bytes) -> None:
-    """Raise ClientError unless a Host is a name or an address, with or without a port (RFC 9110, section 7.2).
-
-    An empty one is refused too: it belongs to targets without an authority, which http does not have.
-    """
-    found = _HOST.fullmatch(value.strip(b" \t"))
-    if found is None or len(value) > 300 or int(found[2] or 0) > 65535:
-        raise ClientError("the Host is not a name or an address")
-    if found[1] is not None:
-        try:
-            IPv6Address(found[1].decode())
-        except AddressValueError:
-            raise ClientError("the Host is not an IPv6 address") from None
-
-
 def body_framing(by_name: dict[bytes, bytes]) -> BodyFraming | None:
     """Framing of a request's body, or None when it has none (RFC 9112, section 6).
 
@@ -129,7 +109,5 @@ def _check_target(method: str, target: bytes) -> None:
     """Accept origin-form, absolute-form, and "*" for OPTIONS (RFC 9112, section 3.2), but not CONNECT's form."""
     if target.translate(None, TARGET_BYTES):
         raise BadTarget("the target holds a fragment, a control or a non-ASCII byte")
-    scheme, separator, rest = target.partition(b"://")
-    absolute = separator and scheme.lower() in (b"http", b"https") and rest[:1] not in (b"", b"/", b"?")
-    if not absolute and not (target == b"*" and method == "OPTIONS"):
+    if split_absolute(target) is None and not (target == b"*" and method == "OPTIONS"):
         raise BadTarget("the target is not a path")

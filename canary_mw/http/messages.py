@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from canary_mw.http.authority import split_absolute, with_host
 from canary_mw.http.target import METHODS, PLAIN_PATH, check_method, check_query, normalize_path
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -22,7 +23,7 @@ class RequestHead:
 
     Args:
         method: as received; the case is kept.
-        target: the raw request target, path and query; absolute-form is reduced to its path.
+        target: the raw request target, path and query; of absolute-form, the authority takes the place of Host.
         headers: a mapping, or pairs where a name may repeat.
         client: address of the client, None where the server does not know it.
         scheme: "http" or "https".
@@ -78,6 +79,8 @@ class RequestHead:
         self.scheme = scheme
         self.http_version = http_version
         self._headers_by_name: dict[bytes, bytes] | None = None
+        if (absolute := split_absolute(raw)) is not None:
+            self.headers = with_host(self.headers, absolute.authority)
 
     @classmethod
     def from_wire(
@@ -96,7 +99,7 @@ class RequestHead:
         """Build a head from what a server has parsed; most paths need only one `translate`.
 
         Args:
-            path: raw path without query.
+            path: raw path without query, in origin-form: the caller has the authority of another form in the headers.
             query: without "?", empty for none.
             headers: pairs of lower-case name and value.
             headers_by_name: see `headers_by_name`, None to make it when needed.

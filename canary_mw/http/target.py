@@ -1,6 +1,7 @@
 """Method, path and query of a request in the one form that is matched and sent."""
 
 from canary_mw.exceptions import BadTarget, ClientError
+from canary_mw.http.authority import split_absolute
 
 # A path of these bytes alone is normal: no escapes, no dot segments, no bytes that a target may not hold.
 PLAIN_PATH = bytes(c for c in range(0x21, 0x7F) if c not in b'%\\#."<>^`{|}')
@@ -56,11 +57,9 @@ def normalize_path(path: bytes) -> bytes:
 
 
 def _path_of_absolute(target: bytes) -> bytes:
-    """The path of an absolute-form target (RFC 9112, section 3.2.2); its authority never selects the upstream."""
-    scheme, sep, rest = target.partition(b"://")
-    if sep and scheme.lower() in (b"http", b"https"):
-        slash = rest.find(b"/")
-        return rest[slash:] if slash >= 0 else b"/"
+    absolute = split_absolute(target)
+    if absolute is not None:
+        return absolute.origin_form
     if target in (b"*", b""):
         return target or b"/"
     raise BadTarget("the target is not a path")

@@ -13,6 +13,7 @@ from typing import Any
 import httptools
 
 from canary_mw.exceptions import ClientError
+from canary_mw.http.authority import split_absolute, with_host
 from canary_mw.http.framing import MAX_HEAD, body_framing, check_head
 from canary_mw.http.messages import BodyFraming
 from canary_mw.middleware.asgi.middleware import StartedRequest
@@ -160,6 +161,8 @@ class GuardedProtocol(DeadlineProtocol):
         version = self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
         headers_by_name = check_head(method, self.url, self.headers, version)
+        if self.url[:1] != b"/":
+            headers_by_name = self._to_origin_form()
         self._progressed = True
         if self.parser.should_upgrade():
             body = body_framing(headers_by_name)
@@ -194,6 +197,13 @@ class GuardedProtocol(DeadlineProtocol):
             self.pipeline.appendleft((cycle, app))
         else:
             self._start_asgi_task(cycle, app)
+
+    def _to_origin_form(self) -> dict[bytes, bytes]:
+        """Let the authority of an absolute-form target take the place of Host, for all that read the request."""
+        absolute = split_absolute(self.url)
+        if absolute is not None:
+            self.url, self.headers = absolute.origin_form, list(with_host(self.headers, absolute.authority))
+        return dict(self.headers)
 
     def continue_in_asgi(self, request: FastPathRequest, started: StartedRequest) -> None:
         """Let the app continue with a request of the fast path."""

@@ -19,7 +19,8 @@ from canary_mw.forwarding.exchange import direct_response, exchange
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.framing import check_head, check_host, well_formed
+from canary_mw.http.authority import check_host
+from canary_mw.http.framing import check_head, well_formed
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.middleware.asgi.scope import request_head, websocket_request

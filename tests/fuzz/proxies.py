@@ -8,7 +8,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from canary_mw.control.sources.static import StaticSource
-from canary_mw.http.framing import check_host
+from canary_mw.http.authority import check_host
 from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.server.app import Proxy
 from canary_mw.server.protocol import GuardedProtocol

@@ -1,7 +1,8 @@
 """Requests as ASGI describes them: scope -> RequestHead."""
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from canary_mw.http.authority import check_authority, split_absolute, with_host
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.target import PATH_SAFE
 from canary_mw.types import Scope
@@ -11,12 +12,12 @@ def request_head(scope: Scope) -> RequestHead:
     """The head that rules are matched against. Its path is the whole path that the client sent, `root_path` included.
 
     Raises:
-        ClientError: see `RequestHead`.
+        ClientError: see `RequestHead`; or an absolute-form target names another host than Host.
     """
     client, server = scope.get("client"), scope.get("server")
     return RequestHead.from_wire(
         scope["method"],
-        scope.get("raw_path") or quote(scope["path"], safe=PATH_SAFE).encode(),
+        _path(scope),
         scope["query_string"],
         scope["headers"],
         client[0] if client else None,
@@ -27,8 +28,38 @@ def request_head(scope: Scope) -> RequestHead:
     )
 
 
+def _path(scope: Scope) -> bytes:
+    raw: bytes | None = scope.get("raw_path")
+    path = raw or quote(scope["path"], safe=PATH_SAFE).encode()
+    if path[:1] != b"/" or b"://" in path:
+        return _origin_form(scope, path)
+    return path
+
+
+def _origin_form(scope: Scope, target: bytes) -> bytes:
+    """The path of a target that some servers give as it came: uvicorn with h11, and for websockets.
+
+    The scope of an absolute-form target is changed, so that the wrapped app sees the path that an upstream would.
+    """
+    root: bytes = scope.get("root_path", "").encode()
+    absolute = split_absolute(target.removeprefix(root))
+    if absolute is None:
+        return target
+    headers = scope.get("headers", ())
+    check_authority(absolute, [value for name, value in headers if name == b"host"])
+    scope["headers"] = with_host(headers, absolute.authority)
+    path = root + absolute.origin_form
+    scope["raw_path"], scope["path"] = path, unquote(path.decode("latin-1"))
+    return path
+
+
 def websocket_request(scope: Scope) -> Scope:
-    """The scope of a websocket as that of its upgrade request, a GET, with the defaults of ASGI."""
+    """The scope of a websocket as that of its upgrade request, a GET, with the defaults of ASGI.
+
+    Raises:
+        ClientError: see `request_head`.
+    """
+    _path(scope)
     scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
     defaults: Scope = {"query_string": b"", "headers": ()}
     return {**defaults, **scope, "method": "GET", "scheme": scheme, "http_version": "1.1"}

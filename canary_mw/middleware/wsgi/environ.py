@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from operator import methodcaller
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from canary_mw.exceptions import ClientDisconnected, LengthRequired
+from canary_mw.http.authority import check_authority, split_absolute
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.http.target import METHODS, PATH_SAFE, check_method, check_query, normalize_path
 from canary_mw.types import Environ
@@ -79,13 +80,15 @@ def request_head(environ: Environ) -> LazyRequestHead:
     """The head that rules are matched against. Its path is the whole path that the client sent, `SCRIPT_NAME` included.
 
     Raises:
-        ClientError: see `RequestHead`.
+        ClientError: see `RequestHead`; or an absolute-form target names another host than Host.
     """
     # Without `from_wire`: in threads its memory caches go cold between requests, so that every call costs more.
     method = environ["REQUEST_METHOD"]
     if method not in METHODS:
         check_method(method)
     path, query = request_target(environ)
+    if path[:1] != b"/":
+        path = _origin_form(environ, path)
     head = LazyRequestHead.__new__(LazyRequestHead)
     head.method = method
     head.path = normalize_path(path)
@@ -114,6 +117,22 @@ def request_target(environ: Environ) -> tuple[bytes, bytes]:
     if decoded == "*":
         return b"*", query
     return quote(decoded or "/", safe=PATH_SAFE, encoding="latin-1", errors="replace").encode(), query
+
+
+def _origin_form(environ: Environ, target: bytes) -> bytes:
+    """The path of a target that the server gives as it came.
+
+    The environ of an absolute-form target is changed, so that the wrapped app sees what an upstream would.
+    """
+    absolute = split_absolute(target)
+    if absolute is None:
+        return target
+    host = environ.get("HTTP_HOST")
+    check_authority(absolute, [host.encode("latin-1", "replace")] if host else [])
+    environ["HTTP_HOST"] = absolute.authority.decode("latin-1")
+    if not environ.get("SCRIPT_NAME") and environ.get("PATH_INFO", "/")[:1] != "/":
+        environ["PATH_INFO"] = unquote_to_bytes(absolute.origin_form).decode("latin-1")
+    return absolute.origin_form
 
 
 def _port(value: str | int | None) -> int:

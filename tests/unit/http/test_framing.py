@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary_mw.exceptions import BadTarget, ClientError, HeadTooLarge
-from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, MAX_LENGTH, body_framing, check_head, check_host, well_formed
+from canary_mw.http.authority import check_host
+from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD, MAX_LENGTH, body_framing, check_head, well_formed
 from canary_mw.http.messages import BodyFraming
 
 HOST = (b"host", b"shop.example")

@@ -103,7 +103,7 @@ class Call:
     [
         ({"RAW_URI": "/a%2Fb?c=%20"}, b"/a%2Fb", b"?c=%20"),
         ({"RAW_URI": None, "REQUEST_URI": "/a%2Fb?c"}, b"/a%2Fb", b"?c"),
-        ({"RAW_URI": "http://evil.example/a?b"}, b"/a", b"?b"),
+        ({"RAW_URI": "http://shop.example/a?b"}, b"/a", b"?b"),
         ({"RAW_URI": None, "PATH_INFO": "/\xc3\xa4 b", "QUERY_STRING": "q=1"}, b"/%C3%A4%20b", b"?q=1"),
         ({"RAW_URI": None, "SCRIPT_NAME": "/app", "PATH_INFO": "/b"}, b"/app/b", b""),
         ({"RAW_URI": None, "SCRIPT_NAME": "", "PATH_INFO": ""}, b"/", b""),
@@ -113,6 +113,36 @@ class Call:
 def test_the_target_is_the_raw_one_or_is_built_anew(given: dict[str, Any], path: bytes, query: bytes) -> None:
     head = request_head(environ_of(**given))
     assert (head.path, head.query) == (path, query)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"RAW_URI": "http://A.Example:80/a%20b?c"},
+        {"REQUEST_URI": "https://A.Example/a%20b?c"},
+        {"PATH_INFO": "http://A.Example/a b"},
+    ],
+)
+@pytest.mark.parametrize("host", ["a.example", None])
+def test_host_and_path_of_an_absolute_target_are_one_view_for_rules_and_app(
+    given: dict[str, Any], host: str | None
+) -> None:
+    environ = environ_of(**{"RAW_URI": None, "HTTP_HOST": host, **given})
+    head = request_head(environ)
+    authority = "A.Example:80" if "RAW_URI" in given else "A.Example"
+    assert (head.path, head.host) == (b"/a%20b", authority.encode())
+    assert dict(head.headers)[b"host"] == authority.encode()
+    assert environ["HTTP_HOST"] == authority
+    assert environ["PATH_INFO"] == ("/a b" if "PATH_INFO" in given else environ_of()["PATH_INFO"])
+
+
+@pytest.mark.parametrize(
+    "target", ["http://b.example/a", "http://me@a.example/a", "http:///a", "https://a.example:80/"]
+)
+@pytest.mark.parametrize("key", ["RAW_URI", "REQUEST_URI", "PATH_INFO"])
+def test_an_absolute_target_for_another_host_is_refused(key: str, target: str) -> None:
+    with pytest.raises(BadTarget):
+        request_head(environ_of(**{"RAW_URI": None, "HTTP_HOST": "a.example", key: target}))
 
 
 @pytest.mark.parametrize("target", ["/\xe4", "/a#b", "/%00"])

@@ -142,12 +142,48 @@ def test_a_request_that_comes_byte_by_byte_is_the_same_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "path"), [(b"http://else/a?b", "/a"), (b"HTTP://else", "/"), (b"//else/", "//else/")]
+    ("target", "path", "host"),
+    [
+        (b"http://else/a?b", "/a", b"else"),
+        (b"HTTP://Else:81", "/", b"Else:81"),
+        (b"https://else?b", "/", b"else"),
+        (b"//else/", "//else/", b"shop"),
+    ],
 )
-def test_of_an_absolute_target_the_path_counts(target: bytes, path: str) -> None:
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_the_authority_of_an_absolute_target_takes_the_place_of_host(
+    target: bytes, path: str, host: bytes, version: bytes
+) -> None:
     app = RecordingApp()
-    sent(app, LAST.replace(b"/last", target))
-    assert [scope["path"] for scope in app.scopes] == [path]
+    sent(app, LAST.replace(b"/last", target).replace(b"1.1", version))
+    (scope,) = app.scopes
+    assert (scope["path"], scope["raw_path"]) == (path, path.encode())
+    assert [value for name, value in scope["headers"] if name == b"host"] == [host]
+
+
+def test_an_absolute_target_is_the_host_of_an_old_client_that_sends_none() -> None:
+    app = RecordingApp()
+    sent(app, b"GET http://else/a HTTP/1.0\r\n\r\n")
+    assert app.scopes[0]["headers"] == [(b"host", b"else")]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://else/a HTTP/1.1\r\n\r\n",
+        b"GET http://else/a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        b"GET http://else/a HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET http://me@else/a HTTP/1.1\r\nHost: else\r\n\r\n",
+        b"GET http:///a HTTP/1.1\r\nHost: else\r\n\r\n",
+        b"GET http://else:99999/a HTTP/1.1\r\nHost: else\r\n\r\n",
+        b"GET else:80 HTTP/1.1\r\nHost: else\r\n\r\n",
+        b"CONNECT else:80 HTTP/1.1\r\nHost: else:80\r\n\r\n",
+    ],
+)
+def test_an_absolute_target_repairs_no_host_and_has_a_valid_one(head: bytes) -> None:
+    app = RecordingApp()
+    assert sent(app, head).startswith(b"HTTP/1.1 400 ")
+    assert app.scopes == []
 
 
 @pytest.mark.parametrize(
