@@ -1,14 +1,17 @@
-"""The kinds without effect yet, and the attributes that each requires (Emissary's CRDs)."""
+"""The kinds without effect yet, and the attributes that each requires (Emissary's CRDs, and its compiler).
+
+What Emissary runs is no error here: a Host without hostname is one for `*`, a ConsulResolver has a default address.
+"""
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "AuthService": ("auth_service",),
-    "ConsulResolver": ("address", "datacenter"),
+    "ConsulResolver": ("datacenter",),
     "DevPortal": (),
-    "Host": ("hostname",),
+    "Host": (),
     "KubernetesEndpointResolver": (),
     "KubernetesServiceResolver": (),
     "Listener": ("port", "securityModel", "hostBinding"),
-    "LogService": ("service", "driver"),
+    "LogService": ("service",),
     "RateLimitService": ("service",),
     "TCPMapping": ("port", "service"),
     "TracingService": ("driver", "service"),

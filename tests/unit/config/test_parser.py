@@ -87,6 +87,26 @@ def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(ki
 
 
 @pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("Host", {}),
+        ("Host", {"mappingSelector": "{matchLabels: {a: b}}"}),
+        ("Host", {"requestPolicy": "{insecure: {action: Route}}"}),
+        ("Host", {"hostname": '""'}),
+        ("ConsulResolver", {"datacenter": "dc1"}),
+        ("LogService", {"service": "logs:9000"}),
+        ("LogService", {"service": "logs:9000", "grpc": "true"}),
+        ("DevPortal", {}),
+        ("KubernetesEndpointResolver", {}),
+    ],
+)
+def test_another_kind_may_leave_out_what_it_may_leave_out_in_emissary(kind: str, attributes: dict[str, str]) -> None:
+    rules = read_rules(other_kind(kind, **attributes) + document())
+    assert names(rules) == ["a"]
+    assert findings(rules.diagnostics) == [("notice", "kind-ignored", 2)]
+
+
+@pytest.mark.parametrize(
     ("resolver", "defined", "known"),
     [
         ("kubernetes-endpoint", "", True),
