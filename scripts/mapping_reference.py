@@ -70,7 +70,9 @@ def type_of(annotation: Any) -> str:
     if origin is dict:
         return f"map of {type_of(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "{" + ", ".join(f"`{name}`" for name in annotation.model_fields) + "}"
+        # Emissary's conversion writes those that begin with v2.
+        names = [name for name in annotation.model_fields if not name.startswith("v2")]
+        return "{" + ", ".join(f"`{name}`" for name in names) + "}"
     return {str: "text", int: "whole number", bool: "true or false"}.get(annotation, "anything")
 
 

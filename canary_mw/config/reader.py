@@ -206,6 +206,8 @@ def _read_list(
 ) -> None:
     """Read the items of a `List`; in a typed list they may omit kind and apiVersion, as from the API server."""
     items, items_node = attributes.get("items"), child_of(node, "items")
+    if items is None:
+        return
     if not isinstance(items, list):
         raise wrong_type("items", "a list", items_node)
     kind = attributes["kind"].removesuffix("List")

@@ -88,7 +88,8 @@ def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, contex
         spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
         labels=own_labels or _labels(context.labels),
         line=line_of(node),
-        last_line=count_line_breaks(text[: node.end_mark.index].rstrip()) + 1,
+        # Counted within the object only: a List may hold thousands of them.
+        last_line=line_of(node) + count_line_breaks(text[node.start_mark.index : node.end_mark.index].rstrip()),
         parent=context.parent,
         lines_inside=_shared_lines(tuple(_lines(node).items())),
     )

@@ -1,22 +1,25 @@
 """One resource -> its Mapping: the checks of apiVersion, kind, name, attributes, and of what the Mapping refers to."""
 
+from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.mapping import to_mapping
 from canary_mw.config.ambassador.origin import DocumentOrigin
 from canary_mw.config.ambassador.schema import MODELS
-from canary_mw.config.ambassador.shared_resources import SharedResources, matches_ambassador_id
+from canary_mw.config.ambassador.shared_resources import SharedResources
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, did_you_mean, validate
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
-_KINDS = (*REQUIRED, "Mapping", "Module", "TLSContext")
+_EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext")
+_KINDS = (*REQUIRED, *_EFFECTIVE_KINDS)
 
 
 def interpret(resource: Resource, file: str, shared: SharedResources, report: Report) -> Mapping | None:
     """Check one document by version, kind, types and values; None if it gives no Mapping."""
     version = _version(resource, report)
     if not matches_ambassador_id(resource, shared.ambassador_id):
+        _report_passed_over(resource, shared.ambassador_id, report)
         return None
     if resource.kind in REQUIRED:
         _check_other_kind(resource, report)
@@ -52,6 +55,13 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
     for each in found:
         report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
     return mapping
+
+
+def _report_passed_over(resource: Resource, ambassador_id: str, report: Report) -> None:
+    if resource.kind in _EFFECTIVE_KINDS:
+        text = f"passed over: it is for ambassador_id {', '.join(ambassador_ids(resource))}, not for {ambassador_id}"
+        hint = "--ambassador-id names the id of this process"
+        report("notice", "other-ambassador-id", text, attribute="ambassador_id", hint=hint)
 
 
 def _check_other_kind(resource: Resource, report: Report) -> None:

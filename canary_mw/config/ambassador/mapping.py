@@ -12,7 +12,7 @@ from typing import Any
 from canary_mw.config.ambassador import endpoint_policies, matching, traffic_policies
 from canary_mw.config.ambassador.notices import AttributeDiagnostic, notices
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
-from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution
+from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrite, Variant
 from canary_mw.rules.module import ModuleSettings
@@ -226,7 +226,10 @@ _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     ),
     "tls": ("tls", _tls),
     "load_balancer": ("load_balancer", lambda model, _: endpoint_policies.load_balancer(model.load_balancer)),
-    "health_checks": ("health_checks", lambda model, _: endpoint_policies.health_checks(model.health_checks or [])),
+    "v3health_checks health_checks": (
+        "health_checks",
+        lambda model, _: endpoint_policies.health_checks(health_checks_of(model)),
+    ),
     "outlier_detection": (
         "outlier_detection",
         lambda model, _: endpoint_policies.outlier_detection(model.outlier_detection)[0],

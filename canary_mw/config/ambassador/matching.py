@@ -7,7 +7,7 @@ from collections.abc import Mapping as Dict
 from typing import Any
 
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
-from canary_mw.config.ambassador.schema import LegacyMapping, Model
+from canary_mw.config.ambassador.schema import CONVERTED_WITHOUT_HOST, LegacyMapping, Model
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import is_header_name
 from canary_mw.rules.mapping import PrefixKind
@@ -30,7 +30,9 @@ def host(model: Model, origin: DocumentOrigin) -> HostPattern:
     """The host pattern of `hostname`, `host` or an exact `:authority` header, in this order."""
     if isinstance(model, LegacyMapping):
         # `host` of v1 and v2 is a glob; v3alpha1 calls it `hostname`.
-        return _host_pattern(model.host, model.host_regex, origin) if model.host else ANY_HOST
+        if not model.host or was_written_without_host(model):
+            return ANY_HOST
+        return _host_pattern(model.host, model.host_regex, origin)
     if model.hostname:
         return HostPattern(model.hostname)
     if model.host:
@@ -39,6 +41,11 @@ def host(model: Model, origin: DocumentOrigin) -> HostPattern:
         return _host_pattern(model.host, model.host_regex, origin)
     authority = next((value for name, value in model.headers.items() if name.lower() == ":authority"), None)
     return HostPattern(authority) if authority else ANY_HOST
+
+
+def was_written_without_host(model: Model) -> bool:
+    """Whether a v2 document was converted from a v3alpha1 document without any host."""
+    return isinstance(model, LegacyMapping) and model.host == CONVERTED_WITHOUT_HOST and not model.host_regex
 
 
 def _host_pattern(text: str, regex: bool, origin: DocumentOrigin) -> HostPattern:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from canary_mw.config.ambassador.endpoint_policies import outlier_detection
-from canary_mw.config.ambassador.schema import NO_EFFECT_YET, MappingV3, Model
+from canary_mw.config.ambassador.matching import was_written_without_host
+from canary_mw.config.ambassador.schema import NO_EFFECT_YET, MappingV3, Model, health_checks_of
 from canary_mw.config.document import Severity
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import ANY_HOST
@@ -31,10 +32,10 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
     _, problem = parse_service(model.service, mapping.namespace)
     if problem:
         yield AttributeDiagnostic("warning", "service", "service-text", problem)
-    if isinstance(model, MappingV3) and mapping.host is ANY_HOST:
-        yield AttributeDiagnostic(
-            "notice", "service", "no-hostname", "no hostname: matches every host (Emissary: none)"
-        )
+    if was_written_without_host(model) or (isinstance(model, MappingV3) and mapping.host is ANY_HOST):
+        attribute = "host" if "host" in given else "service"
+        text = "no hostname: matches every host (Emissary: none)"
+        yield AttributeDiagnostic("notice", attribute, "no-hostname", text)
     if mapping.regex_rewrite and "rewrite" in given:
         yield AttributeDiagnostic("notice", "rewrite", "rewrite-overridden", "regex_rewrite is used, rewrite is not")
     if mapping.regex_rewrite and not mapping.regex_rewrite.usable:
@@ -72,7 +73,7 @@ def _endpoint_notices(model: Model) -> Iterator[AttributeDiagnostic]:
     _, problem = outlier_detection(model.outlier_detection)
     if problem:
         yield AttributeDiagnostic("warning", "outlier_detection", "outlier-detection", problem)
-    if any(each.health_check.http is None for each in model.health_checks or ()):
-        yield AttributeDiagnostic(
-            "notice", "health_checks", "no-effect-yet", "a health check that is not by http has no effect yet"
-        )
+    if any(each.health_check.http is None for each in health_checks_of(model)):
+        attribute = "v3health_checks" if "v3health_checks" in model.model_fields_set else "health_checks"
+        text = "a health check that is not by http has no effect yet"
+        yield AttributeDiagnostic("notice", attribute, "no-effect-yet", text)

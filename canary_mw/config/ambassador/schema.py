@@ -1,7 +1,8 @@
 """The attributes of a Mapping with their types, for each apiVersion: pydantic models, used to read documents only.
 
 Types and enumerations are those of Emissary's CRDs. v0, v1 and v2 allow shorthands that v3alpha1 does not;
-`LegacyMapping` reads them, and `mapping.py` converts them to the form of v3alpha1.
+`LegacyMapping` reads them, and `mapping.py` converts them to the form of v3alpha1. Attributes that begin with `v2` or
+`v3` are written by Emissary's own conversion between the two (`handwritten.conversion.go`).
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -33,6 +34,7 @@ class AddedHeader(Strict):
 
     value: str
     append: Flag = True
+    v2Representation: str | None = None
 
 
 ShortAddedHeaders = dict[str, str | AddedHeader]
@@ -133,6 +135,7 @@ class Cors(Strict):
     exposed_headers: list[str] = Field(default_factory=list)
     credentials: Flag = False
     max_age: str | None = None
+    v2CommaSeparatedOrigins: Flag | None = None
 
 
 class LegacyCors(Strict):
@@ -234,6 +237,8 @@ class LegacyMapping(_Common):
     cors: LegacyCors | None = None
     labels: dict[str, Any] | None = None
     tls: str | bool | None = None
+    v3health_checks: list[ActiveHealthCheck] | None = None
+    v3StatsName: str | None = None
     circuit_breaker: Any = None
     rate_limits: Any = None
     headers_regex: Any = None
@@ -246,6 +251,16 @@ MODELS: dict[str, type[Model]] = {
     "v2": LegacyMapping,
     "v3alpha1": MappingV3,
 }
+
+# The `host` of a v2 document that Emissary converted from a v3alpha1 document without any host.
+CONVERTED_WITHOUT_HOST = "_skip_mapping_with_empty_host_"
+
+
+def health_checks_of(model: Model) -> list[ActiveHealthCheck]:
+    """The health checks; v2 has them under another name, by Emissary's conversion from v3alpha1."""
+    converted = model.v3health_checks if isinstance(model, LegacyMapping) else None
+    return converted or model.health_checks or []
+
 
 # An empty text means "not given" for all text attributes but these (they are pointers in Emissary's Go).
 _KEPT_EMPTY = {"rewrite"}
@@ -264,5 +279,6 @@ NO_EFFECT_YET = frozenset(
 )
 # Attributes kept on the Mapping and shown by `explain`, with or without effect.
 KEPT = NO_EFFECT_YET | frozenset(
-    "add_linkerd_headers allow_upgrade health_checks load_balancer outlier_detection tls use_websocket".split()
+    "add_linkerd_headers allow_upgrade health_checks load_balancer outlier_detection tls use_websocket"
+    " v3health_checks".split()
 )

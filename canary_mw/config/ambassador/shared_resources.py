@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
-from typing import Any
 
+from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
 from canary_mw.config.ambassador.kinds import RESOLVER_KINDS, RESOLVERS
 from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_settings
 from canary_mw.config.ambassador.tls_context import read_contexts
@@ -86,10 +86,3 @@ def _module_settings(resource: Resource, report: Report) -> ModuleSettings | Non
     except MappingError as exc:
         report("error", "bad-value", exc.message, attribute=exc.message.partition(":")[0], hint=exc.hint)
         return None
-
-
-def matches_ambassador_id(resource: Resource, ambassador_id: str) -> bool:
-    """Whether a document is meant for an ambassador_id; one without the attribute is meant for all."""
-    wanted: Any = resource.spec.get("ambassador_id")
-    ids = [wanted] if wanted and isinstance(wanted, str) else wanted
-    return not ids or not isinstance(ids, list) or ambassador_id in ids

@@ -139,6 +139,7 @@ META = {
         "Ids that the Mapping is meant for; `CANARY_MW_AMBASSADOR_ID` is the id of the process.",
         "ambassador_id: [default]",
         default="all",
+        differs="without it a Mapping is meant for every id, not only for `default`; one for another id gets a notice",
     ),
     "docs": AttributeDoc(
         f"Location of the API documentation of the service. {_HAS_NO_EFFECT}",
@@ -156,6 +157,7 @@ META = {
         "labels: {ambassador: [{request: [{generic_key: {value: shop}}]}]}",
         differs=_NO_EFFECT_DIFFERENCE,
     ),
+    "v3StatsName": AttributeDoc("`stats_name`, written by Emissary's own conversion; ignored.", "v3StatsName: shop"),
     "v2ExplicitTLS": AttributeDoc("Written by Emissary's own conversion; ignored.", "v2ExplicitTLS: {tls: x}"),
     "v2BoolHeaders": AttributeDoc("Written by Emissary's own conversion; ignored.", "v2BoolHeaders: [gray]"),
     "v2BoolQueryParameters": AttributeDoc(

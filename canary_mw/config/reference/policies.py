@@ -78,4 +78,9 @@ ENDPOINTS = {
         default="none",
         differs="gRPC checks have no effect yet",
     ),
+    "v3health_checks": AttributeDoc(
+        "`health_checks`, written by Emissary's own conversion.",
+        "v3health_checks: [{health_check: {http: {path: /health}}}]",
+        default="none",
+    ),
 }

@@ -161,12 +161,33 @@ def test_a_document_without_kind_or_name_is_an_error() -> None:
         ("v2", "[]", True),
         ("v3alpha1", "[default]", True),
         ("v3alpha1", "[other]", False),
+        *((version, "--apiVersion-v3alpha1-only--default", True) for version in ("v0", "v1", "v2")),
+        *((version, "[other, --apiVersion-v3alpha1-only--default]", True) for version in ("v1", "v2")),
+        ("v2", "[--apiVersion-v3alpha1-only--other]", False),
+        ("v3alpha1", '["--apiVersion-v3alpha1-only--default"]', False),
+        ("v2", "_automatic_", True),
+        ("v1", "[_automatic_]", True),
+        ("v2", "[--apiVersion-v3alpha1-only--_automatic_]", True),
+        ("v3alpha1", "[_automatic_]", True),
+        ("v3alpha1", "[_automatic_, other]", False),
     ],
 )
-def test_a_mapping_for_another_ambassador_is_ignored_silently(version: str, wanted: str, read: bool) -> None:
+def test_a_mapping_for_another_ambassador_is_passed_over_with_a_notice(version: str, wanted: str, read: bool) -> None:
     rules = read_rules(document(version=version, ambassador_id=wanted))
     assert names(rules) == (["a"] if read else [])
-    assert not any(d.severity == "error" for d in rules.diagnostics)
+    assert [d.code for d in rules.diagnostics if d.code != "no-hostname"] == ([] if read else ["other-ambassador-id"])
+
+
+def test_the_notice_names_the_ids_and_the_own_one() -> None:
+    rules = read_rules(document(ambassador_id="[blue, green]"), ambassador_id="red")
+    assert findings(rules.diagnostics) == [("notice", "other-ambassador-id", 7)]
+    text = "Mapping a: passed over: it is for ambassador_id blue, green, not for red"
+    assert rules.diagnostics[0].message == text
+
+
+@pytest.mark.parametrize("kind", ["Host", "AuthService"])
+def test_another_kind_for_another_ambassador_is_passed_over_silently(kind: str) -> None:
+    assert read_rules(other_kind(kind, ambassador_id="[blue]")).diagnostics == ()
 
 
 def test_the_own_ambassador_id_can_be_named() -> None:
@@ -295,10 +316,10 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"add_request_headers remove_request_headers add_response_headers remove_response_headers".split(),
         *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
         *"circuit_breakers shadow add_linkerd_headers allow_upgrade use_websocket".split(),
-        *"load_balancer outlier_detection health_checks".split(),
+        *"load_balancer outlier_detection health_checks v3health_checks".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
-    converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "headers_regex"}
+    converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "v3StatsName", "headers_regex"}
     known = {name for model in MODELS.values() for name in model.model_fields}
     assert known - read - converted == NO_EFFECT_YET
 

@@ -101,7 +101,7 @@ def test_a_tls_context_in_another_file_counts_and_so_does_one_after_the_mapping(
 
 def test_a_tls_context_for_another_ambassador_is_passed_over() -> None:
     rules = read_rules(context(ambassador_id="[other]", sni="'?'") + document(tls="ctx"))
-    assert findings(rules.diagnostics) == [("error", "unknown-tls-context", 13)]
+    assert findings(rules.diagnostics) == [("notice", "other-ambassador-id", 5), ("error", "unknown-tls-context", 13)]
 
 
 def test_the_second_of_a_name_counts_and_is_reported() -> None:

@@ -1,0 +1,175 @@
+"""Documents as the API server gives them out: `kubectl get -o yaml`, in any version that it converts them to."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from rules import chosen, document, findings, get, one, read_rules
+
+from canary_mw.config.parser import RuleSet
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.upstream import HealthCheck
+
+Json = dict[str, Any]
+
+CHECKS = [{"health_check": {"http": {"path": "/up", "add_request_headers": {"x-a": {"value": "1"}}}}, "interval": "2s"}]
+# One Mapping in each version, as Emissary's conversion writes it.
+V3ALPHA1: Json = {
+    "ambassador_id": ["default"],
+    "hostname": "*",
+    "prefix": "/shop/",
+    "service": "https://shop:8443",
+    "regex_headers": {"gray": ".*"},
+    "query_parameters": {"v": "2"},
+    "add_request_headers": {"x-a": {"value": "1", "v2Representation": "string"}, "x-b": {"value": "2"}},
+    "add_response_headers": {"x-c": {"value": "3", "append": False}},
+    "remove_request_headers": ["x-gone"],
+    "cors": {"origins": ["https://a", "https://b"], "v2CommaSeparatedOrigins": True},
+    "labels": {"shop": [{"group": [{"generic_key": {"value": "a", "v2Shorthand": True}}]}]},
+    "health_checks": CHECKS,
+    "stats_name": "shop_stats",
+    "v2BoolHeaders": ["gray"],
+    "v2ExplicitTLS": {"tls": "bool:true", "serviceScheme": ""},
+}
+V2: Json = {
+    "ambassador_id": ["--apiVersion-v3alpha1-only--default"],
+    "prefix": "/shop/",
+    "service": "shop:8443",
+    "tls": True,
+    "headers": {"gray": True},
+    "query_parameters": {"v": "2"},
+    "add_request_headers": {"x-a": "1", "x-b": {"value": "2"}},
+    "add_response_headers": {"x-c": {"value": "3", "append": False}},
+    "remove_request_headers": ["x-gone"],
+    "cors": {"origins": "https://a,https://b"},
+    "labels": {"shop": [{"group": ["a", {"generic_key": "b", "v3Key": "k"}]}]},
+    "v3health_checks": CHECKS,
+    "v3StatsName": "shop_stats",
+}
+SPECS = {"v3alpha1": V3ALPHA1, "v2": V2, "v1": V2}
+
+
+def exported(version: str, name: str = "shop", kind: str = "Mapping", **spec: Any) -> Json:
+    """One object with all that the API server and kubectl add to it."""
+    spec = spec or SPECS[version]
+    applied = {"apiVersion": f"getambassador.io/{version}", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    fields: Json = {"f:spec": {".": {}, **{f"f:{attribute}": {} for attribute in spec}}}
+    manager = {"manager": "kubectl", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields}
+    return {
+        "apiVersion": f"getambassador.io/{version}",
+        "kind": kind,
+        "metadata": {
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(applied) + "\n"},
+            "creationTimestamp": "2024-01-19T00:11:43Z",
+            "finalizers": None,
+            "generation": 2,
+            "labels": {"app": "shop"},
+            "managedFields": [{"apiVersion": f"getambassador.io/{version}", "time": "2024-01-19T00:11:43Z", **manager}],
+            "name": name,
+            "namespace": "default",
+            "ownerReferences": [{"kind": "Shop", "controller": True}],
+            "resourceVersion": "1234567",
+            "selfLink": f"/apis/getambassador.io/{version}/namespaces/default/mappings/{name}",
+            "uid": "01b3ddea-24d7-45c6-a05a-64386f1b9588",
+        },
+        "spec": spec,
+        "status": {"state": "Running"},
+    }
+
+
+def listed(*items: Json, kind: str = "List", version: str = "v1") -> Json:
+    return {"apiVersion": version, "items": list(items), "kind": kind, "metadata": {"resourceVersion": ""}}
+
+
+def facts(rules: RuleSet) -> Mapping:
+    """The only Mapping of rules without any finding beyond what has no effect yet."""
+    assert [found for found in rules.diagnostics if found.code != "no-effect-yet"] == []
+    (mapping,) = rules.mappings
+    return mapping
+
+
+@pytest.mark.parametrize("written", [json.dumps, yaml.safe_dump, lambda each: yaml.safe_dump(each, width=10_000)])
+@pytest.mark.parametrize("version", SPECS)
+@pytest.mark.parametrize("wrapped", [lambda each: each, listed, lambda each: listed(listed(each))])
+def test_an_exported_mapping_is_read_as_it_was_written(version: str, wrapped: Any, written: Any) -> None:
+    mapping = facts(read_rules(written(wrapped(exported(version)))))
+    assert (mapping.name, mapping.prefix, mapping.host.kind) == ("shop", "/shop/", "any")
+    assert mapping.service.text == "https://shop:8443"
+    assert [str(each) for each in (*mapping.conditions, *mapping.query)] == ["gray present", "v = 2"]
+    assert [(each.name, each.append) for each in mapping.add_request_headers] == [(b"x-a", True), (b"x-b", True)]
+    assert [(each.name, each.append) for each in mapping.add_response_headers] == [(b"x-c", False)]
+    assert mapping.remove_request_headers == (b"x-gone",)
+    assert mapping.cors is not None
+    assert mapping.cors.origins == frozenset((b"https://a", b"https://b"))
+    endpoints = mapping.options.endpoints
+    assert endpoints is not None
+    assert endpoints.health_checks == (HealthCheck(b"/up", headers=((b"x-a", b"1"),), interval=2.0),)
+
+
+@pytest.mark.parametrize("version", SPECS)
+def test_an_answer_of_the_api_server_itself_is_read(version: str) -> None:
+    """Items of a typed list have neither kind nor apiVersion."""
+    item = {key: value for key, value in exported(version).items() if key not in ("kind", "apiVersion")}
+    text = json.dumps(listed(item, kind="MappingList", version=f"getambassador.io/{version}"))
+    assert facts(read_rules(text)).name == "shop"
+
+
+def test_an_export_of_all_kinds_and_versions_is_taken_as_one() -> None:
+    items = [exported(version, f"shop-{version}") for version in SPECS]
+    ids = {"ambassador_id": ["--apiVersion-v3alpha1-only--default"]}
+    items += [
+        exported("v2", "ambassador", "Module", **ids, config={"cluster_request_timeout_ms": 900}),
+        exported("v2", "inner", "TLSContext", **ids, sni="inner.test"),
+        exported("v2", "h", "Host", **ids),
+        exported("v2", "shop-tls", **{**V2, "tls": "inner"}),
+    ]
+    rules = read_rules(yaml.safe_dump(listed(*items)))
+    assert [found.message for found in rules.diagnostics if found.severity != "notice"] == []
+    assert [mapping.name for mapping in rules.mappings] == ["shop-v3alpha1", "shop-v2", "shop-v1", "shop-tls"]
+    assert {mapping.timeout_ms for mapping in rules.mappings} == {900}
+    assert rules.mappings[-1].options.tls is not None
+
+
+@pytest.mark.parametrize("items", [None, []])
+def test_an_export_of_nothing_is_no_error(items: Any) -> None:
+    assert read_rules(json.dumps({**listed(), "items": items})).diagnostics == ()
+
+
+def test_the_text_of_an_annotation_of_kubectl_is_not_read() -> None:
+    service = exported("v2", "shop", "Service")
+    inner = {"metadata": {"annotations": {"getambassador.io/config": document("inner")}}}
+    service["apiVersion"] = "v1"
+    service["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": json.dumps(inner),
+        "getambassador.io/config": document("outer"),
+    }
+    assert [mapping.name for mapping in read_rules(yaml.safe_dump(listed(service))).mappings] == ["outer"]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1", "v2"])
+def test_a_mapping_that_had_no_host_in_v3alpha1_matches_every_host_with_the_same_notice(version: str) -> None:
+    rules = read_rules(document(version=version, host="_skip_mapping_with_empty_host_"))
+    assert findings(rules.diagnostics) == [("notice", "no-hostname", 7)]
+    assert chosen(RouteTable.build(rules.mappings), get("/a/", {"host": "any.com"})) == "a"
+
+
+@pytest.mark.parametrize(
+    "more", [{"version": "v3alpha1"}, {"version": "v2", "host_regex": "true"}], ids=["v3alpha1", "a regex"]
+)
+def test_the_mark_of_the_conversion_is_a_host_where_the_conversion_writes_none(more: Any) -> None:
+    assert one(document(host="_skip_mapping_with_empty_host_", **more)).host.text == "_skip_mapping_with_empty_host_"
+
+
+def test_converted_health_checks_have_their_findings_on_their_line() -> None:
+    broken = read_rules(document(v3health_checks="[{health_check: {http: {path: up}}}]"))
+    assert findings(broken.diagnostics) == [("error", "bad-value", 7)]
+    grpc = read_rules(document(v3health_checks="[{health_check: {grpc: {}}}]"))
+    assert findings(grpc.diagnostics) == [("notice", "no-effect-yet", 7)]
+
+
+@pytest.mark.parametrize("attribute", ["v3health_checks", "v3StatsName"])
+def test_what_only_the_conversion_to_v2_writes_is_unknown_in_v3alpha1(attribute: str) -> None:
+    rules = read_rules(document(version="v3alpha1", hostname="'*'", **{attribute: "x"}))
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 8)]
