@@ -57,9 +57,6 @@ class ResponseParser:
         Args:
             head_only: the response has no body whatever its head says, as for HEAD.
         """
-        if self._head_only:
-            # The old parser still expects the body that the response to HEAD announced.
-            self._parser = HttpResponseParser(self)
         self.complete = self._chunked = self._until_eof = self._keep_alive = False
         self._head_only = head_only
         self.head: ResponseHead | None = None
@@ -83,14 +80,8 @@ class ResponseParser:
             self._keep_alive = False
             cause = exc.__context__
             return cause if isinstance(cause, UpstreamProtocolError) else self._protocol_error(f"not HTTP/1.1 ({exc})")
-        return self._check_segment(data)
-
-    def _check_segment(self, data: bytes) -> UpstreamProtocolError | None:
-        if not self.complete:
-            return self._protocol_error(f"a head or trailer over {self._max_head} bytes") if self._budget < 0 else None
-        if self._head_only and data.find(b"\r\n\r\n") != len(data) - 4:
-            # Bytes may follow the head: of a head in several segments this is not known, and a check would be costly.
-            self._keep_alive = False
+        if self._budget < 0 and not self.complete:
+            return self._protocol_error(f"a head or trailer over {self._max_head} bytes")
         return None
 
     def _eof_error(self) -> UpstreamError:
@@ -128,10 +119,19 @@ class ResponseParser:
             return
         self._keep_alive = parser.should_keep_alive()
         self.head = ResponseHead(status, headers)
-        if self._head_only:
-            self.complete = True
-        elif not self._keep_alive and not self._chunked and status not in NO_BODY_STATUSES:
+        if self._head_only or status in NO_BODY_STATUSES:
+            self._keep_alive = self._keep_alive and not self._announces_body(headers)
+            self.complete = self._head_only
+        elif not self._keep_alive and not self._chunked:
             self._until_eof = not any(name == b"content-length" for name, _ in headers)
+
+    def _announces_body(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether the head of a response without a body says that it has one.
+
+        Upstreams at fault send that body. It may come at any time later, when another request waits on the connection,
+        and it may read as a response: so the connection is not used again.
+        """
+        return self._chunked or any(name == b"content-length" and value.strip(b"0") for name, value in headers)
 
     def on_body(self, data: bytes) -> None:
         if self.complete:

@@ -190,12 +190,12 @@ def test_informational_answers_are_skipped(run: Run) -> None:
 @pytest.mark.parametrize(
     ("method", "head"),
     [
-        ("HEAD", OK + b"content-length: 5\r\n\r\n"),
-        ("HEAD", OK + b"transfer-encoding: chunked\r\n\r\n"),
+        ("HEAD", OK + b"content-length: 0\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 304 Not Modified\r\netag: a\r\n\r\n"),
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
-        ("GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n"),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
-        ("GET", b"HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 00\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 0\r\n\r\n"),
     ],
 )
 def test_an_answer_without_a_body_has_none_and_leaves_the_connection_usable(run: Run, method: str, head: bytes) -> None:
@@ -212,6 +212,33 @@ def test_an_answer_without_a_body_has_none_and_leaves_the_connection_usable(run:
                 assert (await client.send(upstream.origin, req(method))).take() == b""
                 assert await get(client, upstream) == b"next"
             assert upstream.accepted == 1
+
+    run(main)
+
+
+@WITH_EVERY_CLIENT
+@pytest.mark.parametrize("framing", [b"content-length: 5", b"content-length: 05", b"transfer-encoding: chunked"])
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", b"200 OK"), ("HEAD", b"304 Not Modified"), ("GET", b"204 No Content"), ("GET", b"304 Not Modified")],
+)
+def test_a_body_that_is_announced_and_does_not_belong_there_never_reaches_the_next_request(
+    run: Run, method: str, status: bytes, framing: bytes
+) -> None:
+    async def script(peer: Peer) -> None:
+        while b"/none" not in (await peer.request()).line:
+            await peer.answer(b"next")
+        await peer.send(b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (status, framing))
+        # The body would come late, as the answer to whatever is sent on this connection.
+        assert await peer.read_some() == b""
+
+    async def main() -> None:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
+            for count in (1, 2):
+                assert (await client.send(upstream.origin, req(method, b"/none"))).take() == b""
+                assert upstream.accepted == count
+                assert await get(client, upstream) == b"next"
+                assert upstream.accepted == count + 1
 
     run(main)
 

@@ -552,11 +552,9 @@ def test_what_follows_an_answer_unasked_is_nobodys(rules: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "answer", "lines"),
     [
-        (b"HEAD", OK + b"content-length: 5\r\n\r\n", {b"content-length: 5"}),
-        (b"HEAD", OK + b"transfer-encoding: chunked\r\n\r\n", set()),
-        (b"HEAD", OK + b"\r\n", set()),
+        (b"HEAD", OK + b"content-length: 0\r\n\r\n", {b"content-length: 0"}),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", set()),
-        (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: a\r\n\r\n", {b"etag: a"}),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\netag: a\r\n\r\n", {b"etag: a"}),
         (b"GET", b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 204 No\r\nx: y\r\n\r\n", {b"x: y"}),
         (b"GET", OK + b"content-length: 0\r\n\r\n", {b"content-length: 0"}),
         (b"GET", OK + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", {b"transfer-encoding: chunked"}),
@@ -574,8 +572,44 @@ def test_an_answer_without_body_stays_in_step(rules: Path, method: bytes, answer
             assert set(head.split(b"\r\n")[1:-2]) == lines
             if b"transfer-encoding: chunked" in lines:
                 assert await client.reader.readexactly(5) == b"0\r\n\r\n"
-        # A response without any length, even to HEAD, ends its connection, because its end is not certain.
-        assert app.came == (["decided"] if answer == OK + b"\r\n" else [])
+        assert (app.came, upstream.accepted) == ([], 1)
+
+    talk(rules, after_one(then), exchange)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "lines"),
+    [
+        (b"HEAD", OK + b"content-length: 5\r\n\r\n", {b"content-length: 5"}),
+        (b"HEAD", OK + b"transfer-encoding: chunked\r\n\r\n", set()),
+        (b"HEAD", OK + b"\r\n", set()),
+        (b"GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", set()),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: a\r\n\r\n", {b"etag: a"}),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n", set()),
+    ],
+)
+def test_a_head_that_announces_a_body_which_does_not_belong_there_ends_its_connection(
+    rules: Path, method: bytes, answer: bytes, lines: set[bytes]
+) -> None:
+    async def then(peer: Peer, request: Seen) -> None:
+        if b"/none" not in request.line:
+            return await peer.answer(b"next")
+        await peer.send(answer)
+        # The body would come late, as the answer to whatever is sent on this connection.
+        assert await peer.read_some() == b""
+        return None
+
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        for count in (1, 2):
+            await client.ask(GET.replace(b"GET /shop/", method + b" /shop/none"))
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert set(head.split(b"\r\n")[1:-2]) == lines
+            assert upstream.accepted == count
+            assert (await client.get()).body == b"next"
+            assert upstream.accepted == count + 1
+        # The request on the fast path is the one without a body; the next one has to connect.
+        assert app.came == ["decided"] * 2
 
     talk(rules, after_one(then), exchange)
 
