@@ -14,6 +14,7 @@ from contextlib import suppress
 from canary_mw.client.aio.connect import open_connection
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
+from canary_mw.client.idle import IdleConnections
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
     EVICTED,
@@ -79,8 +80,7 @@ class Pool:
         self._alive = alive
         self._on_empty = on_empty
         self._loop = asyncio.get_running_loop()
-        # Each with its expiry, in order of release: popitem() takes the one used last.
-        self._idle: dict[Connection, float] = {}
+        self._idle: IdleConnections[Connection] = IdleConnections()
         self._size = 0
         self._connecting = 0
         self._closed: Exception | None = None
@@ -89,8 +89,9 @@ class Pool:
         self._timer_at = math.inf
 
     def take(self) -> Connection | None:
-        """Take the idle connection that was used last, or None."""
-        return self._idle.popitem()[0] if self._idle else None
+        """Take an idle connection, or None; `IdleConnections` says which."""
+        found = self._idle.take(self._loop.time())
+        return None if found is None else found[0]
 
     async def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> Connection:
         """Take an idle connection, open a new one, or wait for one.
@@ -114,7 +115,7 @@ class Pool:
                 self._size += 1
             elif self._idle:
                 self._size += 1
-                self._close_oldest()
+                self._idle.remove_oldest().fail(UpstreamConnectError(EVICTED))
             elif (granted := await self._wait(deadline)) is not None:
                 if granted.closed:
                     continue
@@ -144,13 +145,13 @@ class Pool:
         expires = now + keep
         if options.max_connection_lifetime is not None:
             expires = min(expires, connection.opened_at + options.max_connection_lifetime)
-        self._idle[connection] = expires
+        self._idle.add(connection, now, expires)
         if expires < self._timer_at:
             self._arm(expires)
 
     def discard(self, connection: Connection) -> None:
         """Remove a closed connection and free its slot."""
-        self._idle.pop(connection, None)
+        self._idle.discard(connection)
         self._free_slot()
 
     def close(self, error: Exception) -> None:
@@ -261,18 +262,15 @@ class Pool:
         """After a change of TLS settings: close idle connections now, and the others when they are released."""
         self._context = context
         self._outdated_before = now
-        for connection in list(self._idle):
+        for connection in self._idle.clear():
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
-
-    def _close_oldest(self) -> None:
-        next(iter(self._idle)).fail(UpstreamConnectError(EVICTED))
 
     def _sweep(self) -> None:
         """Close expired idle connections, and set the timer for the next one."""
         self._timer = None
         self._timer_at = math.inf
         now = self._loop.time() + TIMER_SLACK
-        for connection in [connection for connection, expires in self._idle.items() if expires <= now]:
+        for connection in self._idle.remove_expired(now):
             connection.fail(UpstreamConnectError(IDLE_TIMEOUT))
-        if self._idle:
-            self._arm(min(self._idle.values()))
+        if (expires := self._idle.next_expiry()) is not None:
+            self._arm(expires)

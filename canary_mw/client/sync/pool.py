@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
 
+from canary_mw.client.idle import IdleConnections
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
     EVICTED,
@@ -77,21 +78,22 @@ class SyncPool:
         self._context: ssl.SSLContext | None = None
         self._outdated_before = -math.inf
         self._lock = Lock()
-        # Each with its expiry, in order of release: popitem() takes the one used last.
-        self._idle: dict[SyncConnection, float] = {}
+        self._idle: IdleConnections[SyncConnection] = IdleConnections()
         self._alive: set[SyncConnection] = set()
         self._waiters: deque[Waiter] = deque()
         self._size = self._connecting = 0
         self._closed = self._removed = False
 
     def take(self) -> SyncConnection | None:
-        """Take the idle connection that was used last and is still reusable, or None."""
+        """Take an idle connection that is still reusable, or None; `IdleConnections` says which."""
         while True:
+            now = monotonic()
             with self._lock:
-                if not self._idle:
-                    return None
-                connection, expires = self._idle.popitem()
-            if monotonic() < expires and connection.is_reusable():
+                found = self._idle.take(now)
+            if found is None:
+                return None
+            connection, expires = found
+            if now < expires and connection.is_reusable():
                 return connection
             connection.fail(UpstreamConnectError("the idle connection was closed, or too old"))
 
@@ -135,7 +137,7 @@ class SyncPool:
                     self._waiters.popleft().put(connection)
                     return
                 if now < expires and not self._removed:
-                    self._idle[connection] = expires
+                    self._idle.add(connection, now, expires)
                     return
         connection.fail(UpstreamConnectError("the connection is not kept"))
 
@@ -148,9 +150,7 @@ class SyncPool:
     def sweep(self, now: float) -> bool:
         """Close expired idle connections; True when the pool is empty, and keeps no connection from then on."""
         with self._lock:
-            expired = [connection for connection, expires in self._idle.items() if expires <= now]
-            for connection in expired:
-                del self._idle[connection]
+            expired = self._idle.remove_expired(now)
         for connection in expired:
             connection.fail(UpstreamConnectError(IDLE_TIMEOUT))
         with self._lock:
@@ -162,8 +162,7 @@ class SyncPool:
         """Close every connection; exchanges and waiting requests fail with UpstreamConnectError."""
         with self._lock:
             self._closed = True
-            idle = list(self._idle)
-            self._idle.clear()
+            idle = self._idle.clear()
             busy = self._alive.difference(idle)
             waiters = list(self._waiters)
             self._waiters.clear()
@@ -188,9 +187,9 @@ class SyncPool:
         with self._lock:
             if self._closed:
                 raise _client_closed()
-            if self._idle and not fresh:
+            if not fresh and (found := self._idle.take(monotonic())) is not None:
                 # Released since `take` was called.
-                waiter.put(self._idle.popitem()[0])
+                waiter.put(found[0])
                 return waiter
             if self.circuit_breakers is not None:
                 check_pending(self._connecting + len(self._waiters), self._limits, self.origin, self.circuit_breakers)
@@ -199,8 +198,7 @@ class SyncPool:
                     check_pending(len(self._waiters), self._limits, self.origin, self.circuit_breakers)
                     self._waiters.append(waiter)
                     return waiter
-                oldest = next(iter(self._idle))
-                del self._idle[oldest]
+                oldest = self._idle.remove_oldest()
             self._size += 1
             self._grant_slot(waiter)
         if oldest is not None:
@@ -289,8 +287,7 @@ class SyncPool:
         with self._lock:
             self._context = context
             self._outdated_before = max(self._outdated_before, now)
-            idle = list(self._idle)
-            self._idle.clear()
+            idle = self._idle.clear()
         for connection in idle:
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
 

@@ -54,13 +54,11 @@ def test_a_small_answer_is_taken_whole_and_the_request_goes_out_byte_for_byte(ru
 
 
 @WITH_EVERY_CLIENT
-def test_a_connection_is_used_again_and_the_last_one_used_first(run: Run) -> None:
+def test_a_connection_is_used_again(run: Run) -> None:
     async def main() -> None:
         async with serving(forever) as upstream, aclosing(run.client()) as client:
-            assert await asyncio.gather(*(get(client, upstream) for _ in range(3)))
-            warmest = await get(client, upstream)
-            for _ in range(5):
-                assert await get(client, upstream) == warmest
+            await asyncio.gather(*(get(client, upstream) for _ in range(3)))
+            assert {await get(client, upstream) for _ in range(6)} <= {b"1", b"2", b"3"}
             assert upstream.accepted == 3
 
     run(main)

@@ -23,6 +23,7 @@ from upstream import (
     until,
 )
 
+from canary_mw.client import idle
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.limits import Limits
 from canary_mw.client.tls import TLSContexts
@@ -226,6 +227,34 @@ def test_a_fresh_connection_takes_the_slot_of_an_idle_one(run: Run) -> None:
             connection.release()
             assert await get(client, upstream) == b"3"
 
+    run(main)
+
+
+@WITH_EVERY_CLIENT
+@pytest.mark.parametrize(("rest", "taken"), [(math.inf, 3), (0.0, 1)])
+def test_the_idle_connection_that_rested_longest_is_taken_unless_others_have_rested_enough(
+    run: Run, rest: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        met = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            if upstream.accepted == 3:
+                met.set()
+            await met.wait()
+            await peer.answer()
+            await forever(peer)
+
+        async with serving(script) as upstream, aclosing(run.client()) as client:
+            await asyncio.gather(*(get(client, upstream) for _ in range(3)))
+            first = [await get(client, upstream) for _ in range(3)]
+            assert len(set(first)) == taken
+            # What was released first is taken first.
+            assert [await get(client, upstream) for _ in range(3)] == first
+            assert upstream.accepted == 3
+
+    monkeypatch.setattr(idle, "REST", rest)
     run(main)
 
 
