@@ -17,7 +17,8 @@ from . import strict
 from .pipes import Pipe, cut, deliver, settled
 from .plans import endless, planned
 
-ORIGIN = Origin("http", "up.test", 80)
+# With its address: a name would be looked up before the connection to a pipe is made.
+ORIGIN = Origin("http", "up.test", 80, "127.0.0.1")
 
 
 class Outcome(NamedTuple):
