@@ -7,7 +7,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Mapping as Dict
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.aio.connection import Connection
@@ -20,7 +21,7 @@ from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.rules.service import Service, parse_service
-from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions, UpstreamTLS
+from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions
 from canary_mw.types import ASGIApp
 from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
@@ -28,29 +29,11 @@ from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
+from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey
 from canary_mw.upstreams.overrides import find_override, parse_origins
 
 T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
-
-
-class Route(NamedTuple):
-    """The transport and the endpoints of a service, for one event loop."""
-
-    transport: Transport
-    endpoints: EndpointSet
-
-
-# The text of a service, alone or with the options of a Mapping that need endpoints of their own.
-RouteKey = str | tuple[str, EndpointOptions | None, UpstreamTLS | None]
-
-
-class LoopState(NamedTuple):
-    """What belongs to one event loop."""
-
-    client: HTTP11Client
-    health_checker: HealthChecker
-    routes: dict[RouteKey, Route]
 
 
 class Upstreams:
@@ -89,11 +72,8 @@ class Upstreams:
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
-        self._limits = limits
         self._dns_interval = dns_interval
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: LoopState | None = None
-        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
+        self._states = LoopStates(partial(_create_state, limits, self.contexts))
         self._in_flight = in_flight or InFlight()
 
     def app(self, service: Service) -> ASGIApp | None:
@@ -185,7 +165,7 @@ class Upstreams:
         Raises:
             UpstreamError: there is no response.
         """
-        return await self._state_of(loop).client.send(origin, request, None, deadline, fresh=True)
+        return await self._states.of(loop).client.send(origin, request, None, deadline, fresh=True)
 
     def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:
         """Whether `max_retries` allows one more retry."""
@@ -194,7 +174,7 @@ class Upstreams:
     def ejections(self) -> dict[str, int]:
         """Ejections of endpoints by the text of the service, for services with `outlier_detection`."""
         found: dict[str, int] = {}
-        for state in list(self._states.values()):
+        for state in self._states.all():
             add_ejections(state.routes, found)
         return found
 
@@ -218,7 +198,9 @@ class Upstreams:
         return await try_endpoints(self._route(request, loop).endpoints, request, deadline, attempt)
 
     def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
-        state = self._state if loop is self._loop and self._state is not None else self._state_of(loop)
+        state = self._states.last
+        if state is None or state.loop is not loop:
+            state = self._states.of(loop)
         options = request.options
         plain = options.endpoints is None and options.tls is None
         key = request.service if plain else (request.service, options.endpoints, options.tls)
@@ -233,29 +215,15 @@ class Upstreams:
         route = state.routes[key] = Route(transport or state.client, endpoints)
         return route
 
-    def _state_of(self, loop: asyncio.AbstractEventLoop) -> LoopState:
-        """The state of a loop, new if it has none: connections and background tasks belong to one loop."""
-        for closed in [each for each in self._states if each.is_closed()]:
-            del self._states[closed]
-        state = self._states.get(loop)
-        if state is None:
-            state = self._states[loop] = LoopState(
-                HTTP11Client(limits=self._limits, contexts=self.contexts), HealthChecker(self.contexts), {}
-            )
-        self._loop, self._state = loop, state
-        return state
-
     async def aclose(self) -> None:
         """Close connections and background tasks of the running loop; a later request opens new ones."""
-        state = self._states.pop(asyncio.get_running_loop(), None)
-        if state is self._state:
-            self._loop = self._state = None
-        if state is not None:
-            await asyncio.gather(*(route.endpoints.aclose() for route in state.routes.values()))
-            await state.health_checker.aclose()
-            await state.client.aclose()
+        await self._states.aclose()
         for transport in self._transports.values():
             await transport.wait_closed()
+
+
+def _create_state(limits: Limits, contexts: TLSContexts, loop: asyncio.AbstractEventLoop) -> LoopState:
+    return LoopState(loop, HTTP11Client(limits=limits, contexts=contexts), HealthChecker(contexts), {})
 
 
 async def _send_to_endpoint(

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from random import random
 from threading import RLock
@@ -161,6 +162,15 @@ class EndpointSet:
         self._stop()
         if tasks:
             await asyncio.wait(tasks)
+
+    def close_after_loop(self) -> None:
+        """Drop the background tasks after their loop was closed: they can be neither cancelled nor run to their end."""
+        for task in self._tasks:
+            # Else asyncio logs an error about the task.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with suppress(RuntimeError):
+                task.get_coro().close()
+        self._tasks = set()
 
     async def _wait_ready(self, deadline: float, connect_timeout: float) -> None:
         loop = asyncio.get_running_loop()

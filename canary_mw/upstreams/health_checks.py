@@ -46,3 +46,8 @@ class HealthChecker:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+    def close_after_loop(self) -> None:
+        """See `HTTP11Client`."""
+        if self._client is not None:
+            self._client.close_after_loop()

@@ -55,12 +55,19 @@ class ShadowSender:
         """
         if body is None:
             self.counts["skipped_body"] += 1
-        elif len(self._tasks) >= self._limit:
+        elif len(self._tasks) >= self._limit and not self._forget_closed_loops():
             self.counts["skipped_busy"] += 1
         else:
             task = asyncio.get_running_loop().create_task(self._send(request, body))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _forget_closed_loops(self) -> bool:
+        """Forget the copies whose loop was closed before their end; returns whether there is room for another now."""
+        for task in list(self._tasks):
+            if task.get_loop().is_closed():
+                self._tasks.discard(task)
+        return len(self._tasks) < self._limit
 
     async def _send(self, request: UpstreamRequest, body: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -84,7 +91,8 @@ class ShadowSender:
     async def aclose(self) -> None:
         """Cancel the copies in flight in the running loop."""
         loop = asyncio.get_running_loop()
-        own = [task for task in self._tasks if task.get_loop() is loop]
+        # Copied first: the loops of other threads add and remove theirs meanwhile.
+        own = [task for task in list(self._tasks) if task.get_loop() is loop]
         for task in own:
             task.cancel()
         if own:

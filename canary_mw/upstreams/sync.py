@@ -20,13 +20,14 @@ from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
-from canary_mw.upstreams.aio import RouteKey, Upstreams, add_ejections, endpoints_of
+from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
 from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
+from canary_mw.upstreams.loop_states import RouteKey
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 from canary_mw.upstreams.overrides import find_override, parse_origins
 

@@ -69,7 +69,7 @@ async def serving_middleware(served: Middleware, server: str = "httptools") -> A
 def clients_pools(served: Middleware) -> list[Any]:
     """The pools of our own client."""
     if isinstance(served, CanaryMiddleware):
-        return list(served.upstreams._state_of(asyncio.get_running_loop()).client._pools.values())
+        return list(served.upstreams._states.of(asyncio.get_running_loop()).client._pools.values())
     return list(served.upstreams._client._pools.values())
 
 

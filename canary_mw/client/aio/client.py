@@ -136,6 +136,14 @@ class HTTP11Client:
         while self._alive:
             await next(iter(self._alive)).wait_closed()
 
+    def close_after_loop(self) -> None:
+        """Close every connection after the event loop was closed, from any thread; nothing waits for them any more."""
+        self._closed = True
+        for connection in list(self._alive):
+            connection.close_after_loop()
+        self._alive.clear()
+        self._pools.clear()
+
     def _pool(self, origin: Origin, circuit_breakers: CircuitBreakers | None = None) -> Pool:
         key = origin if circuit_breakers is None else (origin, circuit_breakers)
         pool = self._pools.get(key)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
 
-from canary_mw.client.aio.sockets import iter_unread
+from canary_mw.client.aio.sockets import close_after_loop, iter_unread
 from canary_mw.client.aio.timed_parser import TimedResponseParser
 from canary_mw.client.interfaces import Waiter
 from canary_mw.exceptions import UpstreamProtocolError
@@ -192,6 +192,12 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         """Wait until the transport has closed its socket."""
         self._closed_future = self._loop.create_future()
         await self._closed_future
+
+    def close_after_loop(self) -> None:
+        """Close after the event loop was closed; pool, timers and waiters are of that loop, and left alone."""
+        self.closed = True
+        self._waiter = self._closed_future = None
+        close_after_loop(self._transport)
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -53,9 +53,11 @@ class HttpxTransport:
         return HttpxResponse(response, deadline, self._closing)
 
     async def wait_closed(self) -> None:
-        """Wait until the released responses are closed."""
-        if self._closing:
-            await asyncio.wait(self._closing)
+        """Wait until the released responses of the running loop are closed."""
+        loop = asyncio.get_running_loop()
+        # Copied first: the loops of other threads add and remove theirs meanwhile.
+        if own := [task for task in list(self._closing) if task.get_loop() is loop]:
+            await asyncio.wait(own)
 
 
 async def await_step(step: Awaitable[T], deadline: float) -> T:

@@ -1,4 +1,4 @@
-"""Reads of a socket that its asyncio transport no longer reads."""
+"""Sockets that their asyncio transport no longer reads, or can no longer close."""
 
 import asyncio
 import socket
@@ -19,3 +19,19 @@ def iter_unread(transport: asyncio.Transport) -> Iterator[bytes]:
     with suppress(OSError), socket.fromfd(descriptor, socket.AF_UNSPEC, socket.SOCK_STREAM) as copy:
         while data := copy.recv(_SEGMENT, socket.MSG_DONTWAIT):
             yield data
+
+
+def close_after_loop(transport: asyncio.Transport) -> None:
+    """Close a transport whose event loop was closed, with its socket.
+
+    uvloop has closed it with the loop. A transport of asyncio only plans the end of its connection, and a closed loop
+    takes no plans: it would keep its socket until it is collected, and then warn of it.
+    """
+    with suppress(RuntimeError):
+        transport.abort()
+    # Under TLS, the transport of the socket is behind that of the application.
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
+    end = getattr(below, "_call_connection_lost", None)
+    if end is not None:
+        with suppress(RuntimeError):
+            end(None)
