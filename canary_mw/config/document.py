@@ -41,11 +41,14 @@ class Document:
     Attributes:
         name: path of the file; diagnostics show it.
         error: why there is no text. The file, and every file below a directory of this name, stays as it was last read.
+        partial: why the text may be only a part of what is meant. Then nothing that it does not show is removed, and
+            this is the finding about what stays.
     """
 
     text: str
     name: str
     error: Diagnostic | None = None
+    partial: Diagnostic | None = None
 
 
 def document_in_error(

@@ -1,11 +1,4 @@
-"""getambassador.io documents -> RuleSet, with the last good version of each document in error.
-
-A document in error does not affect other documents. A Mapping or Module in error keeps its last good version. While any
-document of a file cannot be read, no Mapping of that file is removed, because a half-written file must not look like a
-deletion; its valid documents, new or changed, take effect. The same holds while a document has no name, because it may
-be any of the previous ones. A file without such errors is taken as it is. A file that itself cannot be read stays as it
-was, and so do the files below a directory that cannot be read.
-"""
+"""getambassador.io documents -> RuleSet, with what is last good of each document in error: see `last_good.py`."""
 
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
@@ -20,6 +13,7 @@ from canary_mw.config.ambassador.shared_resources import (
     read_shared_resources,
 )
 from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.last_good import Name, ParsedDocument, duplicate_name, shown_mappings, stays_in_force, why_partial
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
@@ -27,28 +21,6 @@ from canary_mw.config.validation import Report
 from canary_mw.rules.mapping import Mapping
 
 _OTHER_KINDS = frozenset((*REQUIRED, "Module", "TLSContext"))
-
-Name = tuple[str, str]  # namespace, name
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedDocument:
-    """The result of one document.
-
-    Attributes:
-        name: None for another kind than Mapping, ("shop", "") for a Mapping of namespace shop without a name.
-        mapping: None for another kind, or a Mapping in error.
-    """
-
-    name: Name | None
-    mapping: Mapping | None
-    diagnostics: tuple[Diagnostic, ...]
-
-    @property
-    def in_error(self) -> bool:
-        """Whether the Mapping is in error."""
-        return self.mapping is None and any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
-
 
 Documents = dict[int, tuple[Resource, ParsedDocument]]
 
@@ -61,6 +33,7 @@ class FileRules:
         documents: by the identity of their `spec`, which the cache of the reading keeps alive.
         mappings: including last good versions.
         diagnostics: without those of `reading`.
+        complete: whether what the file does not show is removed.
     """
 
     document: Document
@@ -68,6 +41,7 @@ class FileRules:
     documents: Documents = field(default_factory=dict)
     mappings: dict[Name, Mapping] = field(default_factory=dict)
     diagnostics: tuple[Diagnostic, ...] = ()
+    complete: bool = True
 
 
 _NEW_FILE = FileRules(Document("", ""), Reading((), (), True, {}))
@@ -105,20 +79,43 @@ def parse(
     """
     old = previous or RuleSet()
     readings = _read(_with_kept_files(documents, old.files), environ or {}, old.files)
-    diagnostics = [diagnostic for _, reading in readings for diagnostic in reading.diagnostics]
-    complete = all(reading.complete for _, reading in readings)
+    complete = all(reading.complete and document.partial is None for document, reading in readings)
+    shared, found = _read_shared(readings, ambassador_id, old.shared, complete)
+    files = _parse_files(readings, shared, found, old)
+    if complete and not all(file.complete for file in files.values()):
+        # What is behind a cut may be a Module or a TLSContext. But a last document that is in error only because its
+        # TLSContext is gone tells of no cut.
+        kept, found_then = _read_shared(readings, ambassador_id, old.shared, False)
+        again = files if kept == shared else _parse_files(readings, kept, found_then, old)
+        if not all(file.complete for file in again.values()):
+            shared, found, files = kept, found_then, again
+    diagnostics = [each for _, reading in readings for each in reading.diagnostics] + found
+    diagnostics += [each for file in files.values() for each in file.diagnostics]
+    mappings = tuple(_unique_names(files, diagnostics))
+    return RuleSet(mappings, tuple(diagnostics), shared, files)
+
+
+def _read_shared(
+    readings: list[tuple[Document, Reading]], ambassador_id: str, last_good: SharedResources, complete: bool
+) -> tuple[SharedResources, list[Diagnostic]]:
+    found: list[Diagnostic] = []
     resources = [(r, d.name) for d, reading in readings for r in reading.resources if r.kind in SHARED_KINDS]
-    shared = read_shared_resources(resources, ambassador_id, old.shared, complete, diagnostics)
+    return read_shared_resources(resources, ambassador_id, last_good, complete, found), found
+
+
+def _parse_files(
+    readings: list[tuple[Document, Reading]], shared: SharedResources, found: list[Diagnostic], old: RuleSet
+) -> dict[str, FileRules]:
+    """The rules of all files; `found` is what is wrong with the shared resources in them."""
     same = shared == old.shared
     files: dict[str, FileRules] = {}
     for document, reading in readings:
         file = old.files.get(document.name, _NEW_FILE)
-        if file.reading is not reading or not same:
-            file = _parse_file(document, reading, shared, file, file.documents if same else {})
+        if file.reading is not reading or file.document.partial != document.partial or not same:
+            last = file.documents if same else {}
+            file = _parse_file(document, reading, shared, file, last, [d for d in found if d.file == document.name])
         files[document.name] = file
-        diagnostics += file.diagnostics
-    mappings = tuple(_unique_names(files, diagnostics))
-    return RuleSet(mappings, tuple(diagnostics), shared, files)
+    return files
 
 
 def _with_kept_files(documents: Sequence[Document], previous: Dict[str, FileRules]) -> list[Document]:
@@ -148,7 +145,7 @@ def _read(
 
 
 def _read_file(document: Document, environ: Dict[str, str], old: FileRules | None, removed: ReadingCache) -> Reading:
-    if old is not None and old.document == document and not (environ and "$" in document.text):
+    if old is not None and _same_text(old.document, document) and not (environ and "$" in document.text):
         return old.reading
     if document.error is not None:
         last = (old or _NEW_FILE).reading
@@ -156,15 +153,27 @@ def _read_file(document: Document, environ: Dict[str, str], old: FileRules | Non
     return read(document, environ=environ, cache=removed if old is None else old.reading.cache)
 
 
+def _same_text(one: Document, other: Document) -> bool:
+    return one.text == other.text and one.error == other.error
+
+
 def _parse_file(
-    document: Document, reading: Reading, shared: SharedResources, previous: FileRules, known: Documents
+    document: Document,
+    reading: Reading,
+    shared: SharedResources,
+    previous: FileRules,
+    known: Documents,
+    found: list[Diagnostic],
 ) -> FileRules:
     documents: Documents = {}
     parsed = [_parse_resource(resource, document.name, shared, known, documents) for resource in reading.resources]
     diagnostics = [diagnostic for item in parsed for diagnostic in item.diagnostics]
-    complete = reading.complete and not any(item.name and not item.name[1] and item.in_error for item in parsed)
-    mappings = _effective_mappings(parsed, previous.mappings, complete, diagnostics)
-    return FileRules(document, reading, documents, mappings, tuple(diagnostics))
+    mappings = shown_mappings(parsed, previous.mappings, diagnostics)
+    partial = why_partial(document, reading, parsed, found)
+    if partial and not previous.mappings.keys() <= mappings.keys():
+        diagnostics += stays_in_force(document, reading, partial, previous.mappings.keys() - mappings.keys())
+        mappings = {**{name: mappings.get(name, old) for name, old in previous.mappings.items()}, **mappings}
+    return FileRules(document, reading, documents, mappings, tuple(diagnostics), not partial)
 
 
 def _parse_resource(
@@ -208,41 +217,6 @@ def _mapping_name(resource: Resource) -> Name | None:
     return None if resource.kind in _OTHER_KINDS else (resource.namespace, resource.name or "")
 
 
-def _effective_mappings(
-    parsed: list[ParsedDocument], previous: Dict[Name, Mapping], complete: bool, diagnostics: list[Diagnostic]
-) -> dict[Name, Mapping]:
-    """The Mappings of a file, with last good versions of those in error.
-
-    Args:
-        previous: Mappings of the file so far; while the file is not `complete`, none of them is removed.
-    """
-    now: dict[Name, Mapping] = {}
-    for item in parsed:
-        if item.name is None:
-            continue
-        in_error = item.in_error
-        mapping = previous.get(item.name) if in_error else item.mapping
-        if mapping is None:
-            continue
-        if item.name in now and not in_error:
-            diagnostics.append(_duplicate_name(mapping, now[item.name]))
-        if item.name not in now or not in_error:
-            now[item.name] = mapping
-    return now if complete else {**{name: now.get(name, old) for name, old in previous.items()}, **now}
-
-
-def _duplicate_name(later: Mapping, earlier: Mapping) -> Diagnostic:
-    return Diagnostic(
-        severity="error",
-        code="duplicate-name",
-        message=f"Mapping {later.name} is defined again; this one replaces that of {earlier.file}:{earlier.line}",
-        file=later.file,
-        line=later.line,
-        mapping=later.name,
-        hint="give it a name of its own",
-    )
-
-
 def _unique_names(files: Dict[str, FileRules], diagnostics: list[Diagnostic]) -> list[Mapping]:
     """All Mappings with unique names.
 
@@ -254,7 +228,7 @@ def _unique_names(files: Dict[str, FileRules], diagnostics: list[Diagnostic]) ->
         # A fast test, because there are nearly never any.
         if not by_name.keys().isdisjoint(file.mappings):
             diagnostics += [
-                _duplicate_name(file.mappings[name], by_name[name]) for name in file.mappings if name in by_name
+                duplicate_name(file.mappings[name], by_name[name]) for name in file.mappings if name in by_name
             ]
         by_name |= file.mappings
     if len({mapping.name for mapping in by_name.values()}) == len(by_name):

@@ -65,9 +65,10 @@ def read_shared_resources(
         each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], ambassador_id)
     ]
     known = read_contexts(contexts, last_good.tls_contexts, diagnostics)
-    return SharedResources(
-        ambassador_id, settings, RESOLVERS | resolvers, known if complete else {**last_good.tls_contexts, **known}
-    )
+    if not complete:
+        resolvers |= last_good.resolvers
+        known = {**last_good.tls_contexts, **known}
+    return SharedResources(ambassador_id, settings, RESOLVERS | resolvers, known)
 
 
 def _module_settings(resource: Resource, report: Report) -> ModuleSettings | None:

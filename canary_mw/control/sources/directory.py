@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from canary_mw.config.document import Document, document_in_error
-from canary_mw.control.sources.text_file import printable, read_document, read_link, unreadable
+from canary_mw.config.document import document_in_error
+from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json", ""})
 # In a volume of Kubernetes, the link to the directory of the current update.
@@ -29,7 +29,7 @@ class _RuleFile(NamedTuple):
     error: OSError | None = None
 
 
-def read_directory(root: str) -> list[Document]:
+def read_directory(root: str) -> list[TextFile]:
     """All rule files, sorted by name; those of a volume belong to one update of it.
 
     Raises:
@@ -38,21 +38,22 @@ def read_directory(root: str) -> list[Document]:
     for _ in range(_READ_ATTEMPTS):
         data_dir = read_link(os.path.join(root, DATA_LINK))
         try:
-            documents = [_read(each) for each in _rule_files(root, data_dir)]
+            files = [_read(each) for each in _rule_files(root, data_dir)]
         except FileNotFoundError as exc:
             missing = exc.filename
         else:
             if data_dir == read_link(os.path.join(root, DATA_LINK)):
-                return documents
+                return files
             missing = DATA_LINK
         time.sleep(0.01)
-    return [document_in_error(printable(root), f"{missing} is missing, or is replaced too fast to be read")]
+    message = f"{missing} is missing, or is replaced too fast to be read"
+    return [TextFile(root, document_in_error(printable(root), message))]
 
 
-def _read(file: _RuleFile) -> Document:
+def _read(file: _RuleFile) -> TextFile:
     if file.error is not None:
         return unreadable(file.path, file.name, file.error)
-    return read_document(file.path, file.name)
+    return read_text_file(file.path, file.name)
 
 
 def _rule_files(root: str, data_dir: str | None) -> list[_RuleFile]:

@@ -11,7 +11,8 @@ from importlib import import_module
 
 from canary_mw.config.document import EMPTY_DIRECTORY, Document, document_in_error
 from canary_mw.control.sources.directory import DATA_LINK, entries_of, is_rule_file, read_directory
-from canary_mw.control.sources.text_file import printable, read_document, read_link, unreadable
+from canary_mw.control.sources.partial import PartialFiles
+from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
 
 logger = logging.getLogger("canary_mw.sources")
 
@@ -39,6 +40,7 @@ class FileSource:
         self._paths = [os.fspath(each) for each in (path, *more)]
         self._recheck = recheck
         self._polling = False
+        self._partial = PartialFiles()
         # It takes 50 ms, and only this source needs it. It is not left to the thread that watches: a fork during the
         # import or the first call would leave the child with a lock that is held forever.
         _initialize_watchfiles()
@@ -48,9 +50,10 @@ class FileSource:
         """Read everything again; each file is opened once.
 
         What is missing, unreadable, no regular file, larger than 64 MiB or no text is a Document in error, and so is
-        a directory without any rule file (`EMPTY_DIRECTORY`).
+        a directory without any rule file (`EMPTY_DIRECTORY`). What may be only a part of a file, because it is written
+        in place, is marked as partial; see `PartialFiles`.
         """
-        documents = [document for path in self._paths for document in _load(path)]
+        documents = self._partial.check([file for path in self._paths for file in _load(path)])
         for document in documents:
             self._warn_about_subpath(document.name)
         return documents
@@ -99,7 +102,7 @@ class FileSource:
         due = 0.0
         with closing(batches):
             for batch in batches:
-                if batch or time.monotonic() >= due:
+                if batch or time.monotonic() >= min(due, self._partial.due):
                     due = time.monotonic() + self._recheck
                     yield
                 # The next directory may get the same inode number at once, so the deletion is checked, too.
@@ -121,14 +124,14 @@ def _initialize_watchfiles() -> None:
         raise AssertionError("it was stopped before")
 
 
-def _load(path: str) -> list[Document]:
+def _load(path: str) -> list[TextFile]:
     try:
-        documents = read_directory(path) if os.path.isdir(path) else [read_document(path, path)]
+        files = read_directory(path) if os.path.isdir(path) else [read_text_file(path, path)]
     except OSError as exc:
         return [unreadable(path, path, exc)]
     hint = "put a .yaml file with Mappings into it"
     message = "the directory is empty: it holds no rule file"
-    return documents or [document_in_error(printable(path), message, code=EMPTY_DIRECTORY, hint=hint)]
+    return files or [TextFile(path, document_in_error(printable(path), message, code=EMPTY_DIRECTORY, hint=hint))]
 
 
 def _is_deleted(path: str) -> bool:

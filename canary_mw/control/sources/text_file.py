@@ -4,6 +4,7 @@ import codecs
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from canary_mw.config.document import Document, document_in_error
 from canary_mw.exceptions import SourceError
@@ -21,7 +22,19 @@ _BYTE_ORDER_MARKS = (
 _NO_RULES = "or move it away if it holds no rules"
 
 
-def read_document(path: str, name: str) -> Document:
+class TextFile(NamedTuple):
+    """What was read from a file.
+
+    Attributes:
+        inode: its number, 0 for a document in error.
+    """
+
+    path: str
+    document: Document
+    inode: int = 0
+
+
+def read_text_file(path: str, name: str) -> TextFile:
     """Read a file once. A file that cannot be read, or is no text, gives a Document in error.
 
     Only a regular file is opened: to open a FIFO or a device may wait, or disturb whoever is at its other end.
@@ -33,16 +46,17 @@ def read_document(path: str, name: str) -> Document:
         FileNotFoundError: there is no such file, and no link that leads nowhere.
     """
     try:
-        return Document(_decode(_read_bytes(path)), printable(name))
+        data, inode = _read_bytes(path)
+        return TextFile(path, Document(_decode(data), printable(name)), inode)
     except SourceError as exc:
-        return document_in_error(printable(name), exc.message, line=exc.line, hint=exc.hint)
+        return TextFile(path, document_in_error(printable(name), exc.message, line=exc.line, hint=exc.hint))
     except OSError as exc:
         if isinstance(exc, FileNotFoundError) and not os.path.islink(path):
             raise
         return unreadable(path, name, exc)
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str) -> tuple[bytes, int]:
     _check_kind(os.stat(path))
     # The file may have been replaced in between.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -51,7 +65,7 @@ def _read_bytes(path: str) -> bytes:
         data = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else None
     if data is None or len(data) > MAX_BYTES:
         raise SourceError(f"is larger than {MAX_BYTES >> 20} MiB", hint=f"split it into several files, {_NO_RULES}")
-    return data
+    return data, status.st_ino
 
 
 def _check_kind(status: os.stat_result) -> None:
@@ -70,8 +84,8 @@ def _decode(data: bytes) -> str:
         raise SourceError(message, line=line, hint=f"save it as UTF-8, {_NO_RULES}") from exc
 
 
-def unreadable(path: str, name: str, exc: OSError) -> Document:
-    """The Document of a file or directory that the system does not let us read."""
+def unreadable(path: str, name: str, exc: OSError) -> TextFile:
+    """The Document in error of a file or directory that the system does not let us read."""
     hint = "see that its volume works"
     target = read_link(path) if exc.errno in (errno.ENOENT, errno.ELOOP) else None
     if target is not None:
@@ -80,7 +94,7 @@ def unreadable(path: str, name: str, exc: OSError) -> Document:
         hint = "see that the path is right and the volume is mounted"
     elif isinstance(exc, PermissionError):
         hint = "let the user of this process read it: in a pod, defaultMode or fsGroup"
-    return document_in_error(printable(name), f"cannot be read: {exc.strerror}", hint=hint)
+    return TextFile(path, document_in_error(printable(name), f"cannot be read: {exc.strerror}", hint=hint))
 
 
 def read_link(path: str) -> str | None:

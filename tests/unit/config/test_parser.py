@@ -1,5 +1,7 @@
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from canary_mw.config import parser
 from canary_mw.config.ambassador.interpretation import interpret
 from canary_mw.config.ambassador.kinds import REQUIRED
 from canary_mw.config.ambassador.schema import MODELS, NO_EFFECT_YET
-from canary_mw.config.document import Document, document_in_error
+from canary_mw.config.document import Diagnostic, Document, document_in_error
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.http.headers import is_header_name
 from canary_mw.routing.table import RouteTable
@@ -668,8 +670,70 @@ def test_a_last_good_version_outlives_several_bad_edits() -> None:
 
 
 def test_what_a_readable_file_no_longer_has_is_gone_even_next_to_an_error() -> None:
-    after = again(read_rules(GOOD), document("a") + document("b", weight="x"))
+    after = again(read_rules(GOOD), document("a", weight="x") + document("b"))
     assert names(after) == ["a", "b"]
+
+
+CUT = Diagnostic(severity="warning", code="not-removed", message="it has no end", file="rules.yaml", hint="end it")
+
+
+def test_nothing_behind_a_cut_is_removed_wherever_it_is() -> None:
+    """Only a cut between two documents looks like a file that holds no more of them."""
+    before = read_rules(GOOD)
+    for end in range(len(GOOD)):
+        text = GOOD[:end]
+        partial = None if text.endswith("\n") else CUT
+        after = parse([Document(text, "rules.yaml", partial=partial)], previous=before)
+        shown = names(read_rules(text))
+        last = text.rpartition("---\n")[2]
+        cut_between = partial is None and (not last or "service: " in last)
+        assert names(after) == (shown if cut_between else ["a", "b", "c"]), text
+        assert [d.code for d in after.diagnostics].count("not-removed") == (
+            set(names(after)) > set(document_names(text))
+        )
+        assert names(again(after, GOOD)) == ["a", "b", "c"]
+
+
+def document_names(text: str) -> list[str]:
+    """Names of the documents that a text shows, those in error too."""
+    return re.findall(r"(?m)^name: (\w+)$", text)
+
+
+def test_what_a_partial_file_shows_is_taken_and_the_finding_names_what_it_does_not_show() -> None:
+    before = read_rules(GOOD + document("d") + document("e"))
+    text = document("a", service="new") + document("f")
+    partial = parse([Document(text, "rules.yaml", partial=CUT)], previous=before)
+    assert services(partial) == {"a": "new", "b": "b", "c": "c", "d": "d", "e": "e", "f": "f"}
+    (finding,) = partial.diagnostics
+    assert finding == replace(
+        CUT, message="no longer in the file, but still in force: b, c, d and 1 more; it has no end"
+    )
+
+    complete = again(partial, text)
+    assert services(complete) == {"a": "new", "f": "f"}
+    assert complete.diagnostics == ()
+    assert complete.files["rules.yaml"].reading is partial.files["rules.yaml"].reading
+
+
+def test_a_last_document_in_error_lets_nothing_be_removed_until_it_is_corrected() -> None:
+    after = again(read_rules(GOOD), document("a") + document("b", weight="x"))
+    assert names(after) == ["a", "b", "c"]
+    assert findings(after.diagnostics) == [("error", "wrong-type", 13), ("warning", "not-removed", None)]
+    assert "the last document of the file is in error" in after.diagnostics[1].message
+    assert names(again(after, document("a") + document("b", weight="1"))) == ["a", "b"]
+
+
+MODULE = "---\napiVersion: getambassador.io/v2\nkind: Module\nname: ambassador\nconfig: {server_name: edge}\n"
+
+
+@pytest.mark.parametrize("cut", ["config: {server_name: edge}\n", "kind: Module\nname: ambassador\nconfig: "])
+def test_a_module_behind_a_cut_or_cut_itself_stays_with_all_that_follows(cut: str) -> None:
+    before = read_rules(document("a") + MODULE + document("b"))
+    for text in (document("a", service=None), document("a") + MODULE.replace(cut, "config: a\n")):
+        after = again(before, text)
+        assert (names(after), after.shared) == (["a", "b"], before.shared)
+        assert [d.severity for d in after.diagnostics] == ["error", "warning"]
+    assert again(before, document("a")).shared != before.shared
 
 
 @pytest.mark.parametrize(
@@ -745,8 +809,8 @@ def test_a_mapping_that_moves_to_another_file_is_no_duplicate() -> None:
 
 def test_a_last_good_version_belongs_to_its_file() -> None:
     before = files(("a.yaml", document("a")), ("z.yaml", document("b")))
-    after = files(("a.yaml", document("a")), ("z.yaml", document("a", weight="x")), previous=before)
-    assert services(after) == {"a": "a"}
+    after = files(("a.yaml", document("a")), ("z.yaml", document("a", weight="x") + document("b")), previous=before)
+    assert services(after) == {"a": "a", "b": "b"}
     assert [(d.code, d.file) for d in after.diagnostics] == [("wrong-type", "z.yaml")]
 
 

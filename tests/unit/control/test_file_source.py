@@ -139,15 +139,15 @@ def test_several_paths_are_read_in_their_order(tmp_path: Path) -> None:
 
 def swap_during_a_load(monkeypatch: pytest.MonkeyPatch, swap: Callable[[int], None]) -> list[int]:
     """Call `swap` with a running number after each file that is read; the list that is returned counts."""
-    read, done = text_file.read_document, [0]
+    read, done = text_file.read_text_file, [0]
 
-    def and_swap(path: str, name: str) -> Document:
-        document = read(path, name)
+    def and_swap(path: str, name: str) -> text_file.TextFile:
+        file = read(path, name)
         done[0] += 1
         swap(done[0])
-        return document
+        return file
 
-    monkeypatch.setattr(directory, "read_document", and_swap)
+    monkeypatch.setattr(directory, "read_text_file", and_swap)
     return done
 
 
@@ -410,12 +410,12 @@ def test_a_name_that_is_not_utf_8_can_be_logged(tmp_path: Path) -> None:
 def test_a_deleted_file_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # A subPath mount shows an inode that is deleted where it came from; so does /proc for an open file.
     with open(tmp_path / "rules.yaml", "w+") as file:
-        file.write("old")
+        file.write("old\n")
         file.flush()
         os.unlink(file.name)
         path = f"/proc/self/fd/{file.fileno()}"
         source = FileSource(path)
-        assert source.load() == source.load() == [Document("old", path)]
+        assert source.load() == source.load() == [Document("old\n", path)]
 
     warning = f"{path} will never change: it is mounted alone (subPath); mount the whole volume as a directory"
     assert [record.getMessage() for record in caplog.records] == [warning]

@@ -20,6 +20,7 @@ from kubelet import Style, Volume
 import canary_mw
 from canary_mw.config.document import Document
 from canary_mw.control import store as store_module
+from canary_mw.control.sources import partial
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
@@ -337,7 +338,7 @@ def test_an_emptied_source_empties_the_table_where_that_is_allowed(tmp_path: Pat
     (tmp_path / "one" / "one.yaml").unlink()
     assert store.reload() is True
     assert list(services(store)) == ["two"]
-    (tmp_path / "two" / "two.yaml").write_text("")
+    write_over(tmp_path / "two" / "two.yaml", "# none\n")
     assert store.reload() is True
     assert (services(store), store.error, store.generation) == ({}, None, 3)
 
@@ -464,17 +465,23 @@ def write(text: str) -> Callable[[Path], None]:
 
 def rename_over(text: str) -> Callable[[Path], None]:
     def edit(top: Path) -> None:
-        (top / "rules.yaml.tmp").write_text(text)
-        os.replace(top / "rules.yaml.tmp", top / "rules.yaml")
+        write_over(top / "rules.yaml", text)
 
     return edit
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write another file, and rename it."""
+    path.with_suffix(".tmp").write_text(text)
+    os.replace(path.with_suffix(".tmp"), path)
 
 
 FAILURES = [
     pytest.param(write(BROKEN), r"rules\.yaml:\d+: Mapping shop: ", id="broken"),
     pytest.param(rename_over(BROKEN), r"rules\.yaml:\d+: Mapping shop: ", id="broken by rename"),
     pytest.param(write(HALF_WRITTEN[HALF_WRITTEN.index("kind: {") :]), r"rules\.yaml:\d+: ", id="half written"),
-    pytest.param(write(""), "no Mapping is left", id="emptied"),
+    pytest.param(write(""), r"rules\.yaml: .*the file is empty", id="emptied"),
+    pytest.param(rename_over("# none\n"), "no Mapping is left", id="emptied by rename"),
     pytest.param(write("\x00\x01"), r"rules\.yaml", id="binary"),
     pytest.param(empty_the_directory, "is empty", id="directory emptied"),
     pytest.param(remove_the_directory, "cannot be read", id="directory removed"),
@@ -537,8 +544,7 @@ def test_a_file_that_cannot_be_read_stays_as_it_was_and_holds_back_no_other(
         assert services(store) == {"shop": "shop-two", "cart": "shop-one", "pay": "shop-one"}
         assert isinstance(store.error, SourceError)
 
-        (tmp_path / "b.yaml").unlink()
-        (tmp_path / "b.yaml").write_text(rule("cart", "cart-two"))
+        write_over(tmp_path / "b.yaml", rule("cart", "cart-two"))
         recorder.until(lambda record: record.error is None and record.generation == 3)
         assert services(store) == {"shop": "shop-two", "cart": "cart-two"}
 
@@ -588,6 +594,98 @@ def test_what_is_whole_in_a_half_written_file_goes_live_and_nothing_of_it_is_rem
         write(HALF_WRITTEN)(tmp_path)
         assert recorder.until(lambda record: record.generation == 2).error
         assert services(store) == {"shop": "shop-two", "cart": "shop-one"}
+
+
+WHOLE = "".join(rule(name) for name in ("shop", "cart", "pay"))
+CHANGED = WHOLE.replace("shop-one", "shop-two", 1)
+
+
+def until_services(store: RuleStore, wanted: dict[str, str]) -> None:
+    """Wait for tables until one has these Mappings."""
+    while services(store) != wanted:
+        assert store.wait(store.generation + 1, DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(CHANGED[:-30], id="inside the last document"),
+        pytest.param(CHANGED[: CHANGED.rindex("  service")], id="at a line end inside the last document"),
+        pytest.param(CHANGED[: CHANGED.rindex("---") - 20], id="inside a document"),
+        pytest.param(CHANGED[: CHANGED.rindex("---")], id="at a line end between two documents"),
+        pytest.param(CHANGED[: CHANGED.rindex("---") + 4], id="behind a separator"),
+        pytest.param(CHANGED[: CHANGED.index("shop-two") + 8], id="behind a complete last value"),
+    ],
+)
+def test_a_file_that_is_written_in_two_steps_loses_nothing_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    monkeypatch.setattr(partial, "SETTLED", NEVER)
+    complete = {"shop": "shop-two", "cart": "shop-one", "pay": "shop-one"}
+    (tmp_path / "rules.yaml").write_text(WHOLE)
+
+    with following(tmp_path) as (store, recorder):
+        with open(tmp_path / "rules.yaml", "w") as file:
+            file.write(cut)
+            file.flush()
+            until_services(store, complete)
+            file.write(CHANGED[len(cut) :])
+            file.write(rule("new"))
+        until_services(store, complete | {"new": "shop-one"})
+        assert not any(record.removed for record in recorder.records.queue)
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write over the bytes of a file and shorten it then, as `rsync --inplace` does."""
+    with open(path, "r+") as file:
+        file.write(text)
+        file.flush()
+        file.truncate()
+
+
+@pytest.mark.parametrize("edit", [Path.write_text, rewrite, write_over])
+def test_what_is_taken_out_of_a_file_is_removed_when_it_settles(
+    tmp_path: Path, edit: Callable[[Path, str], object]
+) -> None:
+    (tmp_path / "rules.yaml").write_text(WHOLE)
+
+    with following(tmp_path) as (store, _):
+        edit(tmp_path / "rules.yaml", rule() + rule("pay"))
+        until_services(store, {"shop": "shop-one", "pay": "shop-one"})
+        assert store.diagnostics == ()
+
+
+def test_a_file_that_lacks_its_last_line_feed_is_followed_but_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rules.yaml").write_text(WHOLE)
+
+    with following(tmp_path) as (store, _):
+        (tmp_path / "rules.yaml").write_text((rule(service="shop-two") + rule("new")).rstrip("\n"))
+        until_services(store, {"shop": "shop-two", "cart": "shop-one", "pay": "shop-one", "new": "shop-one"})
+        (warning,) = messages(caplog, logging.WARNING)
+        assert "no longer in the file, but still in force: cart, pay; the file does not end with a line feed" in warning
+        assert "(end its last line" in warning
+        assert store.error is None
+
+        with open(tmp_path / "rules.yaml", "a") as file:
+            file.write("\n")
+        until_services(store, {"shop": "shop-two", "new": "shop-one"})
+        assert store.diagnostics == ()
+
+
+def test_an_emptied_file_beside_others_loses_nothing_until_it_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(rule())
+    (tmp_path / "b.yaml").write_text(rule("cart"))
+
+    with following(tmp_path) as (store, recorder):
+        (tmp_path / "b.yaml").write_text("")
+        error = recorder.until(lambda record: record.error is not None).error
+        assert "still in force: cart; the file is empty" in str(error)
+        assert services(store) == {"shop": "shop-one", "cart": "shop-one"}
+        (tmp_path / "b.yaml").unlink()
+        until_services(store, {"shop": "shop-one"})
+        assert recorder.until(lambda record: record.generation == 2).error is None
 
 
 def test_a_file_that_is_a_link_is_followed(tmp_path: Path) -> None:

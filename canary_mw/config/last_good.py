@@ -1,0 +1,112 @@
+"""What stays in force of a file that is in error, or that may be a part of what is meant.
+
+A document in error does not affect other documents. A Mapping or Module in error keeps its last good version. While any
+document of a file cannot be read, no Mapping of that file is removed, because a half-written file must not look like a
+deletion; its valid documents, new or changed, take effect. The same holds while a document has no name, because it may
+be any of the previous ones, while the last document is in error, because a document that is cut off is often good YAML
+that only lacks an attribute, and while the source takes the text for partial. A file without such signs is taken as it
+is. A file that itself cannot be read stays as it was, and so do the files below a directory that cannot be read.
+"""
+
+from collections.abc import Collection
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, replace
+
+from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.reader import Reading
+from canary_mw.rules.mapping import Mapping
+
+Name = tuple[str, str]  # namespace, name
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """The result of one document.
+
+    Attributes:
+        name: None for another kind than Mapping, ("shop", "") for a Mapping of namespace shop without a name.
+        mapping: None for another kind, or a Mapping in error.
+    """
+
+    name: Name | None
+    mapping: Mapping | None
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def in_error(self) -> bool:
+        """Whether the Mapping is in error."""
+        return self.mapping is None and any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+
+
+def shown_mappings(
+    parsed: list[ParsedDocument], previous: Dict[Name, Mapping], diagnostics: list[Diagnostic]
+) -> dict[Name, Mapping]:
+    """The Mappings that a file shows, with the last good versions of those in error."""
+    now: dict[Name, Mapping] = {}
+    for item in parsed:
+        if item.name is None:
+            continue
+        in_error = item.in_error
+        mapping = previous.get(item.name) if in_error else item.mapping
+        if mapping is None:
+            continue
+        if item.name in now and not in_error:
+            diagnostics.append(duplicate_name(mapping, now[item.name]))
+        if item.name not in now or not in_error:
+            now[item.name] = mapping
+    return now
+
+
+def duplicate_name(later: Mapping, earlier: Mapping) -> Diagnostic:
+    return Diagnostic(
+        severity="error",
+        code="duplicate-name",
+        message=f"Mapping {later.name} is defined again; this one replaces that of {earlier.file}:{earlier.line}",
+        file=later.file,
+        line=later.line,
+        mapping=later.name,
+        hint="give it a name of its own",
+    )
+
+
+def why_partial(
+    document: Document, reading: Reading, parsed: list[ParsedDocument], found: list[Diagnostic]
+) -> Diagnostic | None:
+    """Why nothing of the file is removed, as a finding; None if what it does not show is removed.
+
+    Args:
+        found: what is wrong with the shared resources of the file.
+    """
+    if document.partial is not None:
+        return document.partial
+    if not reading.complete:
+        message = "a document of the file cannot be read"
+    elif any(item.name and not item.name[1] and item.in_error for item in parsed):
+        message = "a Mapping of the file has no name"
+    elif _last_in_error(reading, parsed, found):
+        message = "the last document of the file is in error, as in a file that is cut off"
+    else:
+        return None
+    hint = "correct the error"
+    return Diagnostic(severity="warning", code="not-removed", message=message, file=document.name, hint=hint)
+
+
+def _last_in_error(reading: Reading, parsed: list[ParsedDocument], found: list[Diagnostic]) -> bool:
+    if not parsed:
+        return False
+    last = reading.resources[-1].line
+    about_last = [*parsed[-1].diagnostics, *(each for each in found if (each.line or 0) >= last)]
+    return any(each.severity == "error" for each in about_last)
+
+
+def stays_in_force(
+    document: Document, reading: Reading, partial: Diagnostic, missing: Collection[Name]
+) -> list[Diagnostic]:
+    """The finding about Mappings that a partial file does not show; none about those that an error names already."""
+    in_error = {diagnostic.mapping for diagnostic in reading.diagnostics}
+    names = sorted(name for _, name in missing if name not in in_error)
+    if document.error is not None or not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    message = f"no longer in the file, but still in force: {', '.join(names[:3])}{more}; {partial.message}"
+    return [replace(partial, message=message)]
