@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
 
-from canary_mw.client.aio.sockets import close_after_loop, iter_unread
+from canary_mw.client.aio.sockets import close_after_loop, ended_by_peer, iter_unread
 from canary_mw.client.aio.timed_parser import TimedResponseParser
 from canary_mw.client.interfaces import Waiter
 from canary_mw.exceptions import UpstreamProtocolError
@@ -263,7 +263,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             self._wake()
 
     def eof_received(self) -> None:
-        if self._until_eof:
+        if self._until_eof and ended_by_peer(self._transport):
             self.complete = True
         self._on_close()
         self._transport.abort()

@@ -1,7 +1,8 @@
-"""Sockets that their asyncio transport no longer reads, or can no longer close."""
+"""What an asyncio transport does not do or say: read on, close after its loop, tell how the peer ended the stream."""
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -35,3 +36,20 @@ def close_after_loop(transport: asyncio.Transport) -> None:
     if end is not None:
         with suppress(RuntimeError):
             end(None)
+
+
+def ended_by_peer(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer itself has ended the stream; only to be asked in `eof_received`.
+
+    Under TLS it has if it sent close_notify (RFC 8446, section 6.1). Anybody on the way can end the TCP connection, and
+    asyncio calls `eof_received` for both.
+    """
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False

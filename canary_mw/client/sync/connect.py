@@ -59,7 +59,8 @@ def _wrap_tls(sock: socket.socket, security: ConnectionSecurity, limit: float) -
     if security.context is not None:
         # The timeout of a socket is one for the whole handshake.
         sock.settimeout(_remaining(limit))
-        sock = security.context.wrap_socket(sock, server_hostname=security.name)
+        # An end of TCP without close_notify is an error then, not an end of the stream: anybody on the way can make it.
+        sock = security.context.wrap_socket(sock, server_hostname=security.name, suppress_ragged_eofs=False)
     sock.setblocking(False)
     return sock
 
