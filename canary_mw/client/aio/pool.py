@@ -237,9 +237,10 @@ class Pool:
 
     async def _open_connection(self, deadline: float, connect_timeout: float) -> Connection:
         origin = self.origin
+        # First, so that reading certificates does not use up the time for connecting.
+        security = self._secure(origin)
         started = self._loop.time()
         limit = min(started + connect_timeout, deadline)
-        security = self._secure(origin)
         if security.context is not self._context:
             self._retire_connections(security.context, started)
         try:

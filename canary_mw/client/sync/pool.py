@@ -5,7 +5,6 @@ closed. No thread watches idle connections: `take` checks that one is still open
 """
 
 import math
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -255,32 +254,33 @@ class SyncPool:
 
     def _connect(self, deadline: float, connect_timeout: float) -> SyncConnection:
         """Open a connection in the slot of the caller. A failure frees the slot."""
-        started = monotonic()
         try:
-            sock = self._open_connection(started, deadline, connect_timeout)
+            connection = self._open_connection(deadline, connect_timeout)
         except BaseException:
             self._return_slot()
             raise
-        connection = SyncConnection(self, self.origin.authority, self._limits.max_head, sock)
-        connection.opened_at = started
         with self._lock:
             self._connecting -= 1
             self._alive.add(connection)
-            closed = self._closed
-        if closed:
-            connection.fail(_client_closed())
-            raise _client_closed()
-        return connection
+            if not self._closed:
+                return connection
+        connection.fail(_client_closed())
+        raise _client_closed()
 
-    def _open_connection(self, started: float, deadline: float, connect_timeout: float) -> socket.socket:
-        limit = min(started + connect_timeout, deadline)
+    def _open_connection(self, deadline: float, connect_timeout: float) -> SyncConnection:
+        # First, so that reading certificates does not use up the time for connecting.
         security = self._secure(self.origin)
+        started = monotonic()
+        limit = min(started + connect_timeout, deadline)
         if security.context is not self._context:
             self._retire_connections(security.context, started)
         try:
-            return connect(self.origin, security, limit)
+            sock = connect(self.origin, security, limit)
         except (OSError, ValueError, OverflowError) as exc:
             raise connect_error(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
+        connection = SyncConnection(self, self.origin.authority, self._limits.max_head, sock)
+        connection.opened_at = started
+        return connection
 
     def _retire_connections(self, context: ssl.SSLContext | None, now: float) -> None:
         """After a change of TLS settings: close idle connections now, and the others when they are released."""

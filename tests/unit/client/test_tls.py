@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,12 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from kubelet import Volume
 from servers import Answer, fetch, hello, mapping, run, serving_app
-from upstream import ON_BOTH_LOOPS, Peer, Run, Upstream, forever, get, req, serving, until
+from threaded import MakeClient, ThreadedClient
+from upstream import CERTIFICATE, ON_BOTH_LOOPS, Peer, Run, Upstream, forever, get, req, serving, until
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from canary_mw.client.aio.client import HTTP11Client
-from canary_mw.client.tls import CertificateFiles, TLSContexts, locate, make_context, with_tls
+from canary_mw.client.tls import CertificateFiles, ConnectionSecurity, TLSContexts, locate, make_context, with_tls
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError, UpstreamConnectError
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
@@ -409,6 +411,43 @@ class Rotation:
         async with serving(self.script, tls=server(clients=OURS)) as upstream, aclosing(client):
             upstream.origin = upstream.origin._replace(tls=CERTS)
             yield client, upstream
+
+
+class SlowContexts(TLSContexts):
+    """Reading the certificates takes an hour."""
+
+    def __init__(self) -> None:
+        super().__init__(default=ssl.create_default_context(cafile=CERTIFICATE))
+        self.late = 0.0
+
+    def __call__(self, origin: Origin) -> ConnectionSecurity:
+        self.late = 3600.0
+        return super().__call__(origin)
+
+    def now(self) -> float:
+        """The monotonic clock of a client with these contexts."""
+        return time.monotonic() + self.late
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop with that clock."""
+        loop = asyncio.new_event_loop()
+        loop.time = self.now  # type: ignore[method-assign]
+        return loop
+
+
+@pytest.mark.parametrize("client", [HTTP11Client, ThreadedClient])
+def test_the_time_of_reading_certificates_does_not_count_as_connecting(
+    client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = SlowContexts()
+    monkeypatch.setattr("canary_mw.client.sync.pool.monotonic", contexts.now)
+    monkeypatch.setattr("canary_mw.client.sync.connect.monotonic", contexts.now)
+
+    async def main() -> None:
+        async with serving(forever, tls=True) as upstream, aclosing(client(contexts=contexts)) as asked:
+            assert await get(asked, upstream, req(timeout=None, connect_timeout=30.0)) == b"1"
+
+    Run(contexts.loop)(main)
 
 
 @ON_BOTH_LOOPS
