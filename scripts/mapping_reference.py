@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
@@ -144,6 +144,9 @@ def kinds() -> Iterator[str]:
     yield "| kind | requires |\n|---|---|"
     for kind, required in REQUIRED.items():
         yield f"| `{kind}` | {', '.join(f'`{name}`' for name in required) or 'nothing'} |"
+    names = ", ".join(f"`{name}`" for name in sorted(EDGE_STACK_KINDS))
+    yield f"\nKinds of Edge Stack, ignored with a notice in each version: {names}. Kinds of other API groups"
+    yield "are passed over in silence, and so are files of a directory that hold no rules."
     yield ""
 
 

@@ -1,6 +1,6 @@
 """A text of a source, and a finding about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 # Codes of `Document.error`.
@@ -43,12 +43,14 @@ class Document:
         error: why there is no text. The file, and every file below a directory of this name, stays as it was last read.
         partial: why the text may be only a part of what is meant. Then nothing that it does not show is removed, and
             this is the finding about what stays.
+        listed: True for a file that stands in a directory. Nobody has named it, so it may be one of another program.
     """
 
     text: str
     name: str
     error: Diagnostic | None = None
     partial: Diagnostic | None = None
+    listed: bool = field(default=False, compare=False)
 
 
 def document_in_error(

@@ -6,13 +6,14 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 
 from canary_mw.config.ambassador.interpretation import interpret
-from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.shared_resources import (
     SHARED_KINDS,
     SharedResources,
     read_shared_resources,
 )
 from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.foreign_objects import may_hold_rules
 from canary_mw.config.last_good import Name, ParsedDocument, duplicate_name, shown_mappings, stays_in_force, why_partial
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
@@ -20,7 +21,7 @@ from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report
 from canary_mw.rules.mapping import Mapping
 
-_OTHER_KINDS = frozenset((*REQUIRED, "Module", "TLSContext"))
+_OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, "Module", "TLSContext"))
 
 Documents = dict[int, tuple[Resource, ParsedDocument]]
 
@@ -78,6 +79,7 @@ def parse(
         previous: the rules in force; their versions replace documents that are in error now.
     """
     old = previous or RuleSet()
+    documents = _without_foreign_files(documents, old.files)
     readings = _read(_with_kept_files(documents, old.files), environ or {}, old.files)
     complete = all(reading.complete and document.partial is None for document, reading in readings)
     shared, found = _read_shared(readings, ambassador_id, old.shared, complete)
@@ -116,6 +118,22 @@ def _parse_files(
             file = _parse_file(document, reading, shared, file, last, [d for d in found if d.file == document.name])
         files[document.name] = file
     return files
+
+
+def _without_foreign_files(documents: Sequence[Document], previous: Dict[str, FileRules]) -> Sequence[Document]:
+    """The documents without files of other programs that stand beside rules in a directory.
+
+    A file that had rules is none of them, also if it is cut off now. Where no file has rules, each one is read, so that
+    it is reported.
+    """
+    ours = [document for document in documents if _is_ours(document, previous.get(document.name))]
+    return ours or documents
+
+
+def _is_ours(document: Document, previous: FileRules | None) -> bool:
+    if not document.listed or document.error or may_hold_rules(document.text):
+        return True
+    return previous is not None and bool(previous.mappings or previous.reading.resources)
 
 
 def _with_kept_files(documents: Sequence[Document], previous: Dict[str, FileRules]) -> list[Document]:

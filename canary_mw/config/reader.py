@@ -15,6 +15,7 @@ import yaml
 
 from canary_mw.config.annotations import ANNOTATION, annotation_of, go_unquote, is_annotations_file, quoted_annotations
 from canary_mw.config.document import Diagnostic, Document
+from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, group_of, has_rule_suffix, is_foreign, may_hold_rules
 from canary_mw.config.reading_cache import CachedDocument, ReadingCache, ReadResult
 from canary_mw.config.resource import (
     Context,
@@ -28,8 +29,7 @@ from canary_mw.config.resource import (
 from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_line_breaks, line_of, load
 from canary_mw.config.yaml_stream import expand_variables, split_documents, with_unix_line_ends
 
-_AMBASSADOR_GROUPS = ("getambassador.io", "ambassador", "x.getambassador.io")
-_LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *_AMBASSADOR_GROUPS)
+_LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS)
 
 _NAME_LINE = re.compile(r"""^name:[ \t]+["']?([\w.-]+)["']?[ \t]*$""", re.M)
 
@@ -172,33 +172,18 @@ def _read_object(result: ReadResult, value: Any, node: yaml.Node, text: str, con
         if context.holder == "annotation":
             result.resources.append(make_resource(attributes, node, text, context))
             return
-        kind, group = attributes.get("kind"), _group(attributes.get("apiVersion"))
+        kind, group = attributes.get("kind"), group_of(attributes.get("apiVersion"))
         if isinstance(kind, str) and kind.endswith("List") and group in _LIST_GROUPS:
             _read_list(result, attributes, node, text, context, caches)
         elif (kind, group) == ("ConfigMap", ""):
             _read_config_map(result, attributes, node, context, caches)
         elif (kind, group) in (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions")):
             _read_annotation(result, attributes, node, caches)
-        elif not _is_foreign(kind, group):
+        elif not is_foreign(attributes):
             result.resources.append(make_resource(attributes, node, text, context))
     except DocumentRefused as refused:
         name = value.get("name") if isinstance(value, dict) else None
         result.diagnostics.append(refused.diagnostic._replace(mapping=name if isinstance(name, str) else None))
-
-
-def _group(api_version: Any) -> str | None:
-    """API group, "" for the core group, None without apiVersion."""
-    return api_version.rpartition("/")[0] if isinstance(api_version, str) else None
-
-
-def _is_foreign(kind: Any, group: str | None) -> bool:
-    """Whether this is another Kubernetes object; a Mapping with a misspelt group is not, because that is reported."""
-    return (
-        group is not None
-        and group not in _AMBASSADOR_GROUPS
-        and isinstance(kind, str)
-        and "mapping" not in kind.lower()
-    )
 
 
 def _read_list(
@@ -220,16 +205,16 @@ def _read_list(
 def _read_config_map(
     result: ReadResult, attributes: dict[str, Any], node: yaml.Node, context: Context, caches: _Caches
 ) -> None:
-    """Read the values that contain "ambassador" or "Mapping"; others are settings of other programs."""
-    if context.holder == "ConfigMap":
-        hint = "keep the rules in `data` of one ConfigMap"
-        raise DocumentRefused(
-            "nested-config-map", "a ConfigMap inside a ConfigMap is not read", line_of(node), hint=hint
-        )
+    """Read the values that may hold rules; others are files of other programs."""
     data, data_node = part_of(attributes, "data", node)
     for key, value in data.items():
-        if isinstance(value, str) and ("ambassador" in value or "Mapping" in value):
-            _read_scalar(result, value, child_of(data_node, key), Context(holder="ConfigMap"), caches)
+        if not isinstance(value, str) or not has_rule_suffix(key) or not may_hold_rules(value):
+            continue
+        if context.holder == "ConfigMap":
+            hint = "keep the rules in `data` of one ConfigMap"
+            text = "a ConfigMap inside a ConfigMap is not read"
+            raise DocumentRefused("nested-config-map", text, line_of(node), hint=hint)
+        _read_scalar(result, value, child_of(data_node, key), Context(holder="ConfigMap"), caches)
 
 
 def _read_annotation(result: ReadResult, attributes: dict[str, Any], node: yaml.Node, caches: _Caches) -> None:

@@ -11,7 +11,7 @@ import yaml
 from canary_mw.config.yaml_loader import DocumentRefused, count_line_breaks, line_of
 
 _METADATA = frozenset(("name", "namespace", "generation"))
-_NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
+NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def make_resource(attributes: dict[str, Any], node: yaml.Node, text: str, contex
         kind=_interned(text_of(attributes, "kind", node)),
         name=text_of(attributes, "name", node) or text_of(metadata, "name", metadata_node),
         namespace=namespace or context.namespace,
-        spec={**spec, **{key: value for key, value in attributes.items() if key not in _NOT_IN_SPEC}},
+        spec={**spec, **{key: value for key, value in attributes.items() if key not in NOT_IN_SPEC}},
         labels=own_labels or _labels(context.labels),
         line=line_of(node),
         # Counted within the object only: a List may hold thousands of them.

@@ -1,26 +1,26 @@
 """One resource -> its Mapping: the checks of apiVersion, kind, name, attributes, and of what the Mapping refers to."""
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
-from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.mapping import to_mapping
 from canary_mw.config.ambassador.origin import DocumentOrigin
 from canary_mw.config.ambassador.schema import MODELS
 from canary_mw.config.ambassador.shared_resources import SharedResources
+from canary_mw.config.foreign_objects import is_unrelated
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, did_you_mean, validate
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
 _EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext")
-_KINDS = (*REQUIRED, *_EFFECTIVE_KINDS)
+_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *_EFFECTIVE_KINDS)
 
 
 def interpret(resource: Resource, file: str, shared: SharedResources, report: Report) -> Mapping | None:
     """Check one document by version, kind, types and values; None if it gives no Mapping."""
-    version = _version(resource, report)
-    if not matches_ambassador_id(resource, shared.ambassador_id):
-        _report_passed_over(resource, shared.ambassador_id, report)
+    if _is_for_others(resource, shared.ambassador_id, report):
         return None
+    version = _version(resource, report)
     if resource.kind in REQUIRED:
         _check_other_kind(resource, report)
         return None
@@ -57,11 +57,20 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
     return mapping
 
 
-def _report_passed_over(resource: Resource, ambassador_id: str, report: Report) -> None:
+def _is_for_others(resource: Resource, ambassador_id: str, report: Report) -> bool:
+    """Whether a document is meant for another program or process; reported if it would have an effect here."""
+    if resource.api_version is None and is_unrelated(resource.kind, resource.spec, _KINDS):
+        return True
+    if resource.kind in EDGE_STACK_KINDS:
+        report("notice", "kind-ignored", "a kind of Edge Stack: ignored")
+        return True
+    if matches_ambassador_id(resource, ambassador_id):
+        return False
     if resource.kind in _EFFECTIVE_KINDS:
         text = f"passed over: it is for ambassador_id {', '.join(ambassador_ids(resource))}, not for {ambassador_id}"
         hint = "--ambassador-id names the id of this process"
         report("notice", "other-ambassador-id", text, attribute="ambassador_id", hint=hint)
+    return True
 
 
 def _check_other_kind(resource: Resource, report: Report) -> None:

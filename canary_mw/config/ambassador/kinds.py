@@ -16,6 +16,10 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "TCPMapping": ("port", "service"),
     "TracingService": ("driver", "service"),
 }
+# Kinds of Edge Stack in the same API group, in versions of their own.
+EDGE_STACK_KINDS = frozenset(
+    ("AmbassadorInstallation", "Filter", "FilterPolicy", "Project", "ProjectController", "ProjectRevision", "RateLimit")
+)
 RESOLVER_KINDS = frozenset(("ConsulResolver", "KubernetesEndpointResolver", "KubernetesServiceResolver"))
 # Resolvers that exist in Emissary without a document.
 RESOLVERS = frozenset(("kubernetes-service", "kubernetes-endpoint"))

@@ -3,12 +3,18 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from canary_mw.config.document import document_in_error
+from canary_mw.config.foreign_objects import has_rule_suffix
 from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
 
-SUFFIXES = frozenset({".yaml", ".yml", ".json", ""})
+# Files without ending that stand beside the rules in a repository; to others without ending, their content decides.
+_NO_RULES = frozenset(
+    "authors changelog codeowners containerfile contributors copying dockerfile gnumakefile jenkinsfile justfile"
+    " kustomization licence license maintainers makefile notice owners procfile readme tiltfile version".split()
+)
 # In a volume of Kubernetes, the link to the directory of the current update.
 DATA_LINK = "..data"
 
@@ -53,7 +59,8 @@ def read_directory(root: str) -> list[TextFile]:
 def _read(file: _RuleFile) -> TextFile:
     if file.error is not None:
         return unreadable(file.path, file.name, file.error)
-    return read_text_file(file.path, file.name)
+    found = read_text_file(file.path, file.name)
+    return found._replace(document=replace(found.document, listed=True))
 
 
 def _rule_files(root: str, data_dir: str | None) -> list[_RuleFile]:
@@ -92,7 +99,7 @@ def entries_of(top: str) -> list[os.DirEntry[str]]:
 
 def is_rule_file(entry: os.DirEntry[str]) -> bool:
     """Whether an entry that is no directory is read."""
-    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+    if not has_rule_suffix(entry.name) or entry.name.lower() in _NO_RULES:
         return False
     # A link to `..data` is a key of the volume, which is read from the target of `..data`. `isdir` is False for a link
     # to itself, for which `DirEntry.is_dir` raises an error.

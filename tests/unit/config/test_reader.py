@@ -552,7 +552,7 @@ def test_a_bomb_inside_a_value_is_refused_as_well(name: str) -> None:
     text, code = BOMBS[name]
     assert refusal(annotated(text)).code == code
     assert refusal(f"{KEY}={go_quote(text)}").code == code
-    inside = f"apiVersion: v1\nkind: ConfigMap\ndata:\n  a: |\n    # Mapping\n{indented(text, 4)}"
+    inside = f"apiVersion: v1\nkind: ConfigMap\ndata:\n  a: |\n    # kind: Mapping\n{indented(text, 4)}"
     assert refusal(inside).code == code
 
 
