@@ -63,6 +63,8 @@ def type_of(annotation: Any) -> str:
         return type_of(arguments[0])
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(type_of(each) for each in arguments if each is not NoneType))
+    if origin is Annotated:
+        return type_of(arguments[0])
     if origin is Literal:
         return "one of " + ", ".join(f"`{each}`" for each in arguments)
     if origin is list:

@@ -1,11 +1,12 @@
 """What stays in force of a file that is in error, or that may be a part of what is meant.
 
-A document in error does not affect other documents. A Mapping or Module in error keeps its last good version. While any
-document of a file cannot be read, no Mapping of that file is removed, because a half-written file must not look like a
-deletion; its valid documents, new or changed, take effect. The same holds while a document has no name, because it may
-be any of the previous ones, while the last document is in error, because a document that is cut off is often good YAML
-that only lacks an attribute, and while the source takes the text for partial. A file without such signs is taken as it
-is. A file that itself cannot be read stays as it was, and so do the files below a directory that cannot be read.
+A document in error does not affect other documents. A Mapping or Module in error keeps its last good version, and
+`weights.py` keeps the shares of its group. While any document of a file cannot be read, no Mapping of that file is
+removed, because a half-written file must not look like a deletion; its valid documents, new or changed, take effect.
+The same holds while a document has no name, because it may be any of the previous ones, while the last document is in
+error, because a document that is cut off is often good YAML that only lacks an attribute, and while the source takes
+the text for partial. A file without such signs is taken as it is. A file that itself cannot be read stays as it was,
+and so do the files below a directory that cannot be read.
 """
 
 from collections.abc import Collection
@@ -46,8 +47,11 @@ def shown_mappings(
     for item in parsed:
         if item.name is None:
             continue
-        in_error = item.in_error
-        mapping = previous.get(item.name) if in_error else item.mapping
+        mapping, last = item.mapping, previous.get(item.name)
+        in_error = item.in_error or (mapping is not None and mapping.wrong_weight)
+        # Without a last good version, a Mapping with a wrong weight is there, but its weight counts as 0.
+        if in_error and last is not None and (mapping is None or not last.wrong_weight):
+            mapping = last
         if mapping is None:
             continue
         if item.name in now and not in_error:

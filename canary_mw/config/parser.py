@@ -19,6 +19,7 @@ from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report
+from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
 
 _OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, "Module", "TLSContext"))
@@ -33,6 +34,7 @@ class FileRules:
     Attributes:
         documents: by the identity of their `spec`, which the cache of the reading keeps alive.
         mappings: including last good versions.
+        in_error: names of the Mappings that are last good versions.
         diagnostics: without those of `reading`.
         complete: whether what the file does not show is removed.
     """
@@ -41,6 +43,7 @@ class FileRules:
     reading: Reading
     documents: Documents = field(default_factory=dict)
     mappings: dict[Name, Mapping] = field(default_factory=dict)
+    in_error: frozenset[Name] = frozenset()
     diagnostics: tuple[Diagnostic, ...] = ()
     complete: bool = True
 
@@ -69,6 +72,7 @@ def parse(
     *,
     environ: Dict[str, str] | None = None,
     ambassador_id: str = "default",
+    middleware: bool = False,
     previous: RuleSet | None = None,
 ) -> RuleSet:
     """Read the texts of a source.
@@ -76,6 +80,7 @@ def parse(
     Args:
         environ: values for `$VAR` in the texts.
         ambassador_id: documents for another id are ignored.
+        middleware: a wrapped app takes the requests that no Mapping takes.
         previous: the rules in force; their versions replace documents that are in error now.
     """
     old = previous or RuleSet()
@@ -93,8 +98,11 @@ def parse(
             shared, found, files = kept, found_then, again
     diagnostics = [each for _, reading in readings for each in reading.diagnostics] + found
     diagnostics += [each for file in files.values() for each in file.diagnostics]
-    mappings = tuple(_unique_names(files, diagnostics))
-    return RuleSet(mappings, tuple(diagnostics), shared, files)
+    in_error = {name for file in files.values() for name in file.in_error}
+    in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}
+    written = _unique_names(files, diagnostics)
+    mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
+    return RuleSet(tuple(mappings), tuple(diagnostics), shared, files)
 
 
 def _read_shared(
@@ -191,7 +199,9 @@ def _parse_file(
     if partial and not previous.mappings.keys() <= mappings.keys():
         diagnostics += stays_in_force(document, reading, partial, previous.mappings.keys() - mappings.keys())
         mappings = {**{name: mappings.get(name, old) for name, old in previous.mappings.items()}, **mappings}
-    return FileRules(document, reading, documents, mappings, tuple(diagnostics), not partial)
+    good = {id(item.mapping) for item in parsed} if document.error is None else set()
+    in_error = frozenset(name for name, mapping in mappings.items() if id(mapping) not in good)
+    return FileRules(document, reading, documents, mappings, in_error, tuple(diagnostics), not partial)
 
 
 def _parse_resource(

@@ -160,7 +160,13 @@ class RuleStore:
         return [each for each in documents if each.error is None or each.error.code != EMPTY_DIRECTORY]
 
     def _apply(self, documents: list[Document]) -> bool:
-        rules = parse(documents, environ=self._environ, ambassador_id=self._ambassador_id, previous=self._rules)
+        rules = parse(
+            documents,
+            environ=self._environ,
+            ambassador_id=self._ambassador_id,
+            middleware=self.table.middleware,
+            previous=self._rules,
+        )
         current = self.table.mappings
         if current and not rules.mappings and not self._allow_empty:
             raise _error_of(rules.diagnostics) or _emptied_error(documents)

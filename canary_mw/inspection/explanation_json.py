@@ -32,7 +32,7 @@ def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str,
     """
     middleware = message.get("mode") == "middleware"
     local = message.get("local")
-    rules = parse([Document(message["rules"], "rules")], environ=environ)
+    rules = parse([Document(message["rules"], "rules")], environ=environ, middleware=middleware)
     table = RouteTable.build(
         rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.shared.settings
     )

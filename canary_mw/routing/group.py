@@ -13,6 +13,7 @@ from typing import NamedTuple
 from canary_mw.http.messages import RequestHead
 from canary_mw.rules.mapping import Mapping, Variant
 from canary_mw.rules.matchers import HostPattern, header_matcher, literal_prefix, query_matches, without_port
+from canary_mw.rules.weights import thresholds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,33 +211,6 @@ class MappingGroup:
             self.only_decision = shares[0].decision
 
 
-def thresholds(members: list[Mapping], *, ignore_single_weight: bool = True) -> list[tuple[Mapping, float]]:
-    """Cumulative upper bounds in percent, weighted Mappings first (Emissary `normalize_weights_in_mappings`).
-
-    Args:
-        ignore_single_weight: a single Mapping takes all requests, whatever its weight.
-    """
-    if len(members) == 1 and (ignore_single_weight or members[0].weight is None):
-        return [(members[0], 100.0)]
-    bounds = {id(m): 0 for m in members}
-    weightless = [m for m in members if m.weight is None]
-    total = 0
-    for mapping in members:
-        if mapping.weight is None:
-            continue
-        if mapping.weight > 100:
-            return [(m, float(bounds[id(m)])) for m in members]
-        total += mapping.weight
-        bounds[id(mapping)] = total
-    if total <= 100:
-        each = round((100 - total) / len(weightless)) if weightless else 0
-        for mapping in weightless:
-            total = 100 if mapping is weightless[-1] else total + each
-            bounds[id(mapping)] = total
-    ordered = [m for m in members if m.weight is not None] + weightless
-    return [(m, float(min(bounds[id(m)], 100))) for m in ordered]
-
-
 def _is_local(mapping: Mapping, local: Collection[str]) -> bool:
     return any(name in local for name in mapping.service.names)
 
@@ -248,7 +222,7 @@ def _stable(members: list[Mapping], *, narrows: bool, remainder_is_stable: bool)
     weightless = [m for m in members if m.weight is None]
     if weightless or remainder_is_stable:
         return weightless
-    return [max(members, key=lambda m: m.weight or 0)]
+    return [max(members, key=lambda m: m.percent or 0)]
 
 
 def _literals(first: Mapping, mappings: list[Mapping]) -> tuple[tuple[bool, bytes], ...]:

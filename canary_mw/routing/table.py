@@ -16,6 +16,7 @@ from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.index import Groups, HostIndex, Order
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
+from canary_mw.rules.weights import last_resort, total_percent
 
 
 class _PrefixEntry(NamedTuple):
@@ -39,7 +40,7 @@ class RouteTable:
     Attributes:
         mappings: in document order.
         groups: in routing order (Emissary `_route_weight`: the larger first, of equal ones the later first).
-        diagnostics: findings about groups: weights that add up to more or less than 100, Mappings left out of a group.
+        diagnostics: findings about groups: weights that add up to less than 100, Mappings left out of a group.
         middleware: the rules belong to a middleware, so the wrapped app takes the requests that no Mapping takes.
         settings: of the Module.
         request_policy: checks and changes of every request by the Module, or None.
@@ -114,7 +115,7 @@ class RouteTable:
         Raises:
             ConfigError: the first error in the rules, if there is one.
         """
-        rules = parse([Document(text, "rules")])
+        rules = parse([Document(text, "rules")], middleware=middleware)
         settings = rules.shared.settings
         table = cls.build(rules.mappings, local=local, middleware=middleware, settings=settings)
         for found in (*rules.diagnostics, *table.diagnostics):
@@ -219,16 +220,21 @@ def _conditions(mapping: Mapping) -> set[object]:
 
 
 def _weight_findings(group: MappingGroup, middleware: bool) -> Iterable[Diagnostic]:
-    if not group.weighted or group.redirect or (len(group.members) == 1 and not middleware):
+    """Weights that leave a part of the requests; more than 100 is an error of the documents (`config/weights.py`)."""
+    if middleware or not group.weighted or group.redirect or len(group.members) == 1:
         return
-    total = sum(m.weight or 0 for m in group.members)
+    total = total_percent(group.members)
     last = next(m for m in reversed(group.members) if m.weight is not None)
-    if total > 100:
-        text = f"the weights of {group.name} add up to {total}, more than 100"
-        yield _finding("error", "weights-over-100", last, text, "what is over 100 is cut off; lower a weight")
-    elif group.total < 100 and not middleware:
-        text = f"the weights of {group.name} add up to {total}, and no Mapping of the group takes the rest"
-        yield _finding("warning", "weights-hole", last, text, "leave the weight of the stable Mapping out")
+    text, hint = f"the weights of {group.name} add up to {total}", "leave the weight of the stable Mapping out"
+    if taker := last_resort(group.members):
+        text += f": {taker.name} takes all requests, as if it were alone"
+        yield _finding("warning", "weights-hole", last, text, "write percentages, 0 to 100")
+    elif group.total <= 0:
+        text += ": none of them gets a request; where no other group matches, the response is 404"
+        yield _finding("warning", "weights-hole", last, text, hint)
+    elif group.total < 100:
+        text += f": {100 - total} % go to other groups that match; what none takes is divided by relative weight"
+        yield _finding("warning", "weights-hole", last, text, hint)
 
 
 def _finding(severity: str, code: str, mapping: Mapping, message: str, hint: str | None = None) -> Diagnostic:

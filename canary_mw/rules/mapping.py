@@ -35,6 +35,11 @@ class Retry(NamedTuple):
     num_retries: int = 1
 
 
+def percent(weight: int | None) -> int | None:
+    """A weight as it counts: one outside 0..100 counts as 0."""
+    return weight if weight is None or 0 <= weight <= 100 else 0
+
+
 _REFERENCE = re.compile(rb"\\([0-9\\])")
 
 
@@ -104,7 +109,7 @@ class Mapping:
     Attributes:
         method: exact, or a regex that matches the whole method; None for any.
         conditions: headers, then regex_headers, each sorted by name as in Emissary.
-        weight: percent of its group, None for an equal part of the rest.
+        weight: percent of its group as written, None for an equal part of the rest; see also `percent`.
         rewrite: replaces the matched prefix; None leaves the path unchanged.
         timeout_ms: for the whole exchange, all attempts together, 0 for none.
         options: of the connections and attempts to the upstream.
@@ -114,6 +119,7 @@ class Mapping:
         file, line: where it is written; not part of equality.
         connect_timeout: seconds for one attempt to connect, infinite for no limit.
         via_comment: see `Service.via_comment`.
+        percent: `weight`, or 0 if it is outside 0..100.
         fast_path_ok: no redirect, retries, circuit breakers, endpoint options or per-try timeout are set.
         prefix_bytes: the prefix encoded, to compare with a path.
         pattern: the prefix of a `prefix_regex` Mapping, compiled.
@@ -156,6 +162,7 @@ class Mapping:
 
     connect_timeout: float = field(init=False, repr=False, compare=False)
     via_comment: bytes = field(init=False, repr=False, compare=False)
+    percent: int | None = field(init=False, repr=False, compare=False)
     fast_path_ok: bool = field(init=False, repr=False, compare=False)
     prefix_bytes: bytes = field(init=False, repr=False, compare=False)
     pattern: Regex | None = field(init=False, repr=False, compare=False)
@@ -171,12 +178,18 @@ class Mapping:
         derived = {
             "connect_timeout": self.connect_timeout_ms / 1000 or inf,
             "via_comment": self.service.via_comment,
+            "percent": percent(self.weight),
             "fast_path_ok": slow_path_options == (None,) * len(slow_path_options),
             "prefix_bytes": self.prefix.encode(),
             "pattern": compile_regex(self.prefix) if self.prefix_kind == "regex" else None,
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def wrong_weight(self) -> bool:
+        """Whether the weight is outside 0..100."""
+        return self.percent != self.weight
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from canary_mw.config.ambassador.notices import AttributeDiagnostic, notices
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
 from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
 from canary_mw.exceptions import MappingError
-from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrite, Variant
+from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, UpstreamOptions, UpstreamTLS
@@ -79,6 +79,13 @@ def _service(model: Model, origin: DocumentOrigin) -> Service:
 def _parse_service(text: str, namespace: str) -> Service:
     """Cached: thousands of Mappings name a few services."""
     return parse_service(text, namespace)[0]
+
+
+def _weight(model: Model, _: DocumentOrigin) -> int | None:
+    # Without its shadow a group works as well; what any other Mapping gets then is for its group (`config/weights.py`).
+    if model.shadow and percent(model.weight) != model.weight:
+        raise MappingError(f"weight {model.weight} of a shadow is no percentage", hint="write one from 0 to 100")
+    return model.weight
 
 
 def _rewrite(model: Model, _: DocumentOrigin) -> str | None:
@@ -182,7 +189,7 @@ _READERS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "regex_headers headers": ("conditions", matching.headers),
     "regex_query_parameters query_parameters": ("query", matching.query),
     "precedence": ("precedence", lambda model, _: model.precedence),
-    "weight": ("weight", lambda model, _: model.weight),
+    "weight": ("weight", _weight),
     "rewrite": ("rewrite", _rewrite),
     "regex_rewrite": ("regex_rewrite", _regex_rewrite),
     "host_rewrite": ("host_rewrite", _host_rewrite),

@@ -41,8 +41,10 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
     if mapping.regex_rewrite and not mapping.regex_rewrite.usable:
         text = "the substitution names a group that the pattern does not have: the path stays as it is"
         yield AttributeDiagnostic("warning", "regex_rewrite", "bad-reference", text)
-    if mapping.weight is not None and not 0 <= mapping.weight <= 100:
-        yield AttributeDiagnostic("warning", "weight", "weight-range", f"weight {mapping.weight} is not in 0..100")
+    if mapping.wrong_weight:
+        # Whether it is an error, and what becomes of the Mapping, is up to its group: `config/weights.py`.
+        text = f"weight {mapping.weight} is {'below 0' if (mapping.weight or 0) < 0 else 'over 100'}"
+        yield AttributeDiagnostic("warning", "weight", "weight-range", text, "write a percentage, 0 to 100")
     if others := [token for token in mapping.upgrades if token != "websocket"]:
         text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
         yield AttributeDiagnostic("notice", "allow_upgrade", "no-effect-yet", text)

@@ -18,7 +18,8 @@ def _read_word(value: Any) -> Any:
 
 # A boolean, also as `y` or `n` without quotes.
 Flag = Annotated[bool, BeforeValidator(_read_word)]
-Percent = int
+# Its range is for editors: a weight outside of it is reported with what becomes of its group (`config/weights.py`).
+Percent = Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": 100})]
 Headers = dict[str, str]
 ShortHeaders = dict[str, str | bool]
 

@@ -49,10 +49,12 @@ MATCHING = {
     "precedence": AttributeDoc("First sort key of the order of groups, larger first.", "precedence: 10"),
     "weight": AttributeDoc(
         "Percent of its group, 0 to 100; Mappings without one share the remainder. For a shadow: percent of requests"
-        " that are copied.",
+        " that are copied. Another number, or more than 100 in a group, is an error: after an edit the shares stay as"
+        " they were; at the first load the number counts as 0 beside others, and the sum is cut at 100.",
         "weight: 20",
         default="a share of the remainder; 100 for a shadow",
-        differs="a remainder without a Mapping goes to the group again, not to 404; in a middleware to the wrapped app",
+        differs="a remainder without a Mapping goes to the group again, not to 404; in a middleware to the wrapped app;"
+        " a mistake takes nobody out of service",
     ),
 }
 

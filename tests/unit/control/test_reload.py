@@ -207,3 +207,21 @@ def test_a_request_sees_all_of_a_reload_of_ten_thousand_rules_or_nothing() -> No
     assert {*seen} <= {*states}
     assert [states.index(each) for each in seen] == sorted(states.index(each) for each in seen)
     assert seen[0] == states[0]
+
+
+def test_a_mistake_in_a_weight_changes_nothing_that_is_in_force_and_its_correction_does() -> None:
+    def halves(a: object, b: object) -> list[Document]:
+        rule = "---\napiVersion: getambassador.io/v2\nkind: Mapping\nname: {0}\nprefix: /\nservice: {0}\nweight: {1}\n"
+        return [Document(rule.format("a", a) + rule.format("b", b), "rules.yaml")]
+
+    store, source = running(halves(80, 20))
+    table = store.table
+    for mistake in (halves(80, 30), halves(80, 200), halves(80, -1), halves(100, 100), halves(90, 20)):
+        source.texts = mistake
+        assert not store.reload()
+        assert store.error is not None
+        assert (store.table is table, store.generation) == (True, 1)
+    source.texts = halves(70, 30)
+    assert store.reload()
+    assert (store.error, store.generation) == (None, 2)
+    assert [chosen(store.table, get("/"), roll) for roll in (69.9, 70.0)] == ["a", "b"]
