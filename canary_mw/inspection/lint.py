@@ -78,12 +78,16 @@ def _copies_writes(mapping: Mapping, shadow_writes: bool) -> Iterator[Diagnostic
 
 
 def _without_share(group: MappingGroup) -> Iterator[Diagnostic]:
-    """Weightless Mappings that get no share because of the weights of others."""
+    """Mappings that get no share because of the weights of others; a weight 0 is meant."""
     low = 0.0
     for bound, decision in group.shares:
-        if bound <= low and decision.mapping.weight is None:
+        mapping = decision.mapping
+        if bound <= low and mapping.wrong_weight:
+            text = f"gets no request: its weight {mapping.weight} counts as 0"
+            yield _warning("never-matches", mapping, text, "write a percentage, 0 to 100")
+        elif bound <= low and mapping.weight != 0:
             text = "gets no request: the weights of its group leave nothing"
-            yield _warning("never-matches", decision.mapping, text, "lower a weight, or remove it")
+            yield _warning("never-matches", mapping, text, "lower a weight, or remove it")
         low = max(low, bound)
 
 

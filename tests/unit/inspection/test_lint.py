@@ -97,6 +97,17 @@ def test_a_weight_of_0_is_no_finding() -> None:
     assert codes(mapping("stable"), mapping("gray", weight=0)) == []
 
 
+def test_every_mapping_that_gets_nothing_because_of_weights_is_reported() -> None:
+    assert codes(mapping("stable"), mapping("gray", weight=120)) == [("never-matches", "gray")]
+    assert codes(mapping("one", weight=100), mapping("two", weight=50), mapping("none")) == [
+        ("never-matches", "two"),
+        ("never-matches", "none"),
+    ]
+    (finding,) = found(mapping("stable"), mapping("gray", weight=-5))
+    assert finding.message == "Mapping gray: gets no request: its weight -5 counts as 0"
+    assert codes(mapping("alone", weight=120)) == []
+
+
 def test_weightless_mappings_without_a_share_by_rounding_are_reported() -> None:
     free = [mapping(f"f{number}") for number in range(4)]
     assert [name for _, name in codes(mapping("gray", weight=98), *free)] == ["f0", "f1", "f2"]
