@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules import chosen, document, findings, get, read_rules
 
-from canary_mw.config.document import Document
+from canary_mw.config.document import Document, document_in_error
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.routing.table import RouteTable
 
@@ -299,6 +299,14 @@ def test_a_mistake_beside_a_good_edit_sends_no_more_requests_to_gray(
     before: Written, after: Written, expected: dict[str | None, int]
 ) -> None:
     assert shares(edited(before, after)) == expected
+
+
+def test_a_weight_in_a_file_that_cannot_be_read_counts_as_one_in_error() -> None:
+    stable, gray = (document(name, prefix="/svc/", weight=weight) for name, weight in (("stable", 75), ("gray", 25)))
+    before = parse([Document(stable, "a.yaml"), Document(gray, "b.yaml")])
+    for lost in (Document("---\n{" + gray, "b.yaml"), document_in_error("b.yaml", "cannot be read")):
+        after = parse([Document(stable.replace("75", "50"), "a.yaml"), lost], previous=before)
+        assert shares(after) == {"stable": 75, "gray": 25}
 
 
 def test_what_a_middleware_does_not_send_to_gray_goes_to_the_app_also_after_a_mistake() -> None:
