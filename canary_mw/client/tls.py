@@ -9,7 +9,6 @@ import os
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
@@ -104,20 +103,21 @@ class _ReloadedContext:
     def __init__(self, tls: UpstreamTLS, root: Path | None) -> None:
         self._tls = tls
         self._root = root
-        self._lock = Lock()
         self._context: ssl.SSLContext | None = None
         self._stamps: tuple[FileStamp, ...] = ()
         self._error: str | None = None
+        self._checked = False
         self._next_check = float("-inf")
 
     def current(self, now: float) -> ssl.SSLContext:
-        with self._lock:
-            if now >= self._next_check:
-                self._next_check = now + RELOAD_INTERVAL
-                self._check()
-            if self._context is None:
-                raise UpstreamConnectError(f"TLSContext {self._tls.name}: {self._error}")
-            return self._context
+        # Without a lock, which would be held over I/O: threads that come during the first check make their own.
+        if now >= self._next_check or not self._checked:
+            self._next_check = now + RELOAD_INTERVAL
+            self._check()
+            self._checked = True
+        if self._context is None:
+            raise UpstreamConnectError(f"TLSContext {self._tls.name}: {self._error}")
+        return self._context
 
     def _check(self) -> None:
         try:

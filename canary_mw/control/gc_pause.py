@@ -2,11 +2,11 @@
 
 import gc
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from canary_mw.forking import after_fork
+from canary_mw.locks import new_lock
 
 # Seconds after which a thread that waits for the interpreter gets it. With Python's 5 ms every step of a request
 # (a read, a write, a turn of the loop) would wait as long, and p99 would be several times what it is otherwise.
@@ -17,7 +17,7 @@ class _GCState:
     """How many threads are at such work, and what the process was set to before the first of them began."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self.working = 0
         self.turn = 0.0
         self.collecting = False
@@ -75,7 +75,7 @@ def gc_paused() -> Iterator[None]:
 def _after_fork() -> None:
     """The threads at work are gone in a forked child, and what they set would stay for ever."""
     working = _manners.working
-    _manners.lock, _manners.working = threading.Lock(), 0
+    _manners.lock, _manners.working = new_lock(), 0
     if working:
         _manners.restore()
 

@@ -1,29 +1,33 @@
 """The rules in force, kept in one route table. A reload builds a new table and puts it in force by one assignment."""
 
-import atexit
 import logging
 import os
-import threading
 from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Dict
-from weakref import WeakSet
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+from weakref import ReferenceType, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.control.gc_pause import gc_paused
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
-from canary_mw.forking import after_fork, ensure_forked_hooks
+from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
+from canary_mw.locks import Latch, Mutex, wait_for
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 
+if TYPE_CHECKING:
+    import threading
+
 logger = logging.getLogger("canary_mw.store")
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
 _RETRY_DELAY = 1.0
-_JOIN_TIMEOUT = 5.0
 
 
 class RuleStore:
@@ -80,10 +84,11 @@ class RuleStore:
         `_documents` the next reload reads everything.
         """
         self._documents: list[Document] | None = None
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._lock = threading.RLock()
-        self._published = threading.Condition()
+        self._thread: SystemThread | None = None
+        self._starting = Mutex()
+        self._reloading = Mutex()
+        # Set when the next table is in force; another one takes its place then.
+        self._published = Latch()
 
     def start(self) -> None:
         """Load, and follow the source from now on. A second call does nothing; a forked child has to call it again.
@@ -92,7 +97,7 @@ class RuleStore:
         """
         ensure_forked_hooks()
         if self._thread is None:
-            with self._lock:
+            with self._starting:
                 self._start()
 
     def _start(self) -> None:
@@ -100,37 +105,31 @@ class RuleStore:
             return
         if not self.generation:
             self.reload()
-        self._stop = threading.Event()
-        thread = threading.Thread(target=self._follow, args=(self._stop,), name="canary-mw-rules", daemon=True)
-        thread.start()
-        # The thread may be in native code; it has to end before the interpreter does.
-        atexit.register(self.stop)
-        self._thread = thread
+        stop = Latch()
+        follow = partial(_follow, ref(self), self._source, stop)
+        self._thread = start_thread(follow, "canary-mw-rules", stop=stop.set, owner=self)
 
     def stop(self) -> None:
         """Stop following the source; the table stays. `start` follows it again."""
         ensure_forked_hooks()
-        with self._lock:
+        with self._starting:
             thread, self._thread = self._thread, None
-            self._stop.set()
-        atexit.unregister(self.stop)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN_TIMEOUT)
+        if thread is None or thread.stop is None:
+            return
+        thread.stop()
+        if not thread.is_current():
+            thread.join(JOIN_TIMEOUT)
 
     def wait(self, generation: int, timeout: float | None = None) -> bool:
         """Block until table number `generation` or a later one is in force; False after `timeout` seconds."""
-        with self._published:
-            return self._published.wait_for(lambda: self.generation >= generation, timeout)
-
-    def _follow(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                for _ in self._source.changes(stop):
-                    self.reload()
-                return
-            except Exception:
-                logger.exception("following the rules failed; trying again")
-                stop.wait(_RETRY_DELAY)
+        limit = None if timeout is None else monotonic() + timeout
+        while True:
+            # Read before `generation`, which changes first.
+            published = self._published
+            if self.generation >= generation:
+                return True
+            if not wait_for(published, None if limit is None else limit - monotonic()):
+                return self.generation >= generation
 
     def reload(self) -> bool:
         """Read the source, and put its rules in force if they differ from the current ones.
@@ -138,7 +137,7 @@ class RuleStore:
         Returns:
             Whether a new table is in force. Errors in the rules are not raised; see `error`.
         """
-        with self._lock:
+        with self._reloading:
             try:
                 documents = self._load()
                 if documents == self._documents:
@@ -185,9 +184,9 @@ class RuleStore:
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         self.error = _error_of(self.diagnostics)
         self.table = table
-        with self._published:
-            self.generation += 1
-            self._published.notify_all()
+        self.generation += 1
+        published, self._published = self._published, Latch()
+        published.set()
         counts = ", ".join(f"{len(names)} {what}" for what, names in difference.items())
         logger.info("rules %d are in force: %s", self.generation, counts)
         self._notify(difference)
@@ -213,6 +212,26 @@ class RuleStore:
         for diagnostic in diagnostics:
             if diagnostic not in known:
                 logger.log(_LEVELS[diagnostic.severity], "%s", diagnostic)
+
+
+def _follow(store: "ReferenceType[RuleStore]", source: ConfigSource, stop: Latch) -> None:
+    """Reload whenever the source has changed. The store is not kept: one that nobody uses is collected."""
+    # A latch has what a source may use of an event, and blocks this thread also where `threading` is patched.
+    event = cast("threading.Event", stop)
+    while not stop.is_set():
+        try:
+            for _ in source.changes(event):
+                _reload(store)
+            return
+        except Exception:
+            logger.exception("following the rules failed; trying again")
+            stop.wait(_RETRY_DELAY)
+
+
+def _reload(reference: "ReferenceType[RuleStore]") -> None:
+    store = reference()
+    if store is not None:
+        store.reload()
 
 
 def _error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:

@@ -9,6 +9,7 @@ from canary_mw.control.sources.file import FileSource
 from canary_mw.control.store import RuleStore
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RawHeaders, RequestHead
+from canary_mw.locks import check_threads
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
@@ -51,6 +52,7 @@ class MiddlewareBase:
         hop_id: str | None,
         shadow_writes: bool,
     ) -> None:
+        check_threads()
         names = local_names(local)
         self._owns_store = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
@@ -74,7 +76,12 @@ class MiddlewareBase:
         self.started = False
 
     def start(self) -> None:
-        """Load the rules and follow their changes; does nothing when started already."""
+        """Load the rules and follow their changes; does nothing when started already.
+
+        Raises:
+            ConfigError: the threads of the process were patched since the import, so that nothing can be followed.
+        """
+        check_threads()
         self.store.start()
         self.started = True
 

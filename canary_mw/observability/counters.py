@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from threading import Lock, RLock
 from typing import ClassVar, NamedTuple
 from weakref import WeakSet
 
 from canary_mw.forking import after_fork, ensure_forked_hooks
+from canary_mw.locks import new_lock, new_rlock
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.group import Decision
@@ -68,8 +68,8 @@ class RequestCounters(Observer):
     def _reset(self) -> None:
         """Create the state of this process; in a forked child the inherited locks may be held forever."""
         # Reentrant: garbage collection inside `count` may end a coroutine, and thereby another request.
-        self._recent_lock = RLock()
-        self._totals_lock = Lock()
+        self._recent_lock = new_rlock()
+        self._totals_lock = new_lock()
         self._recent: defaultdict[tuple[Decision | DecisionLabels | None, int | None], RequestTotals] = defaultdict(
             RequestTotals
         )

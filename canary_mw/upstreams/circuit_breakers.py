@@ -4,11 +4,11 @@ As in Envoy, the limits are those of a service; Mappings that give the same serv
 All numbers are per process, over all of its threads.
 """
 
-from threading import Lock
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from canary_mw.exceptions import UpstreamOverloaded
 from canary_mw.http.messages import ResponseHead
+from canary_mw.locks import new_lock
 from canary_mw.rules.upstream import CircuitBreakers
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, CircuitBreakers, int], int] = {}
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def acquire_request(self, service: str, circuit_breakers: CircuitBreakers) -> "Slot":
         """A slot for one more request.

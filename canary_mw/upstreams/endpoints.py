@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from random import random
-from threading import RLock
 from time import monotonic
 from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamError
+from canary_mw.locks import new_rlock
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
 from canary_mw.upstreams.dns import DNS_INTERVAL, OriginResolver, Resolve, pause_after, resolve
 from canary_mw.upstreams.health import Endpoint, HealthState
@@ -86,7 +86,7 @@ class EndpointSet:
         self._usable: tuple[list[Endpoint], HashTable | None] = ([], None)
         self._next_return = math.inf
         # Leases of other threads change counts and ejections, too.
-        self.lock = RLock()
+        self.lock = new_rlock()
         if not self._resolver.names and not options.health_checks:
             self._update_endpoints()
 
@@ -141,20 +141,24 @@ class EndpointSet:
         settings = self._options.outlier_detection
         if settings is not None:
             with self.lock:
-                self._record(endpoint, status, settings)
+                seconds = self._record(endpoint, status, settings)
+            # Without the lock: handlers may write to anywhere.
+            if seconds is not None:
+                logger.warning("%s (%s) keeps failing: ejected for %g s", endpoint.origin.host, endpoint.name, seconds)
 
-    def _record(self, endpoint: Endpoint, status: int, settings: OutlierDetection) -> None:
+    def _record(self, endpoint: Endpoint, status: int, settings: OutlierDetection) -> float | None:
+        """Seconds for which the endpoint is ejected now, None if it is not."""
         if not endpoint.record(status, settings):
-            return
+            return None
         now = self._environment.clock()
         ejected = sum(each.ejected_until > now for each in self.endpoints)
         too_many = (ejected + 1) * 100 > settings.max_ejection_percent * len(self.endpoints)
         if endpoint.ejected_until > now or (ejected and too_many):
-            return
+            return None
         seconds = endpoint.eject(now, settings)
         self.ejections += 1
-        logger.warning("%s (%s) keeps failing: ejected for %g s", endpoint.origin.host, endpoint.name, seconds)
         self._update_usable()
+        return seconds
 
     async def aclose(self) -> None:
         """End the background tasks; a later request starts them again."""

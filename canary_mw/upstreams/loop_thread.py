@@ -5,34 +5,32 @@ thread starts at first use, in the process that uses it, and does not delay the 
 """
 
 import asyncio
-import atexit
 import math
-import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from canary_mw.forking import JOIN_TIMEOUT, SystemThread, start_thread
+from canary_mw.locks import Latch, Mutex, original, wait_for
 
 T = TypeVar("T")
 
 # Loops of the parent in a forked child. They are never closed or freed: both would change the epoll of the parent.
-_inherited_loops: list[asyncio.AbstractEventLoop] = []
-# Seconds to wait for the thread to end; the exit of the process is not delayed further.
-_JOIN_TIMEOUT = 2.0
+_inherited_loops: list["BackgroundLoop"] = []
 
 
 class LoopThread:
-    """The loop and its thread; both start with the first call."""
+    """The loop and its thread; both start with the first call, and end when this object is collected."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._lock = Mutex()
+        self._loop: BackgroundLoop | None = None
+        self._thread: SystemThread | None = None
 
     def call(self, function: Callable[..., object], *args: object) -> None:
         """Call a function in the loop soon, without waiting for it."""
-        self._ensure_started().call_soon_threadsafe(function, *args)
+        self._ensure_started().call(function, *args)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = math.inf) -> T:
         """Run a coroutine in the loop, and wait for its result; what it raises is raised here.
@@ -40,16 +38,7 @@ class LoopThread:
         Raises:
             TimeoutError: it took longer than `timeout` seconds, and was cancelled.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._ensure_started())
-        try:
-            return future.result(None if timeout == math.inf else timeout)
-        except FutureTimeout:
-            if future.done():
-                raise
-            future.cancel()
-            raise TimeoutError("the background loop did not answer in time") from None
-        except CancelledError:
-            raise TimeoutError("the background loop was stopped") from None
+        return _Call(coroutine).run(self._ensure_started(), None if timeout == math.inf else timeout)
 
     @property
     def started(self) -> bool:
@@ -60,47 +49,147 @@ class LoopThread:
         """Stop the loop, its tasks and its thread; a later call starts new ones."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        atexit.unregister(self.stop)
         if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(_JOIN_TIMEOUT)
+            loop.call(loop.stop)
+            thread.join(JOIN_TIMEOUT)
 
     def reset_after_fork(self) -> None:
         """In a forked child: drop the loop of the parent; a later call starts a new one."""
-        atexit.unregister(self.stop)
         if self._loop is not None:
             _inherited_loops.append(self._loop)
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._loop = self._thread = None
 
-    def _ensure_started(self) -> asyncio.AbstractEventLoop:
+    def _ensure_started(self) -> "BackgroundLoop":
         loop = self._loop
         if loop is not None:
             return loop
         with self._lock:
             if self._loop is None:
-                loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_run_loop, args=(loop,), name="canary-mw-background", daemon=True
-                )
-                self._thread.start()
-                atexit.register(self.stop)
-                self._loop = loop
+                self._loop, self._thread = _start_loop(self)
             return self._loop
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+class BackgroundLoop(asyncio.SelectorEventLoop):
+    """An event loop without an executor, whose threads would delay the exit of the process.
+
+    Where gevent has patched the selectors and the resolver, it uses those of the system. Its sockets are gevent's then;
+    they are never waited for, so that they behave like others.
+
+    Attributes:
+        calls: those that somebody waits for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(original("selectors", "DefaultSelector")())
+        self.calls: set[_Call[Any]] = set()
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        """See asyncio."""
+        return await run_in_thread(partial(original("socket", "getaddrinfo"), host, port, family, type, proto, flags))
+
+    def call(self, function: Callable[..., object], *args: object) -> bool:
+        """Call a function in the loop soon, from any thread; False if the loop is closed."""
+        try:
+            self.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return False
+        return True
+
+    def run_until_stopped(self) -> None:
+        """Run, cancel the tasks that are left, and close."""
+        try:
+            self.run_forever()
+            # What was called before the stop may become a task.
+            self.run_until_complete(asyncio.sleep(0))
+            while tasks := asyncio.all_tasks(self):
+                for task in tasks:
+                    task.cancel()
+                self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.run_until_complete(self.shutdown_asyncgens())
+        finally:
+            self.close()
+            # Those that came too late.
+            for call in tuple(self.calls):
+                call.done.set()
+
+
+class _Call(Generic[T]):
+    """A coroutine that runs in a loop, while a thread or a greenlet waits for it.
+
+    A future of `concurrent.futures` has locks of `threading`, which gevent patches.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.done = Latch()
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def run(self, loop: BackgroundLoop, timeout: float | None) -> T:
+        """Run it; see `LoopThread.run`."""
+        loop.calls.add(self)
+        try:
+            if not loop.call(self._start):
+                self.done.set()
+            in_time = wait_for(self.done, timeout)
+        finally:
+            loop.calls.discard(self)
+            if not self.done.is_set():
+                loop.call(self._cancel)
+        if not in_time:
+            raise TimeoutError("the background loop did not answer in time")
+        return self._result()
+
+    def _result(self) -> T:
+        if self._task is None:
+            self._coroutine.close()
+            raise TimeoutError("the background loop was stopped")
+        try:
+            return self._task.result()
+        except asyncio.CancelledError:
+            raise TimeoutError("the background loop was stopped") from None
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            # Nobody may be left to retrieve it.
+            task.exception()
+        self.done.set()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _start_loop(owner: object) -> tuple[BackgroundLoop, SystemThread]:
+    """Start a loop in a thread, where its sockets are made: gevent binds a socket to the thread that makes it."""
+    made: list[BackgroundLoop | Exception] = []
+    ready = Latch()
+
+    def run() -> None:
+        try:
+            made.append(BackgroundLoop())
+        except OSError as exc:
+            made.append(exc)
+        ready.set()
+        if isinstance(made[0], BackgroundLoop):
+            made[0].run_until_stopped()
+
+    def stop() -> None:
+        for loop in made:
+            if isinstance(loop, BackgroundLoop):
+                loop.call(loop.stop)
+
+    thread = start_thread(run, "canary-mw-background", stop=stop, owner=owner)
+    wait_for(ready)
+    if isinstance(made[0], Exception):
+        raise made[0]
+    return made[0], thread
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:
@@ -125,5 +214,5 @@ async def run_in_thread(function: Callable[[], T]) -> T:
         else:
             post(future.set_result, value)
 
-    threading.Thread(target=work, name="canary-mw-blocking", daemon=True).start()
+    start_thread(work, "canary-mw-blocking")
     return await future

@@ -5,10 +5,10 @@ only while no address of its service is known.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dict
-from threading import Lock
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from canary_mw.client.interfaces import SyncBody, SyncResponse, SyncTransport
@@ -18,6 +18,7 @@ from canary_mw.client.sync.httpx_transport import SyncHttpxTransport, ThreadedTr
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.locks import new_lock
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
@@ -95,7 +96,7 @@ class SyncUpstreams:
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
         self._environment = Environment(self._health_checker, dns_interval=dns_interval)
         self._routes: dict[RouteKey, Route] = {}
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def app(self, service: Service) -> "WSGIApp | None":
         """The app in this process in place of a service, if there is one."""
@@ -130,7 +131,8 @@ class SyncUpstreams:
     def _retry(self, attempts: Attempts[SyncResponse], open_body: OpenBody) -> SyncResponse:
         request = attempts.request
         with attempts.acquire_retry(self._in_flight):
-            sleep(attempts.backoff())
+            # Looked up now: gevent may have patched it since the import.
+            time.sleep(attempts.backoff())
             attempts.check_deadline()
             body = open_body() if request.body is not None and request.body.length != 0 else None
             return self.send(request, body, attempts.start_attempt())

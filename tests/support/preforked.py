@@ -5,13 +5,13 @@ Environment: `PREFORKED_RULES`, the folder of the rules, and `PREFORKED_STARTED`
 
 import json
 import os
-import threading
 from collections.abc import Iterable
 
 from servers import mapping
 from wsgiservers import respond
 
 from canary_mw import CanaryWSGIMiddleware
+from canary_mw.forking import SystemThread, running_threads
 from canary_mw.types import Environ, StartResponse
 
 
@@ -22,9 +22,10 @@ def rules(number: int, upstream: int) -> str:
     return mapping(f"shop-{number}", "/shop/", "shop-stable") + gray + copies
 
 
-def runs(thread: threading.Thread) -> bool:
-    """Whether it is a thread of this process; after a fork past Python there may be ghosts of the parent's."""
-    return os.path.exists(f"/proc/self/task/{thread.native_id}")
+def runs(thread: SystemThread) -> bool:
+    """Whether it is a thread of this process, and not one of the parent's."""
+    # One that has just begun has no number yet.
+    return thread.native_id is None or os.path.exists(f"/proc/self/task/{thread.native_id}")
 
 
 def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -35,7 +36,7 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         "pid": os.getpid(),
         "mapping": decision and decision.mapping.name,
         "id": environ.get("HTTP_X_ID"),
-        "watchers": sum(each.name == "canary-mw-rules" for each in threading.enumerate() if runs(each)),
+        "watchers": sum(each.name == "canary-mw-rules" for each in running_threads() if runs(each)),
     }
     return respond(start_response, json.dumps(answer).encode())
 

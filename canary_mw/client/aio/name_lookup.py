@@ -10,10 +10,11 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from threading import Lock, Thread
+from functools import partial
 from typing import Any
 
-from canary_mw.forking import after_fork
+from canary_mw.forking import after_fork, start_thread
+from canary_mw.locks import new_lock, original
 
 # Threads for names in general, and for those whose last look-up failed. Both are numbers of the process.
 MAX_THREADS = (12, 4)
@@ -41,7 +42,7 @@ class _Lookups:
     """The look-ups of a process. A thread starts when one is needed, and ends when no look-up waits for it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = new_lock()
         # Of the names that are looked up now, or wait for it.
         self._waiters: dict[Name, list[Waiter]] = {}
         self._queues: tuple[deque[Name], deque[Name]] = (deque(), deque())
@@ -60,14 +61,16 @@ class _Lookups:
                 return
             self._threads[kind] += 1
         try:
-            Thread(target=self._work, args=(kind,), name="canary-mw-dns", daemon=True).start()
+            start_thread(partial(self._work, kind), "canary-mw-dns")
         except RuntimeError as exc:
             self._end_thread(kind, OSError(f"no thread for the look-up: {exc}"))
 
     def _work(self, kind: int) -> None:
+        # Not gevent's, which waits in further threads.
+        getaddrinfo = original("socket", "getaddrinfo")
         while (name := self._next(kind)) is not None:
             try:
-                found: Sequence[AddressInfo] | Exception = socket.getaddrinfo(*name, type=socket.SOCK_STREAM)
+                found: Sequence[AddressInfo] | Exception = getaddrinfo(*name, type=socket.SOCK_STREAM)
             except Exception as exc:  # noqa: BLE001 - raised where it is awaited
                 found = exc
             self._finish(name, found)

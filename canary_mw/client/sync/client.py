@@ -6,7 +6,6 @@ and no early response is read. While it waits for the system's resolver, the dea
 
 import math
 from collections.abc import Iterator
-from threading import Lock
 from time import monotonic
 from weakref import WeakSet
 
@@ -19,6 +18,7 @@ from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.forking import after_fork
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.request_writer import encode_body, encode_head
+from canary_mw.locks import new_lock
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 # Seconds between two searches for connections that were idle for too long.
@@ -72,7 +72,7 @@ class SyncHTTP11Client:
         self._contexts = contexts or TLSContexts()
         self._pools: dict[Origin | tuple[Origin, CircuitBreakers], SyncPool] = {}
         self._sweep_at = monotonic() + _SWEEP_INTERVAL
-        self._sweep_lock = Lock()
+        self._sweep_lock = new_lock()
         self._closed = False
         _clients.add(self)
 
@@ -167,7 +167,7 @@ class SyncHTTP11Client:
     def abandon(self) -> None:
         """In a forked child: drop the connections of the parent."""
         pools, self._pools = self._pools, {}
-        self._sweep_lock = Lock()
+        self._sweep_lock = new_lock()
         for pool in pools.values():
             pool.abandon()
 

@@ -5,12 +5,11 @@ closed. No thread watches idle connections: `take` checks that one is still open
 """
 
 import math
+import queue
 import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Lock
 from time import monotonic
 
 from canary_mw.client.idle import IdleConnections
@@ -28,11 +27,12 @@ from canary_mw.client.sync.connect import MAX_TIMEOUT, connect
 from canary_mw.client.sync.connection import SyncConnection
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError
+from canary_mw.locks import new_lock
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
 # What a waiting request gets: a connection, a slot (None), or the error because of which it gets neither.
 Grant = SyncConnection | Exception | None
-Waiter = SimpleQueue[Grant]
+Waiter = queue.SimpleQueue[Grant]
 
 
 class SyncPool:
@@ -76,7 +76,7 @@ class SyncPool:
         self._secure = secure
         self._context: ssl.SSLContext | None = None
         self._outdated_before = -math.inf
-        self._lock = Lock()
+        self._lock = new_lock()
         self._idle: IdleConnections[SyncConnection] = IdleConnections()
         self._alive: set[SyncConnection] = set()
         self._waiters: deque[Waiter] = deque()
@@ -181,7 +181,8 @@ class SyncPool:
 
     def _enqueue(self, fresh: bool) -> Waiter:
         """Join the queue; the waiter holds a connection or a slot at once when there is one."""
-        waiter: Waiter = SimpleQueue()
+        # Looked up now: in an app that was loaded before gevent patched it, the other one would stop all greenlets.
+        waiter: Waiter = queue.SimpleQueue()
         oldest = None
         with self._lock:
             if self._closed:
@@ -221,7 +222,7 @@ class SyncPool:
             grant = waiter.get(
                 timeout=None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
             )
-        except Empty:
+        except queue.Empty:
             with self._lock, suppress(ValueError):
                 self._waiters.remove(waiter)
                 raise pool_timeout(self.origin) from None
@@ -240,7 +241,7 @@ class SyncPool:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 return
-        with suppress(Empty):
+        with suppress(queue.Empty):
             grant = waiter.get_nowait()
             if isinstance(grant, SyncConnection):
                 self.release(grant)

@@ -22,5 +22,6 @@ class ConfigSource(Protocol):
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """Block, and yield whenever the documents may have changed; return once `stop` is set.
 
-        The first yield comes after the watch is set up, so that a `load` after it misses no change.
+        The first yield comes after the watch is set up, so that a `load` after it misses no change. It runs in a thread
+        of the system. Where gevent has patched `threading`, `stop` is the one event that such a thread may wait for.
         """

@@ -13,6 +13,7 @@ from canary_mw.config.document import EMPTY_DIRECTORY, Document, document_in_err
 from canary_mw.control.sources.directory import DATA_LINK, entries_of, is_rule_file, read_directory
 from canary_mw.control.sources.partial import PartialFiles
 from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
+from canary_mw.locks import Latch
 
 logger = logging.getLogger("canary_mw.sources")
 
@@ -118,7 +119,7 @@ class FileSource:
 @cache
 def _initialize_watchfiles() -> None:
     """Import watchfiles, and call it once: its native part initializes itself under locks at the first call."""
-    ended = threading.Event()
+    ended = Latch()
     ended.set()
     for _ in import_module("watchfiles").watch(step=1, force_polling=True, stop_event=ended):
         raise AssertionError("it was stopped before")

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from http import HTTPStatus
-from threading import Lock
 from typing import NamedTuple
 
 from canary_mw.client.interfaces import SyncResponse
@@ -17,6 +16,7 @@ from canary_mw.forwarding.replies import client_error_reply, text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
+from canary_mw.locks import new_lock
 from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
 from canary_mw.middleware.wsgi.observed_body import observe_body
@@ -47,7 +47,7 @@ class SyncForwarder:
         self._shadows = shadows
         self._replay_limit = replay_limit
         self._refusals = refusals
-        self._refusals_lock = Lock()
+        self._refusals_lock = new_lock()
 
     def forward(
         self, decision: Decision, head: RequestHead, hop: HopContext, environ: Environ, start_response: StartResponse

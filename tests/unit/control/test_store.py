@@ -844,7 +844,7 @@ def test_a_forked_child_follows_the_rules_by_itself(tmp_path: Path) -> None:
 store.start()
 held = threading.Event()
 def hold():
-    with store._lock, store._published:
+    with store._starting, store._reloading:
         held.set()
         release.wait()
 release = threading.Event()
