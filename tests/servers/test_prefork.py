@@ -15,9 +15,11 @@ from load import load
 from preforked import rules
 from servers import client_of, fetch, run
 from upstream import Peer, Upstream, serving, until
-from wsgiprocess import ServerProcess, served
+from wsgiprocess import GREENLETS, ServerProcess, served
 
-WORKERS = {"sync": 2, "gthread": 2, "preload": 2, "waitress": 1}
+WORKERS = {"sync": 2, "gthread": 2, "preload": 2, "waitress": 1, "gevent": 2, "gevent preload": 2, "pywsgi": 1}
+# Those that leave the signal to the system.
+NO_HANDLER = ("waitress", "pywsgi")
 _ids = count()
 
 
@@ -60,8 +62,7 @@ class Shop:
 
 def end(process: ServerProcess, server: str) -> None:
     """Terminate it: nothing holds it up, and nothing is said to have gone wrong."""
-    # waitress leaves the signal to the system.
-    assert process.stop() == (-signal.SIGTERM if server == "waitress" else 0), process.output
+    assert process.stop() == (-signal.SIGTERM if server in NO_HANDLER else 0), process.output
     assert [word for word in ("Traceback", "CRITICAL", "SIGKILL", "Exception") if word in process.output] == []
 
 
@@ -84,7 +85,7 @@ async def swaps_under_load(server: str, swaps: int, folder: Path, **environ: str
             end(process, server)
 
 
-@pytest.mark.parametrize("server", ["sync", "preload", "waitress"])
+@pytest.mark.parametrize("server", ["sync", "preload", "waitress", *GREENLETS])
 def test_every_worker_follows_the_rules_and_no_request_is_lost(server: str, tmp_path: Path) -> None:
     run(swaps_under_load(server, 3, tmp_path))
 

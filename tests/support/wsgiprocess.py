@@ -12,13 +12,20 @@ from servers import Process, free_port
 # Command lines but for the app and the port. Connections are kept for longer than a busy machine makes a client wait.
 _GUNICORN = ("gunicorn", "--no-control-socket", "--graceful-timeout", "15", "--keep-alive", "60")
 _GTHREAD = (*_GUNICORN, "--worker-class", "gthread", "--threads")
+# At times such a worker waits for a connection that its client has left, with any app.
+_GEVENT = (*_GUNICORN, "--worker-class", "gevent", "--workers", "2", "--graceful-timeout", "5")
 SERVERS = {
     "sync": (*_GUNICORN, "--workers", "2"),
     "gthread": (*_GTHREAD, "8", "--workers", "2"),
     "preload": (*_GTHREAD, "8", "--workers", "2", "--preload"),
     "16 threads": (*_GTHREAD, "16"),
     "waitress": ("waitress", "--threads", "16"),
+    # Its workers patch before they import the app, or after it was loaded and forked.
+    "gevent": _GEVENT,
+    "gevent preload": (*_GEVENT, "--preload"),
+    "pywsgi": ("patched",),
 }
+GREENLETS = ("gevent", "gevent preload", "pywsgi")
 
 
 class ServerProcess(Process):
@@ -40,6 +47,8 @@ def command(server: str, factory: str, port: int) -> list[str]:
     where = f"127.0.0.1:{port}"
     if server == "waitress":
         return [*SERVERS[server], "--listen", where, "--call", factory]
+    if server == "pywsgi":
+        return [*SERVERS[server], where, factory]
     return [*SERVERS[server], "--bind", where, f"{factory}()"]
 
 
