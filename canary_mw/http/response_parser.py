@@ -6,9 +6,14 @@ Whatever is ambiguous is an error; httptools refuses most of it, and this module
 from httptools import HttpParserError, HttpResponseParser
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from canary_mw.http.headers import FRAMING_HEADERS, HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import NO_BODY_STATUSES, ResponseHead
 
 MAX_HEADER_LINES = 256
+# What concerns a message as a whole, or its connection, must not come behind its body (RFC 9110, section 6.5.1).
+_NO_TRAILERS = FRAMING_HEADERS | HOP_BY_HOP_HEADERS | {b"host"}
+# httptools refuses a trailer that is one of these, and names it in its error.
+_REFUSED_TRAILERS = ("Content-Length", "Transfer-Encoding")
 
 
 class ResponseParser:
@@ -78,11 +83,23 @@ class ResponseParser:
             parser.feed_data(data)
         except HttpParserError as exc:
             self._keep_alive = False
+            if self._is_refused_trailer(exc):
+                self.complete = True
+                return None
             cause = exc.__context__
             return cause if isinstance(cause, UpstreamProtocolError) else self._protocol_error(f"not HTTP/1.1 ({exc})")
         if self._budget < 0 and not self.complete:
             return self._protocol_error(f"a head or trailer over {self._max_head} bytes")
         return None
+
+    def _is_refused_trailer(self, error: HttpParserError) -> bool:
+        """Whether the parser stopped at a trailer of a body that is complete.
+
+        A chunked body is complete with its last chunk (RFC 9112, section 8). From the head of a response to its end,
+        only a trailer can have such an error.
+        """
+        in_chunked_body = self.head is not None and self._chunked and not self.complete
+        return in_chunked_body and any(name in str(error) for name in _REFUSED_TRAILERS)
 
     def _eof_error(self) -> UpstreamError:
         """The error when the connection ends before the response is complete."""
@@ -97,9 +114,11 @@ class ResponseParser:
             raise self._protocol_error("bytes after the response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is not None:
-            return
         name = name.lower()
+        if self.head is not None:
+            # A trailer, which is dropped.
+            self._keep_alive = self._keep_alive and name not in _NO_TRAILERS
+            return
         if name == b"transfer-encoding":
             # Any other coding would have to be decoded here (RFC 9112, section 6.1).
             if self._chunked or value.rstrip().lower() != b"chunked":

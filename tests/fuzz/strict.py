@@ -16,6 +16,7 @@ _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: [^\r\n]*)?")
 _FIELD = re.compile(
     rb"(%b):[ \t]*([\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?[ \t]*" % _TOKEN
 )
+_REFUSED_TRAILER = re.compile(rb"content-length:|transfer-encoding:[ \t]*\r\n", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -158,6 +159,9 @@ def _chunk_size(data: bytes, at: int) -> tuple[int, int]:
 
 def _trailers(data: bytes, at: int) -> int:
     while True:
+        if _REFUSED_TRAILER.match(data, at):
+            # The body is complete (section 8), and whoever sends this is not listened to any longer.
+            return at
         line, at = _line(data, at)
         if not line:
             return at

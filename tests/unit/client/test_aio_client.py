@@ -103,6 +103,51 @@ def test_a_chunked_answer_comes_as_it_arrives_and_its_trailers_are_dropped(run: 
 
 
 @WITH_EVERY_CLIENT
+@pytest.mark.parametrize("segments", ["one", "two", "bytes"])
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        b"content-length: 6\r\n",
+        b"Content-Length: 999\r\nx-sum: 1\r\n",
+        b"x-sum: 1\r\nCONTENT-LENGTH: none\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"Transfer-Encoding: gzip\r\ncontent-length: 1\r\n",
+        b"transfer-encoding:\r\n",
+        b"Host: else\r\n",
+        b"connection: keep-alive\r\n",
+        b"connection: upgrade\r\nupgrade: websocket\r\n",
+        b"keep-alive: 5\r\nx-sum: 1\r\n",
+        b"trailer: content-length\r\n",
+    ],
+)
+def test_trailers_that_must_not_be_are_dropped_and_cost_the_connection_but_not_the_response(
+    run: Run, trailers: bytes, segments: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer.number > 1:
+            await peer.answer(b"next")
+        else:
+            head, rest = (
+                OK + b"transfer-encoding: chunked\r\n\r\n",
+                b"3\r\nabc\r\n3\r\ndef\r\n0\r\n" + trailers + b"\r\n",
+            )
+            step = {"one": len(rest), "two": len(rest) - len(trailers) - 2, "bytes": 1}[segments]
+            await peer.send(head, *(rest[at : at + step] for at in range(0, len(rest), step)))
+            assert await peer.gone() == b""
+
+    async def main() -> None:
+        async with serving(script) as upstream, aclosing(run.client()) as client:
+            response = await client.send(upstream.origin, req())
+            assert await whole(response) == b"abcdef"
+            assert response.head.headers == [(b"transfer-encoding", b"chunked")]
+            assert await get(client, upstream) == b"next"
+            assert upstream.accepted == 2
+
+    run(main)
+
+
+@WITH_EVERY_CLIENT
 def test_take_gives_what_read_has_left(run: Run) -> None:
     async def main() -> None:
         go = asyncio.Event()

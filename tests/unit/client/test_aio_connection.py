@@ -111,6 +111,9 @@ def test_a_head_at_the_limits_passes(run: Run, size: int) -> None:
         pytest.param(CHUNKED + b"3\r\nabc\r\n0x1\r\na\r\n", id="a bad chunk size"),
         pytest.param(CHUNKED + b"3\r\nabc\r\n5\nhello\n", id="bare LF after a chunk size"),
         pytest.param(CHUNKED + b"3\r\nabc\r\n0\r\nx: " + b"v" * 400000, id="trailers without end"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n0\r\nhost: a\r\n", id="no end of trailers that must not be"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n0\r\nx y: 1\r\n\r\n", id="a trailer that is none"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\ncontent-length: 1\r\n\r\n", id="a trailer before the last chunk"),
         pytest.param(CHUNKED + b"3\r\nabc\r\n5;" + b"v" * 400000, id="a chunk extension without end"),
     ],
 )

@@ -614,6 +614,22 @@ def test_a_head_that_announces_a_body_which_does_not_belong_there_ends_its_conne
     talk(rules, after_one(then), exchange)
 
 
+@pytest.mark.parametrize("trailer", [b"content-length: 5", b"transfer-encoding: gzip", b"host: else"])
+def test_a_trailer_that_must_not_be_costs_the_connection_but_not_the_answer(rules: Path, trailer: bytes) -> None:
+    async def then(peer: Peer, _: Seen) -> None:
+        await peer.send(OK + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n" + trailer + b"\r\n\r\n")
+
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        for accepted in (1, 2):
+            answer = await client.get()
+            assert (answer.status, answer.body, answer.whole) == (200, b"hello", True)
+            assert upstream.accepted == accepted
+        assert app.came == ["decided"]
+
+    talk(rules, after_one(then), exchange)
+
+
 def test_a_client_that_asks_for_the_end_of_its_connection_gets_connection_close(rules: Path) -> None:
     async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
