@@ -12,7 +12,7 @@ from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.control.sources.file import FileSource
 from canary_mw.inspection.explanation_json import diagnostic_json
-from canary_mw.inspection.lint import lint
+from canary_mw.inspection.lint import lint, lint_variables
 from canary_mw.routing.table import RouteTable
 
 _COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
@@ -20,7 +20,10 @@ EXISTING_PATH = click.Path(exists=True, readable=True)
 
 
 def load_rules(paths: Iterable[str], ambassador_id: str) -> RuleSet:
-    """Read and parse rules from files and directories; what cannot be read is an error among the diagnostics."""
+    """Read and parse rules from files and directories, with all variables, as `canary-mw serve` does.
+
+    What cannot be read is an error among the diagnostics.
+    """
     first, *more = paths
     return parse(FileSource(first, *more).load(), environ=os.environ, ambassador_id=ambassador_id)
 
@@ -40,6 +43,7 @@ def check(paths: tuple[str, ...], output_format: str, ambassador_id: str, shadow
     rules = load_rules(paths, ambassador_id)
     table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
     found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
+    found += lint_variables(rules, os.environ)
     found.sort(key=lambda d: (d.file, d.line or 0))
     _PRINTERS[output_format](found)
     if output_format == "text":

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from canary_mw.cli.check import EXISTING_PATH, load_rules
+from canary_mw.config.variables import VARIABLE_CODES
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Explanation, explain
 from canary_mw.inspection.explanation_json import attributes_of, explain_batch, explanation_json
+from canary_mw.inspection.lint import lint_variables
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 
@@ -66,9 +68,9 @@ def _table(path: str, local: tuple[str, ...]) -> RouteTable:
         raise click.ClickException("\n".join(map(str, rules.diagnostics)))
     settings = rules.shared.settings
     table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
-    errors = [d for d in (*rules.diagnostics, *table.diagnostics) if d.severity == "error"]
-    for diagnostic in errors:
-        click.echo(str(diagnostic), err=True)
+    for diagnostic in (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, os.environ)):
+        if diagnostic.severity == "error" or diagnostic.code in VARIABLE_CODES:
+            click.echo(str(diagnostic), err=True)
     return table
 
 

@@ -19,6 +19,7 @@ from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report
+from canary_mw.config.variables import unknown_variables
 from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
 
@@ -78,7 +79,7 @@ def parse(
     """Read the texts of a source.
 
     Args:
-        environ: values for `$VAR` in the texts.
+        environ: values for `$NAME` and `${NAME}` in the texts.
         ambassador_id: documents for another id are ignored.
         middleware: a wrapped app takes the requests that no Mapping takes.
         previous: the rules in force; their versions replace documents that are in error now.
@@ -97,6 +98,8 @@ def parse(
         if not all(file.complete for file in again.values()):
             shared, found, files = kept, found_then, again
     diagnostics = [each for _, reading in readings for each in reading.diagnostics] + found
+    for document, reading in readings:
+        diagnostics += unknown_variables(reading.variables, environ or {}, document.name)
     diagnostics += [each for file in files.values() for each in file.diagnostics]
     in_error = {name for file in files.values() for name in file.in_error}
     in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}

@@ -26,8 +26,9 @@ from canary_mw.config.resource import (
     part_of,
     wrong_type,
 )
+from canary_mw.config.variables import Variable, expand_variables, variables_in
 from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_line_breaks, line_of, load
-from canary_mw.config.yaml_stream import expand_variables, split_documents, with_unix_line_ends
+from canary_mw.config.yaml_stream import split_documents, with_unix_line_ends
 
 _LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS)
 
@@ -41,12 +42,14 @@ class Reading:
     Attributes:
         complete: False if a document in it could not be read; then there is an error among the diagnostics.
         cache: argument of the next `read`; it holds only the documents of this reading.
+        variables: every place where a document with rules names a variable, whether there is a value for it or not.
     """
 
     resources: tuple[Resource, ...]
     diagnostics: tuple[Diagnostic, ...]
     complete: bool
     cache: ReadingCache
+    variables: tuple[Variable, ...] = ()
 
 
 class _Caches(NamedTuple):
@@ -69,7 +72,7 @@ def read(
     ignored.
 
     Args:
-        environ: values for `$NAME` and `${NAME}`; an unknown name is left as it is.
+        environ: values for `$NAME` and `${NAME}`; an unknown name is left as it is. See `variables.py`.
         cache: `Reading.cache` of earlier readings, of this file or merged from several. Its documents are not parsed
             again; one that did not move gives the same objects.
     """
@@ -87,7 +90,8 @@ def read(
         )
         for raw in result.diagnostics
     )
-    return Reading(tuple(result.resources), diagnostics, not diagnostics, caches.current)
+    resources, variables = tuple(result.resources), tuple(result.variables)
+    return Reading(resources, diagnostics, not diagnostics, caches.current, variables)
 
 
 def _message(raw: RawDiagnostic) -> str:
@@ -111,7 +115,9 @@ def _read_annotations_file(text: str, environ: Mapping[str, str], caches: _Cache
             message = f"the quoted value of {ANNOTATION} cannot be read"
             result.diagnostics.append(RawDiagnostic("bad-annotation-file", message, line, hint=hint))
         else:
-            _add_at_line(result, _read_documents(value, context, environ, caches), line)
+            inner = _read_documents(value, context, environ, caches)
+            _add_at_line(result, inner, line)
+            result.variables += [(name, line) for name, _ in inner.variables]
     return result
 
 
@@ -134,6 +140,8 @@ def _read_documents(text: str, context: Context, environ: Mapping[str, str], cac
             result.diagnostics += cached.diagnostics
         else:
             result.add(cached, _place(start, origin))
+        if "$" in part and (cached.resources or cached.diagnostics):
+            result.variables += [(name, start + line) for name, line in variables_in(part)]
     return result
 
 

@@ -5,15 +5,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from canary_mw.config.resource import Context, Resource
+from canary_mw.config.variables import Variable
 from canary_mw.config.yaml_loader import RawDiagnostic
 
 
 @dataclass(slots=True)
 class ReadResult:
-    """What was read from one text; lines count from the start of the text."""
+    """What was read from one text; lines count from the start of the text.
+
+    Attributes:
+        variables: of the documents with rules or findings; only of a text in which they are replaced.
+    """
 
     resources: list[Resource] = field(default_factory=list)
     diagnostics: list[RawDiagnostic] = field(default_factory=list)
+    variables: list[Variable] = field(default_factory=list)
 
     def add(self, inner: "ReadResult | CachedDocument", place: Callable[[int], int] | int) -> None:
         """Add the result of a part of this text.

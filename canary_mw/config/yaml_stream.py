@@ -1,16 +1,13 @@
-"""A text -> its YAML documents, with one kind of line end, and with environment variables replaced.
+"""A text -> its YAML documents, with one kind of line end.
 
 Documents are separated before they are parsed, so that one with a syntax error does not affect the others.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-
-from canary_mw.config.yaml_loader import count_line_breaks
+from collections.abc import Iterator
 
 _SEPARATOR = re.compile(r"^\ufeff?(?:---|\.\.\.)(?:[ \t]+#.*|[ \t]*)$", re.M)
 _CONTENT = re.compile(r"^(?!%)[ \t]*[^\s#]", re.M)
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.A)
 
 
 def with_unix_line_ends(text: str) -> str:
@@ -33,20 +30,3 @@ def split_documents(text: str) -> Iterator[tuple[int, str]]:
         begin = match.end() + 1
     if _CONTENT.search(text, begin):
         yield line, text[begin:]
-
-
-def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[int] | None]:
-    """Replace `$NAME` and `${NAME}` by the values of `environ`; an unknown name is left as it is.
-
-    Returns:
-        The new text. If YAML counts more lines in it than there were, also the original line of each; otherwise None.
-    """
-    if ("$" not in text or not environ) and text.isascii():
-        return text, None
-
-    def value(match: re.Match[str]) -> str:
-        return with_unix_line_ends(environ.get(match[1] or match[2], match[0]))
-
-    lines = [_VARIABLE.sub(value, line) for line in text.split("\n")]
-    origin = [number for number, line in enumerate(lines, 1) for _ in range(count_line_breaks(line) + 1)]
-    return "\n".join(lines), origin if len(origin) > len(lines) else None

@@ -11,6 +11,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
+from canary_mw.config.variables import listed_variables
 from canary_mw.control.gc_pause import gc_paused
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
@@ -40,7 +41,8 @@ class RuleStore:
         source: where the rules come from.
         local: names of the service of this process; see `RouteTable.build`.
         middleware: whether a wrapped app gets the requests that no rule matches; see `RouteTable.build`.
-        environ: values for the `${NAME}` of rules, the environment of the process by default.
+        environ: values for the `$NAME` and `${NAME}` of rules. By default the variables of the process that are listed
+            in its `CANARY_MW_ENV_NAMES`: whoever edits rules must not read the environment of an app.
         ambassador_id: only documents for this id are used.
         allow_empty: a source that lost every Mapping empties the table, instead of being an error. A source that is
             missing or unreadable is always an error.
@@ -68,7 +70,7 @@ class RuleStore:
         self.error: ConfigError | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self._source = source
-        self._environ = os.environ if environ is None else environ
+        self._environ = environ
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
         self._observers = tuple(observers)
@@ -159,9 +161,10 @@ class RuleStore:
         return [each for each in documents if each.error is None or each.error.code != EMPTY_DIRECTORY]
 
     def _apply(self, documents: list[Document]) -> bool:
+        environ = listed_variables(os.environ) if self._environ is None else self._environ
         rules = parse(
             documents,
-            environ=self._environ,
+            environ=environ,
             ambassador_id=self._ambassador_id,
             middleware=self.table.middleware,
             previous=self._rules,

@@ -10,6 +10,7 @@ from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Candidate, Explanation, explain
+from canary_mw.inspection.lint import lint_variables
 from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.cors import with_cors_headers
@@ -25,7 +26,7 @@ def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str,
 
     Args:
         message: rules and requests as JSON values.
-        environ: variables that replace `$VAR` in the rules.
+        environ: variables that replace `$NAME` in the rules, as `canary-mw serve` replaces them.
 
     Returns:
         Findings and results as JSON values.
@@ -36,7 +37,7 @@ def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str,
     table = RouteTable.build(
         rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.shared.settings
     )
-    found = (*rules.diagnostics, *table.diagnostics)
+    found = (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, environ))
     return {
         "diagnostics": [diagnostic_json(d) for d in found],
         "results": [_request_json(table, request) for request in message["requests"]],

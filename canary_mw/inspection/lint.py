@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as Dict
 
 from canary_mw.config.document import Diagnostic
+from canary_mw.config.parser import RuleSet
+from canary_mw.config.variables import unlisted_variables
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
@@ -29,6 +32,15 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
         if group.shadow is not None:
             found += _copies_writes(group.shadow, shadow_writes)
     return sorted(found, key=lambda d: (d.file, d.line or 0))
+
+
+def lint_variables(rules: RuleSet, environ: Dict[str, str]) -> list[Diagnostic]:
+    """Notices about variables that are put into these rules with `environ`, but would not be by a middleware."""
+    return [
+        found
+        for name, file in rules.files.items()
+        for found in unlisted_variables(file.reading.variables, environ, name)
+    ]
 
 
 def _warning(code: str, mapping: Mapping, message: str, hint: str) -> Diagnostic:

@@ -1,6 +1,7 @@
 """The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,11 @@ class Proxy:
             observers.append(AccessLog())
         source = FileSource(*settings.rules) if settings.rules else StaticSource("", "no --rules")
         self.store = RuleStore(
-            source, local=settings.local_names, ambassador_id=settings.ambassador_id, observers=observers
+            source,
+            local=settings.local_names,
+            environ=os.environ,
+            ambassador_id=settings.ambassador_id,
+            observers=observers,
         )
         self._middleware = _Forwarder(
             self._not_found,

@@ -64,7 +64,8 @@ class CanaryMiddleware(MiddlewareBase):
 
     Args:
         app: the wrapped ASGI app.
-        rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops.
+        rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops. Of the variables
+            that they name, only those listed in the environment's `CANARY_MW_ENV_NAMES` are put in.
         local: names of the service that this process runs. The environment's `CANARY_MW_LOCAL` overrides it, and a
             `RuleStore` has names of its own.
         services: ASGI apps of this process by service; they serve its requests in place of an upstream.

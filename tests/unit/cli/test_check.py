@@ -74,6 +74,36 @@ def test_check_prints_json_and_github_commands(rules: Path) -> None:
     assert "a bare %25 (write %25%25 for a percent sign)" in outcome.stdout
 
 
+def test_check_and_explain_put_variables_in_as_serve_does_and_name_those_that_a_middleware_would_not(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LISTED", "UNLISTED"):
+        monkeypatch.setenv(f"CANARY_TEST_{name}", name.lower())
+    monkeypatch.setenv("CANARY_MW_ENV_NAMES", "CANARY_TEST_LISTED")
+    rules.write_text(
+        document("a", service="$CANARY_TEST_LISTED")
+        + document("b", service="${CANARY_TEST_UNLISTED}")
+        + document("c", service="$CANARY_TEST_UNLISTED")
+        + document("d", add_request_headers="{x-a: $CANARY_TEST_UNSET}")
+    )
+    notices = [
+        "rules.yaml:12: notice unlisted-variable $CANARY_TEST_UNLISTED is put in here, but not in a middleware"
+        " (for a middleware, list it in CANARY_MW_ENV_NAMES of the app, or write its value)",
+        "rules.yaml:25: notice unknown-variable no value is known for $CANARY_TEST_UNSET: it stays as it is"
+        " (set it; a middleware puts in only the variables listed in CANARY_MW_ENV_NAMES)",
+    ]
+    outcome = invoke("check", str(rules))
+    assert (outcome.exit_code, outcome.stdout.splitlines()) == (0, notices)
+
+    outcome = invoke("explain", str(rules), "GET", "/b/")
+    assert "-> unlisted" in outcome.stdout
+    assert sorted(outcome.stderr.splitlines()) == notices
+
+    message = {"rules": rules.read_text(), "requests": []}
+    (found,) = map(json.loads, invoke("explain", "--batch", stdin=json.dumps(message) + "\n").stdout.splitlines())
+    assert {each["code"] for each in found["diagnostics"]} == {"unlisted-variable", "unknown-variable"}
+
+
 @pytest.mark.usefixtures("rules")
 def test_check_of_a_path_without_rules_is_an_error() -> None:
     Path("empty").mkdir()

@@ -402,6 +402,24 @@ def test_variables_are_expanded_and_unset_ones_stay() -> None:
     assert (resource.name, resource.spec) == ("shop-shop", {"service": "${UNSET}$1$$", "prefix": "^/x$"})
 
 
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        ("---\n---\nname: $A-${B}\nservice: $A\n", [("A", 3), ("B", 3), ("A", 4)]),
+        ("# $A\nname: a # $B\n  # $C\nprefix: ^/x$\nmore: $1 ${2} $$ ${} $-\n", [("B", 2)]),
+        ("apiVersion: apps/v1\nkind: Deployment\ncommand: $A\n---\nname: $B\n", [("B", 5)]),
+        ("a: $A\nb: [\n", [("A", 1)]),
+        ('x="$X"\n' + KEY + "=" + go_quote("name: a\nservice: $A"), [("A", 2)]),
+        (annotated("name: a\nservice: $A\n"), [("A", 10)]),
+    ],
+)
+@pytest.mark.parametrize("environ", [{}, {"A": "a", "B": "b\nc: d"}])
+def test_the_places_of_variables_in_documents_with_rules_are_known(
+    text: str, variables: list[tuple[str, int]], environ: dict[str, str]
+) -> None:
+    assert list(rules(text, environ).variables) == variables
+
+
 def test_variables_reach_into_manifests_and_annotations_files_once() -> None:
     environ = {"A": "$B", "B": "wrong"}
     assert only(annotated("name: a\nservice: $A\n"), environ).spec["service"] == "$B"

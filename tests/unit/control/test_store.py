@@ -19,6 +19,7 @@ from kubelet import Style, Volume
 
 import canary_mw
 from canary_mw.config.document import Document
+from canary_mw.config.variables import ENV_NAMES
 from canary_mw.control import store as store_module
 from canary_mw.control.sources import partial
 from canary_mw.control.sources.file import FileSource
@@ -200,12 +201,33 @@ def test_variables_come_from_the_environment_that_is_given() -> None:
     assert services(store) == {"shop": "shop-nine"}
 
 
-def test_variables_come_from_the_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANARY_TEST_WHERE", "shop-eight")
-    store = RuleStore(StaticSource(rule(service="${CANARY_TEST_WHERE}")))
-    store.reload()
+def test_only_listed_variables_of_the_process_are_put_in_by_default(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("WHERE", "SECRET"):
+        monkeypatch.setenv(f"CANARY_TEST_{name}", f"shop-{name.lower()}")
+    monkeypatch.delenv(ENV_NAMES, raising=False)
+    headers = {"x-a": {"value": "$CANARY_TEST_WHERE"}, "x-b": {"value": "${CANARY_TEST_SECRET}"}}
+    text = rule(add_request_headers=headers)
+    store = RuleStore(ListSource(text, text + "# changed\n"))
 
-    assert services(store) == {"shop": "shop-eight"}
+    def values() -> list[object]:
+        return [each.value for each in store.table.mappings[0].add_request_headers]
+
+    store.reload()
+    assert values() == [b"$CANARY_TEST_WHERE", b"${CANARY_TEST_SECRET}"]
+    assert [each.code for each in store.diagnostics] == ["unknown-variable"] * 2
+    assert store.error is None
+    assert "rules:10: notice unknown-variable no value is known for $CANARY_TEST_WHERE" in caplog.text
+
+    monkeypatch.setenv(ENV_NAMES, "CANARY_TEST_UNSET, CANARY_TEST_WHERE,")
+    assert store.reload() is True
+    assert values() == [b"shop-where", b"${CANARY_TEST_SECRET}"]
+    assert [each.message for each in store.diagnostics] == [
+        "no value is known for $CANARY_TEST_SECRET: it stays as it is"
+    ]
+    assert "shop-secret" not in caplog.text
 
 
 def test_rules_for_another_ambassador_are_not_ours() -> None:

@@ -16,6 +16,7 @@ from upstream import Peer, Script, answering, forever, serving, silent, until
 from wsgiservers import respond as wsgi_respond
 
 from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
@@ -506,3 +507,30 @@ def test_the_least_loaded_endpoint_is_asked(interface: str) -> None:
                 release.set()
 
     run(main())
+
+
+@pytest.mark.parametrize("given", ["path", "source", "store"])
+def test_rules_cannot_read_the_environment_of_the_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interface: str, given: str
+) -> None:
+    monkeypatch.setenv("CANARY_TEST_SECRET", "hunter2")
+    monkeypatch.setenv("CANARY_TEST_REGION", "north")
+    monkeypatch.setenv("CANARY_MW_ENV_NAMES", "CANARY_TEST_REGION")
+    headers = '{x-a: "$CANARY_TEST_SECRET", x-b: "${CANARY_TEST_SECRET}", x-c: "${CANARY_TEST_REGION}"}'
+    text = mapping("gray", "/shop/", "shop-gray", add_request_headers=headers)
+    (tmp_path / "rules.yaml").write_text(text)
+    store = RuleStore(StaticSource(text))
+    rules = {"path": tmp_path, "source": StaticSource(text), "store": store}[given]
+    seen: list[list[bytes]] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append([line for line in (await peer.head()).headers if line.startswith(b"x-") and line[3:4] == b":"])
+        await peer.answer()
+
+    async def main() -> None:
+        async with serving(script) as up, serving_middleware(wrapped(port=up.origin.port, rules=rules)) as port:
+            assert (await fetch(port, "/shop/")).status == 200
+
+    run(main())
+    store.stop()
+    assert seen == [[b"x-a: $CANARY_TEST_SECRET", b"x-b: ${CANARY_TEST_SECRET}", b"x-c: north"]]

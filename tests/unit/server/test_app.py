@@ -115,6 +115,15 @@ def test_rules_that_come_later_are_picked_up(tmp_path: Path) -> None:
     run(main())
 
 
+def test_variables_of_the_process_are_put_into_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_TEST_WHERE", "shop-nine")
+    monkeypatch.delenv("CANARY_MW_ENV_NAMES", raising=False)
+    (tmp_path / "rules.yaml").write_text(mapping("a", "/a/", "${CANARY_TEST_WHERE}"))
+    proxy = Proxy(Settings(rules=(str(tmp_path),)))
+    proxy.store.reload()
+    assert [each.service.text for each in proxy.store.table.mappings] == ["shop-nine"]
+
+
 def test_without_any_rules_everything_is_not_found() -> None:
     async def main() -> None:
         async with serving_app(create_app(Settings()), lifespan="on") as port:
