@@ -95,9 +95,10 @@ class Proxy:
                 else:
                     await self._middleware.resume(started, scope, receive, send)
             except UpstreamError:
-                # Logged already. The server ends the connection of a response that is not complete; returning makes
-                # it log one line instead of a traceback.
-                return
+                # Logged already, as the guarded protocol knows. Other servers end the connection of a response that is not
+                # complete; returning makes them log one line instead of a traceback.
+                if "canary_mw.checked" in scope:
+                    raise
         elif scope["type"] == "lifespan":
             scope.setdefault("state", {})[RefusalCounters.KEY] = self._middleware.refusals
             await self._lifespan(receive, send)

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from canary_mw.exceptions import UpstreamError
 from canary_mw.http.messages import RawHeaders
 from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.server.uvicorn_internals import (
@@ -50,15 +51,20 @@ class GuardedCycle(RequestResponseCycle):
 
     async def run_asgi(self, app: ASGIApp) -> None:  # type: ignore[override]
         """Run the app; a response that it does not complete is aborted."""
+        upstream_failed = False
         try:
             await app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+        except UpstreamError:
+            # Logged where the upstream is known.
+            upstream_failed = True
         except asyncio.CancelledError:
             self.logger.info("a request was cancelled")
         except BaseException as exc:
             self.logger.error("Exception in ASGI application\n", exc_info=exc)
         if not self.response_complete and not self.disconnected:
             if self.response_started:
-                self.logger.error("ASGI callable returned without completing response.")
+                if not upstream_failed:
+                    self.logger.error("ASGI callable returned without completing response.")
                 self.abort()
             else:
                 await self.send_500_response()

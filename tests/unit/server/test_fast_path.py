@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,10 @@ def test_events_of_a_stream_arrive_one_by_one_and_outlive_the_deadline(rules: Pa
     talk(rules, after_one(then), exchange)
 
 
-def test_an_answer_that_breaks_off_after_it_continued_in_asgi_is_cut(rules: Path) -> None:
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_an_answer_that_breaks_off_after_it_continued_in_asgi_is_cut_and_one_line_says_so(
+    rules: Path, handler: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def then(peer: Peer, _: Seen) -> None:
         await peer.send(OK + b"content-length: 10\r\n\r\n", b"half")
         peer.finish()
@@ -168,9 +172,11 @@ def test_an_answer_that_breaks_off_after_it_continued_in_asgi_is_cut(rules: Path
         await primed(client, app)
         answer = await client.get()
         assert (answer.status, answer.body, answer.whole) == (200, b"half", False)
-        assert app.came == ["begun"]
+        assert app.came == ["begun" if handler == "fast_path" else "whole"]
 
-    talk(rules, after_one(then), exchange)
+    talk(rules, after_one(then), exchange, handler=handler)
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (line.name, line.levelname) == ("canary_mw.relay", "WARNING")
 
 
 @pytest.mark.parametrize("primings", [1, 2])

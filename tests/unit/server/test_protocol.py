@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from upstream import CERTIFICATE, until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.framing import MAX_FIELDS, MAX_HEAD
 from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.server import deadlines, protocol, timers
@@ -701,6 +703,16 @@ def test_a_slow_reader_holds_the_app_back() -> None:
         assert total > 65_536_000
 
     talk(app, exchange)
+
+
+def test_an_upstream_that_failed_within_an_answer_is_not_logged_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"ha", "more_body": True})
+        raise UpstreamProtocolError("gone", sent=True)
+
+    assert sent(app, GET).endswith(b"ha")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_errors_of_an_app_are_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
