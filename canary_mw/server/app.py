@@ -95,8 +95,8 @@ class Proxy:
                 else:
                     await self._middleware.resume(started, scope, receive, send)
             except UpstreamError:
-                # Logged already, as the guarded protocol knows. Other servers end the connection of a response that is not
-                # complete; returning makes them log one line instead of a traceback.
+                # Logged already, as the guarded protocol knows. Other servers end the connection of a response that is
+                # not complete; returning makes them log one line instead of a traceback.
                 if "canary_mw.checked" in scope:
                     raise
         elif scope["type"] == "lifespan":

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import select
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 from uvicorn.config import Config
 
 from canary_mw.http.response_writer import ERROR_RESPONSES
 from canary_mw.observability.counters import RefusalCounters
+from canary_mw.server.half_closed import ProbingTransport, bytes_acked
 from canary_mw.server.response_cycle import GuardedCycle
 from canary_mw.server.timers import timer_of
 from canary_mw.server.uvicorn_internals import HttpToolsProtocol, ServerState
@@ -21,6 +22,8 @@ logger = logging.getLogger("canary_mw.protocol")
 # LINGER: what a refused client still sends is read and dropped, so that a reset does not discard the response before
 # the client has read it. WRITE: a response of which the client reads nothing.
 FIRST_BYTE_TIMEOUT, HEAD_TIMEOUT, BODY_TIMEOUT, LINGER_TIMEOUT, WRITE_TIMEOUT = 60, 10, 30, 5, 60
+# HALF_CLOSED: a client that has ended its sending side within an answer, and has taken nothing of it since.
+HALF_CLOSED_TIMEOUT = 2
 # Seconds that an idle connection stays open while the server shuts down.
 SHUTDOWN_IDLE = 1
 NEVER = 1 << 62
@@ -58,9 +61,52 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._pending_error: bytes | None = None
         self._shutting_down = server_state in _SHUTTING_DOWN
         self._polling_disconnect = False
+        # The client sends no more, but what it has sent is not yet read.
+        self._sender_ended = False
+        # The client sends no more, but is answered; and the bytes that it had taken by then.
+        self._half_closed = False
+        self._taken: int | None = None
         # Bytes in the write buffer at the last tick, and the tick by which that number has to change.
         self._unwritten = 0
         self._write_deadline = NEVER
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: answer what it has asked for whole, then close (RFC 9112, section 9.6).
+
+        Returns:
+            Whether the transport stays open. That of TLS cannot.
+        """
+        if not self._busy() or not self.transport.can_write_eof() or not self._drop_partial_request():
+            return False
+        if not self._half_closed:
+            self._half_closed = True
+            self._watch_half_closed()
+        return True
+
+    def _drop_partial_request(self) -> bool:
+        """Let the last request that came whole be the last one; false when there is none."""
+        if self._phase == "body":
+            if not self.pipeline:
+                return False
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._active_cycle
+        if self._phase != "closing":
+            self.cycle.keep_alive = False
+            self._phase = "idle"
+        return True
+
+    def _watch_half_closed(self) -> None:
+        """Find out whether a client that sends no more waits for its answer, or has left."""
+        cycle = self._active_cycle
+        self._deadline = NEVER
+        if cycle.response_started:
+            self._taken = bytes_acked(self.transport.get_extra_info("socket"))
+            self._deadline = self._timer.now + HALF_CLOSED_TIMEOUT
+            return
+        transport: asyncio.Transport = getattr(self.transport, "transport", self.transport)
+        self.transport = cast(asyncio.Transport, ProbingTransport(transport, self.loop))
+        if isinstance(cycle, GuardedCycle):
+            cycle.transport = self.transport
 
     def resume_writing(self) -> None:
         """The client has read enough; the next write may leave as many bytes in the buffer."""
@@ -89,7 +135,9 @@ class DeadlineProtocol(HttpToolsProtocol):
             return
         if now <= self._deadline:
             return
-        if self._phase == "closing":
+        if self._half_closed and self._busy() and self._takes_answer():
+            self._deadline = now + WRITE_TIMEOUT
+        elif self._phase == "closing":
             self.transport.abort()
         elif self._phase == "idle":
             self._deadline = NEVER
@@ -133,6 +181,11 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._write_deadline = now + WRITE_TIMEOUT
         return False
 
+    def _takes_answer(self) -> bool:
+        """Whether a half-closed client has taken something since the last look; one that has left resets instead."""
+        before, self._taken = self._taken, bytes_acked(self.transport.get_extra_info("socket"))
+        return bool(self._active_cycle.response_started) if self._taken is None else self._taken != before
+
     def _waiting_for_app(self) -> bool:
         """Whether the app, not the client, is late: it has not read what came, or has not asked for any."""
         return bool(self.cycle.body) or self.cycle.waiting_for_100_continue
@@ -145,7 +198,9 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _poll_disconnect(self) -> None:
         self._polling_disconnect = self.flow.read_paused and not self.transport.is_closing()
         if self._polling_disconnect and peer_closed(self.transport.get_extra_info("socket").fileno()):
-            self.transport.abort()
+            # Reading on finds out whether the rest of the upload is there. It is no more than the system holds.
+            self._polling_disconnect, self._sender_ended = False, True
+            self.flow.resume_reading()
         elif self._polling_disconnect:
             self.loop.call_later(DISCONNECT_POLL, self._poll_disconnect)
 
@@ -160,7 +215,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             linger: the client may still send; closing now would reset the connection before it has the response.
         """
         self._phase = "closing"
-        if linger and self.transport.can_write_eof():
+        if linger and not self._half_closed and self.transport.can_write_eof():
             self._deadline = self._timer.now + LINGER_TIMEOUT
             self.transport.write_eof()
             self.flow.resume_reading()

@@ -230,7 +230,10 @@ class GuardedProtocol(DeadlineProtocol):
         self._deadline = self._timer.now + BODY_TIMEOUT
         super().on_body(body)
         if self.flow.read_paused and not self._polling_disconnect:
-            self._start_disconnect_poll()
+            if self._sender_ended:
+                self.flow.resume_reading()
+            else:
+                self._start_disconnect_poll()
 
     def on_message_complete(self) -> None:
         """A request is complete; there is no deadline for the app."""
@@ -254,6 +257,8 @@ class GuardedProtocol(DeadlineProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            if self._half_closed:
+                self._watch_half_closed()
         elif self._pending_error is not None:
             self._send_error(self._pending_error)
         elif self._phase == "idle":

@@ -23,6 +23,7 @@ PROTOCOL_METHODS = (
     "connection_lost",
     "connection_made",
     "data_received",
+    "eof_received",
     "handle_websocket_upgrade",
     "on_body",
     "on_message_complete",

@@ -101,6 +101,7 @@ def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     times = [deadlines.FIRST_BYTE_TIMEOUT, deadlines.HEAD_TIMEOUT, deadlines.BODY_TIMEOUT, deadlines.WRITE_TIMEOUT]
+    times += [deadlines.HALF_CLOSED_TIMEOUT]
     sizes = [framing.MAX_HEAD, framing.MAX_FIELDS, protocol.MAX_PIPELINED]
     assert [int(value) for _, value, _ in rows("limit")] == times + sizes
 
