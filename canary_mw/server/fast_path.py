@@ -17,7 +17,7 @@ from canary_mw.client.aio.connection import Connection
 from canary_mw.exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError
 from canary_mw.forwarding.exchange import Exchange, exchange, finish_with_error, finish_with_response
 from canary_mw.forwarding.messages import Relay, UpstreamRequest
-from canary_mw.http.messages import RawHeaders, RequestHead
+from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware, StartedRequest
@@ -155,26 +155,38 @@ class FastPathRequest:
 
     def set_result(self, _: None, /) -> None:
         """The head of the response is complete, or the connection has failed."""
+        connection = self._connection
+        head = connection.head
         try:
-            if self._connection.head is None:
-                self._fail(self._connection.error)
+            if head is None:
+                self._fail(connection.error)
+            elif connection.complete:
+                self._relay(head)
             else:
-                self._relay()
-        except Exception:
+                self._relay_in_asgi(HTTP11Response(head, None, connection))
+        except Exception as exc:
             logger.exception("a request of the fast path failed")
             self._client.transport.abort()
+            self._end_without_response(type(exc).__name__)
 
-    def _relay(self) -> None:
+    def _relay(self, head: ResponseHead) -> None:
+        """Write a response that is complete."""
         connection = self._connection
-        assert connection.head is not None
-        outcome = finish_with_response(self._exchange, connection.head)
-        assert isinstance(outcome, Relay)
-        if not connection.complete:
-            result = outcome, HTTP11Response(connection.head, None, connection)
-            self._continue_in_asgi(partial(_completed, result))
-            return
-        self._write(outcome.head.status, outcome.head.headers, connection.take_buffered(), None)
+        body = connection.take_buffered()
+        # Before anything that may raise: a connection that is not released keeps its slot of the pool.
         connection.release()
+        outcome = finish_with_response(self._exchange, head)
+        assert isinstance(outcome, Relay)
+        self._write(outcome.head.status, outcome.head.headers, body, None)
+
+    def _relay_in_asgi(self, response: HTTP11Response) -> None:
+        """Let the ASGI path relay a response whose body is still on its way."""
+        try:
+            outcome = finish_with_response(self._exchange, response.head)
+            self._continue_in_asgi(partial(_completed, (outcome, response)))
+        except BaseException:
+            response.close()
+            raise
 
     def _fail(self, error: Exception | None) -> None:
         assert isinstance(error, UpstreamError)
@@ -192,7 +204,11 @@ class FastPathRequest:
             response = await upstreams.send_on_new_connection(self._connection.origin, request, loop, self._deadline)
         except UpstreamError as exc:
             return finish_with_error(self._exchange, exc), None
-        return finish_with_response(self._exchange, response.head), response
+        try:
+            return finish_with_response(self._exchange, response.head), response
+        except BaseException:
+            response.close()
+            raise
 
     def _continue_in_asgi(self, pending: PendingResult) -> None:
         self.response_complete = True
@@ -214,12 +230,18 @@ class FastPathRequest:
 
     def on_disconnect(self) -> None:
         """The client has left."""
+        if not self.response_complete:
+            # First: closing the connection notifies this request, unless it is at its end.
+            self._end_without_response("client left")
+            self._connection.fail(UpstreamProtocolError("the client left", sent=True))
+
+    def _end_without_response(self, reason: str) -> None:
         if self.response_complete:
             return
+        # From here on the connection to the upstream may belong to another request.
         self.response_complete = True
-        self._connection.fail(UpstreamProtocolError("the client left", sent=True))
         if self._since is not None:
-            self._notify_finished(None, self._since, "client left")
+            self._notify_finished(None, self._since, reason)
 
 
 async def _completed(result: ExchangeResult) -> ExchangeResult:

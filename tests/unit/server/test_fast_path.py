@@ -14,7 +14,9 @@ from servers import mapping, run
 from standalone import GET, HANDLERS, LARGE, LAST, RULES, Noting, Records, Wire, listening, talk, wire_to
 from upstream import OK, Peer, Seen, Upstream, forever, serving, until
 
+from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.aio.connection import Connection
+from canary_mw.client.limits import Limits
 from canary_mw.middleware.asgi import middleware
 from canary_mw.observability.events import Finished
 from canary_mw.server import fast_path
@@ -724,6 +726,80 @@ def test_a_refusal_waits_for_the_answer_before_it(rules: Path, bad: bytes) -> No
     talk(rules, forever, exchange)
 
 
+# Errors of our own: the slot of the connection to the upstream must not be lost.
+
+
+def broken(*_: object, **__: object) -> Any:
+    raise LookupError("lost")
+
+
+def own_client(app: Noting) -> HTTP11Client:
+    """The client of the running loop."""
+    return app._middleware.upstreams._states.of(asyncio.get_running_loop()).client
+
+
+def test_an_error_while_a_response_is_written_gives_the_connection_to_the_next_request(
+    rules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records()
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        await go_on.wait()
+        await peer.answer(b"%d" % peer.number)
+
+    async def main() -> None:
+        async with serving(after_one(then)) as upstream:
+            app = Noting(rules, upstream.origin.port, records=records)
+            async with listening(app) as (port, _), wire_to(port) as client, wire_to(port) as other:
+                own_client(app)._limits = Limits(max_connections=1)
+                await primed(client, app)
+                await client.ask(GET)
+                await asked.wait()
+                await other.ask(GET)
+                pool = own_client(app)._pool(upstream.origin)
+                await until(lambda: pool._waiters)
+                monkeypatch.setattr(fast_path, "render_head", broken)
+                go_on.set()
+                # When the first client is seen to have gone, its connection belongs to the other one.
+                assert (await other.answer()).body == b"1"
+                with contextlib.suppress(ConnectionError):
+                    assert await client.reader.read() == b""
+                assert (upstream.accepted, pool._size) == (1, 1)
+
+    run(main())
+    ends = [(each["status"], each["reason"]) for each in records.dicts() if "status" in each]
+    assert ends == [(200, None), (None, "LookupError"), (200, None)]
+
+
+@pytest.mark.parametrize("resent", [False, True])
+def test_an_error_while_a_response_is_still_on_its_way_closes_its_connection(
+    rules: Path, resent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No deadline would close it either.
+    rules.write_text(mapping("endless", "/shop/", "shop", timeout_ms=0))
+    closed = asyncio.Event()
+
+    async def then(peer: Peer, _: Seen) -> None:
+        if resent and peer.number == 1:
+            peer.reset()
+        else:
+            await peer.send(OK + b"content-length: 9\r\n\r\nhalf")
+        assert await peer.gone() == b""
+        if peer.number == (2 if resent else 1):
+            closed.set()
+
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
+        await primed(client, app)
+        monkeypatch.setattr(fast_path, "finish_with_response", broken)
+        await client.ask(GET)
+        await closed.wait()
+        await until(lambda: not own_client(app)._pools)
+
+    talk(rules, after_one(then), exchange)
+
+
 @pytest.mark.parametrize("leave", ["fin", "rst"])
 @pytest.mark.parametrize("observed", [True, False])
 def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leave: str, observed: bool) -> None:
@@ -834,12 +910,9 @@ def test_a_request_keeps_the_rules_that_it_began_with(rules: Path) -> None:
     talk(rules, after_one(then), exchange)
 
 
-def test_a_fault_of_our_own_ends_both_connections_and_no_other(
+def test_a_fault_of_our_own_ends_the_connection_of_its_client_and_no_other(
     rules: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise LookupError("lost")
-
     async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         port = client.writer.get_extra_info("peername")[1]
         await primed(client, app)
@@ -849,8 +922,8 @@ def test_a_fault_of_our_own_ends_both_connections_and_no_other(
             with contextlib.suppress(ConnectionError):
                 assert await client.reader.read() == b""
         async with wire_to(port) as other:
-            # Not over the connection whose response was lost.
-            assert (await other.get()).body == b"2"
+            # The response was complete, so nothing of it is left on its connection.
+            assert (await other.get()).body == b"1"
 
     talk(rules, forever, exchange)
     assert "LookupError: lost" in caplog.text
