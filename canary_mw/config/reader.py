@@ -31,6 +31,7 @@ from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_l
 from canary_mw.config.yaml_stream import split_documents, with_unix_line_ends
 
 _LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS)
+_ANNOTATED = (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions"))
 
 _NAME_LINE = re.compile(r"""^name:[ \t]+["']?([\w.-]+)["']?[ \t]*$""", re.M)
 
@@ -176,22 +177,36 @@ def _parse_document(text: str, context: Context, caches: _Caches) -> CachedDocum
 def _read_object(result: ReadResult, value: Any, node: yaml.Node, text: str, context: Context, caches: _Caches) -> None:
     """Add the resources of one object: itself, those it holds, or none."""
     try:
+        if context.holder != "annotation" and _is_passed_over(value):
+            return
         attributes = as_map(value, node, "the document")
+        kind, group = attributes.get("kind"), group_of(attributes.get("apiVersion"))
         if context.holder == "annotation":
             result.resources.append(make_resource(attributes, node, text, context))
-            return
-        kind, group = attributes.get("kind"), group_of(attributes.get("apiVersion"))
-        if isinstance(kind, str) and kind.endswith("List") and group in _LIST_GROUPS:
+        elif _is_list(kind, group):
             _read_list(result, attributes, node, text, context, caches)
         elif (kind, group) == ("ConfigMap", ""):
             _read_config_map(result, attributes, node, context, caches)
-        elif (kind, group) in (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions")):
+        elif (kind, group) in _ANNOTATED:
             _read_annotation(result, attributes, node, caches)
-        elif not is_foreign(attributes):
+        else:
             result.resources.append(make_resource(attributes, node, text, context))
     except DocumentRefused as refused:
         name = value.get("name") if isinstance(value, dict) else None
         result.diagnostics.append(refused.diagnostic._replace(mapping=name if isinstance(name, str) else None))
+
+
+def _is_passed_over(value: Any) -> bool:
+    """Whether an object belongs to another program; nothing in it is checked."""
+    if not isinstance(value, dict):
+        return False
+    kind, group = value.get("kind"), group_of(value.get("apiVersion"))
+    holds_rules = _is_list(kind, group) or (kind, group) == ("ConfigMap", "") or (kind, group) in _ANNOTATED
+    return not holds_rules and is_foreign(value)
+
+
+def _is_list(kind: Any, group: str | None) -> bool:
+    return isinstance(kind, str) and kind.endswith("List") and group in _LIST_GROUPS
 
 
 def _read_list(
@@ -202,7 +217,7 @@ def _read_list(
     if items is None:
         return
     if not isinstance(items, list):
-        raise wrong_type("items", "a list", items_node)
+        raise wrong_type("items", "a list", items, items_node)
     kind = attributes["kind"].removesuffix("List")
     implied = {"kind": kind, "apiVersion": attributes.get("apiVersion")} if kind else {}
     for item, item_node in zip(items, items_node.value, strict=True):

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
+from canary_mw.config.wording import in_words, odd_key_in_words
 from canary_mw.config.yaml_loader import DocumentRefused, count_line_breaks, line_of
+from canary_mw.config.yaml_scalars import OddKey
 
 _METADATA = frozenset(("name", "namespace", "generation"))
 NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
@@ -156,10 +158,9 @@ def as_map(value: Any, node: yaml.Node, what: str) -> dict[str, Any]:
         hint = "write one `key: value` to a line"
         raise DocumentRefused("not-a-map", f"{what} is not a map of attributes", line_of(node), hint=hint)
     for position, key in enumerate(value):
-        if not isinstance(key, str):
-            line = node.value[position][0].start_mark.line + 1
-            hint = "put it in quotes"
-            raise DocumentRefused("bad-key", f"{key!s:.60} is not a text and cannot name an attribute", line, hint=hint)
+        if isinstance(key, OddKey):
+            message, hint = odd_key_in_words(key)
+            raise DocumentRefused("bad-key", message, node.value[position][0].start_mark.line + 1, hint=hint)
     return value
 
 
@@ -172,18 +173,20 @@ def part_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> tuple[dic
 def text_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> str | None:
     value = attributes.get(name)
     if value is None or isinstance(value, str):
-        return value
-    raise wrong_type(name, "a text", child_of(node, name))
+        return value and str(value)
+    raise wrong_type(name, "a text", value, child_of(node, name))
 
 
 def labels_of(attributes: dict[str, Any], name: str, node: yaml.Node) -> dict[str, str]:
     labels, child = part_of(attributes, name, node)
     for label, value in labels.items():
         if not isinstance(value, str):
-            raise wrong_type(label, "a text", child_of(child, label))
+            raise wrong_type(label, "a text", value, child_of(child, label))
     return labels
 
 
-def wrong_type(name: str, wanted: str, node: yaml.Node) -> DocumentRefused:
-    hint = "put it in quotes" if wanted == "a text" and isinstance(node, yaml.ScalarNode) else None
-    return DocumentRefused("wrong-type", f"`{name}` must be {wanted}", line_of(node), hint=hint)
+def wrong_type(name: str, wanted: str, value: Any, node: yaml.Node) -> DocumentRefused:
+    if value is None:
+        return DocumentRefused("wrong-type", f"`{name}` is null", line_of(node), hint="leave it out instead")
+    hint = "put it in quotes" if wanted == "a text" and isinstance(value, bool | int | float) else None
+    return DocumentRefused("wrong-type", f"`{name}` must be {wanted}, not {in_words(value)}", line_of(node), hint=hint)

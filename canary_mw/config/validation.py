@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -10,8 +10,18 @@ from pydantic_core import ErrorDetails
 from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
+from canary_mw.config.wording import in_words, odd_key_in_words
+from canary_mw.config.yaml_scalars import OddKey
 
 M = TypeVar("M", bound=Strict)
+
+
+class _Found(NamedTuple):
+    """An error at one attribute."""
+
+    attribute: str
+    message: str
+    hint: str | None = None
 
 
 class Report:
@@ -57,17 +67,26 @@ def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported
     nulls = [name for name, value in spec.items() if value is None]
     for name in nulls:
         report("error", "wrong-type", f"{name} is null", attribute=name, hint="leave it out instead")
-    if nulls:
+    if nulls or _report_odd_keys(kind, spec, report):
         return None
     try:
         model = kind.model_validate(spec)
     except ValidationError as exc:
-        for error in _by_attribute(exc.errors(include_url=False, include_context=False)):
-            attribute, message, hint = error
-            report("error", "wrong-type", message, attribute=attribute, hint=hint)
+        for found in _by_attribute(spec, exc.errors(include_url=False, include_context=False)):
+            report("error", "wrong-type", found.message, attribute=found.attribute, hint=found.hint)
         return None
     _report_unread(model, report, unsupported)
     return model
+
+
+def _report_odd_keys(kind: type[Strict], spec: dict[str, Any], report: Report) -> bool:
+    """Report keys that are no texts; what may hold anything may have them."""
+    typed = [name for name, info in kind.model_fields.items() if name in spec and info.annotation is not Any]
+    found = [each for name in typed for each in _odd_keys(spec[name], name)]
+    for path, key in found:
+        message, hint = odd_key_in_words(key)
+        report("error", "bad-key", f"{path.partition('.')[0]}: {message}", attribute=path, hint=hint)
+    return bool(found)
 
 
 def _report_unread(model: Strict, report: Report, unsupported: Collection[str], path: str = "") -> None:
@@ -91,28 +110,67 @@ def _submodels(value: Any) -> list[Strict]:
     return [item for item in values if isinstance(item, Strict)]
 
 
-def _by_attribute(errors: list[ErrorDetails]) -> Iterator[tuple[str, str, str | None]]:
-    """Path, message and hint for each attribute; pydantic reports a union once for each of its members."""
-    expected: dict[str, list[str]] = {}
-    given: dict[str, Any] = {}
+def _by_attribute(spec: dict[str, Any], errors: list[ErrorDetails]) -> Iterator[_Found]:
+    """A finding for each attribute; pydantic reports a union once for each of its members."""
+    expected: dict[tuple[str | int, ...], list[str]] = {}
+    given: dict[tuple[str | int, ...], Any] = {}
     for error in errors:
-        path = [str(part) for part in error["loc"] if not (isinstance(part, str) and part in _UNION_MEMBERS)]
-        attribute = ".".join(path)
-        if error["type"] == "missing" and len(path) == 1:
-            yield attribute, f"{attribute} is missing", None
-            continue
-        expected.setdefault(attribute, []).append(
+        path = _path_in(spec, error["loc"])
+        expected.setdefault(path, []).append(
             _EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be "))
         )
-        given[attribute] = error["input"]
-    for attribute, texts in expected.items():
-        value = given[attribute]
-        hint = "put it in quotes" if "a text" in texts and isinstance(value, bool | int | float) else None
-        yield attribute, f"{attribute} must be {' or '.join(dict.fromkeys(texts))}, not {_format_value(value)}", hint
+        given[path] = error["input"]
+    # A value that fits one member of a union but for a part of it is told by that part alone.
+    parts = {path[:length] for path in expected for length in range(1, len(path))}
+    for path, texts in expected.items():
+        if path in parts:
+            continue
+        attribute, name, value = ".".join(map(str, path)), _written(path), given[path]
+        if _MISSING in texts:
+            yield _Found(attribute, f"{name} is missing")
+        elif value is None:
+            yield _Found(attribute, f"{name} is null", "leave it out instead")
+        else:
+            hint = "put it in quotes" if "a text" in texts and isinstance(value, bool | int | float) else None
+            wanted = " or ".join(dict.fromkeys(texts))
+            yield _Found(attribute, f"{name} must be {wanted}, not {in_words(value)}", hint)
+
+
+def _path_in(spec: dict[str, Any], location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The location of an error without the names that pydantic adds for the members of a union."""
+    value: Any = spec
+    path: list[str | int] = []
+    for part in location:
+        if part in _UNION_MEMBERS and not (isinstance(value, dict) and part in value):
+            continue
+        path.append(part)
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            value = None
+    return tuple(path)
+
+
+def _written(path: tuple[str | int, ...]) -> str:
+    """A path as Kubernetes writes it: `cors.origins[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _odd_keys(value: Any, path: str) -> Iterator[tuple[str, OddKey]]:
+    """Path and text of each key in a value that is no text."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, OddKey):
+                yield f"{path}.{key}", key
+            yield from _odd_keys(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _odd_keys(item, f"{path}.{position}")
 
 
 # Names that pydantic adds to the location of an error for the members of a union.
 _UNION_MEMBERS = frozenset(("str", "bool", "list[str]", "AddedHeader", "LegacyCors", "Cors"))
+_MISSING = "given"
 _EXPECTED = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -122,14 +180,8 @@ _EXPECTED = {
     "dict_type": "a map",
     "model_type": "a map",
     "model_attributes_type": "a map",
-    "missing": "given",
+    "missing": _MISSING,
 }
-
-
-def _format_value(value: Any) -> str:
-    kind = {str: "the text", bool: "the boolean", int: "the number", float: "the number", list: "the list"}
-    text = repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{kind.get(type(value), 'the map')} {text if len(text) < 60 else text[:57] + '...'}"
 
 
 def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:

@@ -16,6 +16,7 @@ from canary_mw.config.yaml_scalars import (
     NUMBER,
     TEXT,
     WORD,
+    OddKey,
     PlainWord,
     read_number,
     tag_of,
@@ -95,13 +96,14 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
             raise DocumentRefused("merge-key", "the merge key `<<` is not supported", line, hint=hint)
         if not isinstance(key_node, yaml.ScalarNode):
             raise DocumentRefused("bad-key", "a list or map cannot name an attribute", line)
+        # Interning saves memory: ten thousand documents have the same few names.
         key = loader.construct_object(key_node, deep=True)
+        key = intern(str(key)) if isinstance(key, str) else OddKey(key_node.value)
         if key in result:
-            first = next(line_of(other) for other, _ in node.value if loader.construct_object(other) == key)
+            first = next(line_of(other) for other, _ in node.value if other.value == key_node.value)
             message = f"`{key_node.value:.60}` is written twice, first on line"
             raise DocumentRefused("duplicate-key", message, line, other=first, hint="keep one of them")
-        # Saves memory: ten thousand documents have the same few names.
-        result[intern(str(key)) if isinstance(key, str) else key] = loader.construct_object(value_node, deep=True)
+        result[key] = loader.construct_object(value_node, deep=True)
     return result
 
 
@@ -111,7 +113,7 @@ def _construct_number(_: _Loader, node: yaml.Node) -> int | float:
         number = read_number(node.value)
     if number is None or (node.tag.endswith(":int") and not isinstance(number, int)):
         hint = "put it in quotes if it is a text"
-        text = f"`{node.value!s:.40}` cannot be read as a number"
+        text = f"{_as_written(node)} cannot be read as a number"
         raise DocumentRefused("bad-number", text, line_of(node), hint=hint)
     return number
 
@@ -119,7 +121,7 @@ def _construct_number(_: _Loader, node: yaml.Node) -> int | float:
 def _construct_boolean(_: _Loader, node: yaml.Node) -> bool:
     value = BOOLEANS.get(node.value) if isinstance(node, yaml.ScalarNode) else None
     if value is None:
-        text = f"`{node.value!s:.40}` does not fit its tag `!!bool`"
+        text = f"{_as_written(node)} does not fit its tag `!!bool`"
         raise DocumentRefused("yaml-syntax", text, line_of(node), hint="write true or false, without a tag")
     return value
 
@@ -128,9 +130,24 @@ def _construct_word(loader: _Loader, node: yaml.Node) -> PlainWord:
     return PlainWord(loader.construct_yaml_str(node))
 
 
+def _as_written(node: yaml.Node) -> str:
+    return f"`{node.value:.40}`" if isinstance(node, yaml.ScalarNode) else "a list or map"
+
+
+# Tags of YAML for values that JSON does not have -> what to write.
+_INSTEAD = {
+    "!!binary": "write the text itself, without a tag",
+    "!!omap": "write a map, without a tag",
+    "!!pairs": "write a map, without a tag",
+    "!!set": "write a list, without a tag",
+    "!!timestamp": "write the date as a text, without a tag",
+}
+
+
 def _construct_unknown(_: _Loader, node: yaml.Node) -> NoReturn:
     tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-    raise DocumentRefused("bad-tag", f"the tag `{tag:.60}` is not allowed here", line_of(node), hint="remove it")
+    hint = _INSTEAD.get(tag, "remove it")
+    raise DocumentRefused("bad-tag", f"the tag `{tag:.60}` is not allowed here", line_of(node), hint=hint)
 
 
 def _json_only() -> None:

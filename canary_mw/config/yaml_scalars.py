@@ -41,6 +41,23 @@ class PlainWord(str):
     __slots__ = ()
 
 
+class OddKey(str):
+    """The text of a key without quotes that YAML reads as a number, a boolean or null, and not as a text.
+
+    It is refused where it names something in a rule. Objects of other programs may have such keys.
+    """
+
+    __slots__ = ()
+
+
+def value_of(text: str) -> int | float | bool | str | None:
+    """The value of a text without quotes."""
+    tag = tag_of(text)
+    if tag == NULL:
+        return None
+    return BOOLEANS[text] if tag == BOOLEAN else read_number(text) if tag == NUMBER else text
+
+
 def tag_of(text: str) -> str:
     """The tag of a value without quotes."""
     tag = _TAGS.get(text)

@@ -10,6 +10,7 @@ import re2
 
 from canary_mw.exceptions import MappingError
 from canary_mw.http.messages import RequestHead
+from canary_mw.rules.wording import quoted
 
 # Envoy's default limit; the Module may raise it up to the cap.
 REGEX_MAX_SIZE = 200
@@ -47,11 +48,11 @@ def compile_regex(pattern: str, *, ignore_case: bool = False, max_size: int = RE
     except re2.error as exc:
         reason = exc.args[0].decode() if isinstance(exc.args[0], bytes) else str(exc.args[0])
         raise MappingError(
-            f"regex {pattern!r} is not RE2 syntax: {reason}", hint="RE2 has no lookaround and no backreferences"
+            f"regex {quoted(pattern)} is not RE2 syntax: {reason}", hint="RE2 has no lookaround and no backreferences"
         ) from None
     if compiled.programsize > max_size:
         raise MappingError(
-            f"regex {pattern!r} compiles to {compiled.programsize} instructions, the limit is {max_size}",
+            f"regex {quoted(pattern)} compiles to {compiled.programsize} instructions, the limit is {max_size}",
             hint="shorten it, or raise regex_max_size in the Module",
         )
     return compiled

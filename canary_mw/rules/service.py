@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.upstream import Origin
+from canary_mw.rules.wording import quoted
 
 
 class Service(NamedTuple):
@@ -44,21 +45,21 @@ def parse_service(
     if not sep:
         scheme, rest = "http", text.strip()
     elif scheme.lower() not in ("http", "https"):
-        problem, scheme = f"scheme {scheme!r} of the service is not http or https: taken as http", "http"
+        problem, scheme = f"scheme {quoted(scheme)} of the service is not http or https: taken as http", "http"
     scheme = scheme.lower()
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if authority != rest:
-        problem = f"service {text!r} holds more than scheme, name and port: the rest is ignored"
+        problem = f"service {quoted(text)} holds more than scheme, name and port: the rest is ignored"
     host, port = _split_port(authority)
     if not host or "@" in authority or re.search(r"[\s\x00-\x20\x7f]", host):
-        raise MappingError(f"service {text!r} names no host", hint="write name[.namespace][:port]")
+        raise MappingError(f"service {quoted(text)} names no host", hint="write name[.namespace][:port]")
     host = host.lower()
     if "." not in host and ":" not in host and host != "localhost" and namespace != own_namespace:
         host = f"{host}.{namespace}"
     default = 443 if scheme == "https" else 80
     number = default if port is None else _port_number(port)
     if number is None:
-        problem, number = f"port {port!r} of service {text!r} is not in 1..65535", default
+        problem, number = f"port {quoted(port or '')} of service {quoted(text)} is not in 1..65535", default
     shown = f"[{host}]" if ":" in host else host
     label = (f"{scheme}://" if sep else "") + shown + ("" if port is None else f":{port}")
     return Service(label, Origin(scheme, host, number)), problem

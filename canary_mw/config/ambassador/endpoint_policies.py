@@ -11,10 +11,12 @@ from canary_mw.config.ambassador.schema import (
     LoadBalancerCookie,
 )
 from canary_mw.config.ambassador.traffic_policies import seconds
+from canary_mw.config.wording import in_words
 from canary_mw.config.yaml_loader import DocumentRefused, load
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import FRAMING_HEADERS, has_control, is_header_name
 from canary_mw.rules.upstream import Cookie, HealthCheck, LoadBalancing, OutlierDetection
+from canary_mw.rules.wording import quoted
 
 _HASH_POLICIES = ("ring_hash", "maglev")
 
@@ -46,15 +48,15 @@ def load_balancer(given: LoadBalancer | None) -> LoadBalancing:
 def _cookie(given: LoadBalancerCookie) -> Cookie:
     path = given.path or ""
     if not is_header_name(given.name):
-        raise MappingError(f"{given.name!r} is not the name of a cookie")
+        raise MappingError(f"{quoted(given.name)} is not the name of a cookie")
     if has_control(path) or not path.isascii() or ";" in path:
-        raise MappingError(f"{path!r} is not the path of a cookie")
+        raise MappingError(f"{quoted(path)} is not the path of a cookie")
     return Cookie(given.name.encode(), path.encode(), seconds(given.ttl) if given.ttl else None)
 
 
 def _header_name(name: str) -> bytes:
     if not is_header_name(name):
-        raise MappingError(f"{name!r} is not a header name")
+        raise MappingError(f"{quoted(name)} is not a header name")
     return name.lower().encode()
 
 
@@ -73,7 +75,7 @@ def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthChec
     headers = [_added_header(*item) for item in sorted(http.add_request_headers.items())]
     host = http.hostname or ""
     if has_control(host) or not host.isascii() or " " in host:
-        raise MappingError(f"{host!r} is not a host name")
+        raise MappingError(f"{quoted(host)} is not a host name")
     return defaults._replace(
         host=host.encode() or None,
         headers=tuple(pair for pair in headers if pair[0] not in removed),
@@ -89,7 +91,7 @@ def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthChec
 
 def _path(text: str) -> bytes:
     if not text.startswith("/") or not text.isascii() or has_control(text) or " " in text:
-        raise MappingError(f"{text!r} is not a path", hint="write it as /health")
+        raise MappingError(f"{quoted(text)} is not a path", hint="write it as /health")
     return text.encode()
 
 
@@ -97,14 +99,14 @@ def _added_header(name: str, given: str | AddedHeader) -> tuple[bytes, bytes]:
     value = given if isinstance(given, str) else given.value
     raw = _header_name(name)
     if raw in FRAMING_HEADERS or raw == b"host" or has_control(value):
-        raise MappingError(f"{name}: {value!r} cannot be sent with a health check")
+        raise MappingError(f"{name}: {quoted(value)} cannot be sent with a health check")
     return raw, value.strip().encode()
 
 
 def _positive(name: str, text: str | None, default: float) -> float:
     found = default if text is None else seconds(text)
     if found <= 0:
-        raise MappingError(f"{name} {text!r} is not a time", hint="write 5s")
+        raise MappingError(f"{name} {quoted(text or '')} is not a time", hint="write 5s")
     return found
 
 
@@ -142,7 +144,11 @@ def outlier_detection(given: Any) -> tuple[OutlierDetection | None, str | None]:
 def _outlier_value(name: str, value: Any) -> float:
     default = OutlierDetection._field_defaults[name]
     if isinstance(default, float):
-        return _positive(name, str(value), default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise MappingError(f"{name} {value!r} is not a number")
+        if not isinstance(value, str):
+            raise MappingError(f"{name} must be a time, not {in_words(value)}", hint="write 5s")
+        return _positive(name, value, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MappingError(f"{name} must be a whole number, not {in_words(value)}")
+    if value < 0:
+        raise MappingError(f"{name} {value} is negative")
     return value

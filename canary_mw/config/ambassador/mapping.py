@@ -18,6 +18,7 @@ from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrit
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, UpstreamOptions, UpstreamTLS
+from canary_mw.rules.wording import quoted
 
 DEFAULT_TIMEOUT_MS = 3000
 _NOTHING: Dict[str, Any] = {}
@@ -109,7 +110,9 @@ def _substitution(value: RegexSubstitution | None, origin: DocumentOrigin) -> Re
 def _url_text(text: str) -> str:
     match = _NOT_PRINTABLE.search(text)
     if match:
-        raise MappingError(f"{text!r} holds {match[0]!r}, which may not stand in a URL", hint="percent-encode it")
+        raise MappingError(
+            f"{quoted(text)} holds {quoted(match[0])}, which may not stand in a URL", hint="percent-encode it"
+        )
     return text
 
 

@@ -12,6 +12,7 @@ from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import is_header_name
 from canary_mw.rules.mapping import PrefixKind
 from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern
+from canary_mw.rules.wording import quoted
 
 
 def prefix(model: Model, origin: DocumentOrigin) -> str:
@@ -37,7 +38,7 @@ def host(model: Model, origin: DocumentOrigin) -> HostPattern:
         return HostPattern(model.hostname)
     if model.host:
         if "*" in model.host and not model.host_regex:
-            raise MappingError(f"host {model.host!r} is an exact match, no glob", hint="write hostname: instead")
+            raise MappingError(f"host {quoted(model.host)} is an exact match, no glob", hint="write hostname: instead")
         return _host_pattern(model.host, model.host_regex, origin)
     authority = next((value for name, value in model.headers.items() if name.lower() == ":authority"), None)
     return HostPattern(authority) if authority else ANY_HOST
@@ -70,7 +71,7 @@ def headers(model: Model, origin: DocumentOrigin) -> tuple[Condition, ...]:
     conditions = _conditions(exact, model.regex_headers, origin)
     for condition in conditions:
         if not is_header_name(condition.name.removeprefix(":")):
-            raise MappingError(f"{condition.name!r} is not a header name")
+            raise MappingError(f"{quoted(condition.name)} is not a header name")
     return conditions
 
 

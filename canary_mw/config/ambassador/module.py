@@ -23,6 +23,7 @@ from canary_mw.http.headers import has_control
 from canary_mw.rules.matchers import REGEX_MAX_SIZE, REGEX_SIZE_CAP
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.request_policy import AddressFilter, Network, RequestPolicy
+from canary_mw.rules.wording import quoted
 
 
 class HeaderDefaults(Strict):
@@ -174,9 +175,9 @@ def _networks(rules: list[dict[str, str]]) -> tuple[Network, ...]:
     for rule in rules:
         for kind, text in rule.items():
             if kind not in ("peer", "remote"):
-                raise MappingError(f"{kind!r} is not peer or remote", hint="write - peer: 10.0.0.0/8")
+                raise MappingError(f"{quoted(kind)} is not peer or remote", hint="write - peer: 10.0.0.0/8")
             try:
                 found.append(ip_network(text, strict=False))
             except ValueError:
-                raise MappingError(f"{text!r} is not an address or a network") from None
+                raise MappingError(f"{quoted(text)} is not an address or a network") from None
     return tuple(found)

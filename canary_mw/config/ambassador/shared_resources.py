@@ -10,6 +10,7 @@ from canary_mw.config.ambassador.tls_context import read_contexts
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
+from canary_mw.config.wording import in_words
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import UpstreamTLS
@@ -74,7 +75,7 @@ def read_shared_resources(
 def _module_settings(resource: Resource, report: Report) -> ModuleSettings | None:
     config = resource.spec.get("config", {})
     if not isinstance(config, dict):
-        report("error", "wrong-type", "config must be a map")
+        report("error", "wrong-type", f"config must be a map, not {in_words(config)}")
         return None
     model = validate(ModuleConfig, config, report, unsupported=UNSUPPORTED)
     if model is None:

@@ -14,6 +14,7 @@ from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.upstream import UpstreamTLS
+from canary_mw.rules.wording import quoted
 
 Version = Literal["v1.0", "v1.1", "v1.2", "v1.3"]
 
@@ -126,13 +127,15 @@ def _secret(text: str | None, model: TLSContext, namespace: str) -> str | None:
     if "." in text and model.secret_namespacing:
         name, _, namespace = text.partition(".")
     if not all(_NAME.fullmatch(part) for part in (name, namespace)):
-        raise MappingError(f"{text!r} is not the name of a Secret", hint="write name, name.namespace or /a/directory")
+        raise MappingError(
+            f"{quoted(text)} is not the name of a Secret", hint="write name, name.namespace or /a/directory"
+        )
     return f"{namespace}/{name}"
 
 
 def _sni(model: TLSContext, _: str) -> str | None:
     if model.sni and not _HOST.fullmatch(model.sni):
-        raise MappingError(f"sni {model.sni!r} is not the name of a host", hint="write one name, without port")
+        raise MappingError(f"sni {quoted(model.sni)} is not the name of a host", hint="write one name, without port")
     return model.sni or None
 
 

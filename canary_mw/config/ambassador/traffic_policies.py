@@ -14,6 +14,7 @@ from canary_mw.rules.cors import CorsPolicy, cors_policy
 from canary_mw.rules.header_templates import compile_template
 from canary_mw.rules.mapping import HeaderChange, Retry
 from canary_mw.rules.upstream import CircuitBreakers
+from canary_mw.rules.wording import quoted
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -51,7 +52,7 @@ def seconds(text: str) -> float:
     parts = _DURATION.findall(text)
     total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not parts or total == inf or "".join(number + unit for number, unit in parts) != text:
-        raise MappingError(f"{text!r} is not a duration", hint="write 1.5s or 500ms")
+        raise MappingError(f"{quoted(text)} is not a duration", hint="write 1.5s or 500ms")
     return total
 
 
@@ -107,7 +108,7 @@ def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
     methods, headers, exposed = (_as_list(value) for value in (policy.methods, policy.headers, policy.exposed_headers))
     for text in (*methods, *headers, *exposed, policy.max_age or ""):
         if has_control(text):
-            raise MappingError(f"{text!r} holds a control character")
+            raise MappingError(f"{quoted(text)} holds a control character")
     return cors_policy(
         origins=origins,
         methods=methods,
@@ -153,7 +154,7 @@ def removed_headers(names: str | list[str]) -> tuple[bytes, ...]:
 
 def _header_name(name: str) -> bytes:
     if not is_header_name(name):
-        raise MappingError(f"{name!r} is not a header name")
+        raise MappingError(f"{quoted(name)} is not a header name")
     if name.lower() in ("host", ":authority"):
         raise MappingError("the Host header cannot be added or removed", hint="use host_rewrite")
     return name.lower().encode()

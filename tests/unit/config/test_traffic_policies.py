@@ -92,7 +92,7 @@ def test_circuit_breakers_are_those_of_the_priority_of_the_mapping(
         ({"weight": 1, "cluster_idle_timeout_ms": -1}, 8, "-1 ms is negative"),
         ({"weight": 1, "cluster_max_connection_lifetime_ms": -1}, 8, "-1 ms is negative"),
         ({"weight": 1, "circuit_breakers": "[{max_requests: -2}]"}, 8, "max_requests -2 is negative"),
-        ({"weight": 1, "circuit_breakers": "[{priority: low}]"}, 8, "circuit_breakers.0.priority must be"),
+        ({"weight": 1, "circuit_breakers": "[{priority: low}]"}, 8, "circuit_breakers[0].priority must be"),
         ({"cors": '{methods: "GET\\r\\nx: y"}'}, 7, "holds a control character"),
         ({"cors": '{headers: ["a\\nb"]}'}, 7, "holds a control character"),
         ({"cors": '{exposed_headers: ["a\\0"]}'}, 7, "holds a control character"),

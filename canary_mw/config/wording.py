@@ -1,0 +1,39 @@
+"""Values in the words of YAML, for findings."""
+
+import json
+from typing import Any
+
+from canary_mw.config.yaml_scalars import OddKey, value_of
+from canary_mw.rules.wording import quoted
+
+_MAX_LENGTH = 60
+
+
+def in_words(value: Any) -> str:
+    """A value with its kind: "the text 'a'", "the number 5", "the boolean true", "the list [a]", "null"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"the boolean {_flow(value)}"
+    kind = "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else None
+    kind = kind or ("list" if isinstance(value, list) else "map")
+    text = _flow(value)
+    return f"the {kind} {text if len(text) < _MAX_LENGTH else text[: _MAX_LENGTH - 3] + '...'}"
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML writes it on one line."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def odd_key_in_words(key: OddKey) -> tuple[str, str]:
+    """What is wrong with a key that is no text, and what to do."""
+    if not key:
+        return "a key is empty, which is read as null", "give it a name"
+    return f"the key `{key:.60}` is read as {in_words(value_of(key))}", f'put it in quotes: "{key:.60}"'
