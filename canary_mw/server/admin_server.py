@@ -1,12 +1,56 @@
-"""The server of the admin port, in the event loop of the proxy."""
+"""The server of the admin port, in the event loop of the proxy.
+
+It has the limits of the proxy's own port. What a flood of connections could take from the proxy is bounded here: open
+files, and buffers for clients that read slowly.
+"""
 
 import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import uvicorn
 from starlette.applications import Starlette
+
+from canary_mw.server.protocol import GuardedProtocol
+
+# Connections at once. The kernel may keep as many that were not accepted yet.
+MAX_CONNECTIONS = 64
+
+# Seconds that running requests have at shutdown.
+_GRACE = 2
+
+_numbers = count()
+
+
+class AdminProtocol(GuardedProtocol):
+    """Closes the oldest connection for one over the limit, those first that wait for no answer.
+
+    To refuse the newest would let whoever holds the others keep probes and scrapes out.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._number = next(_numbers)
+        others = [each for each in self.connections if isinstance(each, AdminProtocol) and each.displaceable_for(self)]
+        if len(others) >= MAX_CONNECTIONS:
+            min(others, key=AdminProtocol.rank).transport.abort()
+
+    def shutdown(self) -> None:
+        """The server shuts down: the proxy does not wait for clients of the admin port that ask for nothing."""
+        super().shutdown()
+        if not self._busy():
+            self.transport.close()
+
+    def displaceable_for(self, newest: "AdminProtocol") -> bool:
+        """Whether it is another connection, and not closed already."""
+        return self is not newest and not self.transport.is_closing()
+
+    def rank(self) -> tuple[bool, int]:
+        """The smallest is closed first."""
+        return self._busy(), self._number
 
 
 class AdminServer(uvicorn.Server):
@@ -25,7 +69,16 @@ class AdminServer(uvicorn.Server):
             OSError: another program uses the port.
         """
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False, ws="none"
+            app,
+            http=AdminProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE,
         )
         server = cls(config)
         server.socket = _listen(host, port)
