@@ -103,14 +103,21 @@ def _last_in_error(reading: Reading, parsed: list[ParsedDocument], found: list[D
     return any(each.severity == "error" for each in about_last)
 
 
-def stays_in_force(
+def about_partial(
     document: Document, reading: Reading, partial: Diagnostic, missing: Collection[Name]
 ) -> list[Diagnostic]:
-    """The finding about Mappings that a partial file does not show; none about those that an error names already."""
+    """What is said about a partial file.
+
+    Args:
+        missing: the Mappings in force that it does not show. Those that an error names already are not named again.
+    """
     in_error = {diagnostic.mapping for diagnostic in reading.diagnostics}
     names = sorted(name for _, name in missing if name not in in_error)
-    if document.error is not None or not names:
-        return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    message = f"no longer in the file, but still in force: {', '.join(names[:3])}{more}; {partial.message}"
-    return [replace(partial, message=message)]
+    if names and document.error is None:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        message = f"no longer in the file, but still in force: {', '.join(names[:3])}{more}; {partial.message}"
+        return [replace(partial, message=message)]
+    if partial is document.partial and partial.severity == "warning":
+        message = f"{partial.message}: its last document may be incomplete, and nothing would be removed"
+        return [replace(partial, severity="notice", code="no-line-feed", message=message)]
+    return []

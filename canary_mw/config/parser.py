@@ -14,7 +14,7 @@ from canary_mw.config.ambassador.shared_resources import (
 )
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.foreign_objects import may_hold_rules
-from canary_mw.config.last_good import Name, ParsedDocument, duplicate_name, shown_mappings, stays_in_force, why_partial
+from canary_mw.config.last_good import Name, ParsedDocument, about_partial, duplicate_name, shown_mappings, why_partial
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
@@ -199,9 +199,11 @@ def _parse_file(
     diagnostics = [diagnostic for item in parsed for diagnostic in item.diagnostics]
     mappings = shown_mappings(parsed, previous.mappings, diagnostics)
     partial = why_partial(document, reading, parsed, found)
-    if partial and not previous.mappings.keys() <= mappings.keys():
-        diagnostics += stays_in_force(document, reading, partial, previous.mappings.keys() - mappings.keys())
-        mappings = {**{name: mappings.get(name, old) for name, old in previous.mappings.items()}, **mappings}
+    if partial:
+        missing = previous.mappings.keys() - mappings.keys()
+        diagnostics += about_partial(document, reading, partial, missing)
+        if missing:
+            mappings = {**{name: mappings.get(name, old) for name, old in previous.mappings.items()}, **mappings}
     good = {id(item.mapping) for item in parsed} if document.error is None else set()
     in_error = frozenset(name for name, mapping in mappings.items() if id(mapping) not in good)
     return FileRules(document, reading, documents, mappings, in_error, tuple(diagnostics), not partial)

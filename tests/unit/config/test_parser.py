@@ -715,6 +715,14 @@ def test_what_a_partial_file_shows_is_taken_and_the_finding_names_what_it_does_n
     assert complete.files["rules.yaml"].reading is partial.files["rules.yaml"].reading
 
 
+def test_a_partial_file_that_shows_all_is_taken_as_it_is_with_a_notice() -> None:
+    text = document("c") + document("b") + document("a", service="cut")
+    after = parse([Document(text, "rules.yaml", partial=CUT)], previous=read_rules(GOOD))
+    assert list(services(after).items()) == [("c", "c"), ("b", "b"), ("a", "cut")]
+    message = "it has no end: its last document may be incomplete, and nothing would be removed"
+    assert after.diagnostics == (replace(CUT, severity="notice", code="no-line-feed", message=message),)
+
+
 def test_a_last_document_in_error_lets_nothing_be_removed_until_it_is_corrected() -> None:
     after = again(read_rules(GOOD), document("a") + document("b", weight="x"))
     assert names(after) == ["a", "b", "c"]
