@@ -1,7 +1,6 @@
 """Validation of a document against a pydantic model: all errors at once, each with attribute and line."""
 
-from collections.abc import Collection, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -10,7 +9,7 @@ from pydantic_core import ErrorDetails
 from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
-from canary_mw.config.wording import in_words, odd_key_in_words
+from canary_mw.config.wording import did_you_mean, in_words, odd_key_in_words
 from canary_mw.config.yaml_scalars import OddKey
 
 M = TypeVar("M", bound=Strict)
@@ -56,10 +55,18 @@ class Report:
         )
 
 
-def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported: Collection[str] = ()) -> M | None:
+def validate(
+    kind: type[M],
+    spec: dict[str, Any],
+    report: Report,
+    *,
+    unsupported: Collection[str] = (),
+    misspelt: Callable[[str], str | None] = lambda name: None,
+) -> M | None:
     """The typed attributes; None if any is wrong, with an error reported for each.
 
     Args:
+        misspelt: the name that an unknown one is an error for, because it is probably meant.
         unsupported: known names without effect yet; each gets a notice. Where it is not empty, as for a Module, unknown
             names get a notice too; otherwise a warning.
     """
@@ -67,6 +74,7 @@ def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported
     nulls = [name for name, value in spec.items() if value is None]
     for name in nulls:
         report("error", "wrong-type", f"{name} is null", attribute=name, hint="leave it out instead")
+    errors = _report_misspelt(spec.keys() - kind.model_fields.keys(), report, misspelt)
     if nulls or _report_odd_keys(kind, spec, report):
         return None
     try:
@@ -75,8 +83,8 @@ def validate(kind: type[M], spec: dict[str, Any], report: Report, *, unsupported
         for found in _by_attribute(spec, exc.errors(include_url=False, include_context=False)):
             report("error", "wrong-type", found.message, attribute=found.attribute, hint=found.hint)
         return None
-    _report_unread(model, report, unsupported)
-    return model
+    _report_unread(model, report, unsupported, known=errors)
+    return None if errors else model
 
 
 def _report_odd_keys(kind: type[Strict], spec: dict[str, Any], report: Report) -> bool:
@@ -89,9 +97,22 @@ def _report_odd_keys(kind: type[Strict], spec: dict[str, Any], report: Report) -
     return bool(found)
 
 
-def _report_unread(model: Strict, report: Report, unsupported: Collection[str], path: str = "") -> None:
-    """Report attributes that are written but not read, nested ones too."""
-    for name in model.model_extra or {}:
+def _report_misspelt(
+    unknown: Collection[str], report: Report, misspelt: Callable[[str], str | None]
+) -> Collection[str]:
+    """Report the misspelt names as errors, and return them."""
+    meant = {name: found for name in sorted(unknown) if (found := misspelt(name))}
+    for name, found in meant.items():
+        text = f"unknown field {name}: it looks like {found}, and without {found} the Mapping takes other requests"
+        report("error", "unknown-field", text, attribute=name, hint=f"did you mean {found}?")
+    return meant.keys()
+
+
+def _report_unread(
+    model: Strict, report: Report, unsupported: Collection[str], path: str = "", *, known: Collection[str] = ()
+) -> None:
+    """Report attributes that are written but not read, nested ones too, but for those that are `known`."""
+    for name in (name for name in model.model_extra or {} if name not in known):
         if name in unsupported:
             report("notice", "not-supported", f"{path}{name} is not supported yet: ignored", attribute=path + name)
             continue
@@ -182,9 +203,3 @@ _EXPECTED = {
     "model_attributes_type": "a map",
     "missing": _MISSING,
 }
-
-
-def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:
-    """A hint with the known name that is closest to a misspelt one, None without a close one."""
-    found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
-    return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None

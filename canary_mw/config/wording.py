@@ -1,6 +1,8 @@
-"""Values in the words of YAML, for findings."""
+"""The words of findings: values as YAML writes them, names that are close to a misspelt one."""
 
 import json
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from canary_mw.config.yaml_scalars import OddKey, value_of
@@ -37,3 +39,9 @@ def odd_key_in_words(key: OddKey) -> tuple[str, str]:
     if not key:
         return "a key is empty, which is read as null", "give it a name"
     return f"the key `{key:.60}` is read as {in_words(value_of(key))}", f'put it in quotes: "{key:.60}"'
+
+
+def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:
+    """A hint with the known name that is closest to a misspelt one, None without a close one."""
+    found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
+    return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None

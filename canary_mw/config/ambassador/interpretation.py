@@ -1,14 +1,18 @@
 """One resource -> its Mapping: the checks of apiVersion, kind, name, attributes, and of what the Mapping refers to."""
 
+from functools import partial
+
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.mapping import to_mapping
+from canary_mw.config.ambassador.misspellings import deciding_attribute
 from canary_mw.config.ambassador.origin import DocumentOrigin
-from canary_mw.config.ambassador.schema import MODELS
+from canary_mw.config.ambassador.schema import MODELS, Model
 from canary_mw.config.ambassador.shared_resources import SharedResources
 from canary_mw.config.foreign_objects import is_unrelated
 from canary_mw.config.resource import Resource
-from canary_mw.config.validation import Report, did_you_mean, validate
+from canary_mw.config.validation import Report, validate
+from canary_mw.config.wording import did_you_mean
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
@@ -37,7 +41,7 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
     if not resource.name:
         report("error", "no-name", "the Mapping has no name: it is left out")
         return None
-    model = version and validate(MODELS[version], dict(resource.spec), report)
+    model = version and _typed(resource, version, report)
     if not model:
         return None
     if model.resolver and model.resolver not in shared.resolvers:
@@ -55,6 +59,11 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
     for each in found:
         report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
     return mapping
+
+
+def _typed(resource: Resource, version: str, report: Report) -> Model | None:
+    misspelt = partial(deciding_attribute, version)
+    return validate(MODELS[version], dict(resource.spec), report, misspelt=misspelt)
 
 
 def _is_for_others(resource: Resource, ambassador_id: str, report: Report) -> bool:

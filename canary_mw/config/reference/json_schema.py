@@ -1,7 +1,8 @@
 """The JSON Schema of the documents, for completion and checks in editors (draft 7, as YAML language servers use it).
 
 It has the names, types and enumerations of the models. In one point it is stricter: an unknown attribute is an error in
-an editor, and a warning of `canary-mw check`. Documents of other kinds are valid.
+an editor; for `canary-mw check` it is one only if it looks like an attribute that decides who matches. Documents of
+other kinds are valid.
 """
 
 from typing import Any

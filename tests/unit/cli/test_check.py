@@ -31,7 +31,7 @@ def test_check_of_clean_rules_prints_nothing_but_a_summary(rules: Path) -> None:
 
 
 def test_check_prints_each_finding_with_its_position_and_exits_1_on_errors(rules: Path) -> None:
-    rules.write_text(document(weight="x") + document("b", Weight=1) + document("c", docs="{}"))
+    rules.write_text(document(weight="x") + document("b", timeout=1) + document("c", docs="{}"))
     outcome = invoke("check", str(rules))
     assert outcome.exit_code == 1
     lines = outcome.stdout.splitlines()
@@ -40,8 +40,14 @@ def test_check_prints_each_finding_with_its_position_and_exits_1_on_errors(rules
         ["rules.yaml:14:", "warning", "unknown-field"],
         ["rules.yaml:21:", "notice", "no-effect-yet"],
     ]
-    assert lines[1].endswith("(did you mean weight?)")
+    assert lines[1].endswith("(did you mean timeout_ms?)")
     assert outcome.stderr == "2 Mappings: 1 error, 1 warning, 1 notice\n"
+
+
+def test_check_exits_1_on_a_misspelt_attribute_that_decides_who_matches(rules: Path) -> None:
+    rules.write_text(document() + document("b", wieght=1))
+    outcome = invoke("check", str(rules))
+    assert (outcome.exit_code, outcome.stderr) == (1, "1 Mapping: 1 error\n")
 
 
 def test_check_warns_of_copied_writes_and_lists_what_is_not_supported(rules: Path) -> None:

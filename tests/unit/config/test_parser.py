@@ -261,7 +261,7 @@ def test_a_redirect_has_one_of_five_codes(redirect: int, fine: bool) -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "hint"),
-    [("Weight", "weight"), ("header", "headers"), ("timeout", "timeout_ms"), ("prefixregex", "prefix_regex")],
+    [("Rewrite", "rewrite"), ("timeout", "timeout_ms"), ("retry_polcy", "retry_policy")],
 )
 def test_an_unknown_field_is_ignored_with_the_nearest_known_one(attribute: str, hint: str) -> None:
     rules = read_rules(document("a", "v2", **{attribute: 1}))
@@ -273,6 +273,120 @@ def test_an_unknown_field_is_ignored_with_the_nearest_known_one(attribute: str, 
 def test_an_unknown_field_like_no_other_has_no_hint() -> None:
     (warning,) = read_rules(document(xyzzy=1)).diagnostics
     assert (warning.code, warning.hint) == ("unknown-field", None)
+
+
+DECIDING = sorted(
+    {
+        "weight",
+        "headers",
+        "regex_headers",
+        "query_parameters",
+        "regex_query_parameters",
+        "host",
+        "hostname",
+        "host_regex",
+    }
+    | {"method", "method_regex", "prefix_exact", "prefix_regex", "case_sensitive", "precedence", "shadow"}
+)
+KNOWN = {name for model in MODELS.values() for name in model.model_fields}
+
+
+def spelt(attribute: str, version: str = "v2", name: str = "a") -> str:
+    more: dict[str, Any] = {attribute: 1}
+    return document(name, version, **more)
+
+
+def misspellings(name: str) -> set[str]:
+    """One slip of the finger, another case, another separator, another order of the words."""
+    places = range(len(name))
+    left_out = {name[:i] + name[i + 1 :] for i in places if name[i] != "_"}
+    doubled = {name[:i] + name[i] + name[i:] for i in places}
+    exchanged = {name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in places[:-1]}
+    replaced = {f"{name[:i]}x{name[i + 1 :]}" for i in places[1:]}
+    words = name.split("_")
+    written = {name.upper(), name.title(), name + "s", "-".join(words), " ".join(words), "".join(words)}
+    camel = words[0] + "".join(word.title() for word in words[1:])
+    return (left_out | doubled | exchanged | replaced | written | {camel, "_".join(words[::-1])}) - KNOWN
+
+
+@pytest.mark.parametrize("version", ["v2", "v3alpha1"])
+@pytest.mark.parametrize("name", DECIDING)
+def test_a_misspelt_attribute_that_decides_who_matches_is_an_error_of_its_mapping(name: str, version: str) -> None:
+    slips = sorted(misspellings(name))
+    rules = read_rules("".join(spelt(slip, version, f"m{n}") for n, slip in enumerate(slips)) + document("b"))
+    assert names(rules) == ["b"]
+    wrong = {d.mapping: d for d in rules.diagnostics if d.severity == "error"}
+    assert len(wrong) == len(slips) > 10
+    for number, slip in enumerate(slips):
+        error = wrong[f"m{number}"]
+        assert (error.code, error.line) == ("unknown-field", 6 * number + 6 + number + 1)
+        assert error.message.startswith(f"Mapping m{number}: unknown field {slip}: it looks like ")
+        assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("wieght", "weight"),
+        ("Weight", "weight"),
+        ("heders", "headers"),
+        ("header_regex", "regex_headers"),
+        ("regexHeaders", "regex_headers"),
+        ("query_params", "query_parameters"),
+        ("queryParams", "query_parameters"),
+        ("regex_query_params", "regex_query_parameters"),
+        ("case_insensitive", "case_sensitive"),
+        ("presedense", "precedence"),
+        ("hostname_regex", "host_regex"),
+        ("exact_prefix", "prefix_exact"),
+    ],
+)
+def test_it_keeps_its_last_good_version_and_the_right_name_is_told(name: str, meant: str) -> None:
+    before = read_rules(GOOD)
+    after = again(before, document("a") + spelt(name, name="b").replace("service: b", "service: new") + document("c"))
+    assert services(after) == {"a": "a", "b": "b", "c": "c"}
+    assert findings(after.diagnostics) == [("error", "unknown-field", 13)]
+    assert after.diagnostics[0].hint == f"did you mean {meant}?"
+    assert meant in after.diagnostics[0].message
+
+
+@pytest.mark.parametrize("version", [*MODELS])
+@pytest.mark.parametrize("name", [*KNOWN - {"prefix", "service"}])
+def test_an_attribute_of_any_version_is_no_misspelling(name: str, version: str) -> None:
+    rules = read_rules(spelt(name, version).replace(f"{name}: 1", f"{name}: []"))
+    assert not any(d.code == "unknown-field" and d.severity == "error" for d in rules.diagnostics)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "team owner description colour enabled tags post cost show port path query verb redirect timeout add_headers"
+    " remove_headers request_headers host_header host_rewrit labelz metrics x-team".split(),
+)
+def test_any_other_unknown_field_stays_a_warning(name: str) -> None:
+    rules = read_rules(spelt(name))
+    assert names(rules) == ["a"]
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 7)]
+
+
+def test_a_nested_misspelling_stays_a_warning() -> None:
+    rules = read_rules(document(add_request_headers="{x: {value: a, vallue: b, weight: 1}}", cors="{heders: [a]}"))
+    assert names(rules) == ["a"]
+    assert {(d.severity, d.code) for d in rules.diagnostics} == {("warning", "unknown-field")}
+    assert len(rules.diagnostics) == 3
+
+
+def test_all_errors_of_a_document_with_a_misspelling_are_told_at_once() -> None:
+    rules = read_rules(document(wieght=1, timeout_ms="x", hedaers="{a: b}", foo=1))
+    assert findings(rules.diagnostics) == [
+        ("error", "unknown-field", 9),
+        ("error", "unknown-field", 7),
+        ("error", "wrong-type", 8),
+    ]
+
+
+def test_a_name_of_any_length_is_compared_in_no_time() -> None:
+    rules = read_rules(document().replace("prefix", "? " + "weight" * 20_000 + "\n: 1\nprefix"))
+    assert findings(rules.diagnostics) == [("warning", "unknown-field", 5)]
 
 
 EFFECTLESS: dict[str, str] = {
