@@ -187,17 +187,24 @@ class Bench:
         self._numbers = count(1)
 
     def swap(self, mappings: list[Json], module: Json) -> str:
-        """Put rules in force; returns their text."""
+        """Put rules in force; returns their text.
+
+        What was in force before is removed first: a group whose weights are too high would keep the shares that it had.
+        """
         number = next(self._numbers)
+        self._put([_marker(f"empty-{number}")], f"empty-{number}")
         # Names of this example alone: a Mapping in error would keep the last good version of its name.
         documents = [_mapping(f"m{number}-{place}", more) for place, more in enumerate(mappings)]
-        documents.append(_mapping(f"marker-{number}", {"prefix": f"/marker-{number}/", "host": "marker"}))
+        documents.append(_marker(f"marker-{number}"))
         documents.append({**_HEAD, "kind": "Module", "name": "ambassador", "config": module})
+        return self._put(documents, f"marker-{number}")
+
+    def _put(self, documents: list[Json], marker: str) -> str:
         text = "".join(f"---\n{json.dumps(document)}\n" for document in documents)
         following = self._file.with_suffix(".next")
         following.write_text(text, "utf-8")
         os.replace(following, self._file)
-        self._runner.run(self._until(f'"marker-{number}"'.encode()))
+        self._runner.run(self._until(f'"{marker}"'.encode()))
         return text
 
     async def _until(self, marker: bytes) -> None:
@@ -235,6 +242,11 @@ _HEAD = {"apiVersion": "getambassador.io/v2"}
 
 def _mapping(name: str, attributes: Json) -> Json:
     return {**_HEAD, "kind": "Mapping", "name": name, "service": f"{name}.example", **attributes}
+
+
+def _marker(name: str) -> Json:
+    """A Mapping that no request of these tests matches; the admin port shows when it is in force."""
+    return _mapping(name, {"prefix": f"/{name}/", "host": "marker"})
 
 
 def _is_told(name: str) -> bool:
