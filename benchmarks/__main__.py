@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, ModuleType
 
-from . import asgi_servers, growth, metrics, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, results
+from . import asgi_servers, growth, metrics, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, results, sockets
 from .compare import Options
 from .machine import machine, versions
 from .processes import ROOT, Failed, Missing, allow_open_files, in_short
@@ -34,6 +34,7 @@ ROWS: dict[str, ModuleType] = {
     "P11": p11,
     "P12": p12,
     "P13": p13,
+    "SOCKETS": sockets,
     "METRICS": metrics,
     "SERVERS": asgi_servers,
     "GROWTH": growth,

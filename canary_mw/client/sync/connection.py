@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from canary_mw.client.sync.sockets import MAX_READ, nothing_to_read, receive, send
+from canary_mw.client.sync.sockets import MAX_READ, may_keep_lock, nothing_to_read, receive, send
 from canary_mw.client.sync.timed_parser import SyncTimedResponseParser
 from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.request_writer import iter_encoded
@@ -26,6 +26,9 @@ _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 class Owner(Protocol):
     """The pool of a connection."""
+
+    def is_shared(self) -> bool:
+        """Whether there is more than one connection."""
 
     def release(self, connection: "SyncConnection") -> None:
         """Take back a reusable connection."""
@@ -54,7 +57,8 @@ class SyncConnection(SyncTimedResponseParser):
     __slots__ = (
         "__weakref__",
         "_abort_error",
-        "_plaintext",
+        "_keeps_lock",
+        "_may_keep_lock",
         "_pool",
         "_upload",
         "closed",
@@ -67,7 +71,8 @@ class SyncConnection(SyncTimedResponseParser):
     def __init__(self, pool: Owner, authority: str, max_head: int, sock: socket.socket) -> None:
         super().__init__(authority, max_head, sock)
         self._pool = pool
-        self._plaintext = type(sock) is socket.socket
+        self._may_keep_lock = may_keep_lock(sock)
+        self._keeps_lock = False
         self.closed = self.reused = False
         self.error: Exception | None = None
         self.options = DEFAULT_OPTIONS
@@ -90,6 +95,8 @@ class SyncConnection(SyncTimedResponseParser):
             options: those of the request.
         """
         self._start_response(head_only)
+        # One thread alone has nobody to wait for, and plain calls cost it less.
+        self._keeps_lock = self._may_keep_lock and self._pool.is_shared()
         self.options = options
         self._deadline = deadline
         self._idle_timeout = options.idle_timeout
@@ -97,9 +104,6 @@ class SyncConnection(SyncTimedResponseParser):
         self._unsent = data
         self._upload = None if upload is None else iter_encoded(*upload)
         self._send_some()
-        if self._plaintext and self._upload is None and not self._unsent:
-            # With many threads, waiting for the interpreter lock takes time: the response may have arrived meanwhile.
-            self._receive_some()
         while self.head is None and self.error is None:
             self.wait()
         if self.head is None:
@@ -149,7 +153,7 @@ class SyncConnection(SyncTimedResponseParser):
 
     def is_reusable(self) -> bool:
         """Whether an idle connection is still open and has received no unexpected bytes."""
-        if self._plaintext:
+        if self._keeps_lock:
             return nothing_to_read(self._sock.fileno())
         if not self._is_readable():
             return True
@@ -209,7 +213,7 @@ class SyncConnection(SyncTimedResponseParser):
         data = self._unsent
         try:
             # fileno() each time: a closed descriptor may belong to another socket by now, and fileno() is -1 then.
-            if self._plaintext and isinstance(data, bytes) and len(data) <= MAX_READ:
+            if self._keeps_lock and isinstance(data, bytes) and len(data) <= MAX_READ:
                 sent = send(self._sock.fileno(), data)
             else:
                 sent = self._sock.send(data)
@@ -232,7 +236,7 @@ class SyncConnection(SyncTimedResponseParser):
         """Read once; whether there was anything to read, the end of the stream included."""
         try:
             # Body reads release the interpreter lock, because they take longer.
-            data = receive(self._sock.fileno()) if self._plaintext and self.head is None else self._sock.recv(_SEGMENT)
+            data = receive(self._sock.fileno()) if self._keeps_lock and self.head is None else self._sock.recv(_SEGMENT)
         except _BLOCKED:
             return False
         except OSError:

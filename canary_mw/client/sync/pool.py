@@ -140,6 +140,10 @@ class SyncPool:
                     return
         connection.fail(UpstreamConnectError("the connection is not kept"))
 
+    def is_shared(self) -> bool:
+        """Whether there is more than one connection: several threads use the pool at once."""
+        return len(self._alive) > 1
+
     def discard(self, connection: SyncConnection) -> None:
         """Remove a closed connection and free its slot."""
         with self._lock:
@@ -218,10 +222,9 @@ class SyncPool:
 
     def _wait(self, waiter: Waiter, deadline: float) -> SyncConnection | None:
         """Wait for a connection, or for a slot, which is None."""
+        timeout = None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
         try:
-            grant = waiter.get(
-                timeout=None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
-            )
+            grant = waiter.get(timeout=timeout)
         except queue.Empty:
             with self._lock, suppress(ValueError):
                 self._waiters.remove(waiter)

@@ -1,7 +1,8 @@
 """Non-blocking reads and writes of a socket that do not release the interpreter lock.
 
-The standard library releases it around every system call. With many threads, another thread acquires it meanwhile, and
-acquiring it again costs several times what a small read or write does.
+The standard library releases it around every system call. Where several threads have several cores, another thread
+acquires it meanwhile, and acquiring it again costs several times what a small read or write does. On one core, or where
+other processes want the cores, plain calls are cheaper; see docs/performance.md.
 """
 
 import ctypes
@@ -10,6 +11,12 @@ import socket
 from errno import EAGAIN, EWOULDBLOCK
 from threading import local
 from typing import Any, NoReturn
+
+# The variable that turns these reads and writes off.
+PLAIN_SOCKETS = "CANARY_MW_PLAIN_SOCKETS"
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # Most bytes that one call reads or writes: longer calls would stall the other threads.
 MAX_READ = 65536
@@ -38,6 +45,17 @@ _send = _libc.send
 _send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
 _send.restype = ctypes.c_ssize_t
 _local = _ReadBuffer()
+
+
+def may_keep_lock(sock: socket.socket) -> bool:
+    """Whether a socket may be read and written by the functions below.
+
+    Not if it encrypts, if `socket` is patched, as by gevent, if there is one core, or if the variable
+    `CANARY_MW_PLAIN_SOCKETS` is set.
+    """
+    if type(sock) is not socket.socket or socket.socket.__module__ != "socket":
+        return False
+    return _CORES > 1 and os.environ.get(PLAIN_SOCKETS, "").strip().lower() in _FALSE
 
 
 def receive(descriptor: int) -> bytes | None:

@@ -379,7 +379,7 @@ class Stub:
 def replace_socket(connection: SyncConnection, sock: Stub) -> None:
     """Have a connection use a socket that is not a plain `socket.socket`, as under TLS."""
     connection._sock = sock  # type: ignore[assignment]
-    connection._plaintext = False
+    connection._keeps_lock = False
 
 
 @pytest.mark.parametrize(("news", "reusable"), [("record", True), ("data", False), ("end", False), ("reset", False)])

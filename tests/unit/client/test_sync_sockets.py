@@ -1,16 +1,24 @@
-"""Reads and writes that keep the interpreter lock, in each state of a connection."""
+"""Reads and writes that keep the interpreter lock, in each state of a connection, and where the client uses them."""
 
+import asyncio
 import socket
+import ssl
 import struct
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from typing import Any
 
 import pytest
+from threaded import ThreadedClient
+from upstream import CERTIFICATE, Peer, get, serving
 
-from canary_mw.client.sync.sockets import MAX_READ, nothing_to_read, receive, send
+from canary_mw.client.sync import sockets
+from canary_mw.client.sync.sockets import MAX_READ, PLAIN_SOCKETS, nothing_to_read, receive, send
+from canary_mw.client.tls import TLSContexts
 
 
 @contextmanager
@@ -122,3 +130,112 @@ def test_no_other_thread_runs_meanwhile() -> None:
         sys.setswitchinterval(before)
         over.set()
         other.join()
+
+
+# Where the client uses them.
+
+
+class Patched(socket.socket):
+    """A socket of a library that takes the place of `socket.socket`, as gevent's."""
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls that keep the lock, by name. The machine has two cores."""
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        function = getattr(sockets, name)
+
+        def counted(*args: Any) -> Any:
+            calls.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(f"canary_mw.client.sync.connection.{name}", counted)
+
+    for name in ("send", "receive", "nothing_to_read"):
+        count(name)
+    monkeypatch.setattr(sockets, "_CORES", 2)
+    monkeypatch.delenv(PLAIN_SOCKETS, raising=False)
+    return calls
+
+
+def ask(at_once: int, *, tls: bool = False) -> None:
+    """Three times so many requests at once, by as many threads."""
+
+    async def main() -> None:
+        came: list[asyncio.Event] = []
+
+        async def script(peer: Peer) -> None:
+            while True:
+                await peer.request()
+                mine = asyncio.Event()
+                came.append(mine)
+                if len(came) == at_once:
+                    for each in came:
+                        each.set()
+                    came.clear()
+                await mine.wait()
+                await peer.answer()
+
+        contexts = TLSContexts(default=ssl.create_default_context(cafile=CERTIFICATE))
+        async with serving(script, tls=tls) as upstream, aclosing(ThreadedClient(contexts=contexts)) as client:
+            for _ in range(3):
+                assert await asyncio.gather(*(get(client, upstream) for _ in range(at_once))) == [b"ok"] * at_once
+
+    asyncio.run(main())
+
+
+def test_several_threads_keep_the_lock(kept: list[str]) -> None:
+    ask(2)
+    assert {*kept} == {"send", "receive", "nothing_to_read"}
+
+
+def test_one_thread_makes_plain_calls(kept: list[str]) -> None:
+    ask(1)
+    assert kept == []
+
+
+def test_no_call_through_tls_keeps_the_lock(kept: list[str]) -> None:
+    ask(2, tls=True)
+    assert kept == []
+
+
+@pytest.mark.parametrize("value", ["1", "true", "on", " Yes "])
+def test_the_environment_turns_them_off(kept: list[str], value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLAIN_SOCKETS, value)
+    ask(2)
+    assert kept == []
+
+
+@pytest.mark.parametrize("value", ["", "0", "False"])
+def test_the_environment_may_leave_them_on(kept: list[str], value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLAIN_SOCKETS, value)
+    ask(2)
+    assert kept
+
+
+def test_patched_sockets_are_left_to_the_library_that_patched_them(
+    kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socket", Patched)
+    ask(2)
+    assert kept == []
+
+
+def test_gevent_is_seen() -> None:
+    lines = [
+        "from gevent import monkey",
+        "monkey.patch_all()",
+        "import socket",
+        "from canary_mw.client.sync.sockets import may_keep_lock",
+        "print(may_keep_lock(socket.socket()))",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_on_one_core_all_calls_are_plain(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "_CORES", 1)
+    ask(2)
+    assert kept == []
