@@ -8,6 +8,9 @@ from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import ResponseHead
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
+# What of a scope is changed for the app.
+_REQUEST_KEYS = frozenset(("method", "path", "raw_path", "query_string", "root_path", "headers"))
+
 
 async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
     """Call an app of this process. Its messages are relayed as they come; only its response head goes to the exchange.
@@ -21,8 +24,11 @@ async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Rece
         return _reply_of(stop.value)
     reply: Reply | None = None
 
+    app_scope = _app_scope(scope, request)
+
     async def relay(message: Message) -> None:
         nonlocal reply
+        copy_back(app_scope, scope)
         if message["type"] == "http.response.start":
             head = ResponseHead(message["status"], [(bytes(n), bytes(v)) for n, v in message.get("headers", ())])
             outcome = finish_with_response(exchange, head)
@@ -32,8 +38,19 @@ async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Rece
         if reply is None:
             await send(message)
 
-    await app(_app_scope(scope, request), receive, relay)
+    try:
+        await app(app_scope, receive, relay)
+    finally:
+        copy_back(app_scope, scope)
     return reply
+
+
+def copy_back(app_scope: Scope, scope: Scope) -> None:
+    """Copy what an app has written into its scope to that of the server, where layers outside look for it.
+
+    The request of the scope stays that of the client.
+    """
+    scope.update({key: value for key, value in app_scope.items() if key not in _REQUEST_KEYS})
 
 
 def _reply_of(outcome: Relay | Reply) -> Reply | None:

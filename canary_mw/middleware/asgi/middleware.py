@@ -1,7 +1,8 @@
 """The ASGI middleware: `CanaryMiddleware` routes every HTTP request, and forwards those of other services.
 
-Bodies are not buffered. The wrapped app gets the server's scope with `scope["canary_mw"]` added, and without those
-headers that only trusted peers may send, where `trusted_headers` names any.
+Bodies are not buffered. The wrapped app gets the scope of the server itself, so that layers outside see what the app
+writes into it. `scope["canary_mw"]` is added. Headers that only trusted peers may send are removed, where
+`trusted_headers` names any.
 """
 
 import asyncio
@@ -146,7 +147,7 @@ class CanaryMiddleware(MiddlewareBase):
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._scope_without_untrusted(scope)
+            self._remove_untrusted(scope)
         try:
             head = request_head(scope)
             if table.request_policy is not None:
@@ -154,11 +155,11 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
-        decision = decide(table, head, self.roll())
+        decision = scope["canary_mw"] = decide(table, head, self.roll())
         if self.observed:
             await self._observe(decision, head, self.hop(head, table.settings), scope, receive, send)
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
-            await self.app({**scope, "canary_mw": decision}, receive, send)
+            await self.app(scope, receive, send)
         elif not (decision.local and self.wraps):
             hop = self.hop(head, table.settings)
             await self._forwarder.forward(decision, head, hop, scope, receive, send)
@@ -168,6 +169,7 @@ class CanaryMiddleware(MiddlewareBase):
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""
         decision, head, hop, since, pending = request
+        scope["canary_mw"] = decision
         if self.observed:
             await self._observe(decision, head, hop, scope, receive, send, since, pending)
         else:
@@ -178,7 +180,7 @@ class CanaryMiddleware(MiddlewareBase):
             self.start()
         table = self.store.table
         if self.trusted_headers is not None:
-            scope = self._scope_without_untrusted(scope)
+            self._remove_untrusted(scope)
         try:
             head = request_head(websocket_request(scope))
             if table.request_policy is not None:
@@ -186,13 +188,13 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
-        decision = decide(table, head, self.roll())
+        decision = scope["canary_mw"] = decide(table, head, self.roll())
         serve = self._observe if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
-    def _scope_without_untrusted(self, scope: Scope) -> Scope:
-        client = scope.get("client")
-        return {**scope, "headers": self._strip_untrusted(scope["headers"], client[0] if client else None)}
+    def _remove_untrusted(self, scope: Scope) -> None:
+        headers, client = scope.get("headers", ()), scope.get("client")
+        scope["headers"] = self._strip_untrusted(headers, client[0] if client else None)
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
@@ -255,11 +257,10 @@ class CanaryMiddleware(MiddlewareBase):
                 await self._tunnel(decision, head, hop, scope, receive, send)
                 return None
             return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending)
-        app_scope = {**scope, "canary_mw": decision}
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
-            await self.app(app_scope, receive, send)
+            await self.app(scope, receive, send)
         else:
-            await self._forwarder.serve_and_shadow(self.app, decision, head, hop, app_scope, receive, send)
+            await self._forwarder.serve_and_shadow(self.app, decision, head, hop, scope, receive, send)
         return None
 
     async def _tunnel(

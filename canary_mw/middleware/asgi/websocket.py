@@ -8,6 +8,7 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.messages import RequestHead, ResponseHead
+from canary_mw.middleware.asgi.in_process import copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.websocket_tunnel import WebSocketTunnel
 from canary_mw.routing.group import Decision
@@ -54,6 +55,7 @@ async def _call_app(
     path, _, query = request.target.partition(b"?")
 
     async def relay(message: Message) -> None:
+        copy_back(app_scope, scope)
         if message["type"] in ("websocket.accept", "websocket.http.response.start"):
             headers = [(bytes(n), bytes(v)) for n, v in message.get("headers", ())]
             response = ResponseHead(message.get("status", 101), headers)
@@ -61,11 +63,14 @@ async def _call_app(
         await send(message)
 
     changes = {
-        "canary_mw": decision,
         "path": unquote(path.decode("ascii")),
         "raw_path": path,
         "query_string": query,
         "root_path": "",
         "headers": request.headers,
     }
-    await app({**scope, **changes}, receive, relay)
+    app_scope = {**scope, **changes}
+    try:
+        await app(app_scope, receive, relay)
+    finally:
+        copy_back(app_scope, scope)

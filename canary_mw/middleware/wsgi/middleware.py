@@ -113,11 +113,10 @@ class CanaryWSGIMiddleware(MiddlewareBase):
                 head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        decision = decide(table, head, self.roll())
+        decision = environ["canary_mw.decision"] = decide(table, head, self.roll())
         if self.observed:
             return self._observe(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):
-            environ["canary_mw.decision"] = decision
             return self.app(environ, start_response)
         return self._serve(decision, head, self.hop(head, table.settings), environ, start_response).body
 
@@ -153,7 +152,6 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         """Call the wrapped app, or forward the request."""
         if decision is not None and not decision.local:
             return self._forwarder.forward(decision, head, hop, environ, start_response)
-        environ["canary_mw.decision"] = decision
         if decision is None or decision.shadow is None:
             return WSGIResult(self.app(environ, start_response))
         return WSGIResult(self._forwarder.serve_and_shadow(self.app, decision, head, hop, environ, start_response))

@@ -67,7 +67,7 @@ class SyncForwarder:
                 return self._forward_to_upstream(decision, head, hop, body, start_response)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, lambda: False)
-            result = call_app(app, steps, {**environ, "canary_mw.decision": decision}, start_response)
+            result = call_app(app, steps, environ, start_response)
         except ClientError as exc:
             return send_reply(self.refusal(exc), start_response)
         return send_reply(result, start_response) if isinstance(result, Reply) else WSGIResult(result)

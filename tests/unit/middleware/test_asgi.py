@@ -103,11 +103,12 @@ def test_the_local_service_and_what_matches_nothing_go_to_the_app_untouched() ->
     assert unmatched["canary_mw"] is None
 
 
-def test_the_scope_of_the_server_is_not_changed() -> None:
+def test_nothing_but_the_decision_is_added_to_the_scope_of_the_server() -> None:
     async def main() -> None:
         scope = {**_scope("/shop/"), "state": {}}
         before = dict(scope)
         await wrapped()(scope, _nothing, _sink)
+        assert scope.pop("canary_mw").variant == "stable"
         assert scope == before
 
     run(main())
