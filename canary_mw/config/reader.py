@@ -7,7 +7,7 @@ Kinds, versions and attributes of Mappings are checked in `parser.py` and `ambas
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import yaml
 from canary_mw.config.annotations import ANNOTATION, annotation_of, go_unquote, is_annotations_file, quoted_annotations
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, group_of, has_rule_suffix, is_foreign, may_hold_rules
+from canary_mw.config.large_lists import split_list
 from canary_mw.config.reading_cache import CachedDocument, ReadingCache, ReadResult
 from canary_mw.config.resource import (
     Context,
@@ -131,9 +132,16 @@ def _add_at_line(result: ReadResult, inner: ReadResult, line: int) -> None:
     result.add(ReadResult(inner.resources, diagnostics), lambda _: line)
 
 
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """The documents of a text, and in place of a large List its items; each with the number of lines before it."""
+    for start, part in split_documents(text):
+        items = split_list(part)
+        yield from [(start, part)] if items is None else [(start + at, item) for at, item in items]
+
+
 def _read_documents(text: str, context: Context, environ: Mapping[str, str], caches: _Caches) -> ReadResult:
     result = ReadResult()
-    for start, part in split_documents(text):
+    for start, part in _parts(text):
         expanded, origin = expand_variables(part, environ)
         cached = _read_document(expanded, context, start if origin is None else 0, caches)
         if origin is None:

@@ -163,6 +163,11 @@ def _json_only() -> None:
 _json_only()
 
 
+def is_too_large(text: str) -> bool:
+    """Whether a text has more than `MAX_BYTES`."""
+    return len(text) > MAX_BYTES // 4 and len(text.encode(errors="replace")) > MAX_BYTES
+
+
 def load(text: str) -> tuple[yaml.Node, Any] | None:
     """Node and value of a text that is one YAML document, None if it has no content.
 
@@ -172,7 +177,7 @@ def load(text: str) -> tuple[yaml.Node, Any] | None:
     Raises:
         DocumentRefused: not YAML, or over a limit.
     """
-    if len(text) > MAX_BYTES // 4 and len(text.encode(errors="replace")) > MAX_BYTES:
+    if is_too_large(text):
         raise DocumentRefused(
             "too-large", f"a document of more than {MAX_BYTES} bytes", 1, hint="split it at `---` lines"
         )

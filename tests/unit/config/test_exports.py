@@ -1,13 +1,17 @@
 """Documents as the API server gives them out: `kubectl get -o yaml`, in any version that it converts them to."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 from rules import chosen, document, findings, get, one, read_rules
 
+from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet
+from canary_mw.config.reader import read
+from canary_mw.config.yaml_loader import MAX_BYTES
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.upstream import HealthCheck
@@ -173,3 +177,112 @@ def test_converted_health_checks_have_their_findings_on_their_line() -> None:
 def test_what_only_the_conversion_to_v2_writes_is_unknown_in_v3alpha1(attribute: str) -> None:
     rules = read_rules(document(version="v3alpha1", hostname="'*'", **{attribute: "x"}))
     assert findings(rules.diagnostics) == [("warning", "unknown-field", 8)]
+
+
+# Lists that are too large for one document
+
+COUNT = 70
+
+
+class Indented(yaml.SafeDumper):
+    """Writes the items of a list two columns in, as many tools do."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
+        return super().increase_indent(flow, False)
+
+
+def in_yaml(each: Json) -> str:
+    return str(yaml.safe_dump(each, sort_keys=False))
+
+
+def in_yaml_indented(each: Json) -> str:
+    return str(yaml.dump(each, Dumper=Indented, sort_keys=False))
+
+
+def in_json(each: Json) -> str:
+    return json.dumps(each, indent=4)
+
+
+WRITERS = [in_yaml, in_yaml_indented, in_json]
+
+
+def large(write: Callable[[Json], str], frame: Json | None = None, changed: str = "") -> str:
+    """A List of `COUNT` Mappings m0, m1 and so on; the service of m1 may be changed."""
+    item = exported("v3alpha1", "NAME")
+    # A few large items take less time to read than many of the usual size.
+    item["metadata"]["annotations"]["note"] = "x" * 16_000
+    one = write({**listed(item), **(frame or {})})
+    json_list = one.startswith("{")
+    begin = one.index("items") + one[one.index("items") :].index("\n") + 1
+    end = one.index("\n    ]" if json_list else "\nkind: List\n" if "\nkind: List\n" in one else "\nmetadata:")
+    items = [one[begin:end].replace("NAME", f"m{number}") for number in range(COUNT)]
+    items[1] = items[1].replace("shop:8443", changed or "shop:8443")
+    return one[:begin] + (",\n" if json_list else "\n").join(items) + one[end:]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_list_of_any_size_is_read_item_by_item(write: Callable[[Json], str]) -> None:
+    text = large(write)
+    assert len(text) > MAX_BYTES
+    reading = read(Document(text, "rules.yaml"))
+    assert reading.diagnostics == ()
+    assert [resource.name for resource in reading.resources] == [f"m{number}" for number in range(COUNT)]
+    lines = text.split("\n")
+    for resource in (reading.resources[0], reading.resources[35], reading.resources[-1]):
+        assert "getambassador.io/v3alpha1" in "".join(lines[resource.line - 1 : resource.line + 1])
+        assert str(resource.name) in lines[resource.lines["name"] - 1]
+        assert "/shop/" in lines[resource.lines["prefix"] - 1]
+    small = read(Document(write(listed(exported("v3alpha1", "m0"))), "rules.yaml")).resources[0]
+    assert reading.resources[0].spec == small.spec
+    assert reading.resources[0].lines["spec"] - small.lines["spec"] == reading.resources[0].last_line - small.last_line
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_an_item_of_a_large_list_is_in_error_alone(write: Callable[[Json], str]) -> None:
+    broken = large(write).replace('"m35"', '"m35" x').replace("name: m35\n", "name: m35: x\n")
+    reading = read(Document(broken, "rules.yaml"))
+    assert len(reading.resources) == COUNT - 1
+    (error,) = reading.diagnostics
+    assert error.code == "yaml-syntax"
+    assert "m35" in "".join(broken.split("\n")[(error.line or 0) - 3 : error.line])
+
+
+def test_an_unchanged_item_of_a_large_list_is_not_read_again() -> None:
+    before = read(Document(large(in_yaml), "rules.yaml"))
+    after = read(Document(large(in_yaml, changed="new:1"), "rules.yaml"), cache=before.cache)
+    same = [new.spec is old.spec for new, old in zip(after.resources, before.resources, strict=True)]
+    assert same == [True, False, *[True] * (COUNT - 2)]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"kind": "Lost"},
+        {"apiVersion": "example.com/v1"},
+        {"apiVersion": 1},
+        {"kind": None},
+        {"kind": "List", "a": "\x1b"},
+    ],
+)
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_large_document_that_is_no_list_is_refused(write: Callable[[Json], str], frame: Json) -> None:
+    text = large(write, frame).replace('"\\e"', "\x1b").replace('"\\u001b"', "\x1b")
+    assert [found.code for found in read(Document(text, "rules.yaml")).diagnostics] == ["too-large"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "items:",
+            "items:\n",
+            "items:\n- a",
+            "items:\n#\n- a\nb: [",
+            "items:\n- a\n- b: [\nkind: List\napiVersion: v1: x",
+        ),
+        *('{\n "items": [', '{\n "items": [\n', '{\n "items": [\n  {', '{\n "items": [\n  {\n  }\n ]'),
+    ],
+)
+def test_a_large_text_that_only_begins_like_a_list_is_refused(text: str) -> None:
+    filler = "# " + "x" * MAX_BYTES + "\n"
+    assert [found.code for found in read(Document(filler + text, "rules.yaml")).diagnostics] == ["too-large"]
