@@ -833,7 +833,9 @@ def test_connections_outlive_a_reload(tmp_path: Path) -> None:
             async with served(app) as port, connect(f"ws://127.0.0.1:{port}/shop/", proxy=None) as websocket:
                 await websocket.send("before")
                 assert await websocket.recv() == "before"
-                path.write_text(mapping("other", "/other/", "elsewhere"))
+                # Written in place it might be a part only, which removes nothing at first.
+                (tmp_path / "new").write_text(mapping("other", "/other/", "elsewhere"))
+                (tmp_path / "new").rename(path)
                 assert await asyncio.to_thread(store.wait, store.generation + 1, 10)
                 assert (await fetch(port, "/shop/", headers=UPGRADE)).status == 404
                 await websocket.send("after")
