@@ -7,13 +7,18 @@ from collections.abc import Mapping as Dict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.parser import RuleSet
 from canary_mw.config.variables import unlisted_variables
+from canary_mw.http.headers import has_control
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.wording import quoted
 
 # A dot segment, a backslash, or an escaped unreserved character: a normalised path holds none of them.
 _NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
+_METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
+# What no name or value of a query parameter holds as it is sent.
+_NOT_IN_QUERY = re.compile(r"[^\x21-\x7e]|[#&]")
 
 
 def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
@@ -28,6 +33,7 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
         found += _without_share(group)
         for mapping in group.mappings:
             found += _unreachable(mapping)
+            found += _unmet(mapping)
             found += _doubles_slash(mapping)
         if group.shadow is not None:
             found += _copies_writes(group.shadow, shadow_writes)
@@ -73,6 +79,28 @@ def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
     elif not prefix.isascii() or " " in prefix or "#" in prefix:
         hint = "percent-encode it"
         yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are percent-encoded", hint)
+
+
+def _unmet(mapping: Mapping) -> Iterator[Diagnostic]:
+    """Exact conditions that no request meets."""
+    for condition in (each for each in (mapping.method, *mapping.conditions) if each is not None and not each.regex):
+        value = condition.value
+        if condition.key == b":method" and not _METHOD.fullmatch(value):
+            text = f"method {value} can never match: methods are in capitals, and this is no regex"
+            yield _warning("never-matches", mapping, text, f"write {value.upper()}, or method_regex: true")
+        elif condition.key == b":path" and not mapping.accepts_path(value.partition("?")[0].encode()):
+            text = f":path {value} can never match: it does not begin with the prefix"
+            yield _warning("never-matches", mapping, text, "change one of them")
+        elif value != value.strip(" \t") or has_control(value):
+            text = (
+                f"header {condition.name} is never {quoted(value)}: a value has no blanks around it, and no line ends"
+            )
+            yield _warning("never-matches", mapping, text, "leave them out")
+    for condition in mapping.query:
+        written = condition.name if condition.regex else f"{condition.name}{condition.value}"
+        if _NOT_IN_QUERY.search(written) or "=" in condition.name:
+            text = f"query parameter {condition} can never match: parameters are compared as they are sent"
+            yield _warning("never-matches", mapping, text, "percent-encode it")
 
 
 def _doubles_slash(mapping: Mapping) -> Iterator[Diagnostic]:

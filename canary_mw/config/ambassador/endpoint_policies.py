@@ -9,6 +9,7 @@ from canary_mw.config.ambassador.schema import (
     HTTPHealthCheck,
     LoadBalancer,
     LoadBalancerCookie,
+    StatusRange,
 )
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.config.wording import in_words
@@ -66,12 +67,15 @@ def health_checks(given: list[ActiveHealthCheck]) -> tuple[HealthCheck, ...]:
     Raises:
         MappingError: a check that cannot be made.
     """
+    for each in given:
+        if (each.health_check.http is None) is (each.health_check.grpc is None):
+            raise MappingError("health_check must be either http or grpc", hint="write http: {path: /health}")
     return tuple(_health_check(each, each.health_check.http) for each in given if each.health_check.http is not None)
 
 
 def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthCheck:
     defaults = HealthCheck(_path(http.path))
-    removed = {name.lower().encode() for name in http.remove_request_headers}
+    removed = {_header_name(name) for name in http.remove_request_headers}
     headers = [_added_header(*item) for item in sorted(http.add_request_headers.items())]
     host = http.hostname or ""
     if has_control(host) or not host.isascii() or " " in host:
@@ -79,7 +83,7 @@ def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthChec
     return defaults._replace(
         host=host.encode() or None,
         headers=tuple(pair for pair in headers if pair[0] not in removed),
-        statuses=tuple((status.min, status.max) for status in http.expected_statuses) or defaults.statuses,
+        statuses=tuple(_statuses(status) for status in http.expected_statuses) or defaults.statuses,
         interval=_positive("interval", given.interval, defaults.interval),
         timeout=_positive("timeout", given.timeout, defaults.timeout),
         healthy_threshold=_at_least_one("healthy_threshold", given.healthy_threshold, defaults.healthy_threshold),
@@ -87,6 +91,12 @@ def _health_check(given: ActiveHealthCheck, http: HTTPHealthCheck) -> HealthChec
             "unhealthy_threshold", given.unhealthy_threshold, defaults.unhealthy_threshold
         ),
     )
+
+
+def _statuses(given: StatusRange) -> tuple[int, int]:
+    if not 100 <= given.min <= given.max <= 599:
+        raise MappingError(f"expected_statuses {given.min} to {given.max} is no range within 100 to 599")
+    return given.min, given.max
 
 
 def _path(text: str) -> bytes:

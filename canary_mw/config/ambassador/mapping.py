@@ -4,16 +4,17 @@ Each attribute has a function that returns its value or raises `MappingError`; a
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dict
 from functools import lru_cache
 from typing import Any
 
-from canary_mw.config.ambassador import endpoint_policies, matching, traffic_policies
+from canary_mw.config.ambassador import endpoint_policies, matching, traffic_policies, unused_attributes
 from canary_mw.config.ambassador.notices import AttributeDiagnostic, notices
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
 from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
 from canary_mw.exceptions import MappingError
+from canary_mw.http.headers import has_control
 from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service, parse_service
@@ -42,6 +43,7 @@ def to_mapping(model: Model, origin: DocumentOrigin) -> tuple[Mapping | None, li
             diagnostics.append(
                 AttributeDiagnostic("error", _first_given(model, attributes), "bad-value", exc.message, exc.hint)
             )
+    diagnostics += _unused(model)
     if diagnostics:
         return None, diagnostics
     options = {name: values.pop(name) for name, _ in _OPTIONS.values()}
@@ -54,6 +56,14 @@ def to_mapping(model: Model, origin: DocumentOrigin) -> tuple[Mapping | None, li
     shared = DEFAULT_OPTIONS if upstream_options == DEFAULT_OPTIONS else upstream_options
     mapping = Mapping(options=shared, **values)
     return mapping, [*notices(model, mapping, given)]
+
+
+def _unused(model: Model) -> Iterator[AttributeDiagnostic]:
+    for attribute, check in unused_attributes.CHECKS.items():
+        try:
+            check(model)
+        except MappingError as exc:
+            yield AttributeDiagnostic("error", attribute, "bad-value", exc.message, exc.hint)
 
 
 def with_defaults(model: Model, settings: ModuleSettings) -> Model:
@@ -166,6 +176,9 @@ def _redirect(model: Model, origin: DocumentOrigin) -> Redirect | None:
 
 
 def _upgrades(model: Model, _: DocumentOrigin) -> tuple[str, ...]:
+    for token in model.allow_upgrade or ():
+        if not token or has_control(token) or not token.isascii():
+            raise MappingError(f"{quoted(token)} is no protocol", hint="write websocket")
     if model.allow_upgrade:
         return tuple(token.lower() for token in model.allow_upgrade)
     return ("websocket",) if model.use_websocket else ()

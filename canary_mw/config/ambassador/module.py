@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from canary_mw.config.ambassador import traffic_policies
+from canary_mw.config.ambassador import endpoint_policies, traffic_policies, unused_attributes
 from canary_mw.config.ambassador.schema import (
     CircuitBreaker,
     Flag,
@@ -42,13 +42,19 @@ class Defaults(HeaderDefaults):
     httpmapping: HeaderDefaults | None = None
 
 
+class ModuleCors(LegacyCors):
+    """`cors` of a Module: Emissary takes a text of origins letter by letter."""
+
+    origins: list[str] = Field(default_factory=list)
+
+
 class ModuleConfig(Strict):
     """The keys that are read, with their types; every other key gets a finding."""
 
     cluster_request_timeout_ms: int | None = None
     cluster_idle_timeout_ms: int | None = None
     cluster_max_connection_lifetime_ms: int | None = None
-    cors: LegacyCors | None = None
+    cors: ModuleCors | None = None
     retry_policy: RetryPolicy | None = None
     circuit_breakers: list[CircuitBreaker] | None = None
     load_balancer: LoadBalancer | None = None
@@ -142,6 +148,8 @@ _CHECKS: Dict[str, tuple[Callable[[Any], object], ...]] = {
     "retry_policy": (traffic_policies.retry_policy, traffic_policies.per_try_timeout),
     "circuit_breakers": (traffic_policies.circuit_breakers,),
     "cors": (traffic_policies.cors,),
+    "load_balancer": (endpoint_policies.load_balancer,),
+    "keepalive": (unused_attributes.check_keepalive,),
     "add_request_headers": (traffic_policies.added_headers,),
     "add_response_headers": (traffic_policies.added_headers,),
     "remove_request_headers": (traffic_policies.removed_headers,),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from canary_mw.config.ambassador.endpoint_policies import outlier_detection
 from canary_mw.config.ambassador.matching import was_written_without_host
-from canary_mw.config.ambassador.schema import NO_EFFECT_YET, MappingV3, Model, health_checks_of
+from canary_mw.config.ambassador.schema import NO_EFFECT_YET, LegacyMapping, MappingV3, Model, health_checks_of
 from canary_mw.config.document import Severity
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import ANY_HOST
@@ -41,6 +41,7 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
     if mapping.regex_rewrite and not mapping.regex_rewrite.usable:
         text = "the substitution names a group that the pattern does not have: the path stays as it is"
         yield AttributeDiagnostic("warning", "regex_rewrite", "bad-reference", text)
+    yield from _undecided(model)
     if mapping.wrong_weight:
         # Whether it is an error, and what becomes of the Mapping, is up to its group: `config/weights.py`.
         text = f"weight {mapping.weight} is {'below 0' if (mapping.weight or 0) < 0 else 'over 100'}"
@@ -52,6 +53,29 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
     yield from _endpoint_notices(model)
 
 
+def _undecided(model: Model) -> Iterator[AttributeDiagnostic]:
+    """Attributes that look as if they decided who matches, and do not."""
+    hostname = isinstance(model, MappingV3) and model.hostname
+    if isinstance(model, LegacyMapping) and model.headers_regex is not None:
+        yield _no_effect("headers_regex", "is ignored, as in Emissary", "write regex_headers")
+    if any(name.lower() == ":authority" and isinstance(value, str) for name, value in model.headers.items()) and (
+        isinstance(model, LegacyMapping) or hostname or model.host
+    ):
+        yield _no_effect("headers", "of :authority are not compared: the host of the Mapping is", "write host")
+    if hostname and model.host:
+        yield _no_effect("host", "is not compared: hostname is", "leave one of them out")
+    if model.host_regex and (hostname or not model.host):
+        yield _no_effect("host_regex", "has no effect without host", "write host")
+    if model.method_regex and not model.method:
+        yield _no_effect("method_regex", "has no effect without method", "write method")
+    if model.prefix_exact and model.prefix_regex:
+        yield _no_effect("prefix_exact", "has no effect: prefix_regex overrides it", "leave one of them out")
+
+
+def _no_effect(attribute: str, problem: str, hint: str) -> AttributeDiagnostic:
+    return AttributeDiagnostic("warning", attribute, "no-effect", f"{attribute} {problem}", hint)
+
+
 def _without_effect(model: Model, given: set[str]) -> Iterator[AttributeDiagnostic]:
     # `priority` selects one of the circuit breakers.
     effective = {"priority"} if model.circuit_breakers else set()
@@ -61,6 +85,8 @@ def _without_effect(model: Model, given: set[str]) -> Iterator[AttributeDiagnost
 
 def _redirect_notices(model: Model, mapping: Mapping) -> Iterator[AttributeDiagnostic]:
     targets = [name for name in ("path_redirect", "prefix_redirect", "regex_redirect") if getattr(model, name)]
+    if "redirect_response_code" in model.model_fields_set and not mapping.redirect and not targets:
+        targets = ["redirect_response_code"]
     if mapping.redirect and len(targets) > 1:
         yield AttributeDiagnostic(
             "error", targets[1], "two-redirects", f"{targets[0]} is used, {' and '.join(targets[1:])} not"

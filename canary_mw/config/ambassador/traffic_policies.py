@@ -5,7 +5,6 @@
 
 import re
 from collections.abc import Mapping as Dict
-from math import inf
 
 from canary_mw.config.ambassador.schema import AddedHeader, CircuitBreaker, Cors, LegacyCors, RetryPolicy
 from canary_mw.exceptions import MappingError
@@ -18,20 +17,21 @@ from canary_mw.rules.wording import quoted
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Numbers of Envoy have 32 bits. Times of Go and of the operating system end after 292 years.
+_MAX_UNSIGNED = 2**32 - 1
+_MAX_MS = 9_000_000_000_000
 
 
 def retry_policy(policy: RetryPolicy | None) -> Retry | None:
     """`retry_policy` without `per_try_timeout`.
 
     Raises:
-        MappingError: a negative count.
+        MappingError: a count that Envoy does not take.
     """
     if policy is None:
         return None
     count = 1 if policy.num_retries is None else policy.num_retries
-    if count < 0:
-        raise MappingError(f"num_retries {count} is negative", hint="0 means no retry")
-    return Retry(policy.retry_on, count)
+    return Retry(policy.retry_on, unsigned("num_retries", count, hint="0 means no retry"))
 
 
 def per_try_timeout(policy: RetryPolicy | None) -> float | None:
@@ -51,7 +51,7 @@ def seconds(text: str) -> float:
     """
     parts = _DURATION.findall(text)
     total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if not parts or total == inf or "".join(number + unit for number, unit in parts) != text:
+    if not parts or total > _MAX_MS / 1000 or "".join(number + unit for number, unit in parts) != text:
         raise MappingError(f"{quoted(text)} is not a duration", hint="write 1.5s or 500ms")
     return total
 
@@ -60,10 +60,25 @@ def milliseconds(value: int) -> int:
     """A time in milliseconds.
 
     Raises:
-        MappingError: it is negative.
+        MappingError: it is negative, or too large for a clock.
     """
     if value < 0:
         raise MappingError(f"{value} ms is negative", hint="0 means no limit")
+    if value > _MAX_MS:
+        raise MappingError(f"{value} ms is more than {_MAX_MS}", hint="0 means no limit")
+    return value
+
+
+def unsigned(name: str, value: int, *, hint: str | None = None) -> int:
+    """A number that Envoy takes as an unsigned one of 32 bits.
+
+    Raises:
+        MappingError: it is not.
+    """
+    if value < 0:
+        raise MappingError(f"{name} {value} is negative", hint=hint)
+    if value > _MAX_UNSIGNED:
+        raise MappingError(f"{name} {value} is more than {_MAX_UNSIGNED}", hint=hint)
     return value
 
 
@@ -80,13 +95,13 @@ def circuit_breakers(given: list[CircuitBreaker], priority: str | None = None) -
     """The limits of `circuit_breakers` for a priority; any other than "high" is the default one.
 
     Raises:
-        MappingError: a negative limit.
+        MappingError: a limit that Envoy does not take.
     """
     for each in given:
         for name in CircuitBreakers._fields:
             value = getattr(each, name)
-            if value is not None and value < 0:
-                raise MappingError(f"{name} {value} is negative", hint="leave it out for Envoy's default")
+            if value is not None:
+                unsigned(name, value, hint="leave it out for Envoy's default")
     wanted = "high" if priority == "high" else "default"
     found = next((each for each in given if each.priority == wanted), None)
     return (
@@ -106,7 +121,7 @@ def cors(policy: Cors | LegacyCors | None) -> CorsPolicy | None:
         return None
     origins = policy.origins.split(",") if isinstance(policy.origins, str) else policy.origins
     methods, headers, exposed = (_as_list(value) for value in (policy.methods, policy.headers, policy.exposed_headers))
-    for text in (*methods, *headers, *exposed, policy.max_age or ""):
+    for text in (*origins, *methods, *headers, *exposed, policy.max_age or ""):
         if has_control(text):
             raise MappingError(f"{quoted(text)} holds a control character")
     return cors_policy(

@@ -15,7 +15,7 @@ KEYS: dict[str, AttributeDoc] = {
     "cors": AttributeDoc(
         f"`cors` {_OF_MAPPINGS}.",
         "cors: {origins: [https://shop.example.com]}",
-        differs="origins may be a text with commas, as in a v2 Mapping; Emissary takes such a text letter by letter",
+        differs="origins are a list; a text is an error, where Emissary takes it letter by letter",
     ),
     "retry_policy": AttributeDoc(f"`retry_policy` {_OF_MAPPINGS}.", "retry_policy: {retry_on: gateway-error}"),
     "circuit_breakers": AttributeDoc(f"`circuit_breakers` {_OF_MAPPINGS}.", "circuit_breakers: [{max_requests: 200}]"),

@@ -86,9 +86,15 @@ def test_the_limits_of_a_module_are_defaults_too() -> None:
     assert options.circuit_breakers == CircuitBreakers(max_requests=5)
 
 
-@pytest.mark.parametrize("origins", ["'http://a.com,http://b.com'", "[http://a.com, http://b.com]"])
-def test_cors_of_a_module_takes_a_list_and_a_text_as_a_mapping_does(origins: str) -> None:
-    policy = under(f"cors: {{origins: {origins}}}").cors
+def test_a_keepalive_that_envoy_does_not_take_is_an_error_of_its_module() -> None:
+    rules = read_rules(module("keepalive: {probes: -1}") + document())
+    assert [d.message for d in rules.diagnostics if d.severity == "error"] == [
+        "Module ambassador: keepalive: probes -1 is negative"
+    ]
+
+
+def test_cors_of_a_module_takes_a_list_of_origins() -> None:
+    policy = under("cors: {origins: [http://a.com, http://b.com], methods: GET}").cors
     assert isinstance(policy, CorsPolicy)
     assert policy.origins == {b"http://a.com", b"http://b.com"}
 
@@ -249,6 +255,9 @@ WRONG = [
     ("cluster_idle_timeout_ms: -1", "bad-value", "cluster_idle_timeout_ms: -1 ms is negative"),
     ("cluster_max_connection_lifetime_ms: -1", "bad-value", "cluster_max_connection_lifetime_ms: -1 ms is negative"),
     ("cors: 5", "wrong-type", "cors must be a map"),
+    ("cors: {origins: 'http://a.com,http://b.com'}", "wrong-type", "cors.origins must be a list, not the text"),
+    ("cors: {origins: '*'}", "wrong-type", "cors.origins must be a list, not the text '*'"),
+    ("load_balancer: {policy: ring_hash}", "bad-value", "load_balancer: ring_hash needs one of"),
     ('cors: {max_age: "1\\n2"}', "bad-value", 'cors: "1\\n2" holds a control character'),
     ("retry_policy: {num_retries: 1}", "wrong-type", "retry_policy.retry_on is missing"),
     ("retry_policy: {retry_on: 5xx, num_retries: -1}", "bad-value", "retry_policy: num_retries -1 is negative"),

@@ -97,6 +97,38 @@ def test_a_weight_of_0_is_no_finding() -> None:
     assert codes(mapping("stable"), mapping("gray", weight=0)) == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (mapping(method=Condition(":method", "get")), "method get can never match"),
+        (mapping(conditions=header(":method", "post")), "method post can never match"),
+        (mapping(method=Condition(":method", "GET|POST")), "method GET|POST can never match"),
+        (mapping(conditions=header(":path", "/other?q")), ":path /other?q can never match"),
+        (mapping(conditions=header("gray", " true")), "header gray is never ' true'"),
+        (mapping(conditions=header("gray", "true\n")), 'header gray is never "true\\n"'),
+        (mapping(query=(Condition("q", "a b"),)), "query parameter q = a b can never match"),
+        (mapping(query=(Condition("q", "\u00e9"),)), "can never match"),
+        (mapping(query=(Condition("a&b", ".*", regex=True),)), "can never match"),
+        (mapping(query=(Condition("a=b", "c"),)), "can never match"),
+    ],
+)
+def test_an_exact_condition_that_no_request_meets_is_reported(rule: Mapping, problem: str) -> None:
+    (finding,) = found(rule)
+    assert (finding.severity, finding.code) == ("warning", "never-matches")
+    assert problem in finding.message
+
+
+def test_conditions_that_requests_meet_are_not_reported() -> None:
+    conditions = (
+        *header("gray", "a b"),
+        *header(":path", "/svc/a?q"),
+        *header("x", ""),
+        *header("y", " .*", regex=True),
+    )
+    query = (Condition("q", "a%20b"), Condition("r", " ", regex=True))
+    assert found(mapping(method=Condition(":method", "M-SEARCH"), conditions=conditions, query=query)) == []
+
+
 def test_every_mapping_that_gets_nothing_because_of_weights_is_reported() -> None:
     assert codes(mapping("stable"), mapping("gray", weight=120)) == [("never-matches", "gray")]
     assert codes(mapping("one", weight=100), mapping("two", weight=50), mapping("none")) == [
