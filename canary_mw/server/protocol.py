@@ -27,7 +27,8 @@ from canary_mw.server.deadlines import (
 )
 from canary_mw.server.fast_path import FastPath, FastPathRequest
 from canary_mw.server.response_cycle import GuardedCycle, http_scope
-from canary_mw.server.uvicorn_internals import RequestResponseCycle, service_unavailable
+from canary_mw.server.uvicorn_internals import RequestResponseCycle, WebSocketsSansIOProtocol, service_unavailable
+from canary_mw.server.websocket import GuardedWebSocketProtocol
 
 logger = logging.getLogger("canary_mw.protocol")
 
@@ -121,11 +122,28 @@ class GuardedProtocol(DeadlineProtocol):
             # The upgrade is ignored, so what follows is the next request.
             if rest:
                 self.data_received(rest)
-        elif self._busy():
+        elif self._busy() or self.parser.get_method() != b"GET":
             self.refuse(400)
         else:
             self._timer.remove(self)
             self.handle_websocket_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request asks for a WebSocket. HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
+        return self.parser.get_http_version() != "1.0" and super()._should_upgrade()
+
+    def _get_upgrade(self) -> bytes | None:
+        """The protocol that is asked for, if Connection names the upgrade; either header may have several lines."""
+        options = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
+        if b"upgrade" not in [option.strip(b" \t") for option in options]:
+            return None
+        return b",".join(value.strip(b" \t") for name, value in self.headers if name == b"upgrade").lower() or None
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to the WebSocket protocol: to the guarded one in place of uvicorn's own."""
+        if self.ws_protocol_class is WebSocketsSansIOProtocol:
+            self.ws_protocol_class = GuardedWebSocketProtocol
+        super().handle_websocket_upgrade()
 
     def _read_body(self, body: BodyFraming, rest: bytes) -> None:
         """Read the body of a request for an upgrade: the parser stops after its head (Java sends `Upgrade: h2c`)."""

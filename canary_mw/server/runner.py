@@ -53,6 +53,8 @@ def run(settings: Settings) -> None:
         "port": settings.port,
         "loop": "auto",
         "http": "canary_mw.protocol:GuardedProtocol",
+        "ws": "websockets-sansio",
+        "ws_per_message_deflate": False,
         "lifespan": "on",
         "proxy_headers": False,
         "server_header": False,

@@ -18,6 +18,7 @@ TRIED_FROM, TRIED_BELOW = (0, 53), (0, 55)
 REMEDY = "pip install 'canary-mw[serve]' brings a version that is tried"
 
 PROTOCOL_METHODS = (
+    "_get_upgrade",
     "_should_upgrade",
     "_start_asgi_task",
     "connection_lost",
@@ -30,6 +31,22 @@ PROTOCOL_METHODS = (
     "on_response_complete",
     "shutdown",
     "timeout_keep_alive_handler",
+)
+WEBSOCKET_METHODS = (
+    "connection_lost",
+    "data_received",
+    "handle_close",
+    "handle_connect",
+    "handle_cont",
+    "handle_parser_exception",
+    "handle_ping",
+    "keepalive_timeout",
+    "on_task_complete",
+    "receive",
+    "resume_writing",
+    "send",
+    "send_500_response",
+    "shutdown",
 )
 CYCLE_METHODS = ("receive", "run_asgi", "send", "send_500_response")
 CYCLE_ARGUMENTS = (
@@ -50,25 +67,29 @@ try:
     from uvicorn._types import HTTPScope
     from uvicorn.protocols.http.flow_control import service_unavailable
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-    from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+    from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_path_with_query_string
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
     from uvicorn.server import ServerState
 except ImportError as exc:
     raise ConfigError(f"uvicorn {uvicorn.__version__} does not fit the guarded protocol: {exc}", hint=REMEDY) from exc
 
 __all__ = [
+    "ClientDisconnected",
     "HTTPScope",
     "HttpToolsProtocol",
     "RequestResponseCycle",
     "ServerState",
+    "WebSocketsSansIOProtocol",
     "get_client_addr",
     "get_path_with_query_string",
     "service_unavailable",
 ]
 
 
-def missing_names(protocol: type, cycle: type) -> list[str]:
+def missing_names(protocol: type, cycle: type, websocket: type = WebSocketsSansIOProtocol) -> list[str]:
     """What is not there of all that is overridden or called, as `Class.name`."""
     names = [(protocol, name) for name in PROTOCOL_METHODS] + [(cycle, name) for name in CYCLE_METHODS]
+    names += [(websocket, name) for name in WEBSOCKET_METHODS]
     found = [f"{owner.__name__}.{name}" for owner, name in names if not hasattr(owner, name)]
     arguments = inspect.signature(cycle).parameters
     return found + [f"{cycle.__name__}({name}=)" for name in CYCLE_ARGUMENTS if name not in arguments]

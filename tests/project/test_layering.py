@@ -40,7 +40,7 @@ LIBRARIES = {
     "starlette": {"admin", "server"},
     "uvicorn": {"server", "cli"},
     "watchfiles": {"control"},
-    "websockets": {"client", "middleware"},
+    "websockets": {"client", "middleware", "server"},
     "yaml": {"config"},
 }
 MOST_MODULES = 15

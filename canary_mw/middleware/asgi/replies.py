@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from canary_mw.client.aio.websocket import CLOSE_TIMEOUT
 from canary_mw.forwarding.messages import Reply
+from canary_mw.http.messages import NO_BODY_STATUSES
 from canary_mw.types import Receive, Scope, Send
 
 
@@ -26,7 +27,8 @@ async def deny_handshake(scope: Scope, receive: Receive, send: Send, reply: Repl
         await send({"type": "websocket.close"})
         return
     headers = [pair for pair in reply.headers or () if pair[0] != b"content-length"]
-    headers.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.status not in NO_BODY_STATUSES:
+        headers.append((b"content-length", b"%d" % len(reply.body)))
     await send({"type": "websocket.http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": reply.body})
     # uvicorn logs an error when the app returns before the connection has ended. It reports the disconnect twice.

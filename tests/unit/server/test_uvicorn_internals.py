@@ -42,6 +42,13 @@ def test_a_version_without_a_name_is_refused_with_the_command_that_helps() -> No
     assert "pip install" in str(caught.value)
 
 
+def test_a_name_of_the_websocket_protocol_that_is_gone_is_missed() -> None:
+    assert missing_names(HttpToolsProtocol, RequestResponseCycle, object)[:2] == [
+        "object.connection_lost",
+        "object.data_received",
+    ]
+
+
 def test_an_argument_that_is_gone_is_missed() -> None:
     class Cycle(RequestResponseCycle):
         def __init__(self, scope: object) -> None: ...
