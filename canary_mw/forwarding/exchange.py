@@ -128,8 +128,11 @@ def upstream_error_reply(mapping: Mapping, exc: UpstreamError) -> Reply:
 
 
 def is_refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
-    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403, but ignores h2c)."""
-    if b"upgrade" not in head.headers_by_name:
+    """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403, but ignores h2c).
+
+    An `Upgrade` of HTTP/1.0 is ignored (RFC 9110, section 7.8).
+    """
+    if b"upgrade" not in head.headers_by_name or head.http_version == "1.0":
         return False
     token = head.header(b"upgrade")
     if token is None or b"upgrade" not in (head.header(b"connection") or b"").lower():

@@ -97,6 +97,10 @@ def response_head(mapping: Mapping, response: ResponseHead, head: RequestHead, h
     if response.status in NO_BODY_STATUSES:
         drop = drop | {b"content-length"}
     headers = [pair for pair in response.headers if pair[0] not in drop]
+    if response.status == 426 and b"upgrade" in by_name and head.http_version == "1.1":
+        # Such a response has to name the protocols (RFC 9110, section 15.5.22), and Connection has to name the header.
+        headers += [pair for pair in response.headers if pair[0] == b"upgrade"]
+        headers.append((b"connection", b"upgrade"))
     if mapping.remove_response_headers or mapping.add_response_headers:
         context = TemplateContext(head, response, hop.now())
         headers = apply_header_changes(headers, mapping.remove_response_headers, mapping.add_response_headers, context)

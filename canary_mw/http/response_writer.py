@@ -74,13 +74,19 @@ def render_head(status: int, headers: RawHeaders, method: str, version: str, *, 
 
 
 def _normalized(status: int, headers: RawHeaders, closes: bool) -> tuple[RawHeaders, bool]:
-    """Headers in lower case without `_OWN_HEADERS`, and whether the connection is to be closed."""
+    """Headers in lower case without `_OWN_HEADERS`, and whether the connection is to be closed.
+
+    An `upgrade` header gets the `connection` that belongs to it (RFC 9110, section 7.8).
+    """
     headers = [(name.lower(), value) for name, value in headers]
     closes = closes or any(name == b"connection" and b"close" in value.lower() for name, value in headers)
     if sum(name == b"content-length" for name, _ in headers) > 1:
         raise RuntimeError("the Content-Length is not one number")
     drop = _OWN_HEADERS | {b"content-length"} if status == 204 else _OWN_HEADERS
-    return [pair for pair in headers if pair[0] not in drop], closes
+    kept = [pair for pair in headers if pair[0] not in drop]
+    if any(name == b"upgrade" for name, _ in kept):
+        kept.append((b"connection", b"upgrade"))
+    return kept, closes
 
 
 def encode_chunk(body: bytes, *, last: bool) -> bytes:

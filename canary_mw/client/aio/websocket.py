@@ -115,7 +115,7 @@ async def open_websocket(
         raise
     connection.start_keepalive()
     assert connection.response is not None
-    return Handshake(_head(connection.response), b"", connection)
+    return Handshake(_accepted_head(connection.response), b"", connection)
 
 
 async def _connect(
@@ -148,6 +148,12 @@ def _upstream_error(origin: Origin, exc: BaseException) -> UpstreamConnectError 
 def _head(response: Response) -> ResponseHead:
     pairs = response.headers.raw_items()
     return ResponseHead(response.status_code, [(n.lower().encode(), v.encode("latin-1")) for n, v in pairs])
+
+
+def _accepted_head(response: Response) -> ResponseHead:
+    """Without `server`: it would name the library that spoke to us, and the client has a handshake of its own."""
+    head = _head(response)
+    return ResponseHead(head.status, [pair for pair in head.headers if pair[0] != b"server"])
 
 
 def _is_of_handshake(name: bytes) -> bool:

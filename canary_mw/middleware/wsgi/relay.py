@@ -15,6 +15,7 @@ from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.forwarding.replies import client_error_reply, text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
+from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
@@ -160,7 +161,7 @@ class SyncForwarder:
 
 
 def _is_websocket(head: RequestHead) -> bool:
-    return (head.header(b"upgrade") or b"").lower() == b"websocket"
+    return (head.header(b"upgrade") or b"").lower() == b"websocket" and head.http_version != "1.0"
 
 
 def _body_length(head: RequestHead) -> int | None:
@@ -181,6 +182,9 @@ def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_respo
         UpstreamError: the upstream failed before the first byte of the body, so that a reply can be sent instead.
     """
     status, headers = outcome.head.status, outcome.head.headers
+    if status == 426:
+        # Servers take no hop-by-hop headers from apps (PEP 3333).
+        headers = [pair for pair in headers if pair[0] not in HOP_BY_HOP_HEADERS]
     body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else relayed.response.take()
     if body is None:
         if is_event_stream(headers):

@@ -463,6 +463,22 @@ def test_an_endpoint_that_refuses_is_passed_over(interface: str) -> None:
     run(main())
 
 
+def test_a_426_names_its_protocols_where_a_server_takes_it(server: str) -> None:
+    """PEP 3333 allows WSGI apps no hop-by-hop headers."""
+    head = b"HTTP/1.1 426 Upgrade Required\r\nupgrade: websocket\r\nconnection: upgrade, x-hop\r\nx-hop: 1\r\n"
+
+    async def main() -> None:
+        async with forwarded(answering(head + b"content-length: 0\r\n\r\n"), server) as client:
+            got = await client.get("GET", "/shop/", GRAY)
+            assert got.status == 426
+            assert got.header("upgrade") == (None if server == "waitress" else "websocket")
+            options = [value for name, value in got.headers if name == b"connection"]
+            assert (b"upgrade" in b",".join(options).lower()) is (server != "waitress")
+            assert got.header("x-hop") is None
+
+    run(main())
+
+
 def test_a_request_that_the_module_does_not_let_in_is_counted(interface: str) -> None:
     module = "---\napiVersion: getambassador.io/v2\nkind: Module\nmetadata: {name: ambassador}\n"
     module += "spec: {config: {ip_deny: [{peer: 127.0.0.1}]}}\n"

@@ -15,6 +15,7 @@ import uvloop
 from rules import HOP, decision_of, get
 from rules import mapping as made
 from servers import Server, fetch, free_port, mapping, process, run
+from standalone import wire_to
 from upstream import CERTIFICATE, Peer, Script, answering, serving, silent, until
 from uvicorn import Config
 from websockets.asyncio.client import ClientConnection, connect
@@ -33,6 +34,7 @@ from canary_mw.middleware.asgi.scope import websocket_request
 from canary_mw.middleware.asgi.websocket import tunnel
 from canary_mw.middleware.asgi.websocket_tunnel import wait_tunnels
 from canary_mw.server.app import Proxy, create_app
+from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.server.settings import Settings
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
@@ -94,6 +96,7 @@ class Service:
             (b"set-cookie", b"b=2"),
             (b"x-inner", b"1"),
             (b"x-name", self.name.encode()),
+            (b"server", b"Python/3 websockets/17"),
         ]
         await send({"type": "websocket.accept", "subprotocol": offered[-1] if offered else None, "headers": headers})
         while (message := await receive())["type"] == "websocket.receive":
@@ -141,11 +144,11 @@ class Chain:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp, ws: Any = "auto") -> AsyncIterator[int]:
-    """As `serving_app`, with a choice of uvicorn's websocket implementations."""
+async def served(app: ASGIApp, ws: Any = "auto", http: Any = "auto") -> AsyncIterator[int]:
+    """As `serving_app`, with a choice of uvicorn's websocket implementations; ours comes with `GuardedProtocol`."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = Server(Config(app, ws=ws, log_config=None, proxy_headers=False))
+    server = Server(Config(app, ws=ws, http=http, log_config=None, proxy_headers=False, server_header=False))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await until(lambda: server.started or task.done() or None)
@@ -189,7 +192,7 @@ async def chain(kind: str = "middleware", ws: str = "auto", **options: Any) -> A
             named = tuple(f"{name}={url}" for name, url in urls.items())
             settings = Settings(rules=(rules.name,), upstream=named)
             app = middleware(urls, **options) if kind == "middleware" else create_app(settings)
-            async with served(app, ws) as port:
+            async with served(app, ws, "auto" if kind == "middleware" else GuardedProtocol) as port:
                 yield Chain(app, port, stable, gray)
 
 
@@ -356,6 +359,7 @@ def test_the_acceptance_has_the_headers_of_the_upstream() -> None:
             assert _answer(websocket, "x-variant") == ["gray"]
             assert _answer(websocket, "x-inner") == []
             assert websocket.subprotocol is None
+            assert _answer(websocket, "server") == []
             for name in ("upgrade", "connection", "sec-websocket-accept"):
                 assert len(_answer(websocket, name)) <= 1
 
@@ -387,6 +391,67 @@ def test_a_refusal_of_the_upstream_is_passed_on(kind: str) -> None:
                 assert answer.header("location") == "/login"
 
     run(main())
+
+
+PLAIN = [b"content-type: text/html", b"content-length: 3"]
+REFUSALS = {
+    b"204 No Content": ([b"x-up: 1"], b"", [b"x-up: 1"]),
+    b"304 Not Modified": ([b'etag: "a"', b"content-length: 9"], b"", [b'etag: "a"']),
+    b"302 Found": ([b"location: /in", b"content-length: 0"], b"", [b"location: /in", b"content-length: 0"]),
+    b"401 Unauthorized": ([b"www-authenticate: Basic", *PLAIN], b"no\n", [b"www-authenticate: Basic", *PLAIN]),
+    b"403 Forbidden": ([b"transfer-encoding: chunked"], b"3\r\nabc\r\n0\r\n\r\n", [b"content-length: 3"]),
+    b"426 Upgrade Required": (
+        [b"upgrade: websocket", b"sec-websocket-version: 13, 8", b"content-length: 0", b"connection: upgrade"],
+        b"",
+        [b"sec-websocket-version: 13, 8", b"upgrade: websocket", b"content-length: 0", b"connection: upgrade"],
+    ),
+    b"503 Busy": ([b"server: up", b"retry-after: 1", b"content-length: 0"], b"", []),
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS, ids=[each[:3].decode() for each in REFUSALS])
+def test_a_refusal_keeps_its_headers_and_gains_none(status: bytes) -> None:
+    given, body, expected = REFUSALS[status]
+    script = answering(b"\r\n".join([b"HTTP/1.1 " + status, *given, b"", body]))
+
+    async def main() -> None:
+        async with serving(script) as upstream:
+            app = middleware({"shop-stable": f"http://127.0.0.1:{upstream.origin.port}"})
+            async with served(app, http=GuardedProtocol) as port, wire_to(port) as client:
+                lines = [b"GET /shop/ HTTP/1.1", b"host: shop", *(f"{n}: {v}".encode() for n, v in UPGRADE)]
+                await client.ask(b"\r\n".join([*lines, b"", b""]))
+                head, _, content = (await client.reader.read()).partition(b"\r\n\r\n")
+        first, *headers = head.split(b"\r\n")
+        assert first[9:12] == status[:3]
+        # The server adds the date that the upstream left out.
+        assert headers[:1] == [line for line in headers if line.startswith(b"date: ")]
+        assert headers[1:] == [*(expected or given), b"connection: close"]
+        assert content == {b"401": b"no\n", b"403": b"abc"}.get(status[:3], b"")
+
+    run(main())
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_an_upgrade_in_http_1_0_is_ignored(allowed: bool) -> None:
+    lines: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        head = await peer.request()
+        lines.extend([head.line, *head.headers])
+        await peer.answer(b"plain")
+
+    async def main() -> None:
+        async with serving(script) as upstream:
+            app = middleware({"*": f"http://127.0.0.1:{upstream.origin.port}"})
+            async with served(app, http=GuardedProtocol) as port, wire_to(port) as client:
+                request = [b"GET /shop/ HTTP/1.0" if allowed else b"GET /plain/ HTTP/1.0", b"host: shop"]
+                request += [f"{name}: {value}".encode() for name, value in UPGRADE]
+                await client.ask(b"\r\n".join([*request, b"", b""]))
+                assert (await client.answer()).body == b"plain"
+
+    run(main())
+    assert lines[0].startswith(b"GET / HTTP/1.1")
+    assert not [line for line in lines if line.lower().startswith((b"upgrade", b"connection"))]
 
 
 def test_refusing_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
