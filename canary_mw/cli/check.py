@@ -4,12 +4,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.reference.json_schema import document_schema
+from canary_mw.config.weights import WEIGHT_RANGE
 from canary_mw.control.sources.file import FileSource
 from canary_mw.inspection.explanation_json import diagnostic_json
 from canary_mw.inspection.lint import lint, lint_variables
@@ -42,13 +44,18 @@ def check(paths: tuple[str, ...], output_format: str, ambassador_id: str, shadow
     """
     rules = load_rules(paths, ambassador_id)
     table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
-    found = [*rules.diagnostics, *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
+    found = [*map(_for_both_modes, rules.diagnostics), *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
     found += lint_variables(rules, os.environ)
     found.sort(key=lambda d: (d.file, d.line or 0))
     _PRINTERS[output_format](found)
     if output_format == "text":
         click.echo(_summary(found, len(rules.mappings)), err=True)
     sys.exit(1 if any(d.severity == "error" for d in found) else 0)
+
+
+def _for_both_modes(diagnostic: Diagnostic) -> Diagnostic:
+    """A wrong weight of a Mapping that is alone in its group: a warning for the proxy, and an error in a middleware."""
+    return replace(diagnostic, severity="error") if diagnostic.code == WEIGHT_RANGE else diagnostic
 
 
 def _print_text(found: list[Diagnostic]) -> None:

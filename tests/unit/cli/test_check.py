@@ -50,6 +50,21 @@ def test_check_exits_1_on_a_misspelt_attribute_that_decides_who_matches(rules: P
     assert (outcome.exit_code, outcome.stderr) == (1, "1 Mapping: 1 error\n")
 
 
+@pytest.mark.parametrize("others", ["", document(prefix="/b/")])
+@pytest.mark.parametrize("weight", [-1, 101])
+def test_check_exits_1_on_a_weight_outside_0_to_100_and_says_what_becomes_of_whom(
+    rules: Path, weight: int, others: str
+) -> None:
+    rules.write_text(others + document("b", weight=weight))
+    outcome = invoke("check", str(rules))
+    assert outcome.exit_code == 1
+    where = "over 100" if weight > 0 else "below 0"
+    effect = "counts as 0 beside the other" if others else "takes all requests; in a middleware it takes none"
+    assert f"error weight-range Mapping b: weight {weight} is {where}: " in outcome.stdout
+    assert effect in outcome.stdout
+    assert ("Mapping b: gets no request" in outcome.stdout) is bool(others)
+
+
 def test_check_warns_of_copied_writes_and_lists_what_is_not_supported(rules: Path) -> None:
     shadow = document("copy", prefix="/a/", shadow="true", metadata_labels="{shadow_writes: allow}")
     host = "---\napiVersion: getambassador.io/v2\nkind: Host\nname: h\nhostname: a.com\n"
