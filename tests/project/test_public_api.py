@@ -116,7 +116,7 @@ def test_rules_of_a_text_know_the_local_service() -> None:
     ("old", "new", "line", "message"),
     [
         ("weight: 10", "weight: heavy", 14, "weight must be a whole number"),
-        ("weight: 10", "weight: 101", 9, "over 100"),
+        ("weight: 10", "weight: 101", 14, "over 100"),
     ],
 )
 def test_the_first_error_of_a_text_is_raised_with_its_place(old: str, new: str, line: int, message: str) -> None:
