@@ -9,7 +9,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.frames import DATA_OPCODES, Frame
 from websockets.http11 import Request, Response
+from websockets.protocol import Event, State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
@@ -22,6 +24,8 @@ from canary_mw.http.messages import RawHeaders, ResponseHead
 from canary_mw.rules.upstream import Origin
 
 MAX_MESSAGE = 16 * 2**20
+# Of one message; each costs far more than its bytes until the message is complete.
+MAX_FRAGMENTS = 65536
 # Seconds that the upstream has for its part of the closing handshake. RFC 6455 sets no limit.
 CLOSE_TIMEOUT = 2.0
 # Headers of the opening handshake, which is made anew on each side of the tunnel.
@@ -54,7 +58,18 @@ class Handshake(NamedTuple):
 
 
 class WebSocketConnection(ClientConnection):
-    """A client connection that limits the time of the closing handshake."""
+    """A client connection that limits the time of the closing handshake, and the fragments of a message."""
+
+    _fragments = 0
+
+    def process_event(self, event: Event) -> None:
+        """Take a frame of the upstream."""
+        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            self._fragments = 0 if event.fin else self._fragments + 1
+            if self._fragments >= MAX_FRAGMENTS:
+                self.transport.abort()
+                return
+        super().process_event(event)
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes. After the Close frames, the upstream has to close the connection (RFC 6455, section 7.1.1)."""
@@ -113,7 +128,9 @@ async def open_websocket(
         if isinstance(exc, InvalidHandshake | ConnectionClosed | OSError):
             raise _upstream_error(origin, exc) from exc
         raise
-    connection.start_keepalive()
+    # Else its task would wait for the first ping of a connection that is lost.
+    if connection.protocol.state is State.OPEN:
+        connection.start_keepalive()
     assert connection.response is not None
     return Handshake(_accepted_head(connection.response), b"", connection)
 

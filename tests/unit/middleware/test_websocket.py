@@ -793,6 +793,25 @@ def test_a_message_that_is_too_large_ends_it(monkeypatch: pytest.MonkeyPatch) ->
     run(main())
 
 
+@pytest.mark.parametrize("endless", [True, False])
+def test_an_upstream_whose_message_never_ends_is_cut_off(endless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsclient, "MAX_FRAGMENTS", 100)
+
+    async def script(peer: Peer) -> None:
+        await accept(peer)
+        await peer.send(b"\x01\x01a" + b"\x00\x00" * 98 + (b"\x00\x00" if endless else b"\x80\x00"))
+        await peer.read_some()
+
+    async def main() -> None:
+        async with before(script) as (url, _), connect(url, proxy=None) as websocket:
+            if endless:
+                assert await closed(websocket) == (1011, "upstream connection lost")
+            else:
+                assert await websocket.recv() == "a"
+
+    run(main())
+
+
 def test_a_silent_tunnel_ends_after_the_idle_timeout() -> None:
     async def main() -> None:
         async with chain() as it, it.connect("/idle/") as websocket:
