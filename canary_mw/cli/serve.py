@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
 import click
@@ -60,16 +59,17 @@ def read_settings(options: dict[str, Any]) -> Settings:
 def serve(**options: Any) -> None:
     """Run the standalone proxy."""
     # Imported here because the other commands start a third faster without it.
-    from canary_mw.server.app import create_app
-    from canary_mw.server.runner import run, tls_options
-
+    try:
+        from canary_mw.server.app import create_app
+        from canary_mw.server.runner import run, tls_options
+    except ConfigError as exc:
+        # A uvicorn that does not fit.
+        raise click.UsageError(str(exc)) from exc
     settings = read_settings(options)
     if not settings.rules:
         raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")
     try:
         tls_options(settings)
-        # A uvicorn that does not fit is reported here; in a worker it would be a traceback.
-        import_module("canary_mw.protocol")
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
     # The workers, and the app of this process too, read their settings from the environment.
