@@ -140,6 +140,15 @@ class RequestHead:
         """Value of the Host header, or None."""
         return self.header(b"host")
 
+    def has(self, name: bytes) -> bool:
+        """Whether there is such a header."""
+        if self._headers_by_name is not None:
+            return name in self._headers_by_name
+        for key, _ in self.headers:  # noqa: SIM110 - hot path, a generator costs twice as much
+            if key == name:
+                return True
+        return False
+
     def header(self, name: bytes) -> bytes | None:
         """First value of a header, or None."""
         for key, value in self.headers:

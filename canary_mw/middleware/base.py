@@ -93,7 +93,10 @@ class MiddlewareBase:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         since = perf_counter()
         if self.decided_observers:
-            notify(self.decided_observers, Decided(head.method, head.path.decode("latin-1"), *labels_of(decision)))
+            sent = decision is not None and decision.sent
+            notify(
+                self.decided_observers, Decided(head.method, head.path.decode("latin-1"), *labels_of(decision), sent)
+            )
         return since
 
     def notify_finished(
@@ -105,7 +108,8 @@ class MiddlewareBase:
             count(decision, status, seconds)
         if self.finished_observers:
             path = head.path.decode("latin-1")
-            record = Finished(head.method, path, status, seconds, *labels_of(decision), reason)
+            sent = decision is not None and decision.sent
+            record = Finished(head.method, path, status, seconds, *labels_of(decision), reason, sent)
             notify(self.finished_observers, record)
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:

@@ -13,7 +13,7 @@ access_logger = logging.getLogger("canary_mw.access")
 class AccessLog(Observer):
     """One JSON object per request on the logger "canary_mw.access", at INFO.
 
-    Keys: time (UTC, ISO 8601), method, path, status, seconds, mapping, service, variant, reason.
+    Keys: time (UTC, ISO 8601), method, path, status, seconds, mapping, service, variant, reason; and sent, where true.
     """
 
     def finished(self, record: Finished) -> None:
@@ -22,4 +22,6 @@ class AccessLog(Observer):
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {"time": now, **record._asdict(), "seconds": round(record.seconds, 6)}
+        if not record.sent:
+            del fields["sent"]
         access_logger.info("%s", json.dumps(fields))

@@ -15,6 +15,7 @@ class Decided(NamedTuple):
         mapping: name of the chosen Mapping, None when no Mapping matched.
         service: service text of that Mapping.
         variant: "stable" or "gray".
+        sent: see `Decision.sent`.
     """
 
     method: str
@@ -22,6 +23,7 @@ class Decided(NamedTuple):
     mapping: str | None = None
     service: str | None = None
     variant: str | None = None
+    sent: bool = False
 
 
 class Finished(NamedTuple):
@@ -41,6 +43,7 @@ class Finished(NamedTuple):
     service: str | None = None
     variant: str | None = None
     reason: str | None = None
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

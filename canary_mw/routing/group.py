@@ -6,7 +6,7 @@ among all groups.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ class Decision:
         group: the name of the group, not the group: that would be a reference cycle.
         local: the service is the local one, so the wrapped app answers.
         shadow: the Mapping that gets a copy of the request, if the group has one.
+        sent: another canary-mw has decided and sent the request here. It was not drawn here and counts in no figures of
+            a release: those of the sender have it.
     """
 
     mapping: Mapping
@@ -31,6 +33,7 @@ class Decision:
     variant: Variant
     local: bool
     shadow: Mapping | None = None
+    sent: bool = False
 
 
 class Share(NamedTuple):
@@ -70,21 +73,24 @@ class MappingGroup:
         literals: literal texts that a path must begin with, each as (case folded, text); keys of the index.
         shares: ordered by their bounds.
         total: the percent of rolls that the group takes, in [0, 100].
-        local_decisions: decisions for the local service, also for a shadow that is the local service.
+        sent_shares: the decisions for what another canary-mw has sent to the local service, each with the bound of its
+            rolls. One without a share of its own has the bound 100: a gray version that only some reach, a shadow.
         only_decision: the decision that takes all rolls, if there is one.
+        draws: whether a request that was sent here may get another decision than one that was not.
         checks: those of `tests` that the index does not check.
     """
 
     __slots__ = (
         "_checked",
         "checks",
+        "draws",
         "host",
         "literals",
-        "local_decisions",
         "members",
         "only_decision",
         "rank",
         "redirect",
+        "sent_shares",
         "shadow",
         "shares",
         "total",
@@ -99,8 +105,9 @@ class MappingGroup:
         self.literals: tuple[tuple[bool, bytes], ...] = ()
         self.shares: tuple[Share, ...] = ()
         self.total = 0.0
-        self.local_decisions: tuple[Decision, ...] = ()
+        self.sent_shares: tuple[Share, ...] = ()
         self.only_decision: Decision | None = None
+        self.draws = True
         self.checks: tuple[Callable[[RequestHead], object], ...] = ()
         self._checked = False
 
@@ -201,14 +208,39 @@ class MappingGroup:
             shares.append(Share(bound, Decision(mapping, self.name, variant, is_local, self.shadow)))
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
-        copies = [Decision(m, self.name, "gray", True) for m in (self.shadow,) if m is not None and _is_local(m, local)]
-        self.local_decisions = (*(share.decision for share in shares if share.decision.local), *copies)
+        self.sent_shares = tuple(self._sent_shares(local))
         self.host = self.first.host
         self.literals = _literals(self.first, self.mappings)
         self.checks = tuple(test.matches for test in self.tests if not test.checked_by_index)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
         if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
             self.only_decision = shares[0].decision
+            self.draws = not shares[0].decision.local and bool(self.sent_shares)
+
+    def _sent_shares(self, local: Collection[str]) -> Iterable[Share]:
+        weightless = [m for m in self.members if m.weight is None]
+        low = 0.0
+        for bound, decision in self.shares:
+            if decision.local and bound > low:
+                yield Share(bound, replace(decision, sent=True))
+            elif decision.local and _is_gray(decision.mapping, weightless):
+                yield Share(100.0, replace(decision, sent=True))
+            low = max(low, bound)
+        if self.shadow is not None and _is_local(self.shadow, local):
+            yield Share(100.0, Decision(self.shadow, self.name, "gray", True, sent=True))
+
+    def sent_to(self, head: RequestHead, above: float) -> Iterable[Decision]:
+        """The decisions for a request that was sent to the local service, of those with rolls above a percent."""
+        for bound, decision in self.sent_shares:
+            if bound > above and (not self._checked or decision.mapping.accepts_path(head.path)):
+                yield decision
+
+
+def _is_gray(mapping: Mapping, weightless: list[Mapping]) -> bool:
+    """Whether a Mapping without a share is gray. A stable one is for nobody, not even by a false `via`."""
+    if mapping.variant is not None:
+        return mapping.variant == "gray"
+    return bool(weightless) and mapping not in weightless
 
 
 def _is_local(mapping: Mapping, local: Collection[str]) -> bool:

@@ -78,7 +78,7 @@ class RouteTable:
         self._entries: dict[_Key, _PrefixEntry] = _prefix_entries(self.mappings, local, middleware, reusable)
         self.groups = _in_routing_order(self._entries.values(), previous.order if previous else {})
         self.diagnostics = tuple(found for entry in self._entries.values() for found in entry.diagnostics)
-        self.has_local = any(group.local_decisions for group in self.groups)
+        self.has_local = any(group.sent_shares for group in self.groups)
         self._index = HostIndex(self.groups)
 
     @classmethod

@@ -49,6 +49,10 @@ class LazyRequestHead(RequestHead):
         self._pairs = pairs
         self._unchanged = None
 
+    def has(self, name: bytes) -> bool:
+        """See `RequestHead`."""
+        return self.header(name) is not None
+
     def header(self, name: bytes) -> bytes | None:
         """See `RequestHead`; looks the header up without reading the others."""
         if self._unchanged is None:

@@ -351,7 +351,7 @@ DRAWN += [mapping("get", "/a/", method=Condition(":method", "GET")), mapping("co
 
 def described(routes: RouteTable) -> list[Any]:
     """Everything of a table that affects a request."""
-    groups = [(g.name, g.rank, g.total, g.shares, g.local_decisions, [t.text for t in g.tests]) for g in routes.groups]
+    groups = [(g.name, g.rank, g.total, g.shares, g.sent_shares, [t.text for t in g.tests]) for g in routes.groups]
     shares = [[(s.bound, s.decision.mapping, s.decision.variant, s.decision.local) for s in g[3]] for g in groups]
     rest = [(name, rank, total, tests) for name, rank, total, _, _, tests in groups]
     order = [routes.order[group] for group in routes.groups]
