@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from canary_mw.forwarding.headers import request_headers
-from canary_mw.forwarding.hop import HopContext, via_prefix
+from canary_mw.forwarding.hop import HopContext, comment_for, via_prefix
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.rewrite import request_host, rewrite_path, shadow_host
 from canary_mw.http.framing import body_framing
@@ -26,14 +26,17 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     mapping = decision.mapping
     by_name = head.headers_by_name
     chain = via_prefix(head.headers, hop.via) if b"via" in by_name else b""
-    via = b"%b1.1 %b %b" % (chain, hop.via, mapping.via_comment)
     host = request_host(mapping, by_name.get(b"host", b""))
     body = body_framing(by_name)
+    headers = [(b"host", host), *request_headers(mapping, head, by_name, hop)]
+    headers.append(
+        (b"via", b"%b1.1 %b %b" % (chain, hop.via, comment_for(mapping.via_comment, headers, hop.comment_key)))
+    )
     request = UpstreamRequest(
         mapping.service.text,
         head.method,
         rewrite_path(mapping, head.path) + head.query,
-        [(b"host", host), *request_headers(mapping, head, by_name, hop), (b"via", via)],
+        headers,
         body,
         mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
         mapping.connect_timeout,
@@ -59,8 +62,9 @@ def shadow_request(
     headers = [(b"host", shadow_host(request_host(decision.mapping, head.host or b"", shadow=True)))]
     headers.append((b"x-shadow", b"true"))
     headers += [pair for pair in request.headers if pair[0] not in (b"host", b"via", b"x-shadow")]
-    via = dict(request.headers)[b"via"].removesuffix(decision.mapping.via_comment) + shadow.via_comment
-    headers.append((b"via", via))
+    via = dict(request.headers)[b"via"]
+    comment = comment_for(shadow.via_comment, request.headers, hop.comment_key)
+    headers.append((b"via", via[: via.rindex(b"(")] + comment))
     return replace(
         request,
         service=shadow.service.text,

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter, time
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.store import RuleStore
-from canary_mw.forwarding.hop import HopContext
+from canary_mw.forwarding.hop import HopContext, is_sent_and_signed
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
@@ -16,6 +17,7 @@ from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.routing.decision import IsSent, has_comment
 from canary_mw.routing.group import Decision
 from canary_mw.rules.module import ModuleSettings
 
@@ -34,6 +36,7 @@ class MiddlewareBase:
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
         observed: whether any observer is notified of requests, or counts them.
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
+        is_sent: how `via` is read; with header keys, comments need a signature.
         started: whether the rule store is started.
         refusals: counts the refused requests.
     """
@@ -69,8 +72,11 @@ class MiddlewareBase:
         self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
         token = via_token(hop_id or default_hop_id(mode, names, paths))
+        keys = self.trusted_headers.keys if self.trusted_headers else ()
+        self.is_sent: IsSent = partial(is_sent_and_signed, keys) if keys else has_comment
         self._hop_contexts = tuple(
-            HopContext(token, trusted, new_request_id, time, roll, shadow_writes) for trusted in (False, True)
+            HopContext(token, trusted, new_request_id, time, roll, shadow_writes, keys[0] if keys else None)
+            for trusted in (False, True)
         )
         self.refusals = RefusalCounters()
         self.started = False

@@ -155,7 +155,7 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
-        decision = scope["canary_mw"] = decide(table, head, self.roll())
+        decision = scope["canary_mw"] = decide(table, head, self.roll(), self.is_sent)
         if self.observed:
             await self._observe(decision, head, self.hop(head, table.settings), scope, receive, send)
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
@@ -188,7 +188,7 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
-        decision = scope["canary_mw"] = decide(table, head, self.roll())
+        decision = scope["canary_mw"] = decide(table, head, self.roll(), self.is_sent)
         serve = self._observe if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 

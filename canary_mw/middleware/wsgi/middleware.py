@@ -113,7 +113,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
                 head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        decision = environ["canary_mw.decision"] = decide(table, head, self.roll())
+        decision = environ["canary_mw.decision"] = decide(table, head, self.roll(), self.is_sent)
         if self.observed:
             return self._observe(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):

@@ -1,3 +1,4 @@
+import re
 from itertools import chain, product
 from typing import Any
 
@@ -8,7 +9,7 @@ from rules import HOP, decision_of, get, mapping, substitution, table
 
 from canary_mw.exceptions import BadTarget, ClientError, LoopDetected
 from canary_mw.forwarding.headers import apply_header_changes, response_head
-from canary_mw.forwarding.hop import MAX_HOPS
+from canary_mw.forwarding.hop import MAX_HOPS, is_sent_and_signed
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.forwarding.rewrite import redirect_location, request_host, rewrite_path
@@ -516,3 +517,56 @@ def test_a_mapping_may_replace_the_id_of_a_request() -> None:
 def test_a_request_has_the_options_of_its_mapping() -> None:
     options = UpstreamOptions(idle_timeout=0.5, circuit_breakers=CircuitBreakers(max_requests=1))
     assert forwarded(get(), mapping(options=options)).options is options
+
+
+KEYS = (b"1" * 64, b"2" * 64)
+SIGNING = HOP._replace(comment_key=KEYS[0])
+
+
+def signed(request: UpstreamRequest, **changes: str) -> RequestHead:
+    """The request as the next hop gets it."""
+    return get(headers={**{name.decode(): value.decode() for name, value in request.headers}, **changes})
+
+
+def test_with_a_key_the_comment_is_a_signature_for_service_and_request() -> None:
+    head = get(headers={"via": "1.1 nginx", "x-request-id": "a"})
+    request = upstream_request(decision_of(mapping("gray")), head, SIGNING)
+    assert re.fullmatch(r"1.1 nginx, 1.1 canary-mw-test \([0-9a-f]{64}\)", sent(request)["via"][0])
+    there = signed(request)
+    assert is_sent_and_signed(KEYS, there, b"(gray)")
+    assert is_sent_and_signed(KEYS[::-1], there, b"(gray)")
+    assert not is_sent_and_signed(KEYS[1:], there, b"(gray)")
+    assert not is_sent_and_signed(KEYS, there, b"(stable)")
+    assert not is_sent_and_signed(KEYS, signed(request, **{"x-request-id": "b"}), b"(gray)")
+    assert not is_sent_and_signed(KEYS, signed(request, via="1.1 canary-mw-test (gray)"), b"(gray)")
+    without_id = [(name, value) for name, value in there.headers if name != b"x-request-id"]
+    assert not is_sent_and_signed(KEYS, get(headers=without_id), b"(gray)")
+
+
+def test_the_signature_holds_for_an_id_that_was_made_here_and_after_further_hops() -> None:
+    request = upstream_request(decision_of(mapping("gray")), get(), SIGNING)
+    assert sent(request)["x-request-id"] == ["new-id"]
+    far = signed(request, via=sent(request)["via"][0] + ", 1.1 mesh")
+    assert is_sent_and_signed(KEYS, far, b"(gray)")
+
+
+def test_a_rule_that_removes_the_id_leaves_a_signature_that_nobody_believes() -> None:
+    request = upstream_request(decision_of(mapping("gray", remove_request_headers=(b"x-request-id",))), get(), SIGNING)
+    assert not is_sent_and_signed(KEYS, signed(request), b"(gray)")
+    assert not is_sent_and_signed(KEYS, signed(request, **{"x-request-id": ""}), b"(gray)")
+
+
+def test_many_signatures_cost_no_more_than_those_of_the_most_hops() -> None:
+    request = upstream_request(decision_of(mapping("gray")), get(), SIGNING)
+    real = sent(request)["via"][0]
+    junk = [f"1.1 a ({number:064x})" for number in range(100)]
+    assert is_sent_and_signed(KEYS, signed(request, via=", ".join([*junk, real])), b"(gray)")
+    assert not is_sent_and_signed(KEYS, signed(request, via=", ".join([real, *junk])), b"(gray)")
+
+
+def test_a_copy_is_signed_for_the_service_of_the_shadow() -> None:
+    routes = table(mapping("gray"), mapping("dark", shadow=True))
+    request = upstream_request(routes.groups[0].shares[0].decision, get(), SIGNING)
+    assert request.shadow is not None
+    assert is_sent_and_signed(KEYS, signed(request.shadow), b"(dark)")
+    assert not is_sent_and_signed(KEYS, signed(request.shadow), b"(gray)")

@@ -132,7 +132,7 @@ async def answers(
     return found
 
 
-@pytest.mark.parametrize("keyed", [False], ids=["bare"])
+@pytest.mark.parametrize("keyed", [False, True], ids=["bare", "signed"])
 def test_what_a_pod_sends_is_not_drawn_again(interface: str, keyed: bool, tmp_path: Path) -> None:
     options = key_of(tmp_path, KEY) if keyed else {}
 
@@ -166,9 +166,30 @@ def test_without_a_key_a_false_via_gets_at_most_what_half_of_all_get(interface: 
     run(main())
 
 
+def test_with_a_key_a_false_via_changes_nothing(interface: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pods(**key_of(tmp_path, KEY)) as there:
+            for comment in ("shop-stable", "0" * 64):
+                false = [("via", f"1.1 x ({comment})"), ("x-request-id", "a")]
+                assert await answers(there.stable, headers=false) == {(200, b"stable"): 10, (200, b"gray"): 10}
+            assert await there.records["stable"].ended(40) == {False: 40}
+
+    run(main())
+
+
+@pytest.mark.parametrize("gray_keys", [(KEY, OTHER_KEY), (OTHER_KEY, KEY)])
+def test_keys_can_be_changed(interface: str, gray_keys: tuple[str, str], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pods(gray=key_of(tmp_path, *gray_keys), **key_of(tmp_path, KEY, OTHER_KEY)) as there:
+            assert await answers(there.stable) == {(200, b"stable"): 10, (200, b"gray"): 10}
+            assert await there.records["gray"].ended(10) == {True: 10}
+
+    run(main())
+
+
 # WSGI has no WebSockets.
 @ASGI_ONLY
-@pytest.mark.parametrize("keyed", [False], ids=["bare"])
+@pytest.mark.parametrize("keyed", [False, True], ids=["bare", "signed"])
 def test_a_websocket_that_a_pod_sends_is_not_drawn_again(interface: str, keyed: bool, tmp_path: Path) -> None:
     rules = mapping("stable", "/shop/", "shop-stable", rewrite='""', allow_upgrade="[websocket]")
     rules += mapping("gray", "/shop/", "shop-gray", rewrite='""', weight=50, allow_upgrade="[websocket]")
