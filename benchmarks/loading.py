@@ -84,8 +84,7 @@ async def _beside_ticks(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def _steps(volume: Volume) -> dict[str, float]:
-    """Seconds of each step of a load from nothing, one after the other; the collector of garbage is off, as there."""
-    gc.disable()
+    """Seconds of each step of a load from nothing, one after the other."""
     documents = FileSource(volume.root).load()
     steps = {"read": _seconds(lambda: [read(document) for document in documents])}
     began = perf_counter()
@@ -97,7 +96,7 @@ def _steps(volume: Volume) -> dict[str, float]:
     again = parse(documents, previous=parsed)
     steps["parse_again"] = perf_counter() - began
     before = RouteTable.build(parsed.mappings)
-    steps["build_again"] = _seconds(lambda: before.rebuilt(again.mappings))
+    steps["build_again"] = _seconds(lambda: before.rebuild(again.mappings))
     return steps
 
 

@@ -12,7 +12,6 @@ from weakref import ReferenceType, WeakSet, ref
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.variables import listed_variables
-from canary_mw.control.gc_pause import gc_paused
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
@@ -144,8 +143,7 @@ class RuleStore:
                 documents = self._load()
                 if documents == self._documents:
                     return self._keep_table(_error_of(self.diagnostics), logged=True)
-                with gc_paused():
-                    return self._apply(documents)
+                return self._apply(documents)
             except ConfigError as exc:
                 return self._keep_table(exc)
             except Exception as exc:

@@ -11,9 +11,14 @@ from typing import Any
 import uvicorn
 
 from canary_mw.client.tls import load_authorities, load_certificate
+from canary_mw.server.app import Proxy
+from canary_mw.server.app import create_app as create_proxy
 from canary_mw.server.settings import CERT_REQS, Settings
 
-_APP = "canary_mw.proxy:create_app"
+_APP = "canary_mw.server.runner:create_app"
+# Seconds after which a thread that waits for the interpreter gets it. With Python's 5 ms every step of a request (a
+# read, a write, a turn of the loop) would wait as long while rules are reloaded. Nothing else is slower for it.
+_SWITCH_INTERVAL = 0.00005
 # uvicorn's exit status for an app that cannot start.
 _STARTUP_FAILURE = 3
 # Seconds until a worker that has not started, or does not answer its parent, is killed. uvicorn's default of 5 is too
@@ -30,6 +35,16 @@ class Server(uvicorn.Server):
         with super().capture_signals():
             yield
             self._captured_signals.clear()
+
+
+def create_app() -> Proxy:
+    """The app of `canary-mw serve`, in whose process nothing else runs.
+
+    Raises:
+        ConfigError: a setting is invalid.
+    """
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
+    return create_proxy()
 
 
 def raise_file_limit() -> None:

@@ -1,4 +1,4 @@
-"""Threads of the package start in one place, and wait for each other with the locks of one module.
+"""Threads of the package start in one place, wait for each other with the locks of one module, and set nothing.
 
 A thread that is made elsewhere is a greenlet where gevent has patched `threading`, starts before a server forks, or
 delays the exit of the process. A lock that is made elsewhere is one of greenlets there, and our threads are none.
@@ -110,3 +110,32 @@ def test_what_starts_a_thread_or_makes_a_lock_is_found(source: str, name: str | 
 )
 def test_what_does_neither_is_let_through(source: str) -> None:
     assert faults(source) == set()
+
+
+# What is set for all that runs in a process, and the modules that have a process for themselves.
+PROCESS = {"setswitchinterval", "setrecursionlimit", "settrace", "setprofile", "signal", "setrlimit", "set_threshold"}
+PROGRAMS = ("cli/", "server/runner.py")
+
+
+def process_settings(source: str) -> set[str]:
+    """The names of PROCESS that a module calls, and the collector if it imports that."""
+    tree = ast.parse(source)
+    called = {ast.unparse(node.func).rpartition(".")[2] for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    imported = {each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return (called & PROCESS) | (imported & {"gc"})
+
+
+def test_the_settings_of_a_process_are_left_to_its_host() -> None:
+    found = {name: process_settings(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+    assert {name: names for name, names in found.items() if names and not name.startswith(PROGRAMS)} == {
+        # A handler that calls the one before it, and takes itself away.
+        "middleware/asgi/shutdown.py": {"signal"},
+    }
+
+
+@pytest.mark.parametrize(
+    "source", ["import gc\ngc.freeze()", "from gc import disable", "import sys\nsys.settrace(None)"]
+)
+def test_what_sets_something_is_found(source: str) -> None:
+    assert process_settings(source)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from upstream import Peer, forever, serving, silent, until
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.trust import trusted_peers
+from canary_mw.server import runner
 from canary_mw.server.app import Proxy, create_app
 from canary_mw.server.settings import Settings
 from canary_mw.types import Message
@@ -221,6 +223,22 @@ def test_a_client_may_keep_its_connection(rules: Path) -> None:
 
 
 # Settings.
+
+
+def test_threads_take_short_turns_where_the_process_is_ours_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.getswitchinterval()
+    monkeypatch.setenv("CANARY_MW_PORT", "1")
+    try:
+        create_app()
+        assert sys.getswitchinterval() == before
+        assert isinstance(runner.create_app(), Proxy)
+        assert sys.getswitchinterval() == pytest.approx(0.00005, rel=0.2)
+        # A shorter one is not made longer.
+        sys.setswitchinterval(0.00001)
+        runner.create_app()
+        assert sys.getswitchinterval() == pytest.approx(0.00001, rel=0.2)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_settings_survive_the_environment() -> None:
