@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from asgiref.sync import async_to_sync
 from servers import mapping, run
-from upstream import CERTIFICATE, Upstream, forever, serving, silent, until
+from upstream import CERTIFICATE, Peer, Upstream, forever, serving, until
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -116,19 +116,24 @@ def test_endpoint_sets_of_a_closed_loop_end_without_a_word(
 ) -> None:
     checks = (HealthCheck(b"/", timeout=30.0, interval=30.0), HealthCheck(b"/b", timeout=30.0, interval=30.0))
     addresses = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{number}", 80)) for number in (1, 2)]
+    checked: list[bytes] = []
+
+    async def check_received(peer: Peer) -> None:
+        checked.append((await peer.request()).line)
+        await peer.gone()
 
     async def begin(upstreams: Upstreams, upstream: Upstream, options: UpstreamOptions) -> None:
         loop = asyncio.get_running_loop()
         asked = request(f"shop.test:{upstream.origin.port}", options=options)
         (await upstreams._route(asked, loop).endpoints.lease(None, loop.time() + 30, 30.0)).release()
         if options.endpoints is not None:
-            # Checks that are on their way.
-            await until(lambda: upstream.scripts)
+            # Both checks are on their way: the upstream has read them, so no connection is half open.
+            await until(lambda: len(checked) == len(checks))
 
     async def main() -> None:
         upstreams = Upstreams()
         for options in (UpstreamOptions(), UpstreamOptions(endpoints=EndpointOptions(health_checks=checks))):
-            async with serving(silent) as upstream:
+            async with serving(check_received) as upstream:
                 begun = begin(upstreams, upstream, options)
                 await asyncio.to_thread(close_without_ceremony, asyncio.new_event_loop(), begun)
                 await asyncio.to_thread(asyncio.run, touch(upstreams))
