@@ -6,7 +6,7 @@ thread starts at first use, in the process that uses it, and does not delay the 
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -15,15 +15,21 @@ from canary_mw.forking import JOIN_TIMEOUT, SystemThread, start_thread
 from canary_mw.locks import Latch, Mutex, original, wait_for
 
 T = TypeVar("T")
+OnEnd = Callable[[], Awaitable[None]]
 
 # Loops of the parent in a forked child. They are never closed or freed: both would change the epoll of the parent.
 _inherited_loops: list["BackgroundLoop"] = []
 
 
 class LoopThread:
-    """The loop and its thread; both start with the first call, and end when this object is collected."""
+    """The loop and its thread; both start with the first call, and end when this object is collected.
+
+    Attributes:
+        on_end: called in the loop before it ends. It must not refer to this object.
+    """
 
     def __init__(self) -> None:
+        self.on_end: OnEnd | None = None
         self._lock = Mutex()
         self._loop: BackgroundLoop | None = None
         self._thread: SystemThread | None = None
@@ -66,7 +72,7 @@ class LoopThread:
             return loop
         with self._lock:
             if self._loop is None:
-                self._loop, self._thread = _start_loop(self)
+                self._loop, self._thread = _start_loop(self, self.on_end)
             return self._loop
 
 
@@ -98,8 +104,8 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
             return False
         return True
 
-    def run_until_stopped(self) -> None:
-        """Run, cancel the tasks that are left, and close."""
+    def run_until_stopped(self, on_end: OnEnd | None) -> None:
+        """Run, cancel the tasks that are left, call `on_end`, and close."""
         try:
             self.run_forever()
             # What was called before the stop may become a task.
@@ -108,6 +114,8 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
                 for task in tasks:
                     task.cancel()
                 self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            if on_end is not None:
+                self.run_until_complete(on_end())
             self.run_until_complete(self.shutdown_asyncgens())
         finally:
             self.close()
@@ -166,7 +174,7 @@ class _Call(Generic[T]):
             self._task.cancel()
 
 
-def _start_loop(owner: object) -> tuple[BackgroundLoop, SystemThread]:
+def _start_loop(owner: object, on_end: OnEnd | None) -> tuple[BackgroundLoop, SystemThread]:
     """Start a loop in a thread, where its sockets are made: gevent binds a socket to the thread that makes it."""
     made: list[BackgroundLoop | Exception] = []
     ready = Latch()
@@ -178,7 +186,7 @@ def _start_loop(owner: object) -> tuple[BackgroundLoop, SystemThread]:
             made.append(exc)
         ready.set()
         if isinstance(made[0], BackgroundLoop):
-            made[0].run_until_stopped()
+            made[0].run_until_stopped(on_end)
 
     def stop() -> None:
         for loop in made:

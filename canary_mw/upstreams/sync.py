@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dict
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,6 +95,7 @@ class SyncUpstreams:
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
+        self.background.on_end = partial(_close_background, self._health_checker, self.background_upstreams)
         self._environment = Environment(self._health_checker, dns_interval=dns_interval)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = new_lock()
@@ -222,14 +224,18 @@ class SyncUpstreams:
         with self._lock:
             routes, self._routes = self._routes, {}
         if self.background.started:
-            self.background.run(self._aclose(list(routes.values())))
+            self.background.run(_close_endpoints(list(routes.values())))
             self.background.stop()
         client = self._client
         self._client = SyncHTTP11Client(limits=self._settings[2], contexts=self.background_upstreams.contexts)
         client.close()
 
-    async def _aclose(self, routes: Sequence[Route]) -> None:
-        for route in routes:
-            await route.endpoints.aclose()
-        await self._health_checker.aclose()
-        await self.background_upstreams.aclose()
+
+async def _close_endpoints(routes: Sequence[Route]) -> None:
+    for route in routes:
+        await route.endpoints.aclose()
+
+
+async def _close_background(health_checker: HealthChecker, upstreams: Upstreams) -> None:
+    await health_checker.aclose()
+    await upstreams.aclose()

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Protocol
+from weakref import finalize
 
 from canary_mw.client.sync.sockets import MAX_READ, may_keep_lock, nothing_to_read, receive, send
 from canary_mw.client.sync.timed_parser import SyncTimedResponseParser
@@ -70,6 +71,8 @@ class SyncConnection(SyncTimedResponseParser):
 
     def __init__(self, pool: Owner, authority: str, max_head: int, sock: socket.socket) -> None:
         super().__init__(authority, max_head, sock)
+        # Of a client that nobody uses any more. A socket that is collected while it is open causes a warning.
+        finalize(self, sock.close).atexit = False
         self._pool = pool
         self._may_keep_lock = may_keep_lock(sock)
         self._keeps_lock = False
