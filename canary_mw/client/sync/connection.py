@@ -71,8 +71,8 @@ class SyncConnection(SyncTimedResponseParser):
 
     def __init__(self, pool: Owner, authority: str, max_head: int, sock: socket.socket) -> None:
         super().__init__(authority, max_head, sock)
-        # Of a client that nobody uses any more. A socket that is collected while it is open causes a warning.
-        finalize(self, sock.close).atexit = False
+        # When nobody uses its client any more, and at exit. A socket that is collected open is a warning.
+        finalize(self, sock.close)
         self._pool = pool
         self._may_keep_lock = may_keep_lock(sock)
         self._keeps_lock = False

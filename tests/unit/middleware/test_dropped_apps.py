@@ -4,6 +4,8 @@ import asyncio
 import gc
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,25 @@ def gone(before: set[SystemThread], upstream: Upstream) -> bool:
     # Again and again: a thread that made an app may keep it for a moment.
     gc.collect()
     return set(running_threads()) <= before and not upstream.scripts
+
+
+SCRIPT = """
+import io, sys
+from canary_mw import CanaryWSGIMiddleware
+app = CanaryWSGIMiddleware(None, rules=sys.argv[1])
+for path in ("/gray/", "/checked/"):
+    environ = {"REQUEST_METHOD": "GET", "RAW_URI": path, "PATH_INFO": path, "HTTP_HOST": "shop"}
+    print(b"".join(app({**environ, "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO()}, lambda *_: None)).decode())
+"""
+
+
+@pytest.mark.parametrize("patch", ["", "from gevent import monkey; monkey.patch_all()\n"])
+def test_a_process_that_closes_nothing_ends_without_a_warning(patch: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(forever) as upstream:
+            command = [sys.executable, "-X", "dev", "-c", patch + SCRIPT, str(rules(tmp_path, upstream))]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert len(done.stdout.split()) == 2
+
+    run(main())
