@@ -9,8 +9,8 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from time import monotonic
+from typing import Any
 from weakref import finalize
 
 from canary_mw.locks import (
@@ -46,6 +46,7 @@ class SystemThread:
         self._target: Callable[[], object] | None = target
         self._thread: threading.Thread | None = None
         self._ident: int | None = None
+        self._host: Any = None
         self._ended = Latch()
         self._finalizer = None if stop is None or owner is None else finalize(owner, stop)
         if self._finalizer is not None:
@@ -54,10 +55,7 @@ class SystemThread:
     def start(self) -> None:
         """Start it."""
         if threads_are_greenlets():
-            # gevent imports modules for the first hub of a process. Two threads that do so at once wait for each other
-            # for ever, because the locks of imports are patched, and wait in hubs.
-            import_module("gevent.event")
-            import_module("gevent").get_hub()
+            self._host = _host_loop()
             original("_thread", "start_new_thread")(self._run, ())
         else:
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -83,7 +81,7 @@ class SystemThread:
         target, self._target = self._target, None
         assert target is not None
         self._ident, self.native_id = system_ident(), threading.get_native_id()
-        system_threads.add(self._ident)
+        system_threads[self._ident] = self._host
         try:
             target()
         finally:
@@ -96,7 +94,7 @@ class SystemThread:
             _close_hub()
         if self._finalizer is not None:
             self._finalizer.detach()
-        system_threads.discard(system_ident())
+        system_threads.pop(system_ident(), None)
         _threads.discard(self)
         self._ended.set()
 
@@ -159,6 +157,17 @@ def _end_threads() -> None:
     limit = monotonic() + JOIN_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, limit - monotonic()))
+
+
+def _host_loop() -> Any:
+    """The event loop of the hub that a new thread works for: that of the caller, or of the one that a thread works for.
+
+    It makes the hub if there is none. gevent imports modules for the first hub of a process. Two threads that do so at
+    once wait for each other for ever, because the locks of imports are patched, and wait in hubs.
+    """
+    import gevent.event
+
+    return system_threads.get(system_ident()) or gevent.get_hub().loop
 
 
 def _close_hub() -> None:

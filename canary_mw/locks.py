@@ -149,8 +149,9 @@ class Mutex:
             gevent.sleep(_PAUSE)
 
 
-# What the system's `get_ident` returns in each thread that runs no greenlets but its first.
-system_threads: set[int] = set()
+# The threads of this package, by what the system's `get_ident` returns in them. Where `threading` is patched, each with
+# the event loop of the hub that it works for, else with None.
+system_threads: dict[int, Any] = {}
 
 
 def system_ident() -> int:

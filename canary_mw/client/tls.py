@@ -13,9 +13,10 @@ from time import monotonic
 from typing import NamedTuple
 
 from canary_mw.exceptions import ConfigError, UpstreamConnectError
+from canary_mw.host import HostLogger
 from canary_mw.rules.upstream import Origin, UpstreamTLS
 
-logger = logging.getLogger("canary_mw.tls")
+logger = HostLogger(logging.getLogger("canary_mw.tls"))
 
 SECRETS = "CANARY_MW_SECRETS"
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"

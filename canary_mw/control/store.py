@@ -15,6 +15,7 @@ from canary_mw.config.variables import listed_variables
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
+from canary_mw.host import HostLogger, call_host
 from canary_mw.locks import Latch, Mutex, wait_for
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
@@ -24,7 +25,7 @@ from canary_mw.rules.mapping import Mapping
 if TYPE_CHECKING:
     import threading
 
-logger = logging.getLogger("canary_mw.store")
+logger = HostLogger(logging.getLogger("canary_mw.store"))
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
 _RETRY_DELAY = 1.0
@@ -206,7 +207,7 @@ class RuleStore:
 
     def _notify(self, difference: dict[str, tuple[str, ...]]) -> None:
         record = Reloaded(generation=self.generation, diagnostics=self.diagnostics, error=self.error, **difference)
-        notify(self._observers, record)
+        call_host(notify, self._observers, record)
 
     def _log_new(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         known = set(self.diagnostics)

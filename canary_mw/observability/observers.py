@@ -13,7 +13,7 @@ class Observer(Protocol):
     """Receives events; a subclass overrides the methods of the events that it needs.
 
     `decided` and `finished` are called while a request is handled and must not block. `reloaded` is called in the
-    thread that reloads the rules.
+    thread that reloads the rules; under gevent in a greenlet.
     """
 
     # Each method has a statement, since type checkers treat empty methods of a Protocol as abstract.

@@ -7,9 +7,10 @@ from ipaddress import ip_address
 
 from canary_mw.client.aio.name_lookup import look_up
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
+from canary_mw.host import HostLogger
 from canary_mw.rules.upstream import Origin
 
-logger = logging.getLogger("canary_mw.endpoints")
+logger = HostLogger(logging.getLogger("canary_mw.endpoints"))
 
 # Seconds between two look-ups of the same name.
 DNS_INTERVAL = 5.0

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamError
+from canary_mw.host import HostLogger
 from canary_mw.locks import new_rlock
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
 from canary_mw.upstreams.dns import DNS_INTERVAL, OriginResolver, Resolve, pause_after, resolve
@@ -23,7 +24,7 @@ from canary_mw.upstreams.health import Endpoint, HealthState
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.load_balancers import HashTable, hash_table, pick
 
-logger = logging.getLogger("canary_mw.endpoints")
+logger = HostLogger(logging.getLogger("canary_mw.endpoints"))
 
 # Seconds without a request after which the background tasks of a set end. Nothing reports that a Mapping was removed.
 IDLE_AFTER = 300.0

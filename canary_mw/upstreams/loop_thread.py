@@ -8,11 +8,12 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, TypeVar
 
+from canary_mw.client.aio.name_lookup import look_up
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, start_thread
-from canary_mw.locks import Latch, Mutex, original, wait_for
+from canary_mw.host import call_host
+from canary_mw.locks import Latch, Mutex, original, threads_are_greenlets, wait_for
 
 T = TypeVar("T")
 OnEnd = Callable[[], Awaitable[None]]
@@ -93,8 +94,12 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> Any:
-        """See asyncio."""
-        return await run_in_thread(partial(original("socket", "getaddrinfo"), host, port, family, type, proto, flags))
+        """See asyncio; for TCP."""
+        return await look_up(host, port)
+
+    def call_exception_handler(self, context: Any) -> None:
+        """See asyncio; handlers of log records are the host's."""
+        call_host(super().call_exception_handler, context)
 
     def call(self, function: Callable[..., object], *args: object) -> bool:
         """Call a function in the loop soon, from any thread; False if the loop is closed."""
@@ -201,7 +206,10 @@ def _start_loop(owner: object, on_end: OnEnd | None) -> tuple[BackgroundLoop, Sy
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function in a daemon thread; the threads of an executor would delay the exit of the process."""
+    """Run a blocking function of the host in a daemon thread; those of an executor would delay the exit of the process.
+
+    Where threads are greenlets, it runs in a greenlet of the host, to whose hub its sockets and locks belong.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -222,5 +230,8 @@ async def run_in_thread(function: Callable[[], T]) -> T:
         else:
             post(future.set_result, value)
 
-    start_thread(work, "canary-mw-blocking")
+    if threads_are_greenlets():
+        call_host(work)
+    else:
+        start_thread(work, "canary-mw-blocking")
     return await future

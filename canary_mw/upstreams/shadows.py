@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from canary_mw.exceptions import CanaryError
 from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.host import HostLogger
 from canary_mw.upstreams.aio import Upstreams
 
 if TYPE_CHECKING:
     from canary_mw.upstreams.body_buffer import ReplayBuffer
 
 
-logger = logging.getLogger("canary_mw.shadow")
+logger = HostLogger(logging.getLogger("canary_mw.shadow"))
 
 # Seconds for a copy whose Mapping sets no timeout, because copies in flight are limited.
 DEFAULT_TIMEOUT = 60.0

@@ -15,7 +15,7 @@ from canary_mw import __all__ as public_names
 
 PACKAGE = Path(__file__).parents[2] / "canary_mw"
 
-GROUND = {"exceptions", "types", "locks", "forking"}
+GROUND = {"exceptions", "types", "locks", "host", "forking"}
 CORE = ["http", "rules", "config", "routing", "forwarding", "inspection"]
 ROOMS = [*CORE, "observability", "client", "upstreams", "control", "admin", "middleware", "server", "cli"]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
@@ -30,7 +30,7 @@ IO_MODULES = (
 ).split()
 LIBRARIES = {
     "click": {"cli"},
-    "gevent": {"forking", "locks"},
+    "gevent": {"forking", "host", "locks"},
     "httptools": {"http", "server"},
     "httpx": {"client"},
     "jinja2": {"admin"},

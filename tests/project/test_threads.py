@@ -139,3 +139,35 @@ def test_the_settings_of_a_process_are_left_to_its_host() -> None:
 )
 def test_what_sets_something_is_found(source: str) -> None:
     assert process_settings(source)
+
+
+# Rooms whose code runs in threads of the package. Handlers of log records have locks of the host; see `host.py`.
+THREADED = ("client/", "upstreams/", "control/")
+
+
+def bare_loggers(source: str) -> list[str]:
+    """The loggers of this package that a module uses as they are."""
+    tree = ast.parse(source)
+    wrapped = {
+        id(node.args[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "HostLogger" and node.args
+    }
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("getLogger")
+        and id(node) not in wrapped
+        and "canary_mw" in ast.unparse(node)
+    ]
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(MODULES) if name.startswith(THREADED)])
+def test_what_runs_in_threads_logs_by_a_logger_of_the_host(module: str) -> None:
+    assert bare_loggers(MODULES[module].read_text(encoding="utf-8")) == []
+
+
+def test_a_bare_logger_is_found() -> None:
+    assert bare_loggers('logger = logging.getLogger("canary_mw.store")') == ["logging.getLogger('canary_mw.store')"]
+    assert bare_loggers('logger = HostLogger(logging.getLogger("canary_mw.store"))') == []

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from gevent_script import under_gevent
 
 from canary_mw import forking
 from canary_mw.locks import Latch
@@ -165,8 +166,6 @@ def test_the_end_of_a_process_asks_threads_to_end_and_waits_for_none_that_does_n
 
 def test_a_thread_is_one_of_the_system_where_threads_are_greenlets_and_may_wait_in_native_code() -> None:
     script = """
-from gevent import monkey
-monkey.patch_all()
 import gevent, os, threading, time
 from canary_mw.forking import running_threads, start_thread
 from canary_mw.locks import Latch
@@ -185,6 +184,4 @@ print(thread.join(0.01), gevent.spawn(lambda: "another greenlet runs").get(timeo
 stop.set()
 print(thread.join(20), running_threads(), len(os.listdir("/proc/self/fd")) < files)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
-    wanted = "True True\nFalse another greenlet runs\nTrue [] True\n"
-    assert (done.stdout, done.stderr) == (wanted, "")
+    assert under_gevent(script) == "True True\nFalse another greenlet runs\nTrue [] True\n"

@@ -1,11 +1,11 @@
 """Locks and events between threads of the system and, where gevent has patched `threading`, greenlets."""
 
-import subprocess
 import sys
 import threading
 from types import ModuleType
 
 import pytest
+from gevent_script import under_gevent
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.locks import Latch, Mutex, check_threads, new_lock, new_rlock, wait_for
@@ -81,12 +81,9 @@ if LATE:
 """
 
 
-def under_gevent(script: str, *, late: bool) -> str:
+def in_greenlets(script: str, *, late: bool) -> str:
     """What a script prints where `threading` is patched, before or after the import of the package."""
-    source = PRELUDE.replace("LATE = False", f"LATE = {late}") + script
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=50, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return under_gevent(script, prelude=PRELUDE.replace("LATE = False", f"LATE = {late}"))
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -104,7 +101,7 @@ gevent.spawn(go.release)
 gevent.joinall(waiting, raise_error=True)
 print([each.value for each in waiting], wait_for(Latch(), 0.01), latch._callbacks)
 """
-    assert under_gevent(script, late=late) == "[True, True, True] False []\n"
+    assert in_greenlets(script, late=late) == "[True, True, True] False []\n"
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -133,13 +130,13 @@ gevent.spawn(go.release)
 gevent.joinall(waiting, raise_error=True)
 print(*order)
 """
-    assert under_gevent(script, late=late) in ("thread a a b b\n", "thread b b a a\n")
+    assert in_greenlets(script, late=late) in ("thread a a b b\n", "thread b b a a\n")
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_locks_are_those_of_the_system_also_where_they_are_patched(late: bool) -> None:
     script = "print(type(new_lock()) is type(system_lock()), type(new_rlock()).__module__)"
-    assert under_gevent(script, late=late) == "True _thread\n"
+    assert in_greenlets(script, late=late) == "True _thread\n"
 
 
 @pytest.mark.parametrize("patched", ["thread", "select"])

@@ -13,9 +13,10 @@ from canary_mw.config.document import EMPTY_DIRECTORY, Document, document_in_err
 from canary_mw.control.sources.directory import DATA_LINK, entries_of, is_rule_file, read_directory
 from canary_mw.control.sources.partial import PartialFiles
 from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
+from canary_mw.host import HostLogger
 from canary_mw.locks import Latch
 
-logger = logging.getLogger("canary_mw.sources")
+logger = HostLogger(logging.getLogger("canary_mw.sources"))
 
 # Seconds between two checks of a path that cannot be watched.
 _POLL_INTERVAL = 0.5
@@ -45,6 +46,7 @@ class FileSource:
         # It takes 50 ms, and only this source needs it. It is not left to the thread that watches: a fork during the
         # import or the first call would leave the child with a lock that is held forever.
         _initialize_watchfiles()
+        _silence("watchfiles.main")
         self._subpath_warned: set[str] = set()
 
     def load(self) -> list[Document]:
@@ -87,7 +89,6 @@ class FileSource:
         """Watch until one of the watched directories is replaced."""
         import watchfiles
 
-        _silence("watchfiles.main")
         watched = self._watched_directories()
         batches = watchfiles.watch(
             *watched,
