@@ -7,6 +7,7 @@ INSTALLED_APP := $(VENV)/.installed-app
 INSTALLED := $(VENV)/.installed
 INSTALLED_BENCH := $(VENV)/.installed-bench
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
+INSTALLED_SERVERS := $(VENV)/.installed-servers
 
 # Run, not only looked up: version managers put a python3.11 on the path that refuses to start.
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
@@ -26,7 +27,7 @@ test: $(INSTALLED) ## the tests with branch coverage of the package, without the
 	@$(PY) -m pytest -m "not slow" -n 2 --budget 5 --cov=canary_mw --cov-branch
 
 # 5 is pytest's status for "nothing was selected".
-test-slow: $(INSTALLED) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
+test-slow: $(INSTALLED) $(INSTALLED_SERVERS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
 	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
 
 lint: $(INSTALLED) ## ruff and mypy --strict over the package and the tests
@@ -75,4 +76,11 @@ $(INSTALLED_BENCH): $(INSTALLED)
 
 $(INSTALLED_FUZZ): $(INSTALLED)
 	@$(PIP) install --constraint constraints.txt --group fuzz
+	@touch $@
+
+# Tests that need uwsgi are skipped where it cannot be built.
+$(INSTALLED_SERVERS): $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --group servers
+	@$(PIP) install --constraint constraints.txt --group uwsgi || \
+		echo "uwsgi cannot be built here: it needs a C compiler. Its tests are skipped." >&2
 	@touch $@

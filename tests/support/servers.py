@@ -164,11 +164,11 @@ async def fetch(port: int, target: str = "/", method: str = "GET", headers: Pair
         return await client.get(method, target, headers, body)
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], seconds: float = 40) -> T:
     """Run a test, which must leave no task behind and end in time."""
 
     async def guarded() -> T:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(seconds):
             result = await main
         await until(lambda: len(asyncio.all_tasks()) == 1)
         return result

@@ -51,7 +51,10 @@ class Peer:
 
     async def request(self) -> Seen:
         """The next request with all of its body."""
-        head = await self.head()
+        return await self.rest_of(await self.head())
+
+    async def rest_of(self, head: Seen) -> Seen:
+        """The request that begins with this head, with all of its body."""
         if b"transfer-encoding: chunked" in head.headers:
             return head._replace(body=await self._chunks())
         length = next((int(line[16:]) for line in head.headers if line.startswith(b"content-length: ")), 0)

@@ -29,13 +29,20 @@ GREENLETS = ("gevent", "gevent preload", "pywsgi")
 
 
 class ServerProcess(Process):
-    """A server that its users start by `python -m`."""
+    """A server that its users start by `python -m`, or by a program of its own."""
 
-    def __init__(self, command: Iterable[str], folder: Path, log: Path, environ: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Iterable[str],
+        folder: Path,
+        log: Path,
+        environ: dict[str, str],
+        program: Iterable[str] = (sys.executable, "-m"),
+    ) -> None:
         self.log = log
         self._file = log.open("wb")
         self.child = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*program, *command],
             stdout=self._file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(folder), **environ},
