@@ -16,6 +16,7 @@ from load import Load, eventually, load
 from servers import Process, client_of, fetch, free_port, hello, mapping, process, run, serving_app
 from upstream import Peer, Upstream, until
 from uvicorn.server import ServerState
+from workers import workers
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
@@ -202,20 +203,6 @@ def test_endpoints_that_are_restarted_one_after_the_other_lose_no_read(tmp_path:
 
 
 # Ourselves.
-
-
-def workers(parent: int) -> set[int]:
-    """The processes that serve for a `canary-mw serve --workers`; Python's resource tracker is a child too."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return {int(child) for child in children if b"spawn_main" in command_of(child)}
-
-
-def command_of(pid: str) -> bytes:
-    """What a process was started as, b"" when it has ended meanwhile."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 @contextlib.asynccontextmanager

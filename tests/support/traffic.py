@@ -14,8 +14,8 @@ import echo
 from servers import Answer
 from standalone import Wire, wire_to
 from upstream import until
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, WebSocketException
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus, WebSocketException
 
 # Seconds that one client may take for one of its ways.
 _PATIENCE = 30
@@ -226,18 +226,25 @@ async def local_websockets(traffic: Traffic) -> None:
 async def _talk(traffic: Traffic, path: str, headers: dict[str, str]) -> None:
     """The other side may end the connection, if it says so."""
     where = f"ws://127.0.0.1:{traffic.port}{path}"
-    async with connect(where, additional_headers=headers, compression=None, proxy=None) as websocket:
-        for _ in range(4):
-            message = traffic.token().decode()
-            try:
-                await websocket.send(message)
-                answer = await websocket.recv()
-            except ConnectionClosedOK:
-                return
-            except ConnectionClosedError as exc:
-                raise Wrong(f"{message}: the WebSocket was ended: {exc}") from exc
-            if answer != message:
-                raise Wrong(f"{message}: the answer was {answer!r}")
+    try:
+        async with connect(where, additional_headers=headers, compression=None, proxy=None) as websocket:
+            await _exchange(traffic, websocket)
+    except InvalidStatus as exc:
+        raise Wrong(f"{exc.response.status_code} {exc.response.body!r}") from exc
+
+
+async def _exchange(traffic: Traffic, websocket: ClientConnection) -> None:
+    for _ in range(4):
+        message = traffic.token().decode()
+        try:
+            await websocket.send(message)
+            answer = await websocket.recv()
+        except ConnectionClosedOK:
+            return
+        except ConnectionClosedError as exc:
+            raise Wrong(f"{message}: the WebSocket was ended: {exc}") from exc
+        if answer != message:
+            raise Wrong(f"{message}: the answer was {answer!r}")
 
 
 def _some_gray(traffic: Traffic) -> list[bytes]:
