@@ -280,6 +280,9 @@ def test_a_client_that_connects_at_the_last_moment_is_told_to_close() -> None:
     run(main())
 
 
+# Longer than what uvicorn waits for: a worker that it gives up on shows in the log, and not as a timeout here.
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_rolling_restart_of_the_workers_loses_no_request(tmp_path: Path) -> None:
     async def main(port: int, running: Process) -> Load:
@@ -295,7 +298,8 @@ def test_a_rolling_restart_of_the_workers_loses_no_request(tmp_path: Path) -> No
 
     with listening_socket() as listener, Shop(tmp_path, listener):
         with proxy(tmp_path, "--workers", "2", "--upstream", f"shop={url(listener)}") as (port, running):
-            counted = run(main(port, running))
+            counted = run(main(port, running), seconds=150)
             assert running.stop() == 0
         assert counted.lost == []
-        assert "Traceback" not in running.output
+        for unwanted in ("Traceback", "was not ready in time", "graceful shutdown exceeded"):
+            assert unwanted not in running.output

@@ -240,11 +240,14 @@ class Process:
 def process(
     *arguments: str, log: Path, wait_for: Iterable[int] = (), module: str = "canary_mw", **environ: str
 ) -> Iterator[Process]:
-    """Run `canary-mw`, or another module of Python, until the block ends."""
+    """Run `canary-mw`, or another module of Python, until the block ends; a block that fails shows its output."""
     running = Process(arguments, log, environ, module)
     try:
         for port in wait_for:
             running.wait_for_port(port)
         yield running
+    except BaseException:
+        print(running.output)
+        raise
     finally:
         running.stop()
