@@ -87,7 +87,7 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         while (
             self._position < len(self._unread)
             and self.handshake_complete
-            and self.queue.empty()
+            and self._wants_messages()
             and not self.transport.is_closing()
         ):
             if not self._frame_left:
@@ -104,9 +104,13 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
     def _read_on(self) -> None:
         """Parse what was read; when no message of it waits for the app, read on."""
         self._parse()
-        if self.read_paused and self.queue.empty() and not self.transport.is_closing():
+        if self.read_paused and self._wants_messages() and not self.transport.is_closing():
             self.read_paused = False
             self.transport.resume_reading()
+
+    def _wants_messages(self) -> bool:
+        """Whether the app has taken the last one, or takes none: behind our close only that of the client counts."""
+        return self.close_sent or self.queue.empty()
 
     def handle_cont(self, event: Frame) -> None:
         """A further fragment of a message: joined at once, as a million small ones cost far more than their bytes."""
@@ -172,7 +176,7 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
             if self.close_sent:
                 self._end_later()
-            if self._unread:
+            if self._unread or self.close_sent:
                 self._read_on()
             return
         await self.writable.wait()

@@ -341,6 +341,32 @@ def test_what_waits_for_the_app_is_dropped_when_it_closes(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("waiting", [0, 1, 1000])
+def test_the_connection_of_an_app_that_has_closed_ends_with_the_answer_of_its_client(run: Run, waiting: int) -> None:
+    """What the app would take next, its disconnect too, is nothing that the answer waits for."""
+
+    async def main() -> None:
+        closing = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await closing.wait()
+            await send({"type": "websocket.close", "code": 4001})
+
+        async with guarding(app) as guard, client_of(guard) as client:
+            connection = await guard.connection()
+            connection.close_timeout = 3600
+            client.writer.write(frame(Opcode.TEXT, bytes(100)) * waiting)
+            await until(lambda: connection.queue.qsize() == min(waiting, 1))
+            closing.set()
+            assert await client.frame() == (Opcode.CLOSE, b"\x0f\xa1")
+            client.writer.write(frame(Opcode.CLOSE, b"\x0f\xa1"))
+            assert await client.reader.read() == b""
+
+    run(main)
+
+
 async def _close(send: Send) -> None:
     await send({"type": "websocket.close", "code": 1000})
 
