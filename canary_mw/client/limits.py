@@ -5,6 +5,9 @@ from typing import NamedTuple
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
+# Seconds that a peer has for its part of the closing handshake of a websocket. RFC 6455 sets no limit.
+CLOSE_TIMEOUT = 2.0
+
 
 class Limits(NamedTuple):
     """Limits of a client, per origin.

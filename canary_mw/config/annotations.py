@@ -1,13 +1,7 @@
-"""The annotation `getambassador.io/config`, in Kubernetes objects and in annotations files of downward API volumes."""
+"""The annotation `getambassador.io/config` in annotations files of downward API volumes."""
 
 import re
 from collections.abc import Iterator
-from typing import Any
-
-import yaml
-
-from canary_mw.config.resource import Context, child_of, labels_of, part_of, text_of
-from canary_mw.config.yaml_loader import DocumentRefused, line_of
 
 ANNOTATION = "getambassador.io/config"
 
@@ -16,28 +10,6 @@ _GO_TOKEN = re.compile(
     r'([^"\\\n]+)|\\(?:([abfnrtv\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U(00[01][0-9a-fA-F]{5}))'
 )
 _GO_ESCAPES = dict(zip('abfnrtv\\"', b'\a\b\f\n\r\t\v\\"', strict=True))
-
-
-def annotation_of(attributes: dict[str, Any], node: yaml.Node) -> tuple[str, yaml.Node, Context] | None:
-    """Value and node of the annotation of an object, and what its documents take from the object; None without it.
-
-    Raises:
-        DocumentRefused: the value is not a text, or an attribute around it is of a wrong type.
-    """
-    metadata, metadata_node = part_of(attributes, "metadata", node)
-    annotations, annotations_node = part_of(metadata, "annotations", metadata_node)
-    text, text_node = annotations.get(ANNOTATION), child_of(annotations_node, ANNOTATION)
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        hint = f"write `{ANNOTATION}: |` and indent the rules below it"
-        raise DocumentRefused(
-            "bad-annotation", f"the value of {ANNOTATION} must be a text", line_of(text_node), hint=hint
-        )
-    parent = f"{attributes['kind']}/{text_of(metadata, 'name', metadata_node) or ''}"
-    namespace = text_of(metadata, "namespace", metadata_node) or "default"
-    labels = labels_of(metadata, "labels", metadata_node)
-    return text, text_node, Context("annotation", parent, namespace, tuple(sorted(labels.items())))
 
 
 def is_annotations_file(text: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Literal
 UNREADABLE_FILE = "unreadable-file"
 EMPTY_DIRECTORY = "empty-directory"
 
+_RULE_SUFFIXES = ("yaml", "yml", "json")
+
 Severity = Literal["error", "warning", "notice"]
 
 
@@ -64,3 +66,9 @@ def document_in_error(
 ) -> Document:
     """The Document of a file or directory that cannot be read."""
     return Document("", name, Diagnostic(severity="error", code=code, message=message, file=name, line=line, hint=hint))
+
+
+def has_rule_suffix(name: str) -> bool:
+    """Whether a file of a directory, or a key of a ConfigMap, is read by its name: names without ending are, too."""
+    stem, _, suffix = name.lower().rpartition(".")
+    return not stem or suffix in _RULE_SUFFIXES

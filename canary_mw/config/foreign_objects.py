@@ -8,7 +8,6 @@ from typing import Any
 from canary_mw.config.resource import NOT_IN_SPEC
 
 AMBASSADOR_GROUPS = ("getambassador.io", "ambassador", "x.getambassador.io")
-_RULE_SUFFIXES = ("yaml", "yml", "json")
 
 # Similarity of a misspelt name to the right one: "ambassador.io" has 0.9, Edge Stack's "gateway.getambassador.io" 0.81.
 _MISSPELT = 0.85
@@ -17,12 +16,6 @@ _GROUP = re.compile(r"""apiVersion["'\\]*\s{0,20}:\s{0,20}["'\\]*([\w.${}-]{1,64
 _KIND = re.compile(r"""kind["'\\]*\s{0,20}:\s{0,20}["'\\]*(?:mapping\b|\$)""", re.I)
 _ANNOTATION = re.compile(r"""getambassador\.io/config["'\\]*\s{0,20}[:=]""")
 _PREFIX, _SERVICE = (re.compile(rf"""^[ \t{{,-]*["']?{name}["']?[ \t]*:""", re.M) for name in ("prefix", "service"))
-
-
-def has_rule_suffix(name: str) -> bool:
-    """Whether a file of a directory, or a key of a ConfigMap, is read by its name: names without ending are, too."""
-    stem, _, suffix = name.lower().rpartition(".")
-    return not stem or suffix in _RULE_SUFFIXES
 
 
 def may_hold_rules(text: str) -> bool:

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from canary_mw.config.annotations import ANNOTATION, annotation_of, go_unquote, is_annotations_file, quoted_annotations
-from canary_mw.config.document import Diagnostic, Document
-from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, group_of, has_rule_suffix, is_foreign, may_hold_rules
+from canary_mw.config.annotations import ANNOTATION, go_unquote, is_annotations_file, quoted_annotations
+from canary_mw.config.document import Diagnostic, Document, has_rule_suffix
+from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, group_of, is_foreign, may_hold_rules
 from canary_mw.config.large_lists import split_list
 from canary_mw.config.reading_cache import CachedDocument, ReadingCache, ReadResult
 from canary_mw.config.resource import (
     Context,
     Resource,
+    annotation_of,
     as_map,
     child_of,
     make_resource,
@@ -28,8 +29,8 @@ from canary_mw.config.resource import (
     wrong_type,
 )
 from canary_mw.config.variables import Variable, expand_variables, variables_in
-from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, count_line_breaks, line_of, load
-from canary_mw.config.yaml_stream import split_documents, with_unix_line_ends
+from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, line_of, load
+from canary_mw.config.yaml_stream import count_line_breaks, split_documents, with_unix_line_ends
 
 _LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS)
 _ANNOTATED = (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions"))

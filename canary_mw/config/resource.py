@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
+from canary_mw.config.annotations import ANNOTATION
 from canary_mw.config.wording import in_words, odd_key_in_words
-from canary_mw.config.yaml_loader import DocumentRefused, count_line_breaks, line_of
+from canary_mw.config.yaml_loader import DocumentRefused, line_of
 from canary_mw.config.yaml_scalars import OddKey
+from canary_mw.config.yaml_stream import count_line_breaks
 
 _METADATA = frozenset(("name", "namespace", "generation"))
 NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}
@@ -190,3 +192,25 @@ def wrong_type(name: str, wanted: str, value: Any, node: yaml.Node) -> DocumentR
         return DocumentRefused("wrong-type", f"`{name}` is null", line_of(node), hint="leave it out instead")
     hint = "put it in quotes" if wanted == "a text" and isinstance(value, bool | int | float) else None
     return DocumentRefused("wrong-type", f"`{name}` must be {wanted}, not {in_words(value)}", line_of(node), hint=hint)
+
+
+def annotation_of(attributes: dict[str, Any], node: yaml.Node) -> tuple[str, yaml.Node, Context] | None:
+    """Value and node of the annotation of an object, and what its documents take from the object; None without it.
+
+    Raises:
+        DocumentRefused: the value is not a text, or an attribute around it is of a wrong type.
+    """
+    metadata, metadata_node = part_of(attributes, "metadata", node)
+    annotations, annotations_node = part_of(metadata, "annotations", metadata_node)
+    text, text_node = annotations.get(ANNOTATION), child_of(annotations_node, ANNOTATION)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        hint = f"write `{ANNOTATION}: |` and indent the rules below it"
+        raise DocumentRefused(
+            "bad-annotation", f"the value of {ANNOTATION} must be a text", line_of(text_node), hint=hint
+        )
+    parent = f"{attributes['kind']}/{text_of(metadata, 'name', metadata_node) or ''}"
+    namespace = text_of(metadata, "namespace", metadata_node) or "default"
+    labels = labels_of(metadata, "labels", metadata_node)
+    return text, text_node, Context("annotation", parent, namespace, tuple(sorted(labels.items())))

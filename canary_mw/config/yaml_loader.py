@@ -21,6 +21,7 @@ from canary_mw.config.yaml_scalars import (
     read_number,
     tag_of,
 )
+from canary_mw.config.yaml_stream import BREAK
 
 try:
     from yaml import CSafeLoader as _SafeLoader
@@ -38,7 +39,6 @@ _MISSING_NEWLINE = re.compile(r"\s*(?:- +)*([\w.-]+):\s+\S[^#]*?\s([A-Za-z_][\w.
 # 16 levels of flow collections: together less than MAX_DEPTH.
 _DEEP_LINE = re.compile(r"^[ \t?:-]{16}", re.M)
 _FEW_BRACKETS = 8
-_BREAK = re.compile("[\n\x85\u2028\u2029]")
 
 
 class RawDiagnostic(NamedTuple):
@@ -64,11 +64,6 @@ class DocumentRefused(Exception):
     ) -> None:
         super().__init__(message)
         self.diagnostic = RawDiagnostic(code, message, line, other, hint)
-
-
-def count_line_breaks(text: str) -> int:
-    """Number of line breaks in YAML 1.1, which has three characters for them that editors do not show as such."""
-    return text.count("\n") if text.isascii() else len(_BREAK.findall(text))
 
 
 def line_of(marked: yaml.Node | yaml.Event) -> int:
@@ -274,7 +269,7 @@ def _explain(error: yaml.YAMLError, text: str) -> DocumentRefused:
         return DocumentRefused("yaml-syntax", "a control character", line, hint="remove it")
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
-    lines = _BREAK.split(text)
+    lines = BREAK.split(text)
     joined = _MISSING_NEWLINE.match(lines[number - 1]) if number <= len(lines) else None
     if joined:
         hint = f"`{joined[2]}:` belongs on a line of its own"

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 
 _SEPARATOR = re.compile(r"^\ufeff?(?:---|\.\.\.)(?:[ \t]+#.*|[ \t]*)$", re.M)
+# What is a line break in YAML 1.1: editors do not show the last three as such.
+BREAK = re.compile("[\n\x85\u2028\u2029]")
 _CONTENT = re.compile(r"^(?!%)[ \t]*[^\s#]", re.M)
 
 
@@ -18,6 +20,11 @@ def with_unix_line_ends(text: str) -> str:
     """
     text = text.removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def count_line_breaks(text: str) -> int:
+    """Number of line breaks in YAML 1.1."""
+    return text.count("\n") if text.isascii() else len(BREAK.findall(text))
 
 
 def split_documents(text: str) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 from weakref import ReferenceType, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
-from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.variables import listed_variables
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
@@ -24,6 +23,8 @@ from canary_mw.rules.mapping import Mapping
 
 if TYPE_CHECKING:
     import threading
+
+    from canary_mw.config.parser import RuleSet
 
 logger = HostLogger(logging.getLogger("canary_mw.store"))
 
@@ -66,6 +67,10 @@ class RuleStore:
         allow_empty: bool = False,
         observers: Sequence[Observer] = (),
     ) -> None:
+        # With the parser comes pydantic, whose schemas take longer than all other imports of a middleware. It is loaded
+        # before the first request, and before a server forks its workers, which then share its memory.
+        import canary_mw.config.parser  # noqa: F401
+
         self.generation = 0
         self.error: ConfigError | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
@@ -160,6 +165,8 @@ class RuleStore:
         return [each for each in documents if each.error is None or each.error.code != EMPTY_DIRECTORY]
 
     def _apply(self, documents: list[Document]) -> bool:
+        from canary_mw.config.parser import parse
+
         environ = listed_variables(os.environ) if self._environ is None else self._environ
         rules = parse(
             documents,

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Dict
+from typing import TYPE_CHECKING
 
 from canary_mw.config.document import Diagnostic
-from canary_mw.config.parser import RuleSet
 from canary_mw.config.variables import unlisted_variables
 from canary_mw.http.headers import has_control
 from canary_mw.http.messages import RequestHead
@@ -13,6 +13,9 @@ from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.wording import quoted
+
+if TYPE_CHECKING:
+    from canary_mw.config.parser import RuleSet
 
 # A dot segment, a backslash, or an escaped unreserved character: a normalised path holds none of them.
 _NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
@@ -40,7 +43,7 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
     return sorted(found, key=lambda d: (d.file, d.line or 0))
 
 
-def lint_variables(rules: RuleSet, environ: Dict[str, str]) -> list[Diagnostic]:
+def lint_variables(rules: "RuleSet", environ: Dict[str, str]) -> list[Diagnostic]:
     """Notices about variables that are put into these rules with `environ`, but would not be by a middleware."""
     return [
         found

@@ -9,7 +9,6 @@ from operator import attrgetter, is_
 from typing import NamedTuple
 
 from canary_mw.config.document import Diagnostic, Document
-from canary_mw.config.parser import parse
 from canary_mw.exceptions import ConfigError
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.group import MappingGroup
@@ -115,6 +114,9 @@ class RouteTable:
         Raises:
             ConfigError: the first error in the rules, if there is one.
         """
+        # Here, because pydantic takes long to load, and most tables are built from Mappings that were read elsewhere.
+        from canary_mw.config.parser import parse
+
         rules = parse([Document(text, "rules")], middleware=middleware)
         settings = rules.shared.settings
         table = cls.build(rules.mappings, local=local, middleware=middleware, settings=settings)

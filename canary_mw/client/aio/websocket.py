@@ -16,6 +16,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from canary_mw.client.aio.connect import open_connection
+from canary_mw.client.limits import CLOSE_TIMEOUT
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -26,8 +27,6 @@ from canary_mw.rules.upstream import Origin
 MAX_MESSAGE = 16 * 2**20
 # Of one message; each costs far more than its bytes until the message is complete.
 MAX_FRAGMENTS = 65536
-# Seconds that the upstream has for its part of the closing handshake. RFC 6455 sets no limit.
-CLOSE_TIMEOUT = 2.0
 # Headers of the opening handshake, which is made anew on each side of the tunnel.
 _HANDSHAKE_PREFIX = b"sec-websocket-"
 NO_STATUS_RCVD = 1005

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from canary_mw.config.document import document_in_error
-from canary_mw.config.foreign_objects import has_rule_suffix
+from canary_mw.config.document import document_in_error, has_rule_suffix
 from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
 
 # Files without ending that stand beside the rules in a repository; to others without ending, their content decides.

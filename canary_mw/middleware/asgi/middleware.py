@@ -18,11 +18,10 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.lifespan import run_lifespan
+from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
-from canary_mw.middleware.asgi.websocket import tunnel
-from canary_mw.middleware.asgi.websocket_tunnel import close_tunnels, wait_tunnels
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
@@ -266,6 +265,9 @@ class CanaryMiddleware(MiddlewareBase):
     async def _tunnel(
         self, decision: Decision, head: RequestHead, hop: HopContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        # Loads `websockets`, which most apps never need.
+        from canary_mw.middleware.asgi.websocket import tunnel
+
         try:
             if "canary_mw.checked" not in scope:
                 check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from http import HTTPStatus
 
-from canary_mw.client.aio.websocket import CLOSE_TIMEOUT
+from canary_mw.client.limits import CLOSE_TIMEOUT
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import NO_BODY_STATUSES
 from canary_mw.types import Receive, Scope, Send

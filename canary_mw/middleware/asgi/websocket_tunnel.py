@@ -10,12 +10,10 @@ import contextlib
 import math
 from collections.abc import Coroutine, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from websockets.exceptions import ConnectionClosed
 
 from canary_mw.client.aio.websocket import (
-    CLOSE_TIMEOUT,
     NO_STATUS_RCVD,
     Close,
     Handshake,
@@ -24,11 +22,13 @@ from canary_mw.client.aio.websocket import (
     end_to_end,
     open_websocket,
 )
+from canary_mw.client.limits import CLOSE_TIMEOUT
 from canary_mw.exceptions import ClientDisconnected, UpstreamError, UpstreamTimeout
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.http.request_writer import encode_head
+from canary_mw.middleware.asgi.open_tunnels import tunnels_of
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.routing.group import Decision
 from canary_mw.types import Message, Receive, Scope, Send
@@ -68,17 +68,17 @@ class WebSocketTunnel:
         self._deadline = math.inf
         self._last_activity = 0.0
 
-    def start_close(self, close: Close) -> None:
-        """Make the task close both sides."""
+    def start_close(self, code: int) -> None:
+        """Make the task close both sides, with a code of RFC 6455."""
         if not self._close_requested.done():
-            self._close_requested.set_result(close)
+            self._close_requested.set_result(Close(code))
 
     async def serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         """Connect to the upstream, accept or deny the client, and relay messages until one side ends."""
         await receive()
         # Runs while the upstream is connected: it finds a disconnect, or has the first message of the client.
         first = self._loop.create_task(_receive_message(receive))
-        tunnels = _tunnels.setdefault(self._loop, set())
+        tunnels = tunnels_of(self._loop)
         tunnels.add(self)
         try:
             outcome = await self._wait_open(self._run_exchange(exchange, scope.get("subprotocols") or ()), first)
@@ -223,24 +223,6 @@ class WebSocketTunnel:
             except (OSError, RuntimeError):
                 # Servers raise different errors when the client has disconnected.
                 return None
-
-
-# One set for each loop, so that only its own thread changes it.
-_tunnels: WeakKeyDictionary[asyncio.AbstractEventLoop, set[WebSocketTunnel]] = WeakKeyDictionary()
-
-
-def close_tunnels(upstreams: Upstreams, code: int = 1001) -> list[asyncio.Task[Any]]:
-    """Close both sides of the tunnels of this loop to these upstreams; returns their tasks."""
-    tunnels = [tunnel for tunnel in _tunnels.get(asyncio.get_running_loop(), ()) if tunnel.upstreams is upstreams]
-    for tunnel in tunnels:
-        tunnel.start_close(Close(code))
-    return [tunnel.task for tunnel in tunnels]
-
-
-async def wait_tunnels(upstreams: Upstreams, code: int = 1001) -> None:
-    """Close the tunnels of this loop to these upstreams, and wait until they end, for twice `CLOSE_TIMEOUT` at most."""
-    if tasks := close_tunnels(upstreams, code):
-        await asyncio.wait(tasks, timeout=2 * CLOSE_TIMEOUT)
 
 
 def _close_of_client(message: Message) -> Close:

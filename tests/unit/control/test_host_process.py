@@ -18,7 +18,6 @@ from servers import mapping
 
 from canary_mw.config import parser
 from canary_mw.config.document import Document
-from canary_mw.control import store as store_module
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.events import Reloaded
@@ -120,7 +119,7 @@ def test_a_reload_leaves_the_settings_of_the_process_alone(
 ) -> None:
     with ExitStack() as stack:
         watcher = Watcher()
-        for owner, name in ((store_module, "parse"), (parser, "read"), (parser, "interpret"), (RouteTable, "rebuild")):
+        for owner, name in ((parser, "parse"), (parser, "read"), (parser, "interpret"), (RouteTable, "rebuild")):
             watcher.spy(monkeypatch, owner, name)
         store = RuleStore(watcher, observers=[watcher])
         host(stack)

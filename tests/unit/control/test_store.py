@@ -18,6 +18,7 @@ import watchfiles
 from kubelet import Style, Volume
 
 import canary_mw
+from canary_mw.config import parser
 from canary_mw.config.document import Document
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.control import store as store_module
@@ -411,7 +412,7 @@ def test_a_failure_of_our_own_keeps_the_last_good_rules(
         raise ZeroDivisionError("oh")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "parse", fail)
+        patch.setattr(parser, "parse", fail)
         assert [store.reload(), store.reload()] == [False, False]
 
     assert "ZeroDivisionError: oh" in str(store.error)

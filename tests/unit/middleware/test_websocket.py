@@ -29,10 +29,10 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.forwarding.messages import Reply
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.asgi.open_tunnels import wait_tunnels
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.scope import websocket_request
 from canary_mw.middleware.asgi.websocket import tunnel
-from canary_mw.middleware.asgi.websocket_tunnel import wait_tunnels
 from canary_mw.server.app import Proxy, create_app
 from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.server.settings import Settings
