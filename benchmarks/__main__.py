@@ -13,7 +13,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, ModuleType
 
-from . import asgi_servers, growth, metrics, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, results, sockets
+from . import (
+    asgi_servers,
+    growth,
+    imports,
+    metrics,
+    p1,
+    p2,
+    p3,
+    p4,
+    p5,
+    p6,
+    p7,
+    p8,
+    p9,
+    p10,
+    p11,
+    p12,
+    p13,
+    results,
+    sockets,
+)
 from .compare import Options
 from .machine import machine, versions
 from .processes import ROOT, Failed, Missing, allow_open_files, in_short
@@ -36,6 +56,7 @@ ROWS: dict[str, ModuleType] = {
     "P13": p13,
     "SOCKETS": sockets,
     "METRICS": metrics,
+    "IMPORTS": imports,
     "SERVERS": asgi_servers,
     "GROWTH": growth,
 }
