@@ -3,54 +3,103 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 
 import click
 
+from canary_mw.cli.rules import ambassador_id_option, load_rules, rule_paths
 from canary_mw.config.document import Diagnostic
-from canary_mw.config.parser import RuleSet, parse
+from canary_mw.config.parser import RuleSet
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.config.weights import WEIGHT_RANGE
-from canary_mw.control.sources.file import FileSource
+from canary_mw.exceptions import ConfigError
 from canary_mw.inspection.explanation_json import diagnostic_json
 from canary_mw.inspection.lint import lint, lint_variables
+from canary_mw.inspection.lint_documents import lint_documents
+from canary_mw.inspection.lint_settings import lint_local, lint_upstreams
+from canary_mw.middleware.identity import local_names
 from canary_mw.routing.table import RouteTable
+from canary_mw.server.settings import Settings, variable
+from canary_mw.upstreams.overrides import parse_origins
 
 _COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
-EXISTING_PATH = click.Path(exists=True, readable=True)
-
-
-def load_rules(paths: Iterable[str], ambassador_id: str) -> RuleSet:
-    """Read and parse rules from files and directories, with all variables, as `canary-mw serve` does.
-
-    What cannot be read is an error among the diagnostics.
-    """
-    first, *more = paths
-    return parse(FileSource(first, *more).load(), environ=os.environ, ambassador_id=ambassador_id)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=EXISTING_PATH)
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATH]...")
 @click.option(
     "--format", "output_format", type=click.Choice(["text", "json", "github"]), default="text", show_default=True
 )
-@click.option("--ambassador-id", default="default", show_default=True, help="Ignore Mappings for other ids.")
+@click.option("--strict", is_flag=True, help="Warnings fail too: exit code 1.")
+@click.option(
+    "--local", multiple=True, metavar="NAME", help="Check for a middleware, whose app is the service NAME. Repeatable."
+)
+@click.option(
+    "--upstream",
+    multiple=True,
+    metavar="NAME=URL",
+    help=f"As for serve: report services without one, and names that no Mapping uses. [env: {variable('upstream')}]"
+    " Repeatable.",
+)
+@ambassador_id_option
 @click.option("--shadow-writes", is_flag=True, envvar="CANARY_MW_SHADOW_WRITES", help="Shadows get copies of writes.")
-def check(paths: tuple[str, ...], output_format: str, ambassador_id: str, shadow_writes: bool) -> None:
-    """Check the rules in files and directories.
+def check(
+    paths: tuple[str, ...],
+    output_format: str,
+    strict: bool,
+    local: tuple[str, ...],
+    upstream: tuple[str, ...],
+    ambassador_id: str,
+    shadow_writes: bool,
+) -> None:
+    """Check the rules in files and directories; - is standard input.
 
-    Exit code 0: clean, or warnings only. 1: errors. 2: wrong usage.
+    Without PATH the rules are those of CANARY_MW_RULES. Findings are printed to stdout, one a line: file, line,
+    severity, code, what is wrong, and what to do.
+
+    Exit code 0: clean, notices, or warnings. 1: errors, or with --strict warnings. 2: wrong usage.
     """
-    rules = load_rules(paths, ambassador_id)
-    table = RouteTable.build(rules.mappings, settings=rules.shared.settings)
-    found = [*map(_for_both_modes, rules.diagnostics), *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
-    found += lint_variables(rules, os.environ)
+    given = rule_paths(paths)
+    if not given:
+        raise click.UsageError(f"no rules: give PATH, - for standard input, or set {variable('rules')}")
+    names, upstreams = local_names(local, {}), _upstreams(upstream)
+    rules = load_rules(given, ambassador_id, middleware=bool(names))
+    table = RouteTable.build(rules.mappings, local=names, middleware=bool(names), settings=rules.shared.settings)
+    found = [*_lint(rules, table, shadow_writes), *lint_local(table, names)]
+    if upstreams:
+        found += lint_upstreams(table, upstreams, names)
     found.sort(key=lambda d: (d.file, d.line or 0))
     _PRINTERS[output_format](found)
     if output_format == "text":
         click.echo(_summary(found, len(rules.mappings)), err=True)
-    sys.exit(1 if any(d.severity == "error" for d in found) else 0)
+    failing = {"error", "warning"} if strict else {"error"}
+    sys.exit(1 if any(d.severity in failing for d in found) else 0)
+
+
+def _upstreams(texts: tuple[str, ...]) -> frozenset[str]:
+    """The names of `--upstream`.
+
+    Raises:
+        click.UsageError: one is not NAME=URL.
+    """
+    try:
+        settings = Settings(upstream=texts) if texts else Settings.from_environ(_only(variable("upstream")))
+        given = settings.upstreams
+        for name, urls in given.items():
+            parse_origins(name, urls)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
+    return frozenset(given)
+
+
+def _only(name: str) -> dict[str, str]:
+    """The environment without all other variables."""
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
+def _lint(rules: RuleSet, table: RouteTable, shadow_writes: bool) -> list[Diagnostic]:
+    found = [*map(_for_both_modes, rules.diagnostics), *table.diagnostics, *lint(table, shadow_writes=shadow_writes)]
+    return [*found, *lint_documents(rules), *lint_variables(rules, os.environ)]
 
 
 def _for_both_modes(diagnostic: Diagnostic) -> Diagnostic:

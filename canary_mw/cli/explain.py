@@ -6,45 +6,71 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from canary_mw.cli.check import EXISTING_PATH, load_rules
+from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths
 from canary_mw.config.variables import VARIABLE_CODES
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
+from canary_mw.inspection.batch import answer_line
 from canary_mw.inspection.explanation import Explanation, explain
-from canary_mw.inspection.explanation_json import attributes_of, explain_batch, explanation_json
+from canary_mw.inspection.explanation_json import attributes_of, explanation_json
 from canary_mw.inspection.lint import lint_variables
+from canary_mw.inspection.lint_documents import lint_documents
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
+from canary_mw.server.settings import variable
+
+_USAGE = f"PATH, METHOD and TARGET are needed, or METHOD and TARGET with {variable('rules')} (or --batch)"
 
 
 @click.command(name="explain")
-@click.argument("path", required=False, type=EXISTING_PATH)
-@click.argument("method", required=False)
-@click.argument("target", required=False)
+@click.argument("arguments", nargs=-1, type=click.Path(), metavar="[PATH]... METHOD TARGET")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
 @click.option("--host", default="localhost", show_default=True, help="Host of the request.")
-@click.option("--local", multiple=True, help="Name of the service that the app is: explain as the middleware routes.")
+@click.option(
+    "--local",
+    multiple=True,
+    metavar="NAME",
+    help="Name of the service that the app is: explain as the middleware routes.",
+)
+@ambassador_id_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--batch", is_flag=True, help="Read JSON lines from stdin, write one JSON line for each.")
+@click.pass_context
 def explain_command(
-    path: str | None,
-    method: str | None,
-    target: str | None,
+    context: click.Context,
+    arguments: tuple[str, ...],
     headers: tuple[str, ...],
     host: str,
     local: tuple[str, ...],
+    ambassador_id: str,
     as_json: bool,
     batch: bool,
 ) -> None:
-    """Explain what happens to a request METHOD TARGET under the rules in PATH, using the code that routes."""
+    """Explain what happens to a request METHOD TARGET under the rules in PATH, using the code that routes.
+
+    PATH is a file, a directory, or - for standard input; without PATH the rules are those of CANARY_MW_RULES.
+
+    \b
+    With --batch each line of standard input is a JSON object:
+      rules     the text of the rules; without it, those in PATH
+      mode      "standalone" (default) or "middleware"
+      local     name of the local service
+      requests  objects: method, path, and optionally host, headers, client
+
+    Each answer is a line with "diagnostics" and "results", one for each request. A line that cannot be read is answered
+    with "line", its number, and "error"; the exit code is 1 then.
+    """
     if batch:
-        _batch()
-        return
-    if path is None or method is None or target is None:
-        raise click.UsageError("PATH, METHOD and TARGET are needed (or --batch)")
-    table = _table(path, local)
+        _check_batch_options(context)
+        sys.exit(_batch(rule_paths(arguments), ambassador_id))
+    *given, method, target = arguments if len(arguments) > 1 else (None, None)
+    paths = rule_paths(each for each in given if each)
+    if method is None or target is None or not paths:
+        raise click.UsageError(_USAGE)
+    table = _table(paths, local, ambassador_id)
     try:
         head = RequestHead(method, target, [("host", host), *map(_header, headers)])
     except ClientError as exc:
@@ -56,19 +82,38 @@ def explain_command(
         _print_explanation(explanation)
 
 
-def _batch() -> None:
-    for line in sys.stdin:
+def _check_batch_options(context: click.Context) -> None:
+    for name, flag in (("headers", "-H"), ("host", "--host"), ("local", "--local"), ("as_json", "--json")):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{flag} has no effect with --batch: each line says it by itself")
+
+
+def _batch(paths: tuple[str, ...], ambassador_id: str) -> int:
+    """Answer the lines of standard input; returns the exit code."""
+    if STDIN in paths:
+        raise click.UsageError("with --batch standard input holds the requests: name a file of rules")
+    documents = load_documents(paths)
+    failed = False
+    for number, line in enumerate(sys.stdin.buffer, 1):
         if line.strip():
-            print(json.dumps(explain_batch(json.loads(line), dict(os.environ))), flush=True)
+            answer = answer_line(number, line, os.environ, documents, ambassador_id)
+            failed |= "error" in answer
+            print(json.dumps(answer), flush=True)
+    return int(failed)
 
 
-def _table(path: str, local: tuple[str, ...]) -> RouteTable:
-    rules = load_rules([path], "default")
+def _table(paths: tuple[str, ...], local: tuple[str, ...], ambassador_id: str) -> RouteTable:
+    rules = load_rules(paths, ambassador_id, middleware=bool(local))
     if all(file.document.error for file in rules.files.values()):
         raise click.ClickException("\n".join(map(str, rules.diagnostics)))
     settings = rules.shared.settings
     table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
-    for diagnostic in (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, os.environ)):
+    for diagnostic in (
+        *rules.diagnostics,
+        *table.diagnostics,
+        *lint_documents(rules),
+        *lint_variables(rules, os.environ),
+    ):
         if diagnostic.severity == "error" or diagnostic.code in VARIABLE_CODES:
             click.echo(str(diagnostic), err=True)
     return table

@@ -17,7 +17,7 @@ from canary_mw.server.settings import variable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="canary-mw")
+@click.version_option(__version__, "-V", "--version", prog_name="canary-mw")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Gray releases by Ambassador Mapping rules."""

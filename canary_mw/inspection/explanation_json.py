@@ -1,6 +1,8 @@
 """Explanations and findings as JSON values, and the lines of `canary-mw explain --batch`."""
 
+from collections.abc import Mapping as Dict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from canary_mw.config.document import Diagnostic, Document
@@ -21,27 +23,47 @@ from canary_mw.rules.mapping import Mapping
 _NOT_LISTED = HOP_BY_HOP_HEADERS.union(b"host content-length expect via x-request-id forwarded x-real-ip".split())
 
 
-def explain_batch(message: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
+def explain_batch(
+    message: dict[str, Any],
+    environ: Dict[str, str],
+    documents: Sequence[Document] = (),
+    ambassador_id: str = "default",
+) -> dict[str, Any]:
     """Handle one line of `canary-mw explain --batch`.
 
     Args:
         message: rules and requests as JSON values.
         environ: variables that replace `$NAME` in the rules, as `canary-mw serve` replaces them.
+        documents: the rules of a message without any.
+        ambassador_id: documents for another id are passed over.
 
     Returns:
         Findings and results as JSON values.
     """
+    texts = (Document(message["rules"], "rules"),) if "rules" in message else tuple(documents)
     middleware = message.get("mode") == "middleware"
-    local = message.get("local")
-    rules = parse([Document(message["rules"], "rules")], environ=environ, middleware=middleware)
-    table = RouteTable.build(
-        rules.mappings, local=[local] if local else (), middleware=middleware, settings=rules.shared.settings
-    )
-    found = (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, environ))
+    table, found = _table(texts, frozenset(environ.items()), ambassador_id, middleware, message.get("local"))
     return {
         "diagnostics": [diagnostic_json(d) for d in found],
         "results": [_request_json(table, request) for request in message["requests"]],
     }
+
+
+# The lines of a batch usually have the same rules, and to read them takes longer than all the rest.
+@lru_cache(maxsize=2)
+def _table(
+    documents: tuple[Document, ...],
+    environ: frozenset[tuple[str, str]],
+    ambassador_id: str,
+    middleware: bool,
+    local: str | None,
+) -> tuple[RouteTable, tuple[Diagnostic, ...]]:
+    """The table of some rules, and the findings about them."""
+    variables = dict(environ)
+    rules = parse(documents, environ=variables, ambassador_id=ambassador_id, middleware=middleware)
+    names, settings = [local] if local else (), rules.shared.settings
+    table = RouteTable.build(rules.mappings, local=names, middleware=middleware, settings=settings)
+    return table, (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, variables))
 
 
 def diagnostic_json(diagnostic: Diagnostic) -> dict[str, Any]:

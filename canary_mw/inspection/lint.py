@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 # A dot segment, a backslash, or an escaped unreserved character: a normalised path holds none of them.
 _NOT_NORMAL = re.compile(r"/\.{1,2}/|\\|%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])", re.I)
+# What a regex holds and a path hardly ever; a lone * is that of a glob.
+_REGEX = re.compile(r"^\^|\.[*+]|\\[dDwWsS.]|\[.+\]|[)\]}][*+?]|\(.*\|.*\)|\{\d+(,\d*)?\}|\$$")
+_REGEX_VALUE = re.compile(r"^\^|\.[*+]|\$$")
 _METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
 # What no name or value of a query parameter holds as it is sent.
 _NOT_IN_QUERY = re.compile(r"[^\x21-\x7e]|[#&]")
 
 
 def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
-    """Check a table for Mappings that can never match, rewrites that double a slash, and shadows that get writes.
+    """Check a table for what is legal and probably not meant.
+
+    These are Mappings that can never match, lone weights, texts that look like regexes, rewrites that double a slash,
+    and shadows that get writes.
 
     Args:
         shadow_writes: every shadow gets copies of writes, as set by `CANARY_MW_SHADOW_WRITES`.
@@ -34,9 +40,11 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
     for group in table.groups:
         found += _covered(group, table)
         found += _without_share(group)
+        found += _lone_weight(group, table.middleware)
         for mapping in group.mappings:
-            found += _unreachable(mapping)
+            found += list(_looks_like_regex(mapping)) or _unreachable(mapping)
             found += _unmet(mapping)
+            found += _regex_values(mapping)
             found += _doubles_slash(mapping)
         if group.shadow is not None:
             found += _copies_writes(group.shadow, shadow_writes)
@@ -82,6 +90,42 @@ def _unreachable(mapping: Mapping) -> Iterator[Diagnostic]:
     elif not prefix.isascii() or " " in prefix or "#" in prefix:
         hint = "percent-encode it"
         yield _warning("never-matches", mapping, f"prefix {prefix} can never match: paths are percent-encoded", hint)
+
+
+def _looks_like_regex(mapping: Mapping) -> Iterator[Diagnostic]:
+    """A prefix that is compared as a text, and looks like a regex or a glob."""
+    prefix = mapping.prefix
+    if mapping.prefix_kind == "regex":
+        return
+    if _REGEX.search(prefix):
+        text = f"prefix {prefix} looks like a regex, and is compared as a text"
+        yield _warning("looks-like-regex", mapping, text, "write prefix_regex: true")
+    elif "*" in prefix and prefix.startswith("/"):
+        text = f"prefix {prefix} looks like a pattern, and is compared as a text, with its *"
+        hint = (
+            "leave the * out: a prefix matches each path that begins with it; or write a regex and prefix_regex: true"
+        )
+        yield _warning("looks-like-regex", mapping, text, hint)
+
+
+def _regex_values(mapping: Mapping) -> Iterator[Diagnostic]:
+    """Values of headers and query parameters that are compared as texts, and look like regexes."""
+    for kind, conditions in (("header", mapping.conditions), ("query parameter", mapping.query)):
+        for condition in conditions:
+            if not condition.regex and _REGEX_VALUE.search(condition.value):
+                text = f"{kind} {condition}: the value looks like a regex, and is compared as a text"
+                attribute = "regex_headers" if kind == "header" else "regex_query_parameters"
+                yield _warning("looks-like-regex", mapping, text, f"move it to {attribute}")
+
+
+def _lone_weight(group: MappingGroup, middleware: bool) -> Iterator[Diagnostic]:
+    """A Mapping with a weight that divides nothing. In a middleware the app takes the rest."""
+    mapping = group.first
+    if middleware or len(group.members) != 1 or mapping.percent in (None, 100) or mapping.wrong_weight:
+        return
+    text = f"its weight {mapping.weight} divides nothing: alone in its group, it gets all requests"
+    hint = "add the Mapping of the stable version, with the same prefix and conditions and without weight"
+    yield _warning("lone-weight", mapping, text, f"{hint}; in a middleware the app takes the rest: check --local NAME")
 
 
 def _unmet(mapping: Mapping) -> Iterator[Diagnostic]:

@@ -4,7 +4,7 @@ import codecs
 import errno
 import os
 import stat
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from canary_mw.config.document import Document, document_in_error
 from canary_mw.exceptions import SourceError
@@ -56,16 +56,31 @@ def read_text_file(path: str, name: str) -> TextFile:
         return unreadable(path, name, exc)
 
 
+def read_stream(stream: BinaryIO, name: str) -> Document:
+    """Read a stream to its end, for example standard input; too much of it, or no text, is a Document in error."""
+    try:
+        data = stream.read(MAX_BYTES + 1)
+        _check_size(len(data))
+        return Document(_decode(data), name)
+    except SourceError as exc:
+        return document_in_error(name, exc.message, line=exc.line, hint=exc.hint)
+
+
 def _read_bytes(path: str) -> tuple[bytes, int]:
     _check_kind(os.stat(path))
     # The file may have been replaced in between.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         _check_kind(status)
-        data = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else None
-    if data is None or len(data) > MAX_BYTES:
-        raise SourceError(f"is larger than {MAX_BYTES >> 20} MiB", hint=f"split it into several files, {_NO_RULES}")
+        _check_size(status.st_size)
+        data = file.read(MAX_BYTES + 1)
+    _check_size(len(data))
     return data, status.st_ino
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise SourceError(f"is larger than {MAX_BYTES >> 20} MiB", hint=f"split it into several files, {_NO_RULES}")
 
 
 def _check_kind(status: os.stat_result) -> None:

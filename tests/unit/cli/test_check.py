@@ -25,7 +25,7 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_check_of_clean_rules_prints_nothing_but_a_summary(rules: Path) -> None:
-    rules.write_text(document("stable") + document("gray", weight=5))
+    rules.write_text(document("stable") + document("gray", prefix="/stable/", weight=5))
     outcome = invoke("check", str(rules))
     assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, "", "2 Mappings: clean\n")
 

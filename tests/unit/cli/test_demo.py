@@ -194,7 +194,7 @@ def test_failed_requests_are_counted_logged_and_end_with_an_error(
         return app
 
     monkeypatch.setattr(demo, "_upstream", broken)
-    monkeypatch.setattr(demo, "BATCHES", [Batch("some", {"gray": "1"}, 3)])
+    monkeypatch.setattr(demo, "BATCHES", [Batch("some", {"gray": "true"}, 3)])
     result = once("--port", "0")
     assert result.exit_code == 1
     assert "3 of 3 requests failed" in result.output

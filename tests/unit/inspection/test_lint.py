@@ -225,3 +225,61 @@ def test_a_shadow_that_copies_writes_is_reported() -> None:
     assert "writes are copied to store too: a POST is carried out twice" in finding.message
     assert codes(mapping(), mapping("copy", shadow=True)) == []
     assert codes(mapping(), mapping("b", weight=1, shadow_writes=True)) == []
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "/api/v[0-9]+/",
+        "/a/.*",
+        "/a/.+/b",
+        r"/v\d/",
+        "^/a/",
+        "/a/b$",
+        "/(a|b)/",
+        "/a{2}/",
+        "/a(bc)?/",
+        ".*/a",
+        "/a/*",
+        "/*/a",
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "exact"])
+def test_a_prefix_that_looks_like_a_regex_and_is_none_is_reported(prefix: str, kind: str) -> None:
+    assert codes(mapping(prefix=prefix, prefix_kind=kind, rewrite="/x")) == [("looks-like-regex", "a")]
+    assert codes(mapping(prefix=prefix, prefix_kind="regex")) == [] or "*" in prefix
+
+
+@pytest.mark.parametrize(
+    "prefix", ["/a.b/", "/a+b/", "/~a/", "/a(b)/", "/a$b/", "/$a/", "/a=1;b=2/", "/a.b-c_d/", "/a,b!/"]
+)
+def test_a_prefix_with_characters_of_ordinary_paths_is_no_regex(prefix: str) -> None:
+    assert codes(mapping(prefix=prefix, rewrite=None)) == []
+
+
+@pytest.mark.parametrize("value", [".*gray=1.*", "^gray", "gray$", "a.+"])
+def test_a_header_or_parameter_that_looks_like_a_regex_and_is_none_is_reported(value: str) -> None:
+    condition = (Condition("cookie", value),)
+    assert codes(mapping(conditions=condition)) == [("looks-like-regex", "a")]
+    assert codes(mapping(query=condition))[-1] == ("looks-like-regex", "a")
+    assert codes(mapping(conditions=(Condition("cookie", value, regex=True),))) == []
+
+
+@pytest.mark.parametrize("weight", [0, 1, 20, 99])
+def test_a_weight_that_divides_nothing_is_reported(weight: int) -> None:
+    alone = mapping(weight=weight, file="rules.yaml", line=7)
+    (finding,) = found(alone)
+    assert (finding.severity, finding.code, finding.line) == ("warning", "lone-weight", 7)
+    assert f"weight {weight} divides nothing" in finding.message
+    # Other conditions make another group.
+    others = mapping("stable", conditions=header("gray")), mapping("root", "/")
+    assert codes(alone, *others) == [("lone-weight", "a")]
+
+
+def test_a_weight_that_divides_something_is_not_reported() -> None:
+    assert found(mapping(weight=20), mapping("b")) == []
+    assert found(mapping(weight=100)) == []
+    # The app takes the rest.
+    assert found(mapping(weight=20), middleware=True) == []
+    shadow = mapping("copy", weight=20, shadow=True)
+    assert found(mapping(), shadow) == []

@@ -1,0 +1,78 @@
+"""The rules that a command is given: files, directories, standard input, or what `CANARY_MW_RULES` names."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any, TypeVar
+
+import click
+
+from canary_mw.config.document import Document
+from canary_mw.config.parser import RuleSet, parse
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.text_file import read_stream
+from canary_mw.server.settings import variable
+
+STDIN = "-"
+EXISTING_PATH = click.Path(exists=True, readable=True, allow_dash=True)
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+
+
+def ambassador_id_option(command: _T) -> _T:
+    """Add the option for the id of the process, with the variable that `canary-mw serve` reads."""
+    name = variable("ambassador_id")
+    option = click.option(
+        "--ambassador-id",
+        default="default",
+        show_default=True,
+        envvar=name,
+        help=f"Take only Mappings for this id. [env: {name}]",
+    )
+    return option(command)
+
+
+def rule_paths(given: Iterable[str]) -> tuple[str, ...]:
+    """The given paths, or else those of `CANARY_MW_RULES`, each once; empty if there is neither.
+
+    Raises:
+        click.BadParameter: one of them does not exist.
+    """
+    texts = list(given) or [each.strip() for each in os.environ.get(variable("rules"), "").split(os.pathsep)]
+    return tuple(dict.fromkeys(str(EXISTING_PATH.convert(each, None, None)) for each in texts if each))
+
+
+def load_rules(paths: Iterable[str], ambassador_id: str, *, middleware: bool = False) -> RuleSet:
+    """Read and parse rules, with all variables, as `canary-mw serve` does.
+
+    What cannot be read is an error among the diagnostics.
+    """
+    documents = load_documents(paths)
+    return parse(documents, environ=os.environ, ambassador_id=ambassador_id, middleware=middleware)
+
+
+def load_documents(paths: Iterable[str]) -> list[Document]:
+    """Read files, directories and streams, in this order."""
+    found: list[Document] = []
+    for is_stream, group in groupby(paths, _is_stream):
+        some = list(group)
+        found += map(_read_stream, some) if is_stream else FileSource(*some).load()
+    return found
+
+
+def _is_stream(path: str) -> bool:
+    """Whether a path is read once, to its end: standard input, or a pipe of the shell (`check <(helm template .)`).
+
+    Other FIFOs and devices are refused, as where rules are served.
+    """
+    if path == STDIN:
+        return True
+    return path.startswith(("/dev/", "/proc/")) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _read_stream(path: str) -> Document:
+    if path == STDIN:
+        return read_stream(sys.stdin.buffer, "<stdin>")
+    with open(path, mode="rb") as stream:
+        return read_stream(stream, path)
