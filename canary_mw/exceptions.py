@@ -77,9 +77,15 @@ class UpstreamError(CanaryError):
     Args:
         message: for the log; never sent to the client.
         sent: whether the upstream may have received the request, so that a retry may execute it twice.
+
+    Attributes:
+        reason: what kind of failure it is, one of `forwarding.outages.REASONS`.
+        address: host and port of the endpoint that was tried, where one was chosen among several.
     """
 
     status_hint = 502
+    reason = "protocol"
+    address = ""
 
     def __init__(self, message: str, *, sent: bool = False) -> None:
         super().__init__(message)
@@ -90,10 +96,13 @@ class UpstreamConnectError(UpstreamError):
     """No connection, or one that was lost before the first byte of the response (Envoy answers 503)."""
 
     status_hint = 503
+    reason = "connect"
 
 
 class UpstreamOverloaded(UpstreamConnectError):
     """A limit of `circuit_breakers` is reached; Envoy answers 503 with `x-envoy-overloaded: true`."""
+
+    reason = "overload"
 
 
 class UpstreamTimeout(UpstreamError):
@@ -104,6 +113,7 @@ class UpstreamTimeout(UpstreamError):
     """
 
     status_hint = 504
+    reason = "timeout"
     deadline_exceeded = True
 
 

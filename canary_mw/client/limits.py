@@ -50,10 +50,12 @@ def check_pending(pending: int, limits: Limits, origin: Origin, circuit_breakers
     if pending < limits.max_pending:
         return
     kind = UpstreamConnectError if circuit_breakers is None else UpstreamOverloaded
-    raise kind(
+    error = kind(
         f"{origin.authority}: too many requests waiting ({limits.max_pending}) for one of "
         f"{limits.max_connections} connections"
     )
+    error.reason = "overload"
+    raise error
 
 
 def pool_timeout(origin: Origin) -> UpstreamTimeout:

@@ -34,10 +34,10 @@ class Diagnostic:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         hint = f" ({self.hint})" if self.hint else ""
-        return _on_one_line(f"{place}: {self.severity} {self.code} {self.message}{hint}")
+        return on_one_line(f"{place}: {self.severity} {self.code} {self.message}{hint}")
 
 
-def _on_one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
     """The text with escapes for what is not printable: a name in a rule must not be able to begin a line of the log."""
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 

@@ -12,6 +12,7 @@ class UpstreamRequest:
 
     Attributes:
         service: normalised service text of the Mapping; it selects the transport.
+        mapping: name of the Mapping, for the log.
         target: request target in origin form, sent unchanged.
         headers: all headers, `host` first, without `content-length` and `transfer-encoding`, which follow from `body`.
         body: framing of the body, None when the request has no body.
@@ -36,6 +37,7 @@ class UpstreamRequest:
     hash_key: int | None = None
     delay: float = 0.0
     shadow: "UpstreamRequest | None" = None
+    mapping: str = ""
 
 
 @dataclass(slots=True)

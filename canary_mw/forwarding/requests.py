@@ -42,6 +42,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
         mapping.connect_timeout,
         head.method in _IDEMPOTENT and not (body and body != (0,)),
         mapping.options,
+        mapping=mapping.name,
     )
     if decision.shadow is not None:
         request.shadow = shadow_request(decision, decision.shadow, head, hop, request)
@@ -73,4 +74,5 @@ def shadow_request(
         connect_timeout=shadow.connect_timeout,
         options=shadow.options,
         shadow=None,
+        mapping=shadow.name,
     )

@@ -103,10 +103,15 @@ class ResponseParser:
 
     def _eof_error(self) -> UpstreamError:
         """The error when the connection ends before the response is complete."""
-        if self.head is not None:
-            return self._protocol_error("the response ended early")
-        if self._budget < self._max_head:
-            return self._protocol_error("the connection ended within the head of the response")
+        if self.head is not None or self._budget < self._max_head:
+            what = (
+                "the connection ended within the head of the response"
+                if self.head is None
+                else "the response ended early"
+            )
+            error = self._protocol_error(what)
+            error.reason = "reset"
+            return error
         return UpstreamConnectError(f"{self._authority}: the connection was lost before a response", sent=True)
 
     def on_message_begin(self) -> None:

@@ -21,6 +21,9 @@ class MeteredMiddleware(Protocol):
     def ejections(self) -> dict[str, int]:
         """Numbers of ejections of endpoints, by service."""
 
+    def upstream_errors(self) -> dict[tuple[str, str], int]:
+        """Numbers of failed attempts at upstreams, by service and reason."""
+
 
 class Metrics(RequestCounters):
     """Counts requests by Mapping, service, variant and status, and shows which rules are in force.
@@ -74,10 +77,16 @@ class Metrics(RequestCounters):
         stalled.add_metric((pid,), refusals.stalled)
         copies = middleware.shadows.counts if middleware else {}
         ejections = middleware.ejections() if middleware else {}
+        errors = CounterMetricFamily(
+            "canary_mw_upstream_errors", "Attempts that failed.", labels=("service", "reason", "pid")
+        )
+        for labels, count in (middleware.upstream_errors() if middleware else {}).items():
+            errors.add_metric((*labels, pid), count)
         return (
             _counter("canary_mw_shadow", "Copies for shadows.", "result", copies, pid),
             _counter("canary_mw_refused_requests", help_text, "status", refusals.refused, pid),
             stalled,
+            errors,
             _counter("canary_mw_ejections", "Endpoints left alone by outlier_detection.", "service", ejections, pid),
         )
 

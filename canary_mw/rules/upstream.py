@@ -117,6 +117,11 @@ class Origin(NamedTuple):
         """host:port as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def endpoint(self) -> str:
+        """address:port, or host:port where the address is not known."""
+        return f"{self.address or self.host}:{self.port}"
+
 
 class CircuitBreakers(NamedTuple):
     """Limits of one service in one process (`circuit_breakers`), with Envoy's defaults."""

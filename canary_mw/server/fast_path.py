@@ -115,6 +115,7 @@ class FastPathRequest:
         "_client",
         "_connection",
         "_deadline",
+        "_errors",
         "_exchange",
         "_middleware",
         "_request",
@@ -140,6 +141,7 @@ class FastPathRequest:
     ) -> None:
         self._client = client
         self._middleware = middleware
+        self._errors = middleware.upstreams.errors
         self._started = started
         self._exchange = generator
         self._request = request
@@ -175,6 +177,8 @@ class FastPathRequest:
         body = connection.take_buffered()
         # Before anything that may raise: a connection that is not released keeps its slot of the pool.
         connection.release()
+        if self._errors.failing:
+            self._errors.succeeded(self._request.service)
         outcome = finish_with_response(self._exchange, head)
         assert isinstance(outcome, Relay)
         self._write(outcome.head.status, outcome.head.headers, body, None)
@@ -182,6 +186,8 @@ class FastPathRequest:
     def _relay_in_asgi(self, response: HTTP11Response) -> None:
         """Let the ASGI path relay a response whose body is still on its way."""
         try:
+            if self._errors.failing:
+                self._errors.succeeded(self._request.service)
             outcome = finish_with_response(self._exchange, response.head)
             self._continue_in_asgi(partial(_completed, (outcome, response)))
         except BaseException:
@@ -194,8 +200,13 @@ class FastPathRequest:
             # The upstream may have closed the idle connection just when it was taken.
             self._continue_in_asgi(self._resend)
             return
+        self._note(error)
         reply = finish_with_error(self._exchange, error)
         self._write(reply.status, reply.headers or (), reply.body, HTTPStatus(reply.status).phrase.lower())
+
+    def _note(self, error: UpstreamError) -> None:
+        error.address = self._connection.origin.endpoint
+        self._errors.failed(self._request.service, self._request.mapping, error)
 
     async def _resend(self) -> ExchangeResult:
         """Send the request once more before its deadline, as `HTTP11Client.send` does."""
@@ -203,6 +214,7 @@ class FastPathRequest:
         try:
             response = await upstreams.send_on_new_connection(self._connection.origin, request, loop, self._deadline)
         except UpstreamError as exc:
+            self._note(exc)
             return finish_with_error(self._exchange, exc), None
         try:
             return finish_with_response(self._exchange, response.head), response

@@ -20,6 +20,7 @@ from canary_mw.client.tls import TLSContexts, with_tls
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions
 from canary_mw.types import ASGIApp
@@ -49,10 +50,12 @@ class Upstreams:
         limits: limits of our own client, per origin.
         dns_interval: seconds between two look-ups of the same name.
         in_flight: counts of requests and retries, if shared with other upstreams.
+        errors: counts and logs failures, if shared with other upstreams.
         secrets: directory of the Secrets that TLSContexts name; by default the variable `CANARY_MW_SECRETS`.
 
     Attributes:
         contexts: TLS of connections to upstreams.
+        errors: as given.
 
     Raises:
         ConfigError: an override is not such a URL.
@@ -67,7 +70,9 @@ class Upstreams:
         dns_interval: float = DNS_INTERVAL,
         in_flight: InFlight | None = None,
         secrets: str | os.PathLike[str] | None = None,
+        errors: UpstreamErrors | None = None,
     ) -> None:
+        self.errors = errors or UpstreamErrors()
         self.contexts = TLSContexts(secrets)
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
@@ -109,8 +114,12 @@ class Upstreams:
                         body = await open_body() if request.body is not None and request.body.length != 0 else None
                         response = await self.send(request, body, loop, attempts.start_attempt())
                 except UpstreamError as exc:
+                    request = attempts.request
                     attempts.finish_with_error(exc)
+                    self.errors.failed(request.service, request.mapping, exc, retried=attempts.outcome is None)
                 else:
+                    if self.errors.failing:
+                        self.errors.succeeded(attempts.request.service)
                     attempts.finish_with_response(response)
         except BaseException:
             attempts.close()
@@ -143,11 +152,15 @@ class Upstreams:
         circuit_breakers = request.options.circuit_breakers
         origin = endpoints.only_endpoint()
         if circuit_breakers is None and origin is not None:
-            return await transport.send(origin, request, body, deadline)
+            try:
+                return await transport.send(origin, request, body, deadline)
+            except UpstreamError as exc:
+                exc.address = origin.endpoint
+                raise
         if circuit_breakers is None:
-            return await _send_to_endpoint(endpoints, transport, request, body, deadline)
+            return await _send_to_endpoint(endpoints, transport, request, body, deadline, self.errors)
         with self._in_flight.acquire_request(request.service, circuit_breakers) as slot:
-            return slot.held_by(await _send_to_endpoint(endpoints, transport, request, body, deadline))
+            return slot.held_by(await _send_to_endpoint(endpoints, transport, request, body, deadline, self.errors))
 
     def idle_connection(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Connection | None:
         """An idle connection of our own client to the only endpoint of a service, if there is one."""
@@ -195,7 +208,7 @@ class Upstreams:
         attempt: Callable[[Lease], Awaitable[T]],
     ) -> T:
         """Make an attempt that the caller sends itself, that of a websocket, at an endpoint; see `try_endpoints`."""
-        return await try_endpoints(self._route(request, loop).endpoints, request, deadline, attempt)
+        return await try_endpoints(self._route(request, loop).endpoints, request, deadline, attempt, self.errors)
 
     def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
         state = self._states.last
@@ -227,14 +240,19 @@ def _create_state(limits: Limits, contexts: TLSContexts, loop: asyncio.AbstractE
 
 
 async def _send_to_endpoint(
-    endpoints: EndpointSet, transport: Transport, request: UpstreamRequest, body: RequestBody, deadline: float
+    endpoints: EndpointSet,
+    transport: Transport,
+    request: UpstreamRequest,
+    body: RequestBody,
+    deadline: float,
+    errors: UpstreamErrors,
 ) -> UpstreamResponse:
     """Send to an endpoint; see `try_endpoints`."""
 
     async def attempt(lease: Lease) -> UpstreamResponse:
         return lease.held_by(await transport.send(lease.origin, request, body, deadline))
 
-    return await try_endpoints(endpoints, request, deadline, attempt)
+    return await try_endpoints(endpoints, request, deadline, attempt, errors)
 
 
 def endpoints_of(

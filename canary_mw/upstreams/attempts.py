@@ -10,6 +10,7 @@ from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOv
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import ResponseHead
+from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.rules.upstream import Origin
 
 if TYPE_CHECKING:
@@ -133,12 +134,13 @@ class Attempts(Generic[R]):
 
     def finish_with_error(self, error: UpstreamError) -> None:
         """Report that an attempt has no response."""
-        if isinstance(error, UpstreamTimeout) and self.request.options.per_try_timeout is not None:
+        request = self.request
+        if isinstance(error, UpstreamTimeout) and request.options.per_try_timeout is not None:
             # Set unless it was the limit of this attempt: also for an idle timeout, which comes before that limit.
             limit = self._attempt_deadline
             error.deadline_exceeded = limit == self.deadline or self._now() < limit - self._slack
-        if self.request.shadow is not None:
-            _pass_on_shadow(self.request, self._on_shadow)
+        if request.shadow is not None:
+            _pass_on_shadow(request, self._on_shadow)
         try:
             self._continue_with(self._exchange.throw(error))
         except StopIteration as stop:
@@ -156,12 +158,16 @@ class Attempts(Generic[R]):
 
 
 async def try_endpoints(
-    endpoints: "EndpointSet", request: UpstreamRequest, deadline: float, attempt: "Callable[[Lease], Awaitable[T]]"
+    endpoints: "EndpointSet",
+    request: UpstreamRequest,
+    deadline: float,
+    attempt: "Callable[[Lease], Awaitable[T]]",
+    errors: UpstreamErrors,
 ) -> T:
     """Make an attempt at the endpoint that load balancing picks, and after a failed connection at another.
 
     Another gets it only where that is safe; see `next_endpoint`. So a rolling restart of the endpoints loses no
-    request. No attempt starts after the connect timeout.
+    request. No attempt starts after the connect timeout. The caller reports the error that it gets to `errors`.
     """
     loop = asyncio.get_running_loop()
     connect_deadline = loop.time() + request.connect_timeout
@@ -176,6 +182,7 @@ async def try_endpoints(
             other = next_endpoint(exc, request, endpoints, tried) if loop.time() < connect_deadline else None
             if other is None:
                 raise
+            errors.failed(request.service, request.mapping, exc, retried=True)
             lease = other
 
 

@@ -19,6 +19,8 @@ DNS_INTERVAL = 5.0
 _UNRESOLVED_INTERVAL = 1.0
 _LONGEST_PAUSE = 30.0
 
+_REMEDY = "Where it is no name in DNS, give its URL: upstreams=, --upstream or CANARY_MW_UPSTREAM"
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -90,17 +92,18 @@ class OriginResolver:
         try:
             addresses = await self._resolve(origin.host, origin.port)
         except (OSError, UnicodeError) as exc:
-            self._record_error(origin.host, f"{origin.host}: no address: {exc}")
+            self._record_error(origin, f"{origin.host}: no address: {exc}")
             return False
         self._errors.pop(origin.host, None)
         # Name servers rotate the addresses; sorted, they do not change their order with every response.
         self._resolved[origin] = [origin._replace(address=address) for address in sorted(addresses)]
         return True
 
-    def _record_error(self, host: str, text: str) -> None:
-        if host not in self._errors:
-            logger.warning("%s", text)
-        self._errors[host] = text
+    def _record_error(self, origin: Origin, text: str) -> None:
+        # Without addresses, requests fail, and their errors are logged.
+        if origin.host not in self._errors and origin in self._resolved:
+            logger.warning("%s; its last addresses stay in use", text)
+        self._errors[origin.host] = text
 
     def error(self, *, at_deadline: bool) -> UpstreamError:
         """The error of a request while no address is known.
@@ -111,4 +114,5 @@ class OriginResolver:
         names = ", ".join(origin.host for origin in self.names)
         if at_deadline:
             return UpstreamTimeout(f"{names}: the deadline passed while the name was looked up")
-        return UpstreamConnectError("; ".join(self._errors.values()) or f"{names}: the name was not looked up in time")
+        text = "; ".join(self._errors.values()) or f"{names}: the name was not looked up in time"
+        return UpstreamConnectError(f"{text}. {_REMEDY}")

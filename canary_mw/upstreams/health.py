@@ -69,7 +69,7 @@ class Endpoint:
     @property
     def name(self) -> str:
         """address:port, the same in every process; hash tables are built from it."""
-        return f"{self.origin.address or self.origin.host}:{self.origin.port}"
+        return self.origin.endpoint
 
     def is_healthy(self, now: float) -> bool:
         """Whether it is not ejected, and passes all health checks."""

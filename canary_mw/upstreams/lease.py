@@ -55,8 +55,10 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(exc, UpstreamError) and _is_endpoint_fault(exc):
-            self._owner.record(self._endpoint, exc.status_hint)
+        if isinstance(exc, UpstreamError):
+            exc.address = self._endpoint.name
+            if _is_endpoint_fault(exc):
+                self._owner.record(self._endpoint, exc.status_hint)
         if not self._held:
             self.release()
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from canary_mw.exceptions import CanaryError
+from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.host import HostLogger
 from canary_mw.upstreams.aio import Upstreams
@@ -80,14 +80,16 @@ class ShadowSender:
                     pass
             finally:
                 response.close()
-        except CanaryError as exc:
+        except UpstreamError as exc:
             self.counts["failed"] += 1
-            logger.info("a copy for the shadow %s failed: %s", request.service, exc)
+            self._upstreams.errors.failed(request.service, request.mapping, exc)
         except Exception:
             self.counts["failed"] += 1
             logger.exception("a copy for the shadow %s failed", request.service)
         else:
             self.counts["sent"] += 1
+            if self._upstreams.errors.failing:
+                self._upstreams.errors.succeeded(request.service)
 
     async def aclose(self) -> None:
         """Cancel the copies in flight in the running loop."""

@@ -20,6 +20,7 @@ from canary_mw.exceptions import UpstreamConnectError, UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.locks import new_lock
+from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
@@ -60,6 +61,7 @@ class SyncUpstreams:
     Attributes:
         background: the loop of look-ups, health checks and shadows.
         background_upstreams: sends shadows in that loop; services, limits and counts are shared with the threads.
+        errors: counts and logs failures.
 
     Raises:
         ConfigError: see `Upstreams`.
@@ -87,11 +89,12 @@ class SyncUpstreams:
         overrides, transports, limits, dns_interval, secrets = self._settings
         self.background.reset_after_fork()
         self._in_flight = InFlight()
+        self.errors = UpstreamErrors()
         background_transports = {
             name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()
         }
         self.background_upstreams = Upstreams(
-            overrides, background_transports, None, limits, dns_interval, self._in_flight, secrets
+            overrides, background_transports, None, limits, dns_interval, self._in_flight, secrets, self.errors
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
@@ -122,8 +125,12 @@ class SyncUpstreams:
                         body = open_body() if request.body is not None and request.body.length != 0 else None
                         response = self.send(request, body, attempts.start_attempt())
                 except UpstreamError as exc:
+                    request = attempts.request
                     attempts.finish_with_error(exc)
+                    self.errors.failed(request.service, request.mapping, exc, retried=attempts.outcome is None)
                 else:
+                    if self.errors.failing:
+                        self.errors.succeeded(attempts.request.service)
                     attempts.finish_with_response(response)
         except BaseException:
             attempts.close()
@@ -152,7 +159,11 @@ class SyncUpstreams:
         circuit_breakers = request.options.circuit_breakers
         origin = endpoints.only_endpoint()
         if circuit_breakers is None and origin is not None:
-            return transport.send(origin, request, body, deadline)
+            try:
+                return transport.send(origin, request, body, deadline)
+            except UpstreamError as exc:
+                exc.address = origin.endpoint
+                raise
         if circuit_breakers is None:
             return self._send_to_endpoint(endpoints, transport, request, body, deadline)
         with self._in_flight.acquire_request(request.service, circuit_breakers) as slot:
@@ -192,6 +203,7 @@ class SyncUpstreams:
                 other = next_endpoint(exc, request, endpoints, tried) if monotonic() < connect_deadline else None
                 if other is None:
                     raise
+                self.errors.failed(request.service, request.mapping, exc, retried=True)
                 lease = other
 
     def _lease(self, endpoints: EndpointSet, request: UpstreamRequest, deadline: float) -> Lease:

@@ -37,6 +37,7 @@ canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
 canary_mw_stalled_clients_total counter
+canary_mw_upstream_errors_total counter
 """.strip().splitlines()
 VARIABLES = """
 CANARY_MW_ACCESS_LOG

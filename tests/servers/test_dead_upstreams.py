@@ -20,6 +20,7 @@ from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import BodyFraming
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.rules.upstream import EndpointOptions, Origin
 from canary_mw.upstreams.aio import _send_to_endpoint
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
@@ -146,7 +147,7 @@ def attempts(sender: Refusing, request: UpstreamRequest, body: RequestBody = Non
     async def main() -> None:
         endpoints = EndpointSet(origins, EndpointOptions(), Environment(HealthChecker()))
         with pytest.raises(UpstreamConnectError):
-            await _send_to_endpoint(endpoints, sender, request, body, math.inf)
+            await _send_to_endpoint(endpoints, sender, request, body, math.inf, UpstreamErrors())
         assert [endpoint.in_flight for endpoint in endpoints.endpoints] == [0, 0, 0]
 
     asyncio.run(main())

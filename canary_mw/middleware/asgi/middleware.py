@@ -199,6 +199,10 @@ class CanaryMiddleware(MiddlewareBase):
         """How often endpoints were ejected; see `Upstreams.ejections`."""
         return self.upstreams.ejections()
 
+    def upstream_errors(self) -> dict[tuple[str, str], int]:
+        """How many attempts at upstreams failed; see `UpstreamErrors.counts`."""
+        return self.upstreams.errors.counts()
+
     def end_websockets(self) -> list[asyncio.Task[Any]]:
         """Close both sides of every websocket of this loop with 1001 (going away); returns the tasks that do it."""
         return close_tunnels(self.upstreams)
@@ -273,6 +277,7 @@ class CanaryMiddleware(MiddlewareBase):
                 check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
             await tunnel(decision, head, hop, scope, receive, send, self.upstreams)
         except ClientError as exc:
+            self.upstreams.errors.refused(decision.mapping, exc)
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:

@@ -1,13 +1,12 @@
 """Forwards requests of an ASGI server to their service, and relays the responses."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
-from canary_mw.forwarding.exchange import exchange
+from canary_mw.forwarding.exchange import exchange, is_refused_upgrade
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
@@ -24,9 +23,6 @@ from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.body_buffer import ReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
-
-logger = logging.getLogger("canary_mw.relay")
-
 
 # The outcome of an exchange, and the response whose body is relayed.
 ExchangeResult = tuple[Relay | Reply, UpstreamResponse | None]
@@ -87,9 +83,11 @@ class Forwarder:
             steps = exchange(decision, head, hop, _never)
             reply = await call_app(app, steps, scope, receive, send)
         except ClientError as exc:
+            self._upstreams.errors.refused(decision.mapping, exc)
             reply = self.refusal(exc, scope["http_version"])
         except UpstreamError as exc:
-            logger.warning("upstream %s failed in the middle of a response: %s", decision.mapping.service.text, exc)
+            mapping = decision.mapping
+            self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
             raise exc.with_traceback(None) from None
         return None if reply is None else await send_reply(send, reply)
 
@@ -127,6 +125,8 @@ class Forwarder:
                 buffer = ReplayBuffer(stream.open, self._replay_limit, loop)
                 outcome, response = await self._run_with_replay(decision, head, hop, buffer, loop)
             if isinstance(outcome, Reply):
+                if is_refused_upgrade(decision.mapping, head):
+                    self._upstreams.errors.refused_upgrade(decision.mapping)
                 return await send_reply(send, outcome)
             assert response is not None
             await relay(response, outcome, head, stream, send)

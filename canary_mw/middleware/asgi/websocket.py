@@ -38,6 +38,8 @@ async def tunnel(
     if reply is None and "websocket" not in mapping.upgrades:
         # `direct_response` finds refused upgrades by the Upgrade header, which not every server passes on.
         reply = text_reply(403)
+    if "websocket" not in mapping.upgrades and mapping.redirect is None:
+        upstreams.errors.refused_upgrade(mapping)
     app = upstreams.app(mapping.service)
     if reply is not None:
         await deny_handshake(scope, receive, send, reply)

@@ -126,14 +126,18 @@ class WebSocketTunnel:
             await _cancel(opening)
 
     async def _run_exchange(self, exchange: Exchange, subprotocols: Sequence[str]) -> Relay | Reply:
+        errors = self.upstreams.errors
         try:
             request = next(exchange)
             while True:
                 try:
                     self._handshake = await self._attempt(request, subprotocols)
                 except UpstreamError as exc:
+                    errors.failed(request.service, request.mapping, exc)
                     request = exchange.throw(exc)
                 else:
+                    if errors.failing:
+                        errors.succeeded(request.service)
                     request = exchange.send(self._handshake.head)
         except StopIteration as stop:
             outcome: Relay | Reply = stop.value

@@ -124,6 +124,10 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         """How often endpoints were ejected; see `Upstreams.ejections`."""
         return self.upstreams.ejections()
 
+    def upstream_errors(self) -> dict[tuple[str, str], int]:
+        """How many attempts at upstreams failed; see `UpstreamErrors.counts`."""
+        return self.upstreams.errors.counts()
+
     def close(self) -> None:
         """Close the connections, and stop following the rules; a later request starts again.
 

@@ -1,7 +1,6 @@
 """Forwards requests of a WSGI server to their service, and relays the responses."""
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from canary_mw.forwarding.exchange import exchange, upstream_error_reply
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.forwarding.outages import wsgi_upgrade_line
 from canary_mw.forwarding.replies import client_error_reply, text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
@@ -23,12 +23,11 @@ from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pai
 from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.group import Decision
+from canary_mw.rules.mapping import Mapping
 from canary_mw.types import Environ, StartResponse, WSGIApp
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
-
-logger = logging.getLogger("canary_mw.relay")
 
 
 class WSGIResult(NamedTuple):
@@ -62,6 +61,7 @@ class SyncForwarder:
         try:
             check_head(head.method, request_target(environ)[0], head.headers, head.http_version)
             if _is_websocket(head):
+                self._upstreams.errors.refused_upgrade(decision.mapping, wsgi_upgrade_line)
                 return send_reply(text_reply(403, "websockets cannot pass a WSGI server\n"), start_response)
             if app is None:
                 body = RequestBody(environ, _body_length(head))
@@ -70,6 +70,7 @@ class SyncForwarder:
             steps = exchange(decision, head, hop, lambda: False)
             result = call_app(app, steps, environ, start_response)
         except ClientError as exc:
+            self._upstreams.errors.refused(decision.mapping, exc)
             return send_reply(self.refusal(exc), start_response)
         return send_reply(result, start_response) if isinstance(result, Reply) else WSGIResult(result)
 
@@ -96,7 +97,7 @@ class SyncForwarder:
             assert isinstance(outcome, Reply)
             return send_reply(outcome, start_response)
         assert isinstance(outcome, Relay)
-        relayed = RelayedBody(response, decision.mapping.service.text, buffer)
+        relayed = RelayedBody(response, partial(self._failed_in_response, decision.mapping), buffer)
         try:
             return WSGIResult(relay(relayed, outcome, head, start_response))
         except UpstreamError as exc:
@@ -105,6 +106,9 @@ class SyncForwarder:
         except BaseException:
             relayed.close()
             raise
+
+    def _failed_in_response(self, mapping: Mapping, exc: UpstreamError) -> None:
+        self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
 
     def _run_with_replay(
         self, decision: Decision, head: RequestHead, hop: HopContext, buffer: SyncReplayBuffer
@@ -207,9 +211,11 @@ class RelayedBody:
     Closing it releases the upstream's connection, whether it was read to its end or not.
     """
 
-    def __init__(self, response: SyncResponse, service: str, buffer: SyncReplayBuffer | None) -> None:
+    def __init__(
+        self, response: SyncResponse, on_error: Callable[[UpstreamError], None], buffer: SyncReplayBuffer | None
+    ) -> None:
         self.response = response
-        self._service = service
+        self._on_error = on_error
         self._buffer = buffer
         self._first_chunk: bytes | None = None
 
@@ -234,7 +240,7 @@ class RelayedBody:
             return self.response.read()
         except UpstreamError as exc:
             self.close()
-            logger.warning("upstream %s failed in the middle of a response: %s", self._service, exc)
+            self._on_error(exc)
             raise exc.with_traceback(None) from None
 
     def close(self) -> None:
