@@ -20,6 +20,7 @@ from canary_mw.cli.main import main
 from canary_mw.cli.serve import read_settings
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.control.sources.static import StaticSource
+from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.forwarding.trusted_headers import TrustedHeaders
 from canary_mw.http import framing
 from canary_mw.http.messages import RequestHead
@@ -91,6 +92,7 @@ def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     middleware = CanaryMiddleware(hello, rules=StaticSource(""))
     middleware.refusals.count(400)
     monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
+    middleware.upstreams.errors.failed("shop", "a", UpstreamConnectError("refused"))
     metrics = Metrics()
     metrics.follow(middleware)
     rendered = metrics.render().decode()
