@@ -7,12 +7,12 @@ among all groups.
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.match_tests import MatchTest, match_tests
 from canary_mw.rules.mapping import Mapping, Variant
-from canary_mw.rules.matchers import HostPattern, header_matcher, literal_prefix, query_matches, without_port
+from canary_mw.rules.matchers import literal_prefix
 from canary_mw.rules.weights import thresholds
 
 
@@ -24,6 +24,8 @@ class Decision:
         group: the name of the group, not the group: that would be a reference cycle.
         local: the service is the local one, so the wrapped app answers.
         shadow: the Mapping that gets a copy of the request, if the group has one.
+        middleware: the table is that of a middleware. It leaves alone what the wrapped app could do: upgrades need not
+            be allowed, and the default of `timeout_ms` ends at the response head.
         sent: another canary-mw has decided and sent the request here. It was not drawn here and counts in no figures of
             a release: those of the sender have it.
     """
@@ -33,7 +35,13 @@ class Decision:
     variant: Variant
     local: bool
     shadow: Mapping | None = None
+    middleware: bool = False
     sent: bool = False
+
+    def allows_upgrade(self, protocol: str) -> bool:
+        """Whether a request may be upgraded to a protocol, by its name in lower case."""
+        upgrades = self.mapping.upgrades
+        return self.middleware if upgrades is None else protocol in upgrades
 
 
 class Share(NamedTuple):
@@ -44,18 +52,6 @@ class Share(NamedTuple):
 
     bound: float
     decision: Decision
-
-
-class MatchTest(NamedTuple):
-    """One condition that a request must meet, and its text in an explanation.
-
-    Attributes:
-        checked_by_index: true for every group that the index returns for a request, so routing skips the test.
-    """
-
-    text: str
-    matches: Callable[[RequestHead], object]
-    checked_by_index: bool = False
 
 
 # The order of groups of equal rank: exact before plain before regex.
@@ -143,7 +139,7 @@ class MappingGroup:
     @property
     def tests(self) -> tuple[MatchTest, ...]:
         """All match tests, cheapest first; computed on access, since routing uses only `checks`."""
-        return tuple(_tests(self.first, self.mappings))
+        return tuple(match_tests(self.first, self.mappings))
 
     @property
     def sort_key(self) -> tuple[list[int | str], int]:
@@ -205,10 +201,10 @@ class MappingGroup:
         for mapping, bound in bounds:
             is_local = _is_local(mapping, local)
             variant = mapping.variant or ("stable" if is_local or mapping in stable else "gray")
-            shares.append(Share(bound, Decision(mapping, self.name, variant, is_local, self.shadow)))
+            shares.append(Share(bound, Decision(mapping, self.name, variant, is_local, self.shadow, middleware)))
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
-        self.sent_shares = tuple(self._sent_shares(local))
+        self.sent_shares = tuple(self._sent_shares(local, middleware=middleware))
         self.host = self.first.host
         self.literals = _literals(self.first, self.mappings)
         self.checks = tuple(test.matches for test in self.tests if not test.checked_by_index)
@@ -217,7 +213,7 @@ class MappingGroup:
             self.only_decision = shares[0].decision
             self.draws = not shares[0].decision.local and bool(self.sent_shares)
 
-    def _sent_shares(self, local: Collection[str]) -> Iterable[Share]:
+    def _sent_shares(self, local: Collection[str], *, middleware: bool) -> Iterable[Share]:
         weightless = [m for m in self.members if m.weight is None]
         low = 0.0
         for bound, decision in self.shares:
@@ -227,7 +223,7 @@ class MappingGroup:
                 yield Share(100.0, replace(decision, sent=True))
             low = max(low, bound)
         if self.shadow is not None and _is_local(self.shadow, local):
-            yield Share(100.0, Decision(self.shadow, self.name, "gray", True, sent=True))
+            yield Share(100.0, Decision(self.shadow, self.name, "gray", True, middleware=middleware, sent=True))
 
     def sent_to(self, head: RequestHead, above: float) -> Iterable[Decision]:
         """The decisions for a request that was sent to the local service, of those with rolls above a percent."""
@@ -262,37 +258,3 @@ def _literals(first: Mapping, mappings: list[Mapping]) -> tuple[tuple[bool, byte
         return ((False, literal_prefix(first.pattern)),)
     texts = {(not m.case_sensitive, m.prefix_bytes) for m in mappings}
     return tuple({(fold, text.lower() if fold else text) for fold, text in texts})
-
-
-def _tests(first: Mapping, mappings: list[Mapping]) -> Iterable[MatchTest]:
-    folded = any(not m.case_sensitive for m in mappings)
-    if first.prefix_kind == "plain" and not folded:
-        yield MatchTest(f"prefix {first.prefix}", _path_starts_with(first.prefix_bytes), checked_by_index=True)
-    elif first.prefix_kind == "regex":
-        yield MatchTest(f"prefix_regex {first.prefix}", lambda head: first.accepts_path(head.path))
-    else:
-        text = (
-            f"prefix{'_exact' if first.prefix_kind == 'exact' else ''} {first.prefix}{' (any case)' if folded else ''}"
-        )
-        yield MatchTest(text, lambda head: any(m.accepts_path(head.path) for m in mappings))
-    if first.host.kind != "any":
-        yield MatchTest(f"host {first.host.text}", _host_matcher(first.host), checked_by_index=True)
-    if first.method is not None:
-        accepts = first.method.accepts
-        yield MatchTest(str(first.method).removeprefix(":"), lambda head: accepts(head.method.encode("latin-1")))
-    for condition in first.conditions:
-        yield MatchTest(f"header {condition}", header_matcher(condition))
-    for condition in first.query:
-        yield MatchTest(f"query {condition}", partial(query_matches, condition))
-
-
-def _path_starts_with(prefix: bytes) -> Callable[[RequestHead], bool]:
-    return lambda head: head.path.startswith(prefix)
-
-
-def _host_matcher(pattern: HostPattern) -> Callable[[RequestHead], object]:
-    def matches(head: RequestHead) -> object:
-        host = (head.host or b"").lower()
-        return pattern.accepts(host if pattern.has_port else without_port(host))
-
-    return matches
