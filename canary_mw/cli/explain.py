@@ -166,4 +166,6 @@ def _attribute_lines(mapping: Mapping) -> list[str]:
 def _request_lines(request: UpstreamRequest) -> list[str]:
     host = request.headers[0][1].decode("latin-1")
     timeout = "none" if request.timeout is None else f"{request.timeout:g} s"
+    if request.timeout is not None and request.timeout_ends_at_head:
+        timeout += " to the response head"
     return [f"{request.method} {request.target.decode('latin-1')}  host: {host}  timeout: {timeout}"]

@@ -32,9 +32,9 @@ def httpx_request(
         url = url.copy_with(raw_path=request.target)
     # On an event loop the caller enforces the deadline. These timeouts end idle exchanges, event streams included, and
     # bound the steps of a blocking transport.
-    idle = _limit(request.options.idle_timeout, remaining)
-    connect = _limit(request.connect_timeout, remaining)
-    timeout = {"connect": connect, "read": idle, "write": idle, "pool": _limit(None, remaining)}
+    idle = step_limit(request.options.idle_timeout, remaining)
+    connect = step_limit(request.connect_timeout, remaining)
+    timeout = {"connect": connect, "read": idle, "write": idle, "pool": step_limit(None, remaining)}
     return httpx.Request(
         request.method,
         url,
@@ -44,7 +44,8 @@ def httpx_request(
     )
 
 
-def _limit(seconds: float | None, remaining: float) -> float | None:
+def step_limit(seconds: float | None, remaining: float) -> float | None:
+    """The seconds of a step that has a limit of its own, None for no limit, and so many seconds left."""
     limit = remaining if seconds is None else min(seconds, remaining)
     return None if limit == math.inf else limit
 

@@ -45,7 +45,7 @@ def exchange(
         ClientError: the request cannot be forwarded; `LoopDetected` is one.
     """
     mapping = decision.mapping
-    reply = direct_response(mapping, head)
+    reply = direct_response(decision, head)
     if reply is not None:
         return reply
     request = upstream_request(decision, head, hop)
@@ -95,8 +95,9 @@ def set_hash_key(
     return cookie
 
 
-def direct_response(mapping: Mapping, head: RequestHead) -> Reply | None:
+def direct_response(decision: Decision, head: RequestHead) -> Reply | None:
     """The reply of a Mapping without its upstream (CORS preflight, redirect, refused upgrade), or None."""
+    mapping = decision.mapping
     if mapping.cors is not None and head.method == "OPTIONS":
         allowed = preflight_headers(mapping.cors, head)
         if allowed is not None:
@@ -105,7 +106,7 @@ def direct_response(mapping: Mapping, head: RequestHead) -> Reply | None:
         target = redirect_location(mapping.redirect, mapping, head)
         reply = Reply(mapping.redirect.status, headers=[(b"location", target), (b"content-length", b"0")])
         return _with_server_header(mapping, reply)
-    return _with_server_header(mapping, text_reply(403)) if is_refused_upgrade(mapping, head) else None
+    return _with_server_header(mapping, text_reply(403)) if is_refused_upgrade(decision, head) else None
 
 
 def _with_server_header(mapping: Mapping, reply: Reply) -> Reply:
@@ -127,7 +128,7 @@ def upstream_error_reply(mapping: Mapping, exc: UpstreamError) -> Reply:
     return _with_server_header(mapping, reply)
 
 
-def is_refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
+def is_refused_upgrade(decision: Decision, head: RequestHead) -> bool:
     """Whether the request asks for an upgrade that its Mapping does not allow (Envoy answers 403, but ignores h2c).
 
     An `Upgrade` of HTTP/1.0 is ignored (RFC 9110, section 7.8).
@@ -138,4 +139,4 @@ def is_refused_upgrade(mapping: Mapping, head: RequestHead) -> bool:
     if token is None or b"upgrade" not in (head.header(b"connection") or b"").lower():
         return False
     name = token.decode("latin-1").strip().lower()
-    return name != "h2c" and name not in mapping.upgrades
+    return name != "h2c" and not decision.allows_upgrade(name)

@@ -17,6 +17,7 @@ class UpstreamRequest:
         headers: all headers, `host` first, without `content-length` and `transfer-encoding`, which follow from `body`.
         body: framing of the body, None when the request has no body.
         timeout: seconds for the whole exchange with all attempts, None for no limit.
+        timeout_ends_at_head: the time counts from the last byte of the request body, and ends with the response head.
         connect_timeout: seconds for one connection attempt, infinite for no limit.
         replayable: it may be sent again when no part of a response was received (idempotent and without a body).
         options: limits, timeouts, TLS and endpoint options of the upstream.
@@ -34,10 +35,15 @@ class UpstreamRequest:
     connect_timeout: float = 3.0
     replayable: bool = False
     options: UpstreamOptions = DEFAULT_OPTIONS
+    timeout_ends_at_head: bool = False
     hash_key: int | None = None
     delay: float = 0.0
     shadow: "UpstreamRequest | None" = None
     mapping: str = ""
+
+    def timeout_after(self, body: object) -> float | None:
+        """Seconds from the last byte of a body that comes in chunks to the response head; None for other bodies."""
+        return self.timeout if self.timeout_ends_at_head and not isinstance(body, bytes | None) else None
 
 
 @dataclass(slots=True)

@@ -38,11 +38,12 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
         rewrite_path(mapping, head.path) + head.query,
         headers,
         body,
-        mapping.timeout_ms / 1000 if mapping.timeout_ms else None,
+        mapping.timeout,
         mapping.connect_timeout,
         head.method in _IDEMPOTENT and not (body and body != (0,)),
         mapping.options,
         mapping=mapping.name,
+        timeout_ends_at_head=decision.middleware and mapping.timeout_ms is None,
     )
     if decision.shadow is not None:
         request.shadow = shadow_request(decision, decision.shadow, head, hop, request)
@@ -71,6 +72,7 @@ def shadow_request(
         service=shadow.service.text,
         headers=headers,
         replayable=False,
+        timeout_ends_at_head=False,
         connect_timeout=shadow.connect_timeout,
         options=shadow.options,
         shadow=None,

@@ -17,7 +17,7 @@ from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import HeaderTemplate
-from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.mapping import DEFAULT_TIMEOUT_MS, Mapping
 
 # Headers that forwarding adds to or removes from every request, whatever the rules are.
 _NOT_LISTED = HOP_BY_HOP_HEADERS.union(b"host content-length expect via x-request-id forwarded x-real-ip".split())
@@ -157,7 +157,7 @@ def _upstream_json(request: UpstreamRequest, head: RequestHead, mapping: Mapping
         "headers_added": {name: values for name, values in after.items() if name not in before},
         "headers_removed": [name for name in before if name not in after],
         "headers_changed": {n: values for n, values in after.items() if n in before and values != before[n]},
-        "timeout_ms": mapping.timeout_ms,
+        "timeout_ms": DEFAULT_TIMEOUT_MS if mapping.timeout_ms is None else mapping.timeout_ms,
     }
 
 

@@ -16,6 +16,9 @@ from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern, Regex, co
 from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
+# Emissary's default for `timeout_ms` and `connect_timeout_ms`.
+DEFAULT_TIMEOUT_MS = 3000
+
 PrefixKind = Literal["exact", "plain", "regex"]
 Variant = Literal["stable", "gray"]
 
@@ -111,12 +114,16 @@ class Mapping:
         conditions: headers, then regex_headers, each sorted by name as in Emissary.
         weight: percent of its group as written, None for an equal part of the rest; see also `percent`.
         rewrite: replaces the matched prefix; None leaves the path unchanged.
-        timeout_ms: for the whole exchange, all attempts together, 0 for none.
+        timeout_ms: for the whole exchange, all attempts together, 0 for none; None where neither the Mapping nor the
+            Module names it.
+        upgrades: protocols that may be upgraded to; None where the Mapping names none and forbids none, so that the
+            mode decides (see `Decision.allows_upgrade`).
         options: of the connections and attempts to the upstream.
         shadow_writes: a shadow also gets copies of writes (`metadata_labels: {shadow_writes: allow}`).
         keep_request_id: False replaces a client's `x-request-id`.
         extras: further attributes as written, only for display; most have no effect yet.
         file, line: where it is written; not part of equality.
+        timeout: seconds of `timeout_ms`, or of its default; None for no limit.
         connect_timeout: seconds for one attempt to connect, infinite for no limit.
         via_comment: see `Service.via_comment`.
         percent: `weight`, or 0 if it is outside 0..100.
@@ -141,8 +148,8 @@ class Mapping:
     regex_rewrite: RegexRewrite | None = None
     host_rewrite: str | None = None
     auto_host_rewrite: bool = False
-    timeout_ms: int = 3000
-    connect_timeout_ms: int = 3000
+    timeout_ms: int | None = None
+    connect_timeout_ms: int = DEFAULT_TIMEOUT_MS
     options: UpstreamOptions = DEFAULT_OPTIONS
     retry: Retry | None = None
     cors: CorsPolicy | None = None
@@ -154,12 +161,13 @@ class Mapping:
     redirect: Redirect | None = None
     shadow: bool = False
     shadow_writes: bool = False
-    upgrades: tuple[str, ...] = ()
+    upgrades: tuple[str, ...] | None = None
     variant: Variant | None = None
     extras: Dict[str, Any] = field(default_factory=dict)
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
+    timeout: float | None = field(init=False, repr=False, compare=False)
     connect_timeout: float = field(init=False, repr=False, compare=False)
     via_comment: bytes = field(init=False, repr=False, compare=False)
     percent: int | None = field(init=False, repr=False, compare=False)
@@ -175,7 +183,9 @@ class Mapping:
             self.options.endpoints,
             self.options.per_try_timeout,
         )
+        timeout_ms = DEFAULT_TIMEOUT_MS if self.timeout_ms is None else self.timeout_ms
         derived = {
+            "timeout": timeout_ms / 1000 or None,
             "connect_timeout": self.connect_timeout_ms / 1000 or inf,
             "via_comment": self.service.via_comment,
             "percent": percent(self.weight),

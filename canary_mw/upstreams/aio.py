@@ -112,7 +112,7 @@ class Upstreams:
                     else:
                         request = attempts.request
                         body = await open_body() if request.body is not None and request.body.length != 0 else None
-                        response = await self.send(request, body, loop, attempts.start_attempt())
+                        response = await self.send(request, body, loop, attempts.start_attempt(body))
                 except UpstreamError as exc:
                     request = attempts.request
                     attempts.finish_with_error(exc)
@@ -134,7 +134,7 @@ class Upstreams:
             await asyncio.sleep(attempts.backoff())
             attempts.check_deadline()
             body = await open_body() if request.body is not None and request.body.length != 0 else None
-            return await self.send(request, body, loop, attempts.start_attempt())
+            return await self.send(request, body, loop, attempts.start_attempt(body))
 
     async def send(
         self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float

@@ -107,12 +107,19 @@ class Attempts(Generic[R]):
             return nullcontext()
         return in_flight.acquire_retry(self.request.service, circuit_breakers)
 
-    def start_attempt(self) -> float:
-        """Start an attempt; returns its deadline. As in Envoy, `per_try_timeout` ends with the response head."""
+    def start_attempt(self, body: object = None) -> float:
+        """Start an attempt; returns its deadline. As in Envoy, `per_try_timeout` ends with the response head.
+
+        Args:
+            body: of the request. With `timeout_ends_at_head`, the client sets the limit of one that comes in chunks:
+                it alone knows when the last one is sent.
+        """
         request = self.request
         if not self.is_retry:
             self._sent_request = request
-            self.deadline = math.inf if request.timeout is None else self._now() + request.timeout
+            self.deadline = math.inf
+        if self.deadline == math.inf and request.timeout is not None and request.timeout_after(body) is None:
+            self.deadline = self._now() + request.timeout
         limit = request.options.per_try_timeout
         self._attempt_deadline = self.deadline if limit is None else min(self.deadline, self._now() + limit)
         return self._attempt_deadline
@@ -121,7 +128,9 @@ class Attempts(Generic[R]):
         """Report the response to an attempt; it is closed unless its body is relayed."""
         self.response = response
         request = self.request
-        if request.options.per_try_timeout is not None:
+        if request.timeout_ends_at_head:
+            response.move_deadline(math.inf)
+        elif request.options.per_try_timeout is not None:
             response.move_deadline(self.deadline)
         if request.shadow is not None:
             _pass_on_shadow(request, self._on_shadow)

@@ -123,7 +123,7 @@ class SyncUpstreams:
                     else:
                         request = attempts.request
                         body = open_body() if request.body is not None and request.body.length != 0 else None
-                        response = self.send(request, body, attempts.start_attempt())
+                        response = self.send(request, body, attempts.start_attempt(body))
                 except UpstreamError as exc:
                     request = attempts.request
                     attempts.finish_with_error(exc)
@@ -144,7 +144,7 @@ class SyncUpstreams:
             time.sleep(attempts.backoff())
             attempts.check_deadline()
             body = open_body() if request.body is not None and request.body.length != 0 else None
-            return self.send(request, body, attempts.start_attempt())
+            return self.send(request, body, attempts.start_attempt(body))
 
     def send(self, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
         """Send a request to its service once.

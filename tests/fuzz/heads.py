@@ -263,7 +263,7 @@ def websockets(data: bytes) -> None:
     del scope["method"], scope["http_version"]
     try:
         head, decision = _decided(websocket_request(scope), given)
-        if decision is None or direct_response(decision.mapping, head) is not None:
+        if decision is None or direct_response(decision, head) is not None:
             return
         request = next(exchange(decision, head, HOPS[flags & 1]))
     except ClientError:

@@ -91,7 +91,7 @@ class HTTP11Client:
             if isinstance(body, bytes | None):
                 data += encode_body(body or b"", request.body)
             else:
-                upload = body, request.body.length
+                upload = body, request.body.length, request.timeout_after(body)
         if deadline is None:
             deadline = math.inf if request.timeout is None else asyncio.get_running_loop().time() + request.timeout
         options = request.options
@@ -121,6 +121,8 @@ class HTTP11Client:
         if options.idle_timeout is not None:
             # Nothing is sent or received while the request waits for a connection.
             deadline = min(deadline, asyncio.get_running_loop().time() + options.idle_timeout)
+        if request.timeout is not None and request.timeout_ends_at_head:
+            deadline = min(deadline, asyncio.get_running_loop().time() + request.timeout)
         return await self._pool(origin, options.circuit_breakers).acquire(
             deadline, request.connect_timeout, fresh=fresh
         )

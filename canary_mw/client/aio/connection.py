@@ -18,7 +18,8 @@ from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 # Bytes of unread body beyond which reading is paused.
 HIGH_WATER = 65536
 
-Upload = tuple[AsyncIterator[bytes], int | None]
+# The chunks, their length, and the seconds from the last one to the response head.
+Upload = tuple[AsyncIterator[bytes], int | None, float | None]
 
 
 class Owner(Protocol):
@@ -118,7 +119,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             data: the request head, and the body if it is known whole.
             head_only: the response has no body, as to HEAD.
             deadline: loop time.
-            upload: a body that is sent in chunks, and its length.
+            upload: a body that is sent in chunks.
             options: those of the request.
             waiter: notified once, when `head` or `error` is set.
         """
@@ -216,7 +217,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
 
     # The request body.
 
-    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
+    async def _send_body(self, body: AsyncIterator[bytes], length: int | None, head_timeout: float | None) -> None:
         try:
             encoder = BodyEncoder(length)
             async for chunk in body:
@@ -225,6 +226,8 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             self._transport.write(encoder.finish())
             self._record_activity()
             self._upload = None
+            if head_timeout is not None and self.head is None:
+                self._limit(self._loop.time() + head_timeout)
         except Exception as exc:  # noqa: BLE001 - an error of the request body is raised where the response is awaited
             self._upload = None
             self.fail(exc)

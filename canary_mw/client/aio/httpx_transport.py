@@ -6,6 +6,7 @@ httpx is imported only when such a transport is used.
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from canary_mw.client.httpx_requests import httpx_request, map_httpx_errors
@@ -41,15 +42,20 @@ class HttpxTransport:
         """Send the request and wait for the response head, both within the deadline."""
         import httpx
 
+        limit = asyncio.timeout_at(None if deadline == math.inf else deadline)
+        head_timeout = request.timeout_after(body)
+
         class BodyStream(httpx.AsyncByteStream):
             def __aiter__(self) -> AsyncIterator[bytes]:
                 assert body is not None
                 assert not isinstance(body, bytes)
-                return body
+                return body if head_timeout is None else _limit_after(body, head_timeout, limit)
 
         stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else BodyStream()
         outgoing = httpx_request(origin, request, stream)
-        response = await await_step(self._transport.handle_async_request(outgoing), deadline)
+        with map_httpx_errors():
+            async with limit:
+                response = await self._transport.handle_async_request(outgoing)
         return HttpxResponse(response, deadline, self._closing)
 
     async def wait_closed(self) -> None:
@@ -58,6 +64,16 @@ class HttpxTransport:
         # Copied first: the loops of other threads add and remove theirs meanwhile.
         if own := [task for task in list(self._closing) if task.get_loop() is loop]:
             await asyncio.wait(own)
+
+
+async def _limit_after(body: AsyncIterator[bytes], head_timeout: float, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """The chunks of a body; after the last one, the limit of the response head begins."""
+    async for chunk in body:
+        yield chunk
+    when = asyncio.get_running_loop().time() + head_timeout
+    # The response head may have come before the end of the body.
+    with suppress(RuntimeError):
+        limit.reschedule(min(when, limit.when() or when))
 
 
 async def await_step(step: Awaitable[T], deadline: float) -> T:

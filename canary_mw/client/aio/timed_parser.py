@@ -41,6 +41,12 @@ class TimedResponseParser(ResponseParser):
         """Move the deadline of the exchange to loop time `when`, `math.inf` for no limit."""
         self._deadline = when
 
+    def _limit(self, when: float) -> None:
+        """Move the deadline to loop time `when`, unless it is earlier."""
+        self._deadline = min(self._deadline, when)
+        if self._deadline < self._timer_at:
+            self._arm(self._deadline)
+
     def _record_activity(self) -> None:
         """Restart the idle timeout: bytes were sent or received."""
         if self._idle_timeout is not None:

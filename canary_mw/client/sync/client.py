@@ -107,7 +107,7 @@ class SyncHTTP11Client:
             if isinstance(body, bytes | None):
                 data += encode_body(body or b"", request.body)
             else:
-                upload = body, request.body.length
+                upload = body, request.body.length, request.timeout_after(body)
         now = monotonic()
         if now >= self._sweep_at:
             self._sweep(now)
@@ -133,6 +133,8 @@ class SyncHTTP11Client:
         if options.idle_timeout is not None:
             # Nothing is sent or received while the request waits for a connection.
             deadline = min(deadline, monotonic() + options.idle_timeout)
+        if request.timeout is not None and request.timeout_ends_at_head:
+            deadline = min(deadline, monotonic() + request.timeout)
         return self._pool(origin, options.circuit_breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from time import monotonic
 from typing import Protocol
 from weakref import finalize
 
@@ -18,7 +19,8 @@ from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.request_writer import iter_encoded
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
-SyncUpload = tuple[Iterator[bytes], int | None]
+# The chunks, their length, and the seconds from the last one to the response head.
+SyncUpload = tuple[Iterator[bytes], int | None, float | None]
 
 # Larger than a TLS record (RFC 8446, section 5.1): `poll` does not see the rest of a record that is read in part.
 _SEGMENT = 65536
@@ -58,6 +60,7 @@ class SyncConnection(SyncTimedResponseParser):
     __slots__ = (
         "__weakref__",
         "_abort_error",
+        "_head_timeout",
         "_keeps_lock",
         "_may_keep_lock",
         "_pool",
@@ -81,6 +84,7 @@ class SyncConnection(SyncTimedResponseParser):
         self.options = DEFAULT_OPTIONS
         self.opened_at = self._last_activity
         self._upload: Generator[bytes, None, bytes] | None = None
+        self._head_timeout: float | None = None
         self._abort_error: Exception | None = None
 
     # The exchange: called by the client and the response.
@@ -94,7 +98,7 @@ class SyncConnection(SyncTimedResponseParser):
             data: the request head, and the body if it is known whole.
             head_only: the response has no body, as to HEAD.
             deadline: monotonic time.
-            upload: a body that is sent in chunks, and its length.
+            upload: a body that is sent in chunks.
             options: those of the request.
         """
         self._start_response(head_only)
@@ -105,7 +109,8 @@ class SyncConnection(SyncTimedResponseParser):
         self._idle_timeout = options.idle_timeout
         self._record_activity()
         self._unsent = data
-        self._upload = None if upload is None else iter_encoded(*upload)
+        self._upload = None if upload is None else iter_encoded(*upload[:2])
+        self._head_timeout = None if upload is None else upload[2]
         self._send_some()
         while self.head is None and self.error is None:
             self.wait()
@@ -209,6 +214,8 @@ class SyncConnection(SyncTimedResponseParser):
         except StopIteration as stop:
             self._unsent = stop.value
             self._upload = None
+            if self._head_timeout is not None and self.head is None:
+                self._deadline = min(self._deadline, monotonic() + self._head_timeout)
         except Exception as exc:  # noqa: BLE001 - an error of the request body is raised where the response is awaited
             self.fail(exc)
 

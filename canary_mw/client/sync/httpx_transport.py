@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from canary_mw.client.httpx_requests import httpx_request, map_httpx_errors
+from canary_mw.client.httpx_requests import httpx_request, map_httpx_errors, step_limit
 from canary_mw.client.interfaces import SyncBody
 from canary_mw.exceptions import UpstreamTimeout
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -21,7 +21,7 @@ class SyncHttpxTransport:
     """Sends requests over a synchronous httpx transport.
 
     The deadline is checked between two steps of the transport. The timeout of each step is the time that remained when
-    the request was sent.
+    the request was sent; a step that reads a body has the time that remained when the response head was there.
     """
 
     def __init__(self, transport: "httpx.BaseTransport") -> None:
@@ -37,11 +37,13 @@ class SyncHttpxTransport:
                 assert not isinstance(body, bytes)
                 return body
 
-        remaining = max(deadline - monotonic(), 0.001)
+        remaining = request.timeout_after(body) or max(deadline - monotonic(), 0.001)
         stream = httpx.ByteStream(body or b"") if isinstance(body, bytes | None) else BodyStream()
         outgoing = httpx_request(origin, request, stream, remaining)
         with map_httpx_errors(), _timeouts_at_deadline(deadline):
-            return SyncHttpxResponse(self._transport.handle_request(outgoing), deadline)
+            return SyncHttpxResponse(
+                self._transport.handle_request(outgoing), deadline, outgoing, request.options.idle_timeout
+            )
 
 
 @contextmanager
@@ -60,10 +62,15 @@ def _timeouts_at_deadline(deadline: float) -> Iterator[None]:
 class SyncHttpxResponse:
     """A synchronous httpx response as a `SyncResponse`."""
 
-    def __init__(self, response: "httpx.Response", deadline: float) -> None:
+    def __init__(
+        self, response: "httpx.Response", deadline: float, request: "httpx.Request", idle_timeout: float | None
+    ) -> None:
         self.head = ResponseHead(response.status_code, [(n.lower(), v) for n, v in response.headers.raw])
         self._response = response
         self._deadline = deadline
+        self._idle_timeout = idle_timeout
+        # A transport over httpcore reads it when the first chunk of the body is asked for.
+        self._timeouts: dict[str, float | None] = request.extensions["timeout"]
         self._chunks = iter(response.stream)  # type: ignore[arg-type]
         self._open = True
 
@@ -93,10 +100,11 @@ class SyncHttpxResponse:
     def move_deadline(self, when: float) -> None:
         """See `UpstreamResponse`."""
         self._deadline = when
+        self._timeouts["read"] = step_limit(self._idle_timeout, max(when - monotonic(), 0.001))
 
     def cancel_deadline(self) -> None:
         """See `UpstreamResponse`."""
-        self._deadline = math.inf
+        self.move_deadline(math.inf)
 
 
 class ThreadedTransport:

@@ -15,13 +15,12 @@ from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
 from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
-from canary_mw.rules.mapping import HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
+from canary_mw.rules.mapping import DEFAULT_TIMEOUT_MS, HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, UpstreamOptions, UpstreamTLS
 from canary_mw.rules.wording import quoted
 
-DEFAULT_TIMEOUT_MS = 3000
 _NOTHING: Dict[str, Any] = {}
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
@@ -136,8 +135,8 @@ def _tls(model: Model, origin: DocumentOrigin) -> UpstreamTLS | None:
     return origin.tls_contexts.get(model.tls) if isinstance(model.tls, str) else None
 
 
-def _timeout(model: Model, _: DocumentOrigin) -> int:
-    return DEFAULT_TIMEOUT_MS if model.timeout_ms is None else traffic_policies.milliseconds(model.timeout_ms)
+def _timeout(model: Model, _: DocumentOrigin) -> int | None:
+    return None if model.timeout_ms is None else traffic_policies.milliseconds(model.timeout_ms)
 
 
 def _connect_timeout(model: Model, _: DocumentOrigin) -> int:
@@ -175,12 +174,14 @@ def _redirect(model: Model, origin: DocumentOrigin) -> Redirect | None:
     )
 
 
-def _upgrades(model: Model, _: DocumentOrigin) -> tuple[str, ...]:
+def _upgrades(model: Model, _: DocumentOrigin) -> tuple[str, ...] | None:
     for token in model.allow_upgrade or ():
         if not token or has_control(token) or not token.isascii():
             raise MappingError(f"{quoted(token)} is no protocol", hint="write websocket")
     if model.allow_upgrade:
         return tuple(token.lower() for token in model.allow_upgrade)
+    if model.use_websocket is None:
+        return None if model.allow_upgrade is None else ()
     return ("websocket",) if model.use_websocket else ()
 
 

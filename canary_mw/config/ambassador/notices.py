@@ -46,7 +46,7 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
         # Whether it is an error, and what becomes of the Mapping, is up to its group: `config/weights.py`.
         text = f"weight {mapping.weight} is {'below 0' if (mapping.weight or 0) < 0 else 'over 100'}"
         yield AttributeDiagnostic("warning", "weight", "weight-range", text, "write a percentage, 0 to 100")
-    if others := [token for token in mapping.upgrades if token != "websocket"]:
+    if others := [token for token in mapping.upgrades or () if token != "websocket"]:
         text = f"an upgrade to {others[0]} is not carried out: the request is forwarded without it"
         yield AttributeDiagnostic("notice", "allow_upgrade", "no-effect-yet", text)
     yield from _redirect_notices(model, mapping)

@@ -176,11 +176,15 @@ NOT_YET = {
     "allow_upgrade": AttributeDoc(
         "Allowed upgrades; others get the response 403. Only WebSockets are supported.",
         "allow_upgrade: [websocket]",
-        default="none",
-        differs="belongs to its Mapping, not to the group; other upgrades are forwarded as plain requests",
+        default="none; in a middleware, all",
+        differs="belongs to its Mapping, not to the group; a middleware allows what the Mapping does not forbid; other"
+        " upgrades are forwarded as plain requests",
     ),
     "use_websocket": AttributeDoc(
-        "`true` is `allow_upgrade: [websocket]`.", "use_websocket: true", differs="`false` means no"
+        "`true` is `allow_upgrade: [websocket]`, `false` forbids WebSockets.",
+        "use_websocket: false",
+        default="`false`; in a middleware, `true`",
+        differs="`false` means no; a middleware needs no `true`",
     ),
     "bypass_auth": AttributeDoc(
         f"No request to the AuthService. {_HAS_NO_EFFECT}", "bypass_auth: true", differs=_NO_EFFECT_DIFFERENCE

@@ -4,10 +4,11 @@ from canary_mw.config.reference.attribute_doc import AttributeDoc
 
 POLICIES = {
     "timeout_ms": AttributeDoc(
-        "Milliseconds for the whole exchange with all attempts; 0 is no limit.",
+        "Milliseconds for the whole exchange with all attempts; 0 is no limit. In a middleware the default counts from"
+        " the last byte of the request body, and ends at the response head.",
         "timeout_ms: 10000",
         default="the Module's, else 3000",
-        differs="does not apply after the response head of a `text/event-stream`",
+        differs="does not apply after the response head of a `text/event-stream`; the default of a middleware",
     ),
     "idle_timeout_ms": AttributeDoc(
         "Milliseconds without a byte in either direction.", "idle_timeout_ms: 30000", default="none"

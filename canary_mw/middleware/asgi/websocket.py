@@ -34,8 +34,8 @@ async def tunnel(
         ClientError: the request cannot be forwarded as it is, and no response was sent yet.
     """
     mapping = decision.mapping
-    reply = direct_response(mapping, head)
-    if reply is None and "websocket" not in mapping.upgrades:
+    reply = direct_response(decision, head)
+    if reply is None and not decision.allows_upgrade("websocket"):
         # `direct_response` finds refused upgrades by the Upgrade header, which not every server passes on.
         reply = text_reply(403)
     if "websocket" not in mapping.upgrades and mapping.redirect is None:

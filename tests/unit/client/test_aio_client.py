@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from math import inf
 
 import pytest
 from upstream import (
@@ -18,11 +19,12 @@ from upstream import (
     get,
     req,
     serving,
+    silent,
     until,
     whole,
 )
 
-from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamProtocolError
+from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.upstream import Origin
 
@@ -524,5 +526,55 @@ def test_an_early_answer_is_found_behind_the_reset_that_an_upload_runs_into(run:
                 response = await client.send(origin, req("POST", body=BodyFraming(None)), upload)
                 assert (response.head.status, await whole(response)) == (413, b"too large")
                 await asyncio.sleep(0)
+
+    run(main)
+
+
+@WITH_EVERY_CLIENT
+def test_a_limit_that_ends_at_the_head_counts_from_the_last_chunk(run: Run) -> None:
+    taken = []
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"a"
+        # The limit passes meanwhile.
+        await asyncio.sleep(0.1)
+        yield b"b"
+        taken.append("whole")
+
+    async def main() -> None:
+        async with serving(silent) as upstream, aclosing(run.client()) as client:
+            request = req("POST", body=BodyFraming(None), timeout=0.05, timeout_ends_at_head=True)
+            with pytest.raises(UpstreamTimeout):
+                await client.send(upstream.origin, request, slow(), inf)
+            assert taken == ["whole"]
+
+    run(main)
+
+
+@ON_BOTH_LOOPS
+def test_a_head_before_the_last_chunk_ends_the_limit(run: Run) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK + b"transfer-encoding: chunked\r\n\r\n")
+        while b"0\r\n\r\n" not in await peer.read_some():
+            pass
+        # The limit passes meanwhile.
+        await asyncio.sleep(0.1)
+        await peer.send(b"2\r\nok\r\n0\r\n\r\n")
+        await peer.gone()
+
+    async def main() -> None:
+        answered = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"a"
+            await answered.wait()
+            yield b"b"
+
+        async with serving(script) as upstream, aclosing(run.client()) as client:
+            request = req("POST", body=BodyFraming(None), timeout=0.05, timeout_ends_at_head=True)
+            response = await client.send(upstream.origin, request, body(), inf)
+            answered.set()
+            assert await whole(response) == b"ok"
 
     run(main)

@@ -197,7 +197,7 @@ def test_only_the_weights_of_such_a_group_wait_the_rest_of_the_edit_counts() -> 
     assert [(m.name, m.weight, m.timeout_ms) for m in rules.mappings] == [
         ("stable", 80, 7),
         ("gray", 20, 7),
-        ("other", None, 3000),
+        ("other", None, None),
     ]
 
 

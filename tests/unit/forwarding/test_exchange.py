@@ -10,7 +10,7 @@ from canary_mw.exceptions import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from canary_mw.forwarding.exchange import exchange
+from canary_mw.forwarding.exchange import direct_response, exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.http.messages import RequestHead, ResponseHead
@@ -86,6 +86,18 @@ def test_an_upgrade_that_the_mapping_does_not_allow_is_refused(
     sent, outcome = run_exchange(mapping(upgrades=upgrades), get(headers=headers), ResponseHead(200, []))
     assert (isinstance(outcome, Reply) and outcome.status == 403) is refused
     assert len(sent) == (not refused)
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "foo/2"])
+def test_a_middleware_allows_every_upgrade_that_the_mapping_does_not_forbid(protocol: str) -> None:
+    head = get(headers={"connection": "upgrade", "upgrade": protocol})
+    rules = mapping("silent", "/svc/"), mapping("strict", "/strict/", upgrades=()), mapping("proxy", "/proxy/")
+    silent, strict = (decision_of(rule, middleware=True) for rule in rules[:2])
+    assert direct_response(silent, head) is None
+    for decision in (strict, decision_of(rules[2])):
+        reply = direct_response(decision, head)
+        assert reply is not None
+        assert reply.status == 403
 
 
 Step = ResponseHead | UpstreamError

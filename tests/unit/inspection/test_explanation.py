@@ -406,3 +406,10 @@ def test_rewrites_are_shown_as_they_are_sent() -> None:
     (candidate,) = explain(table(rule), get("/svc/a")).candidates
     assert isinstance(candidate.outcome, UpstreamRequest)
     assert (candidate.outcome.target, candidate.outcome.headers[0]) == (b"/a", (b"host", b"inner"))
+
+
+@pytest.mark.parametrize(("middleware", "status"), [(True, 0), (False, 403)])
+def test_a_handshake_is_explained_for_the_mode_of_the_table(middleware: bool, status: int) -> None:
+    routes = table(mapping("a", "/a/"), middleware=middleware)
+    (candidate,) = explain(routes, get("/a/", {"connection": "upgrade", "upgrade": "websocket"})).candidates
+    assert (candidate.outcome.status if isinstance(candidate.outcome, Reply) else 0) == status

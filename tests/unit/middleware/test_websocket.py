@@ -46,6 +46,7 @@ RULES = (
     + mapping("weighed", "/weighed/", "shop-stable", **WS)
     + mapping("weighed-gray", "/weighed/", "shop-gray", weight="20", **WS)
     + mapping("plain", "/plain/", "shop-gray")
+    + mapping("forbidden", "/forbidden/", "shop-gray", use_websocket="false")
     + mapping("dead", "/dead/", "127.0.0.1:1", **WS)
     + mapping("quick", "/quick/", "shop-gray", timeout_ms="200", **WS)
     + mapping("idle", "/idle/", "shop-gray", idle_timeout_ms="1500", **WS)
@@ -457,7 +458,7 @@ def test_an_upgrade_in_http_1_0_is_ignored(allowed: bool) -> None:
 def test_refusing_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with chain() as it:
-            for target, status in (("/dead/", 503), ("/plain/", 403), ("/nowhere/", 404)):
+            for target, status in (("/dead/", 503), ("/forbidden/", 403), ("/nowhere/", 404)):
                 assert (await fetch(it.port, target, headers=UPGRADE)).status == status
 
     run(main())
@@ -468,12 +469,23 @@ def test_refusing_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_the_rules_do_not_allow_is_refused(kind: str) -> None:
     async def main() -> None:
         async with chain(kind) as it:
-            assert (await fetch(it.port, "/plain/", headers=UPGRADE)).status == 403
+            assert (await fetch(it.port, "/forbidden/", headers=UPGRADE)).status == 403
             assert (await fetch(it.port, "/nowhere/", headers=UPGRADE)).status == 404
             moved = await fetch(it.port, "/old/x", headers=UPGRADE)
             assert (moved.status, moved.header("location")) == (301, "http://shop-gray/new/")
             assert (await fetch(it.port, "/shop/%00", headers=UPGRADE)).status == 400
         assert it.gray.scopes == it.stable.scopes == []
+
+    run(main())
+
+
+def test_a_middleware_needs_no_permission_for_what_the_app_can_do_without_it() -> None:
+    async def main() -> None:
+        async with chain("middleware") as it, it.connect("/plain/") as websocket:
+            assert _answer(websocket, "x-name") == ["gray"]
+        async with chain("proxy") as it:
+            assert (await fetch(it.port, "/plain/", headers=UPGRADE)).status == 403
+            assert it.gray.scopes == []
 
     run(main())
 

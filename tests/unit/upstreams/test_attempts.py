@@ -1,5 +1,7 @@
 """Attempts of a request by a clock that is set by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
@@ -192,3 +194,26 @@ def test_a_retry_counts_while_it_is_in_flight() -> None:
 
 def test_an_overload_is_not_retried_at_another_endpoint() -> None:
     assert next_endpoint(UpstreamOverloaded("full"), asked(), None, []) is None  # type: ignore[arg-type]
+
+
+def test_a_limit_that_ends_at_the_head_does() -> None:
+    request = replace(asked(), timeout_ends_at_head=True)
+    attempts = attempts_of(insistent(request, []), Clock())
+    assert attempts.start_attempt(b"whole") == 110.0
+    response = FakeResponse()
+    attempts.finish_with_response(response)
+    assert response.until == float("inf")
+
+
+def test_the_limit_after_a_body_in_chunks_is_for_the_client_to_set() -> None:
+    clock = Clock()
+    request = replace(asked(limit=2.0), timeout_ends_at_head=True)
+    attempts = attempts_of(insistent(request, []), clock)
+    assert attempts.start_attempt(iter([b"a", b"b"])) == 102.0
+    assert attempts.deadline == float("inf")
+    clock.now += 60.0
+    attempts.finish_with_response(FakeResponse(503))
+    # What was kept of the body is one piece now.
+    attempts.check_deadline()
+    attempts.start_attempt(b"ab")
+    assert attempts.deadline == 170.0
