@@ -71,7 +71,13 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
+    try:
+        value = getattr(import_module(f".{home}", __name__), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == __name__:
+            raise
+        text = f"{name} of canary_mw needs {exc.name}, which is not installed: pip install canary-mw brings it"
+        raise ModuleNotFoundError(text, name=exc.name) from exc
     globals()[name] = value
     return value
 

@@ -1,10 +1,10 @@
 import os
 
 from hypothesis import settings
-from installation import installed, wheel
+from installation import installed, sdist, wheel
 from middlewares import interface
 
-__all__ = ["installed", "interface", "wheel"]
+__all__ = ["installed", "interface", "sdist", "wheel"]
 
 pytest_plugins = ["allowed_skips", "file_durations"]
 

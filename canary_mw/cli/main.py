@@ -9,6 +9,7 @@ from canary_mw import __version__
 from canary_mw.cli.check import check, schema
 from canary_mw.cli.explain import explain_command
 from canary_mw.cli.serve import serve
+from canary_mw.cli.server_libraries import server_libraries
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.trusted_headers import SIGNATURE
@@ -39,7 +40,8 @@ def demo(once: bool, port: int) -> None:
 
     Starts two small upstreams and a proxy for them, sends 2,200 requests, and shows which version answered them.
     """
-    from canary_mw.cli.demo import run
+    with server_libraries():
+        from canary_mw.cli.demo import run
 
     run(once=once, port=port)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from canary_mw.cli.server_libraries import server_libraries
 from canary_mw.exceptions import ConfigError
 from canary_mw.server.settings import CERT_REQS, LOG_LEVELS, Settings, variable
 
@@ -59,12 +60,9 @@ def read_settings(options: dict[str, Any]) -> Settings:
 def serve(**options: Any) -> None:
     """Run the standalone proxy."""
     # Imported here because the other commands start a third faster without it.
-    try:
+    with server_libraries():
         from canary_mw.server.app import create_app
         from canary_mw.server.runner import run, tls_options
-    except ConfigError as exc:
-        # A uvicorn that does not fit.
-        raise click.UsageError(str(exc)) from exc
     settings = read_settings(options)
     if not settings.rules:
         raise click.UsageError(f"no rules: give --rules PATH, or set {variable('rules')}")

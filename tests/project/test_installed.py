@@ -52,7 +52,7 @@ def test_it_is_the_installed_package_that_is_tested_here(installed: Installation
     assert version == __version__
 
 
-@pytest.mark.parametrize("command", ["canary-mw --version", "python -m canary_mw --version"])
+@pytest.mark.parametrize("command", ["canary-mw --version", "canary-mw -V", "python -m canary_mw --version"])
 def test_the_command_tells_its_version(installed: Installation, command: str, tmp_path: Path) -> None:
     outcome = installed.run(*command.split(), cwd=tmp_path)
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, VERSION, "")

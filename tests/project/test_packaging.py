@@ -1,10 +1,17 @@
 """What a release holds."""
 
+import re
 import subprocess
+import sys
+import tarfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from zipfile import ZipFile
 
-from installation import ROOT, build
+import pytest
+from installation import ROOT, build, environ
+from trove_classifiers import classifiers
 
 from canary_mw import __version__
 
@@ -38,3 +45,40 @@ def test_the_wheel_holds_each_file_of_the_package_and_nothing_else(wheel: Path) 
 
 def test_the_sdist_builds_the_same_wheel_as_the_checkout(wheel: Path, tmp_path: Path) -> None:
     assert contents(build(tmp_path, "--wheel")) == contents(wheel)
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel: Path) -> Message:
+    return message_from_bytes(contents(wheel)[f"{INFO}/METADATA"])
+
+
+def test_the_metadata_tells_what_an_index_shows(metadata: Message) -> None:
+    told = ("Name", "Version", "Summary", "Author", "License-Expression", "License-File", "Keywords", "Requires-Python")
+    assert [name for name in told if not metadata[name]] == []
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    found = metadata.get_all("Classifier")
+    assert found is not None
+    assert set(found) <= classifiers
+
+
+def test_the_page_of_a_release_has_no_link_that_leads_nowhere_there(metadata: Message) -> None:
+    page = str(metadata.get_payload())
+    assert page.startswith("# canary-mw\n")
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", page) == []
+
+
+def test_the_sdist_holds_all_that_the_readme_links_to(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 5
+    prefix = sdist.name.removesuffix(".tar.gz")
+    missing = [link for link in links if not any(f"{name}/".startswith(f"{prefix}/{link}/") for name in names)]
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_an_index_would_take_both_files(wheel: Path, sdist: Path) -> None:
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", str(wheel), str(sdist)]
+    outcome = subprocess.run(command, env=environ(), capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stdout.count("PASSED")) == (0, 2), outcome.stdout + outcome.stderr

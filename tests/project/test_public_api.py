@@ -71,6 +71,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = canary_mw.Novelty
 
 
+@pytest.mark.parametrize(("name", "library"), [("CanaryMiddleware", "httptools"), ("Metrics", "prometheus_client")])
+def test_a_name_that_misses_a_library_says_what_to_install(name: str, library: str) -> None:
+    load = f"import sys; sys.modules[{library!r}] = None\ntry:\n    from canary_mw import {name}"
+    said = python(f"{load}\nexcept ImportError as exc:\n    print(exc, exc.name)").stdout
+    assert said == (
+        f"{name} of canary_mw needs {library}, which is not installed: pip install canary-mw brings it {library}\n"
+    )
+
+
 def test_the_import_alone_loads_neither_a_server_nor_a_client_nor_a_yaml_reader() -> None:
     trace = python("import canary_mw", "-X", "importtime").stderr
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in trace.splitlines()}

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import venv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,33 +32,50 @@ def build(into: Path, *options: str) -> Path:
     return built
 
 
-class Installation:
-    """An environment with the wheel; whatever else it needs is found where the tests find it."""
+class Environment:
+    """An environment with nothing in it, made by an interpreter."""
 
-    def __init__(self, folder: Path, wheel: Path) -> None:
-        venv.create(folder, symlinks=True)
+    def __init__(self, folder: Path, interpreter: str | Path = sys.executable) -> None:
+        command = [interpreter, "-m", "venv", "--without-pip", str(folder)]
+        subprocess.run(command, env=environ(), check=True)
         self.folder = folder
         self.python = folder / "bin" / "python"
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], env=environ(), check=True)
-        (packages,) = folder.glob("lib/python*/site-packages")
-        # A .pth file there is not read, so the editable installation of the checkout stays out.
-        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
 
-    def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def install(self, *arguments: str | Path) -> None:
+        """Run `pip install`, with the pip of the tests."""
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check", "--quiet"]
+        command = [*pip, "install", *map(str, arguments)]
+        outcome = subprocess.run(command, env=environ(), capture_output=True, text=True, check=False)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+    def install_pinned(self, *arguments: str | Path) -> None:
+        """Install from the index or pip's cache, at the versions of `constraints.txt`."""
+        pins = ROOT / "constraints.txt"
+        self.install("--constraint", pins, "--build-constraint", pins, *arguments)
+
+    def run(self, *command: str | Path, cwd: Path, timeout: float = 50) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment ("python", "canary-mw") in a folder."""
         path = self.folder / "bin" / command[0]
         return subprocess.run(
-            [path, *command[1:]], cwd=cwd, env=environ(), capture_output=True, text=True, check=False, timeout=50
+            [path, *command[1:]], cwd=cwd, env=environ(), capture_output=True, text=True, check=False, timeout=timeout
         )
+
+
+class Installation(Environment):
+    """An environment with the wheel; whatever else it needs is found where the tests find it."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        super().__init__(folder)
+        self.install("--no-deps", "--no-index", wheel)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        # A .pth file there is not read, so the editable installation of the checkout stays out.
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
 
 
 class InstalledServer(Process):
     """A server in the environment, started by `python -m` in a folder, with its output in a file there."""
 
-    def __init__(
-        self, installation: Installation, command: Iterable[str], cwd: Path, variables: dict[str, str]
-    ) -> None:
+    def __init__(self, installation: Environment, command: Iterable[str], cwd: Path, variables: dict[str, str]) -> None:
         self.log = cwd / "server.log"
         self._file = self.log.open("wb")
         self.child = subprocess.Popen(
@@ -75,6 +91,13 @@ class InstalledServer(Process):
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that is built from the sdist."""
     return build(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="session")
+def sdist(wheel: Path) -> Path:
+    """What the wheel is built from."""
+    (built,) = wheel.parent.glob("*.tar.gz")
+    return built
 
 
 @pytest.fixture(scope="session")

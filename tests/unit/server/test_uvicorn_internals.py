@@ -57,26 +57,37 @@ def test_an_argument_that_is_gone_is_missed() -> None:
     assert missing_names(HttpToolsProtocol, RequestResponseCycle) == []
 
 
-WITHOUT_A_MODULE = "import sys; sys.modules['uvicorn.protocols.http.flow_control'] = None; "
+FLOW_CONTROL = "uvicorn.protocols.http.flow_control"
+MAIN = "from canary_mw.cli.main import main; main()"
 
 
-def run_without_a_module(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT_A_MODULE + program, *arguments]
+def run_without(module: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None; {program}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
 def test_a_module_that_is_gone_is_refused_at_import() -> None:
-    result = run_without_a_module("import canary_mw.protocol")
+    result = run_without(FLOW_CONTROL, "import canary_mw.protocol")
     assert f"ConfigError: uvicorn {uvicorn.__version__} does not fit the guarded protocol" in result.stderr
 
 
-def test_serve_reports_a_uvicorn_that_does_not_fit(tmp_path: Path) -> None:
-    program = "from canary_mw.cli.main import main; main()"
-    result = run_without_a_module(program, "serve", "--rules", str(tmp_path))
-    assert result.returncode == 2
+@pytest.mark.parametrize("arguments", [("serve", "--rules", "rules"), ("demo", "--once")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (FLOW_CONTROL, "does not fit the guarded protocol"),
+        ("uvicorn", "uvicorn is not installed"),
+        ("httptools", "httptools is not installed"),
+    ],
+)
+def test_a_command_that_serves_names_what_is_missing_and_what_to_install(
+    arguments: tuple[str, ...], module: str, text: str
+) -> None:
+    result = run_without(module, MAIN, *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
-    assert "does not fit the guarded protocol" in result.stderr
-    assert "canary-mw[serve]" in result.stderr
+    assert text in result.stderr
+    assert "pip install 'canary-mw[serve]'" in result.stderr
 
 
 def test_the_tried_range_is_that_of_the_extra() -> None:
