@@ -125,7 +125,7 @@ class Forwarder:
                 buffer = ReplayBuffer(stream.open, self._replay_limit, loop)
                 outcome, response = await self._run_with_replay(decision, head, hop, buffer, loop)
             if isinstance(outcome, Reply):
-                if is_refused_upgrade(decision.mapping, head):
+                if is_refused_upgrade(decision, head):
                     self._upstreams.errors.refused_upgrade(decision.mapping)
                 return await send_reply(send, outcome)
             assert response is not None

@@ -38,7 +38,7 @@ async def tunnel(
     if reply is None and not decision.allows_upgrade("websocket"):
         # `direct_response` finds refused upgrades by the Upgrade header, which not every server passes on.
         reply = text_reply(403)
-    if "websocket" not in mapping.upgrades and mapping.redirect is None:
+    if not decision.allows_upgrade("websocket") and mapping.redirect is None:
         upstreams.errors.refused_upgrade(mapping)
     app = upstreams.app(mapping.service)
     if reply is not None:

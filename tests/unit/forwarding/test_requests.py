@@ -57,6 +57,7 @@ def test_a_plain_request_is_framed_anew() -> None:
         timeout=1.5,
         connect_timeout=0.2,
         replayable=True,
+        mapping="shop",
     )
 
 

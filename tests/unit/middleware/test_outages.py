@@ -22,6 +22,7 @@ RULES = (
     + mapping("tried", "/tried/", "shop-gray", retry_policy="{retry_on: connect-failure, num_retries: 2}")
     + mapping("busy", "/busy/", "busy", circuit_breakers="[{max_requests: 0}]")
     + mapping("lost", "/lost/", "nowhere.invalid")
+    + mapping("closed", "/closed/", "shop-gray", use_websocket="false")
 )
 
 
@@ -199,7 +200,7 @@ def test_a_refused_websocket_is_told_with_the_attribute_to_set(
         async with serving_middleware(around(1)) as port:
             for _ in range(3):
                 async with client_of(port) as client:
-                    await client.ask("GET", "/shop/", [*GRAY, *UPGRADE])
+                    await client.ask("GET", "/closed/", UPGRADE)
                     assert (await client.head()).status_code == 403
 
     run(main())
