@@ -30,15 +30,20 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(name: str, default: Any, metadata: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    flag = "--" + name.replace("_", "-")
+    option = flag(name)
     text = f"{metadata['help']} [env: {variable(name)}]"
     if isinstance(default, bool):
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+        return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=text)
     if metadata["separator"]:
-        return click.option(flag, name, multiple=True, metavar=_METAVARS[name], help=f"{text} Repeatable.")
+        return click.option(option, name, multiple=True, metavar=_METAVARS[name], help=f"{text} Repeatable.")
     shown = "" if default is None else f" [default: {default}]"
     kind: Any = click.Choice(_CHOICES[name]) if name in _CHOICES else int if isinstance(default, int) else str
-    return click.option(flag, name, type=kind, default=None, help=text + shown)
+    return click.option(option, name, type=kind, default=None, help=text + shown)
+
+
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 def read_settings(options: dict[str, Any]) -> Settings:
@@ -48,9 +53,12 @@ def read_settings(options: dict[str, Any]) -> Settings:
         click.UsageError: a value is invalid.
     """
     given = {name: value for name, value in options.items() if value is not None and value != ()}
+
+    def named(name: str) -> str:
+        return flag(name) if name in given else variable(name)
+
     try:
-        base = Settings.from_environ()
-        return Settings(**{each.name: given.get(each.name, getattr(base, each.name)) for each in fields(Settings)})
+        return Settings(**Settings.read_environ(without=given), **given, named=named)
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
 

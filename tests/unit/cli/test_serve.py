@@ -1,0 +1,47 @@
+"""Errors in options name the option, and errors in variables the variable."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from canary_mw.cli.main import main
+
+
+def refused(*arguments: str, **environ: str) -> str:
+    """The error of `canary-mw serve`."""
+    outcome = CliRunner().invoke(main, ["serve", "--rules", "rules.yaml", *arguments], env=environ)
+    assert outcome.exit_code == 2
+    return outcome.stderr.partition("Error: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--port", "99999", "--port is 99999, not in 0..65535"),
+        ("--admin-port", "-1", "--admin-port is -1, not in 0..65535"),
+        ("--dns-interval", "0", "--dns-interval is 0, not in 1..86400"),
+        ("--upstream", "shop", "--upstream: upstream 'shop' is not NAME=URL"),
+        ("--upstream", "shop=ftp://a", "--upstream: upstream shop: 'ftp://a' is not a URL of a host"),
+        ("--forwarded-allow-ips", "moon", "--forwarded-allow-ips: trusted peer 'moon' is not an address"),
+        ("--trusted-headers", "a b", "--trusted-headers: "),
+        ("--hop-id", "a b", "--hop-id: hop id 'a b' cannot stand in a header"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named_as_it_was_given(option: str, text: str, message: str) -> None:
+    assert refused(option, text).startswith(message)
+    name = "ID" if option == "--hop-id" else option[2:].replace("-", "_").upper()
+    of_variable = refused(**{f"CANARY_MW_{name}": text})
+    assert of_variable.startswith(message.replace(option, f"CANARY_MW_{name}"))
+
+
+def test_two_settings_are_named_by_their_own_names(tmp_path: Path) -> None:
+    certificate = tmp_path / "cert.pem"
+    text = refused("--ssl-certfile", str(certificate), "--ssl-ca-certs", "ca.pem", CANARY_MW_SSL_CERT_REQS="none")
+    assert "set both --ssl-ca-certs and CANARY_MW_SSL_CERT_REQS" in text
+
+
+def test_an_option_takes_the_place_of_a_variable_that_cannot_work() -> None:
+    assert refused("--port", "8080", CANARY_MW_PORT="tcp://10.0.0.1:80", CANARY_MW_WORKERS="0").startswith(
+        "CANARY_MW_WORKERS is 0"
+    )
