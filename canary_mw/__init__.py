@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from canary_mw.admin.app import create_admin
     from canary_mw.control.sources.base import ConfigSource
     from canary_mw.control.sources.file import FileSource
     from canary_mw.control.sources.static import StaticSource
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from canary_mw.inspection.explanation import explain
     from canary_mw.middleware.asgi.middleware import CanaryMiddleware
     from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+    from canary_mw.observability.access_log import AccessLog
+    from canary_mw.observability.events import Decided, Finished, Reloaded
     from canary_mw.observability.observers import Observer
     from canary_mw.observability.prometheus import Metrics
     from canary_mw.routing.decision import decide
@@ -23,45 +26,55 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessLog",
     "CanaryError",
     "CanaryMiddleware",
     "CanaryWSGIMiddleware",
     "ConfigError",
     "ConfigSource",
+    "Decided",
     "Decision",
     "FileSource",
+    "Finished",
     "Mapping",
     "MappingGroup",
     "Metrics",
     "Observer",
+    "Reloaded",
     "RequestHead",
     "RouteTable",
     "RuleStore",
     "StaticSource",
     "UpstreamError",
     "__version__",
+    "create_admin",
     "decide",
     "explain",
 ]
 
 # Loaded where they are first used: who only checks rules pays for no server, and an import alone for nothing.
 _HOMES = {
+    "AccessLog": "observability.access_log",
     "CanaryError": "exceptions",
     "CanaryMiddleware": "middleware.asgi.middleware",
     "CanaryWSGIMiddleware": "middleware.wsgi.middleware",
     "ConfigError": "exceptions",
     "ConfigSource": "control.sources.base",
+    "Decided": "observability.events",
     "Decision": "routing.group",
     "FileSource": "control.sources.file",
+    "Finished": "observability.events",
     "Mapping": "rules.mapping",
     "MappingGroup": "routing.group",
     "Metrics": "observability.prometheus",
     "Observer": "observability.observers",
+    "Reloaded": "observability.events",
     "RequestHead": "http.messages",
     "RouteTable": "routing.table",
     "RuleStore": "control.store",
     "StaticSource": "control.sources.static",
     "UpstreamError": "exceptions",
+    "create_admin": "admin.app",
     "decide": "routing.decision",
     "explain": "inspection.explanation",
 }

@@ -33,23 +33,28 @@ def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_public_names_are_these() -> None:
     assert canary_mw.__all__ == [
+        "AccessLog",
         "CanaryError",
         "CanaryMiddleware",
         "CanaryWSGIMiddleware",
         "ConfigError",
         "ConfigSource",
+        "Decided",
         "Decision",
         "FileSource",
+        "Finished",
         "Mapping",
         "MappingGroup",
         "Metrics",
         "Observer",
+        "Reloaded",
         "RequestHead",
         "RouteTable",
         "RuleStore",
         "StaticSource",
         "UpstreamError",
         "__version__",
+        "create_admin",
         "decide",
         "explain",
     ]
