@@ -3,10 +3,13 @@
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import metadata
 from pathlib import Path
@@ -20,6 +23,7 @@ from canary_mw.server.settings import Settings, variable
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 WORDS_BEFORE_THE_REFERENCE = 800
 
@@ -59,7 +63,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 def test_every_block_is_one_of_those_tested_here() -> None:
     known = [
         *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django", "shop_testers"),
-        *("kubectl", " serve ", " check ", " explain ", "RouteTable", "uvicorn --http"),
+        *("--port 8001", "app:app --port 8000", "curl", "kubectl", " serve ", " check ", " explain ", "uvicorn --http"),
     ]
     assert [text for _, text in BLOCKS if sum(word in text for word in known) != 1] == []
     assert len(BLOCKS) == len(known)
@@ -78,29 +82,50 @@ def test_the_two_commands_are_targets_of_make(command: str) -> None:
 
 
 def test_what_is_installed_is_this_checkout() -> None:
-    *_, place = block("shell", "pip install").split()
+    _, _, place, _ = block("shell", "pip install").split()
     project = tomllib.loads((ROOT / place / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["name"] == metadata("canary-mw")["Name"]
 
 
-def test_an_app_wrapped_as_shown_answers_by_itself_but_for_gray(shop: Path) -> None:
-    code = block("python", "from fastapi").replace('"/etc/canary"', repr(str(shop)))
-    names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+@contextmanager
+def terminal(command: str) -> Iterator[None]:
+    """A terminal in which a server runs; Ctrl-C at the end."""
+    bash = ["bash", "-c", command]
+    with subprocess.Popen(bash, stderr=subprocess.PIPE, text=True, start_new_session=True) as server:
+        try:
+            assert server.stderr is not None
+            next(line for line in server.stderr if "Uvicorn running" in line)
+            yield
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.communicate(timeout=30)
 
-    async def ask() -> tuple[int, int]:
-        async with serving_app(names["app"]) as port:  # type: ignore[arg-type]
-            stable = await fetch(port, "/other/")
-            gray = await fetch(port, "/shop/", headers=[("gray", "true")])
-            return stable.status, gray.status
 
-    # FastAPI has no such path; the gray service does not exist here.
-    assert run(ask()) == (404, 503)
+@pytest.mark.slow
+def test_the_first_example_works_as_pasted(shop: Path) -> None:
+    ports = {"8000": str(free_port()), "8001": str(free_port())}
+
+    def pasted(text: str) -> str:
+        return re.sub(r"\b(8000|8001)\b", lambda found: ports[found[0]], text)
+
+    def asked() -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", pasted(block("shell", "curl"))], capture_output=True, text=True, check=True
+        )
+        return re.findall(r'"(.*?)"', done.stdout)
+
+    (shop / "app.py").write_text(pasted(block("python", "from fastapi")))
+    gray, stable = (pasted(block("shell", text)) for text in ("--port 8001", "app:app --port 8000"))
+    with terminal(gray), terminal(stable):
+        first, *others = asked()
+        assert first == "shop-gray"
+        assert len(others) == 10
+        assert set(others) <= {"shop-stable", "shop-gray"}
 
 
 @pytest.mark.parametrize("framework", ["flask", "django"])
 def test_a_wsgi_app_wrapped_as_shown_does_the_same(framework: str, shop: Path) -> None:
-    code = block("python", f"from {framework}").replace('"/etc/canary"', repr(str(shop)))
+    code = block("python", f"from {framework}")
     # Django has one set of settings in a process, so each has a process of its own.
     (shop / "wrapped.py").write_text(BEFORE[framework] + code + AFTER)
     assert shell(f"{sys.executable} wrapped.py").stdout == "404 503\n"
@@ -144,8 +169,8 @@ def test_the_proxy_runs_as_shown(shop: Path) -> None:
 
     async def ask() -> tuple[bytes, int, int]:
         async with serving_app(hello) as gray:
-            mine = {"8080": str(port), "8877": str(admin), "9001": str(gray)}
-            local = [re.sub(r"\b(8080|8877|9001)\b", lambda found: mine[found[0]], each) for each in arguments]
+            mine = {"8080": str(port), "8877": str(admin), "8001": str(gray)}
+            local = [re.sub(r"\b(8080|8877|8001)\b", lambda found: mine[found[0]], each) for each in arguments]
             with process(*local, log=shop / "log", wait_for=[port, admin]):
                 answer = await fetch(port, "/shop/", headers=[("gray", "true")])
                 return answer.body, (await fetch(port, "/none")).status, (await fetch(admin, "/readyz")).status
@@ -167,16 +192,17 @@ def test_explain_tells_who_takes_the_request_and_why() -> None:
     assert "+ shop_testers: prefix /shop/, header gray = true" in explained.stdout
 
 
-@pytest.mark.usefixtures("shop")
-def test_the_example_of_a_test_holds() -> None:
-    exec(compile(block("python", "RouteTable"), "README.md", "exec"), {})
-
-
 def test_every_variable_of_the_reference_exists() -> None:
     mentioned = set(re.findall(r"CANARY_MW_\w+", README))
     assert mentioned - {ENV_NAMES, PLAIN_SOCKETS} <= {variable(each.name) for each in fields(Settings)}
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_the_chinese_readme_has_the_same_blocks_up_to_the_reference() -> None:
+    introduction, _ = README.split("\n# Reference\n")
+    pattern = re.compile(r"^```\w+\n.*?^```$", re.M | re.S)
+    assert pattern.findall(CHINESE) == pattern.findall(introduction)
+
+
+@pytest.mark.parametrize("link", sorted({*re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README + CHINESE)}))
 def test_every_link_leads_somewhere(link: str) -> None:
     assert (ROOT / link).exists()

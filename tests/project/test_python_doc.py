@@ -1,0 +1,54 @@
+"""docs/python.md: every block runs, and its tables name what there is."""
+
+import re
+import runpy
+from inspect import signature
+from pathlib import Path
+
+import pytest
+from installation import ROOT
+
+import canary_mw
+from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
+
+PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+(RULES,) = (text for text in re.findall(r"^```yaml\n(.*?)^```$", README, re.M | re.S) if "shop_testers" in text)
+
+# Starlette wants another client for its test client, and works with httpx.
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with")
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda text: re.sub(r"\W+", "-", text[-40:]))
+def test_a_block_runs_as_shown(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rules.yaml").write_text(RULES)
+    Path("app.py").write_text(block)
+    runpy.run_path("app.py")
+
+
+def test_every_public_name_is_listed_and_no_other() -> None:
+    table, _, _ = PAGE.partition("\n## ")
+    rows = "".join(re.findall(r"^\|(.*?)\|", table, re.M))
+    assert sorted(re.findall(r"`(\w+)`", rows)) == sorted({*canary_mw.__all__} - {"__version__"})
+
+
+@pytest.mark.parametrize("middleware", [CanaryMiddleware, CanaryWSGIMiddleware])
+def test_every_argument_is_listed_and_no_other(middleware: type) -> None:
+    _, _, section = PAGE.partition("\n## Arguments\n")
+    rows = "".join(re.findall(r"^\|(.*?)\|", section.partition("\n## ")[0], re.M))
+    assert sorted(re.findall(r"`(\w+)`", rows)) == sorted({*signature(middleware).parameters} - {"app"})
+
+
+def test_the_admin_pages_answer_where_they_are_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    monkeypatch.chdir(tmp_path)
+    Path("rules.yaml").write_text(RULES)
+    (block,) = [text for text in BLOCKS if "create_admin" in text]
+    Path("app.py").write_text(block)
+    with TestClient(runpy.run_path("app.py")["app"]) as client:
+        for page in re.findall(r"`/canary(/\w+)`", PAGE):
+            assert client.get(f"/canary{page}").status_code == 200
+        assert "canary_mw_requests_total{" in client.get("/canary/metrics").text
