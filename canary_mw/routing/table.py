@@ -168,7 +168,7 @@ def _build_entry(mappings: list[Mapping], local: frozenset[str], middleware: boo
     findings: list[Diagnostic] = []
     groups = _build_groups(mappings, findings)
     for group in groups:
-        group.seal(narrows=_narrows(group, groups), local=local, middleware=middleware)
+        group.seal(narrows=_narrows(group, groups, middleware), local=local, middleware=middleware)
         findings += _weight_findings(group, middleware)
     return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings))
 
@@ -204,15 +204,17 @@ def _build_groups(mappings: list[Mapping], findings: list[Diagnostic]) -> list[M
     return list(groups.values())
 
 
-def _narrows(group: MappingGroup, groups: list[MappingGroup]) -> bool:
-    """Whether a group takes some requests of another group of its prefix and host to another service."""
+def _narrows(group: MappingGroup, groups: list[MappingGroup], middleware: bool) -> bool:
+    """Whether a group takes some requests of another group of its prefix and host to another service.
+
+    In a middleware the wrapped app is behind all groups: one for a header or a parameter takes requests from it.
+    """
     conditions = _conditions(group.first)
     services = {m.service for m in group.members}
-    return any(
-        _conditions(other.first) < conditions and bool({m.service for m in other.members} - services)
-        for other in (groups if conditions else ())
-        if other is not group
-    )
+    wider = [each for each in groups if conditions and each is not group and _conditions(each.first) < conditions]
+    if not wider:
+        return middleware and bool(group.first.conditions or group.first.query)
+    return any({m.service for m in each.members} - services for each in wider)
 
 
 def _conditions(mapping: Mapping) -> set[object]:

@@ -131,6 +131,20 @@ def test_groups_with_different_conditions_do_not_narrow_each_other() -> None:
     assert variants(table(one, two)) == {"a": "stable", "b": "stable"}
 
 
+@pytest.mark.parametrize("narrow", [{"conditions": header("gray")}, {"query": (Condition("gray", "1"),)}])
+def test_in_a_middleware_a_group_for_a_header_or_a_parameter_narrows_the_app(narrow: dict[str, Any]) -> None:
+    alone = mapping("b", **narrow)
+    assert variants(table(alone, middleware=True)) == {"b": "gray"}
+    assert variants(table(alone, middleware=True, local=["b"])) == {"b": "stable"}
+    assert variants(table(alone)) == {"b": "stable"}
+    # Where a wider group leads to the same service, it is no other version.
+    assert variants(table(mapping("a", service="b"), alone, middleware=True)) == {"a": "stable", "b": "stable"}
+
+
+def test_in_a_middleware_a_group_for_a_method_may_lead_to_any_service() -> None:
+    assert variants(table(mapping("b", method=Condition(":method", "POST")), middleware=True)) == {"b": "stable"}
+
+
 def test_a_narrowing_group_is_gray_as_a_whole() -> None:
     rules = [mapping("b", conditions=header("gray"), weight=50), mapping("c", conditions=header("gray"))]
     assert variants(table(mapping("a"), *rules)) == {"a": "stable", "b": "gray", "c": "gray"}
