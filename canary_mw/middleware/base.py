@@ -17,6 +17,7 @@ from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.decision import IsSent, has_comment
 from canary_mw.routing.group import Decision
 from canary_mw.rules.module import ModuleSettings
@@ -40,6 +41,9 @@ class MiddlewareBase:
         started: whether the rule store is started.
         refusals: counts the refused requests.
     """
+
+    # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
+    decide = staticmethod(routing_decision.decide)
 
     def __init__(
         self,

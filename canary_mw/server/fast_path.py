@@ -22,7 +22,6 @@ from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware, StartedRequest
 from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult
-from canary_mw.routing.decision import decide
 
 logger = logging.getLogger("canary_mw.direct")
 
@@ -83,7 +82,7 @@ class FastPath:
             head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, headers_by_name)
         except ClientError:
             return None
-        decision = decide(table, head, middleware.roll())
+        decision = middleware.decide(table, head, middleware.roll())
         started = StartedRequest(decision, head, middleware.hop(head, table.settings))
         if decision is None or decision.shadow is not None or not decision.mapping.fast_path_ok:
             return started

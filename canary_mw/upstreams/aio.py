@@ -21,6 +21,7 @@ from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.observability.upstream_errors import UpstreamErrors
+from canary_mw.routing.group import Decision
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions
 from canary_mw.types import ASGIApp
@@ -81,9 +82,9 @@ class Upstreams:
         self._states = LoopStates(partial(_create_state, limits, self.contexts))
         self._in_flight = in_flight or InFlight()
 
-    def app(self, service: Service) -> ASGIApp | None:
-        """The app in this process in place of a service, if there is one."""
-        return find_override(self._apps, service) if self._apps else None
+    def app(self, decision: Decision) -> ASGIApp | None:
+        """The app in this process in place of the service of a decision, if there is one."""
+        return find_override(self._apps, decision.mapping.service) if self._apps else None
 
     async def run(
         self,

@@ -21,7 +21,8 @@ from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.locks import new_lock
 from canary_mw.observability.upstream_errors import UpstreamErrors
-from canary_mw.rules.service import Service, parse_service
+from canary_mw.routing.group import Decision
+from canary_mw.rules.service import parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
@@ -103,9 +104,9 @@ class SyncUpstreams:
         self._routes: dict[RouteKey, Route] = {}
         self._lock = new_lock()
 
-    def app(self, service: Service) -> "WSGIApp | None":
-        """The app in this process in place of a service, if there is one."""
-        return find_override(self._apps, service) if self._apps else None
+    def app(self, decision: Decision) -> "WSGIApp | None":
+        """The app in this process in place of the service of a decision, if there is one."""
+        return find_override(self._apps, decision.mapping.service) if self._apps else None
 
     def run(
         self,

@@ -24,7 +24,6 @@ from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
@@ -154,7 +153,7 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
-        decision = scope["canary_mw"] = decide(table, head, self.roll(), self.is_sent)
+        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.is_sent)
         if self.observed:
             await self._observe(decision, head, self.hop(head, table.settings), scope, receive, send)
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
@@ -187,7 +186,7 @@ class CanaryMiddleware(MiddlewareBase):
         except ClientError as exc:
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
-        decision = scope["canary_mw"] = decide(table, head, self.roll(), self.is_sent)
+        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.is_sent)
         serve = self._observe if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 

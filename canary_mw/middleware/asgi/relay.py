@@ -72,7 +72,7 @@ class Forwarder:
         """
         # A copy: some servers add trailers to the list while they receive the body.
         head.headers = list(head.headers)
-        app = self._upstreams.app(decision.mapping.service)
+        app = self._upstreams.app(decision)
         try:
             if "canary_mw.checked" not in scope:
                 check_head(scope["method"], scope.get("raw_path") or b"/", head.headers, scope["http_version"])

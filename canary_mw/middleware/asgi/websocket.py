@@ -40,7 +40,7 @@ async def tunnel(
         reply = text_reply(403)
     if not decision.allows_upgrade("websocket") and mapping.redirect is None:
         upstreams.errors.refused_upgrade(mapping)
-    app = upstreams.app(mapping.service)
+    app = upstreams.app(decision)
     if reply is not None:
         await deny_handshake(scope, receive, send, reply)
     elif app is not None:

@@ -22,7 +22,6 @@ from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, send_reply
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.decision import decide
 from canary_mw.routing.group import Decision
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
 from canary_mw.upstreams.dns import DNS_INTERVAL
@@ -113,7 +112,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
                 head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        decision = environ["canary_mw.decision"] = decide(table, head, self.roll(), self.is_sent)
+        decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), self.is_sent)
         if self.observed:
             return self._observe(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):

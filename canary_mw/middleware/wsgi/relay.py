@@ -57,7 +57,7 @@ class SyncForwarder:
         When the upstream fails after its response head was relayed, the iterator raises UpstreamError. The error must
         reach the server, so that it closes the connection.
         """
-        app = self._upstreams.app(decision.mapping.service)
+        app = self._upstreams.app(decision)
         try:
             check_head(head.method, request_target(environ)[0], head.headers, head.http_version)
             if _is_websocket(head):
