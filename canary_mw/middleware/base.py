@@ -1,5 +1,6 @@
 """What the ASGI and the WSGI middleware share: the rule store, trusted peers, hop contexts and observers."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -7,11 +8,14 @@ from time import perf_counter, time
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.forwarding.hop import HopContext, is_sent_and_signed
+from canary_mw.host import HostLogger
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
+from canary_mw.middleware.settings import ENABLED, is_enabled
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
@@ -21,6 +25,8 @@ from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.decision import IsSent, has_comment
 from canary_mw.routing.group import Decision
 from canary_mw.rules.module import ModuleSettings
+
+logger = HostLogger(logging.getLogger("canary_mw.middleware"))
 
 Rules = str | os.PathLike[str] | ConfigSource | RuleStore
 
@@ -39,9 +45,12 @@ class MiddlewareBase:
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
         is_sent: how `via` is read; with header keys, comments need a signature.
         started: whether the rule store is started.
+        enabled: whether the rules count. Without them the wrapped app gets every request.
         refusals: counts the refused requests.
     """
 
+    # Whether the wrapped app is the local service. A proxy wraps no service: it forwards local decisions too.
+    wraps = True
     # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
     decide = staticmethod(routing_decision.decide)
 
@@ -61,6 +70,9 @@ class MiddlewareBase:
     ) -> None:
         check_threads()
         names = local_names(local)
+        self.enabled = not self.wraps or is_enabled(os.environ)
+        if not self.enabled:
+            rules = StaticSource("")
         self._owns_store = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
         self.roll = roll
@@ -73,7 +85,7 @@ class MiddlewareBase:
         ]
         self.observed = bool(self.decided_observers or self.finished_observers or self._count_functions)
         self._is_trusted_peer = trusted_peers(trusted)
-        self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file)
+        self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file, needs_keys=self.enabled)
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
         token = via_token(hop_id or default_hop_id(mode, names, paths))
         keys = self.trusted_headers.keys if self.trusted_headers else ()
@@ -92,7 +104,10 @@ class MiddlewareBase:
             ConfigError: the threads of the process were patched since the import, so that nothing can be followed.
         """
         check_threads()
-        self.store.start()
+        if self.enabled:
+            self.store.start()
+        else:
+            logger.warning("%s is 0: no rules are read, and the app answers every request", ENABLED)
         self.started = True
 
     def hop(self, head: RequestHead, settings: ModuleSettings) -> HopContext:

@@ -20,8 +20,10 @@ from canary_mw.middleware.trust import trusted_headers, trusted_peers
 from canary_mw.upstreams.overrides import parse_origins
 
 PREFIX = "CANARY_MW_"
+# Whether middlewares have any effect; the standalone proxy does not read it.
+ENABLED = "CANARY_MW_ENABLED"
 # Variables that are no setting: they are read where they count.
-_OTHER_VARIABLES = (ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS")
+_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS")
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
     "access_log admin_host admin_port grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"
@@ -150,15 +152,24 @@ class MiddlewareSettings:
         if separator:
             return tuple(part.strip() for part in text.split(separator) if part.strip())
         if isinstance(default, bool):
-            if text.lower() not in _TRUE | _FALSE:
-                raise ConfigError(f"{variable(name)} is {text!r}", hint="use 1 or 0")
-            return text.lower() in _TRUE
+            return _parse_bool(variable(name), text)
         if isinstance(default, int):
             try:
                 return int(text)
             except ValueError:
                 raise ConfigError(f"{variable(name)} is {text!r}, not a number") from None
         return text or default
+
+
+def is_enabled(environ: Dict[str, str]) -> bool:
+    """Whether middlewares read rules; raises ConfigError for a value that is neither yes nor no."""
+    return _parse_bool(ENABLED, environ.get(ENABLED, "").strip() or "1")
+
+
+def _parse_bool(name: str, text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ConfigError(f"{name} is {text!r}", hint="use 1 or 0")
+    return text.lower() in _TRUE
 
 
 def _text(value: Any, separator: str) -> str:

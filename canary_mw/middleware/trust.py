@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from secrets import token_hex
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.trusted_headers import TrustedHeaders
@@ -56,9 +57,21 @@ def read_keys(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
     return keys
 
 
-def trusted_headers(names: Iterable[str], key_file: str | os.PathLike[str] | None) -> TrustedHeaders | None:
-    """The trusted headers of a middleware's arguments; raises as `TrustedHeaders.from_settings` and `read_keys` do."""
-    return TrustedHeaders.from_settings(names, read_keys(key_file) if key_file else ())
+def trusted_headers(
+    names: Iterable[str], key_file: str | os.PathLike[str] | None, *, needs_keys: bool = True
+) -> TrustedHeaders | None:
+    """The trusted headers of a middleware's arguments; raises as `TrustedHeaders.from_settings` and `read_keys` do.
+
+    Args:
+        needs_keys: whether an unreadable file of keys is an error; else no signature is valid.
+    """
+    try:
+        keys = read_keys(key_file) if key_file else ()
+    except ConfigError:
+        if needs_keys:
+            raise
+        keys = (token_hex().encode("ascii"),)
+    return TrustedHeaders.from_settings(names, keys)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -20,6 +20,7 @@ canary_mw.access
 canary_mw.demo
 canary_mw.direct
 canary_mw.endpoints
+canary_mw.middleware
 canary_mw.observers
 canary_mw.protocol
 canary_mw.relay
@@ -45,6 +46,7 @@ CANARY_MW_ADMIN_HOST
 CANARY_MW_ADMIN_PORT
 CANARY_MW_AMBASSADOR_ID
 CANARY_MW_DNS_INTERVAL
+CANARY_MW_ENABLED
 CANARY_MW_ENV_NAMES
 CANARY_MW_FORWARDED_ALLOW_IPS
 CANARY_MW_GRACE

@@ -89,9 +89,6 @@ class CanaryMiddleware(MiddlewareBase):
         ConfigError: an argument is not valid.
     """
 
-    # Whether the wrapped app is the local service. A proxy wraps no service: it forwards local decisions too.
-    wraps = True
-
     def __init__(
         self,
         app: ASGIApp,
