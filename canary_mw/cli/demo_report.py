@@ -77,4 +77,5 @@ def print_hints(url: str, rules: Path) -> None:
     click.echo(f"  for i in $(seq 10); do curl -s {url}; done")
     click.echo()
     click.echo(f"Edit {click.style(str(rules), bold=True)}: a change is live within a second.")
+    click.echo("Header values stand in quotes there: true without quotes means present, and matches false too.")
     click.echo("Serving until Ctrl-C.")
