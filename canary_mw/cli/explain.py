@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths
+from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths, standard_input
 from canary_mw.config.variables import VARIABLE_CODES
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
@@ -94,7 +94,7 @@ def _batch(paths: tuple[str, ...], ambassador_id: str) -> int:
         raise click.UsageError("with --batch standard input holds the requests: name a file of rules")
     documents = load_documents(paths)
     failed = False
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for number, line in enumerate(standard_input(), 1):
         if line.strip():
             answer = answer_line(number, line, os.environ, documents, ambassador_id)
             failed |= "error" in answer

@@ -4,17 +4,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
 
 from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.control.sources.file import FileSource
-from canary_mw.control.sources.text_file import read_stream
+from canary_mw.control.sources.text_file import read_stream, unreadable
 from canary_mw.server.settings import variable
 
 STDIN = "-"
+# These are opened anew where they are opened, which a socket does not allow.
+_STDIN_PATHS = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 EXISTING_PATH = click.Path(exists=True, readable=True, allow_dash=True)
 
 _T = TypeVar("_T", bound=Callable[..., Any])
@@ -40,7 +42,11 @@ def rule_paths(given: Iterable[str]) -> tuple[str, ...]:
         click.BadParameter: one of them does not exist.
     """
     texts = list(given) or [each.strip() for each in os.environ.get(variable("rules"), "").split(os.pathsep)]
-    return tuple(dict.fromkeys(str(EXISTING_PATH.convert(each, None, None)) for each in texts if each))
+    return tuple(dict.fromkeys(_checked_path(each) for each in texts if each))
+
+
+def _checked_path(path: str) -> str:
+    return STDIN if path in _STDIN_PATHS else str(EXISTING_PATH.convert(path, None, None))
 
 
 def load_rules(paths: Iterable[str], ambassador_id: str, *, middleware: bool = False) -> RuleSet:
@@ -72,7 +78,23 @@ def _is_stream(path: str) -> bool:
 
 
 def _read_stream(path: str) -> Document:
-    if path == STDIN:
-        return read_stream(sys.stdin.buffer, "<stdin>")
-    with open(path, mode="rb") as stream:
-        return read_stream(stream, path)
+    try:
+        if path == STDIN:
+            return read_stream(standard_input(), "<stdin>")
+        with open(path, mode="rb") as stream:
+            return read_stream(stream, path)
+    except OSError as exc:
+        return unreadable(path, path, exc).document
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, as bytes.
+
+    Raises:
+        click.UsageError: it is closed.
+    """
+    # Python sets it to None where the shell has closed it: `<&-`.
+    stream: TextIO | None = sys.stdin
+    if stream is None:
+        raise click.UsageError("standard input is closed")
+    return stream.buffer

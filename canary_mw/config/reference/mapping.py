@@ -34,7 +34,7 @@ MATCHING = {
     "method_regex": AttributeDoc("`method` is an RE2 regex of the whole method.", "method_regex: true"),
     "headers": AttributeDoc(
         "Headers that must all be present with these values; for a repeated one, any value is enough. In v0 to v2"
-        " `true` requires only its presence.",
+        " `true` without quotes requires only its presence, with any value, and `false` requires nothing.",
         'headers: {gray: "true"}',
     ),
     "regex_headers": AttributeDoc("The same with RE2 regexes of the whole value.", 'regex_headers: {x-user: "qa-.*"}'),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from rules import document
@@ -48,6 +50,27 @@ def test_check_reads_standard_input() -> None:
     broken = invoke("check", "-", stdin=RULES + document("c", weight="x"))
     assert broken.exit_code == 1
     assert broken.stdout.startswith("<stdin>:20: error wrong-type Mapping c: weight")
+
+
+@pytest.mark.parametrize("path", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+def test_standard_input_is_read_under_each_of_its_names(path: str) -> None:
+    assert invoke("check", path, "-", stdin=RULES).stderr == "2 Mappings: clean\n"
+    assert "20 %  gray" in invoke("explain", path, "GET", "/svc/", stdin=RULES).stdout
+    assert "standard input holds the requests" in invoke("explain", path, "--batch", stdin="").stderr
+
+
+@pytest.mark.parametrize("arguments", [["check", "-"], ["explain", "-", "GET", "/"], ["explain", "--batch"]])
+def test_closed_standard_input_is_wrong_usage(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(click.UsageError, match="standard input is closed"):
+        main.main(arguments, standalone_mode=False)
+
+
+def test_a_stream_that_cannot_be_opened_is_a_finding() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        path = f"/dev/fd/{ours.fileno()}"
+        assert invoke("check", path).stdout.startswith(f"{path}: error unreadable-file cannot be read: ")
 
 
 @pytest.mark.parametrize("text", [RULES.encode("utf-16"), RULES.encode("utf-8-sig")])
