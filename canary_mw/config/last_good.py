@@ -11,11 +11,13 @@ and so do the files below a directory that cannot be read.
 
 from collections.abc import Collection
 from collections.abc import Mapping as Dict
+from copy import copy
 from dataclasses import dataclass, replace
 
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.reader import Reading
 from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.release import GrayRelease
 
 Name = tuple[str, str]  # namespace, name
 
@@ -27,16 +29,36 @@ class ParsedDocument:
     Attributes:
         name: None for another kind than Mapping, ("shop", "") for a Mapping of namespace shop without a name.
         mapping: None for another kind, or a Mapping in error.
+        release_name: as `name`, of a GrayRelease.
+        release: None for another kind, or a release in error.
+        gray: the Mappings that a release in error names as gray.
     """
 
     name: Name | None
     mapping: Mapping | None
     diagnostics: tuple[Diagnostic, ...]
+    release_name: Name | None = None
+    release: GrayRelease | None = None
+    gray: frozenset[Name] = frozenset()
 
     @property
     def in_error(self) -> bool:
-        """Whether the Mapping is in error."""
-        return self.mapping is None and any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+        """Whether the Mapping or the release is in error."""
+        nothing = self.mapping is None and self.release is None
+        return nothing and any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+
+    def moved(self, lines: int) -> "ParsedDocument":
+        """The result of a document that moved `lines` lines down."""
+        if not lines:
+            return self
+        mapping = self.mapping
+        if mapping is not None:
+            # Not `replace`: a copy keeps the values that the Mapping has computed.
+            mapping = copy(mapping)
+            object.__setattr__(mapping, "line", mapping.line + lines)
+        diagnostics = tuple(replace(d, line=d.line and d.line + lines) for d in self.diagnostics)
+        release = self.release and self.release.moved(lines)
+        return replace(self, mapping=mapping, diagnostics=diagnostics, release=release)
 
 
 def shown_mappings(
@@ -73,6 +95,30 @@ def duplicate_name(later: Mapping, earlier: Mapping) -> Diagnostic:
     )
 
 
+def shown_releases(
+    parsed: list[ParsedDocument], previous: Dict[Name, GrayRelease], diagnostics: list[Diagnostic]
+) -> dict[Name, GrayRelease]:
+    """The releases that a file shows, with the last good versions of those in error."""
+    now: dict[Name, GrayRelease] = {}
+    for item in parsed:
+        if item.release_name is None:
+            continue
+        release = item.release or previous.get(item.release_name)
+        if release is not None and (item.release is not None or item.release_name not in now):
+            if item.release_name in now:
+                diagnostics.append(duplicate_release(release, now[item.release_name]))
+            now[item.release_name] = release
+    return now
+
+
+def duplicate_release(later: GrayRelease, earlier: GrayRelease) -> Diagnostic:
+    message = f"GrayRelease {later.name} is defined again; this one replaces that of {earlier.file}:{earlier.line}"
+    hint = "give it a name of its own"
+    return Diagnostic(
+        severity="error", code="duplicate-name", message=message, file=later.file, line=later.line, hint=hint
+    )
+
+
 def why_partial(
     document: Document, reading: Reading, parsed: list[ParsedDocument], found: list[Diagnostic]
 ) -> Diagnostic | None:
@@ -85,8 +131,8 @@ def why_partial(
         return document.partial
     if not reading.complete:
         message = "a document of the file cannot be read"
-    elif any(item.name and not item.name[1] and item.in_error for item in parsed):
-        message = "a Mapping of the file has no name"
+    elif any((name := item.name or item.release_name) and not name[1] and item.in_error for item in parsed):
+        message = "a document of the file has no name"
     elif _last_in_error(reading, parsed, found):
         message = "the last document of the file is in error, as in a file that is cut off"
     else:
@@ -109,7 +155,8 @@ def about_partial(
     """What is said about a partial file.
 
     Args:
-        missing: the Mappings in force that it does not show. Those that an error names already are not named again.
+        missing: the Mappings and releases in force that it does not show. Those that an error names already are
+            not named again.
     """
     in_error = {diagnostic.mapping for diagnostic in reading.diagnostics}
     names = sorted(name for _, name in missing if name not in in_error)

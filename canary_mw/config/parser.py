@@ -1,8 +1,7 @@
-"""getambassador.io documents -> RuleSet, with what is last good of each document in error: see `last_good.py`."""
+"""Documents -> RuleSet, with what is last good of each document in error: see `last_good.py`."""
 
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 
 from canary_mw.config.ambassador.interpretation import interpret
@@ -12,9 +11,19 @@ from canary_mw.config.ambassador.shared_resources import (
     SharedResources,
     read_shared_resources,
 )
+from canary_mw.config.canary.documents import is_release, parse_release, releases_of
+from canary_mw.config.canary.resolution import ReadIds, Surroundings
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.foreign_objects import may_hold_rules
-from canary_mw.config.last_good import Name, ParsedDocument, about_partial, duplicate_name, shown_mappings, why_partial
+from canary_mw.config.last_good import (
+    Name,
+    ParsedDocument,
+    about_partial,
+    duplicate_name,
+    shown_mappings,
+    shown_releases,
+    why_partial,
+)
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
@@ -22,6 +31,7 @@ from canary_mw.config.validation import Report
 from canary_mw.config.variables import unknown_variables
 from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.release import NO_RELEASES, GrayRelease, Releases
 
 _OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, "Module", "TLSContext"))
 
@@ -34,8 +44,9 @@ class FileRules:
 
     Attributes:
         documents: by the identity of their `spec`, which the cache of the reading keeps alive.
-        mappings: including last good versions.
+        mappings, releases: including last good versions.
         in_error: names of the Mappings that are last good versions.
+        gray_in_error: the Mappings that releases in error name as gray.
         diagnostics: without those of `reading`.
         complete: whether what the file does not show is removed.
     """
@@ -44,7 +55,9 @@ class FileRules:
     reading: Reading
     documents: Documents = field(default_factory=dict)
     mappings: dict[Name, Mapping] = field(default_factory=dict)
+    releases: dict[Name, GrayRelease] = field(default_factory=dict)
     in_error: frozenset[Name] = frozenset()
+    gray_in_error: frozenset[Name] = frozenset()
     diagnostics: tuple[Diagnostic, ...] = ()
     complete: bool = True
 
@@ -59,6 +72,7 @@ class RuleSet:
     Attributes:
         mappings: in the order in which they are written, with unique names.
         shared: settings of the Module, resolvers and TLSContexts.
+        releases: the GrayReleases in force, and what those in error hold back.
         files: by name, for the next call of `parse`.
     """
 
@@ -66,6 +80,7 @@ class RuleSet:
     diagnostics: tuple[Diagnostic, ...] = ()
     shared: SharedResources = field(default_factory=SharedResources)
     files: Dict[str, FileRules] = field(default_factory=dict)
+    releases: Releases = NO_RELEASES
 
 
 def parse(
@@ -75,6 +90,7 @@ def parse(
     ambassador_id: str = "default",
     middleware: bool = False,
     previous: RuleSet | None = None,
+    read_ids: ReadIds | None = None,
 ) -> RuleSet:
     """Read the texts of a source.
 
@@ -83,6 +99,7 @@ def parse(
         ambassador_id: documents for another id are ignored.
         middleware: a wrapped app takes the requests that no Mapping takes.
         previous: the rules in force; their versions replace documents that are in error now.
+        read_ids: reads the files of ids that releases name.
     """
     old = previous or RuleSet()
     documents = _without_foreign_files(documents, old.files)
@@ -105,7 +122,9 @@ def parse(
     in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}
     written = _unique_names(files, diagnostics)
     mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
-    return RuleSet(tuple(mappings), tuple(diagnostics), shared, files)
+    scope = Surroundings(mappings, middleware, old.releases, read_ids)
+    releases = releases_of([(file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics)
+    return RuleSet(tuple(mappings), tuple(diagnostics), shared, files, releases)
 
 
 def _read_shared(
@@ -198,15 +217,18 @@ def _parse_file(
     parsed = [_parse_resource(resource, document.name, shared, known, documents) for resource in reading.resources]
     diagnostics = [diagnostic for item in parsed for diagnostic in item.diagnostics]
     mappings = shown_mappings(parsed, previous.mappings, diagnostics)
+    releases = shown_releases(parsed, previous.releases, diagnostics)
     partial = why_partial(document, reading, parsed, found)
     if partial:
-        missing = previous.mappings.keys() - mappings.keys()
+        missing = previous.mappings.keys() - mappings.keys() | previous.releases.keys() - releases.keys()
         diagnostics += about_partial(document, reading, partial, missing)
         if missing:
             mappings = {**{name: mappings.get(name, old) for name, old in previous.mappings.items()}, **mappings}
+            releases = {**{name: releases.get(name, old) for name, old in previous.releases.items()}, **releases}
     good = {id(item.mapping) for item in parsed} if document.error is None else set()
     in_error = frozenset(name for name, mapping in mappings.items() if id(mapping) not in good)
-    return FileRules(document, reading, documents, mappings, in_error, tuple(diagnostics), not partial)
+    gray = frozenset(name for item in parsed for name in item.gray)
+    return FileRules(document, reading, documents, mappings, releases, in_error, gray, tuple(diagnostics), not partial)
 
 
 def _parse_resource(
@@ -219,10 +241,13 @@ def _parse_resource(
         return known[1]
     if known is None or not _same_context(known[0], resource):
         report = Report(resource, file)
-        mapping = interpret(resource, file, shared, report)
-        parsed = ParsedDocument(_mapping_name(resource), mapping, tuple(report.diagnostics))
+        if is_release(resource):
+            parsed = parse_release(resource, file, shared.ambassador_id, report)
+        else:
+            mapping = interpret(resource, file, shared, report)
+            parsed = ParsedDocument(_mapping_name(resource), mapping, tuple(report.diagnostics))
     else:
-        parsed = _moved(known[1], resource.line - known[0].line)
+        parsed = known[1].moved(resource.line - known[0].line)
     new[id(resource.spec)] = (resource, parsed)
     return parsed
 
@@ -230,19 +255,6 @@ def _parse_resource(
 def _same_context(one: Resource, other: Resource) -> bool:
     """Whether two readings of one document give the same result, apart from its line."""
     return one.labels == other.labels and one.namespace == other.namespace and one.parent == other.parent
-
-
-def _moved(parsed: ParsedDocument, lines: int) -> ParsedDocument:
-    """The result of a document that moved `lines` lines down."""
-    if not lines:
-        return parsed
-    mapping = parsed.mapping
-    if mapping is not None:
-        # Not `replace`: a copy keeps the values that the Mapping has computed.
-        mapping = copy(mapping)
-        object.__setattr__(mapping, "line", mapping.line + lines)
-    diagnostics = tuple(replace(d, line=d.line and d.line + lines) for d in parsed.diagnostics)
-    return ParsedDocument(parsed.name, mapping, diagnostics)
 
 
 def _mapping_name(resource: Resource) -> Name | None:

@@ -15,7 +15,7 @@ import yaml
 
 from canary_mw.config.annotations import ANNOTATION, go_unquote, is_annotations_file, quoted_annotations
 from canary_mw.config.document import Diagnostic, Document, has_rule_suffix
-from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, group_of, is_foreign, may_hold_rules
+from canary_mw.config.foreign_objects import AMBASSADOR_GROUPS, CANARY_GROUPS, group_of, is_foreign, may_hold_rules
 from canary_mw.config.large_lists import split_list
 from canary_mw.config.reading_cache import CachedDocument, ReadingCache, ReadResult
 from canary_mw.config.resource import (
@@ -32,7 +32,7 @@ from canary_mw.config.variables import Variable, expand_variables, variables_in
 from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, line_of, load
 from canary_mw.config.yaml_stream import count_line_breaks, split_documents, with_unix_line_ends
 
-_LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS)
+_LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS, *CANARY_GROUPS)
 _ANNOTATED = (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions"))
 
 _NAME_LINE = re.compile(r"""^name:[ \t]+["']?([\w.-]+)["']?[ \t]*$""", re.M)

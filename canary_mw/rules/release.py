@@ -4,7 +4,7 @@ All percents are whole numbers of slots, so that nothing rounds differently anyw
 """
 
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from canary_mw.rules.id_list import NO_IDS, IdList
@@ -51,6 +51,7 @@ class ReleaseVariant:
         at: the slot where its claim starts, None for a start by its position.
         grows_down: whether its claim walks down from its start.
         always: ids that are always in it.
+        always_file: a file with more of them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ReleaseVariant:
     at: int | None = None
     grows_down: bool = False
     always: IdList = NO_IDS
+    always_file: str | None = None
 
 
 class Choice(NamedTuple):
@@ -145,6 +147,7 @@ class Propagate(NamedTuple):
     format: Literal["lane", "tag"] = "lane"
 
 
+DEFAULT_RESPONSE_HEADER = b"x-canary-variant"
 DEFAULT_COOKIE = AnonymousCookie()
 NO_CHOICE = Choice()
 DEFAULT_PROPAGATE = Propagate()
@@ -162,6 +165,7 @@ class GrayRelease:
         sticky: the first that is present gives the key.
         missing: what a request without a key gets.
         never: ids that are always stable.
+        never_file: a file with more of them.
         drain: who is in a variant stays in it when its weight becomes 0.
         fallback: None for no safety net.
         revision: what is released, as an image tag.
@@ -183,13 +187,14 @@ class GrayRelease:
     cookie: AnonymousCookie = DEFAULT_COOKIE
     choice: Choice = NO_CHOICE
     never: IdList = NO_IDS
+    never_file: str | None = None
     layer: Layer | None = None
     holdout: Holdout | None = None
     drain: bool = False
     fallback: Fallback | None = None
     propagate: Propagate = DEFAULT_PROPAGATE
     revision: str | None = None
-    response_header: bytes | None = b"x-canary-variant"
+    response_header: bytes | None = DEFAULT_RESPONSE_HEADER
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
     lines: Dict[str, int] = field(default_factory=dict, compare=False, repr=False)
@@ -205,5 +210,25 @@ class GrayRelease:
         paths = (attribute, ".".join(parts[:2]), parts[0])
         return next((self.lines[path] for path in paths if path in self.lines), self.line)
 
+    def moved(self, lines: int) -> "GrayRelease":
+        """The same release, `lines` lines further down."""
+        moved = {name: line + lines for name, line in self.lines.items()}
+        return replace(self, line=self.line + lines, lines=moved)
+
     def __str__(self) -> str:
         return self.name
+
+
+class Releases(NamedTuple):
+    """The releases of a source.
+
+    Attributes:
+        in_force: in the order in which they are written.
+        held_back: names of Mappings that get nothing, because the release that names them is in error.
+    """
+
+    in_force: tuple[GrayRelease, ...] = ()
+    held_back: frozenset[str] = frozenset()
+
+
+NO_RELEASES = Releases()

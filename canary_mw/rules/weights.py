@@ -36,6 +36,28 @@ def thresholds(members: Sequence[Mapping], *, ignore_single_weight: bool = True)
     return [(mapping, float(bound)) for mapping, bound in zip([*ordered, *weightless], bounds, strict=True)]
 
 
+def rescaled(members: Sequence[Mapping]) -> list[tuple[Mapping, float]]:
+    """The bounds of `thresholds` for Mappings that together take all requests; without any weight, in equal parts."""
+    bounds = thresholds(members)
+    total = max((bound for _, bound in bounds), default=0.0)
+    if not total:
+        return [(mapping, 100 * number / len(members)) for number, mapping in enumerate(members, 1)]
+    return [(mapping, min(bound * 100 / total, 100.0)) for mapping, bound in bounds]
+
+
+def thresholds_without(members: list[Mapping], held: list[Mapping], *, middleware: bool) -> list[tuple[Mapping, float]]:
+    """The bounds of a group whose gray Mappings are held back.
+
+    The others divide all. In a middleware the app keeps what their weights leave. Where every Mapping is held back,
+    because a release calls the stable one gray too, the first that takes requests by its weight goes on to do so.
+    """
+    rest = [each for each in members if each not in held]
+    if not rest:
+        rest = [each for each in members if each.weight is None or each.percent][:1]
+    bounds = thresholds(rest, ignore_single_weight=False) if middleware else rescaled(rest) if rest else []
+    return [*bounds, *((each, 0.0) for each in members if each not in rest)]
+
+
 def last_resort(members: Sequence[Mapping]) -> Mapping | None:
     """The Mapping that takes all requests whatever its weight, because no other one has a share."""
     if len(members) == 1:

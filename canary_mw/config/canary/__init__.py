@@ -1,0 +1,1 @@
+"""The kinds of canary-mw's own API group: GrayRelease."""

@@ -1,0 +1,59 @@
+"""The GrayReleases among the documents of a source."""
+
+from collections.abc import Mapping as Dict
+from dataclasses import replace
+
+from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
+from canary_mw.config.canary.gray_release import KIND, named_mappings, to_release
+from canary_mw.config.canary.resolution import Surroundings, resolve
+from canary_mw.config.document import Diagnostic
+from canary_mw.config.foreign_objects import CANARY_GROUPS, group_of
+from canary_mw.config.last_good import Name, ParsedDocument, duplicate_release
+from canary_mw.config.resource import Resource
+from canary_mw.config.validation import Report
+from canary_mw.rules.release import NO_RELEASES, GrayRelease, Releases
+
+
+def is_release(resource: Resource) -> bool:
+    """Whether a document is a GrayRelease, or one whose kind is misspelt."""
+    return resource.kind == KIND or (resource.kind != "Mapping" and group_of(resource.api_version) in CANARY_GROUPS)
+
+
+def parse_release(resource: Resource, file: str, ambassador_id: str, report: Report) -> ParsedDocument:
+    """The result of a document for which `is_release` is true."""
+    release = to_release(resource, file, ambassador_id, report)
+    found = tuple(report.diagnostics)
+    if not matches_ambassador_id(resource, ambassador_id):
+        return ParsedDocument(None, None, found)
+    gray = frozenset() if release else frozenset((resource.namespace, each) for each in named_mappings(resource.spec))
+    return ParsedDocument(None, None, found, (resource.namespace, resource.name or ""), release, gray)
+
+
+def releases_of(
+    files: list[tuple[Dict[Name, GrayRelease], frozenset[Name]]], scope: Surroundings, diagnostics: list[Diagnostic]
+) -> Releases:
+    """The releases of a source that are in force.
+
+    Args:
+        files: the releases of each file, and the Mappings that those in error name as gray.
+        diagnostics: what is found is added to this list.
+    """
+    if not any(releases or gray for releases, gray in files):
+        return NO_RELEASES
+    releases = _with_unique_names([each for each, _ in files], diagnostics)
+    return resolve(releases, frozenset().union(*(gray for _, gray in files)), scope, diagnostics)
+
+
+def _with_unique_names(files: list[Dict[Name, GrayRelease]], diagnostics: list[Diagnostic]) -> list[GrayRelease]:
+    """As for Mappings: of two releases of one name and namespace the later one counts."""
+    by_name: dict[Name, GrayRelease] = {}
+    for releases in files:
+        diagnostics += [duplicate_release(releases[name], by_name[name]) for name in releases if name in by_name]
+        by_name |= releases
+    owners: dict[str, str] = {}
+    out = []
+    for release in by_name.values():
+        owner = owners.setdefault(release.name, release.namespace)
+        renamed = owner != release.namespace
+        out.append(replace(release, name=f"{release.name}.{release.namespace}") if renamed else release)
+    return out
