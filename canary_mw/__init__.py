@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from canary_mw.observability.events import Decided, Finished, Reloaded
     from canary_mw.observability.observers import Observer
     from canary_mw.observability.prometheus import Metrics
+    from canary_mw.routing.decided import Decision
     from canary_mw.routing.decision import decide
-    from canary_mw.routing.group import Decision, MappingGroup
+    from canary_mw.routing.group import MappingGroup
     from canary_mw.routing.table import RouteTable
     from canary_mw.rules.mapping import Mapping
 
@@ -61,7 +62,7 @@ _HOMES = {
     "ConfigError": "exceptions",
     "ConfigSource": "control.sources.base",
     "Decided": "observability.events",
-    "Decision": "routing.group",
+    "Decision": "routing.decided",
     "FileSource": "control.sources.file",
     "Finished": "observability.events",
     "Mapping": "rules.mapping",

@@ -1,32 +1,26 @@
 """Decide which Mapping takes a request. A pure function: the random number is an argument."""
 
-from collections.abc import Callable
-
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.group import Decision, MappingGroup
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.governed import APP
+from canary_mw.routing.group import MappingGroup
+from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
 
-# Whether `via` says that a canary-mw sent the request to the service of a comment (`Service.via_comment`).
-IsSent = Callable[[RequestHead, bytes], bool]
 
-
-def has_comment(head: RequestHead, comment: bytes) -> bool:
-    """Whether `via` holds the comment; where nothing is signed, that is believed of any peer."""
-    return head.any_value_matches(b"via", lambda value: comment in value)
-
-
-def decide(table: RouteTable, head: RequestHead, roll: float, is_sent: IsSent = has_comment) -> Decision | None:
+def decide(table: RouteTable, head: RequestHead, roll: float, person: Person | None = None) -> Decision | None:
     """Choose the Mapping for a request.
 
     Groups are tried in routing order with the same roll, as Envoy does. A roll that the weights of one group leave
     falls through to the next. When a request gets no Mapping only because of weights, the first matching group
     with a share takes it, by relative weight. In a middleware the wrapped app takes it instead.
 
-    What another canary-mw has sent to the local service is not drawn again, see `_sent_decision`.
+    What another canary-mw has sent to the local service is not drawn again, see `_sent_decision`. A group that a
+    release governs decides as soon as it matches, see `_governed_decision`.
 
     Args:
         roll: a percent in [0, 100), random or derived from a sticky key.
-        is_sent: how `via` is read.
+        person: what is known of the sender besides the head.
 
     Returns:
         None when no Mapping takes the request: the standalone proxy answers 404, a middleware calls the wrapped app.
@@ -38,9 +32,11 @@ def decide(table: RouteTable, head: RequestHead, roll: float, is_sent: IsSent = 
             if not matches(head):
                 break
         else:
-            # Only before the first draw: the search for a sent request covers all groups.
-            if group.draws and leftover is None and table.has_local:
-                sent = _sent_decision(table, head, roll, is_sent)
+            if group.draws and table.has_exceptions:
+                if group.governed is not None:
+                    return _governed_decision(table, group, head, roll, person or NOBODY)
+                # Only before the first draw: the search for a sent request covers all groups.
+                sent = _sent_decision(table, head, roll, person or NOBODY) if leftover is None else None
                 if sent is not None:
                     return sent
             decision = group.only_decision or group.pick(head, roll)
@@ -55,7 +51,38 @@ def decide(table: RouteTable, head: RequestHead, roll: float, is_sent: IsSent = 
     return next((decision for bound, decision in remainder_bounds(leftover, head, highest) if roll < bound), None)
 
 
-def _sent_decision(table: RouteTable, head: RequestHead, roll: float, is_sent: IsSent) -> Decision | None:
+def _governed_decision(
+    table: RouteTable, group: MappingGroup, head: RequestHead, roll: float, person: Person
+) -> Decision | None:
+    """The decision of a release. What it leaves to the app goes to the groups behind, and at last to the app."""
+    assert group.governed is not None
+    decision = group.governed.decide(head, roll, person)
+    if decision.mapping is not APP or group.governed.answers_locally:
+        return decision
+    return decision_behind(table, group, head, roll, person, decision)
+
+
+def decision_behind(
+    table: RouteTable, group: MappingGroup, head: RequestHead, roll: float, person: Person, app: Decision
+) -> Decision | None:
+    """The decision of the groups behind one whose release leaves a request to the wrapped app.
+
+    Args:
+        app: the decision for the app; what is decided keeps its release.
+    """
+    candidates = table.candidates(head)
+    for other in candidates[candidates.index(group) + 1 :]:
+        if not all(matches(head) for matches in other.checks):
+            continue
+        if other.governed is not None:
+            return _governed_decision(table, other, head, roll, person)
+        decision = other.only_decision or other.pick(head, roll)
+        if decision is not None:
+            return decision if app.release is None else decision.with_release(app.release)
+    return app if table.middleware else None
+
+
+def _sent_decision(table: RouteTable, head: RequestHead, roll: float, person: Person) -> Decision | None:
     """The decision of another canary-mw that sent the request to the local service, by the comment in `via`.
 
     Gray pods usually run the same code and rules as stable pods. If they decided again, they would send most of the
@@ -69,7 +96,7 @@ def _sent_decision(table: RouteTable, head: RequestHead, roll: float, is_sent: I
     highest = 0.0
     for group in table.candidates(head):
         if all(matches(head) for matches in group.checks):
-            found = [each for each in group.sent_to(head, highest) if is_sent(head, each.mapping.via_comment)]
+            found = [each for each in group.sent_to(head, highest) if person.is_sent(head, each.mapping.via_comment)]
             if found:
                 drawn = group.pick(head, roll)
                 # The comment does not tell Mappings of one service apart.

@@ -6,42 +6,17 @@ among all groups.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.assignment import CompiledRelease
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.governed import APP, GovernedGroup
 from canary_mw.routing.match_tests import MatchTest, match_tests
-from canary_mw.rules.mapping import Mapping, Variant
+from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import literal_prefix
-from canary_mw.rules.weights import thresholds
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """What a group decides for a request; made when the table is built, shared by all requests that get it.
-
-    Attributes:
-        group: the name of the group, not the group: that would be a reference cycle.
-        local: the service is the local one, so the wrapped app answers.
-        shadow: the Mapping that gets a copy of the request, if the group has one.
-        middleware: the table is that of a middleware. It leaves alone what the wrapped app could do: upgrades need not
-            be allowed, and the default of `timeout_ms` ends at the response head.
-        sent: another canary-mw has decided and sent the request here. It was not drawn here and counts in no figures of
-            a release: those of the sender have it.
-    """
-
-    mapping: Mapping
-    group: str
-    variant: Variant
-    local: bool
-    shadow: Mapping | None = None
-    middleware: bool = False
-    sent: bool = False
-
-    def allows_upgrade(self, protocol: str) -> bool:
-        """Whether a request may be upgraded to a protocol, by its name in lower case."""
-        upgrades = self.mapping.upgrades
-        return self.middleware if upgrades is None else protocol in upgrades
+from canary_mw.rules.weights import thresholds, thresholds_without
 
 
 class Share(NamedTuple):
@@ -74,12 +49,14 @@ class MappingGroup:
         only_decision: the decision that takes all rolls, if there is one.
         draws: whether a request that was sent here may get another decision than one that was not.
         checks: those of `tests` that the index does not check.
+        governed: what the release of the group decides, None without one; then it takes all requests.
     """
 
     __slots__ = (
         "_checked",
         "checks",
         "draws",
+        "governed",
         "host",
         "literals",
         "members",
@@ -104,6 +81,7 @@ class MappingGroup:
         self.sent_shares: tuple[Share, ...] = ()
         self.only_decision: Decision | None = None
         self.draws = True
+        self.governed: GovernedGroup | None = None
         self.checks: tuple[Callable[[RequestHead], object], ...] = ()
         self._checked = False
 
@@ -185,17 +163,31 @@ class MappingGroup:
                 low = bound
         return weights
 
-    def seal(self, *, narrows: bool, local: Collection[str], middleware: bool) -> None:
+    def seal(
+        self,
+        *,
+        narrows: bool,
+        local: Collection[str],
+        middleware: bool,
+        release: CompiledRelease | None = None,
+        held_back: Collection[str] = (),
+    ) -> None:
         """Compute checks, shares and variants; called once, after the last `add`.
 
         Args:
             narrows: the group takes some requests of a wider group to another service, so all its Mappings are gray.
             local: names of the local service.
             middleware: the wrapped app takes what the weights leave, so the weight of a single Mapping counts.
+            release: governs the group.
+            held_back: names of Mappings that get nothing.
         """
-        bounds = (
-            [(self.redirect, 100.0)] if self.redirect else thresholds(self.members, ignore_single_weight=not middleware)
-        )
+        held = [each for each in self.members if each.name in held_back]
+        if self.redirect:
+            bounds = [(self.redirect, 100.0)]
+        elif held:
+            bounds = thresholds_without(self.members, held, middleware=middleware)
+        else:
+            bounds = thresholds(self.members, ignore_single_weight=not middleware)
         stable = _stable([mapping for mapping, _ in bounds], narrows=narrows, remainder_is_stable=middleware)
         shares = []
         for mapping, bound in bounds:
@@ -209,9 +201,17 @@ class MappingGroup:
         self.literals = _literals(self.first, self.mappings)
         self.checks = tuple(test.matches for test in self.tests if not test.checked_by_index)
         self._checked = len({m.case_sensitive for m in self.members}) > 1
-        if len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
+        if release is not None and not self.redirect:
+            self._govern(release, [share.decision for share in shares], held_back)
+        elif len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
             self.only_decision = shares[0].decision
             self.draws = not shares[0].decision.local and bool(self.sent_shares)
+
+    def _govern(self, release: CompiledRelease, decisions: list[Decision], held_back: Collection[str]) -> None:
+        app = Decision(APP, self.name, "stable", True, middleware=True)
+        self.governed = GovernedGroup(release, decisions, app, held_back)
+        self.shares = self.sent_shares = ()
+        self.total = 100.0
 
     def _sent_shares(self, local: Collection[str], *, middleware: bool) -> Iterable[Share]:
         weightless = [m for m in self.members if m.weight is None]

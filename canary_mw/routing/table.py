@@ -5,17 +5,20 @@ A table is built and replaced as a whole. A request uses the same table from its
 
 from bisect import insort
 from collections.abc import Collection, Iterable
+from collections.abc import Mapping as Dict
 from operator import attrgetter, is_
 from typing import NamedTuple
 
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.exceptions import ConfigError
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.assignment import CompiledRelease, compile_releases
+from canary_mw.routing.findings import mapping_finding, split_findings, weight_findings
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.index import Groups, HostIndex, Order
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
-from canary_mw.rules.weights import last_resort, total_percent
+from canary_mw.rules.release import NO_RELEASES, Releases
 
 
 class _PrefixEntry(NamedTuple):
@@ -27,6 +30,7 @@ class _PrefixEntry(NamedTuple):
     mappings: tuple[Mapping, ...]
     groups: tuple[MappingGroup, ...]
     diagnostics: tuple[Diagnostic, ...]
+    marks: tuple[object, ...]
 
 
 _Key = tuple[str, str, str]
@@ -43,7 +47,10 @@ class RouteTable:
         middleware: the rules belong to a middleware, so the wrapped app takes the requests that no Mapping takes.
         settings: of the Module.
         request_policy: checks and changes of every request by the Module, or None.
-        has_local: some Mapping leads to the local service.
+        has_extras: the Module or a release ask for more than a look-up of each request.
+        has_exceptions: some Mapping leads to the local service, or some group has a release.
+        releases: the releases in force, by name.
+        documents: the releases as they are written, and the Mappings that are held back.
     """
 
     __slots__ = (
@@ -52,10 +59,13 @@ class RouteTable:
         "_index",
         "_local",
         "diagnostics",
+        "documents",
         "groups",
-        "has_local",
+        "has_exceptions",
+        "has_extras",
         "mappings",
         "middleware",
+        "releases",
         "request_policy",
         "settings",
     )
@@ -67,17 +77,24 @@ class RouteTable:
         middleware: bool,
         settings: ModuleSettings = DEFAULT_SETTINGS,
         previous: "RouteTable | None" = None,
+        releases: Releases = NO_RELEASES,
     ) -> None:
         self.mappings = tuple(mappings)
         self.middleware = middleware
         self.settings = settings
         self.request_policy = settings.request_policy
+        self.has_extras = self.request_policy is not None or bool(releases.in_force)
         self._local = local
+        self.documents = releases
+        self.releases: Dict[str, CompiledRelease] = compile_releases(releases, previous.releases if previous else {})
         reusable = previous._entries if previous else {}
-        self._entries: dict[_Key, _PrefixEntry] = _prefix_entries(self.mappings, local, middleware, reusable)
+        build = _Builder(local, middleware, releases.held_back, self.releases)
+        self._entries: dict[_Key, _PrefixEntry] = build.entries(self.mappings, reusable)
         self.groups = _in_routing_order(self._entries.values(), previous.order if previous else {})
-        self.diagnostics = tuple(found for entry in self._entries.values() for found in entry.diagnostics)
-        self.has_local = any(group.sent_shares for group in self.groups)
+        found = [each for entry in self._entries.values() for each in entry.diagnostics]
+        found += split_findings(self.releases, previous.releases if previous else {})
+        self.diagnostics = tuple(found)
+        self.has_exceptions = bool(self.releases) or any(group.sent_shares for group in self.groups)
         self._index = HostIndex(self.groups)
 
     @classmethod
@@ -88,6 +105,7 @@ class RouteTable:
         local: Collection[str] = (),
         middleware: bool = False,
         settings: ModuleSettings = DEFAULT_SETTINGS,
+        releases: Releases = NO_RELEASES,
     ) -> "RouteTable":
         """Group, order and index Mappings.
 
@@ -95,12 +113,18 @@ class RouteTable:
             local: names of the local service, the one that this process serves (see `Service.names`).
             middleware: see the attribute.
             settings: of the Module.
+            releases: those in force, and what is held back.
         """
-        return cls(mappings, frozenset(local), middleware, settings)
+        return cls(mappings, frozenset(local), middleware, settings, None, releases)
 
-    def rebuild(self, mappings: Iterable[Mapping], settings: ModuleSettings = DEFAULT_SETTINGS) -> "RouteTable":
+    def rebuild(
+        self,
+        mappings: Iterable[Mapping],
+        settings: ModuleSettings = DEFAULT_SETTINGS,
+        releases: Releases = NO_RELEASES,
+    ) -> "RouteTable":
         """The same result as `build` with the same `local` and `middleware`; reuses the groups that do not change."""
-        return type(self)(mappings, self._local, self.middleware, settings, self)
+        return type(self)(mappings, self._local, self.middleware, settings, self, releases)
 
     @classmethod
     def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
@@ -119,7 +143,9 @@ class RouteTable:
 
         rules = parse([Document(text, "rules")], middleware=middleware)
         settings = rules.shared.settings
-        table = cls.build(rules.mappings, local=local, middleware=middleware, settings=settings)
+        table = cls.build(
+            rules.mappings, local=local, middleware=middleware, settings=settings, releases=rules.releases
+        )
         for found in (*rules.diagnostics, *table.diagnostics):
             if found.severity == "error":
                 name = found.mapping
@@ -150,27 +176,59 @@ class RouteTable:
         return f"<RouteTable {len(self.mappings)} Mappings in {len(self.groups)} groups>"
 
 
-def _prefix_entries(
-    mappings: Iterable[Mapping], local: frozenset[str], middleware: bool, previous: dict[_Key, _PrefixEntry]
-) -> dict[_Key, _PrefixEntry]:
-    members: dict[_Key, list[Mapping]] = {}
-    for mapping in mappings:
-        members.setdefault((mapping.prefix, mapping.prefix_kind, mapping.host.text), []).append(mapping)
-    entries = {}
-    for key, new in members.items():
-        old = previous.get(key)
-        same = old is not None and len(old.mappings) == len(new) and all(map(is_, old.mappings, new))
-        entries[key] = old if old is not None and same else _build_entry(new, local, middleware)
-    return entries
+class _Builder:
+    """Builds the groups of a table.
 
+    Args:
+        held_back: names of Mappings that get nothing.
+        releases: by name.
+    """
 
-def _build_entry(mappings: list[Mapping], local: frozenset[str], middleware: bool) -> _PrefixEntry:
-    findings: list[Diagnostic] = []
-    groups = _build_groups(mappings, findings)
-    for group in groups:
-        group.seal(narrows=_narrows(group, groups, middleware), local=local, middleware=middleware)
-        findings += _weight_findings(group, middleware)
-    return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings))
+    def __init__(
+        self,
+        local: frozenset[str],
+        middleware: bool,
+        held_back: frozenset[str],
+        releases: Dict[str, CompiledRelease],
+    ) -> None:
+        self._local = local
+        self._middleware = middleware
+        self._held_back = held_back
+        self._owners = {name: each for each in releases.values() for name in each.document.gray_mappings}
+
+    def entries(self, mappings: Iterable[Mapping], previous: dict[_Key, _PrefixEntry]) -> dict[_Key, _PrefixEntry]:
+        """The groups by prefix and host; those of which nothing has changed are reused."""
+        members: dict[_Key, list[Mapping]] = {}
+        for mapping in mappings:
+            members.setdefault((mapping.prefix, mapping.prefix_kind, mapping.host.text), []).append(mapping)
+        entries = {}
+        for key, new in members.items():
+            old, marks = previous.get(key), self._marks(new)
+            same = old is not None and len(old.mappings) == len(new) and all(map(is_, old.mappings, new))
+            entries[key] = old if old is not None and same and old.marks == marks else self._entry(new, marks)
+        return entries
+
+    def _marks(self, mappings: list[Mapping]) -> tuple[object, ...]:
+        """What of the releases concerns some Mappings; empty for nothing."""
+        if not self._owners and not self._held_back:
+            return ()
+        marks = [self._owners.get(each.name) or (each.name in self._held_back) for each in mappings]
+        return tuple(marks) if any(marks) else ()
+
+    def _entry(self, mappings: list[Mapping], marks: tuple[object, ...]) -> _PrefixEntry:
+        findings: list[Diagnostic] = []
+        groups = _build_groups(mappings, findings)
+        for group in groups:
+            release = next((owner for each in group.members if (owner := self._owners.get(each.name))), None)
+            group.seal(
+                narrows=_narrows(group, groups, self._middleware),
+                local=self._local,
+                middleware=self._middleware,
+                release=release,
+                held_back=self._held_back if marks else (),
+            )
+            findings += weight_findings(group, self._middleware)
+        return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings), marks)
 
 
 def _in_routing_order(entries: Iterable[_PrefixEntry], previous: Order) -> tuple[MappingGroup, ...]:
@@ -200,7 +258,7 @@ def _build_groups(mappings: list[Mapping], findings: list[Diagnostic]) -> list[M
         conflict = group.add(mapping)
         if conflict:
             text = f"Mapping {mapping.name} is left out: {conflict}"
-            findings.append(_finding("error", "group-refused", mapping, text))
+            findings.append(mapping_finding("error", "group-refused", mapping, text))
     return list(groups.values())
 
 
@@ -221,33 +279,3 @@ def _conditions(mapping: Mapping) -> set[object]:
     found: set[object] = {("header", c.key, c.value) for c in mapping.conditions}
     found |= {("query", c.name, c.value) for c in mapping.query}
     return found | ({("method", mapping.method.value)} if mapping.method else set())
-
-
-def _weight_findings(group: MappingGroup, middleware: bool) -> Iterable[Diagnostic]:
-    """Weights that leave a part of the requests; more than 100 is an error of the documents (`config/weights.py`)."""
-    if middleware or not group.weighted or group.redirect or len(group.members) == 1:
-        return
-    total = total_percent(group.members)
-    last = next(m for m in reversed(group.members) if m.weight is not None)
-    text, hint = f"the weights of {group.name} add up to {total}", "leave the weight of the stable Mapping out"
-    if taker := last_resort(group.members):
-        text += f": {taker.name} takes all requests, as if it were alone"
-        yield _finding("warning", "weights-hole", last, text, "write percentages, 0 to 100")
-    elif group.total <= 0:
-        text += ": none of them gets a request; where no other group matches, the response is 404"
-        yield _finding("warning", "weights-hole", last, text, hint)
-    elif group.total < 100:
-        text += f": {100 - total} % go to other groups that match; what none takes is divided by relative weight"
-        yield _finding("warning", "weights-hole", last, text, hint)
-
-
-def _finding(severity: str, code: str, mapping: Mapping, message: str, hint: str | None = None) -> Diagnostic:
-    return Diagnostic(
-        severity="error" if severity == "error" else "warning",
-        code=code,
-        message=message,
-        file=mapping.file,
-        line=mapping.line or None,
-        mapping=mapping.name,
-        hint=hint,
-    )

@@ -1,0 +1,258 @@
+"""Which variant of a release a request gets, and why. Pure: the same request always gets the same answer."""
+
+import re
+from base64 import urlsafe_b64encode
+from bisect import bisect_right
+from collections.abc import Mapping as Dict
+from hashlib import sha256
+from typing import NamedTuple
+
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.choice import chooser, lane_variant
+from canary_mw.routing.keys import first_cookie, key_reader
+from canary_mw.routing.person import Person
+from canary_mw.routing.ranges import Claims
+from canary_mw.routing.sticky import salted, slot_function
+from canary_mw.rules.release import SLOTS, STABLE, GrayRelease, Releases
+
+# 128 random bits, and the day of issue in base 36.
+_ANONYMOUS = re.compile(rb"([A-Za-z0-9_-]{22})(?:\.([0-9a-z]{1,4}))?")
+_ID_LENGTH = 22
+DRAWS = frozenset(("sticky", "roll", "new"))
+
+
+class Assigned(NamedTuple):
+    """What a release decides for one request.
+
+    Attributes:
+        name: of the release.
+        variant: its name, or "stable"; None where only the draw of the request settles it.
+        reason: the step that settles it, as "sticky" or "choice:header".
+        slot: of the key, None where no key was looked up.
+        key: the expression that gave the key, never its value.
+        anonymous_id: the id of the cookie that the request has, or gets.
+        issued: the day of issue of that cookie, None for one that is new.
+    """
+
+    name: str
+    variant: str | None
+    reason: str
+    slot: int | None = None
+    key: str | None = None
+    anonymous_id: bytes | None = None
+    issued: int | None = None
+
+
+class CompiledRelease:
+    """A release with all that can be computed before a request.
+
+    Attributes:
+        document: the release as it is written.
+        claims: the owner of every slot.
+    """
+
+    __slots__ = (
+        "_anonymous",
+        "_bounds",
+        "_choose",
+        "_disabled",
+        "_drained",
+        "_exceptions",
+        "_holdout",
+        "_keys",
+        "_lane",
+        "_layer",
+        "_lists",
+        "_owners",
+        "_slot",
+        "claims",
+        "document",
+        "name",
+    )
+
+    def __init__(self, document: GrayRelease) -> None:
+        self.document = document
+        self.name = document.name
+        self.claims = Claims(document.variants)
+        self._bounds, self._owners = self.claims.bounds, self.claims.owners
+        self._disabled = None if document.enabled else Assigned(document.name, STABLE, "disabled")
+        self._lane = document.lane.encode()
+        self._choose = chooser(document)
+        self._keys = tuple((key_reader(each), str(each)) for each in document.sticky)
+        self._anonymous = document.cookie.name.encode()
+        self._lists = bool(document.never) or any(variant.always for variant in document.variants)
+        drained = [variant.name for variant in document.variants if document.drain and not variant.slots]
+        self._drained = {name.encode(): name for name in drained}
+        self._layer = salted("layer", document.layer.name) if document.layer else None
+        self._holdout = salted("holdout", document.holdout.name) if document.holdout else None
+        self._exceptions = bool(self._lists or self._drained or self._layer or self._holdout)
+        self._slot = slot_function(document.hash)
+
+    def assign(self, head: RequestHead, person: Person, roll: float) -> Assigned:
+        """The variant of a request.
+
+        Args:
+            roll: a random percent in [0, 100).
+        """
+        assigned = self.settle(head, person)
+        if assigned.variant is not None:
+            return assigned
+        if assigned.reason == "roll":
+            return assigned._replace(variant=self.claims.owner(int(roll * SLOTS / 100)))
+        new_id = person.new_id() if person.new_id is not None else _id_of(roll)
+        drawn = self._by_key(new_id, None, head, person)
+        reason = "new" if drawn.reason == "sticky" else drawn.reason
+        return drawn._replace(reason=reason, anonymous_id=new_id)
+
+    def settle(self, head: RequestHead, person: Person) -> Assigned:
+        """As `assign`, but without a draw: `variant` is None where there has to be one."""
+        if self._disabled is not None:
+            return self._disabled
+        found = self.by_lane(head, person)
+        if found is None and self._choose is not None:
+            found = self.by_choice(head, person)
+        if found is not None:
+            return found
+        for read, text in self._keys:
+            key = read(head, person)
+            if key:
+                return self._by_key(key, text, head, person)
+        return self._without_key(head, person)
+
+    def by_lane(self, head: RequestHead, person: Person) -> Assigned | None:
+        """The variant that a trusted peer has decided; stable for one that this release does not have."""
+        header = self.document.propagate.header
+        if not head.has(header) or not (person.trusted or person.is_signed(head, header)):
+            return None
+        value = lane_variant(head, header, self._lane)
+        if value is None:
+            return None
+        name = value.decode()
+        return Assigned(self.name, name if name in self.claims.weights else STABLE, "lane")
+
+    def by_choice(self, head: RequestHead, person: Person) -> Assigned | None:
+        """The variant that the request names."""
+        found = self._choose(head, person) if self._choose is not None else None
+        return None if found is None else Assigned(self.name, found[1], found[0])
+
+    def key_of(self, head: RequestHead, person: Person) -> tuple[bytes, str] | None:
+        """The key of a request and the expression that gave it, the anonymous cookie included."""
+        for read, text in self._keys:
+            if key := read(head, person):
+                return key, text
+        cookie = self._anonymous_cookie(head) if self.document.missing == "cookie" else None
+        return None if cookie is None else (cookie[1], self._cookie_key)
+
+    @property
+    def _cookie_key(self) -> str:
+        return f"cookie:{self.document.cookie.name}"
+
+    def _by_key(self, key: bytes, text: str | None, head: RequestHead, person: Person) -> Assigned:
+        if self._exceptions:
+            found = self.by_list(key, text) or self.by_drain(head, person) or self.by_exclusion(key, text)
+            if found is not None:
+                return found
+        slot = self._slot(key)
+        return Assigned(self.name, self._owners[bisect_right(self._bounds, slot) - 1], "sticky", slot, text)
+
+    def by_list(self, key: bytes, text: str | None) -> Assigned | None:
+        """The variant whose list names the key."""
+        if not self._lists:
+            return None
+        if key in self.document.never:
+            return Assigned(self.name, STABLE, "list:never", key=text)
+        for variant in self.document.variants:
+            if key in variant.always:
+                return Assigned(self.name, variant.name, "list:always", key=text)
+        return None
+
+    def by_drain(self, head: RequestHead, person: Person) -> Assigned | None:
+        """The variant of weight 0 that the request was in before."""
+        if not self._drained:
+            return None
+        name = drain_cookie(self.name)
+        value = first_cookie(head, name)
+        variant = self._drained.get(person.verify_cookie(name, value) or b"") if value else None
+        return None if variant is None else Assigned(self.name, variant, "drain")
+
+    def by_exclusion(self, key: bytes, text: str | None) -> Assigned | None:
+        """Stable, for a key outside of the slice of the layer, or in the holdout."""
+        layer, holdout = self.document.layer, self.document.holdout
+        if layer is not None and self._layer is not None and not layer.start <= self._layer(key) < layer.end:
+            return Assigned(self.name, STABLE, "layer", key=text)
+        if holdout is not None and self._holdout is not None and self._holdout(key) < holdout.slots:
+            return Assigned(self.name, STABLE, "holdout", key=text)
+        return None
+
+    def _without_key(self, head: RequestHead, person: Person) -> Assigned:
+        missing = self.document.missing
+        if missing == "cookie" and (cookie := self._anonymous_cookie(head)) is not None:
+            issued, key = cookie
+            found = self._by_key(key, self._cookie_key, head, person)
+            return found if issued is None else found._replace(anonymous_id=key, issued=issued)
+        drained = self.by_drain(head, person)
+        if drained is not None:
+            return drained
+        if missing == "cookie":
+            return Assigned(self.name, None, "new")
+        # What cannot be looked up in a layer or a holdout could be in them.
+        rolls = missing == "roll" and self._layer is None and self._holdout is None
+        return Assigned(self.name, None, "roll") if rolls else Assigned(self.name, STABLE, "missing")
+
+    def _anonymous_cookie(self, head: RequestHead) -> tuple[int | None, bytes] | None:
+        """Day of issue and id of a valid anonymous cookie."""
+        value = first_cookie(head, self._anonymous)
+        match = _ANONYMOUS.fullmatch(value) if value else None
+        return None if match is None else (int(match[2], 36) if match[2] else None, match[1])
+
+    def variant_of(self, key: str | bytes) -> str:
+        """The variant of a key by lists, layer, holdout and hash, as for a request that brings only this key."""
+        return self.assignment_of(key).variant or STABLE
+
+    def assignment_of(self, key: str | bytes) -> Assigned:
+        """As `variant_of`, with the reason and the slot."""
+        raw = key.encode() if isinstance(key, str) else key
+        if self._disabled is not None:
+            return self._disabled
+        found = self.by_list(raw, None) or self.by_exclusion(raw, None)
+        if found is not None:
+            return found
+        slot = self._slot(raw)
+        return Assigned(self.name, self.claims.owner(slot), "sticky", slot)
+
+    @property
+    def drawn_share(self) -> float:
+        """The part of all new users that can be drawn into a variant: slice x (1 - holdout)."""
+        layer, holdout = self.document.layer, self.document.holdout
+        share = 1.0 if layer is None else (layer.end - layer.start) / SLOTS
+        return share if holdout is None else share * (SLOTS - holdout.slots) / SLOTS
+
+    def effective_shares(self) -> dict[str, float]:
+        """The percent of all users with a key in each variant, and in stable."""
+        percents = {name: slots * 100 * self.drawn_share / SLOTS for name, slots in self.claims.weights.items()}
+        if self._disabled is not None:
+            percents = dict.fromkeys(percents, 0.0)
+        percents[STABLE] = 100.0 - sum(percents.values())
+        return {name: round(percent, 10) for name, percent in percents.items()}
+
+    def __repr__(self) -> str:
+        return f"<CompiledRelease {self.name}>"
+
+
+def drain_cookie(release: str) -> bytes:
+    """The name of the cookie that says in which variant of a release a session is."""
+    return f"cmw_in_{release}".encode()
+
+
+def _id_of(roll: float) -> bytes:
+    """An anonymous id that follows from a roll, where no other random source is given."""
+    return urlsafe_b64encode(sha256(repr(roll).encode()).digest())[:_ID_LENGTH]
+
+
+def compile_releases(releases: Releases, previous: Dict[str, CompiledRelease]) -> dict[str, CompiledRelease]:
+    """The releases by name; one that has not changed stays the same object."""
+    return {each.name: _compiled(each, previous.get(each.name)) for each in releases.in_force}
+
+
+def _compiled(document: GrayRelease, previous: CompiledRelease | None) -> CompiledRelease:
+    return previous if previous is not None and previous.document == document else CompiledRelease(document)
