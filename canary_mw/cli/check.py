@@ -64,7 +64,13 @@ def check(
         raise click.UsageError(f"no rules: give PATH, - for standard input, or set {variable('rules')}")
     names, upstreams = local_names(local, {}), _upstreams(upstream)
     rules = load_rules(given, ambassador_id, middleware=bool(names))
-    table = RouteTable.build(rules.mappings, local=names, middleware=bool(names), settings=rules.shared.settings)
+    table = RouteTable.build(
+        rules.mappings,
+        local=names,
+        middleware=bool(names),
+        settings=rules.shared.settings,
+        releases=rules.releases,
+    )
     found = [*_lint(rules, table, shadow_writes), *lint_local(table, names)]
     if upstreams:
         found += lint_upstreams(table, upstreams, names)

@@ -107,7 +107,9 @@ def _table(paths: tuple[str, ...], local: tuple[str, ...], ambassador_id: str) -
     if all(file.document.error for file in rules.files.values()):
         raise click.ClickException("\n".join(map(str, rules.diagnostics)))
     settings = rules.shared.settings
-    table = RouteTable.build(rules.mappings, local=local, middleware=bool(local), settings=settings)
+    table = RouteTable.build(
+        rules.mappings, local=local, middleware=bool(local), settings=settings, releases=rules.releases
+    )
     for diagnostic in (
         *rules.diagnostics,
         *table.diagnostics,

@@ -180,8 +180,9 @@ class RuleStore:
             raise _error_of(rules.diagnostics) or _emptied_error(documents)
         first = not self.generation and not _error_of(rules.diagnostics)
         settings = rules.shared.settings
-        changed = first or settings != self.table.settings or not _same_mappings(current, rules.mappings)
-        table = self.table.rebuild(rules.mappings, settings) if changed else self.table
+        changed = first or settings != self.table.settings or rules.releases != self.table.documents
+        changed = changed or not _same_mappings(current, rules.mappings)
+        table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
         self._documents, self._rules = documents, rules
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics

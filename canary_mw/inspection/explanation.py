@@ -4,6 +4,7 @@ Shares are exact. All rolls between two adjacent bounds lead to the same decisio
 decided, and the lengths of the intervals are summed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,8 +13,12 @@ from canary_mw.forwarding.exchange import exchange
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.decision import decide, remainder_bounds
-from canary_mw.routing.group import Decision, MappingGroup
+from canary_mw.routing.assignment import Assigned, CompiledRelease
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.decision import decide, decision_behind, remainder_bounds
+from canary_mw.routing.governed import APP, GovernedGroup
+from canary_mw.routing.group import MappingGroup
+from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
 
 _HOP = HopContext(b"canary-mw", trusted=False, new_id=lambda: b"")
@@ -50,25 +55,61 @@ class Explanation:
     Attributes:
         head: the request as received, before the Module's settings changed it.
         considered: the groups that may match, in routing order.
+        release: the release that decides, None without one.
+        assigned: what it decides before any draw.
+        person: what was known of the sender.
     """
 
     head: RequestHead
     candidates: list[Candidate] = field(default_factory=list)
     considered: list[GroupTrace] = field(default_factory=list)
+    release: CompiledRelease | None = None
+    assigned: Assigned | None = None
+    person: Person = NOBODY
 
 
-def explain(table: RouteTable, head: RequestHead) -> Explanation:
+def explain(table: RouteTable, head: RequestHead, person: Person = NOBODY) -> Explanation:
     """Explain what happens to a request, without sending anything."""
     try:
         admitted = table.admit(head)
     except ClientError as exc:
         return Explanation(head, [Candidate(None, 100.0, Reply(exc.status_hint))])
     shares: dict[Decision | None, float] = {}
+    governed: GovernedGroup | None = None
     for low, high in pairwise(_bounds(table, admitted)):
-        decision = decide(table, admitted, (low + high) / 2)
-        shares[decision] = shares.get(decision, 0.0) + high - low
-    candidates = [Candidate(d, percent, _outcome(table, d, admitted)) for d, percent in shares.items()]
-    return Explanation(head, candidates, [_trace(group, admitted) for group in table.candidates(admitted)])
+        group, possible = _possible(table, admitted, (low + high) / 2, person)
+        governed = governed or group
+        for part, decision in possible:
+            shares[decision] = shares.get(decision, 0.0) + part * (high - low)
+    candidates = [Candidate(d, round(each, 10), _outcome(table, d, admitted)) for d, each in shares.items() if each]
+    considered = [_trace(group, admitted) for group in table.candidates(admitted)]
+    if governed is None:
+        return Explanation(head, candidates, considered)
+    assigned, _ = governed.outcomes(admitted, person)
+    return Explanation(head, candidates, considered, governed.release, assigned, person)
+
+
+def _possible(
+    table: RouteTable, head: RequestHead, roll: float, person: Person
+) -> tuple[GovernedGroup | None, list[tuple[float, Decision | None]]]:
+    """The decisions of a roll, each with its part, and the governed group that divides it into parts."""
+    for group in table.candidates(head):
+        if group.mismatch(head) is None:
+            if (governed := group.governed) is not None:
+                return governed, [*_parts(table, group, governed, head, roll, person)]
+            if group.pick(head, roll) is not None:
+                break
+    return None, [(1.0, decide(table, head, roll, person))]
+
+
+def _parts(
+    table: RouteTable, group: MappingGroup, governed: GovernedGroup, head: RequestHead, roll: float, person: Person
+) -> Iterator[tuple[float, Decision | None]]:
+    for part, decision in governed.outcomes(head, person)[1]:
+        if decision.mapping is not APP or governed.answers_locally:
+            yield part, decision
+        else:
+            yield part, decision_behind(table, group, head, roll, person, decision)
 
 
 def _bounds(table: RouteTable, head: RequestHead) -> list[float]:

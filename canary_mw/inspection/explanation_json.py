@@ -13,7 +13,9 @@ from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Candidate, Explanation, explain
 from canary_mw.inspection.lint import lint_variables
-from canary_mw.routing.group import Decision
+from canary_mw.routing.assignment import Assigned, CompiledRelease
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.person import Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import HeaderTemplate
@@ -62,7 +64,9 @@ def _table(
     variables = dict(environ)
     rules = parse(documents, environ=variables, ambassador_id=ambassador_id, middleware=middleware)
     names, settings = [local] if local else (), rules.shared.settings
-    table = RouteTable.build(rules.mappings, local=names, middleware=middleware, settings=settings)
+    table = RouteTable.build(
+        rules.mappings, local=names, middleware=middleware, settings=settings, releases=rules.releases
+    )
     return table, (*rules.diagnostics, *table.diagnostics, *lint_variables(rules, variables))
 
 
@@ -88,8 +92,11 @@ def _request_json(table: RouteTable, request: dict[str, Any]) -> dict[str, Any]:
         client = request.get("client", "127.0.0.1")
         head = RequestHead(request["method"], request["path"], headers, client=client)
     except ClientError as exc:
-        return {"candidates": [_candidate(None, 100.0, exc.status_hint)], "considered": []}
-    return explanation_json(table, explain(table, head))
+        return {"candidates": [_candidate(None, 100.0, exc.status_hint)], "considered": [], "release": None}
+    person = Person(
+        request.get("user"), request.get("session"), request.get("predicates") or {}, bool(request.get("peer_trusted"))
+    )
+    return explanation_json(table, explain(table, head, person))
 
 
 def explanation_json(table: RouteTable, explanation: Explanation) -> dict[str, Any]:
@@ -97,14 +104,32 @@ def explanation_json(table: RouteTable, explanation: Explanation) -> dict[str, A
     return {
         "candidates": [_candidate_json(table, explanation.head, c) for c in explanation.candidates],
         "considered": [{"group": c.group, "matched": c.matched, "why": c.why} for c in explanation.considered],
+        "release": _release_json(explanation.release, explanation.assigned),
+    }
+
+
+def _release_json(release: CompiledRelease | None, assigned: Assigned | None) -> dict[str, Any] | None:
+    """What a release decides; variant and slot are None where the request alone does not settle them."""
+    if release is None or assigned is None:
+        return None
+    return {
+        "name": assigned.name,
+        "variant": assigned.variant,
+        "reason": assigned.reason,
+        "key": assigned.key,
+        "slot": assigned.slot,
+        "cookie": "set" if assigned.reason == "new" else None,
+        "ranges": {name: [list(each) for each in ranges] for name, ranges in release.claims.ranges.items()},
+        "shares": release.effective_shares(),
     }
 
 
 def _candidate(decision: Decision | None, percent: float, status: int) -> dict[str, Any]:
     return {
-        "mapping": decision and decision.mapping.name,
+        "mapping": (decision and decision.mapping.name) or None,
         "service": decision and decision.mapping.service.text,
         "variant": decision and decision.variant,
+        "assigned": decision and decision.release and decision.release.variant,
         "weight_percent": percent,
         "status": status,
         "upstream": None,
