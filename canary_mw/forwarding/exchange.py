@@ -16,7 +16,7 @@ from canary_mw.forwarding.requests import upstream_request
 from canary_mw.forwarding.retries import should_retry_error, should_retry_status
 from canary_mw.forwarding.rewrite import redirect_location
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.rules.cors import preflight_headers
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.upstream import EndpointOptions

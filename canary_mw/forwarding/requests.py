@@ -8,7 +8,7 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.rewrite import request_host, rewrite_path, shadow_host
 from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))

@@ -27,6 +27,7 @@ MAX_SIGNATURES = 16
 _NONE: frozenset[bytes] = frozenset()
 _NAME = re.compile(rb"[!#$%&'*+.^`|~0-9a-z_-]+")
 _ENTRY = re.compile(rb"[ \t]*([^ \t;]+)[ \t]*;[ \t]*exp=([0-9]{1,12})[ \t]*;[ \t]*sig=([0-9a-f]{64})[ \t]*")
+_COOKIE = re.compile(rb"([^!]+)!([0-9]{1,12})!([0-9a-f]{64})")
 # Removing these would change or break the request; loop detection needs `via` from any peer.
 _ALWAYS_KEPT = FRAMING_HEADERS | {b"host", b"expect", b"te", b"trailer", b"via"}
 
@@ -113,6 +114,30 @@ class TrustedHeaders:
     def _is_valid(self, name: bytes, value: bytes, expires: int, mac: bytes, now: float) -> bool:
         value = value.strip(b" \t")
         return expires > now and any(hmac.compare_digest(_mac(key, name, value, expires), mac) for key in self.keys)
+
+
+def is_signed(keys: Sequence[bytes], headers: RawHeaders, name: bytes, now: float) -> bool:
+    """Whether a header has a valid signature by one of the keys; a repeated header is never valid."""
+    values = [value for each, value in headers if each == name]
+    entry = _entries(headers).get(name) if keys and len(values) == 1 else None
+    if entry is None or entry[0] <= now:
+        return False
+    value = values[0].strip(b" \t")
+    return any(hmac.compare_digest(_mac(key, name, value, entry[0]), entry[1]) for key in keys)
+
+
+def sign_cookie(key: bytes, name: bytes, value: bytes, expires: int) -> bytes:
+    """The value of a cookie with its signature: `VALUE!EXPIRES!MAC`."""
+    return b"%b!%d!%b" % (value, expires, _mac(key, b"cookie:" + name, value, expires))
+
+
+def verify_cookie(keys: Sequence[bytes], name: bytes, signed: bytes, now: float) -> bytes | None:
+    """The value of a cookie that `sign_cookie` has signed with one of the keys; None for any other."""
+    match = _COOKIE.fullmatch(signed)
+    if match is None or int(match[2]) <= now:
+        return None
+    wanted = [_mac(key, b"cookie:" + name, match[1], int(match[2])) for key in keys]
+    return match[1] if any(hmac.compare_digest(each, match[3]) for each in wanted) else None
 
 
 def _name(text: str) -> bytes:

@@ -3,18 +3,18 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from time import perf_counter, time
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
-from canary_mw.forwarding.hop import HopContext, is_sent_and_signed
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.host import HostLogger
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
+from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.settings import ENABLED, is_enabled
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
@@ -22,8 +22,7 @@ from canary_mw.observability.counters import RefusalCounters, RequestCounters, l
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.routing import decision as routing_decision
-from canary_mw.routing.decision import IsSent, has_comment
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.rules.module import ModuleSettings
 
 logger = HostLogger(logging.getLogger("canary_mw.middleware"))
@@ -43,7 +42,8 @@ class MiddlewareBase:
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
         observed: whether any observer is notified of requests, or counts them.
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
-        is_sent: how `via` is read; with header keys, comments need a signature.
+        release: what releases need of a middleware.
+        person: what every decision is told; with header keys, comments in `via` need a signature.
         started: whether the rule store is started.
         enabled: whether the rules count. Without them the wrapped app gets every request.
         refusals: counts the refused requests.
@@ -89,7 +89,8 @@ class MiddlewareBase:
         paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
         token = via_token(hop_id or default_hop_id(mode, names, paths))
         keys = self.trusted_headers.keys if self.trusted_headers else ()
-        self.is_sent: IsSent = partial(is_sent_and_signed, keys) if keys else has_comment
+        self.release = ReleaseShell(self._is_trusted_peer, keys)
+        self.person = self.release.person
         self._hop_contexts = tuple(
             HopContext(token, trusted, new_request_id, time, roll, shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)

@@ -9,7 +9,9 @@ from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.locks import new_lock, new_rlock
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision, ReleaseDecision
+from canary_mw.routing.governed import APP
+from canary_mw.rules.release import STABLE
 
 
 @dataclass(slots=True)
@@ -44,6 +46,14 @@ class Labels(NamedTuple):
     status: str
 
 
+class Assignment(NamedTuple):
+    """What a release decided: its name, the variant's name or "stable", and the reason."""
+
+    release: str
+    variant: str
+    reason: str
+
+
 class RequestTotals:
     """A number of requests, and their total duration in seconds."""
 
@@ -74,6 +84,7 @@ class RequestCounters(Observer):
             RequestTotals
         )
         self._totals: defaultdict[Labels, RequestTotals] = defaultdict(RequestTotals)
+        self._assignments: defaultdict[Assignment, int] = defaultdict(int)
 
     def count(self, decision: Decision | DecisionLabels | None, status: int | None, seconds: float) -> None:
         """Count one request by its decision, or by what `labels_of` returns for it; the rest as in `Finished`."""
@@ -98,6 +109,13 @@ class RequestCounters(Observer):
             self._merge_recent()
             return {labels: RequestTotals(each.requests, each.seconds) for labels, each in self._totals.items()}
 
+    def assignments(self) -> dict[Assignment, int]:
+        """The requests that releases have decided since the process started."""
+        ensure_forked_hooks()
+        with self._totals_lock:
+            self._merge_recent()
+            return dict(self._assignments)
+
     def _merge_recent(self) -> None:
         """Add the counts by decision to the totals by labels, and release the decisions.
 
@@ -111,12 +129,18 @@ class RequestCounters(Observer):
             totals = self._totals[Labels(mapping or "", service or "", variant or "", str(status or 0))]
             totals.requests += counted.requests
             totals.seconds += counted.seconds
+            # What another canary-mw has sent here was counted there.
+            if isinstance(decision, ReleaseDecision) and decision.release is not None and not decision.sent:
+                name, variant, reason = decision.release[:3]
+                self._assignments[Assignment(name, variant or STABLE, reason)] += counted.requests
 
 
 def labels_of(decision: Decision | None) -> DecisionLabels:
     """Mapping, service and variant of a decision, as in `Decided` and `Finished`."""
     if decision is None:
         return None, None, None
+    if decision.mapping is APP:
+        return None, None, decision.variant
     return decision.mapping.name, decision.mapping.service.text, decision.variant
 
 

@@ -59,13 +59,17 @@ class Metrics(RequestCounters):
         for labels, totals in self.counts().items():
             requests.add_metric((*labels, pid), totals.requests)
             seconds.add_metric((*labels, pid), totals.seconds)
+        decided = ("release", "variant", "reason", "pid")
+        assigned = CounterMetricFamily("canary_mw_assignments", "Requests decided by releases.", labels=decided)
+        for assignment, count in self.assignments().items():
+            assigned.add_metric((*assignment, pid), count)
         generation = GaugeMetricFamily("canary_mw_rules_generation", "Number of the rules in force.", labels=("pid",))
         generation.add_metric((pid,), self._generation)
         clean = GaugeMetricFamily(
             "canary_mw_rules_clean", "1 when the newest rules are wholly in force.", labels=("pid",)
         )
         clean.add_metric((pid,), self._clean)
-        return requests, seconds, generation, clean, *self._middleware_metrics(pid)
+        return requests, seconds, assigned, generation, clean, *self._middleware_metrics(pid)
 
     def _middleware_metrics(self, pid: str) -> Iterable[Metric]:
         middleware = self._middleware

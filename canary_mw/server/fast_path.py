@@ -73,7 +73,7 @@ class FastPath:
         """
         middleware = self._middleware
         table = middleware.store.table
-        if table.request_policy is not None or middleware.trusted_headers is not None or not middleware.started:
+        if table.has_extras or middleware.trusted_headers is not None or not middleware.started:
             return None
         if client.url[:1] != b"/" or not _UNSUPPORTED_HEADERS.isdisjoint(headers_by_name):
             return None

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.middleware.base import MiddlewareBase
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import ASGIApp, WSGIApp
 from canary_mw.upstreams.aio import Upstreams

@@ -21,7 +21,7 @@ from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.observability.upstream_errors import UpstreamErrors
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions
 from canary_mw.types import ASGIApp

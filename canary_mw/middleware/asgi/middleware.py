@@ -20,11 +20,13 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.lifespan import run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
+from canary_mw.middleware.asgi.release import with_headers
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.dns import DNS_INTERVAL
@@ -141,16 +143,17 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
+        if table.has_extras:
+            await self._call_with_extras(table, scope, receive, send)
+            return
         if self.trusted_headers is not None:
             self._remove_untrusted(scope)
         try:
             head = request_head(scope)
-            if table.request_policy is not None:
-                head = table.admit(head)
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
-        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.is_sent)
+        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.person)
         if self.observed:
             await self._observe(decision, head, self.hop(head, table.settings), scope, receive, send)
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
@@ -160,6 +163,22 @@ class CanaryMiddleware(MiddlewareBase):
             await self._forwarder.forward(decision, head, hop, scope, receive, send)
         else:
             await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
+
+    async def _call_with_extras(self, table: RouteTable, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of a table whose Module or releases ask for more than a look-up."""
+        self._remove_untrusted(scope)
+        try:
+            head = table.admit(request_head(scope))
+        except ClientError as exc:
+            await self._refuse(scope, send, exc)
+        else:
+            await self._route(table, head, scope, receive, send)
+
+    async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
+        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.release.person_of(table, head))
+        headers = self.release.headers(table, decision, head)
+        serve = self._observe if self.observed else self._serve
+        await serve(decision, head, self.hop(head, table.settings), scope, receive, with_headers(send, headers))
 
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""
@@ -174,18 +193,13 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
-        if self.trusted_headers is not None:
-            self._remove_untrusted(scope)
+        self._remove_untrusted(scope)
         try:
-            head = request_head(websocket_request(scope))
-            if table.request_policy is not None:
-                head = table.admit(head)
+            head = table.admit(request_head(websocket_request(scope)))
         except ClientError as exc:
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
-        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.is_sent)
-        serve = self._observe if self.observed else self._serve
-        await serve(decision, head, self.hop(head, table.settings), scope, receive, send)
+        await self._route(table, head, scope, receive, send)
 
     def _remove_untrusted(self, scope: Scope) -> None:
         headers, client = scope.get("headers", ()), scope.get("client")

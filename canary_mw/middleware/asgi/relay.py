@@ -18,7 +18,7 @@ from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
 from canary_mw.middleware.asgi.replies import send_reply
 from canary_mw.observability.counters import RefusalCounters
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.body_buffer import ReplayBuffer

@@ -11,7 +11,7 @@ from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.middleware.asgi.in_process import copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.websocket_tunnel import WebSocketTunnel
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 

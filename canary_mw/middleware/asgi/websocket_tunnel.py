@@ -30,7 +30,7 @@ from canary_mw.forwarding.replies import text_reply
 from canary_mw.http.request_writer import encode_head
 from canary_mw.middleware.asgi.open_tunnels import tunnels_of
 from canary_mw.middleware.asgi.replies import deny_handshake
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.types import Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.circuit_breakers import Slot

@@ -20,9 +20,11 @@ from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, send_reply
+from canary_mw.middleware.wsgi.release import with_headers
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
 from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.shadows import ShadowSender
@@ -104,20 +106,38 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
+        if table.has_extras:
+            return self._call_with_extras(table, environ, start_response)
         try:
             head: RequestHead = request_head(environ)
             if self.trusted_headers is not None:
                 self._environ_without_untrusted(head, environ)
-            if table.request_policy is not None:
-                head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), self.is_sent)
+        decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), self.person)
         if self.observed:
             return self._observe(decision, head, self.hop(head, table.settings), environ, start_response)
         if decision is None or (decision.local and decision.shadow is None):
             return self.app(environ, start_response)
         return self._serve(decision, head, self.hop(head, table.settings), environ, start_response).body
+
+    def _call_with_extras(self, table: RouteTable, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request of a table whose Module or releases ask for more than a look-up."""
+        try:
+            head: RequestHead = request_head(environ)
+            if self.trusted_headers is not None:
+                self._environ_without_untrusted(head, environ)
+            head = table.admit(head)
+        except ClientError as exc:
+            return self._refuse(exc, environ, start_response)
+        person = self.release.person_of(table, head)
+        decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), person)
+        headers = self.release.headers(table, decision, head)
+        start = with_headers(start_response, headers)
+        hop = self.hop(head, table.settings)
+        if self.observed:
+            return self._observe(decision, head, hop, environ, start)
+        return self._serve(decision, head, hop, environ, start).body
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""

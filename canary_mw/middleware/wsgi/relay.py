@@ -22,7 +22,7 @@ from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, reque
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
 from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.observability.counters import RefusalCounters
-from canary_mw.routing.group import Decision
+from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
 from canary_mw.types import Environ, StartResponse, WSGIApp
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer

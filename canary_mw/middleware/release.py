@@ -1,0 +1,84 @@
+"""What a decision of a release asks of a middleware, and what its answers get."""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from functools import partial
+from secrets import token_bytes
+from time import time
+
+from canary_mw.forwarding.hop import is_sent_and_signed
+from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders
+from canary_mw.forwarding.trusted_headers import is_signed, sign_cookie, verify_cookie
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.person import NOBODY, Person
+from canary_mw.routing.table import RouteTable
+
+# A session that lasts longer than this is not kept in a variant of weight 0.
+_DRAIN_LIMIT = 30 * DAY
+
+
+class ReleaseShell:
+    """What both middlewares do for releases.
+
+    Args:
+        is_trusted_peer: whether an address is that of a trusted peer.
+        keys: the header keys.
+
+    Attributes:
+        person: what is known of everybody.
+    """
+
+    def __init__(self, is_trusted_peer: Callable[[str | None], bool], keys: Sequence[bytes]) -> None:
+        self._is_trusted_peer = is_trusted_peer
+        self._keys = tuple(keys)
+        self.person = NOBODY._replace(new_id=new_anonymous_id)
+        if keys:
+            self.person = self.person._replace(
+                is_sent=partial(is_sent_and_signed, keys), is_signed=self._is_signed, verify_cookie=self._verify_cookie
+            )
+
+    def person_of(self, table: RouteTable, head: RequestHead) -> Person:
+        """Who sends a request."""
+        if not table.releases:
+            return self.person
+        trusted = self._is_trusted_peer(head.client)
+        return self.person._replace(trusted=trusted, client=self._client(table, head, trusted))
+
+    def _client(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
+        """The address of the client: what the trusted proxies in front have seen."""
+        hops = table.settings.trusted_hops
+        if not hops and not trusted:
+            return head.client
+        line = b",".join(value for name, value in head.headers if name == b"x-forwarded-for").decode("latin-1")
+        entries = [entry.strip() for entry in line.split(",") if entry.strip()]
+        if hops:
+            return entries[-hops] if len(entries) >= hops else head.client
+        return next((each for each in reversed(entries) if not self._is_trusted_peer(each)), head.client)
+
+    def headers(self, table: RouteTable, decision: Decision | None, head: RequestHead) -> ReleaseHeaders | None:
+        """What the answer to a request gets; None where no release has decided."""
+        assigned = decision.release if decision is not None else None
+        release = table.releases.get(assigned.name) if assigned is not None else None
+        if assigned is None or release is None:
+            return None
+        return ReleaseHeaders(release.document, assigned, head, self._is_secure(head), time(), self._sign_cookie)
+
+    def _is_secure(self, head: RequestHead) -> bool:
+        if head.scheme in ("https", "wss"):
+            return True
+        return head.header(b"x-forwarded-proto") == b"https" and self._is_trusted_peer(head.client)
+
+    def _is_signed(self, head: RequestHead, name: bytes) -> bool:
+        return is_signed(self._keys, head.headers, name, time())
+
+    def _verify_cookie(self, name: bytes, value: bytes) -> bytes | None:
+        return verify_cookie(self._keys, name, value, time())
+
+    def _sign_cookie(self, name: bytes, value: bytes, now: float) -> bytes:
+        return sign_cookie(self._keys[0], name, value, int(now) + _DRAIN_LIMIT) if self._keys else value
+
+
+def new_anonymous_id() -> bytes:
+    """128 random bits as 22 characters."""
+    return urlsafe_b64encode(token_bytes(16))[:22]
