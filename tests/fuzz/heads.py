@@ -24,8 +24,8 @@ from canary_mw.http.framing import check_head, well_formed
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Scope
 

@@ -8,8 +8,8 @@ from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.group import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping, RegexRewrite
 from canary_mw.rules.matchers import Condition, compile_regex

@@ -15,7 +15,8 @@ from canary_mw.config import parser, reader
 from canary_mw.config.document import Document
 from canary_mw.config.resource import Resource
 from canary_mw.control.store import RuleStore
-from canary_mw.routing.group import Decision, MappingGroup
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 

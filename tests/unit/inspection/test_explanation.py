@@ -169,6 +169,7 @@ def test_a_batch_line_has_the_pinned_form() -> None:
         "mapping": "gray",
         "service": "gray",
         "variant": "gray",
+        "assigned": None,
         "weight_percent": 20,
         "status": 0,
         "upstream": {

@@ -25,8 +25,8 @@ from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Decided, Finished, Reloaded
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.group import Decision
 
 
 def counted(counts: RequestCounters) -> dict[tuple[str, ...], int]:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from rules import chosen, get, header, mapping, table
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.group import Decision
+from canary_mw.routing.person import Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping, Redirect
 from canary_mw.rules.matchers import HostPattern
@@ -118,13 +119,13 @@ def test_the_caller_says_what_is_believed() -> None:
         asked.append(comment)
         return head.has(b"x-signed")
 
-    found = {decide(routes, get(headers=via("shop")), roll, believes) for roll in ROLLS}
+    found = {decide(routes, get(headers=via("shop")), roll, Person(is_sent=believes)) for roll in ROLLS}
     assert {each.mapping.name for each in found if each} == {"shop", "gray"}
-    assert decide(routes, get(headers=via("shop", **{"x-signed": "1"})), 5.0, believes) in found ^ {
+    assert decide(routes, get(headers=via("shop", **{"x-signed": "1"})), 5.0, Person(is_sent=believes)) in found ^ {
         group.sent_shares[0].decision for group in routes.groups
     }
     asked.clear()
-    decide(routes, get(), 5.0, believes)
+    decide(routes, get(), 5.0, Person(is_sent=believes))
     assert asked == []
 
 

@@ -369,7 +369,7 @@ def described(routes: RouteTable) -> list[Any]:
     shares = [[(s.bound, s.decision.mapping, s.decision.variant, s.decision.local) for s in g[3]] for g in groups]
     rest = [(name, rank, total, tests) for name, rank, total, _, _, tests in groups]
     order = [routes.order[group] for group in routes.groups]
-    return [rest, shares, order, routes.has_local, routes.middleware, routes.mappings, routes.diagnostics]
+    return [rest, shares, order, routes.has_exceptions, routes.middleware, routes.mappings, routes.diagnostics]
 
 
 @given(st.lists(st.sampled_from(DRAWN), max_size=8), st.lists(st.sampled_from(DRAWN), max_size=8), st.booleans())
