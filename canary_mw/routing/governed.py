@@ -61,6 +61,13 @@ class GovernedGroup:
             target = self._stable_target(head, self._stable_roll(assigned, roll))
         return target.with_release(assigned)
 
+    def stable_decision(self, head: RequestHead, roll: float) -> Decision | None:
+        """The decision as if the release were disabled; None where the search goes on behind the group."""
+        target = self._stable_target(head, roll)
+        if target is self._app and not self.answers_locally:
+            return None
+        return target.with_release(Assigned(self.release.name, STABLE, "disabled"))
+
     def outcomes(self, head: RequestHead, person: Person) -> tuple[Assigned, list[tuple[float, Decision]]]:
         """What a request can get: the assignment before any draw, and the part of each decision."""
         assigned = self.release.settle(head, person)

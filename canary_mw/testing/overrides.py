@@ -113,6 +113,11 @@ def stable_decision(table: RouteTable, head: RequestHead, roll: float) -> Decisi
     for group in table.candidates(head):
         if not all(matches(head) for matches in group.checks):
             continue
+        if group.governed is not None:
+            decision = group.governed.stable_decision(head, roll)
+            if decision is not None:
+                return decision
+            continue
         drawn = group.pick(head, roll)
         if drawn is not None and drawn.variant == "stable":
             return drawn

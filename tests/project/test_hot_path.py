@@ -12,6 +12,7 @@ differ between versions of Python, and are compared on those alone that the file
 """
 
 import asyncio
+import gc
 import json
 import sys
 from collections import Counter
@@ -98,7 +99,9 @@ def cost(work: Callable[[], object]) -> Cost:
         elif event == "c_call":
             calls += ours(frame)
 
-    tracing, profiling = sys.gettrace(), sys.getprofile()
+    tracing, profiling, collecting = sys.gettrace(), sys.getprofile(), gc.isenabled()
+    # A collection would end objects of earlier tests here, and count their ends.
+    gc.disable()
     sys.settrace(trace)
     sys.setprofile(profile)
     try:
@@ -106,6 +109,8 @@ def cost(work: Callable[[], object]) -> Cost:
     finally:
         sys.setprofile(profiling)
         sys.settrace(tracing)
+        if collecting:
+            gc.enable()
     return Cost(bytecodes, calls)
 
 
