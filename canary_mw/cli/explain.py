@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -11,16 +10,17 @@ from click.core import ParameterSource
 from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths, standard_input
 from canary_mw.config.variables import VARIABLE_CODES
 from canary_mw.exceptions import ClientError
-from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.batch import answer_line
-from canary_mw.inspection.explanation import Explanation, explain
-from canary_mw.inspection.explanation_json import attributes_of, explanation_json
+from canary_mw.inspection.explanation import explain
+from canary_mw.inspection.explanation_json import explanation_json
+from canary_mw.inspection.explanation_text import Role, explanation_lines
 from canary_mw.inspection.lint import lint_variables
 from canary_mw.inspection.lint_documents import lint_documents
 from canary_mw.routing.table import RouteTable
-from canary_mw.rules.mapping import Mapping
 from canary_mw.server.settings import variable
+
+_COLOURS: dict[Role, str] = {"gray": "magenta", "stable": "green", "matched": "green", "not matched": "red"}
 
 _USAGE = f"PATH, METHOD and TARGET are needed, or METHOD and TARGET with {variable('rules')} (or --batch)"
 
@@ -79,7 +79,7 @@ def explain_command(
     if as_json:
         click.echo(json.dumps(explanation_json(table, explanation), indent=2))
     else:
-        _print_explanation(explanation)
+        click.echo("\n".join(explanation_lines(explanation, _styled)))
 
 
 def _check_batch_options(context: click.Context) -> None:
@@ -128,46 +128,5 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _print_explanation(explanation: Explanation) -> None:
-    rows = [_row(candidate) for candidate in explanation.candidates]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for share, variant, name, outcome, *details in rows:
-        colour = {"gray": "magenta", "stable": "green"}.get(variant)
-        cells = (share.rjust(widths[0]), click.style(variant.ljust(widths[1]), fg=colour), name.ljust(widths[2]))
-        click.echo("  ".join((*cells, outcome)))
-        for line in details:
-            click.echo(f"{'':{sum(widths[:2]) + 4}}{line}")
-    if explanation.considered:
-        click.echo("\ngroups, in the order of routing:")
-    for item in explanation.considered:
-        mark = click.style("+", fg="green") if item.matched else click.style("-", fg="red")
-        click.echo(f"  {mark} {item.group}: {item.why}")
-
-
-def _row(candidate: Any) -> list[str]:
-    decision, outcome = candidate.decision, candidate.outcome
-    share = f"{candidate.percent:g} %"
-    name = decision.mapping.name if decision else "(no Mapping)"
-    variant = decision.variant if decision else "-"
-    if outcome is None:
-        return [share, variant, name, "the wrapped app answers"]
-    if isinstance(outcome, Reply):
-        location = [f" {value.decode()}" for key, value in outcome.headers or () if key == b"location"]
-        return [share, variant, name, f"answered {outcome.status}{''.join(location)}"]
-    lines = [*_request_lines(outcome), *_attribute_lines(decision.mapping)]
-    return [share, variant, name, f"-> {decision.mapping.service.text}", *lines]
-
-
-def _attribute_lines(mapping: Mapping) -> list[str]:
-    attributes = attributes_of(mapping)
-    if not attributes:
-        return []
-    return ["kept: " + ", ".join(f"{name}: {json.dumps(value)}" for name, value in attributes.items())]
-
-
-def _request_lines(request: UpstreamRequest) -> list[str]:
-    host = request.headers[0][1].decode("latin-1")
-    timeout = "none" if request.timeout is None else f"{request.timeout:g} s"
-    if request.timeout is not None and request.timeout_ends_at_head:
-        timeout += " to the response head"
-    return [f"{request.method} {request.target.decode('latin-1')}  host: {host}  timeout: {timeout}"]
+def _styled(text: str, role: Role) -> str:
+    return click.style(text, fg=_COLOURS[role])
