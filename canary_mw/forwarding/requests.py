@@ -35,7 +35,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     request = UpstreamRequest(
         mapping.service.text,
         head.method,
-        rewrite_path(mapping, head.path) + head.query,
+        head.mount.sent + rewrite_path(mapping, head.path) + head.query,
         headers,
         body,
         mapping.timeout,

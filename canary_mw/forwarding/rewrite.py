@@ -42,7 +42,10 @@ def _with_leading_slash(target: bytes) -> bytes:
 
 
 def redirect_location(redirect: Redirect, mapping: Mapping, head: RequestHead) -> bytes:
-    """The Location of a redirect; the query is kept, unless `path_redirect` has its own."""
+    """The Location of a redirect; the query is kept, unless `path_redirect` has its own.
+
+    A root path stands in front of every path, as it does in that of the client.
+    """
     query = head.query
     if redirect.path is not None:
         target = redirect.path.encode()
@@ -54,7 +57,9 @@ def redirect_location(redirect: Redirect, mapping: Mapping, head: RequestHead) -
         target = redirect.regex.apply(head.path)
     else:
         target = head.path
-    return head.scheme.encode() + b"://" + redirect.host.encode() + _with_leading_slash(target) + query
+    return (
+        head.scheme.encode() + b"://" + redirect.host.encode() + head.mount.root + _with_leading_slash(target) + query
+    )
 
 
 def shadow_host(host: bytes) -> bytes:

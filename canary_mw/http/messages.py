@@ -18,6 +18,23 @@ HeaderInput = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 NO_BODY_STATUSES = frozenset((204, 304))
 
 
+class Mount(NamedTuple):
+    """Where the app is mounted: a part of the path that the rules do not see.
+
+    Attributes:
+        root: the root path, escaped, as it stands before every path that clients know.
+        sent: the part of it that the request holds; it is in front of the path that is forwarded, too.
+        added: what the server has put in front of the path that it received.
+    """
+
+    root: bytes = b""
+    sent: bytes = b""
+    added: bytes = b""
+
+
+NO_MOUNT = Mount()
+
+
 class RequestHead:
     """A request as the rules see it; treat it as immutable.
 
@@ -34,6 +51,7 @@ class RequestHead:
     Attributes:
         path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
         query: the query with its "?", byte for byte as received, or empty.
+        mount: the root path that was in front of the path.
 
     Raises:
         BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
@@ -47,6 +65,7 @@ class RequestHead:
         "headers",
         "http_version",
         "method",
+        "mount",
         "path",
         "query",
         "scheme",
@@ -78,6 +97,7 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = http_version
+        self.mount = NO_MOUNT
         self._headers_by_name: dict[bytes, bytes] | None = None
         if (absolute := split_absolute(raw)) is not None:
             self.headers = with_host(self.headers, absolute.authority)
@@ -116,6 +136,7 @@ class RequestHead:
         self.server_port = server_port
         self.scheme = scheme
         self.http_version = version
+        self.mount = NO_MOUNT
         self._headers_by_name = headers_by_name
         return self
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,7 +132,7 @@ class Rules:
 
 
 class Gray:
-    """The gray version. It answers a request for `/last/` when it is told to.
+    """The gray version. It answers a request for `/last/` when it is told to, and dates the answer for `/dated/`.
 
     Attributes:
         begun: such a request, or a part of it, has come.
@@ -145,6 +146,9 @@ class Gray:
         """For `serving`."""
         while True:
             head = await peer.head()
+            if b" /dated/" in head.line:
+                await peer.answer(b"", b"date: Thu, 01 Jan 1970 00:00:00 GMT", b"server: gray")
+                continue
             last = b" /last/" in head.line
             if last:
                 self.begun.set()
@@ -152,6 +156,13 @@ class Gray:
             if last:
                 await self.go_on.wait()
             await echo(peer, "gray", whole)
+
+
+async def check_headers(port: int) -> None:
+    """A response from gray has one `date` and one `server`, whether the server adds its own or not."""
+    dated = await fetch(port, "/dated/", headers=[("gray", "true")])
+    names = Counter(name for name, _ in dated.headers)
+    assert (dated.status, names[b"date"], names[b"server"]) == (200, 1, 1)
 
 
 async def repeat(websocket: ServerConnection) -> None:
@@ -229,6 +240,7 @@ def test_requests_get_their_own_answers_while_rules_change(name: str, tmp_path: 
     async def main() -> None:
         newest, gray = Rules(tmp_path / "rules.yaml"), Gray()
         async with served(kind, tmp_path, gray) as (running, port):
+            await check_headers(port)
             async with traffic(port, kind.ways, clients=8) as done:
                 each = asyncio.create_task(done.each(kind.ways, TIMES))
                 while newest.number < CHANGES or not each.done():

@@ -38,8 +38,8 @@ async def serving_app(
     """Serve an app on a free port of 127.0.0.1, which is yielded; its lifespan is over at the end."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    options |= {"http": http, "lifespan": lifespan, "log_config": None, "proxy_headers": False, "date_header": False}
-    config = uvicorn.Config(app, **options)
+    options |= {"http": http, "lifespan": lifespan, "log_config": None, "proxy_headers": False}
+    config = uvicorn.Config(app, **{"date_header": False, **options})
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -5,15 +5,20 @@ from urllib.parse import unquote
 from canary_mw.forwarding.exchange import Exchange, finish_with_response
 from canary_mw.forwarding.headers import framed_headers
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.messages import ResponseHead
+from canary_mw.http.messages import NO_MOUNT, Mount, ResponseHead
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 # What of a scope is changed for the app.
 _REQUEST_KEYS = frozenset(("method", "path", "raw_path", "query_string", "root_path", "headers"))
 
 
-async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+async def call_app(
+    app: ASGIApp, exchange: Exchange, scope: Scope, receive: Receive, send: Send, mount: Mount = NO_MOUNT
+) -> Reply | None:
     """Call an app of this process. Its messages are relayed as they come; only its response head goes to the exchange.
+
+    Args:
+        mount: of the request; the app is mounted there, too.
 
     Returns:
         None when the app has responded, else the reply to send in its place.
@@ -24,7 +29,7 @@ async def call_app(app: ASGIApp, exchange: Exchange, scope: Scope, receive: Rece
         return _reply_of(stop.value)
     reply: Reply | None = None
 
-    app_scope = _app_scope(scope, request)
+    app_scope = {**app_scope_of(scope, request, mount), "method": request.method}
 
     async def relay(message: Message) -> None:
         nonlocal reply
@@ -57,14 +62,16 @@ def _reply_of(outcome: Relay | Reply) -> Reply | None:
     return outcome if isinstance(outcome, Reply) else None
 
 
-def _app_scope(scope: Scope, request: UpstreamRequest) -> Scope:
+def app_scope_of(scope: Scope, request: UpstreamRequest, mount: Mount) -> Scope:
+    """The scope for an app of this process: the request that would be sent, under the root path of the wrapped app."""
     path, _, query = request.target.partition(b"?")
+    # The server of an upstream would put it there.
+    path = mount.added + path
     return {
         **scope,
-        "method": request.method,
         "path": unquote(path.decode("latin-1")),
         "raw_path": path,
         "query_string": query,
-        "root_path": "",
+        "root_path": scope["root_path"] if mount.root else "",
         "headers": framed_headers(request),
     }

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from canary_mw.middleware.asgi.host_server import HostProbe
 from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,10 @@ class LifespanOwner(Protocol):
     @property
     def started(self) -> bool:
         """Whether it has started."""
+
+    @property
+    def host(self) -> HostProbe:
+        """Finds out which server runs the lifespan."""
 
     def start(self) -> None:
         """Start; does nothing when started already."""
@@ -28,6 +33,7 @@ class LifespanOwner(Protocol):
 async def run_lifespan(owner: LifespanOwner, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the lifespan of the app. The owner starts before the app, and is closed before the shutdown is confirmed."""
     remove_handler: Callable[[], None] | None = None
+    owner.host.look_again(receive, send)
 
     async def receive_and_start() -> Message:
         nonlocal remove_handler

@@ -17,6 +17,7 @@ from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.asgi.host_server import HostProbe
 from canary_mw.middleware.asgi.lifespan import run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
@@ -128,6 +129,7 @@ class CanaryMiddleware(MiddlewareBase):
         self.app = app
         self.upstreams = Upstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
         self.shadows = ShadowSender(self.upstreams, shadow_limit)
+        self.host = HostProbe(wraps=self.wraps)
         self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,7 +151,7 @@ class CanaryMiddleware(MiddlewareBase):
         if self.trusted_headers is not None:
             self._remove_untrusted(scope)
         try:
-            head = request_head(scope)
+            head = self.host.request_head(scope, receive, send) if scope.get("root_path") else request_head(scope)
         except ClientError as exc:
             await self._refuse(scope, send, exc)
             return
@@ -159,8 +161,8 @@ class CanaryMiddleware(MiddlewareBase):
         elif decision is None or (decision.local and self.wraps and decision.shadow is None):
             await self.app(scope, receive, send)
         elif not (decision.local and self.wraps):
-            hop = self.hop(head, table.settings)
-            await self._forwarder.forward(decision, head, hop, scope, receive, send)
+            send = self.host.without_own_headers(receive, send)
+            await self._forwarder.forward(decision, head, self.hop(head, table.settings), scope, receive, send)
         else:
             await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
@@ -168,7 +170,7 @@ class CanaryMiddleware(MiddlewareBase):
         """Serve one request of a table whose Module or releases ask for more than a look-up."""
         self._remove_untrusted(scope)
         try:
-            head = table.admit(request_head(scope))
+            head = table.admit(self.host.request_head(scope, receive, send))
         except ClientError as exc:
             await self._refuse(scope, send, exc)
         else:
@@ -195,7 +197,7 @@ class CanaryMiddleware(MiddlewareBase):
         table = self.store.table
         self._remove_untrusted(scope)
         try:
-            head = table.admit(request_head(websocket_request(scope)))
+            head = table.admit(self.host.request_head(websocket_request(scope), receive, send))
         except ClientError as exc:
             await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
             return
@@ -266,6 +268,7 @@ class CanaryMiddleware(MiddlewareBase):
     ) -> str | None:
         """Call the wrapped app, or forward the request; returns as `Forwarder.forward` does."""
         if decision is not None and not (decision.local and self.wraps):
+            send = self.host.without_own_headers(receive, send)
             if scope["type"] == "websocket":
                 await self._tunnel(decision, head, hop, scope, receive, send)
                 return None

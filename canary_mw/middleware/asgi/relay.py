@@ -81,7 +81,7 @@ class Forwarder:
                 return await self._forward_to_upstream(decision, head, hop, stream, send, pending)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, _never)
-            reply = await call_app(app, steps, scope, receive, send)
+            reply = await call_app(app, steps, scope, receive, send, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
             reply = self.refusal(exc, scope["http_version"])

@@ -4,12 +4,13 @@ from urllib.parse import quote, unquote
 
 from canary_mw.http.authority import check_authority, split_absolute, with_host
 from canary_mw.http.messages import RequestHead
+from canary_mw.http.mount import split_mount
 from canary_mw.http.target import PATH_SAFE
 from canary_mw.types import Scope
 
 
 def request_head(scope: Scope) -> RequestHead:
-    """The head that rules are matched against. Its path is the whole path that the client sent, `root_path` included.
+    """The head that rules are matched against. Its path is the whole path, `root_path` included.
 
     Raises:
         ClientError: see `RequestHead`; or an absolute-form target names another host than Host.
@@ -26,6 +27,21 @@ def request_head(scope: Scope) -> RequestHead:
         client[1] or 0 if client else 0,
         server[1] or 0 if server else 0,
     )
+
+
+def mounted_request_head(scope: Scope, added_root: str) -> RequestHead:
+    """The head for an app under a root path. Its path is what comes after that.
+
+    Args:
+        added_root: what the server has put before the path that the client sent.
+
+    Raises:
+        ClientError: see `request_head`.
+    """
+    mount, path = split_mount(_path(scope), scope["root_path"], added_root)
+    head = request_head({**scope, "raw_path": path, "root_path": ""})
+    head.mount = mount
+    return head
 
 
 def _path(scope: Scope) -> bytes:

@@ -1,14 +1,12 @@
 """Websockets of an ASGI server, served from the service of their Mapping."""
 
-from urllib.parse import unquote
-
 from canary_mw.forwarding.exchange import direct_response, exchange
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.middleware.asgi.in_process import copy_back
+from canary_mw.middleware.asgi.in_process import app_scope_of, copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.websocket_tunnel import WebSocketTunnel
 from canary_mw.routing.decided import Decision
@@ -54,7 +52,6 @@ async def _call_app(
 ) -> None:
     """Call an app of this process. Its messages are relayed as they come, with changed headers in its response head."""
     request = upstream_request(decision, head, hop)
-    path, _, query = request.target.partition(b"?")
 
     async def relay(message: Message) -> None:
         copy_back(app_scope, scope)
@@ -64,14 +61,7 @@ async def _call_app(
             message = {**message, "headers": response_head(decision.mapping, response, head, hop).headers}
         await send(message)
 
-    changes = {
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": request.headers,
-    }
-    app_scope = {**scope, **changes}
+    app_scope = app_scope_of(scope, request, head.mount)
     try:
         await app(app_scope, receive, relay)
     finally:

@@ -1,20 +1,17 @@
-"""Requests as WSGI has them (PEP 3333): `environ` -> RequestHead, and the body behind `wsgi.input`."""
+"""Requests as WSGI has them (PEP 3333): `environ` -> RequestHead."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from operator import methodcaller
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from canary_mw.exceptions import ClientDisconnected, LengthRequired
 from canary_mw.http.authority import check_authority, split_absolute
-from canary_mw.http.messages import RawHeaders, RequestHead
+from canary_mw.http.messages import NO_MOUNT, Mount, RawHeaders, RequestHead
+from canary_mw.http.mount import escape_root, split_mount
 from canary_mw.http.target import METHODS, PATH_SAFE, check_method, check_query, normalize_path
 from canary_mw.types import Environ
-from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 
-# Bytes of a body that are read at once. Servers return when they have all of them, or the body ends.
-CHUNK_SIZE = 65536
 _CACHE_SIZE = 1024
 _PORTS = {"client_port": "REMOTE_PORT", "server_port": "SERVER_PORT"}
 # Keys of an environ -> header names, None for other keys. Clients choose the names: it is bounded, and a full one is
@@ -81,7 +78,7 @@ class LazyRequestHead(RequestHead):
 
 
 def request_head(environ: Environ) -> LazyRequestHead:
-    """The head that rules are matched against. Its path is the whole path that the client sent, `SCRIPT_NAME` included.
+    """The head that rules are matched against. Its path is what comes after `SCRIPT_NAME`.
 
     Raises:
         ClientError: see `RequestHead`; or an absolute-form target names another host than Host.
@@ -94,6 +91,9 @@ def request_head(environ: Environ) -> LazyRequestHead:
     if path[:1] != b"/":
         path = _origin_form(environ, path)
     head = LazyRequestHead.__new__(LazyRequestHead)
+    head.mount = NO_MOUNT
+    if environ.get("SCRIPT_NAME"):
+        head.mount, path = _split_script_name(environ, path)
     head.method = method
     head.path = normalize_path(path)
     head.query = check_query(b"?" + query) if query else b""
@@ -121,6 +121,18 @@ def request_target(environ: Environ) -> tuple[bytes, bytes]:
     if decoded == "*":
         return b"*", query
     return quote(decoded or "/", safe=PATH_SAFE, encoding="latin-1", errors="replace").encode(), query
+
+
+def _split_script_name(environ: Environ, path: bytes) -> tuple[Mount, bytes]:
+    """Take `SCRIPT_NAME` off a path, where it is in it: a layer in between may have set it for links alone."""
+    root = _utf8(environ["SCRIPT_NAME"])
+    if unquote_to_bytes(path) == environ.get("PATH_INFO", "").encode("latin-1", "replace"):
+        return Mount(escape_root(root)), path
+    return split_mount(path, root)
+
+
+def _utf8(text: str) -> str:
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _origin_form(environ: Environ, target: bytes) -> bytes:
@@ -203,95 +215,3 @@ def with_headers(environ: Environ, headers: Iterable[tuple[bytes, bytes]]) -> En
         joined = "; " if name == b"cookie" else ", "
         copy[key] = f"{copy[key]}{joined}{text}" if key in copy else text
     return copy
-
-
-class RequestBody:
-    """The body of a request as an iterator over its chunks.
-
-    Args:
-        length: bytes, by Content-Length; None for a body whose end the server reports (`wsgi.input_terminated`).
-
-    Raises:
-        LengthRequired: the length is None, and the server does not report the end.
-    """
-
-    def __init__(self, environ: Environ, length: int | None) -> None:
-        if length is None and not environ.get("wsgi.input_terminated"):
-            raise LengthRequired("a body without length, and the server does not say where it ends")
-        self._read = environ["wsgi.input"].read
-        self._left = length
-
-    def open(self) -> "bytes | RequestBody":
-        """The body, as bytes when it is one chunk.
-
-        Raises:
-            ClientDisconnected: the client disconnected before the body was complete; iterating raises it too.
-        """
-        if self._left is None or self._left > CHUNK_SIZE:
-            return self
-        return b"".join(self)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._left == 0:
-            raise StopIteration
-        chunk = self._read_chunk(CHUNK_SIZE if self._left is None else min(CHUNK_SIZE, self._left))
-        if self._left is not None:
-            self._left -= len(chunk)
-        elif not chunk:
-            self._left = 0
-            raise StopIteration
-        return chunk
-
-    def _read_chunk(self, size: int) -> bytes:
-        try:
-            chunk: bytes = self._read(size)
-        except OSError as exc:
-            raise ClientDisconnected("the client left before its body was complete") from exc
-        if self._left is not None and not chunk:
-            raise ClientDisconnected("the client left before its body was complete")
-        return chunk
-
-
-class RecordingInput:
-    """A `wsgi.input` that feeds what the app reads to a buffer.
-
-    Args:
-        length: bytes of the body; None for one whose end the server reports.
-    """
-
-    def __init__(self, source: Any, buffer: SyncReplayBuffer, length: int | None) -> None:
-        self._source = source
-        self._buffer = buffer
-        self._left = length
-
-    def read(self, size: int = -1) -> bytes:
-        """See PEP 3333, also for the methods."""
-        return self._feed(self._source.read() if size is None or size < 0 else self._source.read(size), size == 0)
-
-    def readline(self, size: int = -1) -> bytes:
-        line = self._source.readline() if size is None or size < 0 else self._source.readline(size)
-        return self._feed(line, size == 0)
-
-    def readlines(self, hint: int = -1) -> list[bytes]:
-        lines: list[bytes] = []
-        while (hint < 1 or sum(map(len, lines)) < hint) and (line := self.readline()):
-            lines.append(line)
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def __getattr__(self, name: str) -> Any:
-        # The app may read by a method that only this server has. Such reads are not recorded, so there is no copy.
-        self._buffer.close()
-        return getattr(self._source, name)
-
-    def _feed(self, chunk: bytes, empty_read: bool) -> bytes:
-        if self._left is not None:
-            self._left -= len(chunk)
-        ended = not chunk and not empty_read
-        self._buffer.feed(chunk, last=ended if self._left is None else self._left == 0)
-        return chunk

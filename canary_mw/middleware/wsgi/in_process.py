@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.headers import framed_headers
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.messages import RawHeaders, ResponseHead
+from canary_mw.http.messages import NO_MOUNT, Mount, RawHeaders, ResponseHead
 from canary_mw.middleware.wsgi.environ import with_headers
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
 
@@ -15,9 +15,12 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def call_app(
-    app: WSGIApp, exchange: Exchange, environ: Environ, start_response: StartResponse
+    app: WSGIApp, exchange: Exchange, environ: Environ, start_response: StartResponse, mount: Mount = NO_MOUNT
 ) -> Iterable[bytes] | Reply:
     """Call an app of this process. Its body is relayed as it comes; only its response head goes to the exchange.
+
+    Args:
+        mount: of the request; the app is mounted there, too.
 
     Returns:
         What the app returned, or the reply to send in its place.
@@ -39,7 +42,7 @@ def call_app(
         outcome = _finish_exchange(exchange, ResponseHead(int(status[:3]), pairs))
         return start_response(status_line(outcome.head.status), text_pairs(outcome.head.headers), exc_info)
 
-    return app(_app_environ(environ, request), start)
+    return app(_app_environ(environ, request, mount), start)
 
 
 def status_line(status: int) -> str:
@@ -62,14 +65,14 @@ def _finish_exchange(exchange: Exchange, head: ResponseHead) -> Relay:
     raise RuntimeError("a request to an app cannot be retried")
 
 
-def _app_environ(environ: Environ, request: UpstreamRequest) -> Environ:
+def _app_environ(environ: Environ, request: UpstreamRequest, mount: Mount) -> Environ:
     path, _, query = request.target.partition(b"?")
     raw = [name for name in ("RAW_URI", "REQUEST_URI") if name in environ]
     return {
         **with_headers(environ, framed_headers(request)),
         **dict.fromkeys(raw, request.target.decode("latin-1")),
         "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "SCRIPT_NAME": environ["SCRIPT_NAME"] if mount.root else "",
+        "PATH_INFO": unquote_to_bytes(path[len(mount.sent) :]).decode("latin-1"),
         "QUERY_STRING": query.decode("latin-1"),
     }

@@ -18,13 +18,14 @@ from canary_mw.http.framing import check_head
 from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.locks import new_lock
-from canary_mw.middleware.wsgi.environ import RecordingInput, RequestBody, request_target
+from canary_mw.middleware.wsgi.environ import request_target
 from canary_mw.middleware.wsgi.in_process import call_app, status_line, text_pairs
 from canary_mw.middleware.wsgi.observed_body import observe_body
+from canary_mw.middleware.wsgi.request_body import RecordingInput, RequestBody
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
-from canary_mw.types import Environ, StartResponse, WSGIApp
+from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
@@ -58,6 +59,8 @@ class SyncForwarder:
         reach the server, so that it closes the connection.
         """
         app = self._upstreams.app(decision)
+        if environ.get("SERVER_SOFTWARE", "").startswith("Werkzeug/"):
+            start_response = _without_own_headers(start_response)
         try:
             check_head(head.method, request_target(environ)[0], head.headers, head.http_version)
             if _is_websocket(head):
@@ -68,7 +71,7 @@ class SyncForwarder:
                 return self._forward_to_upstream(decision, head, hop, body, start_response)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, lambda: False)
-            result = call_app(app, steps, environ, start_response)
+            result = call_app(app, steps, environ, start_response, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
             return send_reply(self.refusal(exc), start_response)
@@ -162,6 +165,16 @@ class SyncForwarder:
         except BaseException:
             buffer.close()
             raise
+
+
+def _without_own_headers(start_response: StartResponse) -> StartResponse:
+    """For the one server that adds `date` and `server` also to a response that has them: a client gets one of each."""
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
+        kept = [pair for pair in headers if pair[0].lower() not in ("date", "server")]
+        return start_response(status, kept, exc_info)
+
+    return start
 
 
 def _is_websocket(head: RequestHead) -> bool:

@@ -19,8 +19,9 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import BadTarget, ClientDisconnected, ClientError, LengthRequired, UpstreamTimeout
 from canary_mw.middleware.wsgi import environ as environ_module
-from canary_mw.middleware.wsgi.environ import CHUNK_SIZE, RecordingInput, RequestBody, request_head
+from canary_mw.middleware.wsgi.environ import request_head
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.middleware.wsgi.request_body import CHUNK_SIZE, RecordingInput, RequestBody
 from canary_mw.observability.events import Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.types import Environ, StartResponse, WSGIApp
@@ -105,7 +106,7 @@ class Call:
         ({"RAW_URI": None, "REQUEST_URI": "/a%2Fb?c"}, b"/a%2Fb", b"?c"),
         ({"RAW_URI": "http://shop.example/a?b"}, b"/a", b"?b"),
         ({"RAW_URI": None, "PATH_INFO": "/\xc3\xa4 b", "QUERY_STRING": "q=1"}, b"/%C3%A4%20b", b"?q=1"),
-        ({"RAW_URI": None, "SCRIPT_NAME": "/app", "PATH_INFO": "/b"}, b"/app/b", b""),
+        ({"RAW_URI": None, "SCRIPT_NAME": "/app", "PATH_INFO": "/b"}, b"/b", b""),
         ({"RAW_URI": None, "SCRIPT_NAME": "", "PATH_INFO": ""}, b"/", b""),
         ({"RAW_URI": None, "REQUEST_METHOD": "OPTIONS", "PATH_INFO": "*"}, b"*", b""),
     ],
