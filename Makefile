@@ -13,7 +13,7 @@ INSTALLED_SERVERS := $(VENV)/.installed-servers
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench fuzz bench-programs clean
+.PHONY: help demo test test-slow pythons lint bench fuzz bench-programs clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -30,10 +30,18 @@ test: $(INSTALLED) ## the tests with branch coverage of the package, without the
 test-slow: $(INSTALLED) $(INSTALLED_SERVERS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
 	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
 
-lint: $(INSTALLED) ## ruff and mypy --strict over the package and the tests
+# What pyenv or the system has is used as it is. Without a network nothing is lost but the tests of what is missing.
+pythons: $(INSTALLED) ## the other versions of Python that test-slow tries, from uv; 100 MB
+	@$(PIP) install --constraint constraints.txt --group pythons
+	@UV_PYTHON_INSTALL_DIR=$(VENV)/pythons $(VENV)/bin/uv python install --quiet --no-bin 3.12 3.13 3.14 || \
+		echo "Python 3.12 to 3.14 cannot be downloaded here. Tests with those that are not here are skipped." >&2
+
+# The standard library is another one in each version of Python: the oldest and the newest that is supported.
+lint: $(INSTALLED) ## ruff, and mypy --strict for Python 3.11 and 3.14, over the package and the tests
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@$(PY) -m mypy
+	@$(PY) -m mypy --python-version 3.11
+	@$(PY) -m mypy --python-version 3.14
 
 bench: $(INSTALLED_BENCH) bench-programs ## side by side with Envoy, nginx, HAProxy and Python proxies; ROW=name for one row
 	@$(PY) -m benchmarks $(if $(ROW),--row $(ROW))

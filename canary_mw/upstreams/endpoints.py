@@ -173,8 +173,9 @@ class EndpointSet:
         for task in self._tasks:
             # Else asyncio logs an error about the task.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(RuntimeError):
-                task.get_coro().close()
+            if coroutine := task.get_coro():  # an eager task that has ended has none
+                with suppress(RuntimeError):
+                    coroutine.close()
         self._tasks = set()
 
     async def _wait_ready(self, deadline: float, connect_timeout: float) -> None:

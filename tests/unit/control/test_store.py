@@ -839,7 +839,7 @@ def test_a_store_that_is_not_used_any_more_can_be_collected() -> None:
 def run(script: str, top: Path) -> "subprocess.CompletedProcess[str]":
     """A process of its own with a store over `top`; `edit(service)` writes its rules."""
     prelude = f"""
-import os, sys, threading
+import os, sys, threading, warnings
 from pathlib import Path
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.store import RuleStore
@@ -874,6 +874,8 @@ release = threading.Event()
 holder = threading.Thread(target=hold)
 holder.start()
 held.wait()
+# Since 3.12 Python warns of each fork of a process that has threads. The store is made for it.
+warnings.simplefilter("ignore", DeprecationWarning)
 child = os.fork()
 if child == 0:
     store.start()

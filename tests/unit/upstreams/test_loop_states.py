@@ -239,7 +239,9 @@ def test_copies_of_a_closed_loop_take_no_room() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(send_copy(shadows))
     (task,) = shadows._tasks
-    task.get_coro().close()
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    coroutine.close()
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
     asyncio.run(send_copy(shadows))
