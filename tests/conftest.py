@@ -6,7 +6,7 @@ from middlewares import interface
 
 __all__ = ["installed", "interface", "sdist", "wheel"]
 
-pytest_plugins = ["allowed_skips", "file_durations"]
+pytest_plugins = ["allowed_skips", "file_durations", "canary_mw.pytest_plugin"]
 
 # What is drawn is the same on every run, so that a change is judged by what it changes. To look for news:
 # HYPOTHESIS_PROFILE=explore pytest ...

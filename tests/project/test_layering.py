@@ -19,7 +19,7 @@ GROUND = {"exceptions", "types", "locks", "host", "forking"}
 CORE = ["http", "rules", "config", "routing", "forwarding", "inspection"]
 ROOMS = [*CORE, "observability", "client", "upstreams", "control", "admin", "middleware", "server", "cli", "testing"]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
-ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS}
+ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS, "pytest_plugin": ROOMS}
 # A room whose public names are loaded lazily by its `__init__`.
 PUBLIC_ROOMS = {"testing"}
 TWINS = [("client.aio", "client.sync"), ("middleware.asgi", "middleware.wsgi")]
@@ -37,6 +37,7 @@ LIBRARIES = {
     "httpx": {"client"},
     "jinja2": {"admin"},
     "prometheus_client": {"observability"},
+    "pytest": {"testing"},
     "pydantic": {"config"},
     "re2": {"rules"},
     "starlette": {"admin", "server"},

@@ -61,6 +61,12 @@ def test_the_metadata_tells_what_an_index_shows(metadata: Message) -> None:
     assert set(found) <= classifiers
 
 
+def test_pytest_finds_the_plugin_and_a_shell_the_command(wheel: Path) -> None:
+    text = contents(wheel)[f"{INFO}/entry_points.txt"].decode()
+    assert "[console_scripts]\ncanary-mw = canary_mw.cli.main:main\n" in text
+    assert "[pytest11]\ncanary_mw = canary_mw.pytest_plugin\n" in text
+
+
 def test_the_page_of_a_release_has_no_link_that_leads_nowhere_there(metadata: Message) -> None:
     page = str(metadata.get_payload())
     assert page.startswith("# canary-mw\n")

@@ -7,6 +7,7 @@ from inspect import signature
 import pytest
 
 import canary_mw
+import canary_mw.testing
 from canary_mw import ConfigError, Metrics, RequestHead, RouteTable, decide
 
 RULES = """
@@ -65,6 +66,17 @@ def test_every_public_name_is_there_and_listed(name: str) -> None:
     assert getattr(canary_mw, name) is getattr(canary_mw, name)
     assert name in dir(canary_mw)
     assert getattr(getattr(canary_mw, name), "__name__", name) == name
+
+
+def test_what_tests_use_is_loaded_where_first_used() -> None:
+    names = ["Route", "all_stable", "assert_share", "gray_answered_by", "load_rules", "route"]
+    assert canary_mw.testing.__all__ == names
+    assert [name for name in names if name not in dir(canary_mw.testing)] == []
+    assert [getattr(canary_mw.testing, name).__name__ for name in names] == names
+    with pytest.raises(AttributeError, match=r"'canary_mw.testing' has no attribute 'Novelty'"):
+        _ = canary_mw.testing.Novelty
+    found = loaded("import canary_mw.testing")
+    assert {each for each in found if each.startswith("canary_mw")} == {"canary_mw", "canary_mw.testing"}
 
 
 def test_metrics_follow_a_middleware() -> None:
