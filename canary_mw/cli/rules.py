@@ -10,6 +10,7 @@ import click
 
 from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
+from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.text_file import read_stream, unreadable
 from canary_mw.server.settings import variable
@@ -55,7 +56,8 @@ def load_rules(paths: Iterable[str], ambassador_id: str, *, middleware: bool = F
     What cannot be read is an error among the diagnostics.
     """
     documents = load_documents(paths)
-    return parse(documents, environ=os.environ, ambassador_id=ambassador_id, middleware=middleware)
+    read_ids = IdFiles().read
+    return parse(documents, environ=os.environ, ambassador_id=ambassador_id, middleware=middleware, read_ids=read_ids)
 
 
 def load_documents(paths: Iterable[str]) -> list[Document]:

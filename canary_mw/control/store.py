@@ -11,6 +11,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
+from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError, SourceError
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
@@ -91,6 +92,7 @@ class RuleStore:
         `_documents` the next reload reads everything.
         """
         self._documents: list[Document] | None = None
+        self._id_files = IdFiles()
         self._thread: SystemThread | None = None
         self._starting = Mutex()
         self._reloading = Mutex()
@@ -147,7 +149,7 @@ class RuleStore:
         with self._reloading:
             try:
                 documents = self._load()
-                if documents == self._documents:
+                if documents == self._documents and not self._id_files.changed():
                     return self._keep_table(_error_of(self.diagnostics), logged=True)
                 return self._apply(documents)
             except ConfigError as exc:
@@ -168,12 +170,14 @@ class RuleStore:
         from canary_mw.config.parser import parse
 
         environ = listed_variables(os.environ) if self._environ is None else self._environ
+        id_files = IdFiles(self._id_files)
         rules = parse(
             documents,
             environ=environ,
             ambassador_id=self._ambassador_id,
             middleware=self.table.middleware,
             previous=self._rules,
+            read_ids=id_files.read,
         )
         current = self.table.mappings
         if current and not rules.mappings and not self._allow_empty:
@@ -183,7 +187,7 @@ class RuleStore:
         changed = first or settings != self.table.settings or rules.releases != self.table.documents
         changed = changed or not _same_mappings(current, rules.mappings)
         table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
-        self._documents, self._rules = documents, rules
+        self._documents, self._rules, self._id_files = documents, rules, id_files
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
         if not changed:

@@ -2,13 +2,15 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from heapq import merge
+from itertools import chain, islice
 
 # Longer lists keep hashes: 8 bytes an id in place of about 76.
 MAX_KEPT_IDS = 50_000
-# The most ids of one list.
-MAX_IDS = 1_000_000
+# Sorted at a time, so that no other thread waits long for the interpreter lock.
+_CHUNK = 5_000
 
 
 class IdList:
@@ -21,11 +23,15 @@ class IdList:
     __slots__ = ("_hashes", "_ids")
 
     def __init__(self, ids: Iterable[bytes] = ()) -> None:
-        self._ids = frozenset(ids)
-        self._hashes = array("Q")
-        if len(self._ids) > MAX_KEPT_IDS:
-            self._hashes = array("Q", sorted(map(_hash, self._ids)))
-            self._ids = frozenset()
+        rest = iter(ids)
+        kept: set[bytes] = set()
+        for each in rest:
+            kept.add(each)
+            if len(kept) > MAX_KEPT_IDS:
+                break
+        long = len(kept) > MAX_KEPT_IDS
+        self._hashes = _sorted_hashes(chain(kept, rest)) if long else array("Q")
+        self._ids: frozenset[bytes] = frozenset() if long else frozenset(kept)
 
     def __contains__(self, key: bytes) -> bool:
         if not self._hashes:
@@ -33,6 +39,10 @@ class IdList:
         hashed = _hash(key)
         position = bisect_left(self._hashes, hashed)
         return position < len(self._hashes) and self._hashes[position] == hashed
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The ids of a list that is short enough to keep them."""
+        return iter(self._ids)
 
     def __len__(self) -> int:
         return len(self._ids) + len(self._hashes)
@@ -48,7 +58,23 @@ class IdList:
 
 
 def _hash(key: bytes) -> int:
-    return int.from_bytes(blake2b(key, digest_size=8).digest())
+    return int.from_bytes(blake2b(key, digest_size=8, usedforsecurity=False).digest())
+
+
+def _sorted_hashes(ids: Iterator[bytes]) -> "array[int]":
+    chunks = []
+    while chunk := [_hash(each) for each in islice(ids, _CHUNK)]:
+        chunk.sort()
+        chunks.append(array("Q", chunk))
+    return array("Q", _distinct(merge(*chunks)))
+
+
+def _distinct(ordered: Iterable[int]) -> Iterator[int]:
+    last = -1
+    for each in ordered:
+        if each != last:
+            yield each
+            last = each
 
 
 NO_IDS = IdList()
