@@ -30,6 +30,7 @@ canary_mw.store
 canary_mw.tls
 """.split()
 METRICS = """
+canary_mw_assignments_total counter
 canary_mw_ejections_total counter
 canary_mw_refused_requests_total counter
 canary_mw_request_seconds_total counter
