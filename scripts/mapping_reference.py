@@ -73,7 +73,8 @@ def type_of(annotation: Any) -> str:
         return f"map of {type_of(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         # Emissary's conversion writes those that begin with v2.
-        names = [name for name in annotation.model_fields if not name.startswith("v2")]
+        fields = annotation.model_fields.items()
+        names = [field.alias or name for name, field in fields if not name.startswith("v2")]
         return "{" + ", ".join(f"`{name}`" for name in names) + "}"
     return {str: "text", int: "whole number", bool: "true or false"}.get(annotation, "anything")
 

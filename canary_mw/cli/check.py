@@ -143,5 +143,5 @@ def _summary(found: list[Diagnostic], mappings: int) -> str:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of Mapping and Module documents, for editors with a YAML language server."""
+    """Print the JSON Schema of Mapping, Module and GrayRelease documents, for editors with a YAML language server."""
     click.echo(json.dumps(document_schema(), indent=2))

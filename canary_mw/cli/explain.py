@@ -17,12 +17,24 @@ from canary_mw.inspection.explanation_json import explanation_json
 from canary_mw.inspection.explanation_text import Role, explanation_lines
 from canary_mw.inspection.lint import lint_variables
 from canary_mw.inspection.lint_documents import lint_documents
+from canary_mw.routing.person import Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.server.settings import variable
 
 _COLOURS: dict[Role, str] = {"gray": "magenta", "stable": "green", "matched": "green", "not matched": "red"}
 
 _USAGE = f"PATH, METHOD and TARGET are needed, or METHOD and TARGET with {variable('rules')} (or --batch)"
+
+
+# Options that a line of a batch has fields for.
+_REQUEST_OPTIONS = {
+    "headers": "-H",
+    "host": "--host",
+    "local": "--local",
+    "client": "--client",
+    "trusted": "--trusted",
+    "as_json": "--json",
+}
 
 
 @click.command(name="explain")
@@ -35,6 +47,8 @@ _USAGE = f"PATH, METHOD and TARGET are needed, or METHOD and TARGET with {variab
     metavar="NAME",
     help="Name of the service that the app is: explain as the middleware routes.",
 )
+@click.option("--client", default="127.0.0.1", show_default=True, metavar="IP", help="Address of the client.")
+@click.option("--trusted", is_flag=True, help="The peer is trusted: its lane and its choice count.")
 @ambassador_id_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--batch", is_flag=True, help="Read JSON lines from stdin, write one JSON line for each.")
@@ -45,6 +59,8 @@ def explain_command(
     headers: tuple[str, ...],
     host: str,
     local: tuple[str, ...],
+    client: str,
+    trusted: bool,
     ambassador_id: str,
     as_json: bool,
     batch: bool,
@@ -58,7 +74,7 @@ def explain_command(
       rules     the text of the rules; without it, those in PATH
       mode      "standalone" (default) or "middleware"
       local     name of the local service
-      requests  objects: method, path, and optionally host, headers, client
+      requests  objects: method, path, and optionally host, headers, client, peer_trusted
 
     Each answer is a line with "diagnostics" and "results", one for each request. A line that cannot be read is answered
     with "line", its number, and "error"; the exit code is 1 then.
@@ -72,10 +88,10 @@ def explain_command(
         raise click.UsageError(_USAGE)
     table = _table(paths, local, ambassador_id)
     try:
-        head = RequestHead(method, target, [("host", host), *map(_header, headers)])
+        head = RequestHead(method, target, [("host", host), *map(_header, headers)], client=client)
     except ClientError as exc:
         raise click.UsageError(f"{target}: {exc}; such a request is answered {exc.status_hint}") from None
-    explanation = explain(table, head)
+    explanation = explain(table, head, Person(trusted=trusted))
     if as_json:
         click.echo(json.dumps(explanation_json(table, explanation), indent=2))
     else:
@@ -83,7 +99,7 @@ def explain_command(
 
 
 def _check_batch_options(context: click.Context) -> None:
-    for name, flag in (("headers", "-H"), ("host", "--host"), ("local", "--local"), ("as_json", "--json")):
+    for name, flag in _REQUEST_OPTIONS.items():
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"{flag} has no effect with --batch: each line says it by itself")
 

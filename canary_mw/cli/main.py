@@ -6,6 +6,7 @@ from time import time
 import click
 
 from canary_mw import __version__
+from canary_mw.cli.assign import assign
 from canary_mw.cli.check import check, schema
 from canary_mw.cli.explain import explain_command
 from canary_mw.cli.serve import serve
@@ -26,6 +27,7 @@ def main(context: click.Context) -> None:
         context.color = False
 
 
+main.add_command(assign)
 main.add_command(check)
 main.add_command(explain_command)
 main.add_command(schema)

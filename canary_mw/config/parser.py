@@ -122,7 +122,7 @@ def parse(
     in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}
     written = _unique_names(files, diagnostics)
     mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
-    scope = Surroundings(mappings, middleware, old.releases, read_ids)
+    scope = Surroundings(mappings, middleware, old.releases, read_ids, old.mappings)
     releases = releases_of([(file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics)
     return RuleSet(tuple(mappings), tuple(diagnostics), shared, files, releases)
 

@@ -74,6 +74,11 @@ def _check_request(place: str, request: Any) -> None:
             raise ConfigError(f"{place}.{name} is missing")
     _check_types(f"{place}.", request, ("method", "path", "client"))
     _check_types(f"{place}.", request, ("host",), nullable=True)
+    predicates = request.get("predicates") or {}
+    if not isinstance(predicates, dict) or not all(isinstance(each, bool) for each in predicates.values()):
+        raise ConfigError(f"{place}.predicates must be an object of true and false")
+    if not isinstance(request.get("peer_trusted", False), bool):
+        raise ConfigError(f"{place}.peer_trusted must be true or false")
     headers = request.get("headers") or {}
     pairs = headers.items() if isinstance(headers, dict) else headers
     if not isinstance(headers, dict | list) or not all(map(_is_pair, pairs)):

@@ -1,12 +1,13 @@
 """Explanations as lines of text."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.inspection.explanation import Candidate, Explanation
 from canary_mw.inspection.explanation_json import attributes_of
+from canary_mw.inspection.release_trace import range_lines, release_steps
 from canary_mw.rules.mapping import Mapping
 
 # What a piece of the text says; a terminal may give it a colour.
@@ -32,6 +33,7 @@ def explanation_lines(explanation: Explanation, styled: Callable[[str, Role], st
             cell = styled(cell, candidate.decision.variant)
         lines.append("  ".join((share.rjust(widths[0]), cell, name.ljust(widths[2]), outcome)))
         lines += [f"{'':{sum(widths[:2]) + 4}}{line}" for line in details]
+    lines += _release_lines(explanation, styled)
     if explanation.considered:
         lines += ["", "groups, in the order of routing:"]
     for item in explanation.considered:
@@ -40,11 +42,23 @@ def explanation_lines(explanation: Explanation, styled: Callable[[str, Role], st
     return lines
 
 
+def _release_lines(explanation: Explanation, styled: Callable[[str, Role], str]) -> Iterator[str]:
+    release, assigned = explanation.release, explanation.assigned
+    if release is None or assigned is None:
+        return
+    yield from ("", f"release {release.name}: {assigned.variant or 'drawn for each request'} ({assigned.reason})")
+    for number, step in enumerate(release_steps(explanation)):
+        mark = styled("+", "matched") if step.applies else styled("-", "not matched")
+        yield f"  {mark} {number} {step.name}: {step.why}"
+    yield from (f"    {line}" for line in range_lines(release))
+
+
 def _row(candidate: Candidate) -> list[str]:
     decision, outcome = candidate.decision, candidate.outcome
     share = f"{candidate.percent:g} %"
-    name = decision.mapping.name if decision else "(no Mapping)"
-    variant = decision.variant if decision else "-"
+    name = (decision and decision.mapping.name) or "(no Mapping)"
+    assigned = decision.release.variant if decision and decision.release else None
+    variant = assigned or (decision.variant if decision else "-")
     if outcome is None:
         return [share, variant, name, "the wrapped app answers"]
     if isinstance(outcome, Reply):

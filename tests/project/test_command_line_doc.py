@@ -23,9 +23,7 @@ CODE = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 SEVERITIES = {"error", "warning", "notice"}
 # What makes a finding, and the position of its code among the arguments.
 POSITIONS = {
-    **dict.fromkeys(
-        ("DocumentRefused", "RawDiagnostic", "_warning", "_notice", "FieldError", "_release_finding"), 0
-    ),
+    **dict.fromkeys(("DocumentRefused", "RawDiagnostic", "_warning", "_notice", "FieldError", "_release_finding"), 0),
     **dict.fromkeys(("report", "_finding", "_about_option", "mapping_finding"), 1),
     "AttributeDiagnostic": 2,
     "_no_effect": -1,

@@ -30,12 +30,14 @@ class Surroundings:
         middleware: a wrapped app takes what no Mapping takes.
         previous: the releases in force.
         read_ids: None where no files are read.
+        previous_mappings: the Mappings in force.
     """
 
     mappings: Sequence[Mapping]
     middleware: bool
     previous: Releases = NO_RELEASES
     read_ids: ReadIds | None = None
+    previous_mappings: Sequence[Mapping] = ()
     names: dict[Name, Mapping] = field(init=False, repr=False, default_factory=dict)
     groups: dict[_Key, list[Mapping]] = field(init=False, repr=False, default_factory=dict)
 
@@ -89,8 +91,21 @@ def resolve(
         if not errors:
             accepted.add(found, scope)
             diagnostics += _notices(release, found, scope)
+    return Releases(tuple(accepted.releases), _held_back(held, accepted, scope))
+
+
+def _held_back(names: set[str], accepted: _Accepted, scope: Surroundings) -> frozenset[str]:
+    """The Mappings that releases in error call gray, without those that serve in a group of a release in force.
+
+    There a Mapping that was stable before stays stable, unless its weight has changed.
+    """
     used = {name for each in accepted.releases for name in (*each.gray_mappings, *each.stable)}
-    return Releases(tuple(accepted.releases), frozenset(held - used))
+    before = {mapping.name: mapping.weight for mapping in scope.previous_mappings}
+    for name in names - used:
+        mapping = scope.names[("", name)]
+        if mapping.key in accepted.groups and before.get(name, ...) == mapping.weight:
+            used.add(name)
+    return frozenset(names - used)
 
 
 def _resolved(

@@ -12,7 +12,10 @@ from pydantic import BaseModel
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
+from canary_mw.config.canary.schema import GrayReleaseModel
+from canary_mw.config.foreign_objects import CANARY_GROUPS
 from canary_mw.config.reference.attribute_doc import AttributeDoc
+from canary_mw.config.reference.gray_release import GRAY_RELEASE_FIELDS
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
@@ -36,16 +39,18 @@ def document_schema() -> Json:
     config = _properties(ModuleConfig, KEYS, definitions)
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
     context = _properties(TLSContext, TLS_CONTEXT_ATTRIBUTES, definitions)
+    release = _properties(GrayReleaseModel, GRAY_RELEASE_FIELDS, definitions)
     definitions |= {
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
         "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
         "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
         "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
+        "GrayRelease": _document("GrayRelease", ("v1",), release, ["gray"], CANARY_GROUPS),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Rules of canary-mw",
-        "description": "A Mapping, Module or TLSContext of getambassador.io, flat or in the shape of its CRD.",
+        "description": "A Mapping, Module or TLSContext of getambassador.io, or a GrayRelease, flat or in CRD shape.",
         "type": "object",
         "required": ["apiVersion", "kind"],
         "properties": {"apiVersion": _TEXT, "kind": _TEXT},
@@ -54,6 +59,7 @@ def document_schema() -> Json:
             _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
             _if_then({"kind": {"const": "Module"}}, "Module"),
             _if_then({"kind": {"const": "TLSContext"}}, "TLSContext"),
+            _if_then({"kind": {"const": "GrayRelease"}}, "GrayRelease"),
         ],
         "definitions": definitions,
     }
@@ -66,12 +72,18 @@ def _if_then(properties: Json, name: str) -> Json:
     }
 
 
-def _document(kind: str, versions: tuple[str, ...] | list[str], attributes: Json, required: list[str]) -> Json:
+def _document(
+    kind: str,
+    versions: tuple[str, ...] | list[str],
+    attributes: Json,
+    required: list[str],
+    groups: tuple[str, ...] = _GROUPS,
+) -> Json:
     """A kind in flat and CRD shape, which may be mixed: an attribute is at the top level or below `spec`."""
     spec = {"type": "object", "properties": attributes, "additionalProperties": False}
     metadata = {"type": "object", "properties": {"name": _TEXT, "namespace": _TEXT, "labels": _LABELS}}
     common = {
-        "apiVersion": {"enum": [f"{group}/{version}" for group in _GROUPS for version in versions]},
+        "apiVersion": {"enum": [f"{group}/{version}" for group in groups for version in versions]},
         "kind": {"const": kind},
         "name": _TEXT,
         "namespace": _TEXT,

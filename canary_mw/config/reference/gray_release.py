@@ -1,0 +1,131 @@
+"""Descriptions of the fields of a GrayRelease, for the reference page and for editors."""
+
+from canary_mw.config.reference.attribute_doc import AttributeDoc
+
+_NOT_YET = "Not supported yet: a release with it is in error, so that nobody is in gray by mistake."
+_NO_EFFECT = "Read, and has no effect yet; a notice says so."
+
+VARIANTS = {
+    "gray": AttributeDoc(
+        "The variants, 1 to 16, each with its percent of the users: a number with at most four decimals, or a map of"
+        " `weight`, `mappings` (names, by default the variant's own; at most one of a group), `at` (the percent where"
+        " its users begin), `grow` (`up` or `down` from there) and `always` (`ids`, and a `file` of them). The order"
+        " counts: end a variant by weight 0, and add new ones at the end. A list of names takes the percents from the"
+        " weights of the Mappings, which a hand or Argo Rollouts moves. `stable`, `always` and `never` are no names.",
+        "gray: {svc-gray: 20}",
+    ),
+    "stable": AttributeDoc(
+        "Names of the Mappings of the stable side; `local` for the wrapped app.",
+        "stable: svc",
+        default="the Mappings of the group that no variant names",
+    ),
+    "enabled": AttributeDoc("`false`: everybody is stable, whatever else is said.", "enabled: false"),
+    "on_zero": AttributeDoc(
+        "What becomes of the users of a variant whose weight is set to 0: `eject` takes them out with the next request,"
+        " `drain` leaves running sessions in it, by a cookie.",
+        "on_zero: drain",
+    ),
+    "response_header": AttributeDoc(
+        "Header that names the variant on every answer; `false` for none.",
+        "response_header: x-variant",
+        default="`x-canary-variant`",
+    ),
+}
+
+KEYS = {
+    "sticky": AttributeDoc(
+        "By what a user is known: `header`, `cookie` or `query` with a name, or `client_ip`; of several the first that"
+        " is present. A key has the same variant in every process and at every time. One that changes, as at log-in,"
+        " changes the variant: use one key that exists throughout, or the anonymous cookie throughout. `user` and"
+        " `session` are not supported yet.",
+        "sticky: [{header: x-user-id}, {cookie: uid}]",
+    ),
+    "missing": AttributeDoc(
+        "What a request without a key gets: `stable`; `roll`, a draw for each request; or `cookie`, a random id in a"
+        " cookie that is the key from then on.",
+        "missing: cookie",
+        default="`stable`, without `sticky` `cookie`",
+    ),
+    "cookie": AttributeDoc(
+        "The cookie with the random id; it holds no variant. It is issued again after 180 days, and is not set on"
+        " answers that a shared cache may keep. `consent` is not supported yet.",
+        "cookie: {name: cmw_id, max_age: 34560000, path: /, same_site: Lax}",
+        default="as in the example",
+    ),
+    "salt": AttributeDoc(
+        "Hashed with the key. Two releases with one salt and the same order of variants have the same users.",
+        "salt: checkout-2026",
+        default="the name",
+    ),
+    "hash": AttributeDoc(
+        "`sha256`, or the hash of a product whose users are kept: `{kind: unleash, group: G}`,"
+        " `{kind: growthbook, seed: S}`, `{kind: flagd-v2, flag: F}`, `{kind: flagd-v3, flag: F}`. A bare kind takes"
+        " `salt` as the name. Texts are hashed as UTF-8; Unleash's node client and flagd's for JavaScript hash others"
+        " than ASCII differently.",
+        "hash: {kind: growthbook, seed: exp1}",
+        default="`sha256`",
+    ),
+}
+
+EXCEPTIONS = {
+    "choice": AttributeDoc(
+        "Where a request names its variant: `header`, then `cookie`, then `query`. `always` means the first variant,"
+        " `never` and `stable` mean stable; `values` gives other words. `trusted: true` believes only trusted peers"
+        " and signed headers.",
+        "choice: {header: x-gray}",
+        default="nobody chooses",
+    ),
+    "never": AttributeDoc(
+        "Ids that are always stable: `ids`, and a `file` with one id a line.", "never: {ids: [anna]}"
+    ),
+    "layer": AttributeDoc(
+        "The slice of a layer, in percent. Releases with disjoint slices of one layer share no user; weights are"
+        " percents of the slice.",
+        "layer: {name: checkout, from: 0, to: 50}",
+    ),
+    "holdout": AttributeDoc(
+        "Percent of users who get no gray; releases that name the same holdout spare the same users.",
+        "holdout: {name: q4, percent: 5}",
+    ),
+    "audience": AttributeDoc(_NOT_YET, "audience: {user: {plan: pro}}"),
+}
+
+SAFETY = {
+    "fallback": AttributeDoc(
+        "When stable answers in place of a failing gray variant; `{}` for the defaults: `on` (`connect`, `timeout`,"
+        " `reset`, `overload` and statuses), `gray_timeout_ms`, `methods`, `body` (bytes) and `budget` (`percent`,"
+        " `min`, `interval` in seconds). Read, and has no effect yet.",
+        "fallback: {}",
+        default="off",
+    ),
+    "lane": AttributeDoc(
+        "The name under which a trusted peer tells the decision in `x-canary-lane: LANE=VARIANT`.",
+        "lane: checkout",
+        default="the name",
+    ),
+    "propagate": AttributeDoc(_NO_EFFECT, "propagate: {hosts: [pay]}", default="nobody is told"),
+}
+
+ROLLOUT = {
+    "steps": AttributeDoc(_NOT_YET, "steps: auto"),
+    "revision": AttributeDoc(_NO_EFFECT, 'revision: "1.4.2"'),
+    "analysis": AttributeDoc(_NO_EFFECT, "analysis: {}"),
+    "bake": AttributeDoc(_NO_EFFECT, "bake: {duration: 30m}"),
+    "promote": AttributeDoc(_NO_EFFECT, "promote: manual"),
+    "on_failure": AttributeDoc(_NO_EFFECT, "on_failure: hold"),
+    "hooks": AttributeDoc(_NO_EFFECT, "hooks: []"),
+}
+
+GENERAL = {
+    "ambassador_id": AttributeDoc("As for a Mapping.", "ambassador_id: [default]", default="every id"),
+}
+
+GRAY_RELEASE_SECTIONS = {
+    "Variants": VARIANTS,
+    "Who is who": KEYS,
+    "Exceptions": EXCEPTIONS,
+    "When gray fails, and what others hear": SAFETY,
+    "Steps": ROLLOUT,
+    "For whom": GENERAL,
+}
+GRAY_RELEASE_FIELDS = {name: text for section in GRAY_RELEASE_SECTIONS.values() for name, text in section.items()}
