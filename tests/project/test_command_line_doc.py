@@ -18,7 +18,7 @@ from canary_mw.config.variables import VARIABLE_CODES
 PAGE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-(RULES,) = (text for text in re.findall(r"^```yaml\n(.*?)^```$", README, re.M | re.S) if "shop_testers" in text)
+RULES, RELEASE = re.findall(r"^```yaml\n(.*?)^```$", README, re.M | re.S)
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)*")
 SEVERITIES = {"error", "warning", "notice"}
 # What makes a finding, and the position of its code among the arguments.
@@ -99,6 +99,16 @@ def test_the_line_of_a_batch_is_answered() -> None:
 def test_the_pipe_is_read_as_shown() -> None:
     _, _, command = block("shell", "kustomize").splitlines()[0].partition(" | ")
     assert run(command, stdin=RULES).stderr == "3 Mappings: clean\n"
+
+
+def test_keys_are_assigned_as_shown(rules: Path) -> None:
+    rules.write_text(RULES + RELEASE)
+    _, _, command = block("shell", " assign ").partition(" | ")
+    assert run(command, stdin="1\n").stdout == block("text", "key,variant")
+
+
+def test_every_command_is_listed() -> None:
+    assert set(re.findall(r"^\| \[?`canary-mw (\w+)", PAGE, re.M)) == set(main.commands)
 
 
 def test_every_option_of_check_is_listed() -> None:

@@ -64,6 +64,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 def test_every_block_is_one_of_those_tested_here() -> None:
     known = [
         *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django", "shop_testers"),
+        "GrayRelease",
         *("--port 8001", "app:app --port 8000", "curl", "kubectl", " serve ", " check ", " explain ", "uvicorn --http"),
     ]
     assert [text for _, text in BLOCKS if sum(word in text for word in known) != 1] == []
@@ -183,6 +184,20 @@ def test_the_proxy_runs_as_shown(shop: Path) -> None:
 def test_check_finds_the_rules_clean() -> None:
     checked = shell(block("shell", " check "))
     assert (checked.returncode, checked.stdout) == (0, "")
+
+
+def test_the_release_beside_the_mappings_gives_each_user_a_version(shop: Path) -> None:
+    rules = block("yaml", "shop_testers").replace("weight: 20", "weight: 0") + block("yaml", "GrayRelease")
+    (shop / "rules.yaml").write_text(rules)
+    checked = shell("canary-mw check --strict rules.yaml")
+    assert checked.returncode == 0, checked.stdout
+    (name,) = re.findall(r"name: (shop-\S+)", rules)
+    (shop / "users").write_text("".join(f"user-{number}\n" for number in range(1000)))
+    assigned = shell(f"canary-mw assign rules.yaml {name} users").stdout.splitlines()[1:]
+    assert 150 < sum(",shop_gray," in line for line in assigned) < 250
+    user, variant, _ = assigned[0].split(",")
+    explained = shell(f"canary-mw explain rules.yaml GET /shop/ -H 'x-user-id: {user}'")
+    assert explained.stdout.startswith(f"100 %  {variant}  ")
 
 
 @pytest.mark.usefixtures("shop")
