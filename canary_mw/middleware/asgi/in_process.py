@@ -2,14 +2,17 @@
 
 from urllib.parse import unquote
 
-from canary_mw.forwarding.exchange import Exchange, finish_with_response
+from canary_mw.forwarding.exchange import Exchange, finish_with_error, finish_with_response
 from canary_mw.forwarding.headers import framed_headers
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.http.messages import NO_MOUNT, Mount, ResponseHead
+from canary_mw.middleware.asgi.services import start_error
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 # What of a scope is changed for the app.
 _REQUEST_KEYS = frozenset(("method", "path", "raw_path", "query_string", "root_path", "headers"))
+# What belongs to an app, and not to the request: layers outside see that of the wrapped one.
+_APP_KEYS = frozenset(("app", "router", "state"))
 
 
 async def call_app(
@@ -27,6 +30,8 @@ async def call_app(
         request = next(exchange)
     except StopIteration as stop:
         return _reply_of(stop.value)
+    if (error := start_error(app)) is not None:
+        return finish_with_error(exchange, error)
     reply: Reply | None = None
 
     app_scope = {**app_scope_of(scope, request, mount), "method": request.method}
@@ -53,9 +58,9 @@ async def call_app(
 def copy_back(app_scope: Scope, scope: Scope) -> None:
     """Copy what an app has written into its scope to that of the server, where layers outside look for it.
 
-    The request of the scope stays that of the client.
+    The request of the scope stays that of the client, and its app the wrapped one.
     """
-    scope.update({key: value for key, value in app_scope.items() if key not in _REQUEST_KEYS})
+    scope.update({key: value for key, value in app_scope.items() if key not in _REQUEST_KEYS | _APP_KEYS})
 
 
 def _reply_of(outcome: Relay | Reply) -> Reply | None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.hop import HopContext
-from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.host_server import HostProbe
 from canary_mw.middleware.asgi.lifespan import run_lifespan
@@ -24,6 +23,7 @@ from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
 from canary_mw.middleware.asgi.release import with_headers
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
+from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
@@ -70,7 +70,8 @@ class CanaryMiddleware(MiddlewareBase):
             that they name, only those listed in the environment's `CANARY_MW_ENV_NAMES` are put in.
         local: names of the service that this process runs. The environment's `CANARY_MW_LOCAL` overrides it, and a
             `RuleStore` has names of its own.
-        services: ASGI apps of this process by service; they serve its requests in place of an upstream.
+        services: ASGI apps of this process by service; they serve its requests in place of an upstream. They start
+            after the wrapped app, and end before it; one that does not start gets no requests (503).
         transports: httpx transports by service, in place of the built-in client.
         upstreams: URLs by service, "*" for all services that are not named.
         roll: draws a percent in [0, 100).
@@ -127,7 +128,9 @@ class CanaryMiddleware(MiddlewareBase):
             shadow_writes=shadow_writes,
         )
         self.app = app
-        self.upstreams = Upstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
+        self.services = ServiceApps(services)
+        apps = self.services.by_name
+        self.upstreams = Upstreams(upstreams, transports, apps, limits, dns_interval, secrets=secrets)
         self.shadows = ShadowSender(self.upstreams, shadow_limit)
         self.host = HostProbe(wraps=self.wraps)
         self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
@@ -270,7 +273,11 @@ class CanaryMiddleware(MiddlewareBase):
         if decision is not None and not (decision.local and self.wraps):
             send = self.host.without_own_headers(receive, send)
             if scope["type"] == "websocket":
-                await self._tunnel(decision, head, hop, scope, receive, send)
+                # Loads `websockets`, which most apps never need.
+                from canary_mw.middleware.asgi.websocket import serve_websocket
+
+                refusal = self._forwarder.refusal
+                await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refusal)
                 return None
             return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending)
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
@@ -278,20 +285,6 @@ class CanaryMiddleware(MiddlewareBase):
         else:
             await self._forwarder.serve_and_shadow(self.app, decision, head, hop, scope, receive, send)
         return None
-
-    async def _tunnel(
-        self, decision: Decision, head: RequestHead, hop: HopContext, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        # Loads `websockets`, which most apps never need.
-        from canary_mw.middleware.asgi.websocket import tunnel
-
-        try:
-            if "canary_mw.checked" not in scope:
-                check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
-            await tunnel(decision, head, hop, scope, receive, send, self.upstreams)
-        except ClientError as exc:
-            self.upstreams.errors.refused(decision.mapping, exc)
-            await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:
         reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))

@@ -6,7 +6,7 @@ from functools import partial
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
-from canary_mw.forwarding.exchange import exchange, is_refused_upgrade
+from canary_mw.forwarding.exchange import direct_response, exchange, is_refused_upgrade
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
@@ -17,6 +17,7 @@ from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
 from canary_mw.middleware.asgi.replies import send_reply
+from canary_mw.middleware.asgi.services import start_error
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,6 +82,7 @@ class Forwarder:
                 return await self._forward_to_upstream(decision, head, hop, stream, send, pending)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, _never)
+            self._note_start_error(app, decision, head)
             reply = await call_app(app, steps, scope, receive, send, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
@@ -90,6 +92,11 @@ class Forwarder:
             self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
             raise exc.with_traceback(None) from None
         return None if reply is None else await send_reply(send, reply)
+
+    def _note_start_error(self, app: ASGIApp, decision: Decision, head: RequestHead) -> None:
+        error = start_error(app)
+        if error is not None and direct_response(decision, head) is None:
+            self._upstreams.errors.failed(decision.mapping.service.text, decision.mapping.name, error)
 
     def refusal(self, exc: ClientError, version: str = "2") -> Reply:
         """The reply to a request that is refused, which is counted; see `client_error_reply`."""

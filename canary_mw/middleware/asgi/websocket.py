@@ -1,17 +1,47 @@
 """Websockets of an ASGI server, served from the service of their Mapping."""
 
-from canary_mw.forwarding.exchange import direct_response, exchange
+from collections.abc import Callable
+
+from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.exchange import direct_response, exchange, upstream_error_reply
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
+from canary_mw.forwarding.messages import Reply
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
+from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead, ResponseHead
 from canary_mw.middleware.asgi.in_process import app_scope_of, copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
+from canary_mw.middleware.asgi.services import start_error
 from canary_mw.middleware.asgi.websocket_tunnel import WebSocketTunnel
 from canary_mw.routing.decided import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
+
+
+async def serve_websocket(
+    decision: Decision,
+    head: RequestHead,
+    hop: HopContext,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    upstreams: Upstreams,
+    refusal: Callable[[ClientError], Reply],
+) -> None:
+    """Serve one websocket as `tunnel` does; one that cannot be forwarded is denied.
+
+    Args:
+        refusal: the reply to a request that is refused, which is counted.
+    """
+    try:
+        if "canary_mw.checked" not in scope:
+            check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
+        await tunnel(decision, head, hop, scope, receive, send, upstreams)
+    except ClientError as exc:
+        upstreams.errors.refused(decision.mapping, exc)
+        await deny_handshake(scope, receive, send, refusal(exc))
 
 
 async def tunnel(
@@ -39,6 +69,9 @@ async def tunnel(
     if not decision.allows_upgrade("websocket") and mapping.redirect is None:
         upstreams.errors.refused_upgrade(mapping)
     app = upstreams.app(decision)
+    if app is not None and reply is None and (error := start_error(app)) is not None:
+        upstreams.errors.failed(mapping.service.text, mapping.name, error)
+        reply = upstream_error_reply(mapping, error)
     if reply is not None:
         await deny_handshake(scope, receive, send, reply)
     elif app is not None:
