@@ -64,6 +64,20 @@ def choose(text: str, path: str, headers: dict[str, str]) -> str:
         return str(exc)
     return found.mapping.name if found else repr(explain(table, RequestHead("GET", path)))
 """,
+    "test_shop.py": """
+from fastapi_app import app
+from flask_app import app as flask_app
+from canary_mw.testing import Route, all_stable, assert_share, gray_answered_by, load_rules, route
+
+
+def test_shop() -> None:
+    rules = load_rules("rules.yaml", local="shop", middleware=True)
+    found: Route = route(rules, "/shop/", headers={"gray": "true"}, user={"id": 42}, predicates={"beta": True})
+    assert found.variant == "gray" and found.shares["gray"] > 99
+    assert_share(rules, "pay", map(str, range(1000)), {"v2": 20}, tolerance=4)
+    with all_stable(), gray_answered_by(app), gray_answered_by(flask_app), gray_answered_by(flask_app.wsgi_app):
+        pass
+""",
 }
 WRONG = """
 from canary_mw import RouteTable, decide
