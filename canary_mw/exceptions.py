@@ -81,11 +81,13 @@ class UpstreamError(CanaryError):
     Attributes:
         reason: what kind of failure it is, one of `forwarding.outages.REASONS`.
         address: host and port of the endpoint that was tried, where one was chosen among several.
+        tried_before: the upstream may have received it in an earlier try, after which it was sent once more.
     """
 
     status_hint = 502
     reason = "protocol"
     address = ""
+    tried_before = False
 
     def __init__(self, message: str, *, sent: bool = False) -> None:
         super().__init__(message)

@@ -1,5 +1,7 @@
 """Connection pool limits and the errors raised at them, for both HTTP/1.1 clients."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
@@ -76,3 +78,13 @@ def connect_error(exc: Exception, origin: Origin, connect_timeout: float, *, at_
     if at_deadline:
         return UpstreamTimeout(f"{origin.authority}: the deadline passed while connecting")
     return UpstreamConnectError(f"{origin.authority}: no connection within {connect_timeout:g} s")
+
+
+@contextmanager
+def tried_before() -> Iterator[None]:
+    """Around the second try of a request whose first one the upstream may have received; see `UpstreamError`."""
+    try:
+        yield
+    except UpstreamError as exc:
+        exc.tried_before = True
+        raise

@@ -24,6 +24,7 @@ class UpstreamRequest:
         hash_key: chooses the endpoint where the load balancer hashes (`hash_policy.hash_key`), else None.
         delay: seconds to wait before sending; not 0 for retries only.
         shadow: a copy for another service, sent once this request is sent; its response is discarded.
+        head_timeout: seconds for all attempts up to the response head, None for no limit besides `timeout`.
     """
 
     service: str
@@ -40,6 +41,7 @@ class UpstreamRequest:
     delay: float = 0.0
     shadow: "UpstreamRequest | None" = None
     mapping: str = ""
+    head_timeout: float | None = None
 
     def timeout_after(self, body: object) -> float | None:
         """Seconds from the last byte of a body that comes in chunks to the response head; None for other bodies."""

@@ -56,6 +56,7 @@ class Attempts(Generic[R]):
     __slots__ = (
         "_attempt_deadline",
         "_exchange",
+        "_head_deadline",
         "_now",
         "_on_shadow",
         "_sent_request",
@@ -81,7 +82,7 @@ class Attempts(Generic[R]):
         self._slack = slack
         self._on_shadow = on_shadow
         self._sent_request: UpstreamRequest | None = None
-        self.deadline = self._attempt_deadline = math.inf
+        self.deadline = self._attempt_deadline = self._head_deadline = math.inf
         self.is_retry = False
         self.outcome: Relay | Reply | None = None
         self.response: R | None = None
@@ -92,12 +93,13 @@ class Attempts(Generic[R]):
 
     def backoff(self) -> float:
         """Seconds to wait before a retry."""
-        return min(self.request.delay, max(self.deadline - self._now(), 0.0))
+        return min(self.request.delay, max(self._last_deadline() - self._now(), 0.0))
 
     def check_deadline(self) -> None:
         """Raise UpstreamTimeout if it is too late for a retry."""
-        if self._now() >= self.deadline - self._slack:
-            self._attempt_deadline = self.deadline
+        last = self._last_deadline()
+        if self._now() >= last - self._slack:
+            self._attempt_deadline = last
             raise UpstreamTimeout(f"{self.request.service}: no response to any attempt before the deadline", sent=True)
 
     def acquire_retry(self, in_flight: "InFlight") -> AbstractContextManager[object]:
@@ -117,11 +119,14 @@ class Attempts(Generic[R]):
         request = self.request
         if not self.is_retry:
             self._sent_request = request
-            self.deadline = math.inf
+            self.deadline = self._head_deadline = math.inf
+            if request.head_timeout is not None:
+                self._head_deadline = self._now() + request.head_timeout
         if self.deadline == math.inf and request.timeout is not None and request.timeout_after(body) is None:
             self.deadline = self._now() + request.timeout
         limit = request.options.per_try_timeout
-        self._attempt_deadline = self.deadline if limit is None else min(self.deadline, self._now() + limit)
+        last = self._last_deadline()
+        self._attempt_deadline = last if limit is None else min(last, self._now() + limit)
         return self._attempt_deadline
 
     def finish_with_response(self, response: R) -> None:
@@ -130,7 +135,7 @@ class Attempts(Generic[R]):
         request = self.request
         if request.timeout_ends_at_head:
             response.move_deadline(math.inf)
-        elif request.options.per_try_timeout is not None:
+        elif request.options.per_try_timeout is not None or request.head_timeout is not None:
             response.move_deadline(self.deadline)
         if request.shadow is not None:
             _pass_on_shadow(request, self._on_shadow)
@@ -147,7 +152,7 @@ class Attempts(Generic[R]):
         if isinstance(error, UpstreamTimeout) and request.options.per_try_timeout is not None:
             # Set unless it was the limit of this attempt: also for an idle timeout, which comes before that limit.
             limit = self._attempt_deadline
-            error.deadline_exceeded = limit == self.deadline or self._now() < limit - self._slack
+            error.deadline_exceeded = limit == self._last_deadline() or self._now() < limit - self._slack
         if request.shadow is not None:
             _pass_on_shadow(request, self._on_shadow)
         try:
@@ -160,6 +165,10 @@ class Attempts(Generic[R]):
         if self.response is not None:
             self.response.close()
             self.response = None
+
+    def _last_deadline(self) -> float:
+        """That of the response head, for all attempts."""
+        return min(self.deadline, self._head_deadline)
 
     def _continue_with(self, request: UpstreamRequest) -> None:
         self.request = request
@@ -182,12 +191,14 @@ async def try_endpoints(
     connect_deadline = loop.time() + request.connect_timeout
     lease = await endpoints.lease(request.hash_key, deadline, request.connect_timeout)
     tried: list[Origin] = []
+    sent = False
     while True:
         tried.append(lease.origin)
         try:
             with lease:
                 return await attempt(lease)
-        except UpstreamConnectError as exc:
+        except UpstreamError as exc:
+            sent = exc.tried_before = sent or exc.sent or exc.tried_before
             other = next_endpoint(exc, request, endpoints, tried) if loop.time() < connect_deadline else None
             if other is None:
                 raise
@@ -196,13 +207,15 @@ async def try_endpoints(
 
 
 def next_endpoint(
-    exc: UpstreamConnectError, request: UpstreamRequest, endpoints: "EndpointSet", tried: list[Origin]
+    exc: UpstreamError, request: UpstreamRequest, endpoints: "EndpointSet", tried: list[Origin]
 ) -> "Lease | None":
-    """Another endpoint for a request after a failed connection, None if no other may get it.
+    """Another endpoint for a request after a failed connection, None if no other may get it, or for another error.
 
     Another may if nothing of the request was sent. If some was, another may once, and only if it is replayable.
     """
-    if isinstance(exc, UpstreamOverloaded) or (exc.sent and not (request.replayable and len(tried) == 1)):
+    if not isinstance(exc, UpstreamConnectError) or isinstance(exc, UpstreamOverloaded):
+        return None
+    if exc.sent and not (request.replayable and len(tried) == 1):
         return None
     return endpoints.next_untried(tried)
 

@@ -194,13 +194,15 @@ class SyncUpstreams:
         connect_deadline = monotonic() + request.connect_timeout
         lease = endpoints.lease_nowait(request.hash_key) or self._lease(endpoints, request, deadline)
         tried: list[Origin] = []
+        sent = False
         while True:
             tried.append(lease.origin)
             try:
                 with lease:
                     response = transport.send(lease.origin, request, body, deadline)
                     return SyncTrackedResponse(response, lease) if lease.keep(response.head.status) else response
-            except UpstreamConnectError as exc:
+            except UpstreamError as exc:
+                sent = exc.tried_before = sent or exc.sent or exc.tried_before
                 other = next_endpoint(exc, request, endpoints, tried) if monotonic() < connect_deadline else None
                 if other is None:
                     raise

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from canary_mw.client.aio.connection import Connection, Upload
 from canary_mw.client.aio.pool import Pool
-from canary_mw.client.limits import Limits
+from canary_mw.client.limits import Limits, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError
@@ -105,8 +105,9 @@ class HTTP11Client:
             # The upstream may have closed the idle connection at the moment it was taken.
             if not connection.reused or not request.replayable or upload is not None:
                 raise
-            connection = await self._acquire(origin, request, deadline, fresh=True)
-            await connection.exchange(data, head_only, deadline, upload, options)
+            with tried_before():
+                connection = await self._acquire(origin, request, deadline, fresh=True)
+                await connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
 
     def take_idle(self, origin: Origin) -> Connection | None:

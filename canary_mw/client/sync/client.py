@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from time import monotonic
 from weakref import WeakSet
 
-from canary_mw.client.limits import Limits
+from canary_mw.client.limits import Limits, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.sync.connection import SyncConnection, SyncUpload
 from canary_mw.client.sync.pool import SyncPool
@@ -122,8 +122,9 @@ class SyncHTTP11Client:
             # The upstream may have closed the idle connection at the moment it was taken.
             if not connection.reused or not request.replayable or upload is not None:
                 raise
-            connection = self._acquire(origin, request, deadline, fresh=True)
-            connection.exchange(data, head_only, deadline, upload, options)
+            with tried_before():
+                connection = self._acquire(origin, request, deadline, fresh=True)
+                connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
 
     def _acquire(
