@@ -5,8 +5,10 @@ outcome. When it yields again, that is a retry, and the driver discards the resp
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 
 from canary_mw.exceptions import UpstreamError, UpstreamOverloaded
+from canary_mw.forwarding.fallback import Failure, SafetyNet, failure_of_error, failure_of_status, with_fallback_header
 from canary_mw.forwarding.hash_policy import hash_key
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
@@ -65,6 +67,73 @@ def exchange(
                 return relay
         retries_left -= 1
         request.delay = min(max(request.delay * 2, _BASE_INTERVAL), _MAX_INTERVAL)
+
+
+def exchange_above_net(
+    decision: Decision,
+    head: RequestHead,
+    hop: HopContext,
+    net: SafetyNet,
+    can_replay: Callable[[Mapping], bool] = lambda mapping: True,
+) -> Exchange:
+    """Run the exchange with a gray variant, and where that fails and the safety net allows it, the one with stable.
+
+    Retries of gray come first. Where an app of this process answers for stable, the exchange ends with gray's failure,
+    and `net.app` is that app. The response of gray is then closed like one that is retried.
+
+    Args:
+        can_replay: as in `exchange`, for retries by the `retry_policy` of a Mapping.
+
+    Raises:
+        ClientError: see `exchange`.
+    """
+    steps = exchange(decision, head, hop, partial(can_replay, decision.mapping))
+    failure, outcome = yield from _run_gray(steps, net, decision.mapping)
+    if failure is None or not net.ask_stable(failure):
+        return outcome
+    if net.app is not None:
+        return text_reply(503)
+    outcome = yield from exchange_with_stable(head, hop, net, can_replay)
+    return outcome
+
+
+def exchange_with_stable(
+    head: RequestHead, hop: HopContext, net: SafetyNet, can_replay: Callable[[Mapping], bool] = lambda mapping: True
+) -> Exchange:
+    """Run the exchange with stable after gray has failed; the arguments are those of `exchange_above_net`."""
+    stable = net.stable_decision
+    outcome = yield from exchange(stable, head, _same_id(hop, net.request), partial(can_replay, stable.mapping))
+    net.finish_with(outcome)
+    return with_fallback_header(outcome, net.kind or "") if hop.trusted else outcome
+
+
+def _run_gray(
+    steps: Exchange, net: SafetyNet, mapping: Mapping
+) -> Generator[UpstreamRequest, ResponseHead, tuple[Failure | None, Relay | Reply]]:
+    """Run the exchange with gray to its end; returns how it failed, and the outcome."""
+    failure: Failure | None = None
+    sent = False
+    try:
+        request = next(steps)
+        net.begin(request, mapping)
+        while True:
+            try:
+                response = yield request
+            except UpstreamError as exc:
+                failure = failure_of_error(net.settings, exc, sent_before=sent)
+                sent = failure.sent
+                request = steps.throw(exc)
+            else:
+                failure, sent = failure_of_status(net.settings, response.status), True
+                request = steps.send(response)
+    except StopIteration as stop:
+        return failure, stop.value
+
+
+def _same_id(hop: HopContext, request: UpstreamRequest | None) -> HopContext:
+    """The hop context for a second request with the `x-request-id` of the first one."""
+    request_id = dict(request.headers).get(b"x-request-id") if request is not None else None
+    return hop if request_id is None else hop._replace(new_id=lambda: request_id)
 
 
 def finish_with_response(exchange: Exchange, head: ResponseHead) -> Relay | Reply:

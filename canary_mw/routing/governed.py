@@ -50,6 +50,8 @@ class GovernedGroup:
 
     def decide(self, head: RequestHead, roll: float, person: Person) -> Decision:
         """The decision for a request; that of the app where no Mapping of the group takes it."""
+        if person.stable_of == self.release.name:
+            return self._stable_target(head, roll).with_release(Assigned(self.release.name, STABLE, "fallback"))
         assigned = self.release.assign(head, person, roll)
         if self._sent and head.has(b"via"):
             sent = self._sent_decision(head, assigned, person)

@@ -40,6 +40,7 @@ class Person(NamedTuple):
         is_signed: how signatures of headers are checked.
         verify_cookie: the value of a signed cookie, None for an invalid one.
         new_id: draws the 22 characters of an anonymous id; None for those that follow from the roll.
+        stable_of: the release whose stable side is asked for, in place of its gray variant that has failed.
     """
 
     user: Any = None
@@ -51,6 +52,7 @@ class Person(NamedTuple):
     is_signed: IsSigned = not_signed
     verify_cookie: VerifyCookie = plain_cookie
     new_id: Callable[[], bytes] | None = None
+    stable_of: str | None = None
 
 
 NOBODY = Person()

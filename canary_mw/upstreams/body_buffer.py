@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from canary_mw.forwarding.fallback import KeptBody
+from canary_mw.http.messages import BodyFraming
+
 if TYPE_CHECKING:
     from canary_mw.upstreams.aio import OpenBody
 
@@ -14,12 +17,15 @@ class BodyBuffer:
 
     Args:
         limit: bytes that are kept; a longer body is not kept at all.
+        keeps_first: the first chunk is kept until the next one is read, however long it is. It is read before a
+            connection is there, so that it can go elsewhere when there is none.
     """
 
-    __slots__ = ("_chunks", "_complete", "_limit", "_on_complete", "_overflowed", "_size")
+    __slots__ = ("_chunks", "_complete", "_keeps_first", "_limit", "_on_complete", "_overflowed", "_size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, keeps_first: bool = False) -> None:
         self._limit = limit
+        self._keeps_first = keeps_first
         self._chunks: list[bytes] = []
         self._size = 0
         self._overflowed = self._complete = False
@@ -29,10 +35,15 @@ class BodyBuffer:
         """Whether all that was read is kept."""
         return not self._overflowed
 
+    def state(self, framing: BodyFraming) -> KeptBody:
+        """What is known of a body with this framing."""
+        length = self._size if framing.length is None and self._complete else framing.length
+        return KeptBody(self.can_replay(), length)
+
     def when_complete(self, callback: Callable[[bytes | None], None]) -> None:
         """Call a function with the whole body as soon as it was read; with None once that cannot happen any more."""
-        if self._complete or self._overflowed:
-            callback(None if self._overflowed else b"".join(self._chunks))
+        if self._complete or self._size > self._limit:
+            callback(None if self._size > self._limit else b"".join(self._chunks))
         else:
             self._on_complete = callback
 
@@ -48,11 +59,13 @@ class BodyBuffer:
         self._notify(None)
 
     def _append(self, chunk: bytes) -> None:
+        first = not self._size
         self._size += len(chunk)
         if self._size > self._limit:
-            self._overflowed = True
-            self._chunks.clear()
             self._notify(None)
+            self._overflowed = not (first and self._keeps_first)
+        if self._overflowed:
+            self._chunks.clear()
         else:
             self._chunks.append(chunk)
 
@@ -81,12 +94,19 @@ class ReplayBuffer(BodyBuffer):
 
     __slots__ = ("_loop", "_pending_read", "_source", "_source_chunks")
 
-    def __init__(self, source: "OpenBody | None", limit: int, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit)
+    def __init__(
+        self, source: "OpenBody | None", limit: int, loop: asyncio.AbstractEventLoop, *, keeps_first: bool = False
+    ) -> None:
+        super().__init__(limit, keeps_first=keeps_first)
         self._source = source
         self._loop = loop
         self._source_chunks: AsyncIterator[bytes] | None = None
         self._pending_read: asyncio.Task[bytes | None] | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether the source was read."""
+        return self._complete or self._source_chunks is not None
 
     async def open(self) -> bytes | AsyncIterator[bytes]:
         """The body from its beginning; after the first call only while `can_replay`."""
@@ -164,10 +184,17 @@ class SyncReplayBuffer(BodyBuffer):
 
     __slots__ = ("_source", "_source_chunks")
 
-    def __init__(self, source: Callable[[], bytes | Iterator[bytes]] | None, limit: int) -> None:
-        super().__init__(limit)
+    def __init__(
+        self, source: Callable[[], bytes | Iterator[bytes]] | None, limit: int, *, keeps_first: bool = False
+    ) -> None:
+        super().__init__(limit, keeps_first=keeps_first)
         self._source = source
         self._source_chunks: Iterator[bytes] | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether the source was read."""
+        return self._complete or self._source_chunks is not None
 
     def open(self) -> bytes | Iterator[bytes]:
         """The body from its beginning; after the first call only while `can_replay`."""
