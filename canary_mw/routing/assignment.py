@@ -4,13 +4,14 @@ import re
 from base64 import urlsafe_b64encode
 from bisect import bisect_right
 from collections.abc import Mapping as Dict
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.choice import chooser, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
-from canary_mw.routing.person import Person
+from canary_mw.routing.person import Person, not_signed
 from canary_mw.routing.ranges import Claims
 from canary_mw.routing.sticky import salted, slot_function
 from canary_mw.rules.release import SLOTS, STABLE, GrayRelease, Releases
@@ -43,6 +44,9 @@ class Assigned(NamedTuple):
     issued: int | None = None
 
 
+_assigned = partial(tuple.__new__, Assigned)
+
+
 class CompiledRelease:
     """A release with all that can be computed before a request.
 
@@ -58,6 +62,7 @@ class CompiledRelease:
         "_disabled",
         "_drained",
         "_exceptions",
+        "_has_steps",
         "_holdout",
         "_keys",
         "_lane",
@@ -86,6 +91,7 @@ class CompiledRelease:
         self._layer = salted("layer", document.layer.name) if document.layer else None
         self._holdout = salted("holdout", document.holdout.name) if document.holdout else None
         self._exceptions = bool(self._lists or self._drained or self._layer or self._holdout)
+        self._has_steps = bool(self._disabled or self._choose or self._exceptions)
         self._slot = slot_function(document.hash)
 
     def assign(self, head: RequestHead, person: Person, roll: float) -> Assigned:
@@ -94,6 +100,13 @@ class CompiledRelease:
         Args:
             roll: a random percent in [0, 100).
         """
+        # The short way of most requests; `settle` gives the same.
+        if not self._has_steps and not person.trusted and person.is_signed is not_signed:
+            for read, text in self._keys:
+                if key := read(head, person):
+                    slot = self._slot(key)
+                    owner = self._owners[bisect_right(self._bounds, slot) - 1]
+                    return _assigned((self.name, owner, "sticky", slot, text, None, None))
         assigned = self.settle(head, person)
         if assigned.variant is not None:
             return assigned
@@ -121,6 +134,8 @@ class CompiledRelease:
 
     def by_lane(self, head: RequestHead, person: Person) -> Assigned | None:
         """The variant that a trusted peer has decided; stable for one that this release does not have."""
+        if not person.trusted and person.is_signed is not_signed:
+            return None
         header = self.document.propagate.header
         if not head.has(header) or not (person.trusted or person.is_signed(head, header)):
             return None

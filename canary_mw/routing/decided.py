@@ -1,6 +1,7 @@
 """What is decided for a request, as a value."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from canary_mw.routing.assignment import Assigned
 from canary_mw.rules.mapping import Mapping, Variant
@@ -32,9 +33,17 @@ class Decision:
 
     def with_release(self, release: Assigned) -> "Decision":
         """The decision for one request of a group that a release governs."""
-        return ReleaseDecision(
-            self.mapping, self.group, self.variant, self.local, self.shadow, self.middleware, self.sent, release
-        )
+        # Without `__init__`, whose frozen fields cost a call each: this runs for every request.
+        new: Any = ReleaseDecision.__new__(ReleaseDecision)
+        new.mapping = self.mapping
+        new.group = self.group
+        new.variant = self.variant
+        new.local = self.local
+        new.shadow = self.shadow
+        new.middleware = self.middleware
+        new.sent = self.sent
+        new.release = release
+        return cast(Decision, new)
 
     def allows_upgrade(self, protocol: str) -> bool:
         """Whether a request may be upgraded to a protocol, by its name in lower case."""
@@ -46,6 +55,10 @@ class ReleaseDecision(Decision):
     """A decision of a release; those of one Mapping and variant count as one, though each request has its own."""
 
     __slots__ = ()
+
+    # An object of its own for each request need not be frozen. Both names, so that none is called in Python.
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReleaseDecision) and self._shared == other._shared

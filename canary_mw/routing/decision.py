@@ -2,7 +2,7 @@
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.decided import Decision
-from canary_mw.routing.governed import APP
+from canary_mw.routing.governed import APP, GovernedGroup
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
@@ -34,7 +34,7 @@ def decide(table: RouteTable, head: RequestHead, roll: float, person: Person | N
         else:
             if group.draws and table.has_exceptions:
                 if group.governed is not None:
-                    return _governed_decision(table, group, head, roll, person or NOBODY)
+                    return _governed_decision(table, group, group.governed, head, roll, person or NOBODY)
                 # Only before the first draw: the search for a sent request covers all groups.
                 sent = _sent_decision(table, head, roll, person or NOBODY) if leftover is None else None
                 if sent is not None:
@@ -52,12 +52,11 @@ def decide(table: RouteTable, head: RequestHead, roll: float, person: Person | N
 
 
 def _governed_decision(
-    table: RouteTable, group: MappingGroup, head: RequestHead, roll: float, person: Person
+    table: RouteTable, group: MappingGroup, governed: GovernedGroup, head: RequestHead, roll: float, person: Person
 ) -> Decision | None:
     """The decision of a release. What it leaves to the app goes to the groups behind, and at last to the app."""
-    assert group.governed is not None
-    decision = group.governed.decide(head, roll, person)
-    if decision.mapping is not APP or group.governed.answers_locally:
+    decision = governed.decide(head, roll, person)
+    if decision.mapping is not APP or governed.answers_locally:
         return decision
     return decision_behind(table, group, head, roll, person, decision)
 
@@ -75,7 +74,7 @@ def decision_behind(
         if not all(matches(head) for matches in other.checks):
             continue
         if other.governed is not None:
-            return _governed_decision(table, other, head, roll, person)
+            return _governed_decision(table, other, other.governed, head, roll, person)
         decision = other.only_decision or other.pick(head, roll)
         if decision is not None:
             return decision if app.release is None else decision.with_release(app.release)

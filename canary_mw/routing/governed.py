@@ -46,6 +46,9 @@ class GovernedGroup:
             (replace(each, sent=True), owners.get(each.mapping.name, STABLE)) for each in members if each.local
         ]
         self._checked = len({each.mapping.case_sensitive for each in members}) > 1
+        # One look-up for most requests.
+        if len(self._stable) == 1 and not self._checked:
+            self._targets.setdefault(STABLE, self._stable[0][1])
         self.answers_locally = document.stable_local
 
     def decide(self, head: RequestHead, roll: float, person: Person) -> Decision:
@@ -57,8 +60,7 @@ class GovernedGroup:
             sent = self._sent_decision(head, assigned, person)
             if sent is not None:
                 return sent
-        variant = assigned.variant or STABLE
-        target = self._targets.get(variant)
+        target = self._targets.get(assigned.variant or STABLE)
         if target is None or (self._checked and not target.mapping.accepts_path(head.path)):
             target = self._stable_target(head, self._stable_roll(assigned, roll))
         return target.with_release(assigned)
