@@ -70,6 +70,24 @@ def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer
     return script
 
 
+def test_a_table_with_a_release_is_served_on_the_asgi_path(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    fields = "gray: {gray: 50}\nsticky: [{header: k}]\nchoice: {query: q}\n"
+    rules.write_text(
+        RULES
+        + mapping("gray", "/shop/", "shop-gray", weight=0)
+        + f"---\napiVersion: canary-mw/v1\nkind: GrayRelease\nname: r\n{fields}"
+    )
+
+    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
+        for word, variant in (("always", "gray"), ("never", "stable"), ("always", "gray")):
+            answer = await client.get(f"/shop/a?q={word}".encode())
+            assert (answer.status, answer.header("x-canary-variant")) == (200, variant)
+        assert app.came == ["whole"] * 3
+
+    talk(rules, forever, exchange)
+
+
 def test_the_first_request_connects_on_the_asgi_path_and_the_next_take_the_fast_path(rules: Path) -> None:
     async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         for _ in range(3):
