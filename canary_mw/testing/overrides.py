@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
+from canary_mw.middleware.asgi.services import ServiceApp
 from canary_mw.middleware.base import MiddlewareBase
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
@@ -57,7 +58,8 @@ def all_stable() -> Iterator[None]:
 def gray_answered_by(app: ASGIApp | WSGIApp) -> Iterator[None]:
     """Requests are decided by the rules, and `app` answers those that would be forwarded to a gray version.
 
-    It gets them as the gray version would: with the path rewritten and the headers changed. No shadow gets a copy.
+    It gets them as the gray version would: with the path rewritten and the headers changed. No shadow gets a copy. An
+    ASGI app has a state of its own, which is empty, because its lifespan is not run.
 
     Args:
         app: an ASGI app where `CanaryMiddleware` is under test, a WSGI app for `CanaryWSGIMiddleware`.
@@ -133,12 +135,15 @@ def stable_decision(table: RouteTable, head: RequestHead, roll: float) -> Decisi
     return None if table.middleware else leftover
 
 
-def _app_for(original: Callable[[Any, Decision], Any], arguments: int, expected: str) -> Callable[[Any, Decision], Any]:
+def _app_for(
+    original: Callable[[Any, Decision], Any], arguments: int, expected: str, wrap: Callable[[Any], Any]
+) -> Callable[[Any, Decision], Any]:
     """The replacement of `Upstreams.app` or `SyncUpstreams.app`.
 
     Args:
         arguments: how many an app of this kind is called with.
         expected: what it is called, for the error.
+        wrap: makes of it what stands for a service.
     """
 
     def app(self: Any, decision: Decision) -> Any:
@@ -147,8 +152,16 @@ def _app_for(original: Callable[[Any, Decision], Any], arguments: int, expected:
             return original(self, decision)
         if not _takes(last.gray_app, arguments):
             raise TypeError(f"gray_answered_by: {last.gray_app!r} cannot be called as {expected}")
-        return last.gray_app
+        return wrap(last.gray_app)
 
+    return app
+
+
+def _service_app(app: Any) -> ServiceApp:
+    return ServiceApp("gray_answered_by", app)
+
+
+def _same(app: Any) -> Any:
     return app
 
 
@@ -169,6 +182,6 @@ _ORIGINALS = (
 )
 _REPLACEMENTS: tuple[Any, ...] = (
     staticmethod(_decide),
-    _app_for(Upstreams.app, 3, "an ASGI app, which CanaryMiddleware needs: app(scope, receive, send)"),
-    _app_for(SyncUpstreams.app, 2, "a WSGI app, which CanaryWSGIMiddleware needs: app(environ, start_response)"),
+    _app_for(Upstreams.app, 3, "an ASGI app, which CanaryMiddleware needs: app(scope, receive, send)", _service_app),
+    _app_for(SyncUpstreams.app, 2, "a WSGI app, which CanaryWSGIMiddleware needs: app(environ, start_response)", _same),
 )

@@ -18,6 +18,7 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.base import MiddlewareBase
 from canary_mw.testing import all_stable, gray_answered_by
 from canary_mw.testing.overrides import stable_decision
+from canary_mw.types import Scope
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.sync import SyncUpstreams
 
@@ -247,6 +248,30 @@ def test_a_websocket_to_gray_is_answered_by_the_app_of_a_test_too() -> None:
     asyncio.run(main())
     assert paths == ["/chat"]
     assert [each["type"] for each in messages] == ["websocket.accept"]
+
+
+def test_the_gray_app_of_a_test_does_not_see_the_state_of_the_app() -> None:
+    states: list[Any] = []
+
+    async def mine(scope: Any, receive: Any, send: Any) -> None:
+        states.append(scope["state"])
+        await app_that_says("asgi", "mine")(scope, receive, send)
+
+    async def main() -> None:
+        scope: Scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/shop/", "query_string": b""}
+        scope.update(headers=[(b"host", b"shop")], state={"pool": "of the app"})
+        served = CanaryMiddleware(mine, rules=StaticSource(RULES), local="shop-stable", roll=lambda: 0.0)
+        with gray_answered_by(mine):
+            await served(scope, _nobody_sends, _drop)
+        await served.aclose()
+        assert scope["state"] == {"pool": "of the app"}
+
+    asyncio.run(main())
+    assert states == [{}]
+
+
+async def _drop(message: Any) -> None:
+    """Nobody reads it."""
 
 
 def test_without_an_override_the_functions_of_the_middlewares_are_their_own() -> None:
