@@ -9,6 +9,7 @@ from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.host import HostLogger
 from canary_mw.http.messages import RawHeaders, RequestHead
@@ -126,7 +127,13 @@ class MiddlewareBase:
         return since
 
     def notify_finished(
-        self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        status: int | None,
+        since: float,
+        reason: str | None,
+        net: SafetyNet | None = None,
     ) -> None:
         """Notify observers of the end of a request; see `Finished`."""
         seconds = perf_counter() - since
@@ -135,7 +142,9 @@ class MiddlewareBase:
         if self.finished_observers:
             path = head.path.decode("latin-1")
             sent = decision is not None and decision.sent
-            record = Finished(head.method, path, status, seconds, *labels_of(decision), reason, sent)
+            answered_by, kind = (None, None) if net is None else (net.answered_by, net.fallback)
+            labels = labels_of(decision)
+            record = Finished(head.method, path, status, seconds, *labels, reason, sent, answered_by, kind)
             notify(self.finished_observers, record)
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:

@@ -13,7 +13,8 @@ access_logger = logging.getLogger("canary_mw.access")
 class AccessLog(Observer):
     """One JSON object per request on the logger "canary_mw.access", at INFO.
 
-    Keys: time (UTC, ISO 8601), method, path, status, seconds, mapping, service, variant, reason; and sent, where true.
+    Keys: time (UTC, ISO 8601), method, path, status, seconds, mapping, service, variant, reason; and sent, answered_by
+    and fallback, where they say something.
     """
 
     def finished(self, record: Finished) -> None:
@@ -22,6 +23,7 @@ class AccessLog(Observer):
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {"time": now, **record._asdict(), "seconds": round(record.seconds, 6)}
-        if not record.sent:
-            del fields["sent"]
+        for name in ("sent", "answered_by", "fallback"):
+            if not fields[name]:
+                del fields[name]
         access_logger.info("%s", json.dumps(fields))

@@ -33,6 +33,8 @@ class Finished(NamedTuple):
         status: of the response, None when the client disconnected before there was one.
         seconds: from the request head to the end of the response.
         reason: why the proxy itself made the response, None for a relayed one.
+        answered_by: "stable" where stable was asked in place of a gray variant that failed, else None.
+        fallback: how gray failed where stable was asked, as in `FallbackCounters`, else None.
     """
 
     method: str
@@ -44,6 +46,8 @@ class Finished(NamedTuple):
     variant: str | None = None
     reason: str | None = None
     sent: bool = False
+    answered_by: str | None = None
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from canary_mw.observability.counters import RefusalCounters, RequestCounters
 from canary_mw.observability.events import Reloaded
+from canary_mw.observability.fallbacks import FallbackCounters
 
 
 class MeteredMiddleware(Protocol):
@@ -17,6 +18,7 @@ class MeteredMiddleware(Protocol):
 
     refusals: RefusalCounters
     shadows: Any
+    nets: Any
 
     def ejections(self) -> dict[str, int]:
         """Numbers of ejections of endpoints, by service."""
@@ -87,6 +89,7 @@ class Metrics(RequestCounters):
         for labels, count in (middleware.upstream_errors() if middleware else {}).items():
             errors.add_metric((*labels, pid), count)
         return (
+            *_fallback_metrics(middleware.nets.counters if middleware else FallbackCounters(), pid),
             _counter("canary_mw_shadow", "Copies for shadows.", "result", copies, pid),
             _counter("canary_mw_refused_requests", help_text, "status", refusals.refused, pid),
             stalled,
@@ -97,6 +100,21 @@ class Metrics(RequestCounters):
     def render(self) -> bytes:
         """The metrics in the Prometheus text format."""
         return generate_latest(self._registry)
+
+
+def _fallback_metrics(counters: FallbackCounters, pid: str) -> Iterable[Metric]:
+    names = ("release", "variant", "kind")
+    failures = CounterMetricFamily(
+        "canary_mw_gray_failures", "Requests whose gray variant failed, whoever answered.", labels=(*names, "pid")
+    )
+    for failure, count in counters.failures().items():
+        failures.add_metric((*failure, pid), count)
+    fallbacks = CounterMetricFamily(
+        "canary_mw_fallbacks", "What the safety net did about failures of gray.", labels=(*names, "result", "pid")
+    )
+    for (failure, result), count in counters.fallbacks().items():
+        fallbacks.add_metric((*failure, result, pid), count)
+    return failures, fallbacks
 
 
 def _counter(name: str, text: str, label: str, counts: Dict[Any, int], pid: str) -> Metric:

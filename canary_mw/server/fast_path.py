@@ -20,8 +20,8 @@ from canary_mw.forwarding.messages import Relay, UpstreamRequest
 from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_writer import encode_chunk, render_head
-from canary_mw.middleware.asgi.middleware import CanaryMiddleware, StartedRequest
-from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult, StartedRequest
 
 logger = logging.getLogger("canary_mw.direct")
 

@@ -16,7 +16,7 @@ from canary_mw.exceptions import ClientError
 from canary_mw.http.authority import split_absolute, with_host
 from canary_mw.http.framing import MAX_HEAD, body_framing, check_head
 from canary_mw.http.messages import BodyFraming
-from canary_mw.middleware.asgi.middleware import StartedRequest
+from canary_mw.middleware.asgi.relay import StartedRequest
 from canary_mw.server.deadlines import (
     BODY_TIMEOUT,
     FIRST_BYTE_TIMEOUT,

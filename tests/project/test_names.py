@@ -32,6 +32,8 @@ canary_mw.tls
 METRICS = """
 canary_mw_assignments_total counter
 canary_mw_ejections_total counter
+canary_mw_fallbacks_total counter
+canary_mw_gray_failures_total counter
 canary_mw_refused_requests_total counter
 canary_mw_request_seconds_total counter
 canary_mw_requests_total counter

@@ -21,6 +21,7 @@ from canary_mw.cli.serve import read_settings
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import UpstreamConnectError
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.trusted_headers import TrustedHeaders
 from canary_mw.http import framing
 from canary_mw.http.messages import RequestHead
@@ -28,6 +29,7 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.trust import trusted_headers
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.prometheus import Metrics
+from canary_mw.rules.release import Fallback
 from canary_mw.server import deadlines, protocol
 from canary_mw.server.settings import Settings, variable
 
@@ -93,6 +95,9 @@ def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     middleware.refusals.count(400)
     monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
     middleware.upstreams.errors.failed("shop", "a", UpstreamConnectError("refused"))
+    middleware.nets.counters.count(
+        SafetyNet("r", "v2", Fallback(), False, lambda: None, lambda: True, None, kind="503", result="ok")
+    )
     metrics = Metrics()
     metrics.follow(middleware)
     rendered = metrics.render().decode()

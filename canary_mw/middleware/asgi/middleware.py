@@ -10,21 +10,23 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from random import random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.host_server import HostProbe
 from canary_mw.middleware.asgi.lifespan import run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
-from canary_mw.middleware.asgi.relay import Forwarder, PendingResult
+from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, StartedRequest
 from canary_mw.middleware.asgi.release import with_headers
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request
 from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
+from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
@@ -39,21 +41,6 @@ if TYPE_CHECKING:
 
 # The status of the handshake response, by messages that do not carry it.
 _HANDSHAKE_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
-
-
-class StartedRequest(NamedTuple):
-    """A request that the server has decided already, and perhaps sent.
-
-    Attributes:
-        since: the `perf_counter` time at which observers were notified of the decision, None when they were not.
-        pending: awaits the result of the exchange, where the request was sent already.
-    """
-
-    decision: Decision | None
-    head: RequestHead
-    hop: HopContext
-    since: float | None = None
-    pending: PendingResult | None = None
 
 
 class CanaryMiddleware(MiddlewareBase):
@@ -133,6 +120,7 @@ class CanaryMiddleware(MiddlewareBase):
         self.upstreams = Upstreams(upstreams, transports, apps, limits, dns_interval, secrets=secrets)
         self.shadows = ShadowSender(self.upstreams, shadow_limit)
         self.host = HostProbe(wraps=self.wraps)
+        self.nets = SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -180,10 +168,12 @@ class CanaryMiddleware(MiddlewareBase):
             await self._route(table, head, scope, receive, send)
 
     async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
-        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), self.release.person_of(table, head))
-        headers = self.release.headers(table, decision, head)
+        person = self.release.person_of(table, head)
+        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), person)
+        send = with_headers(send, self.release.headers(table, decision, head))
+        net = self.nets.open(table, decision, head, person)
         serve = self._observe if self.observed else self._serve
-        await serve(decision, head, self.hop(head, table.settings), scope, receive, with_headers(send, headers))
+        await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)
 
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""
@@ -239,6 +229,7 @@ class CanaryMiddleware(MiddlewareBase):
         send: Send,
         since: float | None = None,
         pending: PendingResult | None = None,
+        net: SafetyNet | None = None,
     ) -> None:
         started_at = self.notify_decided(decision, head) if since is None else since
         status: int | None = None
@@ -252,12 +243,12 @@ class CanaryMiddleware(MiddlewareBase):
             return send(message)
 
         try:
-            reason = await self._serve(decision, head, hop, scope, receive, recording_send, pending)
+            reason = await self._serve(decision, head, hop, scope, receive, recording_send, pending, net)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
-            self.notify_finished(decision, head, status, started_at, reason)
+            self.notify_finished(decision, head, status, started_at, reason, net)
 
     async def _serve(
         self,
@@ -268,6 +259,7 @@ class CanaryMiddleware(MiddlewareBase):
         receive: Receive,
         send: Send,
         pending: PendingResult | None = None,
+        net: SafetyNet | None = None,
     ) -> str | None:
         """Call the wrapped app, or forward the request; returns as `Forwarder.forward` does."""
         if decision is not None and not (decision.local and self.wraps):
@@ -277,9 +269,9 @@ class CanaryMiddleware(MiddlewareBase):
                 from canary_mw.middleware.asgi.websocket import serve_websocket
 
                 refusal = self._forwarder.refusal
-                await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refusal)
+                await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refusal, net)
                 return None
-            return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending)
+            return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending, net)
         if decision is None or decision.shadow is None or scope["type"] == "websocket":
             await self.app(scope, receive, send)
         else:

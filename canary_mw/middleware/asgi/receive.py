@@ -1,11 +1,12 @@
 """The messages of one ASGI request: its body for the upstream, and then the disconnect of the client."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from canary_mw.exceptions import ClientDisconnected
-from canary_mw.types import Receive
+from canary_mw.types import Message, Receive
+from canary_mw.upstreams.body_buffer import ReplayBuffer
 
 # Seconds after which a request is watched for a disconnect, at least; at most twice as many. Most responses are
 # complete by then, and need no task.
@@ -173,6 +174,20 @@ class RequestStream:
         """Whether only the watch has cancelled the task; its cancellation is taken back (`Task.uncancel`)."""
         return self._cancelling is not None and self._task is not None and self._task.uncancel() <= self._cancelling
 
+    async def replay(self, buffer: ReplayBuffer) -> Receive:
+        """Stop reading; returns a `receive` that gives the request from its beginning to another reader.
+
+        Args:
+            buffer: what was read by `open`.
+        """
+        self.close()
+        self._task = None
+        if self._watch_task is not None:
+            await asyncio.wait((self._watch_task,))
+        if buffer.opened or self._ended:
+            return _replayed(buffer, self._receive)
+        return self._receive
+
     def close(self) -> None:
         """Stop watching; does nothing when stopped already."""
         if self._watch_requested and self._notifier is not None:
@@ -181,3 +196,29 @@ class RequestStream:
         self._timer.remove(self)
         if self._watch_task is not None:
             self._watch_task.cancel()
+
+
+def _replayed(buffer: ReplayBuffer, receive: Receive) -> Receive:
+    """The body from its beginning, and behind its end what `receive` gives."""
+    rest: AsyncIterator[bytes] | None = None
+    ended = False
+
+    async def receive_again() -> Message:
+        nonlocal rest, ended
+        if ended:
+            return await receive()
+        if rest is None:
+            body = await buffer.open() if buffer.opened else b""
+            if isinstance(body, bytes):
+                ended = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            rest = body
+        try:
+            return {"type": "http.request", "body": await anext(rest), "more_body": True}
+        except StopAsyncIteration:
+            ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        except ClientDisconnected:
+            return {"type": "http.disconnect"}
+
+    return receive_again

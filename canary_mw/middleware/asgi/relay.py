@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NamedTuple
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
-from canary_mw.forwarding.exchange import direct_response, exchange, is_refused_upgrade
+from canary_mw.forwarding.exchange import direct_response, exchange, exchange_above_net, is_refused_upgrade
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
@@ -14,20 +16,37 @@ from canary_mw.forwarding.replies import client_error_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
+from canary_mw.middleware.asgi.fallback import answer_for_stable
 from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
 from canary_mw.middleware.asgi.replies import send_reply
 from canary_mw.middleware.asgi.services import start_error
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
+from canary_mw.rules.mapping import Mapping
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.body_buffer import ReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
 
-# The outcome of an exchange, and the response whose body is relayed.
-ExchangeResult = tuple[Relay | Reply, UpstreamResponse | None]
+# The outcome of an exchange, None when an app has answered in its place, and the response whose body is relayed.
+ExchangeResult = tuple[Relay | Reply | None, UpstreamResponse | None]
 PendingResult = Callable[[], Awaitable[ExchangeResult]]
+
+
+class StartedRequest(NamedTuple):
+    """A request that the server has decided already, and perhaps sent.
+
+    Attributes:
+        since: the `perf_counter` time at which observers were notified of the decision, None when they were not.
+        pending: awaits the result of the exchange, where the request was sent already.
+    """
+
+    decision: Decision | None
+    head: RequestHead
+    hop: HopContext
+    since: float | None = None
+    pending: PendingResult | None = None
 
 
 class Forwarder:
@@ -58,11 +77,13 @@ class Forwarder:
         receive: Receive,
         send: Send,
         pending: PendingResult | None = None,
+        net: SafetyNet | None = None,
     ) -> str | None:
         """Send a request to the service of its Mapping, and relay the response.
 
         Args:
             pending: awaits the result of the exchange, where the request was sent already.
+            net: the safety net below a request of a gray variant.
 
         Returns:
             Why the client got no response, or one that is not the upstream's; None when the upstream's was relayed.
@@ -73,22 +94,24 @@ class Forwarder:
         """
         # A copy: some servers add trailers to the list while they receive the body.
         head.headers = list(head.headers)
-        app = self._upstreams.app(decision)
+        service_app = self._upstreams.app(decision)
         try:
             if "canary_mw.checked" not in scope:
                 check_head(scope["method"], scope.get("raw_path") or b"/", head.headers, scope["http_version"])
-            if app is None:
+            if service_app is None:
                 stream = self._request_stream(receive, scope)
+                if net is not None:
+                    return await self._forward_above_net(net, decision, head, hop, scope, stream, send)
                 return await self._forward_to_upstream(decision, head, hop, stream, send, pending)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, _never)
-            self._note_start_error(app, decision, head)
-            reply = await call_app(app, steps, scope, receive, send, head.mount)
+            self._note_start_error(service_app, decision, head)
+            reply = await call_app(service_app, steps, scope, receive, send, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
             reply = self.refusal(exc, scope["http_version"])
         except UpstreamError as exc:
-            mapping = decision.mapping
+            mapping = decision.mapping if net is None else net.answering(decision.mapping)
             self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
             raise exc.with_traceback(None) from None
         return None if reply is None else await send_reply(send, reply)
@@ -131,6 +154,8 @@ class Forwarder:
             else:
                 buffer = ReplayBuffer(stream.open, self._replay_limit, loop)
                 outcome, response = await self._run_with_replay(decision, head, hop, buffer, loop)
+            if outcome is None:
+                return None
             if isinstance(outcome, Reply):
                 if is_refused_upgrade(decision, head):
                     self._upstreams.errors.refused_upgrade(decision.mapping)
@@ -160,13 +185,45 @@ class Forwarder:
         loop: asyncio.AbstractEventLoop,
     ) -> ExchangeResult:
         """Run an exchange that may send the body again, or copy it to a shadow."""
-        mapping, upstreams = decision.mapping, self._upstreams
+        steps = exchange(decision, head, hop, partial(self._can_retry, buffer, decision.mapping))
+        on_shadow = partial(self._shadows.send_when_complete, buffer=buffer)
+        return await self._upstreams.run(steps, buffer.open, loop, on_shadow)
 
-        def can_retry() -> bool:
-            return buffer.can_replay() and upstreams.may_retry(mapping.service.text, mapping.options.circuit_breakers)
+    async def _forward_above_net(
+        self,
+        net: SafetyNet,
+        decision: Decision,
+        head: RequestHead,
+        hop: HopContext,
+        scope: Scope,
+        stream: RequestStream,
+        send: Send,
+    ) -> str | None:
+        """Forward a request to a gray variant, and perhaps to stable, or call the app that answers for it."""
+        limit = max(self._replay_limit, net.settings.body)
+        buffer = ReplayBuffer(stream.open, limit, stream.loop, keeps_first=True)
+        net.body_state = buffer.state
+        steps = exchange_above_net(decision, head, hop, net, partial(self._can_retry, buffer))
+        on_shadow = partial(self._shadows.send_when_complete, buffer=buffer)
 
-        steps = exchange(decision, head, hop, can_retry)
-        return await upstreams.run(steps, buffer.open, loop, partial(self._shadows.send_when_complete, buffer=buffer))
+        async def result() -> ExchangeResult:
+            found = await self._upstreams.run(steps, buffer.open, stream.loop, on_shadow)
+            if net.app is None:
+                return found
+            return await answer_for_stable(net, head, hop, scope, await stream.replay(buffer), send), None
+
+        try:
+            return await self._forward_to_upstream(decision, head, hop, stream, send, result)
+        except UpstreamError:
+            net.broke()
+            raise
+        finally:
+            buffer.close()
+            net.close()
+
+    def _can_retry(self, buffer: ReplayBuffer, mapping: Mapping) -> bool:
+        service, options = mapping.service.text, mapping.options
+        return buffer.can_replay() and self._upstreams.may_retry(service, options.circuit_breakers)
 
     async def serve_and_shadow(
         self,

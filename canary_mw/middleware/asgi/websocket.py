@@ -1,9 +1,11 @@
 """Websockets of an ASGI server, served from the service of their Mapping."""
 
 from collections.abc import Callable
+from functools import partial
 
 from canary_mw.exceptions import ClientError
-from canary_mw.forwarding.exchange import direct_response, exchange, upstream_error_reply
+from canary_mw.forwarding.exchange import direct_response, exchange, exchange_above_net, upstream_error_reply
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply
@@ -11,6 +13,7 @@ from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead, ResponseHead
+from canary_mw.middleware.asgi.fallback import call_as_stable
 from canary_mw.middleware.asgi.in_process import app_scope_of, copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.services import start_error
@@ -29,6 +32,7 @@ async def serve_websocket(
     send: Send,
     upstreams: Upstreams,
     refusal: Callable[[ClientError], Reply],
+    net: SafetyNet | None,
 ) -> None:
     """Serve one websocket as `tunnel` does; one that cannot be forwarded is denied.
 
@@ -38,7 +42,7 @@ async def serve_websocket(
     try:
         if "canary_mw.checked" not in scope:
             check_head("GET", scope.get("raw_path") or b"/", list(head.headers), "1.1")
-        await tunnel(decision, head, hop, scope, receive, send, upstreams)
+        await tunnel(decision, head, hop, scope, receive, send, upstreams, net)
     except ClientError as exc:
         upstreams.errors.refused(decision.mapping, exc)
         await deny_handshake(scope, receive, send, refusal(exc))
@@ -52,11 +56,15 @@ async def tunnel(
     receive: Receive,
     send: Send,
     upstreams: Upstreams,
+    net: SafetyNet | None = None,
 ) -> None:
     """Serve one websocket from the service of its Mapping.
 
     The client is accepted after the upstream has accepted. When the upstream denies the upgrade, the client gets its
     response. A Mapping that does not allow the upgrade denies it with 403, as Envoy does.
+
+    Args:
+        net: the safety net below a request of a gray variant.
 
     Raises:
         ClientError: the request cannot be forwarded as it is, and no response was sent yet.
@@ -76,8 +84,29 @@ async def tunnel(
         await deny_handshake(scope, receive, send, reply)
     elif app is not None:
         await _call_app(app, decision, head, hop, scope, receive, send)
-    else:
+    elif net is None:
         await WebSocketTunnel(decision, upstreams).serve(exchange(decision, head, hop), scope, receive, send)
+    else:
+        steps = exchange_above_net(decision, head, hop, net)
+        answer = partial(_answer_for_stable, net, head, hop, scope, send)
+        try:
+            await WebSocketTunnel(decision, upstreams).serve(steps, scope, receive, send, answer)
+        finally:
+            net.close()
+
+
+async def _answer_for_stable(
+    net: SafetyNet, head: RequestHead, hop: HopContext, scope: Scope, send: Send, receive: Receive
+) -> bool:
+    """Call the app that answers for stable, if one does; returns whether it did."""
+    stable = net.stable
+    if stable is None or stable.app is None:
+        return False
+    app: ASGIApp = stable.app
+    if stable.decision is not None and not stable.wrapped:
+        app = partial(_call_app, stable.app, stable.decision, head, hop)
+    await call_as_stable(app, net, hop, scope, receive, send)
+    return True
 
 
 async def _call_app(

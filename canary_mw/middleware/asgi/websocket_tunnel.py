@@ -8,7 +8,7 @@ reader slows the writer.
 import asyncio
 import contextlib
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -65,6 +65,8 @@ class WebSocketTunnel:
         self._handshake: Handshake | None = None
         # A tunnel counts as one request in flight until it ends, as in Envoy.
         self._slot: Slot | None = None
+        # What was sent last, and its deadline with all of its retries.
+        self._request: UpstreamRequest | None = None
         self._deadline = math.inf
         self._last_activity = 0.0
 
@@ -73,8 +75,20 @@ class WebSocketTunnel:
         if not self._close_requested.done():
             self._close_requested.set_result(Close(code))
 
-    async def serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        """Connect to the upstream, accept or deny the client, and relay messages until one side ends."""
+    async def serve(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answer: Callable[[Receive], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Connect to the upstream, accept or deny the client, and relay messages until one side ends.
+
+        Args:
+            answer: is called when the exchange has ended without a connection. If an app of this process has to answer
+                in place of the upstream, it calls that, and returns True.
+        """
         await receive()
         # Runs while the upstream is connected: it finds a disconnect, or has the first message of the client.
         first = self._loop.create_task(_receive_message(receive))
@@ -87,7 +101,7 @@ class WebSocketTunnel:
                 subprotocol = self._connection.subprotocol
                 await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
                 await self._relay_messages(self._connection, first, receive, send)
-            else:
+            elif answer is None or not await answer(_replayed(first, receive)):
                 await _cancel(first)
                 await deny_handshake(scope, receive, send, self._reply(outcome))
         except ClientDisconnected:
@@ -150,6 +164,8 @@ class WebSocketTunnel:
         if request.delay:
             await asyncio.sleep(request.delay)
         now = self._loop.time()
+        if request is not self._request:
+            self._request, self._deadline = request, now + (request.head_timeout or math.inf)
         self._deadline = min(self._deadline, now + (request.timeout or math.inf))
         deadline = min(self._deadline, now + (request.options.per_try_timeout or math.inf))
 
@@ -243,6 +259,19 @@ async def _close_client(send: Send, close: Close | None) -> None:
     with contextlib.suppress(OSError, RuntimeError):
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await send({"type": "websocket.close", **close._asdict()})
+
+
+def _replayed(first: asyncio.Task[Message], receive: Receive) -> Receive:
+    """A `receive` that begins again: the connection, then the first message of the client."""
+    waiting: list[Awaitable[Message] | Message] = [first, {"type": "websocket.connect"}]
+
+    async def receive_again() -> Message:
+        if not waiting:
+            return await receive()
+        message = waiting.pop()
+        return await message if isinstance(message, Awaitable) else message
+
+    return receive_again
 
 
 async def _receive_message(receive: Receive) -> Message:

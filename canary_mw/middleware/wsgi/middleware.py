@@ -14,12 +14,15 @@ from weakref import WeakSet
 from canary_mw.client.limits import Limits
 from canary_mw.exceptions import ClientDisconnected, ClientError
 from canary_mw.forking import after_fork, ensure_forked_hooks
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.base import MiddlewareBase, Rules
+from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.observed_body import observe_body
-from canary_mw.middleware.wsgi.relay import SyncForwarder, WSGIResult, send_reply
+from canary_mw.middleware.wsgi.relay import SyncForwarder
+from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
 from canary_mw.middleware.wsgi.release import with_headers
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
@@ -97,6 +100,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         replay_limit, shadow_limit = self._buffer_limits
         self.shadows = ShadowSender(self.upstreams.background_upstreams, shadow_limit)
         self.refusals = RefusalCounters()
+        self.nets = SafetyNets(self)
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
         self.started = False
 
@@ -132,12 +136,12 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             return self._refuse(exc, environ, start_response)
         person = self.release.person_of(table, head)
         decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), person)
-        headers = self.release.headers(table, decision, head)
-        start = with_headers(start_response, headers)
+        start = with_headers(start_response, self.release.headers(table, decision, head))
+        net = self.nets.open(table, decision, head, person)
         hop = self.hop(head, table.settings)
         if self.observed:
-            return self._observe(decision, head, hop, environ, start)
-        return self._serve(decision, head, hop, environ, start).body
+            return self._observe(decision, head, hop, environ, start, net)
+        return self._serve(decision, head, hop, environ, start, net).body
 
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
@@ -171,10 +175,11 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         hop: HopContext,
         environ: Environ,
         start_response: StartResponse,
+        net: SafetyNet | None = None,
     ) -> WSGIResult:
         """Call the wrapped app, or forward the request."""
         if decision is not None and not decision.local:
-            return self._forwarder.forward(decision, head, hop, environ, start_response)
+            return self._forwarder.forward(decision, head, hop, environ, start_response, net)
         if decision is None or decision.shadow is None:
             return WSGIResult(self.app(environ, start_response))
         return WSGIResult(self._forwarder.serve_and_shadow(self.app, decision, head, hop, environ, start_response))
@@ -186,6 +191,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         hop: HopContext,
         environ: Environ,
         start_response: StartResponse,
+        net: SafetyNet | None = None,
     ) -> Iterable[bytes]:
         since = self.notify_decided(decision, head)
         status: int | None = None
@@ -198,12 +204,12 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         def on_end(error: BaseException | None) -> None:
             left = isinstance(error, ClientDisconnected)
             reason = "client left" if left else type(error).__name__ if error else result.reason
-            self.notify_finished(decision, head, status, since, reason)
+            self.notify_finished(decision, head, status, since, reason, net)
 
         try:
-            result = self._serve(decision, head, hop, environ, recording_start)
+            result = self._serve(decision, head, hop, environ, recording_start, net)
         except BaseException as exc:
-            self.notify_finished(decision, head, status, since, type(exc).__name__)
+            self.notify_finished(decision, head, status, since, type(exc).__name__, net)
             raise
         return observe_body(result.body, on_end)
 

@@ -1,0 +1,200 @@
+"""A gray variant that fails as the path says, a stable one that answers, and what stands before them."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from middlewares import middleware, serving_middleware, use
+from servers import free_port, mapping
+from standalone import Noting, listening
+from upstream import Peer, Seen, Upstream, serving
+
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.middleware.fallback import SafetyNets
+from canary_mw.observability.observers import Observer
+from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
+from canary_mw.upstreams.overrides import parse_origins
+
+# Who asks, and who answers for stable: an upstream, the wrapped app, or another app of the process.
+PLACES = ("asgi/upstream", "asgi/app", "asgi/service", "wsgi/upstream", "wsgi/app", "wsgi/service", "proxy/upstream")
+PROXY, ASGI, WSGI = "proxy/upstream", "asgi/upstream", "wsgi/upstream"
+# A part of every answer of stable.
+STABLE = b"stable"
+
+
+def release(fallback: str = "{}", *, gray: int = 100, more: str = "") -> str:
+    """A release that sends everybody to gray."""
+    return f"""---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: shop-2
+gray: {{v2: {{weight: {gray}, mappings: [gray, gray-dead, gray-full, gray-again]}}}}
+missing: roll
+choice: {{header: x-gray}}
+fallback: {fallback}
+{more}"""
+
+
+def rules(fallback: str = "{}", *, stable: bool = True, gray: int = 100, more: str = "", **options: Any) -> str:
+    """Groups of which one fails each in its way, below one release."""
+    again = {"retry_policy": "{retry_on: 5xx, num_retries: 1}"}
+    full = {"circuit_breakers": "[{max_requests: 0}]"}
+    groups = [("", "gray", {}), ("-dead", "dead", {}), ("-full", "gray", full), ("-again", "gray", again)]
+    text = release(fallback, gray=gray, more=more)
+    for end, service, extra in groups:
+        prefix = f"/shop{end}/"
+        text += mapping(f"gray{end}", prefix, service, weight=0, timeout_ms=20000, **extra, **options)
+        if stable:
+            text += mapping(f"stable{end}", prefix, "stable", timeout_ms=20000, **options)
+    return text
+
+
+class Gray:
+    """What gray was asked, and whether its connections ended."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.ended = 0
+
+    def took(self, path: bytes) -> int:
+        """How many requests for a path came."""
+        return sum(path in seen.line for seen in self.seen)
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            kind = head.line.split()[1].rpartition(b"/")[2].split(b"?")[0].decode()
+            self.seen.append(head)
+            if kind == "early":
+                # Before the body of the request has come.
+                await peer.answer(b"gray", status=b"503 Early")
+                await peer.rest_of(head)
+                continue
+            request = await peer.rest_of(head)
+            if kind.isdigit():
+                await peer.answer(b"gray", status=kind.encode() + b" Gray")
+            elif not await _fail(peer, kind, request):
+                self.ended += 1
+                return
+
+
+async def _fail(peer: Peer, kind: str, request: Seen) -> bool:
+    """Fail in one way; returns whether the connection goes on."""
+    if kind == "ok":
+        await peer.answer(b"gray")
+        return True
+    texts = {
+        "garbage": b"this is not HTTP\r\n\r\n",
+        "half": b"HTTP/1.1 503 Gray\r\ncontent-length: 100\r\n\r\nhalf",
+        "endless": b"HTTP/1.1 503 Gray\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of gray",
+        "hint": b"HTTP/1.1 103 Early Hints\r\nlink: </gray.css>\r\n\r\n",
+    }
+    if kind in texts:
+        await peer.send(texts[kind])
+    if kind == "hint":
+        await peer.answer(b"gray", status=b"503 Gray")
+        return True
+    if kind == "reset":
+        peer.reset()
+    elif kind in ("silent", "half", "endless"):
+        await peer.gone()
+    return False
+
+
+class Stable:
+    """A stable upstream, and apps that answer as it does."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.decisions: list[Any] = []
+        self.ids: list[bytes] = []
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            self.bodies.append(request.body)
+            self.ids += [line for line in request.headers if line.startswith(b"x-request-id")]
+            if b"/down" in request.line:
+                return
+            await peer.answer(b"stable: " + request.body)
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.decisions.append(scope["canary_mw"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request", message
+            body, more = body + message["body"], message["more_body"]
+        self.bodies.append(body)
+        answer = b"stable: " + body
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def wsgi(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        self.decisions.append(environ["canary_mw.decision"])
+        body = environ["wsgi.input"].read() if environ.get("CONTENT_LENGTH") else b""
+        self.bodies.append(body)
+        answer = b"stable: " + body
+        start_response("200 OK", [("content-length", str(len(answer)))])
+        return [answer]
+
+
+class World(NamedTuple):
+    """What a test sees: the port to ask, both variants, the nets with their counters."""
+
+    port: int
+    gray: Gray
+    stable: Stable
+    nets: SafetyNets
+    upstream: Upstream
+
+    def failures(self) -> dict[tuple[str, str, str], int]:
+        """Failures of gray by release, variant and kind."""
+        return {tuple(key): count for key, count in self.nets.counters.failures().items()}  # type: ignore[misc]
+
+    def results(self) -> dict[tuple[str, str], int]:
+        """Fallbacks by kind and result."""
+        return {(key.kind, result): count for (key, result), count in self.nets.counters.fallbacks().items()}
+
+
+@contextlib.asynccontextmanager
+async def world(
+    place: str,
+    fallback: str = "{}",
+    *,
+    text: str | None = None,
+    tmp_path: Path | None = None,
+    observer: Observer | None = None,
+    **options: Any,
+) -> AsyncIterator[World]:
+    """Both variants on real ports, and a place before them."""
+    shell, _, side = place.partition("/")
+    gray, stable = Gray(), Stable()
+    async with serving(gray) as gray_upstream, serving(stable) as upstream:
+        ports = {"gray": gray_upstream.origin.port, "stable": upstream.origin.port, "dead": free_port()}
+        urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        text = text or rules(fallback, stable=side != "app")
+        if shell == "proxy":
+            assert tmp_path is not None
+            file = tmp_path / "rules.yaml"
+            file.write_text(text)
+            app = Noting(file, 1, records=observer, **options)
+            app._middleware.upstreams._overrides = {name: parse_origins(name, url) for name, url in urls.items()}
+            async with listening(app) as (port, _):
+                yield World(port, gray, stable, app._middleware.nets, upstream)
+            return
+        use(shell)
+        if side == "service":
+            options["services"] = {"stable": stable.asgi if shell == "asgi" else stable.wsgi}
+        served = middleware(
+            stable.asgi if shell == "asgi" else stable.wsgi,
+            rules=StaticSource(text),
+            upstreams=urls,
+            observers=[observer] if observer else [],
+            **options,
+        )
+        async with serving_middleware(served) as port:
+            yield World(port, gray, stable, served.nets, upstream)

@@ -1,0 +1,326 @@
+"""The safety net of a release on real sockets: every row of its table, wherever canary-mw stands."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from gray import ASGI, PLACES, PROXY, STABLE, WSGI, World, rules, world
+from servers import client_of, fetch, mapping, run
+from upstream import until
+
+from canary_mw.observability.counters import RefusalCounters
+from canary_mw.observability.events import Decided, Finished
+from canary_mw.observability.observers import Observer
+from canary_mw.observability.prometheus import Metrics
+
+# All failures but those of a test are rescued.
+OPEN = "budget: {percent: 100, min: 1000}"
+QUICK = f"{{gray_timeout_ms: 150, {OPEN}}}"
+LARGE = b"0123456789abcdef" * 20000
+
+
+class Row(NamedTuple):
+    """A request, and whether stable answers it, or what else comes."""
+
+    method: str
+    path: str
+    kind: str | None
+    result: str | None = "ok"
+    status: int = 200
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    whole: bool = True
+
+
+TABLE = [
+    # Nothing was sent: any method, any body.
+    Row("GET", "/shop-dead/x", "connect"),
+    Row("POST", "/shop-dead/x", "connect", body=b"a little"),
+    Row("POST", "/shop-dead/x", "connect", body=LARGE),
+    Row("DELETE", "/shop-dead/x", "connect"),
+    Row("GET", "/shop-full/x", "overload"),
+    Row("POST", "/shop-full/x", "overload", body=LARGE),
+    # The request was sent.
+    Row("GET", "/shop/reset", "reset"),
+    Row("HEAD", "/shop/gone", "reset"),
+    Row("GET", "/shop/garbage", "reset"),
+    Row("GET", "/shop/silent", "timeout"),
+    Row("GET", "/shop/502", "502"),
+    Row("OPTIONS", "/shop/503", "503"),
+    Row("GET", "/shop/504", "504"),
+    Row("GET", "/shop/half", "503"),
+    Row("GET", "/shop/endless", "503"),
+    Row("GET", "/shop/hint", "503"),
+    Row("GET", "/shop-again/503?again", "503"),
+    Row("POST", "/shop/503", "503", "refused", 503),
+    Row("DELETE", "/shop/503", "503", "refused", 503),
+    Row("POST", "/shop/gone", "reset", "refused", 503),
+    Row("GET", "/shop/503", "503", "refused", 503, body=b"a body"),
+    Row("PUT", "/shop/503", "503", "refused", 503, body=LARGE),
+    # Any other status, and what broke too late.
+    Row("GET", "/shop/500", "500", None, 500),
+    Row("GET", "/shop/404", None, None, 404),
+    Row("GET", "/shop/ok", None, None),
+    Row("GET", "/shop/cut", "reset", "refused", whole=False),
+    # Who asks for gray by name sees gray.
+    Row("GET", "/shop/503", "503", None, 503, headers=(("x-gray", "v2"),)),
+    Row("GET", "/shop-dead/x", "connect", None, 503, headers=(("x-gray", "v2"),)),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_row_of_the_table(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(place, QUICK, tmp_path=tmp_path) as seen:
+            failures: dict[str, int] = {}
+            results: dict[tuple[str, str], int] = {}
+            for row in TABLE:
+                asked = len(seen.stable.bodies)
+                answer = await fetch(seen.port, row.path, row.method, row.headers, row.body)
+                assert (answer.status, answer.whole) == (row.status, row.whole), row
+                rescued = row.result == "ok"
+                if row.method != "HEAD":
+                    assert answer.body.startswith(STABLE) == rescued, row
+                    assert not (rescued and b"gray" in answer.body), row
+                assert seen.stable.bodies[asked:] == ([row.body] if rescued else []), row
+                assert answer.header("x-canary-variant") == "v2"
+                if row.kind:
+                    failures[row.kind] = failures.get(row.kind, 0) + 1
+                if row.kind and row.result:
+                    results[row.kind, row.result] = results.get((row.kind, row.result), 0) + 1
+                await until(lambda: sum(seen.failures().values()) == sum(failures.values()))
+                assert seen.failures() == {("shop-2", "v2", kind): count for kind, count in failures.items()}, row
+                assert seen.results() == results, row
+            # Answers that are not read to their end are closed, and not kept for other requests.
+            await until(lambda: seen.gray.ended >= 7)
+            assert seen.gray.took(b"?again") == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_body_is_repeated_up_to_the_length_that_the_release_says(place: str, tmp_path: Path) -> None:
+    settings = f"{{methods: [GET, POST, PUT], body: 100000, {OPEN}}}"
+    chunked = b"POST /shop/503 HTTP/1.1\r\nhost: s\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+
+    async def main() -> None:
+        async with world(place, settings, tmp_path=tmp_path) as seen:
+            for size, rescued in ((1, True), (100000, True), (100001, False), (500000, False)):
+                body = LARGE[:1] * size if size > len(LARGE) else LARGE[:size]
+                answer = await fetch(seen.port, "/shop/503", "PUT", (), body)
+                assert answer.status == (200 if rescued else 503), size
+                assert answer.body == (b"stable: " + body if rescued else b"gray")
+                # Before the body was read: its length is known, and the rest goes to stable.
+                answer = await fetch(seen.port, "/shop/early", "PUT", (), body)
+                if rescued:
+                    assert answer.body == b"stable: " + body
+                else:
+                    assert answer.body == b"gray"
+            async with client_of(seen.port) as client:
+                await client.put(chunked + b"4\r\nfour\r\n6\r\nchunks\r\n0\r\n\r\n")
+                assert (await client.answer()).body == b"stable: fourchunks"
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY, "asgi/app", "wsgi/app"])
+def test_a_budget_that_is_used_up_leaves_the_answer_of_gray(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(place, "{budget: {percent: 50, min: 0}}", tmp_path=tmp_path) as seen:
+            answers = [await fetch(seen.port, "/shop/503") for _ in range(10)]
+            assert [answer.status for answer in answers] == [503, 200] * 5
+            assert answers[0].body == b"gray"
+            refused = await fetch(seen.port, "/shop-dead/x")
+            assert (refused.status, b"not reachable" in refused.body) == (503, True)
+            assert seen.failures() == {("shop-2", "v2", "503"): 10, ("shop-2", "v2", "connect"): 1}
+            assert seen.results() == {("503", "ok"): 5, ("503", "denied"): 5, ("connect", "denied"): 1}
+            assert len(seen.stable.bodies) == 5
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_requests_of_stable_count_for_the_budget(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        fallback = "{budget: {percent: 10, min: 0}}"
+        async with world(place, fallback, tmp_path=tmp_path, text=rules(fallback, gray=0)) as seen:
+            for _ in range(19):
+                assert (await fetch(seen.port, "/shop/503", headers=[("x-gray", "stable")])).status == 200
+            assert not seen.failures()
+            window = seen.nets._windows["shop-2"][1]
+            assert (sum(window._requests), sum(window._fallbacks)) == (19, 0)
+
+    run(main())
+
+
+class Log(Observer):
+    """Keeps the records."""
+
+    def __init__(self) -> None:
+        self.requests: list[Decided] = []
+        self.ends: list[Finished] = []
+
+    def decided(self, record: Decided) -> None:
+        self.requests.append(record)
+
+    def finished(self, record: Finished) -> None:
+        self.ends.append(record)
+
+    def has(self, number: int) -> bool:
+        return len(self.ends) >= number
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_rescued_request_is_recorded_as_what_it_was_assigned_to(place: str, tmp_path: Path) -> None:
+    log = Log()
+
+    async def main() -> None:
+        async with world(place, QUICK, tmp_path=tmp_path, observer=log) as seen:
+            requests = [("GET", "/shop/503"), ("POST", "/shop-dead/x"), ("POST", "/shop/503"), ("GET", "/shop/ok")]
+            for number, (method, path) in enumerate(requests, 1):
+                await fetch(seen.port, path, method)
+                await until(partial(log.has, number))
+
+    run(main())
+    rows = [(end.mapping, end.variant, end.status, end.answered_by, end.fallback) for end in log.ends]
+    assert rows == [
+        ("gray", "gray", 200, "stable", "503"),
+        ("gray-dead", "gray", 200, "stable", "connect"),
+        ("gray", "gray", 503, None, None),
+        ("gray", "gray", 200, None, None),
+    ]
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_a_stable_side_that_fails_too_is_a_fallback_that_failed(place: str, tmp_path: Path) -> None:
+    log = Log()
+
+    async def main() -> None:
+        async with world(place, QUICK, tmp_path=tmp_path, observer=log) as seen:
+            answer = await fetch(seen.port, "/shop/down/503")
+            assert answer.status == 503
+            assert b"stable" in answer.body
+            assert seen.results() == {("503", "failed"): 1}
+            await until(lambda: log.ends)
+
+    run(main())
+    assert [(end.answered_by, end.fallback) for end in log.ends] == [(None, "503")]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("place", PLACES)
+def test_trusted_callers_are_told_why_stable_answers(place: str, trusted: bool, tmp_path: Path) -> None:
+    peers = ["127.0.0.1"] if trusted else []
+    options: dict[str, Any] = {"forwarded_allow_ips": tuple(peers)} if place == PROXY else {"trusted": peers}
+
+    async def main() -> None:
+        async with world(place, QUICK, tmp_path=tmp_path, **options) as seen:
+            for path, kind in (("/shop/503", "503"), ("/shop-dead/x", "connect"), ("/shop/silent", "timeout")):
+                answer = await fetch(seen.port, path)
+                assert answer.header("x-canary-fallback") == (kind if trusted else None)
+            assert (await fetch(seen.port, "/shop/ok")).header("x-canary-fallback") is None
+            assert (await fetch(seen.port, "/shop/503", "POST")).header("x-canary-fallback") is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, "asgi/app", PROXY])
+def test_nobody_is_asked_for_a_client_that_has_left(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(place, f"{{gray_timeout_ms: 0, {OPEN}}}", tmp_path=tmp_path) as seen:
+            async with client_of(seen.port) as client:
+                await client.ask("GET", "/shop/silent")
+                await until(lambda: seen.gray.seen)
+            # The request to gray is given up.
+            await until(lambda: seen.gray.ended)
+            assert not seen.stable.bodies
+            assert not seen.failures()
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", ["asgi/app", "asgi/service", "wsgi/app", "wsgi/service"])
+def test_the_app_sees_the_decision_of_stable(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(place, QUICK) as seen:
+            assert (await fetch(seen.port, "/shop/503")).body == b"stable: "
+            (decision,) = seen.stable.decisions
+            assert (decision.variant, decision.release.variant, decision.release.reason) == (
+                "stable",
+                "stable",
+                "fallback",
+            )
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_both_tries_have_one_request_id_and_the_shadow_gets_one_copy(place: str, tmp_path: Path) -> None:
+    text = rules(QUICK) + mapping("copy", "/shop/", "stable", shadow="true", prefix_exact="false")
+
+    async def main() -> None:
+        async with world(place, text=text, tmp_path=tmp_path) as seen:
+            assert (await fetch(seen.port, "/shop/503?shadow")).status == 200
+            await until(lambda: len(seen.stable.ids) == 2)
+            gray = next(line for line in seen.gray.seen[0].headers if line.startswith(b"x-request-id"))
+            assert seen.stable.ids == [gray, gray]
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_a_release_without_a_safety_net_leaves_failures_as_they_are(place: str, tmp_path: Path) -> None:
+    text = rules("{}").replace("fallback: {}\n", "")
+
+    async def main() -> None:
+        async with world(place, text=text, tmp_path=tmp_path) as seen:
+            for path in ("/shop/503", "/shop-dead/x", "/shop/gone"):
+                assert (await fetch(seen.port, path)).status == 503
+            assert not seen.failures()
+            assert not seen.stable.bodies
+            assert not seen.nets._windows
+
+    run(main())
+
+
+def test_the_metrics_have_what_the_safety_net_counts(tmp_path: Path) -> None:
+    async def main() -> bytes:
+        async with world(ASGI, QUICK) as seen:
+            await fetch(seen.port, "/shop/503")
+            await fetch(seen.port, "/shop/500")
+            metrics = Metrics()
+            metrics.follow(_Followed(seen))
+            return metrics.render()
+
+    text = re.sub(rb'pid="\d+",?', b"", run(main())).decode()
+    labels = 'release="shop-2",variant="v2"'
+    for kind in ("500", "503"):
+        assert _sample(text, "canary_mw_gray_failures_total", f'kind="{kind}"', labels) == 1.0
+    assert _sample(text, "canary_mw_fallbacks_total", 'kind="503"', 'result="ok"', labels) == 1.0
+
+
+def _sample(text: str, name: str, *labels: str) -> float:
+    """The value of the sample that has these labels."""
+    wanted = {label for group in labels for label in group.split(",")}
+    for line in text.splitlines():
+        if line.startswith(name + "{"):
+            found, _, value = line.removeprefix(name + "{").rpartition("} ")
+            if wanted <= set(found.split(",")):
+                return float(value)
+    raise AssertionError(f"no {name} with {wanted} in {text}")
+
+
+class _Followed:
+    """A middleware with the counters of a world."""
+
+    def __init__(self, seen: World) -> None:
+        self.nets, self.refusals = seen.nets, RefusalCounters()
+        self.shadows = type("Shadows", (), {"counts": {}})
+
+    def ejections(self) -> dict[str, int]:
+        return {}
+
+    def upstream_errors(self) -> dict[tuple[str, str], int]:
+        return {}
