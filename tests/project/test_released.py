@@ -1,9 +1,11 @@
 """A release, installed into an empty environment, runs all that README begins with."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
-from installation import Environment, InstalledServer
+from installation import ROOT, Environment, InstalledServer
 from servers import free_port, mapping
 
 # A middleware of each kind answers from the app that it wraps, and by itself where it should forward.
@@ -73,4 +75,15 @@ def test_a_release_runs_in_an_empty_environment_without_and_with_its_extras(
     assert released.run("python", "-c", "import uvloop", cwd=tmp_path).returncode == 1
     released.install_pinned(f"{file}[all]")
     assert released.run("python", "-c", "import uvloop", cwd=tmp_path).returncode == 0
+    shows_all(released, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_release_runs_with_the_oldest_library_of_each_kind_that_it_allows(wheel: Path, tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = [each.replace(">=", "==") for each in project["dependencies"]]
+    assert [each for each in oldest if not re.fullmatch(r"[\w-]+==[\d.]+", each)] == []
+    released = Environment(tmp_path / "environment")
+    released.install(wheel, *oldest)
     shows_all(released, tmp_path)
