@@ -13,7 +13,7 @@ APPS = ["test_fastapi_app.py", "test_flask_app.py", "test_django_app.py"]
 
 def run(files: list[str], *options: str, **variables: str) -> tuple[int, str]:
     """Run suites with the plugin and nothing else; the status, and the line that counts the tests."""
-    plugins = ("-c", "/dev/null", "--rootdir", str(SUITES), "-p", "no:cacheprovider", "-p", "canary_mw.pytest_plugin")
+    plugins = ("-p", "no:cacheprovider", "-p", "canary_mw.pytest_plugin")
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--disable-warnings", *plugins, *options, *files]
     more = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), **variables}
     outcome = subprocess.run(command, cwd=SUITES, env=environ(**more), capture_output=True, text=True, check=False)
