@@ -67,6 +67,8 @@ def rules_text() -> str:
 
 
 async def _demo(rules: Path, port: int, once: bool) -> None:
+    # What the proxy says at its start would stand between the lines of the demo.
+    logging.getLogger("canary_mw").setLevel(logging.WARNING)
     listeners = {service: _listen(0) for service in SERVICES}
     listener = _listen_or_free(port)
     urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}

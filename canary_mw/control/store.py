@@ -2,25 +2,27 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 from weakref import ReferenceType, WeakSet, ref
 
-from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
+from canary_mw.config.document import EMPTY_DIRECTORY, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
+from canary_mw.control.differences import difference, same_mappings
+from canary_mw.control.errors import emptied_error, error_of
 from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.base import ConfigSource
-from canary_mw.exceptions import ConfigError, SourceError
+from canary_mw.exceptions import ConfigError
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
 from canary_mw.host import HostLogger, call_host
+from canary_mw.inspection.changes import describe_changes
 from canary_mw.locks import Latch, Mutex, wait_for
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.routing.table import RouteTable
-from canary_mw.rules.mapping import Mapping
 
 if TYPE_CHECKING:
     import threading
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 logger = HostLogger(logging.getLogger("canary_mw.store"))
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
+# Notices of one reload that are logged: an export of a cluster may have one for each Mapping.
+_MAX_NOTICES = 10
 _RETRY_DELAY = 1.0
 
 
@@ -84,6 +88,11 @@ class RuleStore:
         self.table = RouteTable.build((), local=local, middleware=middleware)
         self._reset()
         _stores.add(self)
+
+    @property
+    def source_name(self) -> str:
+        """What the source is called in the log: its `name`, or else its type."""
+        return str(getattr(self._source, "name", None) or type(self._source).__name__)
 
     def _reset(self) -> None:
         """Create what each process has for itself.
@@ -150,7 +159,7 @@ class RuleStore:
             try:
                 documents = self._load()
                 if documents == self._documents and not self._id_files.changed():
-                    return self._keep_table(_error_of(self.diagnostics), logged=True)
+                    return self._keep_table(error_of(self.diagnostics), logged=True)
                 return self._apply(documents)
             except ConfigError as exc:
                 return self._keep_table(exc)
@@ -181,28 +190,34 @@ class RuleStore:
         )
         current = self.table.mappings
         if current and not rules.mappings and not self._allow_empty:
-            raise _error_of(rules.diagnostics) or _emptied_error(documents)
-        first = not self.generation and not _error_of(rules.diagnostics)
+            raise error_of(rules.diagnostics) or emptied_error(documents)
+        first = not self.generation and not error_of(rules.diagnostics)
         settings = rules.shared.settings
         changed = first or settings != self.table.settings or rules.releases != self.table.documents
-        changed = changed or not _same_mappings(current, rules.mappings)
+        changed = changed or not same_mappings(current, rules.mappings)
         table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
         self._documents, self._rules, self._id_files = documents, rules, id_files
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
         if not changed:
-            return self._keep_table(_error_of(self.diagnostics), logged=True)
-        self._publish(table, _difference(current, rules.mappings))
+            return self._keep_table(error_of(self.diagnostics), logged=True)
+        self._publish(table, difference(current, rules.mappings))
         return True
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
-        self.error = _error_of(self.diagnostics)
+        before, was_in_error = self.table, self.error is not None
+        self.error = error_of(self.diagnostics)
         self.table = table
         self.generation += 1
         published, self._published = self._published, Latch()
         published.set()
         counts = ", ".join(f"{len(names)} {what}" for what, names in difference.items())
         logger.info("rules %d are in force: %s", self.generation, counts)
+        if self.generation > 1:
+            for line in describe_changes(before, table):
+                logger.info("rules %d: %s", self.generation, line)
+        if was_in_error and self.error is None:
+            logger.info("rules are clean again: rules %d are in force", self.generation)
         self._notify(difference)
 
     def _keep_table(self, error: ConfigError | None, *, logged: bool = False) -> bool:
@@ -211,11 +226,17 @@ class RuleStore:
             return False
         self.error = error
         if error is None:
-            logger.info("the source is clean again; rules %d are in force", self.generation)
-        elif not logged:
-            logger.error("rules %d stay in force: %s", self.generation, error)
+            logger.info("rules are clean again: rules %d are in force", self.generation)
+        elif not logged or not self.generation:
+            logger.error("%s: %s", self._what_stays(), error)
         self._notify({})
         return False
+
+    def _what_stays(self) -> str:
+        if self.generation:
+            return f"rules {self.generation} stay in force"
+        where = "goes to the app, as stable" if self.table.middleware else "is answered with 404"
+        return f"no rules are in force, and every request {where}, until this is mended"
 
     def _notify(self, difference: dict[str, tuple[str, ...]]) -> None:
         record = Reloaded(generation=self.generation, diagnostics=self.diagnostics, error=self.error, **difference)
@@ -223,9 +244,14 @@ class RuleStore:
 
     def _log_new(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         known = set(self.diagnostics)
-        for diagnostic in diagnostics:
-            if diagnostic not in known:
+        new = [diagnostic for diagnostic in diagnostics if diagnostic not in known]
+        notices = [diagnostic for diagnostic in new if diagnostic.severity == "notice"]
+        unlogged = set(notices[_MAX_NOTICES:])
+        for diagnostic in new:
+            if diagnostic not in unlogged:
                 logger.log(_LEVELS[diagnostic.severity], "%s", diagnostic)
+        if unlogged:
+            logger.info("and %d more notices, which `canary-mw check` lists", len(unlogged))
 
 
 def _follow(store: "ReferenceType[RuleStore]", source: ConfigSource, stop: Latch) -> None:
@@ -246,46 +272,6 @@ def _reload(reference: "ReferenceType[RuleStore]") -> None:
     store = reference()
     if store is not None:
         store.reload()
-
-
-def _error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
-    errors = [each for each in diagnostics if each.severity == "error"]
-    if not errors:
-        return None
-    first = errors[0]
-    # A ConfigError names its Mapping itself.
-    message = first.message.removeprefix(f"Mapping {first.mapping}: ")
-    more = f"; and {len(errors) - 1} more, see the diagnostics" if len(errors) > 1 else ""
-    kind = SourceError if first.code in (UNREADABLE_FILE, EMPTY_DIRECTORY) else ConfigError
-    return kind(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
-
-
-def _emptied_error(documents: list[Document]) -> SourceError:
-    names = ", ".join(document.name for document in documents[:3])
-    more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
-    return SourceError(f"no Mapping is left in {names}{more}", hint="allow_empty lets the last one be removed")
-
-
-def _difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:
-    old, new = _by_name(before, after), _by_name(after, before)
-    return {
-        "added": tuple(name for name in new if name not in old),
-        "removed": tuple(name for name in old if name not in new),
-        "changed": tuple(name for name in new if name in old and old[name] != new[name]),
-    }
-
-
-def _by_name(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
-    """Mappings by name, without those that are also among the others."""
-    same = set(map(id, others))
-    return {f"{mapping.name}.{mapping.namespace}": mapping for mapping in mappings if id(mapping) not in same}
-
-
-def _same_mappings(before: Sequence[Mapping], after: Sequence[Mapping]) -> bool:
-    pairs = zip(before, after, strict=False)
-    return len(before) == len(after) and all(
-        one is other or (one == other and (one.file, one.line) == (other.file, other.line)) for one, other in pairs
-    )
 
 
 _stores: WeakSet[RuleStore] = WeakSet()

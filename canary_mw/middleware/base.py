@@ -4,31 +4,49 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter, time
+from typing import Protocol
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
-from canary_mw.host import HostLogger
+from canary_mw.host import HostLogger, speak
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
+from canary_mw.middleware.announcement import announce
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
+from canary_mw.middleware.options import Arguments, options_of, unused_variables
 from canary_mw.middleware.release import ReleaseShell
-from canary_mw.middleware.settings import ENABLED, is_enabled
+from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.module import ModuleSettings
+from canary_mw.rules.service import Service
 
 logger = HostLogger(logging.getLogger("canary_mw.middleware"))
 
 Rules = str | os.PathLike[str] | ConfigSource | RuleStore
+
+
+class AnyUpstreams(Protocol):
+    """What both kinds of upstreams count."""
+
+    errors: UpstreamErrors
+
+    def place(self, service: Service) -> str:
+        """See `Upstreams.place`."""
+
+    def ejections(self) -> dict[str, int]:
+        """See `Upstreams.ejections`."""
 
 
 class MiddlewareBase:
@@ -39,6 +57,7 @@ class MiddlewareBase:
 
     Attributes:
         store: the rules.
+        options: the arguments, and the settings in place of those that are not given.
         roll: draws a percent in [0, 100).
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
         observed: whether any observer is notified of requests, or counts them.
@@ -54,28 +73,29 @@ class MiddlewareBase:
     wraps = True
     # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
     decide = staticmethod(routing_decision.decide)
+    upstreams: AnyUpstreams
+    # What was wrong with an argument, where `__init__` did not raise it.
+    _config_error: ConfigError | None = None
 
     def __init__(
         self,
         mode: str,
-        rules: Rules,
+        rules: Rules | None,
         local: str | Iterable[str],
         *,
         roll: Callable[[], float],
-        trusted: Iterable[str],
-        trusted_headers: Iterable[str],
-        header_key_file: str | os.PathLike[str] | None,
         observers: Sequence[Observer],
-        hop_id: str | None,
-        shadow_writes: bool,
+        arguments: Arguments,
     ) -> None:
         check_threads()
         names = local_names(local)
         self.enabled = not self.wraps or is_enabled(os.environ)
         if not self.enabled:
             rules = StaticSource("")
+        settings = self._read_settings()
+        options = self.options = options_of(arguments, settings)
         self._owns_store = not isinstance(rules, RuleStore)
-        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers)
+        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings)
         self.roll = roll
         # No record is created when no observer uses it. Counters get `count` calls instead.
         unused = Observer.finished, RequestCounters.finished
@@ -85,32 +105,66 @@ class MiddlewareBase:
             e.count for e in observers if isinstance(e, RequestCounters) and e not in self.finished_observers
         ]
         self.observed = bool(self.decided_observers or self.finished_observers or self._count_functions)
-        self._is_trusted_peer = trusted_peers(trusted)
-        self.trusted_headers = as_trusted_headers(trusted_headers, header_key_file, needs_keys=self.enabled)
-        paths = [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
-        token = via_token(hop_id or default_hop_id(mode, names, paths))
+        self._is_trusted_peer = trusted_peers(options.trusted)
+        self.trusted_headers = as_trusted_headers(
+            options.trusted_headers, options.header_key_file, needs_keys=self.enabled
+        )
+        paths = settings.rules if rules is None else [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
+        token = via_token(options.hop_id or default_hop_id(mode, names, paths))
         keys = self.trusted_headers.keys if self.trusted_headers else ()
         self.release = ReleaseShell(self._is_trusted_peer, keys)
         self.person = self.release.person
         self._hop_contexts = tuple(
-            HopContext(token, trusted, new_request_id, time, roll, shadow_writes, keys[0] if keys else None)
+            HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)
         )
         self.refusals = RefusalCounters()
-        self.started = False
+        self._unused = unused_variables(arguments, rules, os.environ)
+        self._prepare_start()
 
     def start(self) -> None:
         """Load the rules and follow their changes; does nothing when started already.
 
         Raises:
-            ConfigError: the threads of the process were patched since the import, so that nothing can be followed.
+            ConfigError: the threads of the process were patched since the import, so that nothing can be followed. Or
+                the rules are in error, with `strict`, or an argument was not valid.
         """
+        if self._config_error is not None:
+            raise self._config_error.with_traceback(None)
         check_threads()
+        speak()
         if self.enabled:
-            self.store.start()
+            self._start_rules()
         else:
             logger.warning("%s is 0: no rules are read, and the app answers every request", ENABLED)
         self.started = True
+        if self.enabled and self._is_first_start():
+            announce(self.store, self.options.upstreams, self.upstreams.place, self._unused)
+
+    def _start_rules(self) -> None:
+        if self.options.strict and self.store.error is not None:
+            self.store.reload()
+        self.store.start()
+        if self.options.strict and self.store.error is not None:
+            self._stop()
+            raise self.store.error.with_traceback(None)
+
+    def _check_rules(self) -> None:
+        """Load the rules without following them; raises what is wrong with them."""
+        self.store.reload()
+        if self.store.error is not None:
+            raise self.store.error
+
+    def ejections(self) -> dict[str, int]:
+        """How often endpoints were ejected; see `Upstreams.ejections`."""
+        return self.upstreams.ejections()
+
+    def upstream_errors(self) -> dict[tuple[str, str], int]:
+        """How many attempts at upstreams failed, by service and reason; see `UpstreamErrors.counts`."""
+        return self.upstreams.errors.counts()
+
+    def _read_settings(self) -> MiddlewareSettings:
+        return MiddlewareSettings.from_environ()
 
     def hop(self, head: RequestHead, settings: ModuleSettings) -> HopContext:
         """The hop context of a request: that of a trusted peer, or that of an untrusted one."""
@@ -153,8 +207,19 @@ class MiddlewareBase:
             count(None, status, 0.0)
         notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
-    def _stop(self) -> None:
+    def _is_first_start(self) -> bool:
+        """True once after `_prepare_start`, also where several threads start at the same time."""
+        try:
+            return self._unannounced.pop()
+        except IndexError:
+            return False
+
+    def _prepare_start(self) -> None:
         self.started = False
+        self._unannounced = [True]
+
+    def _stop(self) -> None:
+        self._prepare_start()
         if self._owns_store:
             self.store.stop()
 
@@ -166,7 +231,14 @@ class MiddlewareBase:
 
 
 def _store(
-    rules: str | os.PathLike[str] | ConfigSource, local: frozenset[str], observers: Sequence[Observer]
+    rules: str | os.PathLike[str] | ConfigSource | None,
+    local: frozenset[str],
+    observers: Sequence[Observer],
+    settings: MiddlewareSettings,
 ) -> RuleStore:
+    if rules is None and not settings.rules:
+        raise ConfigError("no rules", hint=f"give rules= a path, or set {variable('rules')}")
+    if rules is None:
+        rules = FileSource(*settings.rules)
     source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
-    return RuleStore(source, local=local, middleware=True, observers=observers)
+    return RuleStore(source, local=local, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)

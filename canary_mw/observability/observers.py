@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+from canary_mw.host import HostLogger
 from canary_mw.observability.events import Decided, Finished, Reloaded
 
-logger = logging.getLogger("canary_mw.observers")
+logger = HostLogger(logging.getLogger("canary_mw.observers"))
 
 
 class Observer(Protocol):

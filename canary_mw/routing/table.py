@@ -155,6 +155,11 @@ class RouteTable:
         return table
 
     @property
+    def local(self) -> frozenset[str]:
+        """The names of the local service."""
+        return self._local
+
+    @property
     def order(self) -> Order:
         """The position of each group in `groups`."""
         return self._index.order

@@ -1,17 +1,18 @@
 """The standalone proxy as an ASGI app: `uvicorn canary_mw.proxy:create_app --factory`, configured by `CANARY_MW_*`."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
 
 from canary_mw.admin.app import create_admin
-from canary_mw.client.limits import Limits
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import Reply
+from canary_mw.host import HostLogger
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
@@ -23,8 +24,9 @@ from canary_mw.observability.prometheus import Metrics
 from canary_mw.server.admin_server import AdminServer
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
-from canary_mw.types import Message, Receive, Scope, Send
+from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
+logger = HostLogger(logging.getLogger("canary_mw.start"))
 _EMPTY_BODY: Message = {"type": "http.response.body", "body": b""}
 
 
@@ -39,6 +41,13 @@ def create_app(settings: Settings | None = None) -> "Proxy":
 
 class _Forwarder(CanaryMiddleware):
     wraps = False
+
+    def __init__(self, app: ASGIApp, settings: Settings, **arguments: Any) -> None:
+        self._settings = settings
+        super().__init__(app, **arguments)
+
+    def _read_settings(self) -> Settings:
+        return self._settings
 
 
 class Proxy:
@@ -64,19 +73,10 @@ class Proxy:
         )
         self._middleware = _Forwarder(
             self._not_found,
+            settings,
             rules=self.store,
-            upstreams=settings.upstreams,
-            trusted=settings.forwarded_allow_ips,
-            trusted_headers=settings.trusted_headers,
-            header_key_file=settings.header_key_file,
             observers=observers,
             hop_id=settings.hop_id or default_hop_id("proxy", settings.local_names, settings.rules),
-            limits=Limits(max_connections=settings.max_connections),
-            dns_interval=settings.dns_interval,
-            replay_limit=settings.replay_limit,
-            shadow_limit=settings.shadow_limit,
-            shadow_writes=settings.shadow_writes,
-            secrets=settings.secrets,
         )
         if self._metrics is not None:
             self._metrics.follow(self._middleware)
@@ -131,12 +131,13 @@ class Proxy:
 
     async def _start(self) -> None:
         self._middleware.start()
-        if self.settings.strict and self.store.error is not None:
-            raise self.store.error
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
             app = create_admin(self.store, self._metrics, lambda: self.draining)
-            self._admin = await AdminServer.start(app, self.settings.admin_host, self.settings.admin_port)
+            host, port = self.settings.admin_host, self.settings.admin_port
+            self._admin = await AdminServer.start(app, host, port)
+            shown = f"[{host}]" if ":" in host else host
+            logger.info("admin port: http://%s:%d with /healthz, /readyz, /rules and /metrics", shown, port)
 
     def _drain(self) -> list[asyncio.Task[Any]]:
         """Report not ready and close websockets at SIGTERM, while the server still finishes running requests."""

@@ -32,7 +32,7 @@ from canary_mw.upstreams.endpoints import EndpointSet, Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey
-from canary_mw.upstreams.overrides import find_override, parse_origins
+from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
 
 T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
@@ -85,6 +85,10 @@ class Upstreams:
     def app(self, decision: Decision) -> ASGIApp | None:
         """The app in this process in place of the service of a decision, if there is one."""
         return find_override(self._apps, decision.mapping.service) if self._apps else None
+
+    def place(self, service: Service) -> str:
+        """Where requests to a service go, for the log."""
+        return place_of(service, self._apps, self._transports, self._overrides)
 
     async def run(
         self,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from canary_mw.exceptions import ConfigError
 from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import Origin
+from canary_mw.upstreams.dns import is_looked_up
 
 T = TypeVar("T")
 
@@ -18,6 +19,20 @@ def find_override(table: Dict[str, T], service: Service) -> T | None:
         if name in table:
             return table[name]
     return None
+
+
+def place_of(
+    service: Service, apps: Dict[str, object], transports: Dict[str, object], overrides: Dict[str, list[Origin]]
+) -> str:
+    """Where requests to a service go, for the log."""
+    if find_override(apps, service) is not None:
+        return "as an app of this process"
+    if find_override(transports, service) is not None:
+        return "by its transport"
+    origins = find_override(overrides, service) or overrides.get("*")
+    if origins:
+        return f"at {' and '.join(f'{each.scheme}://{each.authority}' for each in origins)}"
+    return f"by the name {service.origin.authority}" if is_looked_up(service.origin.host) else "by its own address"
 
 
 def parse_origins(name: str, urls: str | Sequence[str]) -> list[Origin]:

@@ -22,7 +22,7 @@ from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.locks import new_lock
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
-from canary_mw.rules.service import parse_service
+from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
@@ -33,7 +33,7 @@ from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import RouteKey
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
-from canary_mw.upstreams.overrides import find_override, parse_origins
+from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
 
 if TYPE_CHECKING:
     import httpx
@@ -107,6 +107,10 @@ class SyncUpstreams:
     def app(self, decision: Decision) -> "WSGIApp | None":
         """The app in this process in place of the service of a decision, if there is one."""
         return find_override(self._apps, decision.mapping.service) if self._apps else None
+
+    def place(self, service: Service) -> str:
+        """Where requests to a service go, for the log."""
+        return place_of(service, self._apps, self._transports, self._overrides)
 
     def run(
         self,

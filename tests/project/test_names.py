@@ -26,6 +26,7 @@ canary_mw.protocol
 canary_mw.relay
 canary_mw.shadow
 canary_mw.sources
+canary_mw.start
 canary_mw.store
 canary_mw.tls
 """.split()

@@ -90,6 +90,7 @@ class Watcher(Observer):
         if record.generation == 2:
             seen.set()
 idents, seen = [], Latch()
+logging.getLogger("canary_mw").setLevel(logging.WARNING)
 middleware = CanaryWSGIMiddleware(None, rules=sys.argv[1], observers=[Watcher()])
 middleware.start()
 with open(sys.argv[1] + "/new", "w") as file:

@@ -40,6 +40,7 @@ class FileSource:
 
     def __init__(self, path: str | os.PathLike[str], *more: str | os.PathLike[str], recheck: float = 10.0) -> None:
         self._paths = [os.fspath(each) for each in (path, *more)]
+        self.name = ", ".join(self._paths)
         self._recheck = recheck
         self._polling = False
         self._partial = PartialFiles()

@@ -15,6 +15,7 @@ class StaticSource:
 
     def __init__(self, text: str, name: str = "rules") -> None:
         self._document = Document(text, name)
+        self.name = name
 
     def load(self) -> list[Document]:
         """The text."""

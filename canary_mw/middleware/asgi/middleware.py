@@ -13,12 +13,12 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from canary_mw.client.limits import Limits
-from canary_mw.exceptions import ClientError
+from canary_mw.exceptions import ClientError, ConfigError
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.host_server import HostProbe
-from canary_mw.middleware.asgi.lifespan import run_lifespan
+from canary_mw.middleware.asgi.lifespan import in_event_loop, run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, StartedRequest
 from canary_mw.middleware.asgi.release import with_headers
@@ -27,12 +27,12 @@ from canary_mw.middleware.asgi.scope import request_head, websocket_request
 from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
+from canary_mw.middleware.options import Arguments
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
-from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.shadows import ShadowSender
 
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ class CanaryMiddleware(MiddlewareBase):
     websockets too, where the Mapping allows the upgrade. Other scope types go to the wrapped app. Rules are loaded at
     lifespan startup, or at the first request when the server runs no lifespan.
 
+    An argument that is not given is read from its variable, such as `CANARY_MW_RULES`; README lists them.
+
     Args:
         app: the wrapped ASGI app.
         rules: a file or directory of rules, a `ConfigSource`, or a `RuleStore`, which its owner stops. Of the variables
             that they name, only those listed in the environment's `CANARY_MW_ENV_NAMES` are put in.
-        local: names of the service that this process runs. The environment's `CANARY_MW_LOCAL` overrides it, and a
-            `RuleStore` has names of its own.
+        local: names of the service that this process runs. The environment's `CANARY_MW_LOCAL` overrides it, because
+            the gray version usually runs the same code, and a `RuleStore` has names of its own.
         services: ASGI apps of this process by service; they serve its requests in place of an upstream. They start
             after the wrapped app, and end before it; one that does not start gets no requests (503).
         transports: httpx transports by service, in place of the built-in client.
@@ -71,57 +73,79 @@ class CanaryMiddleware(MiddlewareBase):
         hop_id: name of this deployment in `via`; derived from the workload's name by default.
         limits: limits of the built-in client.
         dns_interval: seconds between two look-ups of the name of an upstream.
-        replay_limit: bytes of a request body that are kept for retries and shadows.
-        shadow_limit: maximum number of shadow copies in flight.
+        replay_limit: bytes of a request body that are kept for retries and shadows, 65536 by default.
+        shadow_limit: maximum number of shadow copies in flight, 100 by default.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
-        secrets: directory of the Secrets that TLSContexts name; by default the environment's `CANARY_MW_SECRETS`.
+        strict: do not start with rules that are missing or in error. Without it the app gets every request that no rule
+            takes meanwhile.
+        secrets: directory of the Secrets that TLSContexts name.
 
     Raises:
-        ConfigError: an argument is not valid.
+        ConfigError: an argument is not valid. In a running event loop the start raises it instead: the startup of the
+            lifespan fails with it, so that the server does not start, or else each request.
     """
+
+    upstreams: Upstreams
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        rules: Rules,
+        rules: Rules | None = None,
         local: str | Iterable[str] = (),
         services: Dict[str, ASGIApp] | None = None,
         transports: Dict[str, "httpx.AsyncBaseTransport"] | None = None,
         upstreams: Dict[str, str | Sequence[str]] | None = None,
         roll: Callable[[], float] = lambda: random() * 100.0,
-        trusted: Iterable[str] = (),
-        trusted_headers: Iterable[str] = (),
+        trusted: Iterable[str] | None = None,
+        trusted_headers: Iterable[str] | None = None,
         header_key_file: str | os.PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
         hop_id: str | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - immutable
-        dns_interval: float = DNS_INTERVAL,
-        replay_limit: int = 65536,
-        shadow_limit: int = 100,
-        shadow_writes: bool = False,
+        limits: Limits | None = None,
+        dns_interval: float | None = None,
+        replay_limit: int | None = None,
+        shadow_limit: int | None = None,
+        shadow_writes: bool | None = None,
+        strict: bool | None = None,
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(
-            "asgi",
-            rules,
-            local,
-            roll=roll,
-            trusted=trusted,
-            trusted_headers=trusted_headers,
-            header_key_file=header_key_file,
-            observers=observers,
-            hop_id=hop_id,
-            shadow_writes=shadow_writes,
-        )
         self.app = app
-        self.services = ServiceApps(services)
-        apps = self.services.by_name
-        self.upstreams = Upstreams(upstreams, transports, apps, limits, dns_interval, secrets=secrets)
-        self.shadows = ShadowSender(self.upstreams, shadow_limit)
+        self.started = False
         self.host = HostProbe(wraps=self.wraps)
-        self.nets = SafetyNets(self)
-        self._forwarder = Forwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
+        self.services = ServiceApps(services)
+        try:
+            given = Arguments(
+                upstreams,
+                trusted,
+                trusted_headers,
+                header_key_file,
+                secrets,
+                hop_id,
+                limits,
+                dns_interval,
+                replay_limit,
+                shadow_limit,
+                shadow_writes,
+                strict,
+            )
+            super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)
+            options = self.options
+            self.upstreams = Upstreams(
+                options.upstreams,
+                transports,
+                self.services.by_name,
+                options.limits,
+                options.dns_interval,
+                secrets=options.secrets,
+            )
+            self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
+            self.nets = SafetyNets(self)
+            self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
+        except ConfigError as exc:
+            if not (self.wraps and in_event_loop()):
+                raise
+            self._config_error = exc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
@@ -199,14 +223,6 @@ class CanaryMiddleware(MiddlewareBase):
     def _remove_untrusted(self, scope: Scope) -> None:
         headers, client = scope.get("headers", ()), scope.get("client")
         scope["headers"] = self._strip_untrusted(headers, client[0] if client else None)
-
-    def ejections(self) -> dict[str, int]:
-        """How often endpoints were ejected; see `Upstreams.ejections`."""
-        return self.upstreams.ejections()
-
-    def upstream_errors(self) -> dict[tuple[str, str], int]:
-        """How many attempts at upstreams failed; see `UpstreamErrors.counts`."""
-        return self.upstreams.errors.counts()
 
     def end_websockets(self) -> list[asyncio.Task[Any]]:
         """Close both sides of every websocket of this loop with 1001 (going away); returns the tasks that do it."""

@@ -19,6 +19,7 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
+from canary_mw.middleware.options import Arguments
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder
@@ -29,7 +30,6 @@ from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
-from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
 
@@ -52,57 +52,68 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         transports: synchronous httpx transports (`httpx.BaseTransport`) by service.
 
     Raises:
-        ConfigError: an argument is not valid.
+        ConfigError: an argument is not valid. With `strict`, also rules that are missing or in error.
     """
+
+    upstreams: SyncUpstreams
 
     def __init__(
         self,
         app: WSGIApp,
         *,
-        rules: Rules,
+        rules: Rules | None = None,
         local: str | Iterable[str] = (),
         services: Dict[str, WSGIApp] | None = None,
         transports: Dict[str, "httpx.BaseTransport"] | None = None,
         upstreams: Dict[str, str | Sequence[str]] | None = None,
         roll: Callable[[], float] = lambda: random() * 100.0,
-        trusted: Iterable[str] = (),
-        trusted_headers: Iterable[str] = (),
+        trusted: Iterable[str] | None = None,
+        trusted_headers: Iterable[str] | None = None,
         header_key_file: str | os.PathLike[str] | None = None,
         secrets: str | os.PathLike[str] | None = None,
         observers: Sequence[Observer] = (),
         hop_id: str | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - immutable
-        dns_interval: float = DNS_INTERVAL,
-        replay_limit: int = 65536,
-        shadow_limit: int = 100,
-        shadow_writes: bool = False,
+        limits: Limits | None = None,
+        dns_interval: float | None = None,
+        replay_limit: int | None = None,
+        shadow_limit: int | None = None,
+        shadow_writes: bool | None = None,
+        strict: bool | None = None,
     ) -> None:
-        super().__init__(
-            "wsgi",
-            rules,
-            local,
-            roll=roll,
-            trusted=trusted,
-            trusted_headers=trusted_headers,
-            header_key_file=header_key_file,
-            observers=observers,
-            hop_id=hop_id,
-            shadow_writes=shadow_writes,
+        given = Arguments(
+            upstreams,
+            trusted,
+            trusted_headers,
+            header_key_file,
+            secrets,
+            hop_id,
+            limits,
+            dns_interval,
+            replay_limit,
+            shadow_limit,
+            shadow_writes,
+            strict,
         )
+        super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app
-        self.upstreams = SyncUpstreams(upstreams, transports, services, limits, dns_interval, secrets=secrets)
-        self._buffer_limits = replay_limit, shadow_limit
+        options = self.options
+        self.upstreams = SyncUpstreams(
+            options.upstreams, transports, services, options.limits, options.dns_interval, secrets=options.secrets
+        )
         self._init_process()
+        if options.strict:
+            # Here, so that the server does not start: the rules are loaded again, and followed, in each worker.
+            self._check_rules()
         _middlewares.add(self)
 
     def _init_process(self) -> None:
         """Set up what each process has for itself; called again in a forked child."""
-        replay_limit, shadow_limit = self._buffer_limits
-        self.shadows = ShadowSender(self.upstreams.background_upstreams, shadow_limit)
+        options = self.options
+        self.shadows = ShadowSender(self.upstreams.background_upstreams, options.shadow_limit)
         self.refusals = RefusalCounters()
         self.nets = SafetyNets(self)
-        self._forwarder = SyncForwarder(self.upstreams, self.shadows, replay_limit, self.refusals)
-        self.started = False
+        self._forwarder = SyncForwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
+        self._prepare_start()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -142,14 +153,6 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         if self.observed:
             return self._observe(decision, head, hop, environ, start, net)
         return self._serve(decision, head, hop, environ, start, net).body
-
-    def ejections(self) -> dict[str, int]:
-        """How often endpoints were ejected; see `Upstreams.ejections`."""
-        return self.upstreams.ejections()
-
-    def upstream_errors(self) -> dict[tuple[str, str], int]:
-        """How many attempts at upstreams failed; see `UpstreamErrors.counts`."""
-        return self.upstreams.errors.counts()
 
     def close(self) -> None:
         """Close the connections, and stop following the rules; a later request starts again.

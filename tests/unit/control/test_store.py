@@ -335,7 +335,7 @@ def test_a_source_error_is_cleared_by_the_same_texts(caplog: pytest.LogCaptureFi
     assert store.error is None
 
     assert [(r.generation, str(r.error)) for r in recorder.records.queue] == [(1, "None"), (1, "x: gone"), (1, "None")]
-    assert messages(caplog, logging.INFO)[-1] == "the source is clean again; rules 1 are in force"
+    assert messages(caplog, logging.INFO)[-1] == "rules are clean again: rules 1 are in force"
 
 
 def test_an_emptied_source_is_refused_and_named() -> None:
@@ -394,12 +394,33 @@ def test_each_finding_is_logged_once_while_it_stays(caplog: pytest.LogCaptureFix
     assert len(messages(caplog, logging.ERROR)) == 2
 
 
+def test_many_notices_are_a_few_lines_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store = RuleStore(
+        ListSource(
+            "".join(
+                rule(f"shop-{number}", rewrite="/a/", regex_rewrite={"pattern": "/b", "substitution": "/c"})
+                for number in range(50)
+            )
+        )
+    )
+    store.reload()
+    notices = [each for each in store.diagnostics if each.severity == "notice"]
+    assert len(notices) == 50
+    lines = messages(caplog, logging.INFO)
+    assert sum(": notice " in line for line in lines) == 10
+    assert "and 40 more notices, which `canary-mw check` lists" in lines
+
+
 def test_a_source_error_is_logged_once_while_it_stays(caplog: pytest.LogCaptureFixture) -> None:
     store = RuleStore(ListSource(SourceError("gone"), SourceError("gone"), SourceError("still gone")))
     for _ in range(3):
         store.reload()
 
-    assert messages(caplog, logging.ERROR) == ["rules 0 stay in force: gone", "rules 0 stay in force: still gone"]
+    assert messages(caplog, logging.ERROR) == [
+        "no rules are in force, and every request is answered with 404, until this is mended: gone",
+        "no rules are in force, and every request is answered with 404, until this is mended: still gone",
+    ]
 
 
 def test_a_failure_of_our_own_keeps_the_last_good_rules(

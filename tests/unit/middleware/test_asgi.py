@@ -311,7 +311,9 @@ def test_a_client_that_leaves_ends_the_call_to_the_upstream(
                 assert log.ends[0].reason == "client left"
 
     run(main())
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    # No Mapping of these rules leads to the local service, which is said at the start.
+    assert [record for record in warnings if record.name != "canary_mw.start"] == []
 
 
 def test_an_upload_that_breaks_off_is_not_completed_upstream(http: str) -> None:

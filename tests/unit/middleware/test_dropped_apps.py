@@ -108,8 +108,9 @@ def gone(before: set[SystemThread], upstream: Upstream) -> bool:
 
 
 SCRIPT = """
-import io, sys
+import io, logging, sys
 from canary_mw import CanaryWSGIMiddleware
+logging.getLogger("canary_mw").setLevel(logging.WARNING)
 app = CanaryWSGIMiddleware(None, rules=sys.argv[1])
 for path in ("/gray/", "/checked/"):
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": path, "PATH_INFO": path, "HTTP_HOST": "shop"}

@@ -1,0 +1,29 @@
+"""Differences between the Mappings of two loads."""
+
+from collections.abc import Iterable, Sequence
+
+from canary_mw.rules.mapping import Mapping
+
+
+def difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:
+    """The names of the Mappings that were added, removed and changed, as `Reloaded` has them."""
+    old, new = _by_name(before, after), _by_name(after, before)
+    return {
+        "added": tuple(name for name in new if name not in old),
+        "removed": tuple(name for name in old if name not in new),
+        "changed": tuple(name for name in new if name in old and old[name] != new[name]),
+    }
+
+
+def _by_name(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
+    """Mappings by name, without those that are also among the others."""
+    same = set(map(id, others))
+    return {f"{mapping.name}.{mapping.namespace}": mapping for mapping in mappings if id(mapping) not in same}
+
+
+def same_mappings(before: Sequence[Mapping], after: Sequence[Mapping]) -> bool:
+    """Whether nothing differs, the lines where they are written included."""
+    pairs = zip(before, after, strict=False)
+    return len(before) == len(after) and all(
+        one is other or (one == other and (one.file, one.line) == (other.file, other.line)) for one, other in pairs
+    )
