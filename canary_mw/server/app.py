@@ -17,6 +17,7 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.middleware.identity import default_hop_id
+from canary_mw.middleware.settings import ENABLED, is_enabled
 from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
@@ -131,6 +132,8 @@ class Proxy:
 
     async def _start(self) -> None:
         self._middleware.start()
+        if os.environ.get(ENABLED) and not is_enabled(os.environ):
+            logger.warning("%s has no effect: it turns middlewares off, and a proxy serves its rules", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
             app = create_admin(self.store, self._metrics, lambda: self.draining)

@@ -130,14 +130,11 @@ class CanaryMiddleware(MiddlewareBase):
                 strict,
             )
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)
-            options = self.options
+            if not self.enabled:
+                self.services = ServiceApps(None)
+            options, apps = self.options, self.services.by_name
             self.upstreams = Upstreams(
-                options.upstreams,
-                transports,
-                self.services.by_name,
-                options.limits,
-                options.dns_interval,
-                secrets=options.secrets,
+                options.upstreams, transports, apps, options.limits, options.dns_interval, secrets=options.secrets
             )
             self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
             self.nets = SafetyNets(self)

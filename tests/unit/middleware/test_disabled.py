@@ -1,5 +1,6 @@
 """`CANARY_MW_ENABLED=0`: the app answers every request, and nothing else happens."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from servers import mapping
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.server.app import create_app
 from canary_mw.server.settings import Settings
 
@@ -94,9 +96,41 @@ def test_another_value_is_an_error(made: list[Middleware], interface: str, monke
 
 
 @pytest.mark.usefixtures("off")
-def test_the_standalone_proxy_serves_its_rules_all_the_same(tmp_path: Path) -> None:
+def test_apps_that_stand_for_services_are_not_started() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it is started")
+
+    messages = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    served = CanaryMiddleware(app, rules=StaticSource(GRAY), services={"shop-gray": service})
+    asyncio.run(served({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert not served.services
+
+
+@pytest.mark.usefixtures("off")
+def test_the_standalone_proxy_serves_its_rules_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "rules.yaml").write_text(GRAY)
     proxy = create_app(Settings(rules=(str(tmp_path),)))
-    proxy.store.reload()
-    assert [each.name for each in proxy.store.table.mappings] == ["gray"]
+
+    async def main() -> list[str]:
+        await proxy._start()
+        names = [each.name for each in proxy.store.table.mappings]
+        await proxy._stop()
+        return names
+
+    assert asyncio.run(main()) == ["gray"]
     assert proxy._middleware.enabled
+    assert "CANARY_MW_ENABLED has no effect: it turns middlewares off" in caplog.text
