@@ -101,7 +101,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             options.upstreams, transports, services, options.limits, options.dns_interval, secrets=options.secrets
         )
         self._init_process()
-        if options.strict:
+        if options.strict and self.enabled:
             # Here, so that the server does not start: the rules are loaded again, and followed, in each worker.
             self._check_rules()
         _middlewares.add(self)

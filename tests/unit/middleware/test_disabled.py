@@ -50,13 +50,14 @@ def test_the_app_answers_every_request(made: list[Middleware], interface: str) -
 
 
 @pytest.mark.usefixtures("off")
-@pytest.mark.parametrize("rules", ["nowhere/rules.yaml", "store", "broken"])
+@pytest.mark.parametrize("rules", ["nowhere/rules.yaml", "none", "store", "broken"])
 def test_no_rules_are_read_and_one_line_says_so(
     made: list[Middleware], interface: str, rules: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = RuleStore(StaticSource(GRAY if rules == "store" else "kind: ["), middleware=True)
-    served = make(made, interface, rules=rules if rules.startswith("nowhere") else store)
     with caplog.at_level(logging.DEBUG, "canary_mw"):
+        given = rules if rules.startswith("nowhere") else None if rules == "none" else store
+        served = make(made, interface, rules=given, strict=True)
         assert [ask(served) for _ in range(3)] == [(200, "app /shop/")] * 3
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("WARNING", "CANARY_MW_ENABLED is 0: no rules are read, and the app answers every request")
