@@ -6,15 +6,18 @@ counts. Without any, the middlewares have their own functions and look for nothi
 """
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from canary_mw.exceptions import ConfigError
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.middleware.asgi.services import ServiceApp
 from canary_mw.middleware.base import MiddlewareBase
+from canary_mw.middleware.settings import ENABLED, is_enabled
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
 from canary_mw.routing.table import RouteTable
@@ -63,7 +66,13 @@ def gray_answered_by(app: ASGIApp | WSGIApp) -> Iterator[None]:
 
     Args:
         app: an ASGI app where `CanaryMiddleware` is under test, a WSGI app for `CanaryWSGIMiddleware`.
+
+    Raises:
+        ConfigError: the middlewares of the process are off.
     """
+    if not is_enabled(os.environ):
+        hint = "leave the variable out for this test; all_stable keeps the others from gray"
+        raise ConfigError(f"nothing is gray where {ENABLED} is 0", hint=hint)
     with _in_force(_Override(app)):
         yield
 

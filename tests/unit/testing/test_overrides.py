@@ -14,6 +14,7 @@ from servers import mapping as document
 from wsgiservers import hello as wsgi_hello
 
 from canary_mw.control.sources.static import StaticSource
+from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.base import MiddlewareBase
 from canary_mw.testing import all_stable, gray_answered_by
@@ -215,6 +216,14 @@ def test_an_app_of_the_other_interface_is_an_error_that_says_so(
     with gray_answered_by(app_that_says(other, "mine")), wrong:
         ask(served)
     assert ask(served) == GRAY
+
+
+def test_a_gray_app_where_the_middlewares_are_off_is_an_error(mine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_MW_ENABLED", "0")
+    with pytest.raises(ConfigError, match="nothing is gray where CANARY_MW_ENABLED is 0"), gray_answered_by(mine):
+        raise AssertionError("it has begun")
+    with all_stable():
+        """Nothing is gray anyway."""
 
 
 def test_a_websocket_to_gray_is_answered_by_the_app_of_a_test_too() -> None:
