@@ -9,6 +9,7 @@ from middlewares import middleware, serving_middleware, use
 from servers import free_port, mapping
 from standalone import Noting, listening
 from upstream import Peer, Seen, Upstream, serving
+from websockets.utils import accept_key
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.middleware.fallback import SafetyNets
@@ -66,6 +67,10 @@ class Gray:
             head = await peer.head()
             kind = head.line.split()[1].rpartition(b"/")[2].split(b"?")[0].decode()
             self.seen.append(head)
+            if kind == "accept":
+                await _echo(peer, head, b"gray: ")
+                self.ended += 1
+                return
             if kind == "early":
                 # Before the body of the request has come.
                 await peer.answer(b"gray", status=b"503 Early")
@@ -79,6 +84,24 @@ class Gray:
                 return
 
 
+async def _echo(peer: Peer, head: Seen, prefix: bytes) -> None:
+    """Accept a websocket, and send its first message back; "cut" cuts the connection instead."""
+    key = next(line[19:] for line in head.headers if line.lower().startswith(b"sec-websocket-key: "))
+    accept = accept_key(key.decode()).encode()
+    lines = [b"HTTP/1.1 101 Switching Protocols", b"upgrade: websocket", b"connection: upgrade"]
+    await peer.send(b"\r\n".join([*lines, b"sec-websocket-accept: " + accept, b"", b""]))
+    first = await peer.reader.readexactly(2)
+    masked = await peer.reader.readexactly(4 + (first[1] & 0x7F))
+    text = bytes(byte ^ masked[index % 4] for index, byte in enumerate(masked[4:]))
+    if text == b"cut":
+        peer.reset()
+        return
+    await peer.send(bytes((0x81, len(prefix + text))) + prefix + text)
+    # The other side closes, with 1000.
+    await peer.read_some()
+    await peer.send(b"\x88\x02\x03\xe8")
+
+
 async def _fail(peer: Peer, kind: str, request: Seen) -> bool:
     """Fail in one way; returns whether the connection goes on."""
     if kind == "ok":
@@ -89,6 +112,7 @@ async def _fail(peer: Peer, kind: str, request: Seen) -> bool:
         "half": b"HTTP/1.1 503 Gray\r\ncontent-length: 100\r\n\r\nhalf",
         "endless": b"HTTP/1.1 503 Gray\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         "cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of gray",
+        "bare": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
         "hint": b"HTTP/1.1 103 Early Hints\r\nlink: </gray.css>\r\n\r\n",
     }
     if kind in texts:
@@ -113,7 +137,12 @@ class Stable:
 
     async def __call__(self, peer: Peer) -> None:
         while True:
-            request = await peer.request()
+            head = await peer.head()
+            if any(line.lower() == b"upgrade: websocket" for line in head.headers):
+                self.bodies.append(b"websocket")
+                await _echo(peer, head, b"stable: ")
+                return
+            request = await peer.rest_of(head)
             self.bodies.append(request.body)
             self.ids += [line for line in request.headers if line.startswith(b"x-request-id")]
             if b"/down" in request.line:
@@ -122,6 +151,13 @@ class Stable:
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.decisions.append(scope["canary_mw"])
+        if scope["type"] == "websocket":
+            self.bodies.append(b"websocket")
+            assert (await receive())["type"] == "websocket.connect"
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": "stable: " + message["text"]})
+            return
         body, more = b"", True
         while more:
             message = await receive()
@@ -155,6 +191,10 @@ class World(NamedTuple):
         """Failures of gray by release, variant and kind."""
         return {tuple(key): count for key, count in self.nets.counters.failures().items()}  # type: ignore[misc]
 
+    def has_failures(self, number: int) -> bool:
+        """Whether gray has failed so often."""
+        return sum(self.failures().values()) == number
+
     def results(self) -> dict[tuple[str, str], int]:
         """Fallbacks by kind and result."""
         return {(key.kind, result): count for (key, result), count in self.nets.counters.fallbacks().items()}
@@ -168,13 +208,18 @@ async def world(
     text: str | None = None,
     tmp_path: Path | None = None,
     observer: Observer | None = None,
+    dead: int = 0,
     **options: Any,
 ) -> AsyncIterator[World]:
-    """Both variants on real ports, and a place before them."""
+    """Both variants on real ports, and a place before them.
+
+    Args:
+        dead: the port of the service of that name, by default one where nobody listens.
+    """
     shell, _, side = place.partition("/")
     gray, stable = Gray(), Stable()
     async with serving(gray) as gray_upstream, serving(stable) as upstream:
-        ports = {"gray": gray_upstream.origin.port, "stable": upstream.origin.port, "dead": free_port()}
+        ports = {"gray": gray_upstream.origin.port, "stable": upstream.origin.port, "dead": dead or free_port()}
         urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         text = text or rules(fallback, stable=side != "app")
         if shell == "proxy":

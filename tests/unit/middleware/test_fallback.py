@@ -1,5 +1,6 @@
 """The safety net of a release on real sockets: every row of its table, wherever canary-mw stands."""
 
+import asyncio
 import re
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from gray import ASGI, PLACES, PROXY, STABLE, WSGI, World, rules, world
 from servers import client_of, fetch, mapping, run
 from upstream import until
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.events import Decided, Finished
@@ -90,12 +93,82 @@ def test_every_row_of_the_table(place: str, tmp_path: Path) -> None:
                     failures[row.kind] = failures.get(row.kind, 0) + 1
                 if row.kind and row.result:
                     results[row.kind, row.result] = results.get((row.kind, row.result), 0) + 1
-                await until(lambda: sum(seen.failures().values()) == sum(failures.values()))
+                await until(partial(seen.has_failures, sum(failures.values())))
                 assert seen.failures() == {("shop-2", "v2", kind): count for kind, count in failures.items()}, row
                 assert seen.results() == results, row
             # Answers that are not read to their end are closed, and not kept for other requests.
             await until(lambda: seen.gray.ended >= 7)
             assert seen.gray.took(b"?again") == 2
+
+    run(main())
+
+
+class Handshake(NamedTuple):
+    """A websocket, and who answers: a variant, or a refusal with a status."""
+
+    path: str
+    kind: str | None
+    result: str | None
+    answer: str | int
+    by_name: bool = False
+
+
+HANDSHAKES = [
+    Handshake("/shop/accept", None, None, "gray: hello"),
+    Handshake("/shop/503", "503", "ok", "stable: hello"),
+    Handshake("/shop/garbage", "reset", "ok", "stable: hello"),
+    Handshake("/shop/reset", "reset", "ok", "stable: hello"),
+    Handshake("/shop/silent", "timeout", "ok", "stable: hello"),
+    Handshake("/shop-dead/x", "connect", "ok", "stable: hello"),
+    Handshake("/shop-full/x", "overload", "ok", "stable: hello"),
+    Handshake("/shop/500", "500", None, 500),
+    Handshake("/shop/404", None, None, 404),
+    Handshake("/shop/503", "503", None, 503, by_name=True),
+]
+
+
+@pytest.mark.parametrize("place", ["asgi/upstream", "asgi/app", "asgi/service", "proxy/upstream"])
+def test_a_handshake_that_fails_is_as_a_get(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        text = rules(QUICK, stable=place != "asgi/app", use_websocket="true")
+        async with world(place, text=text, tmp_path=tmp_path) as seen:
+            for number, each in enumerate(HANDSHAKES, 1):
+                asked = len(seen.stable.bodies)
+                assert await greeted(seen.port, each) == each.answer, each
+                assert len(seen.stable.bodies) - asked == (each.result == "ok"), each
+                kinds = [earlier.kind for earlier in HANDSHAKES[:number] if earlier.kind]
+                await until(partial(seen.has_failures, len(kinds)))
+                assert seen.failures() == {("shop-2", "v2", kind): kinds.count(kind) for kind in kinds}, each
+
+    run(main())
+
+
+async def greeted(port: int, handshake: Handshake) -> str | int:
+    """What comes back for a message, or the status of a refusal."""
+    headers = {"x-gray": "v2"} if handshake.by_name else {}
+    opening = connect(f"ws://127.0.0.1:{port}{handshake.path}", additional_headers=headers)
+    try:
+        client = await opening
+    except InvalidStatus as exc:
+        return exc.response.status_code
+    async with client:
+        assert client.response is not None
+        assert client.response.headers["x-canary-variant"] == "v2"
+        await client.send("hello")
+        return str(await client.recv())
+
+
+@pytest.mark.parametrize("place", ["asgi/upstream", "asgi/app", "proxy/upstream"])
+def test_a_websocket_that_breaks_later_goes_nowhere_else(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        text = rules(QUICK, stable=place != "asgi/app", use_websocket="true")
+        async with world(place, text=text, tmp_path=tmp_path) as seen:
+            async with connect(f"ws://127.0.0.1:{seen.port}/shop/accept") as client:
+                await client.send("cut")
+                with pytest.raises(ConnectionClosed):
+                    await client.recv()
+            await until(lambda: seen.gray.ended)
+            assert not seen.stable.bodies
 
     run(main())
 
@@ -217,7 +290,7 @@ def test_trusted_callers_are_told_why_stable_answers(place: str, trusted: bool, 
 
     async def main() -> None:
         async with world(place, QUICK, tmp_path=tmp_path, **options) as seen:
-            for path, kind in (("/shop/503", "503"), ("/shop-dead/x", "connect"), ("/shop/silent", "timeout")):
+            for path, kind in (("/shop/503", "503"), ("/shop-dead/x", "connect")):
                 answer = await fetch(seen.port, path)
                 assert answer.header("x-canary-fallback") == (kind if trusted else None)
             assert (await fetch(seen.port, "/shop/ok")).header("x-canary-fallback") is None
@@ -252,6 +325,47 @@ def test_the_app_sees_the_decision_of_stable(place: str, tmp_path: Path) -> None
                 "stable",
                 "fallback",
             )
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_what_a_lost_connection_may_have_brought_to_gray_counts_as_sent(
+    place: str, method: str, tmp_path: Path
+) -> None:
+    servers: list[asyncio.Server] = []
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngray")
+        # The second request gets lost, and so do all other connections: the last error is that nobody listens.
+        await reader.readuntil(b"\r\n\r\n")
+        servers[0].close()
+        writer.close()
+
+    async def main() -> None:
+        servers.append(await asyncio.start_server(answer_once, "127.0.0.1", 0))
+        port = servers[0].sockets[0].getsockname()[1]
+        async with world(place, QUICK, tmp_path=tmp_path, dead=port) as seen:
+            assert (await fetch(seen.port, "/shop-dead/x")).body == b"gray"
+            answer = await fetch(seen.port, "/shop-dead/x", method)
+            assert answer.body.startswith(STABLE) == (method == "GET")
+            await until(partial(seen.has_failures, 1))
+            assert seen.results() == {("connect", "ok" if method == "GET" else "refused"): 1}
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", ["wsgi/upstream", "wsgi/app", "wsgi/service"])
+def test_a_wsgi_server_has_the_head_with_the_first_byte_of_the_body(place: str) -> None:
+    async def main() -> None:
+        async with world(place, QUICK) as seen:
+            assert (await fetch(seen.port, "/shop/bare")).body == b"stable: "
+            posted = await fetch(seen.port, "/shop/bare", "POST")
+            assert (posted.status, posted.body.startswith(STABLE)) == (502, False)
+            await until(partial(seen.has_failures, 2))
+            assert seen.results() == {("reset", "ok"): 1, ("reset", "refused"): 1}
 
     run(main())
 
@@ -324,3 +438,42 @@ class _Followed:
 
     def upstream_errors(self) -> dict[tuple[str, str], int]:
         return {}
+
+
+def shares(place: str, tmp_path: Path, fallback: str, number: int) -> tuple[dict[int, int], dict[tuple[str, str], int]]:
+    """The statuses of so many requests, half of them for a gray that answers 503, and what the net did."""
+    statuses: dict[int, int] = {}
+
+    async def ask(port: int, share: int) -> None:
+        async with client_of(port) as client:
+            for _ in range(share):
+                answer = await client.get("GET", "/shop/503")
+                assert (answer.body == b"gray") == (answer.status == 503)
+                assert answer.whole
+                statuses[answer.status] = statuses.get(answer.status, 0) + 1
+
+    async def main() -> dict[tuple[str, str], int]:
+        text = rules(fallback, gray=50)
+        async with world(place, text=text, tmp_path=tmp_path) as seen:
+            await asyncio.gather(*(ask(seen.port, number // 40) for _ in range(40)))
+            assert sum(seen.failures().values()) == seen.gray.took(b"/503")
+            return seen.results()
+
+    return statuses, run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_a_budget_of_all_leaves_no_failure(place: str, tmp_path: Path) -> None:
+    statuses, results = shares(place, tmp_path, "{budget: {percent: 100, min: 0, interval: 60}}", 2000)
+    assert statuses == {200: 2000}
+    assert list(results) == [("503", "ok")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_a_budget_of_a_fifth_rescues_a_fifth_of_all(place: str, tmp_path: Path) -> None:
+    statuses, results = shares(place, tmp_path, "{budget: {percent: 20, min: 0, interval: 60}}", 2000)
+    assert 340 <= results["503", "ok"] <= 400
+    assert results["503", "denied"] == statuses[503]
+    assert statuses[200] + statuses[503] == 2000
