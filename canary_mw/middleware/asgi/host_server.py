@@ -19,7 +19,7 @@ class HostServer(NamedTuple):
     """What a server adds.
 
     Attributes:
-        headers: of `date` and `server`, those that it adds also where a response has them already.
+        headers: of `date` and `server`, those that it adds: also where a response has them, or where it has not.
         root_path: what it puts before the path that the client sent; None for the whole root path of the scope.
     """
 
@@ -56,7 +56,7 @@ class HostProbe:
         return mounted_request_head(scope, scope.get("app_root_path", scope["root_path"]) if root is None else root)
 
     def without_own_headers(self, receive: Receive, send: Send) -> Send:
-        """A `send` that drops from the heads of responses what the server adds: a client gets one of each."""
+        """A `send` that drops from responses what the server adds: a client gets one of each, that of its server."""
         if not self._wraps:
             return send
         own = self.look(receive, send).headers
@@ -77,8 +77,10 @@ def _owner_of(callables: tuple[Any, ...]) -> HostServer | None:
             return _uvicorn(owner)
         if package == "hypercorn":
             return _hypercorn(getattr(owner, "config", None))
-        if package in ("granian", "daphne"):
-            return HostServer()
+        if package == "granian":
+            return HostServer(_DATE_AND_SERVER)
+        if package == "daphne":
+            return HostServer(frozenset((b"server",)))
     return None
 
 

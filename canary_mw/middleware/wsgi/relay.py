@@ -17,6 +17,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.middleware.wsgi.environ import request_target
 from canary_mw.middleware.wsgi.fallback import answer_for_stable, respond_above_net
+from canary_mw.middleware.wsgi.host_server import without_own_headers
 from canary_mw.middleware.wsgi.in_process import call_app
 from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.middleware.wsgi.relayed_body import RelayedBody, WSGIResult, relay, send_reply
@@ -24,7 +25,7 @@ from canary_mw.middleware.wsgi.request_body import RecordingInput, RequestBody
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
-from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
+from canary_mw.types import Environ, StartResponse, WSGIApp
 from canary_mw.upstreams.body_buffer import SyncReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
 from canary_mw.upstreams.sync import SyncUpstreams
@@ -60,8 +61,7 @@ class SyncForwarder:
         reach the server, so that it closes the connection.
         """
         app = self._upstreams.app(decision)
-        if environ.get("SERVER_SOFTWARE", "").startswith("Werkzeug/"):
-            start_response = _without_own_headers(start_response)
+        start_response = without_own_headers(environ, start_response)
         try:
             check_head(head.method, request_target(environ)[0], head.headers, head.http_version)
             if _is_websocket(head):
@@ -212,16 +212,6 @@ class SyncForwarder:
         except BaseException:
             buffer.close()
             raise
-
-
-def _without_own_headers(start_response: StartResponse) -> StartResponse:
-    """For the one server that adds `date` and `server` also to a response that has them: a client gets one of each."""
-
-    def start(status: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
-        kept = [pair for pair in headers if pair[0].lower() not in ("date", "server")]
-        return start_response(status, kept, exc_info)
-
-    return start
 
 
 def _is_websocket(head: RequestHead) -> bool:
