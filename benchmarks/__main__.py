@@ -15,6 +15,7 @@ from types import FrameType, ModuleType
 
 from . import (
     asgi_servers,
+    fallback,
     growth,
     imports,
     metrics,
@@ -56,6 +57,7 @@ ROWS: dict[str, ModuleType] = {
     "P13": p13,
     "SOCKETS": sockets,
     "METRICS": metrics,
+    "FALLBACK": fallback,
     "IMPORTS": imports,
     "SERVERS": asgi_servers,
     "GROWTH": growth,

@@ -97,19 +97,26 @@ def nginx_process(name: str, body: str, port: int, folder: Path) -> AbstractCont
 
 @contextmanager
 def canary_mw(
-    folder: Path, ports: Upstream, count: int, *, path: Path | None = None, options: Sequence[str] = ()
+    folder: Path,
+    ports: Upstream,
+    count: int,
+    *,
+    path: Path | None = None,
+    options: Sequence[str] = (),
+    checked: bool = True,
 ) -> Iterator[Server]:
     """Our own standalone proxy.
 
     Args:
         path: its rules, by default `count` Mappings.
         options: more of `canary-mw serve`.
+        checked: it has to route by the Mappings of `rules`.
     """
     port = free_port()
     targets = [f"--upstream={name}=http://127.0.0.1:{ports.port(name)}" for name in SERVICES]
     command = [sys.executable, "-m", "canary_mw", "serve", f"--rules={path or rules_file(folder, count)}"]
     with running(f"canary-mw-{port}", [*command, f"--port={port}", *targets, *options], port, folder) as pid:
-        yield routing(Server((pid,), port))
+        yield routing(Server((pid,), port)) if checked else Server((pid,), port)
 
 
 @contextmanager
