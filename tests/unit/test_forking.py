@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gevent_script import under_gevent
@@ -40,6 +41,29 @@ def result_in_child(fork: Callable[[], int], function: Callable[[], bytes]) -> b
         result = pipe.read()
     os.waitpid(child, 0)
     return result
+
+
+LOADED_BEFORE_A_FORK = """
+import os
+from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware, Metrics
+apps = [
+    CanaryMiddleware(print, rules="rules", local="shop", observers=[Metrics()]),
+    CanaryWSGIMiddleware(print, rules="rules", local="shop", observers=[Metrics()]),
+]
+print(len(os.listdir("/proc/self/task")))
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_middleware_that_serves_nothing_yet_has_no_thread_of_any_kind_and_its_server_may_fork(tmp_path: Path) -> None:
+    # As gunicorn --preload does: Python 3.12 warns of a fork beside a thread, also one of native code.
+    command = [sys.executable, "-W", "error", "-c", LOADED_BEFORE_A_FORK]
+    (tmp_path / "rules").mkdir()
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (outcome.stdout, outcome.stderr) == ("1\n", "")
 
 
 @pytest.mark.parametrize("fork", [os.fork, fork_in_c])
