@@ -73,3 +73,9 @@ def test_a_link_without_a_target_is_found(tmp_path: Path) -> None:
 
 def test_links_are_there_at_all() -> None:
     assert sum(len(list(links(page.read_text(encoding="utf-8")))) for page in PAGES) > 10
+
+
+def test_every_page_stands_in_the_index_of_the_docs() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {target.partition("#")[0] for target in links(index.read_text(encoding="utf-8"))}
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page != index and page.name not in linked] == []
