@@ -116,10 +116,10 @@ def counted(report: Report, what: str) -> str:
     return f"{report.failures} {what}{'s' * (report.failures != 1)} in the last {report.seconds:.0f} s"
 
 
-def recovery_line(service: str, outage: Outage) -> str:
+def recovery_line(service: str, outage: Outage, now: float) -> str:
     """The line about the first response after an outage."""
     failures = "1 failure" if outage.total == 1 else f"{outage.total} failures"
-    return on_one_line(f"upstream {service} answers again, after {failures} in {outage.last - outage.began:.0f} s")
+    return on_one_line(f"upstream {service} answers again, after {failures} in {now - outage.began:.0f} s")
 
 
 def loop_line(mapping: Mapping, error: LoopDetected) -> str:

@@ -119,7 +119,8 @@ class MiddlewareBase:
             for trusted in (False, True)
         )
         self.refusals = RefusalCounters()
-        self._unused = unused_variables(arguments, rules, os.environ)
+        # What is given to the proxy is made of its settings.
+        self._unused = unused_variables(arguments, rules, os.environ) if self.wraps else []
         self._prepare_start()
 
     def start(self) -> None:

@@ -83,11 +83,12 @@ class UpstreamErrors:
             outage = self._outages.get(("failed", service))
             if outage is None or not outage.failing:
                 return
-            outage = self._outages["failed", service] = after_response(outage, self._clock())
+            now = self._clock()
+            outage = self._outages["failed", service] = after_response(outage, now)
             if outage.failing:
                 return
             self.failing.discard(service)
-        logger.info("%s", recovery_line(service, outage))
+        logger.info("%s", recovery_line(service, outage, now))
 
     def refused(self, mapping: Mapping, error: ClientError) -> None:
         """Log that a request to the service of a Mapping is a loop; other errors are the client's."""

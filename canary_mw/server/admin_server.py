@@ -18,6 +18,9 @@ from canary_mw.server.protocol import GuardedProtocol
 # Connections at once. The kernel may keep as many that were not accepted yet.
 MAX_CONNECTIONS = 64
 
+# The name of the task that runs the server.
+TASK_NAME = "canary-mw-admin"
+
 # Seconds that running requests have at shutdown.
 _GRACE = 2
 
@@ -92,7 +95,7 @@ class AdminServer(uvicorn.Server):
         )
         server = cls(config)
         server.socket = _listen(host, port)
-        server.task = asyncio.get_running_loop().create_task(server.serve(sockets=[server.socket]))
+        server.task = asyncio.get_running_loop().create_task(server.serve(sockets=[server.socket]), name=TASK_NAME)
         return server
 
     socket: socket.socket

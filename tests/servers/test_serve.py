@@ -221,7 +221,7 @@ def test_broken_rules_are_served_as_far_as_they_go_but_strict_exits_with_1(rules
         (["--rules", "x", "--upstream", "shop"], "upstream 'shop' is not NAME=URL"),
         (["--rules", "x", "--upstream", "shop=http://a/b"], "holds more than scheme, host and port"),
         (["--rules", "x", "--forwarded-allow-ips", "moon"], "trusted peer 'moon'"),
-        (["--rules", "x", "--port", "99999"], "CANARY_MW_PORT is 99999"),
+        (["--rules", "x", "--port", "99999"], "--port is 99999"),
         (["--rules", "x", "--log-level", "loud"], "'loud' is not one of"),
     ],
 )
@@ -245,6 +245,26 @@ def test_every_option_names_its_variable() -> None:
 def test_version_is_shown() -> None:
     outcome = CliRunner().invoke(main, ["--version"])
     assert outcome.output == f"canary-mw, version {__version__}\n"
+
+
+@pytest.mark.slow
+def test_a_start_names_rules_admin_port_time_and_process_once(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(mapping("shop", "/shop/", "shop"))
+    port, admin = free_port(), free_port()
+    options = ["--rules", str(rules), "--port", str(port), "--admin-port", str(admin)]
+    with process("serve", *options, log=tmp_path / "log", wait_for=[port], CANARY_MW_PROT="1") as proxy:
+        pass
+    lines = proxy.output.splitlines()
+    stamp = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}} (INFO|WARNING): +\[{proxy.child.pid}\] "
+    assert all(re.match(stamp, line) for line in lines), lines
+    texts = [re.sub(stamp, "", line) for line in lines]
+    assert f"1 Mapping from {rules}; no local service is named" in texts
+    assert f"admin port: http://127.0.0.1:{admin} with /healthz, /readyz, /rules and /metrics" in texts
+    assert any(text.startswith("CANARY_MW_PROT is no variable of canary-mw") for text in texts)
+    assert not any("has no effect: the argument" in text for text in texts)
+    assert sum(text.startswith("Started server process") for text in texts) == 1
+    assert sum(text.startswith("Finished server process") for text in texts) == 1
 
 
 def test_the_access_log_alone_goes_to_stdout() -> None:

@@ -7,6 +7,7 @@ argument it forks by libc, without the fork hooks of Python, as uWSGI does.
 import ctypes
 import io
 import json
+import logging
 import os
 import sys
 from typing import Any
@@ -43,6 +44,8 @@ def follow(who: str) -> None:
 
 def main() -> None:
     """Both sides."""
+    # Only their own lines are read.
+    logging.getLogger("canary_mw").setLevel(logging.WARNING)
     assert seen() == ("shop-1", 1, "gray")
     child = ctypes.PyDLL(None).fork() if sys.argv[1:] else os.fork()
     if child == 0:

@@ -120,7 +120,7 @@ def test_a_line_stays_one_line_of_bounded_length() -> None:
 
 
 def test_the_end_says_how_many_requests_failed() -> None:
-    assert recovery_line("shop", Outage(0.0, 0.0, 23.0, total=58)) == (
+    assert recovery_line("shop", Outage(0.0, 0.0, 20.0, total=58), 23.0) == (
         "upstream shop answers again, after 58 failures in 23 s"
     )
 
