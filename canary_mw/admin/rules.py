@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from canary_mw.control.store import RuleStore
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.group import MappingGroup
 
 
@@ -27,6 +28,7 @@ def _group(group: MappingGroup) -> dict[str, Any]:
         "method": first.method and first.method.value,
         "conditions": [str(each) for each in (*first.conditions, *first.query)],
         "precedence": first.precedence,
+        "release": group.governed and group.governed.release.name,
         "members": list(_members(group)),
         "shadow": group.shadow and group.shadow.name,
     }
@@ -34,8 +36,7 @@ def _group(group: MappingGroup) -> dict[str, Any]:
 
 def _members(group: MappingGroup) -> Iterator[dict[str, Any]]:
     """The Mappings of a group, each with the percentage of requests that it gets."""
-    low = 0.0
-    for bound, decision in group.shares:
+    for percent, decision in group.governed.shares() if group.governed else _shares(group):
         mapping = decision.mapping
         yield {
             "mapping": mapping.name,
@@ -43,8 +44,14 @@ def _members(group: MappingGroup) -> Iterator[dict[str, Any]]:
             "service": mapping.service.text,
             "variant": decision.variant,
             "local": decision.local,
-            "percent": max(bound - low, 0.0),
+            "percent": percent,
             "file": mapping.file,
             "line": mapping.line,
         }
+
+
+def _shares(group: MappingGroup) -> Iterator[tuple[float, Decision]]:
+    low = 0.0
+    for bound, decision in group.shares:
+        yield max(bound - low, 0.0), decision
         low = max(low, bound)

@@ -121,7 +121,13 @@ def _regex_values(mapping: Mapping) -> Iterator[Diagnostic]:
 def _lone_weight(group: MappingGroup, middleware: bool) -> Iterator[Diagnostic]:
     """A Mapping with a weight that divides nothing. In a middleware the app takes the rest."""
     mapping = group.first
-    if middleware or len(group.members) != 1 or mapping.percent in (None, 100) or mapping.wrong_weight:
+    if (
+        middleware
+        or group.governed
+        or len(group.members) != 1
+        or mapping.percent in (None, 100)
+        or mapping.wrong_weight
+    ):
         return
     text = f"its weight {mapping.weight} divides nothing: alone in its group, it gets all requests"
     hint = "add the Mapping of the stable version, with the same prefix and conditions and without weight"

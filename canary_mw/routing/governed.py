@@ -89,6 +89,18 @@ class GovernedGroup:
                 found.append((part, target.with_release(result)))
         return assigned, found
 
+    def shares(self) -> Iterable[tuple[float, Decision]]:
+        """The percent of all users that each Mapping gets."""
+        effective, rest = self.release.effective_shares(), 100.0
+        for name, target in self._targets.items():
+            if name != STABLE:
+                rest -= effective[name]
+                yield effective[name], target
+        low = 0.0
+        for bound, decision in self._stable:
+            yield rest * max(bound - low, 0.0) / 100, decision
+            low = max(low, bound)
+
     def _parts(self, assigned: Assigned) -> list[tuple[str, float]]:
         """The variants that a request can get, each with its part."""
         if assigned.variant is not None:
