@@ -42,7 +42,7 @@ divided by 2^64, is a slot; each variant owns a range of slots. A larger weight 
 one only removes some. With three or more variants that holds as long as `check` reports no `split-collision`.
 
 The first of these that applies decides: a canary-mw before this one sent the request here; `enabled: false`; the lane
-of a trusted peer; `choice`; `never` and `always`; a drained session; `layer` and `holdout`; the key.
+of a trusted peer; `choice`; `never` and `always`; a drained session; `layer` and `holdout`; `audience`; the key.
 
 `name` is required: letters, digits and `.` `_` `-`, at most 63, the first one a letter or a digit.
 """

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -32,6 +33,9 @@ _REQUEST_OPTIONS = {
     "host": "--host",
     "local": "--local",
     "client": "--client",
+    "users": "--user",
+    "sessions": "--session",
+    "predicates": "--predicate",
     "trusted": "--trusted",
     "as_json": "--json",
 }
@@ -48,6 +52,9 @@ _REQUEST_OPTIONS = {
     help="Name of the service that the app is: explain as the middleware routes.",
 )
 @click.option("--client", default="127.0.0.1", show_default=True, metavar="IP", help="Address of the client.")
+@click.option("--user", "users", multiple=True, metavar="PATH=VALUE", help="A value of the app's user. Repeatable.")
+@click.option("--session", "sessions", multiple=True, metavar="PATH=VALUE", help="A value of the session. Repeatable.")
+@click.option("--predicate", "predicates", multiple=True, metavar="NAME=true", help="Its answer. Repeatable.")
 @click.option("--trusted", is_flag=True, help="The peer is trusted: its lane and its choice count.")
 @ambassador_id_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -60,6 +67,9 @@ def explain_command(
     host: str,
     local: tuple[str, ...],
     client: str,
+    users: tuple[str, ...],
+    sessions: tuple[str, ...],
+    predicates: tuple[str, ...],
     trusted: bool,
     ambassador_id: str,
     as_json: bool,
@@ -74,7 +84,8 @@ def explain_command(
       rules     the text of the rules; without it, those in PATH
       mode      "standalone" (default) or "middleware"
       local     name of the local service
-      requests  objects: method, path, and optionally host, headers, client, peer_trusted
+      requests  objects: method, path, and optionally host, headers, client, user, session, predicates,
+                peer_trusted
 
     Each answer is a line with "diagnostics" and "results", one for each request. A line that cannot be read is answered
     with "line", its number, and "error"; the exit code is 1 then.
@@ -91,7 +102,7 @@ def explain_command(
         head = RequestHead(method, target, [("host", host), *map(_header, headers)], client=client)
     except ClientError as exc:
         raise click.UsageError(f"{target}: {exc}; such a request is answered {exc.status_hint}") from None
-    explanation = explain(table, head, Person(trusted=trusted))
+    explanation = explain(table, head, Person(_nested(users), _nested(sessions), _answers(predicates), trusted))
     if as_json:
         click.echo(json.dumps(explanation_json(table, explanation), indent=2))
     else:
@@ -135,6 +146,30 @@ def _table(paths: tuple[str, ...], local: tuple[str, ...], ambassador_id: str) -
         if diagnostic.severity == "error" or diagnostic.code in VARIABLE_CODES:
             click.echo(str(diagnostic), err=True)
     return table
+
+
+def _nested(pairs: tuple[str, ...]) -> dict[str, Any] | None:
+    """Values by dotted paths, as a map of maps."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        *parents, name = path.split(".")
+        if not equals or not name:
+            raise click.UsageError(f"{pair!r}: write PATH=VALUE")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise click.UsageError(f"{pair!r}: {parent} has a value already")
+        place[name] = value
+    return found or None
+
+
+def _answers(pairs: tuple[str, ...]) -> dict[str, bool]:
+    answers = {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+    if wrong := [value for value in answers.values() if value not in ("true", "false")]:
+        raise click.UsageError(f"--predicate {wrong[0]!r}: write NAME=true or NAME=false")
+    return {name: value == "true" for name, value in answers.items()}
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -59,6 +59,7 @@ def _found(
     excluded = (release.by_exclusion(key[0], text) if key else None) or Assigned("", None, "")
     yield "layer", _excluded("layer", document.layer and document.layer.name, excluded.reason, text)
     yield "holdout", _excluded("holdout", document.holdout and document.holdout.name, excluded.reason, text)
+    yield "audience", _audience(release, head, person)
     yield "sticky", _sticky(release, assigned, text)
 
 
@@ -98,6 +99,12 @@ def _excluded(kind: str, name: str | None, reason: str, text: str | None) -> str
     inside = "outside of the slice" if kind == "layer" else "in the holdout"
     outside = "inside of the slice" if kind == "layer" else "not in the holdout"
     return f"{text} is {inside if reason == kind else outside} of {name}"
+
+
+def _audience(release: CompiledRelease, head: RequestHead, person: Person) -> str:
+    if not release.document.audience:
+        return "the release has none"
+    return "not in the audience" if release.by_audience(head, person, None) else "in the audience"
 
 
 def _sticky(release: CompiledRelease, assigned: Assigned, text: str | None) -> str:

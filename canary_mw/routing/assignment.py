@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.audience import all_hold, asks_person
 from canary_mw.routing.choice import chooser, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
 from canary_mw.routing.person import Person, not_signed
@@ -53,10 +54,12 @@ class CompiledRelease:
     Attributes:
         document: the release as it is written.
         claims: the owner of every slot.
+        asks_person: whether it looks at the user or session of the app.
     """
 
     __slots__ = (
         "_anonymous",
+        "_audience",
         "_bounds",
         "_choose",
         "_disabled",
@@ -70,6 +73,7 @@ class CompiledRelease:
         "_lists",
         "_owners",
         "_slot",
+        "asks_person",
         "claims",
         "document",
         "name",
@@ -92,6 +96,11 @@ class CompiledRelease:
         self._holdout = salted("holdout", document.holdout.name) if document.holdout else None
         self._exceptions = bool(self._lists or self._drained or self._layer or self._holdout)
         self._has_steps = bool(self._disabled or self._choose or self._exceptions)
+        self._audience = all_hold(document.audience)
+        self._exceptions = self._exceptions or self._audience is not None
+        self._has_steps = self._has_steps or self._audience is not None
+        kinds = {each.kind for each in document.sticky}
+        self.asks_person = bool(kinds & {"user", "session"}) or asks_person(document.audience)
         self._slot = slot_function(document.hash)
 
     def assign(self, head: RequestHead, person: Person, roll: float) -> Assigned:
@@ -165,6 +174,7 @@ class CompiledRelease:
     def _by_key(self, key: bytes, text: str | None, head: RequestHead, person: Person) -> Assigned:
         if self._exceptions:
             found = self.by_list(key, text) or self.by_drain(head, person) or self.by_exclusion(key, text)
+            found = found or self.by_audience(head, person, text)
             if found is not None:
                 return found
         slot = self._slot(key)
@@ -199,15 +209,21 @@ class CompiledRelease:
             return Assigned(self.name, STABLE, "holdout", key=text)
         return None
 
+    def by_audience(self, head: RequestHead, person: Person, text: str | None) -> Assigned | None:
+        """Stable, for who is not in the audience."""
+        if self._audience is None or self._audience(head, person):
+            return None
+        return Assigned(self.name, STABLE, "audience", key=text)
+
     def _without_key(self, head: RequestHead, person: Person) -> Assigned:
         missing = self.document.missing
         if missing == "cookie" and (cookie := self._anonymous_cookie(head)) is not None:
             issued, key = cookie
-            found = self._by_key(key, self._cookie_key, head, person)
-            return found if issued is None else found._replace(anonymous_id=key, issued=issued)
-        drained = self.by_drain(head, person)
-        if drained is not None:
-            return drained
+            assigned = self._by_key(key, self._cookie_key, head, person)
+            return assigned if issued is None else assigned._replace(anonymous_id=key, issued=issued)
+        found = self.by_drain(head, person) or self.by_audience(head, person, None)
+        if found is not None:
+            return found
         if missing == "cookie":
             return Assigned(self.name, None, "new")
         # What cannot be looked up in a layer or a holdout could be in them.

@@ -5,6 +5,7 @@ The bytes are hashed as they are: no case folding, no Unicode normalisation, no 
 
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from canary_mw.http.messages import RequestHead
@@ -25,7 +26,10 @@ def key_reader(expression: KeyExpression) -> ReadKey:
         return lambda head, person: first_parameter(head, name)
     if expression.kind == "client_ip":
         return lambda head, person: client_key(person.client or head.client)
-    raise ValueError(f"{expression} cannot be read")  # refused by the documents
+    path = tuple(expression.name.split("."))
+    if expression.kind == "user":
+        return lambda head, person: text_at(person.user, path)
+    return lambda head, person: text_at(person.session, path)
 
 
 def first_header(head: RequestHead, name: bytes) -> bytes | None:
@@ -72,3 +76,25 @@ def client_key(client: str | None) -> bytes | None:
             return str(ip_network((address, 64), strict=False)).encode()
         address = address.ipv4_mapped
     return str(address).encode()
+
+
+def text_at(value: Any, path: tuple[str, ...]) -> bytes | None:
+    """The text or whole number at a path through items, else attributes; anything else is missing.
+
+    The value belongs to the app. Nothing of it is called, and whatever it raises means that the text is missing.
+    """
+    try:
+        for part in path:
+            value = _part_of(value, part)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return None
+        return str(value).encode()
+    except Exception:  # noqa: BLE001 - it is the code of the app
+        return None
+
+
+def _part_of(value: Any, part: str) -> Any:
+    try:
+        return value[part]
+    except Exception:  # noqa: BLE001 - it is the code of the app
+        return getattr(value, part)

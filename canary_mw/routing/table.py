@@ -50,6 +50,7 @@ class RouteTable:
         has_extras: the Module or a release ask for more than a look-up of each request.
         has_exceptions: some Mapping leads to the local service, or some group has a release.
         releases: the releases in force, by name.
+        asks_person: a release looks at the user or session of the app.
         documents: the releases as they are written, and the Mappings that are held back.
     """
 
@@ -58,6 +59,7 @@ class RouteTable:
         "_entries",
         "_index",
         "_local",
+        "asks_person",
         "diagnostics",
         "documents",
         "groups",
@@ -87,6 +89,7 @@ class RouteTable:
         self._local = local
         self.documents = releases
         self.releases: Dict[str, CompiledRelease] = compile_releases(releases, previous.releases if previous else {})
+        self.asks_person = any(each.asks_person for each in self.releases.values())
         reusable = previous._entries if previous else {}
         build = _Builder(local, middleware, releases.held_back, self.releases)
         self._entries: dict[_Key, _PrefixEntry] = build.entries(self.mappings, reusable)

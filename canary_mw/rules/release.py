@@ -16,6 +16,7 @@ STABLE = "stable"
 
 KeyKind = Literal["header", "cookie", "query", "user", "session", "client_ip"]
 HashKind = Literal["sha256", "unleash", "growthbook", "flagd-v2", "flagd-v3"]
+TermKind = Literal["predicate", "user", "session", "header", "cookie", "query", "client_ip", "any", "all", "not"]
 Missing = Literal["stable", "roll", "cookie"]
 FailureKind = Literal["connect", "timeout", "reset", "overload"]
 
@@ -61,6 +62,23 @@ class ReleaseVariant:
     grows_down: bool = False
     always: IdList = NO_IDS
     always_file: str | None = None
+
+
+class Term(NamedTuple):
+    """A condition on who sends a request; see `audience`.
+
+    Attributes:
+        name: of the predicate, header, cookie or parameter; the path in the user or session.
+        values: the texts that count.
+        networks: of `client_ip`, as CIDR.
+        inner: of `any`, `all` and `not`.
+    """
+
+    kind: TermKind
+    name: str = ""
+    values: frozenset[bytes] = frozenset()
+    networks: tuple[str, ...] = ()
+    inner: tuple["Term", ...] = ()
 
 
 class Choice(NamedTuple):
@@ -166,6 +184,7 @@ class GrayRelease:
         missing: what a request without a key gets.
         never: ids that are always stable.
         never_file: a file with more of them.
+        audience: all of these must hold for a user to be drawn into a variant.
         drain: who is in a variant stays in it when its weight becomes 0.
         fallback: None for no safety net.
         revision: what is released, as an image tag.
@@ -190,6 +209,7 @@ class GrayRelease:
     never_file: str | None = None
     layer: Layer | None = None
     holdout: Holdout | None = None
+    audience: tuple[Term, ...] = ()
     drain: bool = False
     fallback: Fallback | None = None
     propagate: Propagate = DEFAULT_PROPAGATE

@@ -15,10 +15,6 @@ from canary_mw.routing.table import RouteTable
 from canary_mw.rules.release import HashFunction
 
 FOLDER = Path(__file__).parent / "splits"
-# They need an audience, or the user or session of an app, which are not supported yet.
-NOT_SUPPORTED = frozenset(
-    "audience-no-key audience-terms choice-before-audience lists-beat-audience random-1 random-11 user-nested".split()
-)
 
 
 def load(name: str) -> Any:
@@ -76,11 +72,10 @@ def test_a_document_means_what_the_record_says(case: Any) -> None:
     message = {"rules": case["rules"], "mode": case["mode"], "local": case["local"], "requests": case["requests"]}
     answer = explain_batch(message, {})
     expected = set(case["diagnostics"])
-    live = case["live"] and case["id"] not in NOT_SUPPORTED
     codes = {d["code"] for d in answer["diagnostics"] if d["severity"] != "notice" or d["code"] in expected}
-    assert codes == ({"not-supported"} if case["id"] in NOT_SUPPORTED else expected)
+    assert codes == expected
     for number, result in enumerate(answer["results"]):
-        if live:
+        if case["live"]:
             assert_as_recorded(result, case["expect"][number])
         else:
             assert result["release"] is None

@@ -6,6 +6,7 @@ from typing import Any
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.canary import fields
+from canary_mw.config.canary.audience import audience, predicates
 from canary_mw.config.canary.fields import NAME, FieldError
 from canary_mw.config.canary.schema import GrayReleaseModel, HashModel, IdsModel, VariantModel
 from canary_mw.config.foreign_objects import CANARY_GROUPS
@@ -75,13 +76,14 @@ def _convert(model: GrayReleaseModel, resource: Resource, file: str, report: Rep
     for name in _NO_EFFECT_YET:
         if name in model.model_fields_set:
             report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+    for predicate in dict.fromkeys(predicates(values["audience"])):
+        text = f"predicates are not supported yet: {predicate} is false, so that nobody is drawn by it"
+        report("notice", "predicate-unknown", text, attribute="audience", hint="leave it out")
     return GrayRelease(namespace=resource.namespace, file=file, line=resource.line, lines=resource.lines, **values)
 
 
 def _left_out(model: GrayReleaseModel) -> Iterator[FieldError]:
     """Errors for fields without which more users would be in gray than are meant."""
-    if model.audience is not None:
-        yield fields.not_supported("audience")
     shared = isinstance(model.gray, dict) and any(
         isinstance(each, VariantModel) and each.share is not None for each in model.gray.values()
     )
@@ -130,14 +132,6 @@ def _stable(model: GrayReleaseModel, name: str) -> tuple[str, ...]:
 
 def _stable_local(model: GrayReleaseModel, name: str) -> bool:
     return model.stable in ("local", ["local"])
-
-
-def _keys(model: GrayReleaseModel, name: str) -> Any:
-    found = fields.keys(model.sticky)
-    unread = next((key for key in found if key.kind in ("user", "session")), None)
-    if unread is not None:
-        raise FieldError("not-supported", "sticky", f"sticky: {unread.kind} is not supported yet", "use a header")
-    return found
 
 
 def _variants(model: GrayReleaseModel, name: str) -> tuple[ReleaseVariant, ...]:
@@ -224,7 +218,7 @@ _READERS: dict[str, Callable[[GrayReleaseModel, str], Any]] = {
     "stable_local": _stable_local,
     "hash": _hash,
     "lane": _lane,
-    "sticky": _keys,
+    "sticky": lambda model, _: fields.keys(model.sticky),
     "missing": _missing,
     "cookie": lambda model, _: fields.cookie(model.cookie),
     "choice": lambda model, _: fields.choice(model.choice),
@@ -233,6 +227,7 @@ _READERS: dict[str, Callable[[GrayReleaseModel, str], Any]] = {
     "layer": _layer,
     "holdout": _holdout,
     "enabled": lambda model, _: model.enabled,
+    "audience": lambda model, _: audience(model.audience),
     "drain": lambda model, _: model.on_zero == "drain",
     "fallback": lambda model, _: fields.fallback(model.fallback),
     "propagate": lambda model, _: fields.propagate(model.propagate),

@@ -37,7 +37,9 @@ KEYS = {
         "By what a user is known: `header`, `cookie` or `query` with a name, or `client_ip`; of several the first that"
         " is present. A key has the same variant in every process and at every time. One that changes, as at log-in,"
         " changes the variant: use one key that exists throughout, or the anonymous cookie throughout. `user` and"
-        " `session` are not supported yet.",
+        " `session` with a dotted path read what the app knows: behind an authentication that stands outside of the"
+        ' middleware, `scope["user"]`, `scope["state"]["user"]` and `scope["session"]`, or `environ["canary_mw.user"]`'
+        " in WSGI; nobody is known in the standalone proxy.",
         "sticky: [{header: x-user-id}, {cookie: uid}]",
     ),
     "missing": AttributeDoc(
@@ -87,7 +89,14 @@ EXCEPTIONS = {
         "Percent of users who get no gray; releases that name the same holdout spare the same users.",
         "holdout: {name: q4, percent: 5}",
     ),
-    "audience": AttributeDoc(_NOT_YET, "audience: {user: {plan: pro}}"),
+    "audience": AttributeDoc(
+        "Who is drawn into a variant at all; all terms must hold: `user`, `session`, `header`, `cookie` and `query`"
+        " with names and values, `client_ip` with networks, and `any`, `all` (lists of terms) and `not`. What is"
+        " missing fails its term. A choice and `always` pass it by. `predicate` is false until predicates are"
+        " supported; below `not` it is an error.",
+        "audience: {user: {plan: [pro, team]}, not: {client_ip: [10.0.0.0/8]}}",
+        default="everybody",
+    ),
 }
 
 SAFETY = {

@@ -23,7 +23,7 @@ from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, StartedRequest
 from canary_mw.middleware.asgi.release import with_headers
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
-from canary_mw.middleware.asgi.scope import request_head, websocket_request
+from canary_mw.middleware.asgi.scope import request_head, websocket_request, with_user
 from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
@@ -189,7 +189,7 @@ class CanaryMiddleware(MiddlewareBase):
             await self._route(table, head, scope, receive, send)
 
     async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
-        person = self.release.person_of(table, head)
+        person = with_user(self.release.person_of(table, head), table, scope)
         decision = scope["canary_mw"] = self.decide(table, head, self.roll(), person)
         send = with_headers(send, self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)

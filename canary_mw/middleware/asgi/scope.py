@@ -1,11 +1,14 @@
 """Requests as ASGI describes them: scope -> RequestHead."""
 
+from typing import Any
 from urllib.parse import quote, unquote
 
 from canary_mw.http.authority import check_authority, split_absolute, with_host
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.mount import split_mount
 from canary_mw.http.target import PATH_SAFE
+from canary_mw.routing.person import Person
+from canary_mw.routing.table import RouteTable
 from canary_mw.types import Scope
 
 
@@ -79,3 +82,21 @@ def websocket_request(scope: Scope) -> Scope:
     scheme = "https" if scope.get("scheme") in ("wss", "https") else "http"
     defaults: Scope = {"query_string": b"", "headers": ()}
     return {**defaults, **scope, "method": "GET", "scheme": scheme, "http_version": "1.1"}
+
+
+def with_user(person: Person, table: RouteTable, scope: Scope) -> Person:
+    """The person with the user and session that layers outside have put into the scope, if a release asks for them."""
+    if not table.asks_person:
+        return person
+    user = scope.get("user")
+    if user is None or not _is_authenticated(user):
+        state = scope.get("state")
+        user = state.get("user") if isinstance(state, dict) else None
+    return person._replace(user=user, session=scope.get("session"))
+
+
+def _is_authenticated(user: Any) -> bool:
+    try:
+        return getattr(user, "is_authenticated", True) is not False
+    except Exception:  # noqa: BLE001 - it is the code of the app
+        return False

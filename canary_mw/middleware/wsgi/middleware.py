@@ -25,6 +25,7 @@ from canary_mw.middleware.wsgi.observed_body import observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder
 from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
 from canary_mw.middleware.wsgi.release import with_headers
+from canary_mw.middleware.wsgi.user import with_user
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
@@ -145,7 +146,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
-        person = self.release.person_of(table, head)
+        person = with_user(self.release.person_of(table, head), table, environ)
         decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), person)
         start = with_headers(start_response, self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)

@@ -84,7 +84,7 @@ def steps(*arguments: object) -> dict[str, tuple[str, str]]:
 
 def test_explain_tells_each_step_and_which_one_decided(rules: Path) -> None:
     found = steps(rules, "GET", "/svc/", "-H", "x-user: user-1")
-    assert [*found] == ["sent", "enabled", "lane", "choice", "lists", "drain", "layer", "holdout", "sticky"]
+    assert [*found] == ["sent", "enabled", "lane", "choice", "lists", "drain", "layer", "holdout", "audience", "sticky"]
     assert [name for name, (mark, _) in found.items() if mark == "+"] == ["sticky"]
     assert found["lists"] == ("-", "header:x-user is in no list")
     found = steps(rules, "GET", "/svc/", "-H", "x-user: anna")
@@ -104,3 +104,15 @@ def test_explain_prints_ranges_and_effective_shares(rules: Path) -> None:
     assert "gray: [0, 500000) of 1000000, 45 % of all" in output
     assert "stable: the rest, 55 % of all" in output
     assert "release r: stable (missing)" in output
+
+
+def test_explain_takes_user_session_and_predicates(rules: Path) -> None:
+    audience = "audience: {user: {org.plan: pro}, session: {a: 1}, predicate: beta}\n"
+    rules.write_text(RULES.replace("sticky:", f"{audience}sticky:"), "utf-8")
+    given = (rules, "GET", "/svc/", "-H", "x-user: user-1")
+    assert steps(*given)["audience"] == ("+", "not in the audience")
+    everything = ("--user", "org.plan=pro", "--session", "a=1", "--predicate", "beta=true")
+    assert steps(*given, *everything)["audience"] == ("-", "in the audience")
+    assert steps(*given, *everything[:4], "--predicate", "beta=false")["audience"][0] == "+"
+    for wrong in (("--user", "plan"), ("--predicate", "beta"), ("--user", "a=1", "--user", "a.b=2")):
+        assert run("explain", *given, *wrong).exit_code == 2

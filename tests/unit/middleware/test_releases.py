@@ -16,11 +16,14 @@ from upstream import Peer, Script, serving
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from wsgiservers import respond as wsgi_respond
+from wsgiservers import serving_wsgi
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders, base36
 from canary_mw.forwarding.trusted_headers import SIGNATURE, TrustedHeaders, sign_cookie, verify_cookie
 from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.routing.assignment import Assigned
@@ -413,5 +416,89 @@ def test_many_requests_at_once_keep_their_variants(tmp_path: Path) -> None:
         for lot, got in zip(lots, found, strict=True):
             for (pair,), answer in zip(lot, got, strict=True):
                 assert answer.header("x-canary-variant") == table.releases["r"].variant_of(pair[1])
+
+    run(main())
+
+
+class Known:
+    """A user as Starlette and Django have it."""
+
+    def __init__(self, plan: str, known: Any = True) -> None:
+        self.plan = plan
+        self._known = known
+
+    @property
+    def is_authenticated(self) -> bool:
+        if self._known is None:
+            raise RuntimeError("the database is gone")
+        return bool(self._known)
+
+
+SCOPES: list[tuple[dict[str, Any], bool]] = [
+    ({"user": Known("pro")}, True),
+    ({"user": Known("free")}, False),
+    ({"user": Known("pro", False)}, False),
+    ({"user": Known("pro", None)}, False),
+    ({"state": {"user": {"plan": "pro"}}}, True),
+    ({"user": Known("pro", False), "state": {"user": {"plan": "pro"}}}, True),
+    ({"state": None}, False),
+    ({"session": {"plan": "pro"}}, False),
+    ({}, False),
+]
+
+
+@pytest.mark.parametrize(("known", "expected"), SCOPES)
+def test_an_asgi_app_is_asked_for_its_user(known: dict[str, Any], expected: bool) -> None:
+    rules = MAPPINGS + release(audience={"user": {"plan": "pro"}}, gray={"gray": 100})
+    scope = {"type": "http", "method": "GET", "headers": [(b"k", b"a")], "path": "/svc/", "raw_path": b"/svc/", **known}
+    assert variant_in(rules, scope) == ("gray" if expected else "stable")
+
+
+def test_an_asgi_app_is_asked_for_its_session() -> None:
+    rules = MAPPINGS + release(sticky=[{"session": "id"}], never={"ids": ["s-1"]}, gray={"gray": 100})
+    scope = {"type": "http", "method": "GET", "headers": [], "path": "/svc/", "raw_path": b"/svc/"}
+    assert variant_in(rules, {**scope, "session": {"id": "s-1"}}) == "stable"
+    assert variant_in(rules, {**scope, "session": {"id": "s-2"}}) == "gray"
+
+
+def variant_in(rules: str, scope: dict[str, Any]) -> str | None:
+    """The variant that the middleware decides for a scope; the gray service is an app of this process."""
+    served = CanaryMiddleware(app, rules=StaticSource(rules), local="svc", services={"gray": app})
+    whole = {"query_string": b"", "http_version": "1.1", "scheme": "http", "client": None, "server": None, **scope}
+    starts: list[Any] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            starts.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def main() -> None:
+        try:
+            await served(whole, receive, send)
+        finally:
+            await served.aclose()
+
+    run(main())
+    return next((value.decode() for name, value in starts[0]["headers"] if name == b"x-canary-variant"), None)
+
+
+def test_a_wsgi_app_is_asked_for_its_user(tmp_path: Path) -> None:
+    rules = MAPPINGS + release(sticky=[{"user": "id"}], gray={"gray": {"weight": 0, "always": {"ids": ["7"]}}})
+
+    async def main() -> None:
+        gray = {"gray": wsgi_app}
+        inner = CanaryWSGIMiddleware(wsgi_app, rules=StaticSource(rules), local="svc", services=gray)
+
+        def authenticated(environ: Any, start_response: Any) -> Any:
+            if "HTTP_X_LOGIN" in environ:
+                environ["canary_mw.user"] = {"id": int(environ["HTTP_X_LOGIN"])}
+            return inner(environ, start_response)
+
+        async with serving_wsgi(authenticated) as port:
+            found = await asked(port, "/svc/", [("x-login", "7")], [("x-login", "8")], [])
+        await asyncio.to_thread(inner.close)
+        assert [answer.header("x-canary-variant") for answer in found] == ["gray", "stable", "stable"]
 
     run(main())

@@ -16,9 +16,9 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.routing.assignment import Assigned, CompiledRelease
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
-from canary_mw.routing.foreign_hashes import _murmur3_python
 from canary_mw.routing.keys import client_key
 from canary_mw.routing.person import Person
+from canary_mw.routing.sticky import _murmur3_python
 from canary_mw.routing.table import RouteTable
 
 MAPPINGS = document("svc", prefix="/svc/") + document("gray", prefix="/svc/", weight=0)
@@ -393,3 +393,113 @@ def test_every_process_gives_100_000_users_the_same_variants() -> None:
         for seed in ("1", "2", "3")
     }
     assert len(found) == 1
+
+
+class User:
+    """The user of an app, with what may go wrong when one looks at it."""
+
+    id = 42
+    name = "anna"
+    beta = True
+    org = {"plan": "pro", "tags": ["a"]}  # noqa: RUF012 - as apps write it
+
+    @property
+    def broken(self) -> str:
+        raise RuntimeError("the database is gone")
+
+    def secret(self) -> str:
+        raise AssertionError("nothing is called")
+
+
+@pytest.mark.parametrize(
+    ("user", "path", "key"),
+    [
+        (User(), "id", b"42"),
+        (User(), "name", b"anna"),
+        (User(), "org.plan", b"pro"),
+        ({"org": {"id": "é"}}, "org.id", "é".encode()),
+        ({"id": 0}, "id", b"0"),
+        (User(), "beta", None),
+        (User(), "broken", None),
+        (User(), "secret", None),
+        (User(), "org", None),
+        (User(), "org.tags.0", None),
+        (User(), "nothing.at.all", None),
+        ({"id": 1.5}, "id", None),
+        ({"id": ""}, "id", None),
+        ("text", "id", None),
+        (None, "id", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["user", "session"])
+def test_a_user_and_a_session_may_give_the_key(kind: str, user: Any, path: str, key: bytes | None) -> None:
+    person = Person(user=user) if kind == "user" else Person(session=user)
+    found = assigned(routes(sticky=[{kind: path}]), get(), person)
+    if key is None:
+        assert found.reason == "missing"
+    else:
+        slot = int.from_bytes(hashlib.sha256(b"r:" + key).digest()[:8]) * 1_000_000 >> 64
+        assert (found.key, found.slot) == (f"{kind}:{path}", slot)
+
+
+def test_a_user_of_a_header_and_of_the_app_is_one_user() -> None:
+    table = routes(sticky=[{"header": "k"}, {"user": "id"}])
+    assert assigned(table, get(headers={"k": "42"})).slot == assigned(table, get(), Person(user={"id": 42})).slot
+
+
+PRO = Person(user={"plan": "pro", "age": 3}, session={"s": "1"}, predicates={"beta": True, "odd": False})
+
+
+@pytest.mark.parametrize(
+    ("audience", "person", "holds"),
+    [
+        ({"user": {"plan": ["team", "pro"]}}, PRO, True),
+        ({"user": {"plan": "pro", "age": 3}}, PRO, True),
+        ({"user": {"plan": "pro", "age": 4}}, PRO, False),
+        ({"user": {"plan": "pro"}}, None, False),
+        ({"user": {"plan": "pro"}, "session": {"s": 2}}, PRO, False),
+        ({"session": {"s": 1}}, PRO, True),
+        ({"predicate": "beta"}, PRO, True),
+        ({"predicate": "odd"}, PRO, False),
+        ({"predicate": "unknown"}, PRO, False),
+        ({"predicate": "beta"}, Person(predicates={"beta": 1}), False),  # type: ignore[dict-item]
+        ({"header": {"X-A": "b"}}, None, True),
+        ({"header": {"x-a": "B"}}, None, False),
+        ({"cookie": {"c": "d"}}, None, True),
+        ({"query": {"q": "a b"}}, None, True),
+        ({"client_ip": "127.0.0.0/8"}, None, True),
+        ({"client_ip": ["10.0.0.0/8", "::/0"]}, None, False),
+        ({"client_ip": ["10.0.0.0/8"]}, Person(client="::ffff:10.9.9.9"), True),
+        ({"client_ip": ["10.0.0.0/8"]}, Person(client="unix"), False),
+        ({"any": [{"user": {"plan": "x"}}, {"header": {"x-a": "b"}}]}, PRO, True),
+        ({"any": [{"user": {"plan": "x"}}, {"header": {"x-a": "c"}}]}, PRO, False),
+        ({"all": [{"user": {"plan": "pro"}}, {"header": {"x-a": "b"}}]}, PRO, True),
+        ({"all": [{"user": {"plan": "pro"}}, {"header": {"x-a": "c"}}]}, PRO, False),
+        ({"not": {"user": {"plan": "pro"}}}, PRO, False),
+        ({"not": {"user": {"plan": "pro", "age": 9}}}, PRO, True),
+        ({"not": {"not": {"user": {"plan": "pro"}}}}, PRO, True),
+    ],
+)
+@pytest.mark.parametrize("key", [{"k": "a"}, {}])
+def test_only_the_audience_is_drawn(audience: Any, person: Any, holds: bool, key: dict[str, str]) -> None:
+    table = routes(audience=audience, gray={"gray": 100}, missing="roll")
+    head = get("/svc/?q=a+b", {"x-a": "b", "cookie": "c=d", **key})
+    drawn = ("gray", "sticky" if key else "roll")
+    found = assigned(table, head, person)
+    assert (found.variant, found.reason) == (drawn if holds else ("stable", "audience"))
+    assert (found.key == "header:k") == bool(key)
+
+
+def test_a_choice_and_a_list_pass_the_audience_by() -> None:
+    fields: dict[str, Any] = {"audience": {"header": {"x-a": "b"}}, "choice": {"query": "q"}}
+    table = routes(gray={"gray": {"weight": 5, "always": {"ids": ["me"]}}}, **fields)
+    assert told(table, {"k": "me"}) == ("gray", "list:always")
+    assert told(table, {"k": "other"}, "/svc/?q=always") == ("gray", "choice:query")
+    assert told(table, {"k": "other"}) == ("stable", "audience")
+
+
+def test_only_a_release_that_asks_for_the_user_looks_at_it() -> None:
+    assert not routes().asks_person
+    assert not routes(audience={"header": {"a": "b"}}).asks_person
+    assert routes(sticky=[{"user": "id"}]).asks_person
+    assert routes(audience={"any": [{"not": {"session": {"a": "b"}}}]}).asks_person
