@@ -29,6 +29,7 @@ from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service
 
@@ -224,8 +225,14 @@ class MiddlewareBase:
         if self._owns_store:
             self.store.stop()
 
-    def _strip_untrusted(self, headers: RawHeaders, client: str | None) -> RawHeaders:
-        """The headers without those that this peer may not send; rules, app and upstream see only these."""
+    def _strip_untrusted(self, headers: RawHeaders, client: str | None, table: RouteTable | None = None) -> RawHeaders:
+        """The headers without those that this peer may not send; rules, app and upstream see only these.
+
+        Args:
+            table: its releases may be told of lanes; None where it has none.
+        """
+        if table is not None:
+            headers = self.release.without_lanes(table, headers, client)
         if self.trusted_headers is None:
             return headers
         return self.trusted_headers.strip_untrusted(headers, self._is_trusted_peer(client), time())

@@ -9,7 +9,8 @@ from time import time
 from canary_mw.forwarding.hop import is_sent_and_signed
 from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders
 from canary_mw.forwarding.trusted_headers import is_signed, sign_cookie, verify_cookie
-from canary_mw.http.messages import RequestHead
+from canary_mw.http.headers import fold_underscores
+from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
@@ -44,6 +45,20 @@ class ReleaseShell:
             return self.person
         trusted = self._is_trusted_peer(head.client)
         return self.person._replace(trusted=trusted, client=self._client(table, head, trusted))
+
+    def without_lanes(self, table: RouteTable, headers: RawHeaders, client: str | None) -> RawHeaders:
+        """The headers without lanes of other canary-mw that this peer may not send, as nobody behind may believe them.
+
+        Args:
+            client: the address of the peer.
+        """
+        lanes = table.lane_headers
+        if not lanes or lanes.isdisjoint(fold_underscores(name) for name, _ in headers):
+            return headers
+        if self._is_trusted_peer(client):
+            return headers
+        signed = {name for name in lanes if self._keys and is_signed(self._keys, headers, name, time())}
+        return [pair for pair in headers if fold_underscores(pair[0]) not in lanes or pair[0] in signed]
 
     def _client(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
         """The address of the client: what the trusted proxies in front have seen."""

@@ -51,6 +51,14 @@ def decide(table: RouteTable, head: RequestHead, roll: float, person: Person | N
     return next((decision for bound, decision in remainder_bounds(leftover, head, highest) if roll < bound), None)
 
 
+def may_be_governed(table: RouteTable, head: RequestHead) -> bool:
+    """Whether a release may decide a request, or the request brings a lane that a release may not believe."""
+    if any(head.has(name) for name in table.lane_headers):
+        return True
+    groups = (group for group in table.candidates(head) if group.governed is not None)
+    return any(all(matches(head) for matches in group.checks) for group in groups)
+
+
 def _governed_decision(
     table: RouteTable, group: MappingGroup, governed: GovernedGroup, head: RequestHead, roll: float, person: Person
 ) -> Decision | None:

@@ -50,6 +50,7 @@ class RouteTable:
         has_extras: the Module or a release ask for more than a look-up of each request.
         has_exceptions: some Mapping leads to the local service, or some group has a release.
         releases: the releases in force, by name.
+        lane_headers: the headers by which other canary-mw tell these releases what they have decided.
         asks_person: a release looks at the user or session of the app.
         documents: the releases as they are written, and the Mappings that are held back.
     """
@@ -65,6 +66,7 @@ class RouteTable:
         "groups",
         "has_exceptions",
         "has_extras",
+        "lane_headers",
         "mappings",
         "middleware",
         "releases",
@@ -89,6 +91,7 @@ class RouteTable:
         self._local = local
         self.documents = releases
         self.releases: Dict[str, CompiledRelease] = compile_releases(releases, previous.releases if previous else {})
+        self.lane_headers = frozenset(each.document.propagate.header for each in self.releases.values())
         self.asks_person = any(each.asks_person for each in self.releases.values())
         reusable = previous._entries if previous else {}
         build = _Builder(local, middleware, releases.held_back, self.releases)

@@ -22,6 +22,7 @@ from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult, StartedRequest
+from canary_mw.routing.decision import may_be_governed
 
 logger = logging.getLogger("canary_mw.direct")
 
@@ -73,7 +74,7 @@ class FastPath:
         """
         middleware = self._middleware
         table = middleware.store.table
-        if table.has_extras or middleware.trusted_headers is not None or not middleware.started:
+        if middleware.trusted_headers is not None or not middleware.started:
             return None
         if client.url[:1] != b"/" or not _UNSUPPORTED_HEADERS.isdisjoint(headers_by_name):
             return None
@@ -81,6 +82,9 @@ class FastPath:
         try:
             head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, headers_by_name)
         except ClientError:
+            return None
+        # What a release decides, or may have to be told, is for the ASGI path.
+        if table.has_extras and (table.request_policy is not None or may_be_governed(table, head)):
             return None
         decision = middleware.decide(table, head, middleware.roll())
         started = StartedRequest(decision, head, middleware.hop(head, table.settings))

@@ -103,7 +103,7 @@ SAFETY = {
     "fallback": AttributeDoc(
         "When stable answers in place of a failing gray variant; `{}` for the defaults: `on` (`connect`, `timeout`,"
         " `reset`, `overload` and statuses), `gray_timeout_ms`, `methods`, `body` (bytes) and `budget` (`percent`,"
-        " `min`, `interval` in seconds). Read, and has no effect yet.",
+        " `min`, `interval` in seconds).",
         "fallback: {}",
         default="off",
     ),

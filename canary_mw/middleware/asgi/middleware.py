@@ -180,7 +180,7 @@ class CanaryMiddleware(MiddlewareBase):
 
     async def _call_with_extras(self, table: RouteTable, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of a table whose Module or releases ask for more than a look-up."""
-        self._remove_untrusted(scope)
+        self._remove_untrusted(scope, table)
         try:
             head = table.admit(self.host.request_head(scope, receive, send))
         except ClientError as exc:
@@ -209,7 +209,7 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
-        self._remove_untrusted(scope)
+        self._remove_untrusted(scope, table)
         try:
             head = table.admit(self.host.request_head(websocket_request(scope), receive, send))
         except ClientError as exc:
@@ -217,9 +217,9 @@ class CanaryMiddleware(MiddlewareBase):
             return
         await self._route(table, head, scope, receive, send)
 
-    def _remove_untrusted(self, scope: Scope) -> None:
+    def _remove_untrusted(self, scope: Scope, table: RouteTable | None = None) -> None:
         headers, client = scope.get("headers", ()), scope.get("client")
-        scope["headers"] = self._strip_untrusted(headers, client[0] if client else None)
+        scope["headers"] = self._strip_untrusted(headers, client[0] if client else None, table)
 
     def end_websockets(self) -> list[asyncio.Task[Any]]:
         """Close both sides of every websocket of this loop with 1001 (going away); returns the tasks that do it."""

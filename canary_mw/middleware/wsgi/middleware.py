@@ -141,8 +141,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         """Serve one request of a table whose Module or releases ask for more than a look-up."""
         try:
             head: RequestHead = request_head(environ)
-            if self.trusted_headers is not None:
-                self._environ_without_untrusted(head, environ)
+            self._environ_without_untrusted(head, environ, table)
             head = table.admit(head)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
@@ -165,9 +164,9 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             self.upstreams.background.run(self.shadows.aclose())
         self.upstreams.close()
 
-    def _environ_without_untrusted(self, head: RequestHead, environ: Environ) -> None:
+    def _environ_without_untrusted(self, head: RequestHead, environ: Environ, table: RouteTable | None = None) -> None:
         """Remove the headers that the peer may not send; rules, app and upstream see only the others."""
-        kept = self._strip_untrusted(head.headers, head.client)
+        kept = self._strip_untrusted(head.headers, head.client, table)
         for name, _ in set(head.headers).difference(kept):
             del environ[environ_key(name)]
         head.headers = kept

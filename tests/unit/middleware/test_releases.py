@@ -253,6 +253,35 @@ def test_trust_decides_whose_lane_and_choice_count(kind: str, tmp_path: Path) ->
     run(main())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_behind_hears_of_a_lane_that_an_outsider_has_written(kind: str, tmp_path: Path) -> None:
+    rules = MAPPINGS + release(gray={"gray": 100}, propagate={"header": "X-Lane"})
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(b"\n".join((await peer.request()).headers).lower())
+            await peer.answer(b"gray")
+
+    lane: Pairs = [("k", "a"), ("x-lane", "r=stable"), ("x-canary-lane", "r=stable")]
+    if kind != "wsgi":  # waitress drops such names itself.
+        lane = [*lane, ("x_lane", "r=stable")]
+
+    async def main() -> None:
+        async with served(kind, tmp_path, rules, script) as port:
+            assert [answer.body for target in ("/svc/", "/plain/") for answer in await asked(port, target, lane)] == [
+                b"gray",
+                b"gray",
+            ]
+
+    run(main())
+    for head in seen:
+        assert b"x-lane" not in head
+        assert b"x_lane" not in head
+        # No release goes by this one.
+        assert b"x-canary-lane: r=stable" in head
+
+
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 def test_the_client_behind_trusted_proxies_is_the_key(kind: str, tmp_path: Path) -> None:
     rules = MAPPINGS + release(sticky=["client_ip"], gray={"gray": {"weight": 0, "always": {"ids": ["10.1.1.1"]}}})

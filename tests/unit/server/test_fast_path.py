@@ -70,12 +70,13 @@ def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer
     return script
 
 
-def test_a_table_with_a_release_is_served_on_the_asgi_path(tmp_path: Path) -> None:
+def test_only_what_a_release_decides_leaves_the_fast_path(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     fields = "gray: {gray: 50}\nsticky: [{header: k}]\nchoice: {query: q}\n"
     rules.write_text(
         RULES
         + mapping("gray", "/shop/", "shop-gray", weight=0)
+        + mapping("plain", "/plain/", "shop-plain")
         + f"---\napiVersion: canary-mw/v1\nkind: GrayRelease\nname: r\n{fields}"
     )
 
@@ -84,6 +85,14 @@ def test_a_table_with_a_release_is_served_on_the_asgi_path(tmp_path: Path) -> No
             answer = await client.get(f"/shop/a?q={word}".encode())
             assert (answer.status, answer.header("x-canary-variant")) == (200, variant)
         assert app.came == ["whole"] * 3
+        app.came.clear()
+        for _ in range(3):
+            assert (await client.get(b"/plain/a")).header("x-canary-variant") is None
+        # The first one may have to connect.
+        assert app.came in ([], ["decided"])
+        app.came.clear()
+        await client.get(b"/plain/a", b"x-canary-lane: r=gray")
+        assert app.came == ["whole"]
 
     talk(rules, forever, exchange)
 
