@@ -42,6 +42,28 @@ def on_one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class APIObject:
+    """The object of a Kubernetes API that a text is in.
+
+    Such a text is whole, and a missing one is deleted. Only listed variables are put into it: whoever may annotate a
+    Service must not read the environment of this process.
+
+    Attributes:
+        labels: sorted.
+        annotated: whether the text is the value of its annotation, which takes name, namespace and labels from it.
+            Otherwise it is the object itself.
+        last_stays: whether the last Mapping stays in force when all objects are deleted.
+    """
+
+    kind: str
+    name: str
+    namespace: str
+    labels: tuple[tuple[str, str], ...] = ()
+    annotated: bool = False
+    last_stays: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text of a source, for example the content of a file.
@@ -51,6 +73,7 @@ class Document:
         error: why there is no text. The file, and every file below a directory of this name, stays as it was last read.
         partial: why the text may be only a part of what is meant. Then nothing that it does not show is removed, and
             this is the finding about what stays.
+        api_object: where a text of a Kubernetes API comes from; None for a file.
         listed: True for a file that stands in a directory. Nobody has named it, so it may be one of another program.
     """
 
@@ -58,6 +81,7 @@ class Document:
     name: str
     error: Diagnostic | None = None
     partial: Diagnostic | None = None
+    api_object: APIObject | None = None
     listed: bool = field(default=False, compare=False)
 
 

@@ -133,7 +133,7 @@ def why_partial(
         message = "a document of the file cannot be read"
     elif any((name := item.name or item.release_name) and not name[1] and item.in_error for item in parsed):
         message = "a document of the file has no name"
-    elif _last_in_error(reading, parsed, found):
+    elif document.api_object is None and _last_in_error(reading, parsed, found):
         message = "the last document of the file is in error, as in a file that is cut off"
     else:
         return None

@@ -19,7 +19,6 @@ from canary_mw.config.last_good import (
     Name,
     ParsedDocument,
     about_partial,
-    duplicate_name,
     shown_mappings,
     shown_releases,
     why_partial,
@@ -27,8 +26,9 @@ from canary_mw.config.last_good import (
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
+from canary_mw.config.unique_names import unique_names
 from canary_mw.config.validation import Report
-from canary_mw.config.variables import unknown_variables
+from canary_mw.config.variables import listed_variables, unknown_variables
 from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.release import NO_RELEASES, GrayRelease, Releases
@@ -87,6 +87,7 @@ def parse(
     documents: Sequence[Document],
     *,
     environ: Dict[str, str] | None = None,
+    listed: Dict[str, str] | None = None,
     ambassador_id: str = "default",
     middleware: bool = False,
     previous: RuleSet | None = None,
@@ -96,6 +97,7 @@ def parse(
 
     Args:
         environ: values for `$NAME` and `${NAME}` in the texts.
+        listed: those for the texts of a Kubernetes API; by default the ones of `environ` that it lists.
         ambassador_id: documents for another id are ignored.
         middleware: a wrapped app takes the requests that no Mapping takes.
         previous: the rules in force; their versions replace documents that are in error now.
@@ -103,7 +105,9 @@ def parse(
     """
     old = previous or RuleSet()
     documents = _without_foreign_files(documents, old.files)
-    readings = _read(_with_kept_files(documents, old.files), environ or {}, old.files)
+    everywhere = environ or {}
+    variables = {True: everywhere, False: listed_variables(everywhere) if listed is None else listed}
+    readings = _read(_with_kept_files(documents, old.files), variables, old.files)
     complete = all(reading.complete and document.partial is None for document, reading in readings)
     shared, found = _read_shared(readings, ambassador_id, old.shared, complete)
     files = _parse_files(readings, shared, found, old)
@@ -116,11 +120,12 @@ def parse(
             shared, found, files = kept, found_then, again
     diagnostics = [each for _, reading in readings for each in reading.diagnostics] + found
     for document, reading in readings:
-        diagnostics += unknown_variables(reading.variables, environ or {}, document.name)
+        known = variables[document.api_object is None]
+        diagnostics += unknown_variables(reading.variables, known, document.name)
     diagnostics += [each for file in files.values() for each in file.diagnostics]
     in_error = {name for file in files.values() for name in file.in_error}
     in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}
-    written = _unique_names(files, diagnostics)
+    written = unique_names([(file.document, file.mappings) for file in files.values()], diagnostics)
     mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
     scope = Surroundings(mappings, middleware, old.releases, read_ids, old.mappings)
     releases = releases_of([(file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics)
@@ -181,15 +186,22 @@ def _with_kept_files(documents: Sequence[Document], previous: Dict[str, FileRule
 
 
 def _read(
-    documents: Sequence[Document], environ: Dict[str, str], previous: Dict[str, FileRules]
+    documents: Sequence[Document], variables: Dict[bool, Dict[str, str]], previous: Dict[str, FileRules]
 ) -> list[tuple[Document, Reading]]:
-    """Read all files; an unchanged text without variables keeps its previous reading."""
+    """Read all files; an unchanged text without variables keeps its previous reading.
+
+    Args:
+        variables: for files (True), and for texts of an API (False).
+    """
     names = {document.name for document in documents}
     # A file may have been renamed, so a new file uses the cache of the removed ones.
     removed: ReadingCache = {}
     for name in previous.keys() - names:
         removed |= previous[name].reading.cache
-    return [(each, _read_file(each, environ, previous.get(each.name), removed)) for each in documents]
+    return [
+        (each, _read_file(each, variables[each.api_object is None], previous.get(each.name), removed))
+        for each in documents
+    ]
 
 
 def _read_file(document: Document, environ: Dict[str, str], old: FileRules | None, removed: ReadingCache) -> Reading:
@@ -202,7 +214,7 @@ def _read_file(document: Document, environ: Dict[str, str], old: FileRules | Non
 
 
 def _same_text(one: Document, other: Document) -> bool:
-    return one.text == other.text and one.error == other.error
+    return one.text == other.text and one.error == other.error and one.api_object == other.api_object
 
 
 def _parse_file(
@@ -260,28 +272,3 @@ def _same_context(one: Resource, other: Resource) -> bool:
 def _mapping_name(resource: Resource) -> Name | None:
     # A misspelt kind counts as a Mapping: the error must not remove the Mapping that the document was before.
     return None if resource.kind in _OTHER_KINDS else (resource.namespace, resource.name or "")
-
-
-def _unique_names(files: Dict[str, FileRules], diagnostics: list[Diagnostic]) -> list[Mapping]:
-    """All Mappings with unique names.
-
-    Of two definitions of a name the later one counts, at the place of the first. A name that is used again in another
-    namespace gets that namespace appended.
-    """
-    by_name: dict[Name, Mapping] = {}
-    for file in files.values():
-        # A fast test, because there are nearly never any.
-        if not by_name.keys().isdisjoint(file.mappings):
-            diagnostics += [
-                duplicate_name(file.mappings[name], by_name[name]) for name in file.mappings if name in by_name
-            ]
-        by_name |= file.mappings
-    if len({mapping.name for mapping in by_name.values()}) == len(by_name):
-        return list(by_name.values())
-    owners: dict[str, str] = {}
-    out = []
-    for mapping in by_name.values():
-        owner = owners.setdefault(mapping.name, mapping.namespace)
-        renamed = owner != mapping.namespace
-        out.append(replace(mapping, name=f"{mapping.name}.{mapping.namespace}") if renamed else mapping)
-    return out

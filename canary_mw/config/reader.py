@@ -80,7 +80,11 @@ def read(
             again; one that did not move gives the same objects.
     """
     caches = _Caches(cache, {})
-    result = _read_text(with_unix_line_ends(document.text), Context(), environ, caches)
+    text, context = with_unix_line_ends(document.text), _context_of(document)
+    if document.api_object is None:
+        result = _read_text(text, context, environ, caches)
+    else:
+        result = _read_documents(text, context, environ, caches)
     diagnostics = tuple(
         Diagnostic(
             severity="error",
@@ -95,6 +99,13 @@ def read(
     )
     resources, variables = tuple(result.resources), tuple(result.variables)
     return Reading(resources, diagnostics, not diagnostics, caches.current, variables)
+
+
+def _context_of(document: Document) -> Context:
+    holder = document.api_object
+    if holder is None or not holder.annotated:
+        return Context()
+    return Context("annotation", f"{holder.kind}/{holder.name}", holder.namespace, holder.labels)
 
 
 def _message(raw: RawDiagnostic) -> str:

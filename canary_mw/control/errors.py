@@ -21,6 +21,6 @@ def error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
 
 def emptied_error(documents: list[Document]) -> SourceError:
     """The error of a source that has lost its last Mapping."""
-    names = ", ".join(document.name for document in documents[:3])
+    names = ", ".join(document.name for document in documents[:3]) or "the source"
     more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
     return SourceError(f"no Mapping is left in {names}{more}", hint="allow_empty lets the last one be removed")

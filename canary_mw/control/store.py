@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from time import monotonic
@@ -22,6 +22,7 @@ from canary_mw.inspection.changes import describe_changes
 from canary_mw.locks import Latch, Mutex, wait_for
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.observability.source_status import SourceStatus
 from canary_mw.routing.table import RouteTable
 
 if TYPE_CHECKING:
@@ -133,10 +134,17 @@ class RuleStore:
         with self._starting:
             thread, self._thread = self._thread, None
         if thread is None or thread.stop is None:
+            # A `load` may have begun to watch.
+            getattr(self._source, "stop_watching", bool)()
             return
         thread.stop()
         if not thread.is_current():
             thread.join(JOIN_TIMEOUT)
+
+    def source_status(self) -> list[SourceStatus]:
+        """How it goes with what is watched over a network; empty for files."""
+        status: Callable[[], list[SourceStatus]] | None = getattr(self._source, "status", None)
+        return status() if status is not None else []
 
     def wait(self, generation: int, timeout: float | None = None) -> bool:
         """Block until table number `generation` or a later one is in force; False after `timeout` seconds."""
@@ -178,18 +186,19 @@ class RuleStore:
     def _apply(self, documents: list[Document]) -> bool:
         from canary_mw.config.parser import parse
 
-        environ = listed_variables(os.environ) if self._environ is None else self._environ
         id_files = IdFiles(self._id_files)
+        listed = listed_variables(os.environ if self._environ is None else self._environ)
         rules = parse(
             documents,
-            environ=environ,
+            environ=listed if self._environ is None else self._environ,
+            listed=listed,
             ambassador_id=self._ambassador_id,
             middleware=self.table.middleware,
             previous=self._rules,
             read_ids=id_files.read,
         )
         current = self.table.mappings
-        if current and not rules.mappings and not self._allow_empty:
+        if current and not rules.mappings and not self._allow_empty and not self._all_were_deleted():
             raise error_of(rules.diagnostics) or emptied_error(documents)
         first = not self.generation and not error_of(rules.diagnostics)
         settings = rules.shared.settings
@@ -203,6 +212,12 @@ class RuleStore:
             return self._keep_table(error_of(self.diagnostics), logged=True)
         self._publish(table, difference(current, rules.mappings))
         return True
+
+    def _all_were_deleted(self) -> bool:
+        """Whether every Mapping in force is one of a Kubernetes API, whose complete lists say what is deleted."""
+        files = self._rules.files if self._rules else {}
+        objects = [files[each.file].document.api_object if each.file in files else None for each in self.table.mappings]
+        return all(each is not None and not each.last_stays for each in objects)
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         before, was_in_error = self.table, self.error is not None
