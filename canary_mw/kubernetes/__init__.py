@@ -1,0 +1,1 @@
+"""The Kubernetes API: credentials, addresses, and objects that are listed and watched."""
