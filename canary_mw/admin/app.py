@@ -35,13 +35,20 @@ def create_admin(store: RuleStore, metrics: MetricsRenderer, draining: Callable[
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("alive\n", headers=_HEADERS)
 
-    async def readyz(_: Request) -> Response:
+    def verbose(request: Request) -> str:
+        """What is watched, a line each, where `?verbose` asks for it."""
+        return "".join(f"{each}\n" for each in store.source_status()) if "verbose" in request.query_params else ""
+
+    async def readyz(request: Request) -> Response:
         if draining():
             return PlainTextResponse("not ready: shutting down\n", status_code=503, headers=_HEADERS)
         if store.generation:
-            return PlainTextResponse(f"ready: rules {store.generation} are in force\n", headers=_HEADERS)
+            return PlainTextResponse(
+                f"ready: rules {store.generation} are in force\n{verbose(request)}", headers=_HEADERS
+            )
         reason = store.error or "they were not read yet"
-        return PlainTextResponse(f"not ready: no rules are in force: {reason}\n", status_code=503, headers=_HEADERS)
+        text = f"not ready: no rules are in force: {reason}\n{verbose(request)}"
+        return PlainTextResponse(text, status_code=503, headers=_HEADERS)
 
     shown: tuple[object, bytes] = None, b""
 

@@ -89,4 +89,5 @@ def serve(**options: Any) -> None:
         if app.store.error is not None:
             click.echo(f"canary-mw: {app.store.error}", err=True)
             sys.exit(1)
+        app.store.stop()
     run(settings)

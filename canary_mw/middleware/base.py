@@ -7,7 +7,7 @@ from time import perf_counter, time
 from typing import Protocol
 
 from canary_mw.control.sources.base import ConfigSource
-from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.named import source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
@@ -26,6 +26,7 @@ from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.decided import Decision
@@ -209,6 +210,10 @@ class MiddlewareBase:
             count(None, status, 0.0)
         notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
+    def source_status(self) -> list[SourceStatus]:
+        """How it goes with a source of rules that is watched over a network."""
+        return self.store.source_status()
+
     def _is_first_start(self) -> bool:
         """True once after `_prepare_start`, also where several threads start at the same time."""
         try:
@@ -247,6 +252,6 @@ def _store(
     if rules is None and not settings.rules:
         raise ConfigError("no rules", hint=f"give rules= a path, or set {variable('rules')}")
     if rules is None:
-        rules = FileSource(*settings.rules)
-    source = FileSource(rules) if isinstance(rules, str | os.PathLike) else rules
+        rules = source_of(settings.rules, cache=settings.cache)
+    source = source_of([rules], cache=settings.cache) if isinstance(rules, str | os.PathLike) else rules
     return RuleStore(source, local=local, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)

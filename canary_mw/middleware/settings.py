@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.config.wording import did_you_mean
+from canary_mw.control.sources.kubernetes_url import in_list, split_rules
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import local_names, via_token
 from canary_mw.middleware.trust import trusted_headers, trusted_peers
@@ -75,7 +76,7 @@ class MiddlewareSettings:
         ConfigError: a value is out of its range, or two settings contradict each other.
     """
 
-    rules: tuple[str, ...] = setting((), "File or directory of rules.", os.pathsep)
+    rules: tuple[str, ...] = setting((), "File or directory of rules, or k8s:// address.", os.pathsep)
     local: tuple[str, ...] = setting((), "Name of the service behind this proxy: its Mappings are stable.", ",")
     upstream: tuple[str, ...] = setting((), "NAME=URL: where a service is found; '*' stands for all others.", ",")
     strict: bool = setting(False, "Do not start with rules that are not wholly right.")
@@ -89,6 +90,7 @@ class MiddlewareSettings:
     replay_limit: int = setting(65536, "Bytes of a request body that are kept for retries and shadows.")
     shadow_limit: int = setting(100, "Copies for shadows in flight, per process; more are skipped.")
     shadow_writes: bool = setting(False, "Shadows get copies of writes too, not only of GET, HEAD and OPTIONS.")
+    cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     named: InitVar[Naming] = variable
 
@@ -150,7 +152,7 @@ class MiddlewareSettings:
         default, separator = found.default, found.metadata["separator"]
         text = text.strip()
         if separator:
-            return tuple(part.strip() for part in text.split(separator) if part.strip())
+            return tuple(part.strip() for part in split_rules(text, separator) if part.strip())
         if isinstance(default, bool):
             return _parse_bool(variable(name), text)
         if isinstance(default, int):
@@ -174,7 +176,7 @@ def _parse_bool(name: str, text: str) -> bool:
 
 def _text(value: Any, separator: str) -> str:
     if isinstance(value, tuple):
-        return separator.join(value)
+        return separator.join(in_list(each, separator) for each in value)
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 

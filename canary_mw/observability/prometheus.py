@@ -11,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from canary_mw.observability.counters import RefusalCounters, RequestCounters
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.fallbacks import FallbackCounters
+from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_status import SourceStatus
 
 
 class MeteredMiddleware(Protocol):
@@ -19,6 +21,9 @@ class MeteredMiddleware(Protocol):
     refusals: RefusalCounters
     shadows: Any
     nets: Any
+
+    def source_status(self) -> list[SourceStatus]:
+        """How it goes with what is watched over a network."""
 
     def ejections(self) -> dict[str, int]:
         """Numbers of ejections of endpoints, by service."""
@@ -71,7 +76,8 @@ class Metrics(RequestCounters):
             "canary_mw_rules_clean", "1 when the newest rules are wholly in force.", labels=("pid",)
         )
         clean.add_metric((pid,), self._clean)
-        return requests, seconds, assigned, generation, clean, *self._middleware_metrics(pid)
+        of_middleware, of_sources = self._middleware_metrics(pid), self._source_metrics(pid)
+        return requests, seconds, assigned, generation, clean, *of_middleware, *of_sources
 
     def _middleware_metrics(self, pid: str) -> Iterable[Metric]:
         middleware = self._middleware
@@ -96,6 +102,10 @@ class Metrics(RequestCounters):
             errors,
             _counter("canary_mw_ejections", "Endpoints left alone by outlier_detection.", "service", ejections, pid),
         )
+
+    def _source_metrics(self, pid: str) -> Iterable[Metric]:
+        statuses = self._middleware.source_status() if self._middleware else []
+        return source_metrics(statuses, pid) if statuses else ()
 
     def render(self) -> bytes:
         """The metrics in the Prometheus text format."""

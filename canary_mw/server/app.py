@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from canary_mw.admin.app import create_admin
-from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.base import ConfigSource
+from canary_mw.control.sources.named import source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
@@ -40,6 +41,12 @@ def create_app(settings: Settings | None = None) -> "Proxy":
     return Proxy(settings or Settings.from_environ())
 
 
+def _source(settings: Settings) -> ConfigSource:
+    if not settings.rules:
+        return StaticSource("", "no --rules")
+    return source_of(settings.rules, may_exec=True, cache=settings.cache)
+
+
 class _Forwarder(CanaryMiddleware):
     wraps = False
 
@@ -64,7 +71,7 @@ class Proxy:
         observers: list[Observer] = [self._metrics] if self._metrics else []
         if settings.access_log:
             observers.append(AccessLog())
-        source = FileSource(*settings.rules) if settings.rules else StaticSource("", "no --rules")
+        source = _source(settings)
         self.store = RuleStore(
             source,
             local=settings.local_names,

@@ -14,6 +14,7 @@ from canary_mw.server.settings import Settings
 
 K8S = Path(__file__).parents[2] / "k8s"
 BASE, DEMO, IN_APP = K8S / "base", K8S / "demo", K8S / "overlays" / "in-app"
+WATCH, ANNOTATION = K8S / "components" / "service-watch", K8S / "overlays" / "service-annotation"
 
 
 def manifests() -> dict[str, Any]:
@@ -65,7 +66,7 @@ def option(container: Any, name: str) -> str:
     return value
 
 
-@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP, WATCH, ANNOTATION], ids=lambda path: path.name)
 def test_every_manifest_in_the_folder_is_listed(folder: Path) -> None:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
@@ -214,7 +215,7 @@ LINES = [line for block in re.findall(r"^```shell\n(.*?)^```$", PAGE, re.M | re.
 
 def test_the_page_applies_what_there_is_by_the_names_that_it_has(pod: Any) -> None:
     applied = [line.split()[-1] for line in LINES if line.startswith("kubectl apply -k")]
-    assert applied == ["k8s/overlays/in-app", "k8s/demo"]
+    assert applied == ["k8s/overlays/in-app", "k8s/demo", "k8s/overlays/service-annotation"]
     assert all((K8S.parent / each / "kustomization.yaml").is_file() for each in applied)
     (image,) = re.findall(r"docker build -t (\S+)", PAGE)
     assert pod["containers"][0]["image"] == image

@@ -17,6 +17,7 @@ from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
+from canary_mw.observability.source_status import SourceStatus
 
 # All failures but those of a test are rescued.
 OPEN = "budget: {percent: 100, min: 1000}"
@@ -432,6 +433,9 @@ class _Followed:
     def __init__(self, seen: World) -> None:
         self.nets, self.refusals = seen.nets, RefusalCounters()
         self.shadows = type("Shadows", (), {"counts": {}})
+
+    def source_status(self) -> list[SourceStatus]:
+        return []
 
     def ejections(self) -> dict[str, int]:
         return {}

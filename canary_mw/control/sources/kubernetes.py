@@ -1,0 +1,162 @@
+"""Rules from a Kubernetes API: annotations of Services and Ingresses, and Mapping objects."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from weakref import WeakSet
+
+from canary_mw.config.document import Document, document_in_error
+from canary_mw.control.sources.kubernetes_cache import Cache
+from canary_mw.control.sources.kubernetes_url import KubernetesURL
+from canary_mw.control.sources.kubernetes_view import ClusterView
+from canary_mw.exceptions import ConfigError
+from canary_mw.forking import after_fork, ensure_forked_hooks
+from canary_mw.host import HostLogger
+from canary_mw.kubernetes.credentials import Connection, in_cluster
+from canary_mw.kubernetes.kubeconfig import from_kubeconfig
+from canary_mw.locks import Mutex, wait_for
+from canary_mw.observability.source_status import SourceStatus
+from canary_mw.upstreams.loop_thread import LoopThread
+
+logger = HostLogger(logging.getLogger("canary_mw.sources"))
+
+# Seconds that the first `load` waits for the API.
+_FIRST_WAIT = 5.0
+# Seconds between two looks whether to stop.
+_LOOK = 0.25
+
+
+class KubernetesSource:
+    """Rules from a Kubernetes API, followed by watches in one thread of its own.
+
+    Only complete lists count: until each kind has been listed there is one Document in error that says why not. What
+    was known stays known while the API is away. Each process watches by itself.
+
+    Args:
+        url: see `KubernetesURL`.
+        may_exec: whether a kubeconfig may have a command run; the address has to allow it too.
+        cache: directory in which the last rules are kept.
+
+    Raises:
+        ConfigError: the address is wrong, or there are no credentials.
+
+    Attributes:
+        name: the address.
+    """
+
+    def __init__(self, url: KubernetesURL | str, *, may_exec: bool = False, cache: str | None = None) -> None:
+        self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
+        self.name = self._url.text
+        self._connection = _connect(self._url, may_exec)
+        self._cache = _cache(cache, self._url, self._connection)
+        _preload()
+        self._thread = LoopThread()
+        self._view: ClusterView | None = None
+        # What an earlier view knew.
+        self._known: tuple[Document, ...] | None = None
+        self._lock = Mutex()
+        _sources.add(self)
+
+    def load(self) -> list[Document]:
+        """The documents that are known; the first call waits for the API, at most 5 seconds."""
+        view = self._watch()
+        wait_for(view.settled, _FIRST_WAIT)
+        documents = view.documents
+        if documents is not None:
+            return list(documents)
+        hint = "the last rules stay in force, and the API is asked again"
+        return [document_in_error(self._url.text, view.problem, hint=hint)]
+
+    def changes(self, stop: threading.Event) -> Iterator[None]:
+        """See `ConfigSource.changes`; the watches end with it."""
+        view = self._watch()
+        moved = view.moved
+        try:
+            yield
+            while not stop.is_set():
+                if moved.wait(_LOOK):
+                    moved = view.moved
+                    yield
+        finally:
+            self.stop_watching()
+
+    def status(self) -> list[SourceStatus]:
+        """How it goes with each kind in each namespace."""
+        view = self._view
+        return view.status() if view is not None else []
+
+    def stop_watching(self) -> None:
+        """End the watches; what is known stays known."""
+        self._thread.stop()
+        view = self._view
+        if view is not None:
+            self._view = None
+            self._known = view.documents
+
+    def _watch(self) -> ClusterView:
+        ensure_forked_hooks()
+        with self._lock:
+            if self._view is None:
+                self._view = ClusterView(self._url, self._connection, self._cache, self._known)
+                self._thread.call(self._view.start)
+                self._log_start()
+            return self._view
+
+    def _log_start(self) -> None:
+        if self._connection.insecure:
+            logger.warning("%s: the certificate of the API server is not verified", self._url.text)
+        text = "%s: watching %s in %s at %s; each process does so by itself"
+        namespaces = ", ".join(self._url.namespaces or (self._connection.namespace,)) or "all namespaces"
+        logger.info(text, self._url.text, ", ".join(self._url.kinds), namespaces, self._connection.server)
+
+    def _reset(self) -> None:
+        self._thread.reset_after_fork()
+        self._lock = Mutex()
+        view, self._view = self._view, None
+        if view is not None:
+            self._known = view.documents
+
+
+def _connect(url: KubernetesURL, may_exec: bool) -> Connection:
+    try:
+        if url.kubeconfig is None:
+            if url.context:
+                raise ConfigError("a context is one of a kubeconfig", hint="name ?kubeconfig=FILE too")
+            return in_cluster()
+        path = os.environ.get("KUBECONFIG", "") if url.kubeconfig == "env" else url.kubeconfig
+        if not path:
+            raise ConfigError("KUBECONFIG is not set", hint="name ?kubeconfig=FILE")
+        return from_kubeconfig(path, url.context, may_exec=may_exec and url.may_exec)
+    except (ConfigError, OSError) as exc:
+        raise ConfigError(f"{url.text}: {exc}") from exc
+
+
+def _cache(directory: str | None, url: KubernetesURL, connection: Connection) -> Cache | None:
+    if not directory:
+        return None
+    if not os.path.isdir(directory):
+        raise ConfigError(f"the cache {directory} is no directory", hint="create it, or mount an emptyDir there")
+    namespaces = url.namespaces or (connection.namespace,)
+    key = {"server": connection.server, "namespaces": namespaces, "selector": url.selector, "kinds": url.kinds}
+    return Cache(directory, key)
+
+
+@cache
+def _preload() -> None:
+    """Import what httpx loads at its first request: a fork meanwhile would leave a child with a held lock."""
+    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "httpcore"):
+        import_module(name)
+
+
+_sources: WeakSet[KubernetesSource] = WeakSet()
+
+
+def _after_fork() -> None:
+    for source in _sources:
+        source._reset()
+
+
+after_fork(_after_fork)

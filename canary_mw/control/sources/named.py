@@ -1,0 +1,39 @@
+"""The source that a text names: files and directories, and Kubernetes APIs."""
+
+import os
+from collections.abc import Iterable
+from itertools import groupby
+
+from canary_mw.control.sources.base import ConfigSource
+from canary_mw.control.sources.combined import CombinedSource
+from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.kubernetes_url import KubernetesURL, is_kubernetes_url
+
+
+def source_of(
+    rules: Iterable[str | os.PathLike[str]], *, may_exec: bool = False, cache: str | None = None
+) -> ConfigSource:
+    """The source of paths and `k8s://` addresses, in this order.
+
+    Args:
+        may_exec: whether a kubeconfig may have a command run, if its address allows that.
+        cache: directory where the last rules of an API are kept; by default `CANARY_MW_CACHE`.
+
+    Raises:
+        ConfigError: an address is none, or names what is not there.
+    """
+    sources: list[ConfigSource] = []
+    for of_cluster, group in groupby((os.fspath(each) for each in rules), is_kubernetes_url):
+        if of_cluster:
+            sources += [_kubernetes(url, may_exec, cache) for url in group]
+        else:
+            sources.append(FileSource(*group))
+    return sources[0] if len(sources) == 1 else CombinedSource(sources)
+
+
+def _kubernetes(url: str, may_exec: bool, cache: str | None) -> ConfigSource:
+    parsed = KubernetesURL.parse(url)
+    # The API of a cluster needs httpx, which takes long to load.
+    from canary_mw.control.sources.kubernetes import KubernetesSource
+
+    return KubernetesSource(parsed, may_exec=may_exec, cache=cache or os.environ.get("CANARY_MW_CACHE"))

@@ -1,0 +1,361 @@
+"""Rules from the API of a cluster: what is read of it, when it counts, and what stays."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import in_loop, kubeconfig
+from fake_apiserver import FakeApi, mappings_kind
+from servers import serving_app
+
+from canary_mw.control.sources import kubernetes_cache, kubernetes_view
+from canary_mw.control.sources.combined import CombinedSource
+from canary_mw.control.sources.kubernetes import KubernetesSource
+from canary_mw.control.sources.kubernetes_cache import Cache
+from canary_mw.control.sources.named import source_of
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import ConfigError
+
+
+def rule(name: str, **more: Any) -> str:
+    attributes = {"prefix": "/shop/", "service": name, **more}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in attributes.items()]
+    return "\n".join(["---", "apiVersion: getambassador.io/v2", "kind: Mapping", f"name: {name}", *lines, ""])
+
+
+class Cluster:
+    """A store that follows a fake cluster; `store` blocks, so that it is used in threads."""
+
+    def __init__(self, server: FakeApi, store: RuleStore) -> None:
+        self.server, self.store = server, store
+
+    @property
+    def weights(self) -> dict[str, int | None]:
+        return {mapping.name: mapping.weight for mapping in self.store.table.mappings}
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - a thread makes it true
+                await asyncio.sleep(0.005)
+
+    async def shows(self, **weights: int | None) -> None:
+        await self.until(lambda: self.weights == weights)
+
+
+@contextlib.asynccontextmanager
+async def cluster(
+    server: FakeApi, tmp_path: Path, place: str = "shop", *, before: str = "", wait: bool = True, **options: Any
+) -> AsyncIterator[Cluster]:
+    """Follow a namespace of a served API.
+
+    Args:
+        place: what stands behind `k8s://`.
+        before: rules of a source that comes first.
+        wait: whether to wait for rules.
+    """
+    cache = options.pop("cache", None)
+    async with serving_app(server.app, lifespan="off") as port:
+        path = kubeconfig(tmp_path, f"http://127.0.0.1:{port}", token="admin")
+        address = f"k8s://{place}{'&' if '?' in place else '?'}kubeconfig={path}"
+        source = source_of([address], cache=cache)
+        store = RuleStore(CombinedSource([StaticSource(before, "built-in"), source]) if before else source, **options)
+        await asyncio.to_thread(store.start)
+        made = Cluster(server, store)
+        try:
+            if wait:
+                await made.until(lambda: store.generation)
+            yield made
+        finally:
+            await asyncio.to_thread(store.stop)
+            server.drop_watches(hard=True)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+
+@in_loop
+async def test_rules_are_read_from_annotations_and_from_mapping_objects(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind())
+    server.annotate("shop", "stable", rule("stable"))
+    meta = {"metadata": {"annotations": {"getambassador.io/config": rule("of-ingress", prefix="/other/")}}}
+    server.put("ingresses.networking.k8s.io", "shop", "i", meta)
+    server.map("shop", "gray", {"prefix": "/shop/", "service": "gray", "weight": 10})
+    server.annotate("elsewhere", "b", rule("b"))
+    async with cluster(server, tmp_path) as found:
+        await found.shows(**{"stable": None, "of-ingress": None, "gray": 10})
+        assert {mapping.namespace for mapping in found.store.table.mappings} == {"shop"}
+        assert {(mapping.name, mapping.file) for mapping in found.store.table.mappings} == {
+            ("stable", "k8s://shop/Service/stable"),
+            ("of-ingress", "k8s://shop/Ingress/i"),
+            ("gray", "k8s://shop/Mapping/gray"),
+        }
+
+
+@in_loop
+async def test_changes_take_effect_and_a_deletion_of_everything_does_too(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "both", rule("stable") + rule("gray", weight=0))
+    async with cluster(server, tmp_path) as found:
+        for weight in (20, 50, 100, 0):
+            server.annotate("shop", "both", rule("stable") + rule("gray", weight=weight))
+            await found.shows(stable=None, gray=weight)
+        server.put("services", "shop", "both", None)
+        await found.shows()
+        assert found.store.error is None
+
+
+@in_loop
+async def test_an_error_names_object_line_and_namespace_and_keeps_the_last_version(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "both", rule("stable") + rule("gray", weight=10))
+    async with cluster(server, tmp_path) as found:
+        server.annotate("shop", "both", rule("stable") + rule("gray", weight=-5))
+        await found.until(lambda: found.store.error is not None)
+        assert str(found.store.error).startswith("k8s://shop/Service/both:13: ")
+        assert found.weights == {"stable": None, "gray": 10}
+
+
+@in_loop
+async def test_the_last_document_of_an_annotation_is_no_sign_of_a_text_that_is_cut_off(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "both", rule("stable") + rule("gray", weight=10) + rule("last", prefix="/last/"))
+    async with cluster(server, tmp_path) as found:
+        await found.shows(stable=None, gray=10, last=None)
+        server.annotate("shop", "both", rule("stable") + rule("last", prefix="/last/", timeout_ms="soon"))
+        await found.shows(stable=None, last=None)
+
+
+@in_loop
+async def test_with_empty_keep_the_last_mapping_stays(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with cluster(server, tmp_path, "shop?empty=keep") as found:
+        server.put("services", "shop", "stable", None)
+        await found.until(lambda: found.store.error is not None)
+        assert found.weights == {"stable": None}
+
+
+@in_loop
+async def test_an_empty_namespace_gives_an_empty_table_that_is_in_force(tmp_path: Path) -> None:
+    async with cluster(FakeApi(), tmp_path) as found:
+        assert (found.store.generation, found.weights, found.store.error) == (1, {}, None)
+
+
+@in_loop
+async def test_nothing_counts_before_each_named_kind_is_listed(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind())
+    server.annotate("shop", "gray", rule("gray", weight=10))
+    server.map("shop", "stable", {"prefix": "/shop/", "service": "stable"})
+    server.denied = {"list mappings"}
+    async with cluster(server, tmp_path, "shop?kinds=services,mappings", wait=False) as found:
+        await found.until(lambda: "lacks the rule" in str(found.store.error))
+        # A group of one would have all requests.
+        assert (found.store.generation, found.weights) == (0, {})
+        server.denied = set()
+        await found.shows(gray=10, stable=None)
+        assert found.store.error is None
+
+
+@in_loop
+async def test_a_kind_that_nobody_named_is_left_out_without_its_right(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    server.denied = {"list ingresses"}
+    async with cluster(server, tmp_path) as found:
+        await found.shows(stable=None)
+        (status,) = [each for each in found.store.source_status() if each.kind == "ingresses"]
+        assert not status.synced
+        assert "resources: [ingresses]" in str(status)
+
+
+@in_loop
+async def test_the_variables_of_the_process_are_no_business_of_a_service(
+    tmp_path: Path,
+) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable", service="$SECRET.$OPEN"))
+    environ = {"SECRET": "hunter2", "OPEN": "example", "CANARY_MW_ENV_NAMES": "OPEN"}
+    before = rule("of-file", service="$SECRET", prefix="/file/")
+    async with cluster(server, tmp_path, environ=environ, before=before) as found:
+        await found.until(lambda: found.weights.keys() == {"stable", "of-file"})
+        services = {mapping.name: mapping.service.text for mapping in found.store.table.mappings}
+        assert "hunter2" in services["of-file"]
+        assert "hunter2" not in services["stable"]
+        assert "example" in services["stable"]
+
+
+@in_loop
+async def test_a_file_before_the_cluster_stands_in_for_what_the_cluster_does_not_have(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind())
+    server.denied = {"list"}
+    place = "shop?kinds=mappings"
+    before = rule("stable", weight=1).replace("kind: Mapping\n", "kind: Mapping\nnamespace: shop\n")
+    async with cluster(server, tmp_path, place, before=before) as found:
+        assert found.weights == {"stable": 1}
+        server.map("shop", "stable", {"prefix": "/shop/", "service": "stable", "weight": 2})
+        server.denied = set()
+        await found.shows(stable=2)
+        await found.until(lambda: found.store.error is None)
+        (finding,) = [each for each in found.store.diagnostics if each.code == "replaced-by-later-source"]
+        assert finding.severity == "notice"
+        assert "built-in:" in finding.message
+        assert finding.file == "k8s://shop/Mapping/stable"
+
+
+@in_loop
+async def test_two_events_of_one_change_are_one_table(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with cluster(server, tmp_path) as found:
+        await found.until(lambda: server.watching == 2)
+        before = found.store.generation
+        for weight in range(1, 11):
+            server.annotate("shop", "gray", rule("gray", weight=weight))
+            server.annotate("shop", "stable", rule("stable", timeout_ms=1000 + weight))
+        await found.shows(stable=None, gray=10)
+        assert found.store.generation == before + 1
+
+
+@in_loop
+async def test_a_status_that_changes_builds_nothing(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind())
+    spec = {"prefix": "/shop/", "service": "stable"}
+    server.map("shop", "stable", spec)
+    async with cluster(server, tmp_path) as found:
+        documents = found.store._documents
+        server.put("mappings.getambassador.io", "shop", "stable", {"spec": spec, "status": {"state": "Running"}})
+        server.annotate("shop", "unrelated", None)
+        server.map("shop", "last", {**spec, "prefix": "/last/"})
+        await found.shows(stable=None, last=None)
+        assert found.store.generation == 2
+        assert documents is not None
+        assert documents[0] in (found.store._documents or [])
+
+
+@in_loop
+async def test_texts_that_json_and_yaml_write_differently_arrive_as_they_are(tmp_path: Path) -> None:
+    value = 'a"b\\c\u2028d\u0085e\x7f\U0001f600: {x} # no comment'
+    server = FakeApi(mappings_kind())
+    server.map("shop", "stable", {"prefix": "/", "service": "s", "docs": {"display_name": value}})
+    server.map("shop", "other", {"prefix": "/other/", "service": "2020-01-01", "hostname": "yes"})
+    async with cluster(server, tmp_path) as found:
+        await found.shows(stable=None, other=None)
+        assert found.store.error is None
+
+
+@in_loop
+async def test_documents_come_in_the_order_of_name_and_namespace(tmp_path: Path) -> None:
+    server = FakeApi()
+    for namespace, name in (("b", "x"), ("a", "z"), ("a", "x")):
+        server.annotate(namespace, name, rule(f"{name}-{namespace}"))
+    async with cluster(server, tmp_path, "*") as found:
+        names = [document.name for document in found.store._documents or ()]
+        assert names == ["k8s://a/Service/x", "k8s://b/Service/x", "k8s://a/Service/z"]
+
+
+@in_loop
+async def test_a_cluster_that_is_lost_changes_nothing_and_the_source_says_so(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with cluster(server, tmp_path) as found:
+        await found.until(lambda: all(each.synced for each in found.store.source_status()))
+        server.fail_next(503, 1000)
+        server.drop_watches(hard=True)
+        await found.until(lambda: any(each.errors.get("503") for each in found.store.source_status()))
+        assert found.weights == {"stable": None}
+        assert any("status 503" in str(each) for each in found.store.source_status())
+        server.failures.clear()
+
+
+def cached(directory: Path, age: float) -> None:
+    """Let the cache be of this age."""
+    (path,) = directory.glob("kubernetes-*.json")
+    body = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**body, "written": time.time() - age}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("age", "used"), [(600.0, True), (25 * 3600.0, False)])
+@in_loop
+async def test_the_rules_of_the_last_hours_are_kept_for_a_start_without_the_cluster(
+    age: float, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_view, "_WRITE_AFTER", 0.0)
+    monkeypatch.setattr(kubernetes_view, "_CACHE_AFTER", 0.1)
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    server.annotate("shop", "gray", rule("gray", weight=10), part="x")
+    async with serving_app(server.app, lifespan="off") as port:
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        first = RuleStore(source_of([address], cache=str(directory)))
+        made = Cluster(server, first)
+        await asyncio.to_thread(first.start)
+        await made.until(lambda: any(directory.glob("kubernetes-*.json")))
+        await asyncio.to_thread(first.stop)
+        cached(directory, age)
+        server.fail_next(503, 10000)
+        second = RuleStore(source_of([address], cache=str(directory)))
+        made = Cluster(server, second)
+        await asyncio.to_thread(second.start)
+        if used:
+            await made.shows(stable=None, gray=10)
+            assert "source=cache" in str(second.source_status()[0])
+        else:
+            await made.until(lambda: second.error is not None)
+            assert (second.generation, made.weights) == (0, {})
+        server.put("services", "shop", "gray", None)
+        server.failures.clear()
+        await made.shows(stable=None)
+        assert "cache" not in str(second.source_status()[0])
+        await asyncio.to_thread(second.stop)
+        server.drop_watches(hard=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": {"server": "x"}, "written": 1, "documents": []}', "\x00"])
+def test_a_cache_that_is_damaged_or_of_another_cluster_is_not_used(content: str, tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), {"server": "https://mine"})
+    Path(cache.path).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"damaged|another address"):
+        cache.read()
+
+
+def test_a_cache_is_written_as_a_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), {"server": "https://mine"})
+    cache.write([], {"mappings": "v2"})
+    assert Path(cache.path).stat().st_mode & 0o777 == 0o600
+    assert cache.read().documents == ()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert kubernetes_cache.MAX_AGE == 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("k8s://shop", "no pod of a cluster"),
+        ("k8s://shop?context=x", "kubeconfig"),
+        ("k8s://shop?kubeconfig=/nowhere/config", "cannot be read"),
+        ("k8s://shop?kubeconfig=env", "KUBECONFIG is not set"),
+    ],
+)
+def test_an_address_without_credentials_is_an_error_that_says_what_to_do(
+    address: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=text) as caught:
+        KubernetesSource(address)
+    assert str(caught.value).startswith(address)
+
+
+def test_a_cache_that_is_no_directory_is_an_error(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="no directory"):
+        source_of([f"k8s://shop?kubeconfig={path}"], cache=str(tmp_path / "none"))
