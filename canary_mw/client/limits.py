@@ -11,6 +11,11 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin
 CLOSE_TIMEOUT = 2.0
 
 
+# Seconds in which an upstream has to take some of an upload that has no other limit yet; Envoy's stream idle timeout. A
+# client that leaves such an upload is not noticed by every server.
+MAX_UPLOAD_STALL = 300.0
+
+
 class Limits(NamedTuple):
     """Limits of a client, per origin.
 

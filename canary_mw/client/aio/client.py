@@ -7,8 +7,9 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 
-from canary_mw.client.aio.connection import Connection, Upload
+from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.pool import Pool
+from canary_mw.client.aio.timed_parser import Upload
 from canary_mw.client.limits import Limits, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.tls import TLSContexts

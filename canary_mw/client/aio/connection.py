@@ -5,11 +5,13 @@ another.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
 
+from canary_mw.client import limits
 from canary_mw.client.aio.sockets import close_after_loop, ended_by_peer, iter_unread
-from canary_mw.client.aio.timed_parser import TimedResponseParser
+from canary_mw.client.aio.timed_parser import TimedResponseParser, Upload
 from canary_mw.client.interfaces import Waiter
 from canary_mw.exceptions import UpstreamProtocolError
 from canary_mw.http.request_writer import BodyEncoder
@@ -17,9 +19,6 @@ from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
 # Bytes of unread body beyond which reading is paused.
 HIGH_WATER = 65536
-
-# The chunks, their length, and the seconds from the last one to the response head.
-Upload = tuple[AsyncIterator[bytes], int | None, float | None]
 
 
 class Owner(Protocol):
@@ -222,7 +221,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             encoder = BodyEncoder(length)
             async for chunk in body:
                 if data := encoder.encode(chunk):
-                    await self._write(data)
+                    await self._write(data, limits.MAX_UPLOAD_STALL if head_timeout is not None else math.inf)
             self._transport.write(encoder.finish())
             self._record_activity()
             self._upload = None
@@ -232,12 +231,16 @@ class Connection(TimedResponseParser, asyncio.Protocol):
             self._upload = None
             self.fail(exc)
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, max_stall: float) -> None:
         self._transport.write(data)
         self._record_activity()
+        deadline = self._deadline
         while self._writing_paused:
+            self._limit(self._loop.time() + max_stall)
             self._drained = self._loop.create_future()
             await self._drained
+            if self.head is None:
+                self._deadline = deadline
 
     def pause_writing(self) -> None:
         self._writing_paused = True

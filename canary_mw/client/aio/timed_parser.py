@@ -2,13 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from canary_mw.exceptions import UpstreamTimeout
 from canary_mw.http.response_parser import ResponseParser
 
 # Timers of uvloop have a resolution of 1 ms and may fire that much early.
 TIMER_SLACK = 0.001
+
+# The chunks of a request body, their length, and the seconds from the last one to the response head.
+Upload = tuple[AsyncIterator[bytes], int | None, float | None]
 
 
 class TimedResponseParser(ResponseParser):

@@ -4,6 +4,7 @@ The counterpart of `client.aio.connection`. What the event loop does there in th
 that waits for the response.
 """
 
+import math
 import select
 import socket
 import ssl
@@ -13,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import finalize
 
+from canary_mw.client import limits
 from canary_mw.client.sync.sockets import MAX_READ, may_keep_lock, nothing_to_read, receive, send
 from canary_mw.client.sync.timed_parser import SyncTimedResponseParser
 from canary_mw.exceptions import UpstreamProtocolError
@@ -60,6 +62,7 @@ class SyncConnection(SyncTimedResponseParser):
     __slots__ = (
         "__weakref__",
         "_abort_error",
+        "_attempt_deadline",
         "_head_timeout",
         "_keeps_lock",
         "_may_keep_lock",
@@ -85,6 +88,7 @@ class SyncConnection(SyncTimedResponseParser):
         self.opened_at = self._last_activity
         self._upload: Generator[bytes, None, bytes] | None = None
         self._head_timeout: float | None = None
+        self._attempt_deadline = math.inf
         self._abort_error: Exception | None = None
 
     # The exchange: called by the client and the response.
@@ -111,6 +115,7 @@ class SyncConnection(SyncTimedResponseParser):
         self._unsent = data
         self._upload = None if upload is None else iter_encoded(*upload[:2])
         self._head_timeout = None if upload is None else upload[2]
+        self._attempt_deadline = deadline
         self._send_some()
         while self.head is None and self.error is None:
             self.wait()
@@ -215,9 +220,16 @@ class SyncConnection(SyncTimedResponseParser):
             self._unsent = stop.value
             self._upload = None
             if self._head_timeout is not None and self.head is None:
-                self._deadline = min(self._deadline, monotonic() + self._head_timeout)
+                self._deadline = min(self._attempt_deadline, monotonic() + self._head_timeout)
         except Exception as exc:  # noqa: BLE001 - an error of the request body is raised where the response is awaited
             self.fail(exc)
+        else:
+            self._limit_stall()
+
+    def _limit_stall(self) -> None:
+        """Give the upstream time to take the next bytes of an upload that has no other limit yet."""
+        if self._upload is not None and self._head_timeout is not None and self.head is None:
+            self._deadline = min(self._attempt_deadline, monotonic() + limits.MAX_UPLOAD_STALL)
 
     def _send_some(self) -> None:
         data = self._unsent
@@ -234,6 +246,7 @@ class SyncConnection(SyncTimedResponseParser):
             return
         if sent:
             self._record_activity()
+            self._limit_stall()
         self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
 
     def _read_early_response(self) -> None:

@@ -12,6 +12,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.scope import mounted_request_head, request_head
 from canary_mw.types import Message, Receive, Scope, Send
 
+_HEADS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 _DATE_AND_SERVER = frozenset((b"date", b"server"))
 
 
@@ -64,7 +65,7 @@ class HostProbe:
 
 
 async def _send_without(own: frozenset[bytes], send: Send, message: Message) -> None:
-    if message["type"] in ("http.response.start", "websocket.accept"):
+    if message["type"] in _HEADS:
         message = {**message, "headers": [pair for pair in message.get("headers", ()) if pair[0] not in own]}
     await send(message)
 

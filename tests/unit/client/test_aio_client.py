@@ -24,6 +24,7 @@ from upstream import (
     whole,
 )
 
+from canary_mw.client import limits
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.upstream import Origin
@@ -576,5 +577,28 @@ def test_a_head_before_the_last_chunk_ends_the_limit(run: Run) -> None:
             response = await client.send(upstream.origin, request, body(), inf)
             answered.set()
             assert await whole(response) == b"ok"
+
+    run(main)
+
+
+@WITH_EVERY_CLIENT
+def test_an_upload_that_the_upstream_takes_nothing_of_does_not_wait_for_ever(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_UPLOAD_STALL", 0.1)
+
+    async def deaf(peer: Peer) -> None:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(65536)
+
+    async def main() -> None:
+        async with serving(deaf) as upstream, aclosing(run.client()) as client:
+            request = req("POST", body=BodyFraming(None), timeout=30.0, timeout_ends_at_head=True)
+            with pytest.raises(UpstreamTimeout):
+                await client.send(upstream.origin, request, endless(), inf)
 
     run(main)
