@@ -49,7 +49,8 @@ def _share_lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
     old = {group.first.key: group for group in before.groups if id(group) not in same}
     for group in after.groups:
         previous = None if id(group) in same else old.get(group.first.key)
-        if previous is not None:
+        # What a release changes is in the line about it.
+        if previous is not None and not (previous.governed and group.governed):
             changes = _share_changes(_shares(previous, before.middleware), _shares(group, after.middleware))
             if changes:
                 yield f"{place_of(group.first)}: {', '.join(changes)}"
@@ -77,6 +78,11 @@ def _share_changes(old: dict[str, float], new: dict[str, float]) -> list[str]:
 def _shares(group: MappingGroup, middleware: bool) -> dict[str, float]:
     """The percent of each service; in a middleware the next group or the app has the rest."""
     shares: dict[str, float] = {}
+    if group.governed:
+        for percent, decision in group.governed.shares():
+            service = decision.mapping.service.text
+            shares[service] = shares.get(service, 0.0) + percent
+        return shares
     low = 0.0
     for bound, decision in group.shares:
         service = decision.mapping.service.text

@@ -108,3 +108,11 @@ def test_the_shares_of_a_release_are_told() -> None:
         "GrayRelease checkout: gray 10 % to 25 %, stable 90 % to 75 %"
     ]
     assert "GrayRelease checkout is removed" in changes(rules + RELEASE % 10, rules)
+
+
+def test_the_shares_of_a_group_are_those_that_its_release_gives() -> None:
+    rules = STABLE + gray(weight=20)
+    (release, group) = sorted(changes(rules, rules + RELEASE % 10))
+    assert release == "/shop/: shop-gray 20 % to 10 %, shop-stable 80 % to 90 %"
+    assert group == "GrayRelease checkout is added: gray 10 %, stable 90 %"
+    assert changes(rules + RELEASE % 20, rules) == ["GrayRelease checkout is removed"]

@@ -13,6 +13,7 @@ import pytest
 from rules import document, get
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.inspection.explanation import explain
 from canary_mw.routing.assignment import Assigned, CompiledRelease
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
@@ -371,13 +372,19 @@ def test_a_variant_of_a_key_needs_no_request() -> None:
 SCRIPT = """
 import hashlib, sys
 from canary_mw import RouteTable
-digest = hashlib.sha256()
+keys = [f"user-{number}" for number in range(100_000)]
+digest, before = hashlib.sha256(), None
 for a, b in ((5, 10), (20, 10), (20, 40), (2.5, 40)):
     gray = f"{{gray: {a}, b: {b}}}"
     release = RouteTable.from_yaml(sys.argv[1].replace("GRAY", gray)).releases["r"]
-    found = [release.variant_of(f"user-{number}") for number in range(100_000)]
+    found = [release.variant_of(key) for key in keys]
     for name, percent in (("gray", a), ("b", b)):
         assert abs(found.count(name) / 1000 - percent) < 0.3, (name, percent, found.count(name))
+    sets = {name: {key for key, each in zip(keys, found) if each == name} for name in ("gray", "b")}
+    for name, now in sets.items() if before else ():
+        # Who grew only won users, who shrank only lost some.
+        assert before[name] <= now or now <= before[name], name
+    before = sets
     digest.update("".join(found).encode())
 print(digest.hexdigest())
 """
@@ -393,6 +400,36 @@ def test_every_process_gives_100_000_users_the_same_variants() -> None:
         for seed in ("1", "2", "3")
     }
     assert len(found) == 1
+
+
+def test_of_100_000_users_two_releases_share_as_many_as_chance_gives() -> None:
+    second = document("a", prefix="/a/") + document("ag", prefix="/a/", weight=0)
+    table = RouteTable.from_yaml(
+        MAPPINGS + second + release("one", gray={"gray": 10}) + release("two", gray={"ag": 10})
+    )
+    keys = [f"user-{number}" for number in range(100_000)]
+    one, two = users(table.releases["one"], keys)["gray"], users(table.releases["two"], keys)["ag"]
+    assert 800 <= len(one & two) <= 1200
+
+
+def test_explain_decide_and_variant_of_agree() -> None:
+    mappings = MAPPINGS + document("b", prefix="/svc/", weight=0) + document("c", prefix="/svc/", weight=0)
+    fields: dict[str, Any] = {
+        "gray": {"gray": 12.5, "b": {"weight": 30, "at": 25, "grow": "down"}, "c": 7.0001},
+        "layer": {"name": "l", "from": 10, "to": 90},
+        "holdout": {"name": "h", "percent": 5},
+        "never": {"ids": KEYS[:20]},
+    }
+    table = routes(mappings, **fields)
+    for key in KEYS:
+        head = get(headers={"k": key})
+        (candidate,) = explain(table, head).candidates
+        assert candidate.decision is not None
+        told = candidate.decision.release
+        assert told == assigned(table, head)
+        assert told is not None
+        assert told.variant == table.releases["r"].variant_of(key)
+        assert candidate.percent == 100
 
 
 class User:
