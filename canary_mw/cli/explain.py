@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths, standard_input
 from canary_mw.config.variables import VARIABLE_CODES
+from canary_mw.control.id_files import IdFiles
 from canary_mw.exceptions import ClientError
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.batch import answer_line
@@ -120,10 +121,10 @@ def _batch(paths: tuple[str, ...], ambassador_id: str) -> int:
     if STDIN in paths:
         raise click.UsageError("with --batch standard input holds the requests: name a file of rules")
     documents = load_documents(paths)
-    failed = False
+    failed, read_ids = False, IdFiles().read
     for number, line in enumerate(standard_input(), 1):
         if line.strip():
-            answer = answer_line(number, line, os.environ, documents, ambassador_id)
+            answer = answer_line(number, line, os.environ, documents, ambassador_id, read_ids)
             failed |= "error" in answer
             print(json.dumps(answer), flush=True)
     return int(failed)

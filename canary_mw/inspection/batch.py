@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
 from typing import Any
 
+from canary_mw.config.canary.resolution import ReadIds
 from canary_mw.config.document import Document
 from canary_mw.exceptions import ConfigError
 from canary_mw.inspection.explanation_json import explain_batch
@@ -19,16 +20,18 @@ def answer_line(
     environ: Dict[str, str],
     documents: Sequence[Document] = (),
     ambassador_id: str = "default",
+    read_ids: ReadIds | None = None,
 ) -> dict[str, Any]:
     """The answer to a line; an object with "line" and "error" for one that cannot be read.
 
     Args:
         number: of the line, 1-based.
         documents: the rules of a line that names none.
+        read_ids: reads the files of ids that releases name.
     """
     try:
         message = _message(line, has_rules=bool(documents))
-        return explain_batch(message, environ, documents, ambassador_id)
+        return explain_batch(message, environ, documents, ambassador_id, read_ids)
     except ConfigError as exc:
         return {"line": number, "error": str(exc)}
     except UnicodeError:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from canary_mw.config.canary.resolution import ReadIds
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import parse
 from canary_mw.exceptions import ClientError
@@ -30,6 +31,7 @@ def explain_batch(
     environ: Dict[str, str],
     documents: Sequence[Document] = (),
     ambassador_id: str = "default",
+    read_ids: ReadIds | None = None,
 ) -> dict[str, Any]:
     """Handle one line of `canary-mw explain --batch`.
 
@@ -38,13 +40,14 @@ def explain_batch(
         environ: variables that replace `$NAME` in the rules, as `canary-mw serve` replaces them.
         documents: the rules of a message without any.
         ambassador_id: documents for another id are passed over.
+        read_ids: reads the files of ids that releases name.
 
     Returns:
         Findings and results as JSON values.
     """
     texts = (Document(message["rules"], "rules"),) if "rules" in message else tuple(documents)
     middleware = message.get("mode") == "middleware"
-    table, found = _table(texts, frozenset(environ.items()), ambassador_id, middleware, message.get("local"))
+    table, found = _table(texts, frozenset(environ.items()), ambassador_id, middleware, message.get("local"), read_ids)
     return {
         "diagnostics": [diagnostic_json(d) for d in found],
         "results": [_request_json(table, request) for request in message["requests"]],
@@ -59,10 +62,11 @@ def _table(
     ambassador_id: str,
     middleware: bool,
     local: str | None,
+    read_ids: ReadIds | None,
 ) -> tuple[RouteTable, tuple[Diagnostic, ...]]:
     """The table of some rules, and the findings about them."""
     variables = dict(environ)
-    rules = parse(documents, environ=variables, ambassador_id=ambassador_id, middleware=middleware)
+    rules = parse(documents, environ=variables, ambassador_id=ambassador_id, middleware=middleware, read_ids=read_ids)
     names, settings = [local] if local else (), rules.shared.settings
     table = RouteTable.build(
         rules.mappings, local=names, middleware=middleware, settings=settings, releases=rules.releases

@@ -1,6 +1,7 @@
 """`canary-mw assign`, and the steps that `canary-mw explain` prints."""
 
 import csv
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -116,3 +117,11 @@ def test_explain_takes_user_session_and_predicates(rules: Path) -> None:
     assert steps(*given, *everything[:4], "--predicate", "beta=false")["audience"][0] == "+"
     for wrong in (("--user", "plan"), ("--predicate", "beta"), ("--user", "a=1", "--user", "a.b=2")):
         assert run("explain", *given, *wrong).exit_code == 2
+
+
+def test_a_batch_reads_files_of_ids(rules: Path) -> None:
+    requests = [{"method": "GET", "path": "/svc/", "headers": {"x-user": user}} for user in ("anna", "bob")]
+    outcome = run("explain", "--batch", rules, given=json.dumps({"requests": requests}) + "\n")
+    assert outcome.exit_code == 0
+    (anna, bob) = json.loads(outcome.output)["results"]
+    assert (anna["release"]["reason"], bob["release"]["reason"]) == ("list:always", "sticky")
