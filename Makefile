@@ -71,6 +71,8 @@ $(INSTALLED_APP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade --constraint constraints.txt pip
 	@$(PIP) install --constraint constraints.txt --build-constraint constraints.txt --editable '.[all]'
+	@# As pip does for what it copies: where PYTHONDONTWRITEBYTECODE is set, each start would compile all modules again.
+	@$(PY) -m compileall -q canary_mw
 	@touch $@
 
 $(INSTALLED): $(INSTALLED_APP)

@@ -70,7 +70,8 @@ def test_pytest_finds_the_plugin_and_a_shell_the_command(wheel: Path) -> None:
 def test_the_page_of_a_release_has_no_link_that_leads_nowhere_there(metadata: Message) -> None:
     page = str(metadata.get_payload())
     assert page.startswith("# canary-mw\n")
-    assert re.findall(r"\]\((?!https?:)[^)]*\)", page) == []
+    relative = r"\]\((?!https?:)[^)]*\)|\b(?:src|href)=[\"'](?!https?:)|^\[[^\]]+\]: +(?!https?:)\S+"
+    assert re.findall(relative, page, re.M) == []
 
 
 def test_the_sdist_holds_all_that_the_readme_links_to(sdist: Path) -> None:
