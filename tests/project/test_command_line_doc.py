@@ -111,9 +111,10 @@ def test_every_command_is_listed() -> None:
     assert set(re.findall(r"^\| \[?`canary-mw (\w+)", PAGE, re.M)) == set(main.commands)
 
 
-def test_every_option_of_check_is_listed() -> None:
-    options = {each.opts[0] for each in main.commands["check"].params if each.opts[0].startswith("--")}
-    assert options - {"--shadow-writes"} <= set(re.findall(r"`(--[a-z-]+)[ `]", PAGE))
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_every_option_is_listed(command: str) -> None:
+    options = {option for each in main.commands[command].params for option in each.opts if option.startswith("--")}
+    assert options <= set(re.findall(r"`(--[a-z-]+)[ `]", PAGE))
 
 
 @pytest.mark.parametrize("line", block("shell", "_CANARY_MW_COMPLETE").splitlines())
