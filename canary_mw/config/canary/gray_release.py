@@ -8,7 +8,7 @@ from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_am
 from canary_mw.config.canary import fields
 from canary_mw.config.canary.audience import audience, predicates
 from canary_mw.config.canary.fields import NAME, FieldError
-from canary_mw.config.canary.schema import GrayReleaseModel, HashModel, IdsModel, VariantModel
+from canary_mw.config.canary.schema import FallbackModel, GrayReleaseModel, HashModel, IdsModel, VariantModel
 from canary_mw.config.foreign_objects import CANARY_GROUPS
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
@@ -55,8 +55,17 @@ def to_release(resource: Resource, file: str, ambassador_id: str, report: Report
     if not resource.name:
         report("error", "no-name", "the GrayRelease has no name: it is left out", hint="give it a name")
         return None
-    model = validate(GrayReleaseModel, dict(resource.spec), report)
+    model = validate(GrayReleaseModel, _with_plain_on(resource.spec), report)
     return None if model is None else _convert(model, resource, file, report)
+
+
+def _with_plain_on(spec: Dict[str, Any]) -> dict[str, Any]:
+    """The attributes, with `on` of `fallback` as a text: without quotes YAML reads it as a boolean."""
+    found = dict(spec)
+    if isinstance(fallback := spec.get("fallback"), dict):
+        names = FallbackModel.model_fields
+        found["fallback"] = {str(key) if key in names else key: value for key, value in fallback.items()}
+    return found
 
 
 def _convert(model: GrayReleaseModel, resource: Resource, file: str, report: Report) -> GrayRelease | None:

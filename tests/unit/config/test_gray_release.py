@@ -72,6 +72,25 @@ def test_the_safety_net_is_a_value() -> None:
     assert (found.gray_timeout_ms, found.body, found.budget) == (0, 9, (100, 10, 10))
 
 
+@pytest.mark.parametrize("written", ["{on: [500]}", "{'on': [500]}", "\n  on:\n  - 500"])
+def test_on_needs_no_quotes(written: str) -> None:
+    for nested in (False, True):
+        fields = f"gray: {{gray: 20}}\nfallback: {written}\n"
+        text = f"spec:\n{indent(fields, '  ')}" if nested else fields
+        name = "metadata: {name: r}" if nested else "name: r"
+        rules = read_rules(f"{MAPPINGS}---\napiVersion: canary-mw/v1\nkind: GrayRelease\n{name}\n{text}")
+        fallback = only(rules).fallback
+        assert fallback is not None
+        assert ([*fallback.kinds], [*fallback.statuses]) == ([], [500])
+
+
+@pytest.mark.parametrize("written", ["{on: [500], 'on': [502]}", "{off: [500]}", "{On: [500]}", "{yes: 1}"])
+def test_another_key_that_is_no_text_is_an_error(written: str) -> None:
+    rules = read_rules(MAPPINGS + release(fallback=None) + f"fallback: {written}\n")
+    assert rules.releases.in_force == ()
+    assert {code for code, _ in problems(rules)} <= {"bad-key", "duplicate-key"}
+
+
 def test_every_field_has_a_description_and_every_example_is_valid() -> None:
     validator = Draft7Validator(document_schema())
     for name, text in GRAY_RELEASE_FIELDS.items():
