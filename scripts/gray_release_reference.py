@@ -18,7 +18,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "gray-release-reference.md"
 INTRODUCTION = """\
 # GrayRelease: reference
 
-This page is generated from the model that reads the documents: `python scripts/gray_release_reference.py`.
+This page is generated from the model that reads the documents: `python scripts/gray_release_reference.py`. How a
+release is made, step by step, and what can go wrong: [gray-release.md](gray-release.md).
 
 A GrayRelease decides by user, not by request, who gets the gray Mappings of a group. It stands beside the Mappings: in
 the same file, annotation or ConfigMap, flat or below `spec` with the name in `metadata`.
@@ -30,6 +31,7 @@ name: svc-2026-11
 gray: {svc-gray: 20}
 sticky: [{header: x-user-id}, {cookie: uid}]
 choice: {header: x-gray}
+fallback: {}
 ```
 
 The gray Mapping says `weight: 0`: if the release is ever unreadable, nobody is in gray. While the release is in force,

@@ -102,8 +102,9 @@ EXCEPTIONS = {
 SAFETY = {
     "fallback": AttributeDoc(
         "When stable answers in place of a failing gray variant; `{}` for the defaults: `on` (`connect`, `timeout`,"
-        " `reset`, `overload` and statuses), `gray_timeout_ms`, `methods`, `body` (bytes) and `budget` (`percent`,"
-        " `min`, `interval` in seconds).",
+        " `reset`, `overload`, 502, 503, 504), `gray_timeout_ms` (the smaller of 1500 and half of the Mapping's"
+        " `timeout_ms`), `methods` (GET, HEAD, OPTIONS), `body` (0 bytes) and `budget` (`percent` 20, `min` 10,"
+        " `interval` 10 seconds). `fallback: {}` is recommended.",
         "fallback: {}",
         default="off",
     ),
