@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from canary_mw.routing.decided import Decision
     from canary_mw.routing.decision import decide
     from canary_mw.routing.group import MappingGroup
+    from canary_mw.routing.person import Person
     from canary_mw.routing.table import RouteTable
     from canary_mw.rules.mapping import Mapping
 
@@ -41,6 +42,7 @@ __all__ = [
     "MappingGroup",
     "Metrics",
     "Observer",
+    "Person",
     "Reloaded",
     "RequestHead",
     "RouteTable",
@@ -69,6 +71,7 @@ _HOMES = {
     "MappingGroup": "routing.group",
     "Metrics": "observability.prometheus",
     "Observer": "observability.observers",
+    "Person": "routing.person",
     "Reloaded": "observability.events",
     "RequestHead": "http.messages",
     "RouteTable": "routing.table",

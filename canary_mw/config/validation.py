@@ -1,5 +1,6 @@
 """Validation of a document against a pydantic model: all errors at once, each with attribute and line."""
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -153,6 +154,9 @@ def _by_attribute(spec: dict[str, Any], errors: list[ErrorDetails]) -> Iterator[
             yield _Found(attribute, f"{name} is null", "leave it out instead")
         else:
             hint = "put it in quotes" if "a text" in texts and isinstance(value, bool | int | float) else None
+            if "a number" in texts:
+                texts = [text for text in texts if text != "a whole number"]
+                hint = "take it out of its quotes" if isinstance(value, str) else hint
             wanted = " or ".join(dict.fromkeys(texts))
             yield _Found(attribute, f"{name} must be {wanted}, not {in_words(value)}", hint)
 
@@ -162,7 +166,7 @@ def _path_in(spec: dict[str, Any], location: tuple[str | int, ...]) -> tuple[str
     value: Any = spec
     path: list[str | int] = []
     for part in location:
-        if part in _UNION_MEMBERS and not (isinstance(value, dict) and part in value):
+        if _is_union_member(part) and not (isinstance(value, dict) and part in value):
             continue
         path.append(part)
         try:
@@ -170,6 +174,10 @@ def _path_in(spec: dict[str, Any], location: tuple[str | int, ...]) -> tuple[str
         except (LookupError, TypeError):
             value = None
     return tuple(path)
+
+
+def _is_union_member(part: str | int) -> bool:
+    return isinstance(part, str) and (part in _UNION_MEMBERS or _UNION_SHAPE.match(part) is not None)
 
 
 def _written(path: tuple[str | int, ...]) -> str:
@@ -190,12 +198,16 @@ def _odd_keys(value: Any, path: str) -> Iterator[tuple[str, OddKey]]:
 
 
 # Names that pydantic adds to the location of an error for the members of a union.
-_UNION_MEMBERS = frozenset(("str", "bool", "list[str]", "AddedHeader", "LegacyCors", "Cors"))
+_UNION_MEMBERS = frozenset(
+    ("str", "int", "float", "bool", "AddedHeader", "LegacyCors", "Cors", "HashModel", "IdsModel", "VariantModel")
+)
+_UNION_SHAPE = re.compile(r"(dict|list|union|literal)\[")
 _MISSING = "given"
 _EXPECTED = {
     "string_type": "a text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a map",

@@ -47,7 +47,7 @@ def _terms(written: Any, path: str, *, negated: bool) -> Iterator[Term]:
 
 def _listed(written: Any, path: str, *, negated: bool) -> Iterator[Term]:
     if not isinstance(written, list) or not written:
-        raise _wrong(path, f"must be a list of maps, not {in_words(written)}")
+        raise _wrong(path, f"must be a list of maps, not {in_words(written)}", "write [{user: {plan: pro}}]")
     for each in written:
         inner = tuple(_terms(each, path, negated=negated))
         yield inner[0] if len(inner) == 1 else Term("all", inner=inner)
@@ -58,10 +58,10 @@ def _named(kind: Any, written: Any, path: str) -> Iterator[Term]:
         raise _wrong(path, f"must be a map of names, not {in_words(written)}", f"write {kind}: {{NAME: VALUE}}")
     for name, value in written.items():
         if isinstance(name, OddKey) or not name or (kind == "header" and not is_header_name(name)):
-            raise _wrong(path, f"has the name {quoted(str(name))}, which is none of a {kind}")
+            raise _wrong(path, f"has the name {quoted(str(name))}, which is none of a {kind}", "correct it")
         listed = value if isinstance(value, list) else [value]
         if not listed or not all(isinstance(each, str | int) and not isinstance(each, bool) for each in listed):
-            hint = "put it in quotes" if isinstance(value, bool) else None
+            hint = "put it in quotes" if isinstance(value, bool) else "write NAME: VALUE, or NAME: [VALUE, VALUE]"
             raise _wrong(f"{path}.{name}", f"must be a text, a number or a list of them, not {in_words(value)}", hint)
         values = frozenset(str(each).encode() for each in listed)
         yield Term(kind, name.lower() if kind == "header" else name, values)
@@ -69,7 +69,7 @@ def _named(kind: Any, written: Any, path: str) -> Iterator[Term]:
 
 def _predicate(written: Any, path: str, *, negated: bool) -> Term:
     if not isinstance(written, str) or not written:
-        raise _wrong(path, f"must be the name of a predicate, not {in_words(written)}")
+        raise _wrong(path, f"must be the name of a predicate, not {in_words(written)}", "write a text")
     if negated:
         # No predicate is true yet.
         raise not_supported(path)
@@ -79,7 +79,7 @@ def _predicate(written: Any, path: str, *, negated: bool) -> Term:
 def _networks(written: Any, path: str) -> Iterator[str]:
     listed = written if isinstance(written, list) else [written]
     if not listed:
-        raise _wrong(path, "names no network")
+        raise _wrong(path, "names no network", "write addresses and networks, as 10.0.0.0/8")
     for each in listed:
         try:
             yield str(ip_network(each if isinstance(each, str) else "", strict=False))

@@ -24,6 +24,7 @@ from canary_mw.rules.wording import quoted
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SALT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADER_HINT = "use letters, digits and hyphens"
 _PERCENT_HINT = "write a percent from 0 to 100 with at most four decimals"
 _NAMED_KEYS = ("header", "cookie", "query", "user", "session")
 _KINDS: tuple[FailureKind, ...] = ("connect", "timeout", "reset", "overload")
@@ -78,7 +79,7 @@ def _key(written: Any) -> KeyExpression:
         hint = "write one of header, cookie, query, user, session with a name, or client_ip: `- header: x-user-id`"
         raise FieldError("release-key", "sticky", f"sticky: {in_words(written)} is no key", hint)
     if kind == "header" and not is_header_name(name):
-        raise FieldError("bad-value", "sticky", f"sticky: {quoted(name)} is not the name of a header")
+        raise FieldError("bad-value", "sticky", f"sticky: {quoted(name)} is not the name of a header", _HEADER_HINT)
     # The names of headers are compared in lower case.
     return KeyExpression(kind, name.lower() if kind == "header" else name)
 
@@ -86,7 +87,9 @@ def _key(written: Any) -> KeyExpression:
 def header_name(name: str, attribute: str) -> bytes:
     """The name of a header, in lower case."""
     if not is_header_name(name):
-        raise FieldError("bad-value", attribute, f"{attribute}: {quoted(name)} is not the name of a header")
+        raise FieldError(
+            "bad-value", attribute, f"{attribute}: {quoted(name)} is not the name of a header", _HEADER_HINT
+        )
     return name.lower().encode()
 
 
@@ -95,7 +98,7 @@ def choice(model: ChoiceModel) -> Choice:
     cookie, query = (None if name is None else name.encode() for name in (model.cookie, model.query))
     for name in ("cookie", "query"):
         if getattr(model, name) == "":
-            raise FieldError("bad-value", f"choice.{name}", f"choice.{name} is empty")
+            raise FieldError("bad-value", f"choice.{name}", f"choice.{name} is empty", "write a name, or leave it out")
     return Choice(
         header=None if model.header is None else header_name(model.header, "choice.header"),
         cookie=cookie,
@@ -113,13 +116,17 @@ def _words(values: Sequence[str]) -> frozenset[bytes]:
 def cookie(model: CookieModel) -> AnonymousCookie:
     """The value of `cookie`."""
     if not is_header_name(model.name):
-        raise FieldError("bad-value", "cookie.name", f"cookie.name: {quoted(model.name)} is not the name of a cookie")
+        raise FieldError(
+            "bad-value", "cookie.name", f"cookie.name: {quoted(model.name)} is not the name of a cookie", _HEADER_HINT
+        )
     for name in ("domain", "path"):
         value = getattr(model, name)
         if value is not None and not _COOKIE_TEXT.fullmatch(value):
-            raise FieldError("bad-value", f"cookie.{name}", f"cookie.{name}: {quoted(value)} cannot stand in a cookie")
+            message = f"cookie.{name}: {quoted(value)} cannot stand in a cookie"
+            raise FieldError("bad-value", f"cookie.{name}", message, "leave out blanks, semicolons and letters like é")
     if model.max_age <= 0:
-        raise FieldError("bad-value", "cookie.max_age", "cookie.max_age must be a number of seconds above 0")
+        hint = "34560000 are 400 days"
+        raise FieldError("bad-value", "cookie.max_age", "cookie.max_age must be a number of seconds above 0", hint)
     if model.consent is not None:
         raise not_supported("cookie.consent")
     return AnonymousCookie(model.name, model.max_age, model.domain, model.path, model.same_site)
@@ -142,7 +149,7 @@ def fallback(model: FallbackModel | None) -> Fallback | None:
     methods = model.methods if model.methods is not None else ["GET", "HEAD", "OPTIONS"]
     for path, value in (("gray_timeout_ms", model.gray_timeout_ms or 0), ("body", model.body)):
         if value < 0:
-            raise FieldError("bad-value", f"fallback.{path}", f"fallback.{path} is below 0")
+            raise FieldError("bad-value", f"fallback.{path}", f"fallback.{path} is below 0", "write 0 or more")
     return Fallback(
         kinds=frozenset(each for each in _KINDS if each in on),
         statuses=frozenset(each for each in on if isinstance(each, int)),

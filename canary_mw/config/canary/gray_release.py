@@ -121,7 +121,9 @@ def _hash(model: GrayReleaseModel, name: str) -> HashFunction:
             raise FieldError("bad-value", f"hash.{field}", f"hash: {model.hash.kind} has no {field}", hint)
     given = getattr(model.hash, wanted) if wanted else None
     if given == "":
-        raise FieldError("bad-value", f"hash.{wanted}", f"hash.{wanted} is empty")
+        raise FieldError(
+            "bad-value", f"hash.{wanted}", f"hash.{wanted} is empty", "write the name that the product uses"
+        )
     return HashFunction(model.hash.kind, given or salt)
 
 
@@ -146,7 +148,7 @@ def _stable_local(model: GrayReleaseModel, name: str) -> bool:
 def _variants(model: GrayReleaseModel, name: str) -> tuple[ReleaseVariant, ...]:
     gray = dict.fromkeys(model.gray) if isinstance(model.gray, list) else model.gray
     if not 1 <= len(gray) <= MAX_VARIANTS or len(gray) != len(model.gray):
-        hint = "name each variant once" if len(gray) != len(model.gray) else None
+        hint = "name each variant once" if len(gray) != len(model.gray) else "write gray: {NAME: 20}"
         message = f"gray has {len(model.gray)} variants; 1 to {MAX_VARIANTS} different ones are allowed"
         raise FieldError("bad-value", "gray", message, hint)
     found = tuple(_variant(each, value) for each, value in gray.items())

@@ -137,7 +137,8 @@ def _mapping_errors(release: GrayRelease, scope: Surroundings) -> Iterator[Field
                 yield _no_member(mapping, name, path, scope)
                 continue
             if name in owners:
-                yield FieldError("release-mapping", path, f"Mapping {name} is in {owners[name]} and in {variant.name}")
+                text = f"Mapping {name} is in {owners[name]} and in {variant.name}"
+                yield FieldError("release-mapping", path, text, "name it in one variant")
             if mapping.key in groups:
                 text = f"{variant.name} has two Mappings of one group: {groups[mapping.key]} and {name}"
                 yield FieldError("release-mapping", path, text, "name one Mapping of each group")

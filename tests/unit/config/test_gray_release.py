@@ -173,6 +173,10 @@ def test_a_mistake_is_named_with_its_line_and_sends_nobody_to_gray(fields: Any, 
     rules = read_rules(MAPPINGS + release(**fields))
     first = (MAPPINGS + release()).split("\n").index("apiVersion: canary-mw/v1") + 1
     (only_error,) = {each for each in problems(rules) if each[0] == code}
+    # What is of a wrong type is told what it must be.
+    found = [each for each in rules.diagnostics if each.code == code]
+    assert all(each.hint or (code == "wrong-type" and " must be " in each.message) for each in found), found
+    assert not any("[str" in each.message or "Model" in each.message for each in found), found
     # The first document has five lines more before it.
     assert only_error[1] == first + line - 3
     assert rules.releases.in_force == ()
