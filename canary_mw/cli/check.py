@@ -52,7 +52,7 @@ def check(
     ambassador_id: str,
     shadow_writes: bool,
 ) -> None:
-    """Check the rules in files and directories; - is standard input.
+    """Check the rules in files and directories; - is standard input, k8s://NAMESPACE the API of a cluster.
 
     Without PATH the rules are those of CANARY_MW_RULES. Findings are printed to stdout, one a line: file, line,
     severity, code, what is wrong, and what to do.

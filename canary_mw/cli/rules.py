@@ -1,4 +1,4 @@
-"""The rules that a command is given: files, directories, standard input, or what `CANARY_MW_RULES` names."""
+"""The rules that a command is given: files, directories, standard input, clusters, or what `CANARY_MW_RULES` names."""
 
 import os
 import sys
@@ -12,7 +12,10 @@ from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.file import FileSource
+from canary_mw.control.sources.kubernetes_url import is_kubernetes_url, split_rules
+from canary_mw.control.sources.named import source_of
 from canary_mw.control.sources.text_file import read_stream, unreadable
+from canary_mw.exceptions import ConfigError
 from canary_mw.server.settings import variable
 
 STDIN = "-"
@@ -42,11 +45,13 @@ def rule_paths(given: Iterable[str]) -> tuple[str, ...]:
     Raises:
         click.BadParameter: one of them does not exist.
     """
-    texts = list(given) or [each.strip() for each in os.environ.get(variable("rules"), "").split(os.pathsep)]
+    texts = list(given) or [each.strip() for each in split_rules(os.environ.get(variable("rules"), ""), os.pathsep)]
     return tuple(dict.fromkeys(_checked_path(each) for each in texts if each))
 
 
 def _checked_path(path: str) -> str:
+    if is_kubernetes_url(path):
+        return path
     return STDIN if path in _STDIN_PATHS else str(EXISTING_PATH.convert(path, None, None))
 
 
@@ -61,12 +66,38 @@ def load_rules(paths: Iterable[str], ambassador_id: str, *, middleware: bool = F
 
 
 def load_documents(paths: Iterable[str]) -> list[Document]:
-    """Read files, directories and streams, in this order."""
+    """Read files, directories, streams and clusters, in this order."""
     found: list[Document] = []
-    for is_stream, group in groupby(paths, _is_stream):
-        some = list(group)
-        found += map(_read_stream, some) if is_stream else FileSource(*some).load()
+    for reader, group in groupby(paths, _reader_of):
+        found += reader(list(group))
     return found
+
+
+def _reader_of(path: str) -> Callable[[list[str]], list[Document]]:
+    if is_kubernetes_url(path):
+        return _read_clusters
+    return _read_streams if _is_stream(path) else _read_files
+
+
+def _read_files(paths: list[str]) -> list[Document]:
+    return FileSource(*paths).load()
+
+
+def _read_clusters(urls: list[str]) -> list[Document]:
+    """What the API of each cluster has now."""
+    found: list[Document] = []
+    for url in urls:
+        try:
+            source = source_of([url], may_exec=True)
+        except ConfigError as exc:
+            raise click.UsageError(str(exc)) from exc
+        found += source.load()
+        getattr(source, "stop_watching", bool)()
+    return found
+
+
+def _read_streams(paths: list[str]) -> list[Document]:
+    return [_read_stream(path) for path in paths]
 
 
 def _is_stream(path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import NamedTuple
 
+from canary_mw.control.sources.kubernetes_url import is_kubernetes_url
 from canary_mw.exceptions import ConfigError
 from canary_mw.rules.id_list import IdList
 
@@ -43,6 +44,10 @@ class IdFiles:
         Raises:
             ConfigError: the file cannot be read, or has too many ids.
         """
+        if is_kubernetes_url(rules_file):
+            # Whoever may annotate a Service must not read the files of this process.
+            hint = "list the ids in the release, or keep the release in a file"
+            raise ConfigError("is not read: a release of a cluster names no file", hint=hint)
         place = os.path.join(os.path.dirname(rules_file), path)
         state = self._states[place] = _state_of(place)
         known = self._previous.get((place, inline)) or self._known.get((place, inline))

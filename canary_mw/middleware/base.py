@@ -7,7 +7,7 @@ from time import perf_counter, time
 from typing import Protocol
 
 from canary_mw.control.sources.base import ConfigSource
-from canary_mw.control.sources.named import source_of
+from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
@@ -254,4 +254,5 @@ def _store(
     if rules is None:
         rules = source_of(settings.rules, cache=settings.cache)
     source = source_of([rules], cache=settings.cache) if isinstance(rules, str | os.PathLike) else rules
-    return RuleStore(source, local=local, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)
+    names = local_names_in(source, local)
+    return RuleStore(source, local=names, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from canary_mw.admin.app import create_admin
 from canary_mw.control.sources.base import ConfigSource
-from canary_mw.control.sources.named import source_of
+from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
@@ -74,7 +74,7 @@ class Proxy:
         source = _source(settings)
         self.store = RuleStore(
             source,
-            local=settings.local_names,
+            local=local_names_in(source, settings.local_names),
             environ=os.environ,
             ambassador_id=settings.ambassador_id,
             observers=observers,

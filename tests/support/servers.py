@@ -37,7 +37,8 @@ async def serving_app(
 ) -> AsyncIterator[int]:
     """Serve an app on a free port of 127.0.0.1, which is yielded; its lifespan is over at the end."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", options.pop("port", 0)))
     options |= {"http": http, "lifespan": lifespan, "log_config": None, "proxy_headers": False}
     config = uvicorn.Config(app, **{"date_header": False, **options})
     server = Server(config)

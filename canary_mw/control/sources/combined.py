@@ -27,10 +27,12 @@ class CombinedSource:
 
     Attributes:
         name: those of all.
+        namespace: that of this process in the first cluster, empty without one.
     """
 
     def __init__(self, sources: Sequence[ConfigSource]) -> None:
         self.sources = tuple(sources)
+        self.namespace = next(filter(None, (getattr(each, "namespace", "") for each in sources)), "")
         self.name = ", ".join(str(getattr(each, "name", type(each).__name__)) for each in sources)
 
     def load(self) -> list[Document]:

@@ -45,12 +45,14 @@ class KubernetesSource:
 
     Attributes:
         name: the address.
+        namespace: that of this process.
     """
 
     def __init__(self, url: KubernetesURL | str, *, may_exec: bool = False, cache: str | None = None) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
         self.name = self._url.text
         self._connection = _connect(self._url, may_exec)
+        self.namespace = self._connection.namespace
         self._cache = _cache(cache, self._url, self._connection)
         _preload()
         self._thread = LoopThread()

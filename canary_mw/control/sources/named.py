@@ -31,6 +31,16 @@ def source_of(
     return sources[0] if len(sources) == 1 else CombinedSource(sources)
 
 
+def local_names_in(source: ConfigSource, names: Iterable[str]) -> frozenset[str]:
+    """The names of the service of this process, as rules of its namespace in a cluster have them too.
+
+    A Mapping of the namespace shop means shop-stable.shop by `service: shop-stable`.
+    """
+    namespace = getattr(source, "namespace", "")
+    bare = [name.partition(":") for name in names if namespace and "." not in name]
+    return frozenset(names) | {f"{host}.{namespace}{colon}{port}" for host, colon, port in bare}
+
+
 def _kubernetes(url: str, may_exec: bool, cache: str | None) -> ConfigSource:
     parsed = KubernetesURL.parse(url)
     # The API of a cluster needs httpx, which takes long to load.

@@ -3,21 +3,26 @@
 import asyncio
 import contextlib
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner
 from clusters import in_loop, kubeconfig
 from fake_apiserver import FakeApi, mappings_kind
 from servers import serving_app
 
+from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware, Metrics
+from canary_mw.cli.main import main
 from canary_mw.control.sources import kubernetes_cache, kubernetes_view
 from canary_mw.control.sources.combined import CombinedSource
 from canary_mw.control.sources.kubernetes import KubernetesSource
 from canary_mw.control.sources.kubernetes_cache import Cache
-from canary_mw.control.sources.named import source_of
+from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
@@ -359,3 +364,141 @@ def test_a_cache_that_is_no_directory_is_an_error(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no directory"):
         source_of([f"k8s://shop?kubeconfig={path}"], cache=str(tmp_path / "none"))
+
+
+def test_the_service_of_this_process_is_known_by_the_name_that_rules_of_its_namespace_have(tmp_path: Path) -> None:
+    source = source_of([f"k8s://?kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:9', namespace='shop')}"])
+    names = {"stable", "other:8080", "far.away"}
+    assert local_names_in(source, names) == {*names, "stable.shop", "other.shop:8080"}
+    assert local_names_in(StaticSource(""), names) == names
+
+
+@in_loop
+async def test_a_release_of_the_cluster_reads_no_file_of_this_process(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n", encoding="utf-8")
+    release = (
+        "---\napiVersion: canary-mw/v1\nkind: GrayRelease\nname: r\nprefix: /shop/\n"
+        f"gray: {{gray: {{weight: 0, always: {{file: {tmp_path}/secret}}}}}}\nsticky: [{{header: x-user}}]\n"
+    )
+    server = FakeApi()
+    server.annotate("shop", "both", rule("stable") + rule("gray", weight=0) + release)
+    async with cluster(server, tmp_path) as found:
+        errors = [str(each) for each in found.store.diagnostics if "names no file" in str(each)]
+        assert len(errors) == 1
+        assert "hunter2" not in errors[0]
+
+
+def access() -> list[Any]:
+    """The rules of the Role that the component for the proxy brings."""
+    path = Path(__file__).parents[3] / "k8s" / "components" / "service-watch" / "access.yaml"
+    (role,) = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each["kind"] == "Role"]
+    return list(role["rules"])
+
+
+def lacking() -> Iterator[tuple[list[Any], str]]:
+    """The rules without each one of them and without each verb, and what is said of it."""
+    for one in access():
+        others = [each for each in access() if each != one]
+        for verbs in (["list", "watch"], ["list"], ["watch"]):
+            left = [verb for verb in one["verbs"] if verb not in verbs]
+            group, plural = one["apiGroups"][0], one["resources"][0]
+            text = f'{{apiGroups: ["{group}"], resources: [{plural}], verbs: [{", ".join(verbs)}]}}'
+            yield [*others, {**one, "verbs": left}], text
+
+
+@in_loop
+async def test_the_role_of_the_component_is_enough(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind(), token="nobody", users={"admin": "system:serviceaccount:shop:canary-proxy"})
+    server.grant("shop", "system:serviceaccount:shop:canary-proxy", access())
+    server.annotate("shop", "stable", rule("stable"))
+    async with cluster(server, tmp_path) as found:
+        await found.shows(stable=None)
+        await found.until(lambda: all(each.synced for each in found.store.source_status()))
+    assert {verb for verb, _, _ in server.requests} == {"discover", "list", "watch"}
+
+
+@in_loop
+async def test_each_rule_and_each_verb_of_the_role_is_needed(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind(), token="nobody", users={"admin": "me"})
+    missing = {f"n{number}": case for number, case in enumerate(lacking())}
+    for namespace, (rules, _) in missing.items():
+        server.grant(namespace, "me", rules)
+    place = f"{','.join(missing)}?kinds=services,ingresses,mappings"
+
+    def told(namespace: str, text: str) -> bool:
+        lines = [str(each) for each in source.source_status() if each.namespace == namespace]
+        return sum(text in line for line in lines) == 1 and len(lines) == 3
+
+    async with cluster(server, tmp_path, place, wait=False) as found:
+        source = found.store
+        for namespace, (_, text) in missing.items():
+            await found.until(lambda ns=namespace, text=text: told(ns, text))  # type: ignore[misc]
+
+
+_MIDDLEWARES: dict[str, Any] = {"asgi": CanaryMiddleware, "wsgi": CanaryWSGIMiddleware}
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@in_loop
+async def test_a_middleware_takes_the_address(kind: str, tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with serving_app(server.app, lifespan="off") as port:
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        app: Any = print
+        made = _MIDDLEWARES[kind](app, rules=address, local="stable")
+        await asyncio.to_thread(made.start)
+        metrics = Metrics()
+        metrics.follow(made)
+        assert [mapping.name for mapping in made.store.table.mappings] == ["stable"]
+        assert made.store.source_name == address
+        text = metrics.render().decode()
+        for name in ("synced", "last_contact_seconds", "objects", "from_cache"):
+            assert re.search(rf'^canary_mw_source_{name}{{.*kind="services".*}} [\d.]+$', text, re.M)
+        await asyncio.to_thread(made.store.stop)
+        server.drop_watches(hard=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def test_a_middleware_runs_no_command_for_credentials(tmp_path: Path) -> None:
+    asked = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws"}
+    path = kubeconfig(tmp_path, "https://k8s.example", exec=asked)
+    with pytest.raises(ConfigError, match="a middleware starts no process"):
+        CanaryMiddleware(print, rules=f"k8s://shop?kubeconfig={path}&exec=allow")  # type: ignore[arg-type]
+    assert source_of([f"k8s://shop?kubeconfig={path}&exec=allow"], may_exec=True)
+
+
+@in_loop
+async def test_the_command_line_reads_what_a_cluster_has_now(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable", weight=-1))
+    async with serving_app(server.app, lifespan="off") as port:
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        outcome = await asyncio.to_thread(CliRunner().invoke, main, ["check", address])
+        assert outcome.exit_code == 1
+        assert "k8s://shop/Service/stable:7: error" in outcome.output
+        given = {"CANARY_MW_RULES": address}
+        outcome = await asyncio.to_thread(CliRunner(env=given).invoke, main, ["explain", "GET", "/shop/"])
+        assert "stable" in outcome.output
+        server.drop_watches(hard=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def test_the_command_line_says_what_is_wrong_with_an_address() -> None:
+    outcome = CliRunner().invoke(main, ["check", "k8s://Shop"])
+    assert outcome.exit_code == 2
+    assert "is no name of a namespace" in outcome.output
+
+
+@in_loop
+async def test_a_store_that_is_started_again_knows_what_it_knew(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with cluster(server, tmp_path) as found:
+        await asyncio.to_thread(found.store.stop)
+        assert found.store.source_status() == []
+        server.annotate("shop", "gray", rule("gray", weight=10))
+        await asyncio.to_thread(found.store.start)
+        await found.shows(stable=None, gray=10)

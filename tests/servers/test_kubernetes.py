@@ -1,0 +1,225 @@
+"""Rules from the API of a cluster: real processes, an API server that answers as recorded ones did, and requests."""
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clusters import in_loop, kubeconfig
+from fake_apiserver import FakeApi, mappings_kind
+from load import eventually, load
+from preforked import rules
+from servers import Process, fetch, free_port, process, serving_app
+from upstream import Peer, serving
+from wsgiprocess import served
+
+CANARY = "system:serviceaccount:shop:canary"
+READ = [
+    {"apiGroups": [group], "resources": [plural], "verbs": ["list", "watch"]}
+    for group, plural in (("", "services"), ("networking.k8s.io", "ingresses"), ("getambassador.io", "mappings"))
+]
+
+
+def rule(name: str, port: int, weight: int | None = None) -> str:
+    more = "" if weight is None else f"weight: {weight}\n"
+    head = f"---\napiVersion: getambassador.io/v2\nkind: Mapping\nname: {name}\nprefix: /shop/\n"
+    return f'{head}service: 127.0.0.1:{port}\nrewrite: ""\n{more}'
+
+
+async def stable(peer: Peer) -> None:
+    await answer(peer, b"stable")
+
+
+async def gray(peer: Peer) -> None:
+    await answer(peer, b"gray")
+
+
+async def answer(peer: Peer, body: bytes) -> None:
+    while True:
+        await peer.request()
+        await peer.answer(body)
+
+
+class Box:
+    """A cluster in a box: an API server, a stable and a gray version, and a proxy.
+
+    Attributes:
+        api_port: where the API is served, while it is.
+    """
+
+    def __init__(self, folder: Path, api: FakeApi, ports: tuple[int, int]) -> None:
+        self.folder, self.api, self.ports = folder, api, ports
+        self.api_port, self.port, self.admin = free_port(), free_port(), free_port()
+        self.proxy: Process
+
+    def weigh(self, weight: int) -> None:
+        """Write both Services, gray with a weight."""
+        self.api.annotate("shop", "shop-stable", rule("stable", self.ports[0]))
+        self.api.annotate("shop", "shop-gray", rule("gray", self.ports[1], weight))
+
+    @contextlib.contextmanager
+    def serve(self, name: str, *options: str) -> Any:
+        path = kubeconfig(self.folder, f"http://127.0.0.1:{self.api_port}", token="mine")
+        self.port, self.admin = free_port(), free_port()
+        address = f"k8s://shop?kubeconfig={path}"
+        ports = ["--port", str(self.port), "--admin-port", str(self.admin)]
+        arguments = ["serve", "--rules", address, *ports, *options]
+        with process(*arguments, log=self.folder / name, wait_for=[self.port, self.admin]) as self.proxy:
+            yield self.proxy
+
+    @contextlib.asynccontextmanager
+    async def api_served(self) -> AsyncIterator[None]:
+        """Serve the API on its port."""
+        async with serving_app(self.api.app, lifespan="off", port=self.api_port) as _:
+            yield
+
+    async def ready(self, status: int = 200) -> str:
+        """What /readyz?verbose says, as soon as it has this status."""
+        while True:
+            found = await fetch(self.admin, "/readyz?verbose")
+            if found.status == status:
+                return found.body.decode()
+            await asyncio.sleep(0.02)
+
+    async def says(self, text: str) -> None:
+        """Wait until /readyz?verbose says something."""
+        while text not in (await fetch(self.admin, "/readyz?verbose")).body.decode():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+    async def all_from(self, who: bytes) -> None:
+        """Wait until fifty requests one after the other are answered by one version."""
+        row = 0
+        while row < 50:
+            found = await fetch(self.port, "/shop/")
+            assert found.status in (200, 404), found
+            row = row + 1 if found.body == who else 0
+
+    async def both(self) -> Counter[bytes]:
+        """Who answers 200 requests, after each version has answered one."""
+        seen: Counter[bytes] = Counter()
+        while len(seen) < 2:
+            seen[(await fetch(self.port, "/shop/")).body] += 1
+        return Counter([(await fetch(self.port, "/shop/")).body for _ in range(200)])
+
+
+@contextlib.asynccontextmanager
+async def box(folder: Path, *kinds: Any) -> AsyncIterator[Box]:
+    async with serving(stable) as one, serving(gray) as other:
+        api = FakeApi(*kinds, token="admin", users={"mine": CANARY})
+        api.grant("shop", CANARY, READ)
+        yield Box(folder, api, (one.origin.port, other.origin.port))
+        api.drop_watches(hard=True)
+
+
+@pytest.mark.slow
+@in_loop
+async def test_shares_follow_the_annotations_through_all_that_happens_to_an_api(tmp_path: Path) -> None:
+    async with box(tmp_path) as shop:
+        shop.weigh(0)
+        async with shop.api_served():
+            with shop.serve("log"):
+                await shop.ready()
+                async with load(shop.port, "/shop/", clients=2, pause=0.01) as requests:
+                    await shop.all_from(b"stable")
+                    for weight in (50, 100, 0):
+                        shop.weigh(weight)
+                        if weight == 50:
+                            seen = await shop.both()
+                            # Four standard deviations of 200 throws, and more.
+                            assert 60 <= seen[b"gray"] <= 140
+                        else:
+                            await shop.all_from(b"gray" if weight else b"stable")
+                    # A watch that is cut goes on.
+                    shop.api.drop_watches(hard=True)
+                    shop.weigh(100)
+                    await shop.all_from(b"gray")
+                    # What the server has forgotten is listed again: the deletion is seen.
+                    shop.api.freeze()
+                    shop.weigh(100)
+                    shop.api.put("services", "shop", "shop-gray", None)
+                    shop.api.restart()
+                    shop.api.thaw()
+                    await shop.all_from(b"stable")
+                    # A right that is taken away changes nothing; the log says which.
+                    shop.api.grant("shop", CANARY, READ[1:])
+                    shop.api.drop_watches()
+                    await shop.says("resources: [services]")
+                    await shop.all_from(b"stable")
+                    shop.api.grant("shop", CANARY, READ)
+                    shop.weigh(100)
+                    await shop.all_from(b"gray")
+                    metrics = (await fetch(shop.admin, "/metrics")).body.decode()
+                    assert "canary_mw_source_synced{" in metrics
+                    assert 'reason="expired"' in metrics
+                assert requests.lost == []
+                # An empty namespace is an empty table.
+                for name in ("shop-stable", "shop-gray"):
+                    shop.api.put("services", "shop", name, None)
+                await shop.all_from(b"")
+                assert "ready" in await shop.ready()
+                assert await asyncio.to_thread(shop.proxy.stop) == 0
+        assert "mine" not in shop.proxy.output
+
+
+@pytest.mark.slow
+@in_loop
+async def test_a_process_starts_without_its_api_and_takes_the_rules_of_before(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    async with box(tmp_path, mappings_kind()) as shop:
+        with shop.serve("first", "--cache", str(cache)):
+            # Not ready, with the reason, and not ended.
+            assert "connection attempts failed" in await shop.ready(503)
+            shop.api.map("shop", "gray", {"prefix": "/shop/", "service": f"127.0.0.1:{shop.ports[1]}"})
+            async with shop.api_served():
+                await shop.all_from(b"gray")
+                assert "kind=mappings namespace=shop version=v3alpha1 objects=1" in await shop.ready()
+                await eventually(lambda: any(cache.glob("kubernetes-*.json")))
+                shop.api.drop_watches(hard=True)
+            # The API is lost: the pod stays ready.
+            await shop.says("not synced")
+            await shop.all_from(b"gray")
+            assert await asyncio.to_thread(shop.proxy.stop) == 0
+        with shop.serve("second", "--cache", str(cache)):
+            assert "source=cache" in await shop.ready()
+            await shop.all_from(b"gray")
+            shop.api.map("shop", "gray", None)
+            async with shop.api_served():
+                await shop.all_from(b"")
+                assert "source=cache" not in await shop.ready()
+                shop.api.drop_watches(hard=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["preload", "gevent preload", "waitress"])
+@in_loop
+async def test_each_worker_follows_the_cluster(server: str, tmp_path: Path) -> None:
+    workers = 1 if server == "waitress" else 2
+    api = FakeApi()
+
+    async def ask(port: int) -> Any:
+        return json.loads((await fetch(port, "/shop/")).body)
+
+    async def following(port: int, number: int) -> set[int]:
+        """The workers, as soon as so many of them have the rules of this number."""
+        pids: set[int] = set()
+        while len(pids) < workers:
+            answers = await asyncio.gather(*(ask(port) for _ in range(4)))
+            pids |= {each["pid"] for each in answers if each["mapping"] == f"shop-{number}"}
+        return pids
+
+    async with serving(gray) as upstream, serving_app(api.app, lifespan="off") as api_port:
+        api.annotate("shop", "shop", rules(0, upstream.origin.port))
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{api_port}')}"
+        with served(server, "preforked:create_app", tmp_path / "log", PREFORKED_RULES=address) as (running, port):
+            pids = await following(port, 0)
+            for number in range(1, 6):
+                api.annotate("shop", "shop", rules(number, upstream.origin.port))
+                assert await following(port, number) == pids
+            await asyncio.to_thread(running.stop)
+        assert [word for word in ("Traceback", "CRITICAL", "SIGKILL") if word in running.output] == [], running.output
+        api.drop_watches(hard=True)
