@@ -39,7 +39,7 @@ def run(*, once: bool, port: int) -> None:
     # SIGTERM does what Ctrl-C does, so that the file of rules is removed too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with _rules_file() as rules, asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with _rules_file() as rules, asyncio.Runner(loop_factory=_new_event_loop) as runner, _quiet_package():
             runner.run(_demo(rules, port, once))
     except KeyboardInterrupt:
         click.echo("\nStopped.")
@@ -51,6 +51,18 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:  # pragma: no cover - not available on Windows
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+@contextmanager
+def _quiet_package() -> Iterator[None]:
+    """No INFO of the proxy until `_log_to_stdout`: its start would stand between the lines of the demo."""
+    package_logger = logging.getLogger("canary_mw")
+    level = package_logger.level
+    package_logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package_logger.setLevel(level)
 
 
 @contextmanager
@@ -67,8 +79,6 @@ def rules_text() -> str:
 
 
 async def _demo(rules: Path, port: int, once: bool) -> None:
-    # What the proxy says at its start would stand between the lines of the demo.
-    logging.getLogger("canary_mw").setLevel(logging.WARNING)
     listeners = {service: _listen(0) for service in SERVICES}
     listener = _listen_or_free(port)
     urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}

@@ -25,7 +25,7 @@ def said(caplog: pytest.LogCaptureFixture, name: str = "canary_mw.start") -> lis
 
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "canary_mw")
 
 
 def start(**options: Any) -> Middleware:

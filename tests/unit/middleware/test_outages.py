@@ -93,7 +93,7 @@ class Service:
 
 
 def test_an_outage_and_its_end_are_two_lines(interface: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "canary_mw")
     service = Service()
 
     async def main() -> None:
@@ -244,7 +244,7 @@ def test_the_standalone_proxy_tells_it_on_both_paths(
     handler: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a connection that was idle: the fast path sends the request, and meets the failure."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "canary_mw")
     rules = tmp_path / "rules.yaml"
     rules.write_text(mapping("stable", "/shop/", "shop", timeout_ms=300))
 

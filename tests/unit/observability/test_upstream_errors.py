@@ -43,7 +43,7 @@ def test_an_attempt_that_another_one_replaced_makes_no_outage(caplog: pytest.Log
 
 
 def test_the_end_of_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "canary_mw")
     errors = UpstreamErrors(Clock())
     errors.failed("shop", "a", REFUSED)
     errors.succeeded("other")
