@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from canary_mw.exceptions import (
+    ClientError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamOverloaded,
     UpstreamTimeout,
 )
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.messages import BodyFraming
+from canary_mw.http.framing import body_framing
+from canary_mw.http.messages import BodyFraming, RequestHead
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.release import STABLE, Fallback, FallbackBudget
@@ -195,10 +197,18 @@ class SafetyNet:
             raise ValueError("the wrapped app answers")
         return replace(decision, shadow=None)
 
-    def answering(self, gray: Mapping) -> Mapping:
-        """The Mapping whose upstream answers, given that of gray."""
-        decision = None if self.stable is None else self.stable.decision
-        return gray if decision is None else decision.mapping
+    def answering(self, gray: Decision) -> Decision:
+        """The decision whose upstream answers, given that of gray."""
+        return self.stable.decision or gray if self.stable is not None else gray
+
+    def begin_in_process(self, head: RequestHead) -> None:
+        """Begin a request to an app of this process, which gets no limit of time."""
+        try:
+            framing = body_framing(head.headers_by_name)
+        except ClientError:
+            # The server has accepted it, and the app reads what it gives.
+            framing = BodyFraming(None)
+        self.request = UpstreamRequest("", head.method, head.path, [], framing)
 
     def begin(self, request: UpstreamRequest, mapping: Mapping) -> None:
         """Give the request to gray the time that it has where stable can answer after it.
@@ -231,6 +241,11 @@ class SafetyNet:
         else:
             self.result, self.stable = "failed", stable
         return self.stable is not None
+
+    def ask_about(self, status: int) -> bool:
+        """Report the status of gray; returns whether stable is asked."""
+        failure = failure_of_status(self.settings, status)
+        return failure is not None and self.ask_stable(failure)
 
     def answered(self) -> None:
         """Stable has answered."""

@@ -1,7 +1,7 @@
 """A gray variant that fails as the path says, a stable one that answers, and what stands before them."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,3 +243,80 @@ async def world(
         )
         async with serving_middleware(served) as port:
             yield World(port, gray, stable, served.nets, upstream)
+
+
+class GrayApp:
+    """A gray variant that is an app of this process; the end of the path says how it fails."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.closed = 0
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["path"].rpartition("/")[2]
+        if kind == "raise":
+            raise ValueError("a fault of gray")
+        if kind != "early":
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message["more_body"]
+            self.bodies.append(body)
+        status = int(kind) if kind.isdigit() else 200 if kind == "ok" else 503
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        try:
+            while kind == "endless":
+                await send({"type": "http.response.body", "body": b"gray", "more_body": True})
+        finally:
+            self.closed += 1
+        await send({"type": "http.response.body", "body": b"gray"})
+
+    def wsgi(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        kind = environ["PATH_INFO"].rpartition("/")[2]
+        if kind == "raise":
+            raise ValueError("a fault of gray")
+        if kind != "early":
+            self.bodies.append(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        status = kind if kind.isdigit() else "200" if kind == "ok" else "503"
+        try:
+            start_response(f"{status} Gray", [])
+            yield b"gray"
+            while kind == "endless":
+                yield b"gray"
+        finally:
+            self.closed += 1
+
+
+class AppWorld(NamedTuple):
+    """What a test of a gray app sees."""
+
+    port: int
+    gray: GrayApp
+    stable: Stable
+    nets: SafetyNets
+
+
+@contextlib.asynccontextmanager
+async def app_world(shell: str, kind: str, side: str, fallback: str) -> AsyncIterator[AppWorld]:
+    """A gray app before an upstream, or before another app, that answers for stable.
+
+    Args:
+        kind: "local" for the wrapped app as gray, "service" for an app in place of a service.
+        side: "upstream" or "app".
+    """
+    gray, stable = GrayApp(), Stable()
+    use(shell)
+    mine, other = (gray.asgi, stable.asgi) if shell == "asgi" else (gray.wsgi, stable.wsgi)
+    services = {**({} if kind == "local" else {"gray": mine}), **({"stable": other} if side == "app" else {})}
+    text = release(fallback).replace("[gray, gray-dead, gray-full, gray-again]", "[gray]")
+    text += mapping("gray", "/shop/", "gray", weight=0) + mapping("stable", "/shop/", "stable")
+    async with serving(stable) as upstream:
+        served = middleware(
+            mine if kind == "local" else other,
+            rules=StaticSource(text),
+            local="gray" if kind == "local" else "",
+            services=services,
+            upstreams={"stable": f"http://127.0.0.1:{upstream.origin.port}"},
+        )
+        async with serving_middleware(served) as port:
+            yield AppWorld(port, gray, stable, served.nets)

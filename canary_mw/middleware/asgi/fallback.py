@@ -1,14 +1,18 @@
-"""Apps of this process that answer for stable, in place of a gray variant that failed."""
+"""Apps of this process above and below the safety net of a release: gray ones that fail, and those of stable."""
 
+import logging
 from collections.abc import Awaitable
 
-from canary_mw.forwarding.exchange import exchange
+from canary_mw.forwarding.exchange import Exchange, exchange
 from canary_mw.forwarding.fallback import FALLBACK_HEADER, SafetyNet
 from canary_mw.forwarding.hop import HopContext
-from canary_mw.forwarding.messages import Reply
-from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.asgi.in_process import call_app, copy_back
+from canary_mw.host import HostLogger
+from canary_mw.http.messages import Mount, RequestHead
+from canary_mw.middleware.asgi.in_process import call_app
+from canary_mw.middleware.asgi.replies import send_reply
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = HostLogger(logging.getLogger("canary_mw.relay"))
 
 # The messages that begin an answer; all but the last carry headers.
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"))
@@ -16,11 +20,8 @@ _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.
 
 async def answer_for_stable(
     net: SafetyNet, head: RequestHead, hop: HopContext, scope: Scope, receive: Receive, send: Send
-) -> Reply | None:
+) -> None:
     """Call the app that answers for stable.
-
-    Returns:
-        None when the app has responded, else the reply to send in its place.
 
     Raises:
         ClientError: the request cannot be sent to stable's service.
@@ -29,18 +30,9 @@ async def answer_for_stable(
     assert stable is not None
     if stable.decision is None or stable.wrapped:
         await call_as_stable(stable.app, net, hop, scope, receive, send)
-        return None
-    reply: Reply | None = None
-    steps = exchange(net.stable_decision, head, hop, lambda: False)
-
-    async def service(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal reply
-        reply = await call_app(stable.app, steps, scope, receive, send, head.mount)
-
+        return
+    service = as_app(stable.app, exchange(net.stable_decision, head, hop, lambda: False), head.mount)
     await call_as_stable(service, net, hop, scope, receive, send)
-    if reply is not None:
-        net.finish_with(reply)
-    return reply
 
 
 async def call_as_stable(
@@ -62,5 +54,49 @@ async def call_as_stable(
     try:
         await app(fresh, receive, start)
     finally:
-        copy_back(fresh, scope)
-        scope["canary_mw"] = assigned
+        # Layers outside look into their own scope for what the app has written.
+        scope.update(fresh, canary_mw=assigned)
+
+
+def as_app(app: ASGIApp, exchange: Exchange, mount: Mount) -> ASGIApp:
+    """An app in place of a service, as an app that answers the requests of a client; see `call_app`."""
+
+    async def service(scope: Scope, receive: Receive, send: Send) -> None:
+        reply = await call_app(app, exchange, scope, receive, send, mount)
+        if reply is not None:
+            await send_reply(send, reply)
+
+    return service
+
+
+async def answered_by_gray(app: ASGIApp, net: SafetyNet, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Call an app that is a gray variant; returns False, and has sent nothing, where stable has to answer.
+
+    The app of such an answer is told that the client has left, if it sends more than one piece.
+    """
+    begun = dropped = left = False
+
+    async def receive_and_note() -> Message:
+        nonlocal left
+        message = await receive()
+        left = left or message["type"] == "http.disconnect"
+        return message
+
+    async def hold(message: Message) -> None:
+        nonlocal begun, dropped
+        if not begun:
+            begun = True
+            dropped = not left and net.ask_about(message["status"])
+        if not dropped:
+            await send(message)
+        elif message.get("more_body", False):
+            raise OSError("the rest of this answer is not sent")
+
+    try:
+        await app(scope, receive_and_note, hold)
+    except Exception:
+        if not begun and not left and net.ask_about(500):
+            logger.exception("gray variant %s of release %s failed; stable answers", net.variant, net.release)
+        elif not dropped:
+            raise
+    return net.stable is None

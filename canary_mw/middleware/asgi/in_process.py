@@ -1,13 +1,20 @@
-"""ASGI apps of this process that serve a service in place of an upstream."""
+"""ASGI apps of this process that serve a service in place of an upstream, or answer while a shadow gets a copy."""
 
+import asyncio
 from urllib.parse import unquote
 
+from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.exchange import Exchange, finish_with_error, finish_with_response
 from canary_mw.forwarding.headers import framed_headers
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
-from canary_mw.http.messages import NO_MOUNT, Mount, ResponseHead
+from canary_mw.forwarding.requests import upstream_request
+from canary_mw.http.messages import NO_MOUNT, Mount, RequestHead, ResponseHead
 from canary_mw.middleware.asgi.services import start_error
+from canary_mw.routing.decided import Decision
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
+from canary_mw.upstreams.body_buffer import ReplayBuffer
+from canary_mw.upstreams.shadows import ShadowSender
 
 # What of a scope is changed for the app.
 _REQUEST_KEYS = frozenset(("method", "path", "raw_path", "query_string", "root_path", "headers"))
@@ -53,6 +60,41 @@ async def call_app(
     finally:
         copy_back(app_scope, scope)
     return reply
+
+
+async def call_and_copy(
+    app: ASGIApp,
+    shadows: ShadowSender,
+    replay_limit: int,
+    decision: Decision,
+    head: RequestHead,
+    hop: HopContext,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Call the wrapped app, and copy the request to the shadow of its group."""
+    try:
+        shadow = upstream_request(decision, head, hop).shadow
+    except ClientError:
+        # The request cannot be forwarded, because of a loop for example. The app decides how it responds.
+        shadow = None
+    if shadow is None:
+        await app(scope, receive, send)
+        return
+    buffer = ReplayBuffer(None, replay_limit, asyncio.get_running_loop())
+
+    async def receive_and_feed() -> Message:
+        message = await receive()
+        if message["type"] == "http.request":
+            buffer.feed(bytes(message.get("body", b"")), last=not message.get("more_body", False))
+        return message
+
+    shadows.send_when_complete(shadow, buffer)
+    try:
+        await app(scope, receive_and_feed, send)
+    finally:
+        buffer.close()
 
 
 def copy_back(app_scope: Scope, scope: Scope) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -285,10 +286,12 @@ class CanaryMiddleware(MiddlewareBase):
                 await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refusal, net)
                 return None
             return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending, net)
-        if decision is None or decision.shadow is None or scope["type"] == "websocket":
-            await self.app(scope, receive, send)
-        else:
-            await self._forwarder.serve_and_shadow(self.app, decision, head, hop, scope, receive, send)
+        app = self.app
+        if decision is not None and decision.shadow is not None and scope["type"] != "websocket":
+            app = partial(self._forwarder.serve_and_shadow, app, decision, head, hop)
+        if net is not None and decision is not None and scope["type"] != "websocket":
+            return await self._forwarder.call_gray(app, net, decision, head, hop, scope, receive, send)
+        await app(scope, receive, send)
         return None
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:

@@ -185,7 +185,7 @@ class RequestStream:
         if self._watch_task is not None:
             await asyncio.wait((self._watch_task,))
         if buffer.opened or self._ended:
-            return _replayed(buffer, self._receive)
+            return replayed(buffer, self._receive, ended=self._ended)
         return self._receive
 
     def close(self) -> None:
@@ -198,25 +198,30 @@ class RequestStream:
             self._watch_task.cancel()
 
 
-def _replayed(buffer: ReplayBuffer, receive: Receive) -> Receive:
-    """The body from its beginning, and behind its end what `receive` gives."""
+def replayed(buffer: ReplayBuffer, receive: Receive, *, ended: bool = False) -> Receive:
+    """A `receive` that gives the body from its beginning, and behind its end what the given one gives.
+
+    Args:
+        ended: the end of the body was received. Where the buffer has nothing then, the body is empty.
+    """
+    empty = ended and not buffer.opened
     rest: AsyncIterator[bytes] | None = None
-    ended = False
+    given = False
 
     async def receive_again() -> Message:
-        nonlocal rest, ended
-        if ended:
+        nonlocal rest, given
+        if given:
             return await receive()
-        if rest is None:
-            body = await buffer.open() if buffer.opened else b""
-            if isinstance(body, bytes):
-                ended = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            rest = body
         try:
+            if rest is None:
+                body = b"" if empty else await buffer.open()
+                if isinstance(body, bytes):
+                    given = True
+                    return {"type": "http.request", "body": body, "more_body": False}
+                rest = body
             return {"type": "http.request", "body": await anext(rest), "more_body": True}
         except StopAsyncIteration:
-            ended = True
+            given = True
             return {"type": "http.request", "body": b"", "more_body": False}
         except ClientDisconnected:
             return {"type": "http.disconnect"}

@@ -7,24 +7,28 @@ from typing import NamedTuple
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
-from canary_mw.forwarding.exchange import direct_response, exchange, exchange_above_net, is_refused_upgrade
+from canary_mw.forwarding.exchange import (
+    direct_response,
+    exchange,
+    exchange_above_net,
+    exchange_with_stable,
+    is_refused_upgrade,
+)
 from canary_mw.forwarding.fallback import SafetyNet
-from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
 from canary_mw.forwarding.replies import client_error_reply
-from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
-from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
-from canary_mw.middleware.asgi.fallback import answer_for_stable
-from canary_mw.middleware.asgi.in_process import call_app
-from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
-from canary_mw.middleware.asgi.replies import send_reply
+from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.asgi.fallback import answer_for_stable, answered_by_gray, as_app
+from canary_mw.middleware.asgi.in_process import call_and_copy, call_app
+from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream, replayed
+from canary_mw.middleware.asgi.replies import relay, send_reply
 from canary_mw.middleware.asgi.services import start_error
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
-from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
+from canary_mw.types import ASGIApp, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.body_buffer import ReplayBuffer
 from canary_mw.upstreams.shadows import ShadowSender
@@ -106,15 +110,60 @@ class Forwarder:
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, _never)
             self._note_start_error(service_app, decision, head)
+            if net is not None:
+                gray = as_app(service_app, steps, head.mount)
+                return await self.call_gray(gray, net, decision, head, hop, scope, receive, send)
             reply = await call_app(service_app, steps, scope, receive, send, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
             reply = self.refusal(exc, scope["http_version"])
         except UpstreamError as exc:
-            mapping = decision.mapping if net is None else net.answering(decision.mapping)
-            self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
-            raise exc.with_traceback(None) from None
+            raise self._broken(decision if net is None else net.answering(decision), exc) from None
         return None if reply is None else await send_reply(send, reply)
+
+    async def call_gray(
+        self,
+        app: ASGIApp,
+        net: SafetyNet,
+        decision: Decision,
+        head: RequestHead,
+        hop: HopContext,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> str | None:
+        """Call an app of this process that is a gray variant; where it fails, stable may answer.
+
+        Raises:
+            UpstreamError: see `forward`.
+        """
+        stream = self._request_stream(receive, scope)
+        buffer = ReplayBuffer(stream.open, net.settings.body, stream.loop)
+        net.begin_in_process(head)
+        net.body_state = buffer.state
+        try:
+            if await answered_by_gray(app, net, scope, replayed(buffer, receive), send):
+                return None
+            if net.app is not None:
+                await answer_for_stable(net, head, hop, scope, replayed(buffer, receive), send)
+                return None
+            steps = exchange_with_stable(head, hop, net, partial(self._can_retry, buffer))
+            result = partial(self._upstreams.run, steps, buffer.open, stream.loop)
+            return await self._forward_to_upstream(net.stable_decision, head, hop, stream, send, result)
+        except ClientError as exc:
+            self._upstreams.errors.refused(net.answering(decision).mapping, exc)
+            return await send_reply(send, self.refusal(exc, scope["http_version"]))
+        except UpstreamError as exc:
+            raise self._broken(net.answering(decision), exc) from None
+        finally:
+            buffer.close()
+            net.close()
+
+    def _broken(self, decision: Decision, exc: UpstreamError) -> UpstreamError:
+        """The error of a response that ended early, once it is logged."""
+        mapping = decision.mapping
+        self._upstreams.errors.failed(mapping.service.text, mapping.name, exc, in_response=True)
+        return exc.with_traceback(None)
 
     def _note_start_error(self, app: ASGIApp, decision: Decision, head: RequestHead) -> None:
         error = start_error(app)
@@ -210,7 +259,8 @@ class Forwarder:
             found = await self._upstreams.run(steps, buffer.open, stream.loop, on_shadow)
             if net.app is None:
                 return found
-            return await answer_for_stable(net, head, hop, scope, await stream.replay(buffer), send), None
+            await answer_for_stable(net, head, hop, scope, await stream.replay(buffer), send)
+            return None, None
 
         try:
             return await self._forward_to_upstream(decision, head, hop, stream, send, result)
@@ -236,56 +286,8 @@ class Forwarder:
         send: Send,
     ) -> None:
         """Call the wrapped app, and copy the request to the shadow of its group."""
-        try:
-            shadow = upstream_request(decision, head, hop).shadow
-        except ClientError:
-            # The request cannot be forwarded, because of a loop for example. The app decides how it responds.
-            shadow = None
-        if shadow is None:
-            await app(scope, receive, send)
-            return
-        buffer = ReplayBuffer(None, self._replay_limit, asyncio.get_running_loop())
-
-        async def receive_and_feed() -> Message:
-            message = await receive()
-            if message["type"] == "http.request":
-                buffer.feed(bytes(message.get("body", b"")), last=not message.get("more_body", False))
-            return message
-
-        self._shadows.send_when_complete(shadow, buffer)
-        try:
-            await app(scope, receive_and_feed, send)
-        finally:
-            buffer.close()
+        await call_and_copy(app, self._shadows, self._replay_limit, decision, head, hop, scope, receive, send)
 
 
 def _never() -> bool:
     return False
-
-
-async def relay(
-    response: UpstreamResponse, outcome: Relay, head: RequestHead, stream: RequestStream, send: Send
-) -> None:
-    """Relay a response as it comes; the body is one message when it is complete already."""
-    status, headers = outcome.head.status, outcome.head.headers
-    body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else response.take()
-    if body is not None:
-        stream.close()
-        if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):
-            # The server would send chunks, which HTTP/1.0 does not have.
-            headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return
-    if is_event_stream(headers):
-        response.cancel_deadline()
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    while chunk := await response.read():
-        rest = response.take()
-        if rest is not None:
-            stream.close()
-            await send({"type": "http.response.body", "body": chunk + rest})
-            return
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    stream.close()
-    await send({"type": "http.response.body", "body": b""})

@@ -1,12 +1,15 @@
-"""Replies of the middleware itself, sent as ASGI messages."""
+"""Responses as ASGI messages: replies of the middleware itself, and those of upstreams as they come."""
 
 import asyncio
 import contextlib
 from http import HTTPStatus
 
+from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.client.limits import CLOSE_TIMEOUT
-from canary_mw.forwarding.messages import Reply
-from canary_mw.http.messages import NO_BODY_STATUSES
+from canary_mw.forwarding.headers import is_event_stream
+from canary_mw.forwarding.messages import Relay, Reply
+from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
+from canary_mw.middleware.asgi.receive import RequestStream
 from canary_mw.types import Receive, Scope, Send
 
 
@@ -37,3 +40,31 @@ async def deny_handshake(scope: Scope, receive: Receive, send: Send, reply: Repl
         async with asyncio.timeout(CLOSE_TIMEOUT):
             while disconnects < 2:
                 disconnects += (await receive())["type"] == "websocket.disconnect"
+
+
+async def relay(
+    response: UpstreamResponse, outcome: Relay, head: RequestHead, stream: RequestStream, send: Send
+) -> None:
+    """Relay a response as it comes; the body is one message when it is complete already."""
+    status, headers = outcome.head.status, outcome.head.headers
+    body = b"" if head.method == "HEAD" or status in NO_BODY_STATUSES else response.take()
+    if body is not None:
+        stream.close()
+        if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):
+            # The server would send chunks, which HTTP/1.0 does not have.
+            headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    if is_event_stream(headers):
+        response.cancel_deadline()
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    while chunk := await response.read():
+        rest = response.take()
+        if rest is not None:
+            stream.close()
+            await send({"type": "http.response.body", "body": chunk + rest})
+            return
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    stream.close()
+    await send({"type": "http.response.body", "body": b""})

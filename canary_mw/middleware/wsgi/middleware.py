@@ -7,6 +7,7 @@ without those headers that only trusted peers may send, where `trusted_headers` 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -183,9 +184,12 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         """Call the wrapped app, or forward the request."""
         if decision is not None and not decision.local:
             return self._forwarder.forward(decision, head, hop, environ, start_response, net)
-        if decision is None or decision.shadow is None:
-            return WSGIResult(self.app(environ, start_response))
-        return WSGIResult(self._forwarder.serve_and_shadow(self.app, decision, head, hop, environ, start_response))
+        app = self.app
+        if decision is not None and decision.shadow is not None:
+            app = partial(self._forwarder.serve_and_shadow, app, decision, head, hop)
+        if net is not None and decision is not None:
+            return self._forwarder.call_gray(app, net, decision, head, hop, environ, start_response)
+        return WSGIResult(app(environ, start_response))
 
     def _observe(
         self,

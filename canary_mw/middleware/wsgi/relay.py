@@ -1,6 +1,6 @@
 """Forwards requests of a WSGI server to their service, and relays the responses."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from canary_mw.client.interfaces import SyncResponse
@@ -16,7 +16,14 @@ from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.middleware.wsgi.environ import request_target
-from canary_mw.middleware.wsgi.fallback import answer_for_stable, respond_above_net
+from canary_mw.middleware.wsgi.fallback import (
+    AskStable,
+    ReplayedInput,
+    answer_for_stable,
+    as_app,
+    call_above_net,
+    respond_above_net,
+)
 from canary_mw.middleware.wsgi.host_server import without_own_headers
 from canary_mw.middleware.wsgi.in_process import call_app
 from canary_mw.middleware.wsgi.observed_body import observe_body
@@ -70,10 +77,14 @@ class SyncForwarder:
             if app is None:
                 body = RequestBody(environ, _body_length(head))
                 if net is not None:
-                    return self._forward_above_net(net, decision, head, hop, body, environ, start_response)
+                    buffer = SyncReplayBuffer(body.open, max(self._replay_limit, net.settings.body), keeps_first=True)
+                    send = partial(respond_above_net, decision)
+                    return self._above_net(send, net, decision, head, hop, buffer, environ, start_response)
                 return self._forward_to_upstream(decision, head, hop, body, start_response)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, lambda: False)
+            if net is not None:
+                return self.call_gray(as_app(app, steps, head.mount), net, decision, head, hop, environ, start_response)
             result = call_app(app, steps, environ, start_response, head.mount)
         except ClientError as exc:
             self._upstreams.errors.refused(decision.mapping, exc)
@@ -124,27 +135,59 @@ class SyncForwarder:
             relayed.close()
             raise
 
-    def _forward_above_net(
+    def call_gray(
         self,
+        app: WSGIApp,
         net: SafetyNet,
         decision: Decision,
         head: RequestHead,
         hop: HopContext,
-        body: RequestBody,
         environ: Environ,
         start_response: StartResponse,
     ) -> WSGIResult:
-        """Send a request to a gray variant; where that fails, stable may answer."""
-        buffer = SyncReplayBuffer(body.open, max(self._replay_limit, net.settings.body), keeps_first=True)
-        net.body_state = buffer.state
-        send = partial(self._upstreams.run, open_body=buffer.open, on_shadow=partial(self._copy, buffer=buffer))
-        respond = partial(self._respond, buffer, head, start_response)
-        can_retry = partial(self._can_retry, buffer)
-        answer = partial(answer_for_stable, net, head, hop, environ, start_response, buffer)
+        """Call an app of this process that is a gray variant; where it fails, stable may answer."""
+        net.begin_in_process(head)
         try:
-            result = respond_above_net(decision, head, hop, net, send, respond, can_retry, answer)
+            body = RequestBody(environ, _body_length(head))
+        except ClientError:
+            # Only the server knows where it ends.
+            return WSGIResult(app(environ, start_response))
+        buffer = SyncReplayBuffer(body.open, net.settings.body)
+        if net.request is not None and net.request.body not in (None, (0,)):
+            environ["wsgi.input"] = ReplayedInput(buffer)
+        call = partial(call_above_net, app, environ, start_response)
+        return self._above_net(call, net, decision, head, hop, buffer, environ, start_response)
+
+    def _above_net(
+        self,
+        call: Callable[[RequestHead, HopContext, SafetyNet, AskStable], WSGIResult],
+        net: SafetyNet,
+        decision: Decision,
+        head: RequestHead,
+        hop: HopContext,
+        buffer: SyncReplayBuffer,
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> WSGIResult:
+        """Let gray answer, or else stable.
+
+        Args:
+            call: asks gray, and may ask stable.
+        """
+        net.body_state = buffer.state
+        ask_stable = AskStable(
+            partial(self._upstreams.run, open_body=buffer.open, on_shadow=partial(self._copy, buffer=buffer)),
+            partial(self._respond, buffer, head, start_response),
+            partial(self._can_retry, buffer),
+            partial(answer_for_stable, net, head, hop, environ, start_response, buffer),
+        )
+        try:
+            result = call(head, hop, net, ask_stable)
         except UpstreamError as exc:
-            result = send_reply(upstream_error_reply(net.answering(decision.mapping), exc), start_response)
+            result = send_reply(upstream_error_reply(net.answering(decision).mapping, exc), start_response)
+        except ClientError as exc:
+            self._upstreams.errors.refused(net.answering(decision).mapping, exc)
+            result = send_reply(self.refusal(exc), start_response)
         except ClientDisconnected:
             buffer.close()
             result = _client_left(start_response)

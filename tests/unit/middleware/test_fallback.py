@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from gray import ASGI, PLACES, PROXY, STABLE, WSGI, World, rules, world
+from gray import ASGI, PLACES, PROXY, STABLE, WSGI, World, app_world, rules, world
 from servers import client_of, fetch, mapping, run
 from upstream import until
 from websockets.asyncio.client import connect
@@ -442,6 +442,33 @@ class _Followed:
 
     def upstream_errors(self) -> dict[tuple[str, str], int]:
         return {}
+
+
+@pytest.mark.parametrize("side", ["upstream", "app"])
+@pytest.mark.parametrize("kind", ["local", "service"])
+def test_an_app_is_a_gray_variant_like_any_upstream(interface: str, kind: str, side: str) -> None:
+    settings = f"{{on: [502, 503, 504, 500], methods: [GET, PUT], body: 1000, {OPEN}}}"
+
+    async def main() -> None:
+        async with app_world(interface, kind, side, settings) as seen:
+            for path in ("/shop/503", "/shop/endless", "/shop/early", "/shop/raise"):
+                answer = await fetch(seen.port, path)
+                assert (answer.status, answer.body) == (200, b"stable: "), path
+                assert answer.header("x-canary-variant") == "v2"
+            # What gray has read is read again, and what it has not is there.
+            for path in ("/shop/503", "/shop/early"):
+                answer = await fetch(seen.port, path, "PUT", (), b"a body")
+                assert answer.body == b"stable: a body", path
+            assert (await fetch(seen.port, "/shop/ok", "PUT", (), LARGE)).body == b"gray"
+            assert seen.gray.bodies[-1] == LARGE
+            assert (await fetch(seen.port, "/shop/503", "PUT", (), LARGE)).status == 503
+            assert (await fetch(seen.port, "/shop/503", "POST")).status == 503
+            assert (await fetch(seen.port, "/shop/404")).status == 404
+            assert (await fetch(seen.port, "/shop/503", headers=[("x-gray", "v2")])).body == b"gray"
+            results = {(key.kind, result): count for (key, result), count in seen.nets.counters.fallbacks().items()}
+            assert results == {("503", "ok"): 5, ("500", "ok"): 1, ("503", "refused"): 2}
+
+    run(main())
 
 
 def shares(place: str, tmp_path: Path, fallback: str, number: int) -> tuple[dict[int, int], dict[tuple[str, str], int]]:
