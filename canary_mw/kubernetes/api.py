@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from canary_mw.config.document import on_one_line
 from canary_mw.kubernetes.backoff import retry_after_of
 from canary_mw.kubernetes.credentials import Connection, tls_context
 from canary_mw.kubernetes.reflector import MalformedAnswer
@@ -167,4 +168,5 @@ async def _refused(response: httpx.Response) -> Refused:
         message = str(status["message"])[:_MAX_MESSAGE]
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
+    message = on_one_line(message)
     return Refused(response.status_code, message, retry_after_of(response.headers.get("retry-after")))

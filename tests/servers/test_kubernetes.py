@@ -195,9 +195,9 @@ async def test_a_process_starts_without_its_api_and_takes_the_rules_of_before(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["preload", "gevent preload", "waitress"])
+@pytest.mark.parametrize(("server", "started"), [("preload", True), ("gevent preload", False), ("waitress", False)])
 @in_loop
-async def test_each_worker_follows_the_cluster(server: str, tmp_path: Path) -> None:
+async def test_each_worker_follows_the_cluster(server: str, started: bool, tmp_path: Path) -> None:
     workers = 1 if server == "waitress" else 2
     api = FakeApi()
 
@@ -215,7 +215,9 @@ async def test_each_worker_follows_the_cluster(server: str, tmp_path: Path) -> N
     async with serving(gray) as upstream, serving_app(api.app, lifespan="off") as api_port:
         api.annotate("shop", "shop", rules(0, upstream.origin.port))
         address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{api_port}')}"
-        with served(server, "preforked:create_app", tmp_path / "log", PREFORKED_RULES=address) as (running, port):
+        # Rules that are loaded before the fork are followed by each worker over connections of its own.
+        environ = {"PREFORKED_RULES": address, **({"PREFORKED_STARTED": "1"} if started else {})}
+        with served(server, "preforked:create_app", tmp_path / "log", **environ) as (running, port):
             pids = await following(port, 0)
             for number in range(1, 6):
                 api.annotate("shop", "shop", rules(number, upstream.origin.port))

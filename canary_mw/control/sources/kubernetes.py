@@ -23,8 +23,8 @@ from canary_mw.upstreams.loop_thread import LoopThread
 
 logger = HostLogger(logging.getLogger("canary_mw.sources"))
 
-# Seconds that the first `load` waits for the API.
-_FIRST_WAIT = 5.0
+# Seconds that the first `load` waits for the API: it may be called in the event loop of an app.
+_FIRST_WAIT = 2.0
 # Seconds between two looks whether to stop.
 _LOOK = 0.25
 
@@ -63,7 +63,7 @@ class KubernetesSource:
         _sources.add(self)
 
     def load(self) -> list[Document]:
-        """The documents that are known; the first call waits for the API, at most 5 seconds."""
+        """The documents that are known; the first call waits for the API, at most 2 seconds."""
         view = self._watch()
         wait_for(view.settled, _FIRST_WAIT)
         documents = view.documents
@@ -120,6 +120,11 @@ class KubernetesSource:
         view, self._view = self._view, None
         if view is not None:
             self._known = view.documents
+            _inherited_views.append(view)
+
+
+# Views of the parent in a forked child. They are never freed: that would close connections in the loop of the parent.
+_inherited_views: list[ClusterView] = []
 
 
 def _connect(url: KubernetesURL, may_exec: bool) -> Connection:

@@ -213,6 +213,58 @@ async def test_a_file_before_the_cluster_stands_in_for_what_the_cluster_does_not
 
 
 @in_loop
+async def test_files_and_clusters_are_followed_together(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    file = tmp_path / "rules.yaml"
+    file.write_text(rule("of-file", prefix="/file/"), encoding="utf-8")
+    async with serving_app(server.app, lifespan="off") as port:
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        store = RuleStore(source_of([file, address]))
+        found = Cluster(server, store)
+        await asyncio.to_thread(store.start)
+        await found.shows(**{"of-file": None, "stable": None})
+        server.annotate("shop", "stable", rule("stable", weight=7))
+        await found.shows(**{"of-file": None, "stable": 7})
+        await asyncio.to_thread(replace, file, rule("of-file", prefix="/file/", weight=9))
+        await found.shows(**{"of-file": 9, "stable": 7})
+        # A file that loses all is a mistake; a cluster that loses all is not.
+        await asyncio.to_thread(replace, file, "# nothing\n")
+        await found.shows(stable=7)
+        server.put("services", "shop", "stable", None)
+        await found.shows()
+        assert (store.source_name, store.error) == (f"{file}, {address}", None)
+        await asyncio.to_thread(store.stop)
+        server.drop_watches(hard=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file as a whole."""
+    part = file.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.rename(file)
+
+
+@in_loop
+async def test_a_namespace_that_two_addresses_name_is_read_twice_and_said_to_be(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    async with serving_app(server.app, lifespan="off") as port:
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        store = RuleStore(source_of([address, address + "&kinds=services"]))
+        found = Cluster(server, store)
+        await asyncio.to_thread(store.start)
+        await found.shows(stable=None)
+        await found.until(lambda: any(each.code == "duplicate-name" for each in store.diagnostics))
+        await asyncio.to_thread(store.stop)
+        server.drop_watches(hard=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@in_loop
 async def test_two_events_of_one_change_are_one_table(tmp_path: Path) -> None:
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable"))
