@@ -51,7 +51,7 @@ def block(language: str, holding: str) -> str:
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the README's rules in rules.yaml, and `canary-mw` on the path."""
-    (tmp_path / "rules.yaml").write_text(block("yaml", "shop_testers"))
+    (tmp_path / "rules.yaml").write_text(block("yaml", "GrayRelease"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     return tmp_path
@@ -63,8 +63,8 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_block_is_one_of_those_tested_here() -> None:
     known = [
-        *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django", "shop_testers"),
-        "GrayRelease",
+        *("flowchart", "make demo", "pip install", "from fastapi", "from flask", "from django"),
+        *("GrayRelease", "shop_testers"),
         *("--port 8001", "app:app --port 8000", "curl", "kubectl", " serve ", " check ", " explain ", "uvicorn --http"),
     ]
     assert [text for _, text in BLOCKS if sum(word in text for word in known) != 1] == []
@@ -121,8 +121,10 @@ def test_the_first_example_works_as_pasted(shop: Path) -> None:
     with terminal(gray), terminal(stable):
         first, *others = asked()
         assert first == "shop-gray"
-        assert len(others) == 10
+        assert len(others) == 15
         assert set(others) <= {"shop-stable", "shop-gray"}
+        # One user, with the cookie of the first answer.
+        assert len({*others[10:]}) == 1
 
 
 @pytest.mark.parametrize("framework", ["flask", "django"])
@@ -186,26 +188,33 @@ def test_check_finds_the_rules_clean() -> None:
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_the_release_beside_the_mappings_gives_each_user_a_version(shop: Path) -> None:
-    rules = block("yaml", "shop_testers").replace("weight: 20", "weight: 0") + block("yaml", "GrayRelease")
-    (shop / "rules.yaml").write_text(rules)
-    checked = shell("canary-mw check --strict rules.yaml")
-    assert checked.returncode == 0, checked.stdout
-    (name,) = re.findall(r"name: (shop-\S+)", rules)
-    (shop / "users").write_text("".join(f"user-{number}\n" for number in range(1000)))
+@pytest.mark.usefixtures("shop")
+def test_the_release_draws_one_user_in_five_and_explains_it() -> None:
+    (name,) = re.findall(r"name: (shop-\S+)", block("yaml", "GrayRelease"))
+    Path("users").write_text("".join(f"{number:022}\n" for number in range(1000)))
     assigned = shell(f"canary-mw assign rules.yaml {name} users").stdout.splitlines()[1:]
     assert 150 < sum(",shop_gray," in line for line in assigned) < 250
     user, variant, _ = assigned[0].split(",")
-    explained = shell(f"canary-mw explain rules.yaml GET /shop/ -H 'x-user-id: {user}'")
+    explained = shell(f"canary-mw explain rules.yaml GET /shop/ -H 'cookie: cmw_id={user}'")
     assert explained.stdout.startswith(f"100 %  {variant}  ")
+
+
+def test_plain_weights_and_headers_divide_as_shown(shop: Path) -> None:
+    stable, _, _ = block("yaml", "GrayRelease").partition("---\n")
+    (shop / "rules.yaml").write_text(f"{stable}---\n{block('yaml', 'shop_testers')}")
+    assert shell("canary-mw check --strict rules.yaml").returncode == 0
+    explained = shell("canary-mw explain rules.yaml GET /shop/").stdout
+    assert re.findall(r"^(\d+) %  (\w+)", explained, re.M) == [("20", "gray"), ("80", "stable")]
+    testers = shell(block("shell", " explain ")).stdout
+    assert testers.startswith("100 %  gray  shop_testers  -> shop-gray")
 
 
 @pytest.mark.usefixtures("shop")
 def test_explain_tells_who_takes_the_request_and_why() -> None:
     explained = shell(block("shell", " explain "))
     assert explained.returncode == 0, explained.stderr
-    assert "100 %  gray  shop_testers  -> shop-gray" in explained.stdout
-    assert "+ shop_testers: prefix /shop/, header gray = true" in explained.stdout
+    assert explained.stdout.startswith("100 %  shop_gray  shop_gray  -> shop-gray")
+    assert "choice: the header asks for shop_gray" in explained.stdout
 
 
 def test_every_variable_of_the_reference_exists() -> None:
