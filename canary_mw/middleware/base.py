@@ -177,10 +177,9 @@ class MiddlewareBase:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         since = perf_counter()
         if self.decided_observers:
+            path = (head.mount.sent + head.path).decode("latin-1")
             sent = decision is not None and decision.sent
-            notify(
-                self.decided_observers, Decided(head.method, head.path.decode("latin-1"), *labels_of(decision), sent)
-            )
+            notify(self.decided_observers, Decided(head.method, path, *labels_of(decision), sent))
         return since
 
     def notify_finished(
@@ -197,7 +196,7 @@ class MiddlewareBase:
         for count in self._count_functions:
             count(decision, status, seconds)
         if self.finished_observers:
-            path = head.path.decode("latin-1")
+            path = (head.mount.sent + head.path).decode("latin-1")
             sent = decision is not None and decision.sent
             answered_by, kind = (None, None) if net is None else (net.answered_by, net.fallback)
             labels = labels_of(decision)

@@ -11,7 +11,7 @@ class Decided(NamedTuple):
     """A request was matched; nothing has been sent yet.
 
     Attributes:
-        path: normalised path without the query.
+        path: normalised path without the query, with the root path as far as the client has sent it.
         mapping: name of the chosen Mapping, None when no Mapping matched.
         service: service text of that Mapping.
         variant: "stable" or "gray".

@@ -150,6 +150,11 @@ def test_explain_prints_every_outcome_with_its_share_and_what_is_kept(rules: Pat
     ]
 
 
+def test_explain_for_a_middleware_says_where_the_default_limit_ends(rules: Path) -> None:
+    lines = invoke("explain", str(rules), "GET", "/svc/a", "--local", "stable").stdout.splitlines()
+    assert lines[1].endswith("timeout: 3 s to the response head")
+
+
 def explained(rules: Path, *arguments: str) -> Any:
     outcome = invoke("explain", str(rules), *arguments, "--json")
     assert outcome.exit_code == 0, outcome.output

@@ -21,6 +21,8 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.http.mount import split_mount
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.observability.events import Finished
+from canary_mw.observability.observers import Observer
 from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 GRAY = [("gray", "true")]
@@ -114,6 +116,24 @@ def test_a_redirect_leads_below_the_root_path(wrap: Wrap, root_path: str, prefix
             assert moved.header("location") == f"http://www.example.com{root}/new/a?b"
 
     run(main())
+
+
+def test_observers_are_told_the_path_of_the_client() -> None:
+    told: list[str] = []
+
+    class Listener(Observer):
+        def finished(self, record: Finished) -> None:
+            told.append(record.path)
+
+    async def main() -> None:
+        for wrap, root_path, prefix in ((mounted, "", "/api"), (plain, "/api", "")):
+            middleware = CanaryMiddleware(Twin(), rules=RULES, observers=[Listener()])
+            async with serving_app(wrap(middleware), root_path=root_path) as port:
+                await fetch(port, f"{prefix}/other/x?y")
+            await middleware.aclose()
+
+    run(main())
+    assert told == ["/api/other/x", "/other/x"]
 
 
 def test_dot_segments_do_not_leave_the_root_path() -> None:
