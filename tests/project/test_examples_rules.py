@@ -24,7 +24,8 @@ def read(text: str) -> RuleSet:
 
 
 def example(name: str) -> RouteTable:
-    return RouteTable.build(read((EXAMPLES / "rules" / name).read_text("utf-8")).mappings)
+    rules = read((EXAMPLES / "rules" / name).read_text("utf-8"))
+    return RouteTable.build(rules.mappings, releases=rules.releases)
 
 
 def shares(routes: RouteTable, head: RequestHead) -> dict[tuple[str, str] | None, float]:
@@ -39,14 +40,15 @@ STABLE, GRAY = ("service-stable", "stable"), ("service-gray", "gray")
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {file.name for file in RULES} == {"ab-cookie.yaml", "header.yaml", "testers-regex.yaml", "weight.yaml"}
+    names = {"ab-cookie.yaml", "header.yaml", "release.yaml", "testers-regex.yaml", "weight.yaml"}
+    assert {file.name for file in RULES} == names
 
 
 @pytest.mark.parametrize("file", RULES, ids=[file.name for file in RULES])
 def test_an_example_has_no_findings_and_says_how_to_try_it(file: Path) -> None:
     text = file.read_text("utf-8")
     rules = read(text)
-    routes = RouteTable.build(rules.mappings)
+    routes = RouteTable.build(rules.mappings, releases=rules.releases)
     assert (*rules.diagnostics, *routes.diagnostics, *lint(routes)) == ()
     assert len(rules.mappings) == 2
     tried = re.search(r"^# Try it: canary-mw explain (\S+) GET (/\S*)", text, re.M)
@@ -57,6 +59,23 @@ def test_an_example_has_no_findings_and_says_how_to_try_it(file: Path) -> None:
 
 def test_one_request_in_five_goes_to_gray() -> None:
     assert shares(example("weight.yaml"), get("/svc/a")) == {GRAY: 20, STABLE: 80}
+
+
+def test_a_release_keeps_each_user_in_one_version() -> None:
+    routes = example("release.yaml")
+    assert shares(routes, get("/basket/")) == {GRAY: 20, STABLE: 80}
+    keys = [f"{number:022}" for number in range(1000)]
+    release = routes.releases["basket-2026-11"]
+    found = [shares(routes, get("/basket/", {"cookie": f"cmw_id={key}"})) for key in keys[:100]]
+    variants = [release.variant_of(key) for key in keys]
+    assert found == [{GRAY if variant == "gray" else STABLE: 100} for variant in variants[:100]]
+    assert 150 < variants.count("gray") < 250
+    assert release.document.fallback is not None
+
+
+@pytest.mark.parametrize(("version", "service"), [("gray", GRAY), ("stable", STABLE)])
+def test_testers_of_a_release_choose_their_version(version: str, service: tuple[str, str]) -> None:
+    assert shares(example("release.yaml"), get("/basket/", {"x-version": version})) == {service: 100}
 
 
 @pytest.mark.parametrize(("headers", "service"), [({"gray": "true"}, GRAY), ({"gray": "false"}, STABLE), ({}, STABLE)])
