@@ -54,3 +54,10 @@ def test_the_admin_pages_answer_where_they_are_mounted(tmp_path: Path, monkeypat
         for page in re.findall(r"`/canary(/\w+)`", PAGE):
             assert client.get(f"/canary{page}").status_code == 200
         assert "canary_mw_requests_total{" in client.get("/canary/metrics").text
+
+
+def test_every_metric_is_listed_and_no_other() -> None:
+    _, _, section = PAGE.partition("\n| metric | labels | what it counts |\n")
+    rows = "".join(re.findall(r"^\|(.*?)\|", section.partition("\n\n")[0], re.M))
+    told = re.findall(r"^# TYPE (\w+)", canary_mw.Metrics().render().decode(), re.M)
+    assert sorted(re.findall(r"`(\w+)`", rows)) == sorted(told)
