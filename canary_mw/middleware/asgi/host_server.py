@@ -73,14 +73,15 @@ async def _send_without(own: frozenset[bytes], send: Send, message: Message) -> 
 def _owner_of(callables: tuple[Any, ...]) -> HostServer | None:
     for each in callables:
         owner = getattr(getattr(each, "func", each), "__self__", None)
-        package = type(owner).__module__.partition(".")[0]
-        if package == "uvicorn":
+        # Also of a class that extends that of the server.
+        packages = {kind.__module__.partition(".")[0] for kind in type(owner).__mro__}
+        if "uvicorn" in packages:
             return _uvicorn(owner)
-        if package == "hypercorn":
+        if "hypercorn" in packages:
             return _hypercorn(getattr(owner, "config", None))
-        if package == "granian":
+        if "granian" in packages:
             return HostServer(_DATE_AND_SERVER)
-        if package == "daphne":
+        if "daphne" in packages:
             return HostServer(frozenset((b"server",)))
     return None
 

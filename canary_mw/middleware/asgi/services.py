@@ -12,7 +12,9 @@ logger = logging.getLogger("canary_mw.relay")
 
 # The apps whose lifespan is begun, in the scopes of their lifespans: an app may stand for a service inside of itself.
 _BEGUN = "canary_mw.services"
-# Seconds in which an app has to return after its shutdown.
+# Seconds in which an app has to start, or to end: the wrapped app waits for it. Hypercorn gives as many to its app.
+_TIMEOUT = 60.0
+# Seconds in which it has to return after that.
 _END_TIMEOUT = 5.0
 _REMEDY = "mend its start-up, then restart this process"
 
@@ -56,7 +58,7 @@ class ServiceApp:
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is None:
             return
-        error = await lifespan.end()
+        error = await lifespan.end(started=self.error is None)
         if error is not None and self.error is None:
             logger.error("service %s: its app did not end well: %s", self._name, error)
 
@@ -113,14 +115,18 @@ class _Lifespan:
         """Go one step; returns why it failed. An app that has ended, or knows no lifespan, fails in no step."""
         answer = self._answers[step] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait({"type": step})
-        await asyncio.wait((answer, self._task), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((answer, self._task), timeout=_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return f"it took more than {_TIMEOUT:g} s"
         return answer.result() if answer.done() else None
 
-    async def end(self) -> str | None:
+    async def end(self, *, started: bool) -> str | None:
         """End the app; returns why it did not end well."""
-        error = None if self._task.done() else await self.ask("lifespan.shutdown")
-        await asyncio.wait((self._task,), timeout=_END_TIMEOUT)
+        error = await self.ask("lifespan.shutdown") if started and not self._task.done() else None
+        if started and error is None:
+            await asyncio.wait((self._task,), timeout=_END_TIMEOUT)
         self._task.cancel()
+        await asyncio.wait((self._task,), timeout=_END_TIMEOUT)
         return error
 
     async def _run(self, app: ASGIApp, scope: Scope) -> None:

@@ -16,6 +16,7 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.middleware.asgi.host_server import HostProbe, HostServer
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.server.protocol import GuardedProtocol
 from canary_mw.types import Message, Receive, Scope, Send
 
 MODULE = """---
@@ -65,6 +66,7 @@ def test_a_client_of_uvicorn_gets_one_of_each(http: str, lifespan: str, text: st
     run(main())
 
 
+@pytest.mark.parametrize("http", ["httptools", GuardedProtocol])
 @pytest.mark.parametrize("lifespan", ["auto", "off"])
 @pytest.mark.parametrize(
     ("settings", "expected"),
@@ -74,11 +76,11 @@ def test_a_client_of_uvicorn_gets_one_of_each(http: str, lifespan: str, text: st
         ({"server_header": False, "headers": [("Server", "mine")]}, ([DATE], ["mine"])),
     ],
 )
-def test_what_the_server_does_not_add_stays(lifespan: str, settings: dict[str, Any], expected: Any) -> None:
+def test_what_the_server_does_not_add_stays(http: Any, lifespan: str, settings: dict[str, Any], expected: Any) -> None:
     async def main() -> None:
         async with serving(dated) as upstream:
             middleware = CanaryMiddleware(app, **options(upstream))
-            async with serving_app(middleware, lifespan=lifespan, date_header=False, **settings) as port:
+            async with serving_app(middleware, http=http, lifespan=lifespan, **settings) as port:
                 assert both(await fetch(port, "/shop/")) == expected
             await middleware.aclose()
 

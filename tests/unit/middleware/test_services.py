@@ -1,5 +1,6 @@
 """Apps of this process that stand for a service: their lifespan and their state."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -148,6 +149,29 @@ def test_an_app_that_does_not_start_is_held_back(kind: str, caplog: pytest.LogCa
         assert "gray" in line
         assert "no database" in line
         assert "mend its start-up, then restart this process" in line
+
+
+@pytest.mark.parametrize("step", ["startup", "shutdown"])
+def test_an_app_that_hangs_holds_up_nothing(
+    step: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canary_mw.middleware.asgi.services._TIMEOUT", 0.1)
+    events: list[str] = []
+
+    async def hanging(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != f"lifespan.{step}":
+            await send({"type": "lifespan.startup.complete"})
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with serving_app(around(made("stable", events), gray=hanging)) as port:
+            assert (await fetch(port, "/page")).body == b"stable /page"
+            if step == "startup":
+                assert (await fetch(port, "/page", headers=GRAY)).status == 503
+
+    run(main())
+    assert events == ["stable starts", "stable ends"]
+    assert "it took more than 0.1 s" in caplog.text
 
 
 def test_an_app_without_a_lifespan_is_served_with_an_empty_state() -> None:
