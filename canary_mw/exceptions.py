@@ -81,12 +81,14 @@ class UpstreamError(CanaryError):
     Attributes:
         reason: what kind of failure it is, one of `forwarding.outages.REASONS`.
         address: host and port of the endpoint that was tried, where one was chosen among several.
+        attempted: False where no attempt was made: it was too late for one.
         tried_before: the upstream may have received it in an earlier try, after which it was sent once more.
     """
 
     status_hint = 502
     reason = "protocol"
     address = ""
+    attempted = True
     tried_before = False
 
     def __init__(self, message: str, *, sent: bool = False) -> None:

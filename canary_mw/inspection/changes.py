@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
+from itertools import islice
+from typing import TypeVar
 
 from canary_mw.config.document import on_one_line
 from canary_mw.routing.group import MappingGroup
@@ -9,8 +11,11 @@ from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import ANY_HOST
 
-# Lines about one reload.
+T = TypeVar("T")
+
+# Lines about one reload, and lines that are counted.
 MAX_LINES = 10
+MAX_COUNTED = 1000
 # Fields of a Mapping that have another name in documents.
 _ATTRIBUTES = {
     "conditions": "headers",
@@ -30,28 +35,38 @@ def describe_changes(before: RouteTable, after: RouteTable) -> list[str]:
 
     What is the same object in both tables is not looked at, so that it costs what has changed.
     """
-    old, new = _apart(before.mappings, after.mappings), _apart(after.mappings, before.mappings)
-    lines = [*_share_lines(before, after), *_release_lines(before, after), *_mapping_lines(old, new)]
-    if before.settings != after.settings:
-        lines.append("the settings of the Module changed")
+    lines = list(islice(_lines(before, after), MAX_COUNTED + 1))
     left = len(lines) - MAX_LINES
-    return [*map(on_one_line, lines[:MAX_LINES]), *([f"and {left} more"] if left > 0 else [])]
+    rest = f"and more than {MAX_COUNTED - MAX_LINES} more" if len(lines) > MAX_COUNTED else f"and {left} more"
+    return [*map(on_one_line, lines[:MAX_LINES]), *([rest] if left > 0 else [])]
 
 
-def _apart(mappings: Iterable[Mapping], others: Iterable[Mapping]) -> dict[str, Mapping]:
-    """Mappings by name, without those that are also among the others."""
+def _lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
+    if before.settings != after.settings:
+        yield "the settings of the Module changed"
+    yield from _share_lines(_apart(before.groups, after.groups), _apart(after.groups, before.groups), after.middleware)
+    yield from _release_lines(before, after)
+    old, new = _apart(before.mappings, after.mappings), _apart(after.mappings, before.mappings)
+    yield from _mapping_lines(_by_name(old), _by_name(new))
+
+
+def _apart(some: Iterable[T], others: Iterable[T]) -> list[T]:
+    """What is not, as the same object, among the others."""
     same = set(map(id, others))
-    return {f"{each.name}.{each.namespace}": each for each in mappings if id(each) not in same}
+    return [each for each in some if id(each) not in same]
 
 
-def _share_lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
-    same = set(map(id, before.groups)).intersection(map(id, after.groups))
-    old = {group.first.key: group for group in before.groups if id(group) not in same}
-    for group in after.groups:
-        previous = None if id(group) in same else old.get(group.first.key)
+def _by_name(mappings: Iterable[Mapping]) -> dict[str, Mapping]:
+    return {f"{each.name}.{each.namespace}": each for each in mappings}
+
+
+def _share_lines(before: Iterable[MappingGroup], after: Iterable[MappingGroup], middleware: bool) -> Iterator[str]:
+    old = {group.first.key: group for group in before}
+    for group in after:
+        previous = old.get(group.first.key)
         # What a release changes is in the line about it.
         if previous is not None and not (previous.governed and group.governed):
-            changes = _share_changes(_shares(previous, before.middleware), _shares(group, after.middleware))
+            changes = _share_changes(_shares(previous, middleware), _shares(group, middleware))
             if changes:
                 yield f"{place_of(group.first)}: {', '.join(changes)}"
 

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 
+from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.store import RuleStore
 from canary_mw.host import HostLogger
 from canary_mw.inspection.start import start_lines
@@ -11,6 +12,13 @@ from canary_mw.middleware.settings import unknown_variables
 from canary_mw.rules.service import Service
 
 logger = HostLogger(logging.getLogger("canary_mw.start"))
+
+
+def warn_of_missing(source: ConfigSource) -> None:
+    """Say which paths of a source do not exist yet: a server without a lifespan starts at its first request only."""
+    for each in getattr(source, "sources", (source,)):
+        for path in getattr(each, "missing", list)():
+            logger.warning("rules: %s does not exist; until it does, every request goes to the app, as stable", path)
 
 
 def announce(

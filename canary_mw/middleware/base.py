@@ -16,7 +16,7 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.host import HostLogger, speak
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
-from canary_mw.middleware.announcement import announce
+from canary_mw.middleware.announcement import announce, warn_of_missing
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.options import Arguments, options_of, unused_variables
 from canary_mw.middleware.release import ReleaseShell
@@ -253,5 +253,7 @@ def _store(
     if rules is None:
         rules = source_of(settings.rules, cache=settings.cache)
     source = source_of([rules], cache=settings.cache) if isinstance(rules, str | os.PathLike) else rules
+    speak()
+    warn_of_missing(source)
     names = local_names_in(source, local)
     return RuleStore(source, local=names, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)

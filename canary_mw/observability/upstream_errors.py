@@ -67,7 +67,8 @@ class UpstreamErrors:
         failure = Failure(service, mapping, error, error.address, retried, in_response)
         kind = "retried" if retried else "failed"
         with self._lock:
-            self._count(service, reason_of(error))
+            if error.attempted:
+                self._count(service, reason_of(error))
             due = self._note(kind, service)
             if not retried:
                 self.failing.add(service)

@@ -100,7 +100,10 @@ class Attempts(Generic[R]):
         last = self._last_deadline()
         if self._now() >= last - self._slack:
             self._attempt_deadline = last
-            raise UpstreamTimeout(f"{self.request.service}: no response to any attempt before the deadline", sent=True)
+            text = f"{self.request.service}: no response to any attempt before the deadline"
+            error = UpstreamTimeout(text, sent=True)
+            error.attempted = False
+            raise error
 
     def acquire_retry(self, in_flight: "InFlight") -> AbstractContextManager[object]:
         """A context manager that counts a retry while it is in flight."""

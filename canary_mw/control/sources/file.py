@@ -50,6 +50,10 @@ class FileSource:
         _silence("watchfiles.main")
         self._subpath_warned: set[str] = set()
 
+    def missing(self) -> list[str]:
+        """The paths that do not exist at the moment."""
+        return [path for path in self._paths if not os.path.exists(path)]
+
     def load(self) -> list[Document]:
         """Read everything again; each file is opened once.
 

@@ -3,6 +3,7 @@
 import pytest
 from servers import mapping
 
+from canary_mw.inspection import changes as module
 from canary_mw.inspection.changes import MAX_LINES, describe_changes
 from canary_mw.routing.table import RouteTable
 
@@ -86,6 +87,12 @@ def test_many_changes_are_a_few_lines_and_a_number() -> None:
     lines = changes(STABLE, STABLE + many)
     assert len(lines) == MAX_LINES + 1
     assert lines[-1] == f"and {300 - MAX_LINES} more"
+
+
+def test_far_more_changes_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_COUNTED", 20)
+    many = "".join(mapping(f"m{number}", f"/{number}/", "shop") for number in range(30))
+    assert changes(STABLE, STABLE + many)[-1] == "and more than 10 more"
 
 
 def test_a_name_cannot_begin_a_line() -> None:

@@ -71,6 +71,10 @@ def test_missing_rules_say_what_happens_meanwhile(
     interface: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     start(rules=tmp_path / "nowhere")
+    # Before the start, which may come with the first request only.
+    assert said(caplog)[0] == (
+        f"rules: {tmp_path / 'nowhere'} does not exist; until it does, every request goes to the app, as stable"
+    )
     error = said(caplog, "canary_mw.store")[-1]
     assert error.startswith("no rules are in force, and every request goes to the app, as stable, until this is mended")
     assert "nowhere" in error

@@ -29,7 +29,7 @@ RULES = (
 def around(port: int, **options: Any) -> Middleware:
     """The middleware, with the gray service on a port."""
     upstreams = {"shop-gray": f"http://127.0.0.1:{port}", "busy": f"http://127.0.0.1:{port}"}
-    return middleware(rules=StaticSource(RULES), **{"upstreams": upstreams, **options})
+    return middleware(**{"rules": StaticSource(RULES), "upstreams": upstreams, **options})
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:

@@ -6,7 +6,7 @@ import threading
 import pytest
 import rules
 
-from canary_mw.exceptions import ClientError, LoopDetected, UpstreamConnectError, UpstreamProtocolError
+from canary_mw.exceptions import ClientError, LoopDetected, UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.observability import upstream_errors
 from canary_mw.observability.upstream_errors import OTHER, UpstreamErrors
 
@@ -59,6 +59,16 @@ def test_what_is_refused_before_it_is_sent_is_no_failure(caplog: pytest.LogCaptu
     errors.failed("shop", "a", UpstreamProtocolError("the request head holds a byte that must not be sent"))
     assert errors.counts() == {}
     assert not caplog.records
+
+
+def test_a_deadline_between_two_attempts_is_no_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    errors = UpstreamErrors(Clock())
+    errors.failed("shop", "a", REFUSED, retried=True)
+    late = UpstreamTimeout("no response to any attempt")
+    late.attempted = False
+    errors.failed("shop", "a", late)
+    assert errors.counts() == {("shop", "connect"): 1}
+    assert "no response to any attempt" in lines(caplog, logging.WARNING)[-1]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
