@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from canary_mw.cli.rules import ambassador_id_option, load_rules, rule_paths
+from canary_mw.cli.rules import ambassador_id_option, load_rules, local_in_clusters, rule_paths
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.parser import RuleSet
 from canary_mw.config.reference.json_schema import document_schema
@@ -62,7 +62,7 @@ def check(
     given = rule_paths(paths)
     if not given:
         raise click.UsageError(f"no rules: give PATH, - for standard input, or set {variable('rules')}")
-    names, upstreams = local_names(local, {}), _upstreams(upstream)
+    names, upstreams = local_in_clusters(given, local_names(local, {})), _upstreams(upstream)
     rules = load_rules(given, ambassador_id, middleware=bool(names))
     table = RouteTable.build(
         rules.mappings,

@@ -8,7 +8,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from canary_mw.cli.rules import STDIN, ambassador_id_option, load_documents, load_rules, rule_paths, standard_input
+from canary_mw.cli.rules import (
+    STDIN,
+    ambassador_id_option,
+    load_documents,
+    load_rules,
+    local_in_clusters,
+    rule_paths,
+    standard_input,
+)
 from canary_mw.config.variables import VARIABLE_CODES
 from canary_mw.control.id_files import IdFiles
 from canary_mw.exceptions import ClientError
@@ -132,11 +140,15 @@ def _batch(paths: tuple[str, ...], ambassador_id: str) -> int:
 
 def _table(paths: tuple[str, ...], local: tuple[str, ...], ambassador_id: str) -> RouteTable:
     rules = load_rules(paths, ambassador_id, middleware=bool(local))
-    if all(file.document.error for file in rules.files.values()):
+    if rules.files and all(file.document.error for file in rules.files.values()):
         raise click.ClickException("\n".join(map(str, rules.diagnostics)))
     settings = rules.shared.settings
     table = RouteTable.build(
-        rules.mappings, local=local, middleware=bool(local), settings=settings, releases=rules.releases
+        rules.mappings,
+        local=local_in_clusters(paths, local),
+        middleware=bool(local),
+        settings=settings,
+        releases=rules.releases,
     )
     for diagnostic in (
         *rules.diagnostics,

@@ -11,9 +11,10 @@ import click
 from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.control.id_files import IdFiles
+from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.kubernetes_url import is_kubernetes_url, split_rules
-from canary_mw.control.sources.named import source_of
+from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.text_file import read_stream, unreadable
 from canary_mw.exceptions import ConfigError
 from canary_mw.server.settings import variable
@@ -65,6 +66,14 @@ def load_rules(paths: Iterable[str], ambassador_id: str, *, middleware: bool = F
     return parse(documents, environ=os.environ, ambassador_id=ambassador_id, middleware=middleware, read_ids=read_ids)
 
 
+def local_in_clusters(paths: Iterable[str], names: Iterable[str]) -> frozenset[str]:
+    """The names of the local service, as rules of its namespace in a cluster have them too."""
+    found = frozenset(names)
+    for url in filter(is_kubernetes_url, paths):
+        found |= local_names_in(_cluster(url), found)
+    return found
+
+
 def load_documents(paths: Iterable[str]) -> list[Document]:
     """Read files, directories, streams and clusters, in this order."""
     found: list[Document] = []
@@ -87,13 +96,17 @@ def _read_clusters(urls: list[str]) -> list[Document]:
     """What the API of each cluster has now."""
     found: list[Document] = []
     for url in urls:
-        try:
-            source = source_of([url], may_exec=True)
-        except ConfigError as exc:
-            raise click.UsageError(str(exc)) from exc
+        source = _cluster(url)
         found += source.load()
         getattr(source, "stop_watching", bool)()
     return found
+
+
+def _cluster(url: str) -> ConfigSource:
+    try:
+        return source_of([url], may_exec=True)
+    except ConfigError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 def _read_streams(paths: list[str]) -> list[Document]:

@@ -9,12 +9,21 @@ from canary_mw.rules.mapping import Mapping
 
 
 def lint_local(table: RouteTable, local: Iterable[str]) -> list[Diagnostic]:
-    """Names of the local service to which no Mapping leads."""
+    """Names of the local service to which no Mapping leads; one is enough of shop-stable and shop-stable.shop."""
     known = _names(table.mappings)
+    local = list(local)
+    used = [name.partition(":")[0] for name in local if name in known]
     text = "no Mapping leads to {}: the app answers only what no Mapping takes"
     return [
-        _about_option("--local", "unknown-local", text.format(name), name, known) for name in local if name not in known
+        _about_option("--local", "unknown-local", text.format(name), name, known)
+        for name in local
+        if name not in known and not _is_longer_or_shorter(name.partition(":")[0], used)
     ]
+
+
+def _is_longer_or_shorter(host: str, others: Iterable[str]) -> bool:
+    """Whether one of them is the host with its namespace, or without."""
+    return any(f"{one}.".startswith(f"{other}.") for each in others for one, other in ((host, each), (each, host)))
 
 
 def lint_upstreams(table: RouteTable, upstreams: Collection[str], local: Collection[str] = ()) -> list[Diagnostic]:

@@ -34,10 +34,11 @@ def source_of(
 def local_names_in(source: ConfigSource, names: Iterable[str]) -> frozenset[str]:
     """The names of the service of this process, as rules of its namespace in a cluster have them too.
 
-    A Mapping of the namespace shop means shop-stable.shop by `service: shop-stable`.
+    A Mapping of the namespace shop means shop-stable.shop by `service: shop-stable`; one of the namespace default means
+    shop-stable.
     """
     namespace = getattr(source, "namespace", "")
-    bare = [name.partition(":") for name in names if namespace and "." not in name]
+    bare = [name.partition(":") for name in names if namespace not in ("", "default") and "." not in name]
     return frozenset(names) | {f"{host}.{namespace}{colon}{port}" for host, colon, port in bare}
 
 

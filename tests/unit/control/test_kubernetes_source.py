@@ -423,6 +423,8 @@ def test_the_service_of_this_process_is_known_by_the_name_that_rules_of_its_name
     names = {"stable", "other:8080", "far.away"}
     assert local_names_in(source, names) == {*names, "stable.shop", "other.shop:8080"}
     assert local_names_in(StaticSource(""), names) == names
+    other = source_of([f"k8s://?kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:9', namespace='default')}"])
+    assert local_names_in(other, names) == names
 
 
 @in_loop
@@ -525,6 +527,7 @@ def test_a_middleware_runs_no_command_for_credentials(tmp_path: Path) -> None:
 async def test_the_command_line_reads_what_a_cluster_has_now(tmp_path: Path) -> None:
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable", weight=-1))
+    server.annotate("shop", "other", rule("other", prefix="/other/"))
     async with serving_app(server.app, lifespan="off") as port:
         address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
         outcome = await asyncio.to_thread(CliRunner().invoke, main, ["check", address])
@@ -533,6 +536,14 @@ async def test_the_command_line_reads_what_a_cluster_has_now(tmp_path: Path) -> 
         given = {"CANARY_MW_RULES": address}
         outcome = await asyncio.to_thread(CliRunner(env=given).invoke, main, ["explain", "GET", "/shop/"])
         assert "stable" in outcome.output
+        arguments = ["explain", "--local", "other", "GET", "/other/"]
+        outcome = await asyncio.to_thread(CliRunner(env=given).invoke, main, arguments)
+        assert "the wrapped app answers" in outcome.output
+        assert "no Mapping leads to" not in outcome.output
+        server.put("services", "shop", "stable", None)
+        server.put("services", "shop", "other", None)
+        outcome = await asyncio.to_thread(CliRunner(env=given).invoke, main, ["explain", "GET", "/shop/"])
+        assert outcome.exit_code == 0, outcome.output
         server.drop_watches(hard=True)
         for _ in range(5):
             await asyncio.sleep(0)

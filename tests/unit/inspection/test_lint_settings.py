@@ -19,6 +19,13 @@ def test_a_local_name_of_some_service_is_right(name: str) -> None:
     assert lint_local(RULES, [name]) == []
 
 
+def test_a_name_with_and_without_its_namespace_is_one_name() -> None:
+    namespaced = table(mapping("stable", service="shop-stable.shop"))
+    assert lint_local(namespaced, ["shop-stable", "shop-stable.shop"]) == []
+    assert len(lint_local(namespaced, ["shop", "shop-stable.shop"])) == 1
+    assert len(lint_local(namespaced, ["shop-stable"])) == 1
+
+
 def test_a_local_name_to_which_no_mapping_leads_is_reported_with_the_closest_one() -> None:
     (finding,) = lint_local(RULES, ["shop-stabel"])
     assert str(finding) == (
