@@ -155,7 +155,12 @@ async def asgi(wrap: Callable[[ASGIApp], ASGIApp] = plain, **options: Any) -> As
 
 @pytest.mark.parametrize(
     ("wrap", "options", "prefix"),
-    [(plain, {}, ""), (plain, {"http": "h11"}, ""), (plain, {"root_path": "/api"}, ""), (in_mount, {}, "/outer")],
+    [
+        (plain, {}, ""),
+        pytest.param(plain, {"http": "h11"}, "", marks=pytest.mark.slow),
+        (plain, {"root_path": "/api"}, ""),
+        pytest.param(in_mount, {}, "/outer", marks=pytest.mark.slow),
+    ],
     ids=["httptools", "h11", "root path", "mount"],
 )
 def test_an_asgi_app_is_the_same_in_both_versions(wrap: Any, options: dict[str, Any], prefix: str) -> None:

@@ -106,7 +106,7 @@ def test_a_client_of_werkzeug_gets_one_of_each() -> None:
         async with serving(dated) as upstream:
             middleware = CanaryWSGIMiddleware(wsgi_hello, **options(upstream, RULES + MODULE))
             server = make_server("127.0.0.1", 0, middleware)
-            thread = threading.Thread(target=server.serve_forever)
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:
                 for target in ("/shop/", "/old/"):
