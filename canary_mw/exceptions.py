@@ -114,11 +114,13 @@ class UpstreamTimeout(UpstreamError):
 
     Attributes:
         deadline_exceeded: the time for all attempts is over, not only that of one attempt.
+        in_queue: the request waited for a free connection.
     """
 
     status_hint = 504
     reason = "timeout"
     deadline_exceeded = True
+    in_queue = False
 
 
 class UpstreamProtocolError(UpstreamError):

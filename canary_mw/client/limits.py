@@ -67,7 +67,9 @@ def check_pending(pending: int, limits: Limits, origin: Origin, circuit_breakers
 
 def pool_timeout(origin: Origin) -> UpstreamTimeout:
     """The error of a request whose deadline passes while it waits for a connection."""
-    return UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")
+    error = UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")
+    error.in_queue = True
+    return error
 
 
 def connect_error(exc: Exception, origin: Origin, connect_timeout: float, *, at_deadline: bool) -> UpstreamError:

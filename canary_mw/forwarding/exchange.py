@@ -24,6 +24,8 @@ from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.upstream import EndpointOptions
 
 Exchange = Generator[UpstreamRequest, ResponseHead, Relay | Reply]
+# Whether a request may be sent again, to the service of a Mapping.
+CanReplay = Callable[[Mapping], bool]
 _REASONS = {502: "did not answer as HTTP", 503: "is not reachable", 504: "did not answer in time"}
 # Envoy's base and maximum interval between retries, in seconds. Its jitter is left out: one process has few retries in
 # flight.
@@ -32,6 +34,10 @@ _MAX_INTERVAL = 0.25
 
 
 def _always() -> bool:
+    return True
+
+
+def _may_replay(mapping: Mapping) -> bool:
     return True
 
 
@@ -69,17 +75,13 @@ def exchange(
         request.delay = min(max(request.delay * 2, _BASE_INTERVAL), _MAX_INTERVAL)
 
 
-def exchange_above_net(
-    decision: Decision,
-    head: RequestHead,
-    hop: HopContext,
-    net: SafetyNet,
-    can_replay: Callable[[Mapping], bool] = lambda mapping: True,
+def exchange_with_gray(
+    decision: Decision, head: RequestHead, hop: HopContext, net: SafetyNet, can_replay: CanReplay = _may_replay
 ) -> Exchange:
-    """Run the exchange with a gray variant, and where that fails and the safety net allows it, the one with stable.
+    """Run the exchange with a gray variant. Where it fails and `net.stable` is set, stable has to answer.
 
-    Retries of gray come first. Where an app of this process answers for stable, the exchange ends with gray's failure,
-    and `net.app` is that app. The response of gray is then closed like one that is retried.
+    Retries of gray come first. The response of gray is then closed like one that is retried: its outcome is a reply
+    that nobody gets.
 
     Args:
         can_replay: as in `exchange`, for retries by the `retry_policy` of a Mapping.
@@ -89,18 +91,21 @@ def exchange_above_net(
     """
     steps = exchange(decision, head, hop, partial(can_replay, decision.mapping))
     failure, outcome = yield from _run_gray(steps, net, decision.mapping)
-    if failure is None or not net.ask_stable(failure):
+    return text_reply(503) if failure is not None and net.ask_stable(failure) else outcome
+
+
+def exchange_above_net(decision: Decision, head: RequestHead, hop: HopContext, net: SafetyNet) -> Exchange:
+    """Run the exchange with a gray variant, and then that with stable, unless an app of this process answers for it."""
+    outcome = yield from exchange_with_gray(decision, head, hop, net)
+    if net.stable is None or net.app is not None:
         return outcome
-    if net.app is not None:
-        return text_reply(503)
-    outcome = yield from exchange_with_stable(head, hop, net, can_replay)
-    return outcome
+    return (yield from exchange_with_stable(head, hop, net))
 
 
 def exchange_with_stable(
-    head: RequestHead, hop: HopContext, net: SafetyNet, can_replay: Callable[[Mapping], bool] = lambda mapping: True
+    head: RequestHead, hop: HopContext, net: SafetyNet, can_replay: CanReplay = _may_replay
 ) -> Exchange:
-    """Run the exchange with stable after gray has failed; the arguments are those of `exchange_above_net`."""
+    """Run the exchange with stable after gray has failed; the arguments are those of `exchange_with_gray`."""
     stable = net.stable_decision
     outcome = yield from exchange(stable, head, _same_id(hop, net.request), partial(can_replay, stable.mapping))
     net.finish_with(outcome)

@@ -12,7 +12,6 @@ from canary_mw.exceptions import (
     ClientError,
     UpstreamConnectError,
     UpstreamError,
-    UpstreamOverloaded,
     UpstreamTimeout,
 )
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
@@ -94,7 +93,7 @@ def failure_of_status(settings: Fallback, status: int) -> Failure | None:
 
 
 def _kind_of_error(exc: UpstreamError) -> Literal["connect", "timeout", "reset", "overload"]:
-    if isinstance(exc, UpstreamOverloaded):
+    if exc.reason == "overload" or (isinstance(exc, UpstreamTimeout) and exc.in_queue):
         return "overload"
     if isinstance(exc, UpstreamTimeout):
         return "timeout" if exc.sent else "connect"
@@ -246,6 +245,10 @@ class SafetyNet:
         """Report the status of gray; returns whether stable is asked."""
         failure = failure_of_status(self.settings, status)
         return failure is not None and self.ask_stable(failure)
+
+    def forget(self) -> None:
+        """The client has left before stable was asked."""
+        self.kind = self.result = self.stable = None
 
     def answered(self) -> None:
         """Stable has answered."""

@@ -1,5 +1,6 @@
 """A gray variant that fails as the path says, a stable one that answers, and what stands before them."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from middlewares import middleware, serving_middleware, use
 from servers import free_port, mapping
 from standalone import Noting, listening
-from upstream import Peer, Seen, Upstream, serving
+from upstream import Peer, Seen, serving
 from websockets.utils import accept_key
 
 from canary_mw.control.sources.static import StaticSource
@@ -117,6 +118,11 @@ async def _fail(peer: Peer, kind: str, request: Seen) -> bool:
     }
     if kind in texts:
         await peer.send(texts[kind])
+    if kind == "slow":
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nslow ")
+        # Time has to pass: more than the head may take.
+        await asyncio.sleep(0.1)
+        await peer.send(b"body")
     if kind == "hint":
         await peer.answer(b"gray", status=b"503 Gray")
         return True
@@ -185,7 +191,7 @@ class World(NamedTuple):
     gray: Gray
     stable: Stable
     nets: SafetyNets
-    upstream: Upstream
+    app: Any
 
     def failures(self) -> dict[tuple[str, str, str], int]:
         """Failures of gray by release, variant and kind."""
@@ -229,7 +235,7 @@ async def world(
             app = Noting(file, 1, records=observer, **options)
             app._middleware.upstreams._overrides = {name: parse_origins(name, url) for name, url in urls.items()}
             async with listening(app) as (port, _):
-                yield World(port, gray, stable, app._middleware.nets, upstream)
+                yield World(port, gray, stable, app._middleware.nets, app)
             return
         use(shell)
         if side == "service":
@@ -242,7 +248,7 @@ async def world(
             **options,
         )
         async with serving_middleware(served) as port:
-            yield World(port, gray, stable, served.nets, upstream)
+            yield World(port, gray, stable, served.nets, served)
 
 
 class GrayApp:

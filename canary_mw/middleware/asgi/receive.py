@@ -154,6 +154,19 @@ class RequestStream:
         elif self._notifier is not None:
             self._notifier.on_disconnect(self._cancel)
 
+    async def client_left(self) -> bool:
+        """Watch from now on; whether the server knows already that the client has left."""
+        if not self._watch_requested:
+            self._timer.remove(self)
+            self.watch()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.cancelled_by_disconnect():
+                return True
+            raise
+        return False
+
     async def _wait_for_disconnect(self) -> None:
         try:
             while (message := await self._receive())["type"] != "http.disconnect":

@@ -10,7 +10,7 @@ from canary_mw.exceptions import ClientDisconnected, ClientError, UpstreamError
 from canary_mw.forwarding.exchange import (
     direct_response,
     exchange,
-    exchange_above_net,
+    exchange_with_gray,
     exchange_with_stable,
     is_refused_upgrade,
 )
@@ -252,13 +252,19 @@ class Forwarder:
         limit = max(self._replay_limit, net.settings.body)
         buffer = ReplayBuffer(stream.open, limit, stream.loop, keeps_first=True)
         net.body_state = buffer.state
-        steps = exchange_above_net(decision, head, hop, net, partial(self._can_retry, buffer))
+        can_retry = partial(self._can_retry, buffer)
         on_shadow = partial(self._shadows.send_when_complete, buffer=buffer)
+        run = partial(self._upstreams.run, open_body=buffer.open, loop=stream.loop, on_shadow=on_shadow)
 
         async def result() -> ExchangeResult:
-            found = await self._upstreams.run(steps, buffer.open, stream.loop, on_shadow)
-            if net.app is None:
+            found = await run(exchange_with_gray(decision, head, hop, net, can_retry))
+            if net.stable is None:
                 return found
+            if await stream.client_left():
+                net.forget()
+                raise ClientDisconnected
+            if net.app is None:
+                return await run(exchange_with_stable(head, hop, net, can_retry))
             await answer_for_stable(net, head, hop, scope, await stream.replay(buffer), send)
             return None, None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from canary_mw.client.interfaces import SyncResponse
 from canary_mw.exceptions import ClientDisconnected, UpstreamError
-from canary_mw.forwarding.exchange import Exchange, exchange, exchange_above_net, exchange_with_stable
+from canary_mw.forwarding.exchange import Exchange, exchange, exchange_with_gray, exchange_with_stable
 from canary_mw.forwarding.fallback import FALLBACK_HEADER, SafetyNet, failure_of_error
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply
@@ -29,7 +29,7 @@ class AskStable(NamedTuple):
     Attributes:
         send: sends the requests of an exchange.
         respond: starts the response of a Mapping; raises UpstreamError when its upstream fails before that.
-        can_replay: see `exchange_above_net`.
+        can_replay: see `exchange_with_gray`.
         answer: calls the app of this process that answers for stable, if there is one.
     """
 
@@ -54,14 +54,14 @@ def respond_above_net(
     Raises:
         UpstreamError: the response was not started, and `upstream_error_reply` has to be sent.
     """
-    steps = exchange_above_net(decision, head, hop, net, ask_stable.can_replay)
+    steps = exchange_with_gray(decision, head, hop, net, ask_stable.can_replay)
     try:
         outcome, response = ask_stable.send(steps)
-        if net.app is None:
-            return ask_stable.respond(net.answering(decision).mapping, outcome, response)
+        if net.stable is None:
+            return ask_stable.respond(decision.mapping, outcome, response)
     except UpstreamError as exc:
         # Servers send the head with the first bytes of the body, and these have not come: stable may still answer.
-        if net.stable is not None or not net.ask_stable(failure_of_error(net.settings, exc, sent_before=True)):
+        if not net.ask_stable(failure_of_error(net.settings, exc, sent_before=True)):
             raise
     return ask_stable(head, hop, net)
 

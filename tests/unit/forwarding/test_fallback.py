@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from canary_mw.client.limits import pool_timeout
 from canary_mw.exceptions import (
     UpstreamConnectError,
     UpstreamError,
@@ -26,6 +27,7 @@ from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.release import Fallback, FallbackBudget
 from canary_mw.rules.service import parse_service
+from canary_mw.rules.upstream import Origin
 
 ALL = Fallback()
 
@@ -117,6 +119,7 @@ FULL = UpstreamOverloaded("full")
         (CONNECT, "connect", False),
         (LATE_UNSENT, "connect", False),
         (FULL, "overload", False),
+        (pool_timeout(Origin("http", "gray", 80)), "overload", False),
         (LOST, "reset", True),
         (RESET, "reset", True),
         (LATE, "timeout", True),

@@ -18,6 +18,7 @@ from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.observability.source_status import SourceStatus
+from canary_mw.types import Message, Scope
 
 # All failures but those of a test are rescued.
 OPEN = "budget: {percent: 100, min: 1000}"
@@ -58,6 +59,7 @@ TABLE = [
     Row("GET", "/shop/endless", "503"),
     Row("GET", "/shop/hint", "503"),
     Row("GET", "/shop-again/503?again", "503"),
+    Row("GET", "/shop-again/silent", "timeout"),
     Row("POST", "/shop/503", "503", "refused", 503),
     Row("DELETE", "/shop/503", "503", "refused", 503),
     Row("POST", "/shop/gone", "reset", "refused", 503),
@@ -315,6 +317,43 @@ def test_nobody_is_asked_for_a_client_that_has_left(place: str, tmp_path: Path) 
     run(main())
 
 
+@pytest.mark.parametrize("path", ["/shop/503", "/shop-dead/x"])
+@pytest.mark.parametrize("side", ["upstream", "app"])
+def test_a_client_that_is_known_to_have_left_is_looked_for_before_stable_is_asked(side: str, path: str) -> None:
+    left: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        async with world(f"asgi/{side}", QUICK) as seen:
+            await seen.app(http_scope(path), receive, send)
+            assert (sent, seen.stable.bodies, seen.failures()) == ([], [], {})
+
+    run(main())
+
+
+def http_scope(path: str) -> Scope:
+    """The scope of a GET."""
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"shop.example")],
+        "client": ("127.0.0.1", 5),
+        "server": ("127.0.0.1", 80),
+    }
+
+
 @pytest.mark.parametrize("place", ["asgi/app", "asgi/service", "wsgi/app", "wsgi/service"])
 def test_the_app_sees_the_decision_of_stable(place: str, tmp_path: Path) -> None:
     async def main() -> None:
@@ -354,6 +393,17 @@ def test_what_a_lost_connection_may_have_brought_to_gray_counts_as_sent(
             assert answer.body.startswith(STABLE) == (method == "GET")
             await until(partial(seen.has_failures, 1))
             assert seen.results() == {("connect", "ok" if method == "GET" else "refused"): 1}
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [ASGI, WSGI, PROXY])
+def test_the_time_of_gray_ends_with_its_head(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(place, f"{{gray_timeout_ms: 50, {OPEN}}}", tmp_path=tmp_path) as seen:
+            answer = await fetch(seen.port, "/shop/slow")
+            assert (answer.body, answer.whole) == (b"slow body", True)
+            assert not seen.failures()
 
     run(main())
 
