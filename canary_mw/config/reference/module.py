@@ -55,7 +55,7 @@ KEYS: dict[str, AttributeDoc] = {
         "Value of `server` in all responses, except those that reject a request before matching.",
         "server_name: edge",
         default="the upstream's",
-        differs="without it, Emissary sends `envoy`",
+        differs="without it, Emissary sends `envoy`; in a middleware, the name that the server adds stays",
     ),
     "ip_allow": AttributeDoc(
         "Only these peers are allowed; others get the response 403.",

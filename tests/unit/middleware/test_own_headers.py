@@ -66,6 +66,17 @@ def test_a_client_of_uvicorn_gets_one_of_each(http: str, lifespan: str, text: st
     run(main())
 
 
+def test_the_server_that_the_module_names_stays_where_the_server_adds_none() -> None:
+    async def main() -> None:
+        async with serving(dated) as upstream:
+            middleware = CanaryMiddleware(app, **options(upstream, RULES + MODULE))
+            async with serving_app(middleware, server_header=False) as port:
+                assert both(await fetch(port, "/shop/")) == ([DATE], ["edge"])
+            await middleware.aclose()
+
+    run(main())
+
+
 @pytest.mark.parametrize("http", ["httptools", GuardedProtocol])
 @pytest.mark.parametrize("lifespan", ["auto", "off"])
 @pytest.mark.parametrize(
