@@ -3,6 +3,7 @@
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from canary_mw.config.ambassador.interpretation import interpret
 from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
@@ -127,7 +128,7 @@ def parse(
     in_error |= {(namespace, f"{name}.{namespace}") for namespace, name in in_error}
     written = unique_names([(file.document, file.mappings) for file in files.values()], diagnostics)
     mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
-    scope = Surroundings(mappings, middleware, old.releases, read_ids, old.mappings)
+    scope = partial(Surroundings, mappings, middleware, old.releases, read_ids, old.mappings)
     releases = releases_of([(file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics)
     return RuleSet(tuple(mappings), tuple(diagnostics), shared, files, releases)
 

@@ -40,8 +40,11 @@ class GovernedGroup:
             owners[each.mapping.name]: replace(each, variant="gray") for each in members if each.mapping.name in owners
         }
         named = [each for each in members if each.mapping.name in document.stable]
-        unnamed = [each for each in members if each.mapping.name not in owners and each.mapping.name not in held_back]
-        self._stable = tuple(_stable_shares([replace(each, variant="stable") for each in named or unnamed]))
+        others = [each for each in members if each.mapping.name not in owners]
+        free = [each for each in others if each.mapping.name not in held_back]
+        # Another release in error may call the stable Mapping gray. Somebody has to serve.
+        serving = free or [each for each in others if each.mapping.weight is None or each.mapping.percent][:1]
+        self._stable = tuple(_stable_shares([replace(each, variant="stable") for each in named or serving]))
         self._sent = [
             (replace(each, sent=True), owners.get(each.mapping.name, STABLE)) for each in members if each.local
         ]

@@ -1,5 +1,6 @@
 """The GrayReleases among the documents of a source."""
 
+from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import replace
 
@@ -30,18 +31,21 @@ def parse_release(resource: Resource, file: str, ambassador_id: str, report: Rep
 
 
 def releases_of(
-    files: list[tuple[Dict[Name, GrayRelease], frozenset[Name]]], scope: Surroundings, diagnostics: list[Diagnostic]
+    files: list[tuple[Dict[Name, GrayRelease], frozenset[Name]]],
+    scope: Callable[[], Surroundings],
+    diagnostics: list[Diagnostic],
 ) -> Releases:
     """The releases of a source that are in force.
 
     Args:
         files: the releases of each file, and the Mappings that those in error name as gray.
+        scope: called where there is any release, because it looks at every Mapping.
         diagnostics: what is found is added to this list.
     """
     if not any(releases or gray for releases, gray in files):
         return NO_RELEASES
     releases = _with_unique_names([each for each, _ in files], diagnostics)
-    return resolve(releases, frozenset().union(*(gray for _, gray in files)), scope, diagnostics)
+    return resolve(releases, frozenset().union(*(gray for _, gray in files)), scope(), diagnostics)
 
 
 def _with_unique_names(files: list[Dict[Name, GrayRelease]], diagnostics: list[Diagnostic]) -> list[GrayRelease]:

@@ -344,3 +344,9 @@ def test_a_new_mapping_of_a_release_in_error_gets_nothing_beside_the_last_good_o
     assert [code for code, _ in problems(after)] == ["release-weights"]
     assert shares(after) == shares(good)
     assert after.releases.held_back == {"b"}
+
+
+def test_a_release_in_error_takes_no_stable_mapping_from_another() -> None:
+    rules = read_rules(MAPPINGS + release("one", gray={"gray": 50}) + release("two", gray={"svc": 101}))
+    assert rules.releases.held_back == {"svc"}
+    assert shares(rules) == shares(read_rules(MAPPINGS + release("one", gray={"gray": 50}, salt="one")))
