@@ -7,6 +7,7 @@ from typing import Literal
 # Codes of `Document.error`.
 UNREADABLE_FILE = "unreadable-file"
 EMPTY_DIRECTORY = "empty-directory"
+UNREACHABLE_CLUSTER = "unreachable-cluster"
 
 _RULE_SUFFIXES = ("yaml", "yml", "json")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
+from canary_mw.config.document import EMPTY_DIRECTORY, UNREACHABLE_CLUSTER, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.exceptions import ConfigError, SourceError
 
 
@@ -15,7 +15,7 @@ def error_of(diagnostics: Iterable[Diagnostic]) -> ConfigError | None:
     # A ConfigError names its Mapping itself.
     message = first.message.removeprefix(f"Mapping {first.mapping}: ")
     more = f"; and {len(errors) - 1} more, see the diagnostics" if len(errors) > 1 else ""
-    kind = SourceError if first.code in (UNREADABLE_FILE, EMPTY_DIRECTORY) else ConfigError
+    kind = SourceError if first.code in (UNREADABLE_FILE, EMPTY_DIRECTORY, UNREACHABLE_CLUSTER) else ConfigError
     return kind(message + more, file=first.file, line=first.line, mapping=first.mapping, hint=first.hint)
 
 

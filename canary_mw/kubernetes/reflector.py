@@ -67,7 +67,7 @@ class Reflector:
         self._backoff = backoff or Backoff()
         self._candidates = kind.versions
         self._pages: dict[tuple[str, str], Any] = {}
-        self._lines = self._bookmarks = 0
+        self._lines = self._bookmarks = self._versions_failed = 0
 
     @property
     def version(self) -> str:
@@ -121,6 +121,7 @@ class Reflector:
         changed = found != self.objects
         self.objects, self.resource_version, self._pages = found, version, {}
         self.listed, self.absent, self.step = True, False, "watch"
+        self._versions_failed = 0
         return changed
 
     def opened(self) -> None:
@@ -185,6 +186,8 @@ class Reflector:
     def list_again(self, reason: str) -> None:
         """Forget the version, not the objects."""
         self.relists[reason] += 1
+        # A webhook may be there again.
+        self._candidates = tuple(sorted(self._candidates, key=self.kind.versions.index))
         self._restart_list()
         self.delay = self._backoff.before_relist()
 
@@ -208,7 +211,8 @@ class Reflector:
             if code == 401 or len(self._candidates) > 1:
                 # A list tells whether another version has to be read.
                 self._restart_list()
-            if listing and code >= 500:
+            if listing and code == 500:
+                # What a conversion webhook that is gone leads to. Others pass: the versions may be read differently.
                 self._other_version()
 
     def _missing(self, message: str) -> None:
@@ -258,8 +262,11 @@ class Reflector:
             self._restart_list()
 
     def _other_version(self) -> None:
-        """List another version: the stored one needs no webhook."""
+        """List another version: the stored one needs no webhook. Each one is tried before that is an error."""
+        self._versions_failed += 1
         if len(self._candidates) > 1:
+            if self._versions_failed % len(self._candidates):
+                self.error, self.delay = None, 0.0
             self._candidates = (*self._candidates[1:], self._candidates[0])
             self._restart_list()
 

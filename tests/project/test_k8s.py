@@ -14,7 +14,8 @@ from canary_mw.server.settings import Settings
 
 K8S = Path(__file__).parents[2] / "k8s"
 BASE, DEMO, IN_APP = K8S / "base", K8S / "demo", K8S / "overlays" / "in-app"
-WATCH, ANNOTATION = K8S / "components" / "service-watch", K8S / "overlays" / "service-annotation"
+WATCH, CLUSTER_WATCH = K8S / "components" / "service-watch", K8S / "components" / "cluster-watch"
+ANNOTATION = K8S / "overlays" / "service-annotation"
 
 
 def manifests() -> dict[str, Any]:
@@ -66,7 +67,7 @@ def option(container: Any, name: str) -> str:
     return value
 
 
-@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP, WATCH, ANNOTATION], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP, WATCH, CLUSTER_WATCH, ANNOTATION], ids=lambda path: path.name)
 def test_every_manifest_in_the_folder_is_listed(folder: Path) -> None:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
@@ -241,3 +242,24 @@ def test_the_pod_explains_as_shown(tmp_path: Path) -> None:
     outcome = CliRunner().invoke(main, command.split(), env={"CANARY_MW_RULES": str(tmp_path)})
     assert outcome.exit_code == 0, outcome.output
     assert "the wrapped app answers" in outcome.stdout
+
+
+def test_the_rights_in_all_namespaces_are_those_in_one(container: Any) -> None:
+    found = {
+        item["kind"]: item
+        for folder in (WATCH, CLUSTER_WATCH)
+        for item in yaml.safe_load_all((folder / "access.yaml").read_text(encoding="utf-8"))
+    }
+    assert found["ClusterRole"]["rules"] == found["Role"]["rules"]
+    assert {verb for rule in found["Role"]["rules"] for verb in rule["verbs"]} == {"list", "watch"}
+    account = found["ServiceAccount"]["metadata"]["name"]
+    for kind in ("RoleBinding", "ClusterRoleBinding"):
+        assert found[kind]["roleRef"]["name"] == found[kind.removesuffix("Binding")]["metadata"]["name"]
+        assert [each["name"] for each in found[kind]["subjects"]] == [account]
+    (patch,) = yaml.safe_load((WATCH / "kustomization.yaml").read_text(encoding="utf-8"))["patches"]
+    changed = {each["path"].rpartition("/")[2]: each["value"] for each in yaml.safe_load(patch["patch"])}
+    assert changed["serviceAccountName"] == account
+    assert changed["automountServiceAccountToken"] is True
+    # All but the source of the rules is as in the base.
+    assert [*changed["args"][:2], "/etc/canary", *changed["args"][3:]] == container["args"]
+    assert changed["args"][2] == "k8s://"

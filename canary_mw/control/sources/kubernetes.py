@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from weakref import WeakSet
 
-from canary_mw.config.document import Document, document_in_error
+from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
 from canary_mw.control.sources.kubernetes_cache import Cache
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.control.sources.kubernetes_view import ClusterView
@@ -69,8 +69,8 @@ class KubernetesSource:
         documents = view.documents
         if documents is not None:
             return list(documents)
-        hint = "the last rules stay in force, and the API is asked again"
-        return [document_in_error(self._url.text, view.problem, hint=hint)]
+        hint = "the API is asked again and again"
+        return [document_in_error(self._url.text, view.problem, code=UNREACHABLE_CLUSTER, hint=hint)]
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """See `ConfigSource.changes`; the watches end with it."""

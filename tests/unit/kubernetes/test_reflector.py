@@ -275,12 +275,42 @@ def test_a_dead_conversion_webhook_is_gone_round_by_the_stored_version(answer: s
         state.refused(500, "conversion webhook failed")
     else:
         state.unanswered()
-    assert (state.step, state.version) == ("list", "v2")
+    # It is no error yet, and nothing to wait for.
+    assert (state.step, state.version, state.error, state.delay) == ("list", "v2", None, 0.0)
     state.page(page(item("a", 1)))
     assert names(state) == {"a": 1}
     # If it fails too, the first one is asked again.
     state.opened()
     state.unanswered()
+    assert (state.step, state.version) == ("list", "v3alpha1")
+
+
+def test_a_server_on_which_no_version_can_be_listed_is_not_asked_in_a_tight_loop() -> None:
+    state = reflector(MAPPINGS)
+    state.discovered(["v3alpha1", "v2"])
+    for _ in range(3):
+        state.refused(500, "injected")
+        state.refused(500, "injected")
+        assert "status 500" in (state.error or "")
+        assert state.delay > 0.25
+
+
+@pytest.mark.parametrize("code", [429, 502, 503, 504])
+def test_a_failure_that_passes_does_not_change_the_version(code: int) -> None:
+    state = reflector(MAPPINGS)
+    state.discovered(["v3alpha1", "v2"])
+    state.refused(code, "injected")
+    assert (state.step, state.version) == ("list", "v3alpha1")
+    assert state.delay == 0.25
+
+
+def test_the_preferred_version_is_tried_again_with_the_next_list() -> None:
+    state = reflector(MAPPINGS)
+    state.discovered(["v3alpha1", "v2"])
+    state.refused(500, "conversion webhook failed")
+    state.page(page(item("a", 1)))
+    state.opened()
+    state.line(error(410))
     assert (state.step, state.version) == ("list", "v3alpha1")
 
 
