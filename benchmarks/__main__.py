@@ -32,8 +32,10 @@ from . import (
     p11,
     p12,
     p13,
+    releases,
     results,
     sockets,
+    sticky,
 )
 from .compare import Options
 from .machine import machine, versions
@@ -57,6 +59,8 @@ ROWS: dict[str, ModuleType] = {
     "P13": p13,
     "SOCKETS": sockets,
     "METRICS": metrics,
+    "STICKY": sticky,
+    "RELEASES": releases,
     "FALLBACK": fallback,
     "IMPORTS": imports,
     "SERVERS": asgi_servers,
@@ -81,6 +85,7 @@ def main() -> int:
     for name in [arguments.row] if arguments.row else ROWS:
         run = Run(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", command, round(os.getloadavg()[0], 2), where, what)
         measured[name] = measure(name, options)
+        measured[name].notes += arguments.note
         known[name] = run, measured[name]
         # After each row: what was measured is not lost when somebody stops the rest.
         results.write(folder, docs, {row: known[row] for row in ROWS if row in known})
@@ -96,6 +101,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--row", choices=list(ROWS), type=str.upper, help="only this one; the others stay as they were")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=defaults.seconds, help="for each server and round; default: 3")
+    parser.add_argument(
+        "--note", action="append", default=[], metavar="TEXT", help="said with each row, as what else ran"
+    )
     parser.add_argument("--into", type=Path, metavar="FOLDER", help="write there, and leave the repository as it is")
     return parser.parse_args()
 

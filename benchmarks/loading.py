@@ -37,18 +37,18 @@ def main(count: int, folder: Path) -> dict[str, Any]:
     volume = Volume(folder / "rules", count)
     store = _store(volume)
     before = resident([os.getpid()])
-    found: dict[str, Any] = {"load": _seconds(store.reload)}
+    found: dict[str, Any] = {"load": seconds(store.reload)}
     gc.collect()
     found["resident"] = resident([os.getpid()]) - before
     if len(store.table.mappings) != count:
         raise Failed(f"{len(store.table.mappings)} Mappings of {count} were loaded: {store.error}")
     found["decide"] = _decide(store.table, count)
-    found["stall"], _ = asyncio.run(_beside_ticks(_store(volume).reload))
+    found["stall"], _ = asyncio.run(beside_ticks(_store(volume).reload))
     found["change"], found["change_stall"] = [], []
     for number in range(_CHANGES if count < _MANY else 1):
         volume.swap(volume.prepare(2 * number, "gray"))
-        pause, seconds = asyncio.run(_beside_ticks(store.reload))
-        found["change"].append(seconds)
+        pause, took = asyncio.run(beside_ticks(store.reload))
+        found["change"].append(took)
         found["change_stall"].append(pause)
     return found | _steps(volume)
 
@@ -57,7 +57,8 @@ def _store(volume: Volume) -> RuleStore:
     return RuleStore(FileSource(volume.root))
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
     began = perf_counter()
     call()
     return perf_counter() - began
@@ -72,9 +73,9 @@ def _decide(table: RouteTable, count: int) -> float:
     return (thread_time_ns() - began) / len(heads) / 1000
 
 
-async def _beside_ticks(call: Callable[[], object]) -> tuple[float, float]:
+async def beside_ticks(call: Callable[[], object]) -> tuple[float, float]:
     """Longest pause of the loop in milliseconds, and seconds of the call, which runs in a thread."""
-    thread = asyncio.create_task(asyncio.to_thread(_seconds, call))
+    thread = asyncio.create_task(asyncio.to_thread(seconds, call))
     longest, last = 0.0, perf_counter()
     while not thread.done():
         await asyncio.sleep(_TICK)
@@ -86,17 +87,17 @@ async def _beside_ticks(call: Callable[[], object]) -> tuple[float, float]:
 def _steps(volume: Volume) -> dict[str, float]:
     """Seconds of each step of a load from nothing, one after the other."""
     documents = FileSource(volume.root).load()
-    steps = {"read": _seconds(lambda: [read(document) for document in documents])}
+    steps = {"read": seconds(lambda: [read(document) for document in documents])}
     began = perf_counter()
     parsed = parse(documents)
     # Reading is a part of parsing.
     steps["interpret"] = perf_counter() - began - steps["read"]
-    steps["build"] = _seconds(lambda: RouteTable.build(parsed.mappings))
+    steps["build"] = seconds(lambda: RouteTable.build(parsed.mappings))
     began = perf_counter()
     again = parse(documents, previous=parsed)
     steps["parse_again"] = perf_counter() - began
     before = RouteTable.build(parsed.mappings)
-    steps["build_again"] = _seconds(lambda: before.rebuild(again.mappings))
+    steps["build_again"] = seconds(lambda: before.rebuild(again.mappings))
     return steps
 
 

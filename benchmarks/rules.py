@@ -13,7 +13,7 @@ from canary_mw.routing.table import RouteTable
 
 GRAY = ("gray", "true")
 SERVICES = ("stable", "gray")
-_MAPPING = """\
+MAPPING = """\
 ---
 apiVersion: getambassador.io/v2
 kind: Mapping
@@ -75,7 +75,7 @@ def text(count: int, more: str = "") -> str:
 def yaml(some: Iterable[Rule], more: str = "") -> str:
     """Mappings as they are written."""
     return "".join(
-        _MAPPING.format(name=rule.name, prefix=rule.prefix, service=rule.service) + _HEADER[rule.gray] + more
+        MAPPING.format(name=rule.name, prefix=rule.prefix, service=rule.service) + _HEADER[rule.gray] + more
         for rule in some
     )
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import results
+from benchmarks import results, rules, sticky
 from benchmarks.chart import Chart, svg
 from benchmarks.client import percentile
 from benchmarks.report import Section
@@ -15,6 +15,9 @@ from benchmarks.rules import in_order, table, text
 from benchmarks.volume import Volume
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.store import RuleStore
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decision import decide
+from canary_mw.routing.table import RouteTable
 
 RUN = Run("2026-11-22 19:35 UTC", "python -m benchmarks", 0.5, "2 cores", "nginx 1.22.1")
 LATER = Run("2026-11-23 08:00 UTC", "python -m benchmarks --row P2", 0.1, "4 cores", "nginx 1.22.1")
@@ -124,6 +127,18 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 def test_peers_get_the_routes_in_our_order() -> None:
     assert [rule.name for rule in in_order(6)] == [group.first.name for group in table(6).groups]
     assert text(6).count("kind: Mapping") == 6
+
+
+def test_a_release_of_the_benchmarks_decides_in_every_group() -> None:
+    text = sticky.pairs(3, 0) + sticky.release(3, "sticky: {header: x-user-id}\n")
+    routes = RouteTable.from_yaml(text)
+    release = routes.releases["bench"]
+    for number in range(3):
+        for user in ("user-1", "user-2", "user-3", "user-4", "user-5"):
+            decision = decide(routes, RequestHead("GET", rules.prefix(number), [("x-user-id", user)]), 0.0)
+            assert decision is not None
+            variant = release.variant_of(user)
+            assert decision.mapping.name == f"{variant}-{number:05}"
 
 
 def test_a_swap_of_the_volume_changes_one_rule(tmp_path: Path) -> None:
