@@ -102,8 +102,9 @@ class KubernetesSource:
         ensure_forked_hooks()
         with self._lock:
             if self._view is None:
-                self._view = ClusterView(self._url, self._connection, self._cache, self._known)
-                self._thread.call(self._view.start)
+                view = ClusterView(self._url, self._connection, self._cache, self._known)
+                self._thread.call(view.start)
+                self._view = view
                 self._log_start()
             return self._view
 

@@ -265,7 +265,10 @@ async def test_a_namespace_that_two_addresses_name_is_read_twice_and_said_to_be(
 
 
 @in_loop
-async def test_two_events_of_one_change_are_one_table(tmp_path: Path) -> None:
+async def test_two_events_of_one_change_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Long enough for any machine.
+    monkeypatch.setattr(kubernetes_view, "_QUIET", 1.0)
+    monkeypatch.setattr(kubernetes_view, "_BATCH", 1.0)
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable"))
     async with cluster(server, tmp_path) as found:

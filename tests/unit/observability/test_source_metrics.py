@@ -1,0 +1,77 @@
+"""The metrics of sources that are watched, and the line that `/readyz?verbose` has for each."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_status import SourceStatus
+
+
+def status(**changes: Any) -> SourceStatus:
+    values: dict[str, Any] = {
+        "source": "k8s://shop",
+        "kind": "services",
+        "namespace": "shop",
+        "synced": True,
+        "version": "v1",
+        "objects": 2,
+        "last_contact": 1.5,
+        "cache_age": None,
+        "relists": {"expired": 3},
+        "errors": {"403": 4},
+        "error": None,
+    }
+    return SourceStatus(**{**values, **changes})
+
+
+class Collector:
+    def __init__(self, *statuses: SourceStatus) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Any:
+        return source_metrics(self._statuses, "7")
+
+
+def rendered(*statuses: SourceStatus) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(Collector(*statuses))
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+
+
+def test_the_metrics_have_these_names_and_labels() -> None:
+    place = 'kind="services",namespace="shop",pid="7"'
+    end = 'source="k8s://shop"'
+    assert rendered(status()) == [
+        f"canary_mw_source_synced{{{place},{end}}} 1.0",
+        f"canary_mw_source_last_contact_seconds{{{place},{end}}} 1.5",
+        f"canary_mw_source_objects{{{place},{end}}} 2.0",
+        f"canary_mw_source_from_cache{{{place},{end}}} 0.0",
+        f'canary_mw_source_relists_total{{{place},reason="expired",{end}}} 3.0',
+        f'canary_mw_source_errors_total{{code="403",{place},{end}}} 4.0',
+    ]
+
+
+def test_a_source_without_an_answer_has_no_age_of_one() -> None:
+    lines = rendered(status(synced=False, last_contact=None, cache_age=9.0, relists={}, errors={}))
+    assert [line.partition("{")[0] for line in lines] == [
+        "canary_mw_source_synced",
+        "canary_mw_source_objects",
+        "canary_mw_source_from_cache",
+    ]
+    assert lines[-1].endswith(" 1.0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({}, "version=v1 objects=2 contact=1.5 s ago synced"),
+        ({"cache_age": 60.4}, "contact=1.5 s ago source=cache age=60s synced"),
+        ({"synced": False, "last_contact": None}, "contact=never not synced: no answer yet"),
+        ({"synced": False, "error": "status 503"}, "contact=1.5 s ago not synced: status 503"),
+    ],
+)
+def test_a_line_tells_the_state(changes: dict[str, Any], end: str) -> None:
+    assert str(status(**changes)).endswith(end)
+    assert str(status(**changes)).startswith("k8s://shop kind=services namespace=shop ")
