@@ -52,9 +52,16 @@ def run(options: Options, folder: Path) -> Section:
     print(aligned(section.table), flush=True)
     added = _added(rounds, "header", WEIGHTS)
     section.at_most("CPU of a decision by a header over one by weights", added, LIMIT, "us", 2)
-    section.at_most("over one that a release rolls", _added(rounds, "header", ROLLED), LIMIT, "us", 2)
-    section.figure("by a cookie over weights", _added(rounds, "cookie", WEIGHTS), "us", 2)
-    section.figure("by the anonymous cookie over weights", _added(rounds, "anonymous cookie", WEIGHTS), "us", 2)
+    section.at_most(
+        "CPU of a decision by a header over one that a release rolls", _added(rounds, "header", ROLLED), LIMIT, "us", 2
+    )
+    section.figure("CPU of a decision by a cookie over one by weights", _added(rounds, "cookie", WEIGHTS), "us", 2)
+    section.figure(
+        "CPU of a decision by the anonymous cookie over one by weights",
+        _added(rounds, "anonymous cookie", WEIGHTS),
+        "us",
+        2,
+    )
     return section
 
 
