@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from installation import ROOT
 
+from canary_mw import RouteTable
 from canary_mw.cli.main import main
 
 PAGE = (ROOT / "docs" / "gray-release.md").read_text(encoding="utf-8")
@@ -78,3 +79,11 @@ def test_commands_print_what_is_shown(number: int, tmp_path: Path, monkeypatch: 
     Path("rules.yaml").write_text(example.rules, encoding="utf-8")
     told = "".join(run(command) for command in example.commands.splitlines())
     assert re.fullmatch(pattern(example.printed), told), told
+
+
+def test_the_settings_that_are_spelled_out_are_the_defaults() -> None:
+    (spelled,) = [each.rules for each in EXAMPLES if "budget:" in each.rules]
+    short = re.sub(r"^fallback:\n(  .*\n)+", "fallback: {}\n", spelled, flags=re.M)
+    assert short != spelled
+    both = [RouteTable.from_yaml(rules).releases["shop-2026-11"].document.fallback for rules in (spelled, short)]
+    assert both[0] == both[1]
