@@ -78,6 +78,7 @@ class RequestStream:
         "_ended",
         "_first_chunk",
         "_notifier",
+        "_on_end",
         "_receive",
         "_task",
         "_timer",
@@ -97,6 +98,7 @@ class RequestStream:
         self._watch_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[object] | None = None
         self._cancelling: int | None = None
+        self._on_end: asyncio.Future[None] | None = None
 
     async def open(self) -> "bytes | RequestStream":
         """The body, as bytes when its first message is all of it.
@@ -154,6 +156,11 @@ class RequestStream:
         elif self._notifier is not None:
             self._notifier.on_disconnect(self._cancel)
 
+    def _end_received(self) -> asyncio.Future[None]:
+        """Done once the watch has received the end of the request."""
+        self._on_end = self._timer.loop.create_future()
+        return self._on_end
+
     async def client_left(self) -> bool:
         """Watch from now on; whether the server knows already that the client has left."""
         if not self._watch_requested:
@@ -174,6 +181,8 @@ class RequestStream:
                     # A middleware that replays the body which it has read: it never reports a disconnect.
                     return
                 self._ended = not message.get("more_body", False)
+                if self._ended and self._on_end is not None:
+                    self._on_end.set_result(None)
         except Exception:  # noqa: BLE001 - a server that fails here does not report disconnects
             return
         self._cancel()
@@ -193,10 +202,14 @@ class RequestStream:
         Args:
             buffer: what was read by `open`.
         """
+        watch = self._watch_task
+        if watch is not None and not buffer.opened and not self._ended:
+            # Layers outside may have taken the first message already: it would be lost with a cancelled `receive`.
+            await asyncio.wait((watch, self._end_received()), return_when=asyncio.FIRST_COMPLETED)
         self.close()
         self._task = None
-        if self._watch_task is not None:
-            await asyncio.wait((self._watch_task,))
+        if watch is not None:
+            await asyncio.wait((watch,))
         if buffer.opened or self._ended:
             return replayed(buffer, self._receive, ended=self._ended)
         return self._receive

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from gray import ASGI, PLACES, PROXY, STABLE, WSGI, World, app_world, rules, world
-from servers import client_of, fetch, mapping, run
+from servers import client_of, fetch, mapping, run, serving_app
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from upstream import until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -352,6 +355,23 @@ def http_scope(path: str) -> Scope:
         "client": ("127.0.0.1", 5),
         "server": ("127.0.0.1", 80),
     }
+
+
+class Passing(BaseHTTPMiddleware):
+    """A layer outside that reads ahead: what its `receive` has taken is lost when that is cancelled."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+def test_a_layer_outside_loses_no_message_of_the_request() -> None:
+    async def main() -> None:
+        async with world("asgi/app", QUICK) as seen, serving_app(Passing(seen.app), lifespan="off") as port:
+            for path in ("/shop/503", "/shop/silent", "/shop-dead/x"):
+                assert (await fetch(port, path)).body == b"stable: "
+            assert (await fetch(port, "/shop-dead/x", "POST", (), LARGE)).body == b"stable: " + LARGE
+
+    run(main())
 
 
 @pytest.mark.parametrize("place", ["asgi/app", "asgi/service", "wsgi/app", "wsgi/service"])
