@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import types
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -19,8 +20,9 @@ from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
 from canary_mw.routing.keys import client_key
 from canary_mw.routing.person import Person
-from canary_mw.routing.sticky import _murmur3_python
+from canary_mw.routing.sticky import _murmur3_python, slot_function
 from canary_mw.routing.table import RouteTable
+from canary_mw.rules.release import HashFunction
 
 MAPPINGS = document("svc", prefix="/svc/") + document("gray", prefix="/svc/", weight=0)
 KEYS = [f"user-{number}" for number in range(3000)]
@@ -359,6 +361,21 @@ def test_a_compiled_release_is_kept_while_its_document_is_the_same() -> None:
 )
 def test_murmur3_in_python_is_that_of_everybody(text: bytes, hashed: int) -> None:
     assert _murmur3_python(text) == hashed
+
+
+def test_an_installed_mmh3_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[bytes, int, bool]] = []
+
+    def native(data: bytes, seed: int, signed: bool) -> int:
+        called.append((data, seed, signed))
+        return _murmur3_python(data)
+
+    module = types.ModuleType("mmh3")
+    module.hash = native  # type: ignore[attr-defined]
+    plain = slot_function(HashFunction("unleash", "g"))(b"user")
+    monkeypatch.setitem(sys.modules, "mmh3", module)
+    assert slot_function(HashFunction("unleash", "g"))(b"user") == plain
+    assert called == [(b"g:user", 0, False)]
 
 
 def test_a_variant_of_a_key_needs_no_request() -> None:
