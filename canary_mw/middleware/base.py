@@ -94,7 +94,7 @@ class MiddlewareBase:
         self.enabled = not self.wraps or is_enabled(os.environ)
         if not self.enabled:
             rules = StaticSource("")
-        settings = self._read_settings()
+        settings = self._read_settings() if self.enabled else MiddlewareSettings()
         options = self.options = options_of(arguments, settings)
         self._owns_store = not isinstance(rules, RuleStore)
         self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings)

@@ -124,6 +124,11 @@ def test_a_variable_that_cannot_be_read_is_named(interface: str, setenv: Callabl
         middleware(rules=StaticSource(RULES))
 
 
+def test_a_variable_does_not_disturb_a_middleware_that_is_off(interface: str, setenv: Callable[..., None]) -> None:
+    setenv(ENABLED=0, REPLAY_LIMIT="much", UPSTREAM="shop")
+    middleware()
+
+
 def test_settings_of_the_server_alone_do_not_disturb_a_middleware(interface: str, setenv: Callable[..., None]) -> None:
     setenv(PORT="tcp://10.0.0.1:80", WORKERS="many")
     middleware(rules=StaticSource(RULES))
