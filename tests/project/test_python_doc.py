@@ -2,14 +2,21 @@
 
 import re
 import runpy
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from installation import ROOT
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 import canary_mw
 from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
+from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_status import SourceStatus
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
@@ -56,8 +63,20 @@ def test_the_admin_pages_answer_where_they_are_mounted(tmp_path: Path, monkeypat
         assert "canary_mw_requests_total{" in client.get("/canary/metrics").text
 
 
+class Sources(Collector):
+    """The metrics of one source that is watched."""
+
+    def collect(self) -> Iterable[Metric]:
+        known: dict[str, Any] = {"source": "k8s://", "kind": "services", "namespace": "*", "version": "v1"}
+        counts: dict[str, Any] = {"objects": 1, "relists": {}, "errors": {}, "last_contact": 0.1, "cache_age": None}
+        return source_metrics([SourceStatus(**known, **counts, synced=True, error=None)], "1")
+
+
 def test_every_metric_is_listed_and_no_other() -> None:
     _, _, section = PAGE.partition("\n| metric | labels | what it counts |\n")
     rows = "".join(re.findall(r"^\|(.*?)\|", section.partition("\n\n")[0], re.M))
-    told = re.findall(r"^# TYPE (\w+)", canary_mw.Metrics().render().decode(), re.M)
+    of_sources = CollectorRegistry()
+    of_sources.register(Sources())
+    text = canary_mw.Metrics().render() + generate_latest(of_sources)
+    told = re.findall(r"^# TYPE (\w+)", text.decode(), re.M)
     assert sorted(re.findall(r"`(\w+)`", rows)) == sorted(told)
