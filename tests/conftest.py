@@ -19,7 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 @pytest.fixture(autouse=True)
 def _variables_end_with_the_test() -> Iterator[None]:
-    """`canary-mw serve` hands its settings to its workers by variables, which a middleware of the next test would read."""
+    """`canary-mw serve` gives its workers its settings by variables, which a middleware of the next test would read."""
     before = dict(os.environ)
     yield
     if os.environ != before:
