@@ -37,6 +37,17 @@ def sent(request: UpstreamRequest) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("timeout_ms", "middleware", "ends_at_head"), [(None, True, True), (3000, True, False), (None, False, False)]
+)
+def test_only_the_default_limit_of_a_middleware_ends_at_the_head(
+    timeout_ms: int | None, middleware: bool, ends_at_head: bool
+) -> None:
+    decision = decision_of(mapping(timeout_ms=timeout_ms), middleware=middleware)
+    request = upstream_request(decision, get(), HOP)
+    assert (request.timeout, request.timeout_ends_at_head) == (3.0, ends_at_head)
+
+
 def test_a_plain_request_is_framed_anew() -> None:
     rule = mapping("shop", service="shop:8080", timeout_ms=1500, connect_timeout_ms=200)
     request = forwarded(get("/svc/a?b=1", [("Host", "example.com"), ("Accept", "*/*")]), rule)
