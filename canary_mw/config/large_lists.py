@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from canary_mw.config.foreign_objects import group_of
-from canary_mw.config.yaml_loader import DocumentRefused, is_too_large, load
+from canary_mw.config.yaml.loader import DocumentRefused, is_too_large, load
 
 # The line before the items, and how the first line of each begins: a block of YAML, and JSON with an indentation.
 _YAML_ITEMS, _YAML_ITEM = re.compile(r"items:[ \t]*"), re.compile(r"( *)- ")

@@ -29,8 +29,8 @@ from canary_mw.config.resource import (
     wrong_type,
 )
 from canary_mw.config.variables import Variable, expand_variables, variables_in
-from canary_mw.config.yaml_loader import DocumentRefused, RawDiagnostic, line_of, load
-from canary_mw.config.yaml_stream import count_line_breaks, split_documents, with_unix_line_ends
+from canary_mw.config.yaml.loader import DocumentRefused, RawDiagnostic, line_of, load
+from canary_mw.config.yaml.stream import count_line_breaks, split_documents, with_unix_line_ends
 
 _LIST_GROUPS = (None, "", "networking.k8s.io", "extensions", *AMBASSADOR_GROUPS, *CANARY_GROUPS)
 _ANNOTATED = (("Service", ""), ("Ingress", "networking.k8s.io"), ("Ingress", "extensions"))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from canary_mw.config.resource import Context, Resource
 from canary_mw.config.variables import Variable
-from canary_mw.config.yaml_loader import RawDiagnostic
+from canary_mw.config.yaml.loader import RawDiagnostic
 
 
 @dataclass(slots=True)

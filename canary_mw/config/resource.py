@@ -10,9 +10,9 @@ import yaml
 
 from canary_mw.config.annotations import ANNOTATION
 from canary_mw.config.wording import in_words, odd_key_in_words
-from canary_mw.config.yaml_loader import DocumentRefused, line_of
-from canary_mw.config.yaml_scalars import OddKey
-from canary_mw.config.yaml_stream import count_line_breaks
+from canary_mw.config.yaml.loader import DocumentRefused, line_of
+from canary_mw.config.yaml.scalars import OddKey
+from canary_mw.config.yaml.stream import count_line_breaks
 
 _METADATA = frozenset(("name", "namespace", "generation"))
 NOT_IN_SPEC = _METADATA | {"apiVersion", "kind", "metadata", "spec", "status", "metadata_labels"}

@@ -11,7 +11,7 @@ from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
 from canary_mw.config.wording import did_you_mean, in_words, odd_key_in_words
-from canary_mw.config.yaml_scalars import OddKey
+from canary_mw.config.yaml.scalars import OddKey
 
 M = TypeVar("M", bound=Strict)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from canary_mw.config.document import Diagnostic
-from canary_mw.config.yaml_stream import count_line_breaks, with_unix_line_ends
+from canary_mw.config.yaml.stream import count_line_breaks, with_unix_line_ends
 
 ENV_NAMES = "CANARY_MW_ENV_NAMES"
 # The codes of the findings below.

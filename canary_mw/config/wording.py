@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from canary_mw.config.yaml_scalars import OddKey, value_of
+from canary_mw.config.yaml.scalars import OddKey, value_of
 from canary_mw.rules.wording import quoted
 
 _MAX_LENGTH = 60

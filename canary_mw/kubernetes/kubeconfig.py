@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from canary_mw.config.yaml_loader import DocumentRefused, load
+from canary_mw.config.yaml.loader import DocumentRefused, load
 from canary_mw.exceptions import ConfigError
 from canary_mw.kubernetes.credentials import ClientCertificate, Connection, read_bytes, read_text
 from canary_mw.kubernetes.exec_plugin import VERSIONS, ExecPlugin

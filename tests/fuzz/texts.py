@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from canary_mw.config import yaml_loader
 from canary_mw.config.annotations import ANNOTATION, go_unquote
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.config.parser import RuleSet, parse
 from canary_mw.config.reader import Reading, read
+from canary_mw.config.yaml import loader
 from canary_mw.control.sources.file import FileSource
 from canary_mw.exceptions import ClientError, ConfigError, UpstreamProtocolError
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -56,15 +56,15 @@ def yaml(data: bytes) -> None:
     """Any text as YAML: `DocumentRefused`, or values of JSON within the limits."""
     text = data.decode("utf-8", "replace")
     try:
-        loaded = yaml_loader.load(text)
-    except yaml_loader.DocumentRefused as refused:
+        loaded = loader.load(text)
+    except loader.DocumentRefused as refused:
         diagnostic = refused.diagnostic
         assert diagnostic.code
         # YAML 1.1 knows three more line breaks, and the end is behind the last.
         assert 1 <= diagnostic.line <= lines_in(text) + sum(map(text.count, "\x85\u2028\u2029")) + 1
         return
     if loaded is not None:
-        assert _size(loaded[1], yaml_loader.MAX_DEPTH) <= len(text) + yaml_loader.MAX_COPIES + 1
+        assert _size(loaded[1], loader.MAX_DEPTH) <= len(text) + loader.MAX_COPIES + 1
 
 
 def _size(value: Any, depth: int) -> int:

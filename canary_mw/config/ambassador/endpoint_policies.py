@@ -13,7 +13,7 @@ from canary_mw.config.ambassador.schema import (
 )
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.config.wording import in_words
-from canary_mw.config.yaml_loader import DocumentRefused, load
+from canary_mw.config.yaml.loader import DocumentRefused, load
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import FRAMING_HEADERS, has_control, is_header_name
 from canary_mw.rules.upstream import Cookie, HealthCheck, LoadBalancing, OutlierDetection

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from canary_mw.config.yaml_scalars import BOOLEANS, PlainWord
+from canary_mw.config.yaml.scalars import BOOLEANS, PlainWord
 
 
 def _read_word(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from canary_mw.config.canary.fields import FieldError, not_supported
 from canary_mw.config.wording import did_you_mean, in_words
-from canary_mw.config.yaml_scalars import OddKey
+from canary_mw.config.yaml.scalars import OddKey
 from canary_mw.http.headers import is_header_name
 from canary_mw.rules.release import Term
 from canary_mw.rules.wording import quoted

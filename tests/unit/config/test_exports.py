@@ -11,7 +11,7 @@ from rules import chosen, document, findings, get, one, read_rules
 from canary_mw.config.document import Document
 from canary_mw.config.parser import RuleSet
 from canary_mw.config.reader import read
-from canary_mw.config.yaml_loader import MAX_BYTES
+from canary_mw.config.yaml.loader import MAX_BYTES
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.upstream import HealthCheck

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules import document, findings, one, read_rules
 
-from canary_mw.config.yaml_loader import load
-from canary_mw.config.yaml_scalars import tag_of
+from canary_mw.config.yaml.loader import load
+from canary_mw.config.yaml.scalars import tag_of
 
 
 def value_of(written: str) -> object:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from canary_mw.config.yaml_scalars import (
+from canary_mw.config.yaml.scalars import (
     BOOLEAN,
     BOOLEANS,
     MAX_DIGITS,
@@ -21,7 +21,7 @@ from canary_mw.config.yaml_scalars import (
     read_number,
     tag_of,
 )
-from canary_mw.config.yaml_stream import BREAK
+from canary_mw.config.yaml.stream import BREAK
 
 try:
     from yaml import CSafeLoader as _SafeLoader

@@ -1,0 +1,1 @@
+"""YAML as Kubernetes and Emissary read it."""
