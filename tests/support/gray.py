@@ -260,6 +260,9 @@ class GrayApp:
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["path"].rpartition("/")[2]
+        if scope["type"] == "websocket":
+            await self.websocket(kind, receive, send)
+            return
         if kind == "raise":
             raise ValueError("a fault of gray")
         if kind != "early":
@@ -276,6 +279,16 @@ class GrayApp:
         finally:
             self.closed += 1
         await send({"type": "http.response.body", "body": b"gray"})
+
+    async def websocket(self, kind: str, receive: Receive, send: Send) -> None:
+        """Accept a websocket and answer its first message, or deny it."""
+        if kind == "early" or (await receive())["type"] != "websocket.connect" or kind.isdigit():
+            status = int(kind) if kind.isdigit() else 503
+            await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+            await send({"type": "websocket.http.response.body", "body": b"gray"})
+            return
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "gray: " + (await receive())["text"]})
 
     def wsgi(self, environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         kind = environ["PATH_INFO"].rpartition("/")[2]

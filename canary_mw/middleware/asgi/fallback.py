@@ -79,14 +79,14 @@ async def answered_by_gray(app: ASGIApp, net: SafetyNet, scope: Scope, receive: 
     async def receive_and_note() -> Message:
         nonlocal left
         message = await receive()
-        left = left or message["type"] == "http.disconnect"
+        left = left or message["type"] in ("http.disconnect", "websocket.disconnect")
         return message
 
     async def hold(message: Message) -> None:
         nonlocal begun, dropped
         if not begun:
             begun = True
-            dropped = not left and net.ask_about(message["status"])
+            dropped = not left and net.ask_about(message.get("status", 0))
         if not dropped:
             await send(message)
         elif message.get("more_body", False):

@@ -4,7 +4,13 @@ from collections.abc import Callable
 from functools import partial
 
 from canary_mw.exceptions import ClientError
-from canary_mw.forwarding.exchange import direct_response, exchange, exchange_above_net, upstream_error_reply
+from canary_mw.forwarding.exchange import (
+    direct_response,
+    exchange,
+    exchange_above_net,
+    exchange_with_stable,
+    upstream_error_reply,
+)
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
@@ -13,7 +19,7 @@ from canary_mw.forwarding.replies import text_reply
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
 from canary_mw.http.messages import RequestHead, ResponseHead
-from canary_mw.middleware.asgi.fallback import call_as_stable
+from canary_mw.middleware.asgi.fallback import answered_by_gray, call_as_stable
 from canary_mw.middleware.asgi.in_process import app_scope_of, copy_back
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.services import start_error
@@ -82,6 +88,9 @@ async def tunnel(
         reply = upstream_error_reply(mapping, error)
     if reply is not None:
         await deny_handshake(scope, receive, send, reply)
+    elif app is not None and net is not None:
+        gray = partial(_call_app, app, decision, head, hop)
+        await _call_gray(gray, net, head, hop, scope, receive, send, upstreams)
     elif app is not None:
         await _call_app(app, decision, head, hop, scope, receive, send)
     elif net is None:
@@ -93,6 +102,39 @@ async def tunnel(
             await WebSocketTunnel(decision, upstreams).serve(steps, scope, receive, send, answer)
         finally:
             net.close()
+
+
+async def _call_gray(
+    app: ASGIApp,
+    net: SafetyNet,
+    head: RequestHead,
+    hop: HopContext,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    upstreams: Upstreams,
+) -> None:
+    """Call an app that is a gray variant; where it denies the handshake with a status of a failure, stable answers."""
+    taken: list[Message] = []
+
+    async def receive_and_keep() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.connect":
+            taken.append(message)
+        return message
+
+    async def receive_again() -> Message:
+        return taken.pop() if taken else await receive()
+
+    net.begin_in_process(head)
+    try:
+        if await answered_by_gray(app, net, scope, receive_and_keep, send):
+            return
+        if not await _answer_for_stable(net, head, hop, scope, send, receive_again):
+            steps = exchange_with_stable(head, hop, net)
+            await WebSocketTunnel(net.stable_decision, upstreams).serve(steps, scope, receive_again, send)
+    finally:
+        net.close()
 
 
 async def _answer_for_stable(
