@@ -121,7 +121,7 @@ async def _fail(peer: Peer, kind: str, request: Seen) -> bool:
     if kind == "slow":
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nslow ")
         # Time has to pass: more than the head may take.
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.1)
         await peer.send(b"body")
     if kind == "hint":
         await peer.answer(b"gray", status=b"503 Gray")
