@@ -272,6 +272,8 @@ class GrayApp:
                 body, more = body + message["body"], message["more_body"]
             self.bodies.append(body)
         status = int(kind) if kind.isdigit() else 200 if kind == "ok" else 503
+        if kind == "hint":
+            await send({"type": "http.response.early_hint", "links": []})
         await send({"type": "http.response.start", "status": status, "headers": []})
         try:
             while kind == "endless":

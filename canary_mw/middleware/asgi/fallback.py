@@ -85,6 +85,9 @@ async def answered_by_gray(app: ASGIApp, net: SafetyNet, scope: Scope, receive: 
     async def hold(message: Message) -> None:
         nonlocal begun, dropped
         if not begun:
+            if message["type"] not in _STARTS:
+                # Early hints: they are of gray, and stable may still answer.
+                return
             begun = True
             dropped = not left and net.ask_about(message.get("status", 0))
         if not dropped:

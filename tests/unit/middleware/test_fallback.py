@@ -537,7 +537,7 @@ def test_an_app_is_a_gray_variant_like_any_upstream(interface: str, kind: str, s
 
     async def main() -> None:
         async with app_world(interface, kind, side, settings) as seen:
-            for path in ("/shop/503", "/shop/endless", "/shop/early", "/shop/raise"):
+            for path in ("/shop/503", "/shop/endless", "/shop/early", "/shop/raise", "/shop/hint"):
                 answer = await fetch(seen.port, path)
                 assert (answer.status, answer.body) == (200, b"stable: "), path
                 assert answer.header("x-canary-variant") == "v2"
@@ -552,7 +552,7 @@ def test_an_app_is_a_gray_variant_like_any_upstream(interface: str, kind: str, s
             assert (await fetch(seen.port, "/shop/404")).status == 404
             assert (await fetch(seen.port, "/shop/503", headers=[("x-gray", "v2")])).body == b"gray"
             results = {(key.kind, result): count for (key, result), count in seen.nets.counters.fallbacks().items()}
-            assert results == {("503", "ok"): 5, ("500", "ok"): 1, ("503", "refused"): 2}
+            assert results == {("503", "ok"): 6, ("500", "ok"): 1, ("503", "refused"): 2}
 
     run(main())
 
