@@ -30,8 +30,12 @@ def _flow(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)}: {_flow(item)}" for key, item in value.items()) + "}"
     return json.dumps(value)
+
+
+def _key(key: str) -> str:
+    return key if key.isprintable() else quoted(key)
 
 
 def odd_key_in_words(key: OddKey) -> tuple[str, str]:
