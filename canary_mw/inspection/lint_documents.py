@@ -23,13 +23,17 @@ def lint_documents(rules: RuleSet) -> list[Diagnostic]:
 
 
 def _without_mappings(rules: RuleSet) -> list[Diagnostic]:
-    """An error where there is no Mapping at all, and no other error that says why."""
+    """A finding where there is no Mapping at all, and no other error that says why.
+
+    Files of other kinds alone, as those of the Hosts, may be one part of a whole that has the Mappings elsewhere.
+    """
     if rules.mappings or any(each.severity == "error" for each in rules.diagnostics):
         return []
     passed_over = next((each for each in rules.diagnostics if each.code == "other-ambassador-id"), None)
+    has_others = passed_over is None and any(file.documents for file in rules.files.values())
     return [
         Diagnostic(
-            severity="error",
+            severity="warning" if has_others else "error",
             code="no-mappings",
             message="there is no Mapping: every request is answered 404, in a middleware by the app",
             file=passed_over.file if passed_over else next(iter(rules.files), "rules"),

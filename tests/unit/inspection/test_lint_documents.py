@@ -32,6 +32,12 @@ def test_no_mapping_at_all_is_an_error(text: str) -> None:
     assert found(text) == [("error", "no-mappings", 1)]
 
 
+def test_no_mapping_beside_other_kinds_is_a_warning() -> None:
+    host = "apiVersion: getambassador.io/v3alpha1\nkind: Host\nmetadata: {name: h}\nspec: {hostname: '*'}\n"
+    assert found(host) == [("warning", "no-mappings", 1)]
+    assert found(host + document("b")) == []
+
+
 def test_no_mapping_is_not_reported_beside_the_error_that_says_why() -> None:
     assert found(document(weight="x")) == []
 
