@@ -18,6 +18,8 @@ from servers import client_of, fetch, mapping, run
 from upstream import Peer, Upstream, serving
 from wsgiprocess import GREENLETS, ServerProcess, served
 
+pytestmark = pytest.mark.slow
+
 Body = Callable[["Shop"], Coroutine[Any, Any, None]]
 GRAY = [("gray", "true")]
 

@@ -17,6 +17,8 @@ from servers import client_of, fetch, run
 from upstream import Peer, Upstream, serving, until
 from wsgiprocess import GREENLETS, ServerProcess, served
 
+pytestmark = pytest.mark.slow
+
 WORKERS = {"sync": 2, "gthread": 2, "preload": 2, "waitress": 1, "gevent": 2, "gevent preload": 2, "pywsgi": 1}
 # Those that leave the signal to the system.
 NO_HANDLER = ("waitress", "pywsgi")
@@ -94,7 +96,6 @@ def test_ten_swaps_lose_nothing(tmp_path: Path) -> None:
     run(swaps_under_load("gthread", 10, tmp_path))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("server", WORKERS)
 def test_a_hundred_swaps_lose_nothing(server: str, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_worker_that_takes_the_place_of_a_killed_one_follows_too(tmp_path: Pat
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("requests", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("requests", [1_000, 10_000])
 def test_threads_mix_nothing_up(requests: int, tmp_path: Path) -> None:
     async def client(port: int, share: int) -> None:
         async with client_of(port) as connection:
