@@ -22,9 +22,10 @@ help: ## list the targets
 demo: $(INSTALLED_APP) ## two small upstreams and the proxy before them; ONCE=1 shows one round and ends, PORT=n
 	@$(VENV)/bin/canary-mw demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
-# Both show the slowest files at the end, and a warning when they took longer than their budget in minutes.
+# Both show the slowest files at the end, and a warning when they took longer than their budget in minutes. Three
+# processes on two cores: a part of the tests waits for limits to pass.
 test: $(INSTALLED) ## the tests with branch coverage of the package, without the slow ones; 5 minutes on two cores
-	@$(PY) -m pytest -m "not slow" -n 2 --budget 5 --cov=canary_mw --cov-branch
+	@$(PY) -m pytest -m "not slow" -n 3 --budget 5 --cov=canary_mw --cov-branch
 
 # 5 is pytest's status for "nothing was selected".
 test-slow: $(INSTALLED) $(INSTALLED_SERVERS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
