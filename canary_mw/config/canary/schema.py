@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from canary_mw.config.ambassador.schema import Flag, Strict
-from canary_mw.rules.release import HashKind, Missing
+from canary_mw.rules.release import DEFAULT_BUDGET, HashKind, Missing
 
 # Its range is for editors: a number outside of it is reported as `release-weight-value`.
 Percent = Annotated[int | float, Field(json_schema_extra={"minimum": 0, "maximum": 100})]
 Texts = str | list[str]
-# A map of one key is checked in `keys.py`, because an unknown kind of key has a finding of its own.
+# A map of one key is checked in `fields.py`, because an unknown kind of key has a finding of its own.
 Key = str | dict[str, Any]
 
 
@@ -87,9 +87,9 @@ class HoldoutModel(Strict):
 class BudgetModel(Strict):
     """How many fallbacks there may be."""
 
-    percent: int = 20
-    min: int = 10
-    interval: int = 10
+    percent: int = DEFAULT_BUDGET.percent
+    min: int = DEFAULT_BUDGET.min
+    interval: int = DEFAULT_BUDGET.interval
 
 
 class FallbackModel(Strict):

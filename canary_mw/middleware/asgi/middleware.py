@@ -1,8 +1,7 @@
 """The ASGI middleware: `CanaryMiddleware` routes every HTTP request, and forwards those of other services.
 
 Bodies are not buffered. The wrapped app gets the scope of the server itself, so that layers outside see what the app
-writes into it. `scope["canary_mw"]` is added. Headers that only trusted peers may send are removed, where
-`trusted_headers` names any.
+writes into it; `scope["canary_mw"]` is added. Headers of `trusted_headers` from untrusted peers are removed.
 """
 
 import asyncio
@@ -68,8 +67,7 @@ class CanaryMiddleware(MiddlewareBase):
         trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers are used.
         trusted_headers: names of headers that only those peers may send; they are removed from the requests of all
             others before anything reads them.
-        header_key_file: file of secrets, one per line; a trusted header then needs a signature, and any peer may send
-            it.
+        header_key_file: file of secrets, one per line; any peer may send a trusted header that is signed with one.
         observers: notified of every request.
         hop_id: name of this deployment in `via`; derived from the workload's name by default.
         limits: limits of the built-in client.
@@ -77,8 +75,7 @@ class CanaryMiddleware(MiddlewareBase):
         replay_limit: bytes of a request body that are kept for retries and shadows, 65536 by default.
         shadow_limit: maximum number of shadow copies in flight, 100 by default.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
-        strict: do not start with rules that are missing or in error. Without it the app gets every request that no rule
-            takes meanwhile.
+        strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets: directory of the Secrets that TLSContexts name.
 
     Raises:
@@ -115,35 +112,38 @@ class CanaryMiddleware(MiddlewareBase):
         self.started = False
         self.host = HostProbe(wraps=self.wraps)
         self.services = ServiceApps(services)
+        given = Arguments(
+            upstreams,
+            trusted,
+            trusted_headers,
+            header_key_file,
+            secrets,
+            hop_id,
+            limits,
+            dns_interval,
+            replay_limit,
+            shadow_limit,
+            shadow_writes,
+            strict,
+        )
         try:
-            given = Arguments(
-                upstreams,
-                trusted,
-                trusted_headers,
-                header_key_file,
-                secrets,
-                hop_id,
-                limits,
-                dns_interval,
-                replay_limit,
-                shadow_limit,
-                shadow_writes,
-                strict,
-            )
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)
-            if not self.enabled:
-                self.services = ServiceApps(None)
-            options, apps = self.options, self.services.by_name
-            self.upstreams = Upstreams(
-                options.upstreams, transports, apps, options.limits, options.dns_interval, secrets=options.secrets
-            )
-            self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
-            self.nets = SafetyNets(self)
-            self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
+            self._set_up(transports)
         except ConfigError as exc:
             if not (self.wraps and in_event_loop()):
                 raise
             self._config_error = exc
+
+    def _set_up(self, transports: Dict[str, "httpx.AsyncBaseTransport"] | None) -> None:
+        if not self.enabled:
+            self.services = ServiceApps(None)
+        options, apps = self.options, self.services.by_name
+        self.upstreams = Upstreams(
+            options.upstreams, transports, apps, options.limits, options.dns_interval, secrets=options.secrets
+        )
+        self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
+        self.nets = SafetyNets(self)
+        self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
