@@ -1,118 +1,19 @@
 """Rules from the API of a cluster: real processes, an API server that answers as recorded ones did, and requests."""
 
 import asyncio
-import contextlib
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_box import CANARY, READ, box, gray
 from clusters import in_loop, kubeconfig
 from fake_apiserver import FakeApi, mappings_kind
 from load import eventually, load
 from preforked import rules
-from servers import Process, fetch, free_port, process, serving_app
-from upstream import Peer, serving
+from servers import fetch, serving_app
+from upstream import serving
 from wsgiprocess import served
-
-CANARY = "system:serviceaccount:shop:canary"
-READ = [
-    {"apiGroups": [group], "resources": [plural], "verbs": ["list", "watch"]}
-    for group, plural in (("", "services"), ("networking.k8s.io", "ingresses"), ("getambassador.io", "mappings"))
-]
-
-
-def rule(name: str, port: int, weight: int | None = None) -> str:
-    more = "" if weight is None else f"weight: {weight}\n"
-    head = f"---\napiVersion: getambassador.io/v2\nkind: Mapping\nname: {name}\nprefix: /shop/\n"
-    return f'{head}service: 127.0.0.1:{port}\nrewrite: ""\n{more}'
-
-
-async def stable(peer: Peer) -> None:
-    await answer(peer, b"stable")
-
-
-async def gray(peer: Peer) -> None:
-    await answer(peer, b"gray")
-
-
-async def answer(peer: Peer, body: bytes) -> None:
-    while True:
-        await peer.request()
-        await peer.answer(body)
-
-
-class Box:
-    """A cluster in a box: an API server, a stable and a gray version, and a proxy.
-
-    Attributes:
-        api_port: where the API is served, while it is.
-    """
-
-    def __init__(self, folder: Path, api: FakeApi, ports: tuple[int, int]) -> None:
-        self.folder, self.api, self.ports = folder, api, ports
-        self.api_port, self.port, self.admin = free_port(), free_port(), free_port()
-        self.proxy: Process
-
-    def weigh(self, weight: int) -> None:
-        """Write both Services, gray with a weight."""
-        self.api.annotate("shop", "shop-stable", rule("stable", self.ports[0]))
-        self.api.annotate("shop", "shop-gray", rule("gray", self.ports[1], weight))
-
-    @contextlib.contextmanager
-    def serve(self, name: str, *options: str) -> Any:
-        path = kubeconfig(self.folder, f"http://127.0.0.1:{self.api_port}", token="mine")
-        self.port, self.admin = free_port(), free_port()
-        address = f"k8s://shop?kubeconfig={path}"
-        ports = ["--port", str(self.port), "--admin-port", str(self.admin)]
-        arguments = ["serve", "--rules", address, *ports, *options]
-        with process(*arguments, log=self.folder / name, wait_for=[self.port, self.admin]) as self.proxy:
-            yield self.proxy
-
-    @contextlib.asynccontextmanager
-    async def api_served(self) -> AsyncIterator[None]:
-        """Serve the API on its port."""
-        async with serving_app(self.api.app, lifespan="off", port=self.api_port) as _:
-            yield
-
-    async def ready(self, status: int = 200) -> str:
-        """What /readyz?verbose says, as soon as it has this status."""
-        while True:
-            found = await fetch(self.admin, "/readyz?verbose")
-            if found.status == status:
-                return found.body.decode()
-            await asyncio.sleep(0.02)
-
-    async def says(self, text: str) -> None:
-        """Wait until /readyz?verbose says something."""
-        while text not in (await fetch(self.admin, "/readyz?verbose")).body.decode():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.02)
-
-    async def all_from(self, who: bytes) -> None:
-        """Wait until fifty requests one after the other are answered by one version."""
-        row = 0
-        while row < 50:
-            found = await fetch(self.port, "/shop/")
-            assert found.status in (200, 404), found
-            row = row + 1 if found.body == who else 0
-
-    async def both(self) -> Counter[bytes]:
-        """Who answers 200 requests, after each version has answered one."""
-        seen: Counter[bytes] = Counter()
-        while len(seen) < 2:
-            seen[(await fetch(self.port, "/shop/")).body] += 1
-        return Counter([(await fetch(self.port, "/shop/")).body for _ in range(200)])
-
-
-@contextlib.asynccontextmanager
-async def box(folder: Path, *kinds: Any) -> AsyncIterator[Box]:
-    async with serving(stable) as one, serving(gray) as other:
-        api = FakeApi(*kinds, token="admin", users={"mine": CANARY})
-        api.grant("shop", CANARY, READ)
-        yield Box(folder, api, (one.origin.port, other.origin.port))
-        api.drop_watches(hard=True)
 
 
 @pytest.mark.slow

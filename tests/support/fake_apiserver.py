@@ -1,6 +1,7 @@
-"""A Kubernetes API server for tests: list, watch and patch, as servers of 1.20 and 1.36 were recorded to answer.
+"""A Kubernetes API server for tests: reads, watches and writes, as servers of 1.20 and 1.36 were recorded to answer.
 
-It knows Services, Ingresses, RBAC objects, and custom resources that are installed by `install`. Faults are methods:
+It knows Services, Ingresses, Leases, Events, RBAC objects, and custom resources that are installed by `install`.
+Writes are checked for conflicts as a server checks them, not for their schema. Faults are methods:
 `compact`, `drop_watches`, `restart`, `freeze`, `fail_next`, and the attributes `token`, `denied` and `webhook_down`.
 """
 
@@ -28,7 +29,9 @@ REASONS = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    409: "Conflict",
     410: "Expired",
+    422: "Invalid",
     429: "TooManyRequests",
     500: "InternalError",
     503: "ServiceUnavailable",
@@ -47,6 +50,8 @@ class FakeKind:
     versions: list[str]
     custom: bool = False
     webhook: bool = False
+    # Whether an update has to say which version it is of.
+    versioned: bool = False
 
     @property
     def key(self) -> str:
@@ -55,7 +60,9 @@ class FakeKind:
 
 BUILTIN = [
     FakeKind("", "services", "Service", ["v1"]),
+    FakeKind("", "events", "Event", ["v1"]),
     FakeKind("networking.k8s.io", "ingresses", "Ingress", ["v1"]),
+    FakeKind("coordination.k8s.io", "leases", "Lease", ["v1"], versioned=True),
     FakeKind(RBAC, "roles", "Role", ["v1"]),
     FakeKind(RBAC, "rolebindings", "RoleBinding", ["v1"]),
 ]
@@ -63,13 +70,13 @@ BUILTIN = [
 
 def mappings_kind(*versions: str, webhook: bool = False) -> FakeKind:
     """The kind Mapping, as its CRD defines it; the first version is stored."""
-    return FakeKind("getambassador.io", "mappings", "Mapping", list(versions or ("v3alpha1",)), True, webhook)
+    return FakeKind("getambassador.io", "mappings", "Mapping", list(versions or ("v3alpha1",)), True, webhook, True)
 
 
 class Refused(Exception):
-    def __init__(self, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, code: int, message: str, reason: str = "") -> None:
         super().__init__(message)
-        self.code, self.headers = code, headers
+        self.code, self.reason = code, reason
 
 
 class Event(NamedTuple):
@@ -91,20 +98,27 @@ class Call(NamedTuple):
     metadata_only: bool
 
 
-def status(code: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(status_object(code, message), code, headers)
+def status(code: int, message: str, headers: dict[str, str] | None = None, reason: str = "") -> JSONResponse:
+    return JSONResponse(status_object(code, message, reason), code, headers)
 
 
-def status_object(code: int, message: str) -> Json:
+def status_object(code: int, message: str, reason: str = "") -> Json:
     return {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
         "message": message,
-        "reason": REASONS.get(code, "Unknown"),
+        "reason": reason or REASONS.get(code, "Unknown"),
         "code": code,
     }
+
+
+def bare(body: Json) -> Json:
+    """An object without what the server writes."""
+    kept = {name: value for name, value in body.items() if name not in ("apiVersion", "kind", "status")}
+    own = ("uid", "resourceVersion", "namespace")
+    return {**kept, "metadata": {key: value for key, value in body["metadata"].items() if key not in own}}
 
 
 def merge_patch(base: Json, patch: Json) -> Json:
@@ -169,7 +183,7 @@ class FakeApi:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.continues: dict[str, tuple[int, list[Json]]] = {}
         self.watching = 0
-        verbs = ["GET", "POST", "PATCH"]
+        verbs = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         ends = "{kind}", "namespaces/{namespace}/{kind}", "namespaces/{namespace}/{kind}/{name}"
         self.app = Starlette(
             routes=[
@@ -309,7 +323,9 @@ class FakeApi:
     async def _entry(self, request: Request) -> Response:
         query, path = dict(request.query_params), request.path_params
         group, plural, namespace = path.get("group", ""), path["kind"], path.get("namespace", "")
-        verb = "watch" if "watch" in query else {"GET": "list", "POST": "create"}.get(request.method, "patch")
+        read = "get" if path.get("name") else "watch" if "watch" in query else "list"
+        writes = {"POST": "create", "PUT": "update"}
+        verb = read if request.method == "GET" else writes.get(request.method, request.method.lower())
         self.requests.append((verb, request.url.path, query))
         if self.failures:
             code, headers = self.failures.pop(0)
@@ -329,7 +345,7 @@ class FakeApi:
             call = Call(kind, path["version"], namespace, path.get("name", ""), query, only)
             return await self._serve(call, verb, request)
         except Refused as exc:
-            return status(exc.code, str(exc), exc.headers)
+            return status(exc.code, str(exc), reason=exc.reason)
 
     async def _review(self, request: Request, user: str) -> Response:
         asked = (await request.json())["spec"]["resourceAttributes"]
@@ -341,11 +357,52 @@ class FakeApi:
             return await self._watch(call, request)
         if verb == "list":
             return self._list(call)
+        if verb == "create":
+            return self._create(call, await request.json())
         key = call.kind.key, call.namespace, call.name
-        if key not in self.objects:
+        old = self.objects.get(key)
+        if old is None:
             raise Refused(404, f'{call.kind.key} "{call.name}" not found')
-        self.put(*key, merge_patch(self.objects[key], await request.json()))
+        if verb == "delete":
+            self.put(*key, None)
+            return JSONResponse({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        if verb == "patch":
+            self.put(*key, merge_patch(old, await request.json()))
+        if verb == "update":
+            self._update(call, key, old, await request.json())
         return JSONResponse(self._shown(call, self.objects[key]))
+
+    def _create(self, call: Call, body: Json) -> Response:
+        metadata = body["metadata"]
+        name = metadata.get("name") or metadata["generateName"] + uuid.uuid4().hex[:5]
+        key = call.kind.key, call.namespace, name
+        if key in self.objects:
+            raise Refused(409, f'{call.kind.key} "{name}" already exists', "AlreadyExists")
+        self._check(call, body)
+        self.put(*key, bare(body))
+        return JSONResponse(self._shown(call, self.objects[key]), 201)
+
+    def _update(self, call: Call, key: Key, old: Json, body: Json) -> None:
+        version = body["metadata"].get("resourceVersion", "")
+        if not version and call.kind.versioned:
+            raise Refused(422, f'{call.kind.key} "{call.name}" is invalid: metadata.resourceVersion: must be specified')
+        if version and version != old["metadata"]["resourceVersion"]:
+            raise Refused(409, f'Operation cannot be fulfilled on {call.kind.key} "{call.name}": it has been modified')
+        self._check(call, body)
+        # What changes nothing is no event.
+        if {**bare(body), "metadata": old["metadata"]} != old or bare(body)["metadata"] != bare(old)["metadata"]:
+            self.put(*key, bare(body))
+
+    def _check(self, call: Call, body: Json) -> None:
+        spec = body.get("spec") or {}
+        if call.kind.plural == "leases":
+            time = spec.get("renewTime")
+            if time and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time):
+                raise Refused(400, f'Lease in version "v1" cannot be handled as a Lease: parsing time "{time}"')
+            if spec.get("leaseDurationSeconds", 1) <= 0:
+                raise Refused(422, "spec.leaseDurationSeconds: must be greater than 0")
+        if call.kind.plural == "events" and body["involvedObject"].get("namespace") != call.namespace:
+            raise Refused(422, "involvedObject.namespace: does not match event.namespace")
 
     def _shown(self, call: Call, obj: Json) -> Json:
         if call.metadata_only:
