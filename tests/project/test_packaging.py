@@ -17,7 +17,11 @@ from canary_mw import __version__
 
 PACKAGE = ROOT / "canary_mw"
 INFO = f"canary_mw-{__version__}.dist-info"
-METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+VENDORED = "licenses/canary_mw/admin/static"
+METADATA = (
+    *("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"),
+    *(f"{VENDORED}/htmx-LICENSE.txt", f"{VENDORED}/inter-LICENSE.txt"),
+)
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
@@ -40,7 +44,7 @@ def test_the_wheel_holds_each_file_of_the_package_and_nothing_else(wheel: Path) 
     info = {name for name in found if name.startswith(f"{INFO}/")}
     assert info == {f"{INFO}/{name}" for name in METADATA}
     assert {name: found[name] for name in found.keys() - info} == expected
-    assert {"canary_mw/py.typed", "canary_mw/cli/demo.yaml"} <= expected.keys()
+    assert {"canary_mw/py.typed", "canary_mw/cli/demo.yaml", "canary_mw/admin/static/inter.woff2"} <= expected.keys()
 
 
 def test_the_sdist_builds_the_same_wheel_as_the_checkout(wheel: Path, tmp_path: Path) -> None:
