@@ -16,7 +16,7 @@ from canary_mw import __all__ as public_names
 PACKAGE = Path(__file__).parents[2] / "canary_mw"
 
 GROUND = {"exceptions", "types", "locks", "host", "forking"}
-CORE = ["http", "rules", "config", "routing", "forwarding", "inspection"]
+CORE = ["http", "rules", "config", "routing", "forwarding", "inspection", "rollout"]
 OUTER = "observability client kubernetes upstreams control admin middleware server cli testing".split()
 ROOMS = [*CORE, *OUTER]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.

@@ -1,0 +1,59 @@
+"""Numbers as people read them: `3.1 %`, `127 ms`, `12,480`."""
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+# Most decimals of a percent.
+_MOST = 4
+MINUS = "\N{MINUS SIGN}"
+
+
+def count(number: int) -> str:
+    """A number with commas between thousands."""
+    return f"{number:,}"
+
+
+def percents(*rates: float) -> tuple[str, ...]:
+    """Rates in [0, 1] as percents with as many decimals as it takes to tell them apart, and from 0; at least one."""
+    return tuple(f"{each} %" for each in _apart([100 * rate for rate in rates], "{:.{}f}".format))
+
+
+def points(*differences: float) -> tuple[str, ...]:
+    """Differences of rates as percentage points with their signs, with the decimals of `percents`."""
+    texts = _apart([100 * difference + 0.0 for difference in differences], "{:+.{}f}".format)
+    return tuple(text.replace("-", MINUS) for text in texts)
+
+
+def share(percent: float) -> str:
+    """A percent of 0 to 100 without needless decimals: `20 %`, `0.5 %`."""
+    return f"{round(percent, 4):g} %"
+
+
+def duration(seconds: float) -> str:
+    """A duration: `2.1 ms`, `212 ms`, `1.9 s`, `45 s`."""
+    milliseconds = seconds * 1000
+    if milliseconds < 9.95:
+        return f"{milliseconds:.1f} ms"
+    if milliseconds < 999.5:
+        return f"{milliseconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+
+
+def waiting_time(seconds: float) -> str:
+    """A time that is not known well: `1 minute`, `9 minutes`, `3 hours`, `4 days`."""
+    minutes = max(round(seconds / 60), 1) if seconds < inf else inf
+    for limit, unit, name in ((120, 1, "minute"), (48 * 60, 60, "hour"), (inf, 24 * 60, "day")):
+        if minutes < limit:
+            number = round(minutes / unit)
+            return f"{count(number)} {name}{'' if number == 1 else 's'}"
+    return "years"
+
+
+def _apart(values: Sequence[float], write: Callable[[float, int], str]) -> list[str]:
+    for decimals in range(1, _MOST + 1):
+        texts = [write(value, decimals) for value in values]
+        told = len(set(texts)) == len(set(values))
+        zeros = any(float(text) == 0 and value != 0 for text, value in zip(texts, values, strict=True))
+        if told and not zeros:
+            return texts
+    return [write(value, 2) for value in values]

@@ -1,0 +1,158 @@
+"""The verdict of one look at a release: roll back, hold, step up or wait. Never "passed because nothing came"."""
+
+from collections.abc import Mapping as Dict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from canary_mw.rollout.findings import Findings, Metric, MetricEvidence, StepCounts
+from canary_mw.rollout.statistics import excess_upper, exposures_needed
+
+VerdictKind = Literal["aborted", "roll_back", "hold", "step_up", "wait"]
+BETA = 0.05
+MINIMUM_KEYS = 20
+
+
+class Verdict(NamedTuple):
+    """What follows from a look.
+
+    Attributes:
+        reason: why, in words.
+        variant: the gray variant that it is about, "" for all.
+        metric: the metric that it is about, "" for none.
+        needed: requests of gray that are still needed at the present rates, None where more do not help or it is not
+            about requests.
+    """
+
+    kind: VerdictKind
+    reason: str
+    variant: str = ""
+    metric: str = ""
+    needed: int | None = None
+
+
+class StepBound(NamedTuple):
+    """Whether the next weight keeps the margin of one metric.
+
+    Attributes:
+        excess_upper: the upper bound of the excess of gray's rate, None while a variant has no requests.
+        keeps: whether bound and raw rates keep the margin at the next weight.
+        needed: requests of gray that are still needed, None where more do not help.
+    """
+
+    excess_upper: float | None
+    keeps: bool
+    needed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is known at one look.
+
+    Attributes:
+        findings: by the name of the gray variant.
+        evidence: the metrics behind them, with the counts of the present step.
+        gray_keys: distinct keys seen in gray in this step, by variant.
+        next_weights: the share of each gray variant after the next step, in [0, 1]; empty where there is none.
+        latched: whether the release was rolled back or aborted.
+        external_failure: why a query or a hook demands to roll back, "" if none does.
+        gates: what else the step waits for, as "5 minutes of the pause"; empty when nothing.
+    """
+
+    findings: Dict[str, Findings]
+    evidence: Dict[str, Sequence[MetricEvidence]] = field(default_factory=dict)
+    gray_keys: Dict[str, int] = field(default_factory=dict)
+    next_weights: Dict[str, float] = field(default_factory=dict)
+    latched: bool = False
+    external_failure: str = ""
+    gates: Sequence[str] = ()
+    minimum_keys: int = MINIMUM_KEYS
+    beta: float = BETA
+
+
+def verdict(look: Look) -> Verdict:
+    """The verdict of a look; what lowers is asked before what holds, and that before what raises."""
+    if look.latched:
+        return Verdict("aborted", "the release was rolled back or aborted")
+    for ask in (_roll_back, _hold):
+        found = ask(look)
+        if found is not None:
+            return found
+    return _wait(look) or Verdict("step_up", "the next step keeps the margin")
+
+
+def _roll_back(look: Look) -> Verdict | None:
+    for variant, found in look.findings.items():
+        if (found.worse or found.slower) and found.culprit is not None:
+            reason = "gray is slower" if found.slower else "gray fails more often"
+            return Verdict("roll_back", reason, variant, found.culprit.metric.name)
+    return Verdict("roll_back", look.external_failure) if look.external_failure else None
+
+
+def _hold(look: Look) -> Verdict | None:
+    for variant, found in look.findings.items():
+        if found.split_off:
+            return Verdict("hold", "assignment is not as drawn", variant)
+        if found.held_by is not None:
+            return Verdict("hold", "the metric has failed", variant, found.held_by.metric.name)
+    return None
+
+
+def _wait(look: Look) -> Verdict | None:
+    """Why there is no step up, or None."""
+    if not look.next_weights:
+        return Verdict("wait", "there is no next step")
+    for gate in look.gates:
+        return Verdict("wait", gate)
+    for variant in look.next_weights:
+        waiting = _suspicion(look, variant) or _unproven(look, variant)
+        if waiting is not None:
+            return waiting
+    return None
+
+
+def _suspicion(look: Look, variant: str) -> Verdict | None:
+    found = look.findings.get(variant)
+    keys = look.gray_keys.get(variant, 0)
+    if found is None or keys < look.minimum_keys:
+        return Verdict("wait", f"{keys} of {look.minimum_keys} keys were seen in gray", variant)
+    for each in found.metrics:
+        if each.ln_e >= found.ln_needed / 2:
+            return Verdict("wait", "gray is under suspicion", variant, each.metric.name)
+    return None
+
+
+def _unproven(look: Look, variant: str) -> Verdict | None:
+    """The metric that does not bound what the next step could hit."""
+    evidence = look.evidence.get(variant, ())
+    if not evidence:
+        return Verdict("wait", "there is no evidence of this step", variant)
+    for metric, _, steps in evidence:
+        if not steps:
+            return Verdict("wait", "there is no evidence of this step", variant, metric.name)
+        for counts in steps:
+            bound = step_bound(counts, metric, look.next_weights[variant], look.beta)
+            if not bound.keeps:
+                reason = "the next step could hit more than the margin"
+                return Verdict("wait", reason, variant, metric.name, bound.needed)
+    return None
+
+
+def step_bound(counts: StepCounts, metric: Metric, next_weight: float, beta: float = BETA) -> StepBound:
+    """Whether the excess that is possible with the confidence of `beta` keeps the margin at the next weight.
+
+    The raw rates are a brake only: a few users who fail again and again are one first failure each.
+    """
+    if metric.direction == "decrease":
+        counts = counts.swapped()
+    upper = excess_upper(counts.gray, counts.stable, beta)
+    bounded = upper is not None and upper * next_weight <= metric.margin
+    raw = _rate(counts.gray_bad, counts.gray_requests) - _rate(counts.stable_bad, counts.stable_requests)
+    braked = raw * next_weight > metric.margin
+    total = exposures_needed(counts.gray, counts.stable, next_weight, metric.margin, beta)
+    needed = None if total is None or braked else total - counts.gray.exposures
+    return StepBound(upper, bounded and not braked, needed)
+
+
+def _rate(events: int, requests: int) -> float:
+    return events / requests if requests else 0.0
