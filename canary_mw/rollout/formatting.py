@@ -1,10 +1,9 @@
 """Numbers as people read them: `3.1 %`, `127 ms`, `12,480`."""
 
 from collections.abc import Callable, Sequence
-from math import inf
 
-# Most decimals of a percent.
-_MOST = 4
+# Decimals of a percent: as many tell rates apart, and at most as many a rate from 0.
+_ENOUGH, _MOST = 2, 4
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -14,7 +13,7 @@ def count(number: int) -> str:
 
 
 def percents(*rates: float) -> tuple[str, ...]:
-    """Rates in [0, 1] as percents with as many decimals as it takes to tell them apart, and from 0; at least one."""
+    """Rates in [0, 1] as percents, with one decimal, or as many more as it takes to tell them apart and from 0."""
     return tuple(f"{each} %" for each in _apart([100 * rate for rate in rates], "{:.{}f}".format))
 
 
@@ -41,12 +40,10 @@ def duration(seconds: float) -> str:
 
 def waiting_time(seconds: float) -> str:
     """A time that is not known well: `1 minute`, `9 minutes`, `3 hours`, `4 days`."""
-    minutes = max(round(seconds / 60), 1) if seconds < inf else inf
-    for limit, unit, name in ((120, 1, "minute"), (48 * 60, 60, "hour"), (inf, 24 * 60, "day")):
-        if minutes < limit:
-            number = round(minutes / unit)
-            return f"{count(number)} {name}{'' if number == 1 else 's'}"
-    return "years"
+    minutes = max(round(seconds / 60), 1)
+    unit, name = (1, "minute") if minutes < 120 else (60, "hour") if minutes < 48 * 60 else (24 * 60, "day")
+    number = round(minutes / unit)
+    return f"{count(number)} {name}{'' if number == 1 else 's'}"
 
 
 def _apart(values: Sequence[float], write: Callable[[float, int], str]) -> list[str]:
@@ -54,6 +51,6 @@ def _apart(values: Sequence[float], write: Callable[[float, int], str]) -> list[
         texts = [write(value, decimals) for value in values]
         told = len(set(texts)) == len(set(values))
         zeros = any(float(text) == 0 and value != 0 for text, value in zip(texts, values, strict=True))
-        if told and not zeros:
+        if (told or decimals >= _ENOUGH) and not zeros:
             return texts
-    return [write(value, 2) for value in values]
+    return [write(value, _ENOUGH) for value in values]

@@ -114,7 +114,9 @@ def _wait(look: Look) -> Verdict | None:
 def _suspicion(look: Look, variant: str) -> Verdict | None:
     found = look.findings.get(variant)
     keys = look.gray_keys.get(variant, 0)
-    if found is None or keys < look.minimum_keys:
+    if found is None:
+        return Verdict("wait", "there is no evidence of this step", variant)
+    if keys < look.minimum_keys:
         return Verdict("wait", f"{keys} of {look.minimum_keys} keys were seen in gray", variant)
     for each in found.metrics:
         if each.ln_e >= found.ln_needed / 2:
