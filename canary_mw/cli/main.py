@@ -8,6 +8,7 @@ import click
 from canary_mw import __version__
 from canary_mw.cli.assign import assign
 from canary_mw.cli.check import check, schema
+from canary_mw.cli.evidence import evidence
 from canary_mw.cli.explain import explain_command
 from canary_mw.cli.serve import serve
 from canary_mw.cli.server_libraries import server_libraries
@@ -29,6 +30,7 @@ def main(context: click.Context) -> None:
 
 main.add_command(assign)
 main.add_command(check)
+main.add_command(evidence)
 main.add_command(explain_command)
 main.add_command(schema)
 main.add_command(serve)

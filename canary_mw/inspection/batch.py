@@ -41,7 +41,7 @@ def answer_line(
 
 def _message(line: bytes, *, has_rules: bool) -> dict[str, Any]:
     """The object of a line, with all values of the types that are used."""
-    message = _read_json(line)
+    message = read_json(line)
     if not isinstance(message, dict):
         raise ConfigError("the line is no JSON object", hint=f"write {_EXAMPLE}")
     if not has_rules and "rules" not in message:
@@ -58,7 +58,8 @@ def _message(line: bytes, *, has_rules: bool) -> dict[str, Any]:
     return message
 
 
-def _read_json(line: bytes) -> Any:
+def read_json(line: bytes) -> Any:
+    """The value of a line; raises ConfigError for what is no JSON."""
     try:
         return json.loads(line)
     except UnicodeDecodeError as exc:

@@ -76,6 +76,13 @@ class KeySample:
         """The kept keys with their entries."""
         return iter(self._entries.items())
 
+    def values(self) -> Iterator[Entry]:
+        """The entries of the kept keys."""
+        return iter(self._entries.values())
+
+    def __contains__(self, digest: int) -> bool:
+        return digest in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -1,78 +1,56 @@
 """Recorded evidence: what 50-digit arithmetic gives for the tests of a release, and what streams of requests add up to.
 
-`tests/conformance/evidence/*.json` say in `about` what they hold, and how exact a figure has to be.
+`tests/conformance/evidence/*.json` say in `about` what they hold. Each case is asked as a line of
+`canary-mw evidence --batch`.
 """
 
 import json
+from collections.abc import Iterator
 from math import isclose
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from canary_mw.rollout.statistics import (
-    Arm,
-    Epoch,
-    SeenKeys,
-    attribution,
-    excess_upper,
-    hazard_bounds,
-    ln_needed,
-    log_mean_exp,
-    nearest_rank,
-    sample_ratio,
-)
+from canary_mw.rollout.batch import answer
 
 FOLDER = Path(__file__).parent / "evidence"
+# The outputs of a case, and how exact they are: the tests of failures to 1e-12, that of the sample ratio to 1e-10.
+OUTPUTS = {
+    "attribution": ("ln_e", "roll_back_at_0.01"),
+    "combined": ("ln_combined", "ln_needed", "verdict"),
+    "poisson_bounds": ("upper", "lower"),
+    "promotion": ("excess_upper", "verdict"),
+    "sample_ratio": ("ln_e", "hold_at_0.001"),
+    "streams": ("counts", "path", "ln_e", "first_roll_back", "distinct_failed_keys"),
+    "thinning": ("level", "kept", "estimate"),
+    "threshold": ("threshold",),
+}
+TOLERANCES = {"sample_ratio": 1e-10}
 
 
-def cases(name: str) -> list[Any]:
-    loaded = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))["cases"]
-    assert isinstance(loaded, list)
-    return loaded
+def cases() -> Iterator[Any]:
+    for name in OUTPUTS:
+        loaded = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))["cases"]
+        yield from (pytest.param(name, case, id=f"{name}-{index}") for index, case in enumerate(loaded))
 
 
-def close(got: float | None, expected: float | None, tolerance: float = 1e-9) -> bool:
-    if got is None or expected is None:
-        return got is expected
-    return isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
+def same(got: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(expected, float) and isinstance(got, float):
+        return isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
+    if isinstance(expected, dict):
+        return got.keys() == expected.keys() and all(same(got[key], expected[key], tolerance) for key in expected)
+    if isinstance(expected, list):
+        return len(got) == len(expected) and all(map(same, got, expected, [tolerance] * len(got)))
+    return bool(got == expected and isinstance(got, bool) is isinstance(expected, bool))
 
 
-@pytest.mark.parametrize("case", cases("attribution"))
-def test_attribution(case: Any) -> None:
-    epochs = [Epoch(each["weight"], each["gray"], each["stable"]) for each in case["epochs"]]
-    assert close(attribution(epochs, case["tolerated"], case["direction"]), case["ln_e"])
-
-
-@pytest.mark.parametrize("case", cases("combined"))
-def test_combined(case: Any) -> None:
-    combined = log_mean_exp(case["ln_e"], case["shares"])
-    needed = ln_needed(case["alpha"], case["gray_variants"], case["alone_of"])
-    assert close(combined, case["ln_combined"])
-    assert close(needed, case["ln_needed"])
-    assert (combined >= needed) is (case["verdict"] == "roll_back")
-
-
-@pytest.mark.parametrize("case", cases("poisson_bounds"))
-def test_bounds_of_a_hazard(case: Any) -> None:
-    bounds = hazard_bounds(case["events"], case["beta"])
-    assert close(bounds.upper, case["upper"])
-    assert close(bounds.lower, case["lower"])
-
-
-@pytest.mark.parametrize("case", cases("promotion"))
-def test_excess(case: Any) -> None:
-    gray = Arm(case["gray_first_failures"], case["gray_exposures"])
-    stable = Arm(case["stable_first_failures"], case["stable_exposures"])
-    assert close(excess_upper(gray, stable, case["beta"]), case["excess_upper"])
-
-
-@pytest.mark.parametrize("case", cases("sample_ratio"))
-def test_sample_ratio(case: Any) -> None:
-    seen = [SeenKeys(each["weight"], each["gray_keys"], each["stable_keys"]) for each in case["epochs"]]
-    assert close(sample_ratio(seen, case["strength"]), case["ln_e"], 1e-8)
-
-
-@pytest.mark.parametrize("case", cases("threshold"))
-def test_threshold(case: Any) -> None:
-    assert nearest_rank(case["first_latencies"], case["quantile"]) == case["threshold"]
+@pytest.mark.parametrize(("kind", "case"), list(cases()))
+def test_evidence_is_as_recorded(kind: str, case: Any) -> None:
+    outputs = OUTPUTS[kind]
+    question = {key: value for key, value in case.items() if key not in outputs}
+    if kind == "streams":
+        question["after"] = [point["after"] for point in case["path"]]
+    got = answer({"kind": kind, **question})
+    for key in outputs:
+        assert same(got[key], case[key], TOLERANCES.get(kind, 1e-12)), (key, got[key], case[key])
