@@ -12,6 +12,7 @@ from canary_mw.rollout.statistics import (
     Epoch,
     SeenKeys,
     attribution,
+    hazard_bounds,
     ln_needed,
     log_mean_exp,
     pooled_excess,
@@ -21,6 +22,7 @@ from canary_mw.rollout.statistics import (
 
 OnFailure = Literal["rollback", "hold"]
 ALPHA = 0.01
+_ONSET_BETA = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,3 +214,29 @@ def _is_better(evidence: MetricEvidence, needed: float) -> bool:
     swapped = [[epoch.swapped() for epoch in series] for series in evidence.series]
     found = finding_of(MetricEvidence(metric, swapped))
     return found.counts and found.ln_e >= needed
+
+
+def onset(epochs: Sequence[Epoch]) -> int | None:
+    """The epoch with which gray got worse; None where it was no better before, as far as it is known.
+
+    Of all epochs it is the one that divides gray's failures best into a rate before it and a rate since then. The rate
+    before it was lower than the one since then with a confidence of 95 %.
+    """
+    splits = [(_gray_arm(epochs[:index]), _gray_arm(epochs[index:])) for index in range(1, len(epochs))]
+    best = max(range(len(splits)), key=lambda index: sum(map(_likelihood, splits[index])), default=None)
+    if best is None:
+        return None
+    before, since = splits[best]
+    if not before.exposures or not since.exposures:
+        return None
+    highest = hazard_bounds(before.failures, _ONSET_BETA).upper / before.exposures
+    return best + 1 if highest < since.failures / since.exposures else None
+
+
+def _gray_arm(epochs: Sequence[Epoch]) -> Arm:
+    return Arm(sum(each.gray for each in epochs), sum(each.gray_exposures for each in epochs))
+
+
+def _likelihood(arm: Arm) -> float:
+    """The ln of the likelihood of failures that come at one rate, but for what is the same in all splits."""
+    return arm.failures * log(arm.failures / arm.exposures) if arm.failures and arm.exposures else 0.0

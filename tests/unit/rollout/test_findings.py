@@ -4,7 +4,7 @@ from math import log
 
 import pytest
 
-from canary_mw.rollout.findings import ERROR_RATE, LATENCY, Findings, Metric, MetricEvidence, find
+from canary_mw.rollout.findings import ERROR_RATE, LATENCY, Findings, Metric, MetricEvidence, find, onset
 from canary_mw.rollout.statistics import Epoch, SeenKeys
 
 EQUAL = [Epoch(0.1, 10, 90, 2000, 18000)]
@@ -118,3 +118,18 @@ def test_keys_that_do_not_come_as_drawn_are_found() -> None:
     found = of(errors(*EQUAL), seen=[SeenKeys(0.1, 1600, 8400)])
     assert flags(found) == ["split_off"]
     assert flags(of(errors(*EQUAL), seen=[SeenKeys(0.1, 1000, 9000)])) == []
+
+
+def test_the_step_with_which_gray_got_worse_is_found() -> None:
+    good, bad = Epoch(0.05, 2, 30, 1000, 19_000), Epoch(0.2, 90, 60, 3000, 12_000)
+    assert onset([good, bad]) == 1
+    assert onset([good, good, bad, bad]) == 2
+    assert onset([bad, bad]) is None
+    assert onset([bad]) is None
+    assert onset([]) is None
+
+
+def test_without_enough_before_it_no_step_is_blamed() -> None:
+    few, bad = Epoch(0.01, 0, 3, 20, 1980), Epoch(0.2, 90, 60, 3000, 12_000)
+    assert onset([few, bad]) is None
+    assert onset([Epoch(0.0, 0, 3, 0, 1980), bad]) is None

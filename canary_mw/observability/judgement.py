@@ -1,0 +1,90 @@
+"""What the evidence of a release says about its gray variants, by the statistics of `rollout`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from canary_mw.observability.evidence import ArmCounts, Evidence
+from canary_mw.rollout.findings import ALPHA, ERROR_RATE, LATENCY, Findings, MetricEvidence, find
+from canary_mw.rollout.statistics import Epoch, SeenKeys, pair_weight
+from canary_mw.rules.release import STABLE
+
+_NOTHING = ArmCounts()
+
+
+class _Pair(NamedTuple):
+    """What a gray variant and stable did in an epoch."""
+
+    weight: float
+    gray: ArmCounts
+    stable: ArmCounts
+
+
+def judge(
+    evidence: Evidence, variants: Sequence[str], *, rolls: bool = False, alpha: float = ALPHA, alone_of: int = 1
+) -> dict[str, Findings]:
+    """Judge each gray variant against stable.
+
+    Args:
+        variants: names of the gray variants.
+        rolls: each request is drawn by itself, so that requests have to come as the weights say.
+        alpha, alone_of: as in `ln_needed`.
+    """
+    return {
+        variant: find(
+            metric_evidence(evidence, variant),
+            [SeenKeys(weight, gray.requests, stable.requests) for weight, gray, stable in _pairs(evidence, variant)]
+            if rolls
+            else (),
+            alpha=alpha,
+            gray_variants=len(variants),
+            alone_of=alone_of,
+        )
+        for variant in variants
+    }
+
+
+def metric_evidence(evidence: Evidence, variant: str) -> list[MetricEvidence]:
+    """The metrics that every release has, of one gray variant."""
+    pairs = list(_pairs(evidence, variant))
+    failed = [
+        _epoch(evidence, each.weight, each.gray.first_failures, each.stable.first_failures, _exposures(each))
+        for each in pairs
+    ]
+    slow = [_slow(evidence, pairs, index) for index in range(len(evidence.thresholds))]
+    return [MetricEvidence(ERROR_RATE, [failed]), MetricEvidence(LATENCY, slow)]
+
+
+def _pairs(evidence: Evidence, variant: str) -> Iterator[_Pair]:
+    for key, arms in evidence.epochs.items():
+        percents = json.loads(key.weights)
+        weight = pair_weight(percents.get(variant, 0.0), percents.get(STABLE, 0.0))
+        yield _Pair(weight, arms.get(variant, _NOTHING), arms.get(STABLE, _NOTHING))
+
+
+def _slow(evidence: Evidence, pairs: Sequence[_Pair], index: int) -> list[Epoch]:
+    """The epochs of a threshold."""
+    return [
+        _epoch(
+            evidence,
+            each.weight,
+            _at(each.gray.first_slow, index),
+            _at(each.stable.first_slow, index),
+            (_at(each.gray.slow_exposures, index), _at(each.stable.slow_exposures, index)),
+        )
+        for each in pairs
+    ]
+
+
+def _epoch(evidence: Evidence, weight: float, gray: int, stable: int, exposures: tuple[int, int]) -> Epoch:
+    """An epoch of the keys that are kept: where some are left out, their part of the exposures is, too."""
+    return Epoch(weight, gray, stable, exposures[0] >> evidence.level, exposures[1] >> evidence.level)
+
+
+def _exposures(pair: _Pair) -> tuple[int, int]:
+    return pair.gray.exposures, pair.stable.exposures
+
+
+def _at(values: Sequence[int], index: int) -> int:
+    """A count of a threshold; 0 in an epoch that ended before there was one."""
+    return values[index] if index < len(values) else 0
