@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Dict
+from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from canary_mw.config.document import Diagnostic
@@ -30,8 +32,8 @@ _NOT_IN_QUERY = re.compile(r"[^\x21-\x7e]|[#&]")
 def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
     """Check a table for what is legal and probably not meant.
 
-    These are Mappings that can never match, lone weights, texts that look like regexes, rewrites that double a slash,
-    and shadows that get writes.
+    These are Mappings that can never match, lone weights, weights between equals, texts that look like regexes,
+    rewrites that double a slash, and shadows that get writes.
 
     Args:
         shadow_writes: every shadow gets copies of writes, as set by `CANARY_MW_SHADOW_WRITES`.
@@ -41,6 +43,7 @@ def lint(table: RouteTable, *, shadow_writes: bool = False) -> list[Diagnostic]:
         found += _covered(group, table)
         found += _without_share(group)
         found += _lone_weight(group, table.middleware)
+        found += _same_service(group)
         for mapping in group.mappings:
             found += list(_looks_like_regex(mapping)) or _unreachable(mapping)
             found += _unmet(mapping)
@@ -132,6 +135,25 @@ def _lone_weight(group: MappingGroup, middleware: bool) -> Iterator[Diagnostic]:
     text = f"its weight {mapping.weight} divides nothing: alone in its group, it gets all requests"
     hint = "add the Mapping of the stable version, with the same prefix and conditions and without weight"
     yield _warning("lone-weight", mapping, text, f"{hint}; in a middleware the app takes the rest: check --local NAME")
+
+
+def _same_service(group: MappingGroup) -> Iterator[Diagnostic]:
+    """Members that send the same request to the same service: their weights divide nothing."""
+    if not group.weighted:
+        return
+    for one, other in combinations(group.members, 2):
+        if one.service == other.service and _apart_from_share(other) == _apart_from_share(one):
+            text = f"it leads to {other.service.text} as {one.name} does: the weights divide nothing"
+            hint = (
+                "name the service of its own version; Argo Rollouts writes the canary's name in place of stableService,"
+                " so that the service of the base Mapping has to name stableService"
+            )
+            yield _warning("same-service", other, text, hint)
+            return
+
+
+def _apart_from_share(mapping: Mapping) -> Mapping:
+    return replace(mapping, name="", weight=None, variant=None, extras={})
 
 
 def _unmet(mapping: Mapping) -> Iterator[Diagnostic]:

@@ -22,6 +22,19 @@ def test_ordinary_rules_give_no_findings() -> None:
     assert found(mapping("root", "/"), mapping("stable"), mapping("gray", weight=20)) == []
 
 
+def test_weights_between_mappings_of_one_service_are_reported() -> None:
+    # What Argo Rollouts makes where the service of the base does not name stableService.
+    (finding,) = found(mapping("shop", service="of-all"), mapping("shop-canary", weight=20, service="of-all"))
+    assert (finding.severity, finding.code, finding.mapping) == ("warning", "same-service", "shop-canary")
+    assert "stableService" in (finding.hint or "")
+
+
+def test_versions_that_one_service_tells_apart_are_not_reported() -> None:
+    service = "of-all"
+    assert found(mapping("shop", service=service), mapping("gray", weight=20, service=service, rewrite="/v2/")) == []
+    assert found(mapping("shop", service=service), mapping("gray", service=service)) == []
+
+
 @pytest.mark.parametrize(
     ("prefix", "kind", "hint"),
     [
