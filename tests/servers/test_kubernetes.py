@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_box import CANARY, READ, box, gray
+from cluster_box import CANARY, READ, Version, box
 from clusters import in_loop, kubeconfig
 from fake_apiserver import FakeApi, mappings_kind
 from load import eventually, load
@@ -113,7 +113,7 @@ async def test_each_worker_follows_the_cluster(server: str, started: bool, tmp_p
             pids |= {each["pid"] for each in answers if each["mapping"] == f"shop-{number}"}
         return pids
 
-    async with serving(gray) as upstream, serving_app(api.app, lifespan="off") as api_port:
+    async with serving(Version(b"gray")) as upstream, serving_app(api.app, lifespan="off") as api_port:
         api.annotate("shop", "shop", rules(0, upstream.origin.port))
         address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{api_port}')}"
         # Rules that are loaded before the fork are followed by each worker over connections of its own.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,29 +26,30 @@ def rule(name: str, port: int, weight: int | None = None) -> str:
     return f'{head}service: 127.0.0.1:{port}\nrewrite: ""\n{more}'
 
 
-async def stable(peer: Peer) -> None:
-    await answer(peer, b"stable")
+class Version:
+    """A version of the service: what it answers, and how many requests have reached it."""
 
+    def __init__(self, answer: bytes) -> None:
+        self.answer, self.asked = answer, 0
 
-async def gray(peer: Peer) -> None:
-    await answer(peer, b"gray")
-
-
-async def answer(peer: Peer, body: bytes) -> None:
-    while True:
-        await peer.request()
-        await peer.answer(body)
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            await peer.request()
+            self.asked += 1
+            await peer.answer(self.answer)
 
 
 class Box:
     """A cluster in a box: an API server, a stable and a gray version, and a proxy.
 
     Attributes:
+        ports: those of the stable and of the gray version.
         api_port: where the API is served, while it is.
     """
 
-    def __init__(self, folder: Path, api: FakeApi, ports: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, api: FakeApi, stable: Version, gray: Version, ports: tuple[int, int]) -> None:
         self.folder, self.api, self.ports = folder, api, ports
+        self.stable, self.gray = stable, gray
         self.api_port, self.port, self.admin = free_port(), free_port(), free_port()
         self.proxy: Process
 
@@ -85,6 +87,19 @@ class Box:
         while text not in (await fetch(self.admin, "/readyz?verbose")).body.decode():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
 
+    async def weighs(self, mapping: str, percent: float) -> None:
+        """Wait until a Mapping has this share of its group."""
+        while self._percents(json.loads((await fetch(self.admin, "/rules")).body)).get(mapping) != percent:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    @staticmethod
+    def _percents(rules: Any) -> dict[str, float]:
+        return {each["mapping"]: each["percent"] for group in rules["groups"] for each in group["members"]}
+
+    async def answer_to(self, user: str) -> bytes:
+        """The version that a user gets."""
+        return (await fetch(self.port, "/shop/", headers=[("x-user-id", user)])).body
+
     async def all_from(self, who: bytes) -> None:
         """Wait until fifty requests one after the other are answered by one version."""
         row = 0
@@ -103,8 +118,9 @@ class Box:
 
 @contextlib.asynccontextmanager
 async def box(folder: Path, *kinds: Any) -> AsyncIterator[Box]:
+    stable, gray = Version(b"stable"), Version(b"gray")
     async with serving(stable) as one, serving(gray) as other:
         api = FakeApi(*kinds, token="admin", users={"mine": CANARY})
         api.grant("shop", CANARY, READ)
-        yield Box(folder, api, (one.origin.port, other.origin.port))
+        yield Box(folder, api, stable, gray, (one.origin.port, other.origin.port))
         api.drop_watches(hard=True)

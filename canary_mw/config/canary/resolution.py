@@ -133,6 +133,9 @@ def _mapping_errors(release: GrayRelease, scope: Surroundings) -> Iterator[Field
         for name in variant.mappings:
             path = f"gray.{variant.name}"
             mapping = scope.find(release.namespace, name)
+            if mapping is None and variant.slots is None:
+                # The driver of the weights has not made it yet, or has deleted it.
+                continue
             if mapping is None or not _is_member(mapping, scope):
                 yield _no_member(mapping, name, path, scope)
                 continue
@@ -257,6 +260,12 @@ def _ids(release: GrayRelease, path: str | None, attribute: str, ids: IdList, sc
 
 
 def _notices(written: GrayRelease, release: GrayRelease, scope: Surroundings) -> Iterator[Diagnostic]:
+    for variant in written.variants:
+        if variant.slots is None and scope.find(written.namespace, variant.name) is None:
+            text = f"there is no Mapping {variant.name} now: its weight counts as 0"
+            hint = "whoever drives the weights makes it with the first one; else correct the name"
+            found = FieldError("release-unknown-mapping", f"gray.{variant.name}", text, hint)
+            yield _diagnostic(written, found, "warning")
     percents = [each for each in written.variants if each.slots is not None]
     for variant in percents:
         for name in variant.mappings:

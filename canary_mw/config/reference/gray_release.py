@@ -11,7 +11,8 @@ VARIANTS = {
         " `weight`, `mappings` (names, by default the variant's own; at most one of a group), `at` (the percent where"
         " its users begin), `grow` (`up` or `down` from there) and `always` (`ids`, and a `file` of them). The order"
         " counts: end a variant by weight 0, and add new ones at the end. A list of names takes the percents from the"
-        " weights of the Mappings, which a hand or Argo Rollouts moves. `stable`, `always` and `never` are no names.",
+        " weights of the Mappings, which a hand or Argo Rollouts moves; one that is missing counts as 0, with a"
+        " warning. `stable`, `always` and `never` are no names.",
         "gray: {svc-gray: 20}",
     ),
     "stable": AttributeDoc(

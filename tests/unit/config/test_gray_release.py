@@ -199,6 +199,27 @@ def test_a_mistake_leaves_the_last_good_release(fields: Any, code: str, line: in
     assert shares(again) == {"svc": 100, "gray": 100}
 
 
+def test_a_list_of_names_waits_for_mappings_that_a_driver_makes_and_deletes() -> None:
+    rules, seen = None, []
+    for weight in (None, 0, 40, 100, 0, None):
+        made = "" if weight is None else document("late", prefix="/svc/", weight=weight)
+        rules = read_rules(STABLE + made + release(gray=["late"]), previous=rules)
+        seen.append(shares(rules).get("late", 0))
+        assert len(rules.releases.in_force) == 1
+        found = [(each.code, each.severity) for each in rules.diagnostics if each.code == "release-unknown-mapping"]
+        assert found == ([("release-unknown-mapping", "warning")] if weight is None else [])
+    assert seen[0] == seen[1] == seen[4] == seen[5] == 0
+    assert 0 < seen[2] < seen[3]
+
+
+def test_a_list_none_of_whose_mappings_is_there_leaves_everybody_in_stable() -> None:
+    rules = read_rules(STABLE + release(gray=["late"]) + document("other"))
+    assert [(each.code, each.severity) for each in rules.diagnostics if each.severity != "notice"] == [
+        ("release-unknown-mapping", "warning")
+    ]
+    assert shares(rules) == {"svc": 200}
+
+
 def test_a_last_good_release_that_no_longer_fits_holds_its_gray_back() -> None:
     good = read_rules(MAPPINGS + release(gray={"gray": 50}))
     gone = read_rules(STABLE + release(gray={"gray": 50}) + document("other"), previous=good)
