@@ -11,7 +11,8 @@ from canary_mw.control.sources.kubernetes_documents import document_of, in_order
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.host import HostLogger
 from canary_mw.kubernetes.credentials import Connection
-from canary_mw.kubernetes.kinds import KINDS
+from canary_mw.kubernetes.kinds import KINDS, MAPPINGS
+from canary_mw.kubernetes.left_out import LeftOut
 from canary_mw.kubernetes.reflector import Reflector
 from canary_mw.kubernetes.watch import Follower
 from canary_mw.locks import Latch
@@ -53,6 +54,7 @@ class ClusterView:
             Follower(reflector, connection, url.selector, self._changed)
             for reflector in _reflectors(url, connection.namespace)
         ]
+        self._left_out = self._left_out_by(connection)
         self._tasks: list[asyncio.Task[None]] = []
         self._batch: asyncio.TimerHandle | None = None
         self._first_change = 0.0
@@ -65,8 +67,18 @@ class ClusterView:
         """Begin to watch, in the running event loop."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(each.run()) for each in self._followers]
+        self._tasks += self._left_out.start() if self._left_out is not None else []
         if self._cache is not None:
             loop.call_later(_CACHE_AFTER, self._take_cache)
+
+    def _left_out_by(self, connection: Connection) -> LeftOut | None:
+        mappings = [each.reflector for each in self._followers if each.reflector.kind is MAPPINGS]
+        if not self._url.selector or not mappings:
+            return None
+        namespaces = [each.namespace for each in mappings]
+        return LeftOut(
+            self._url.text, connection, namespaces, lambda: {key for each in mappings for key in each.objects}
+        )
 
     def status(self) -> list[SourceStatus]:
         """How it goes with each kind and namespace."""
@@ -93,6 +105,8 @@ class ClusterView:
         """Something may have changed; called after each answer."""
         loop, now = asyncio.get_running_loop(), monotonic()
         self._log_soon()
+        if self._left_out is not None:
+            self._left_out.look_soon()
         if self._incomplete():
             self._tell_problem()
             return

@@ -445,6 +445,22 @@ async def test_a_release_of_the_cluster_reads_no_file_of_this_process(tmp_path: 
         assert "hunter2" not in errors[0]
 
 
+@in_loop
+async def test_a_canary_that_the_selector_leaves_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = FakeApi(mappings_kind())
+    spec = {"prefix": "/shop/", "service": "stable"}
+    base = "s" * 250
+    for name, labels in ((base, {"app": "x"}), ("other", {"app": "y"}), ("other-canary", {}), ("lone-canary", {})):
+        body = {"metadata": {"labels": labels}, "spec": spec}
+        server.put("mappings.getambassador.io", "shop", name, body)
+    async with cluster(server, tmp_path, "shop?selector=app%3Dx") as found:
+        await found.shows(**{base: None})
+        server.map("shop", f"{base[:246]}-canary", {**spec, "weight": 20})
+        await found.until(lambda: "left out by the selector" in caplog.text)
+        (told,) = [each.getMessage() for each in caplog.records if "left out" in each.getMessage()]
+        assert f"{base[:246]}-canary in shop" in told
+
+
 def access() -> list[Any]:
     """The rules of the Role that the component for the proxy brings."""
     path = Path(__file__).parents[3] / "k8s" / "components" / "service-watch" / "access.yaml"
