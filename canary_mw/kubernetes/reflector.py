@@ -211,9 +211,9 @@ class Reflector:
             if code == 401 or len(self._candidates) > 1:
                 # A list tells whether another version has to be read.
                 self._restart_list()
-            if listing and code == 500:
-                # What a conversion webhook that is gone leads to. Others pass: the versions may be read differently.
-                self._other_version()
+            if listing and code >= 500:
+                # What a conversion webhook that is gone leads to, and what is in front of a server says in its place.
+                self._other_version(retry_after)
 
     def _missing(self, message: str) -> None:
         if self.step == "watch":
@@ -261,11 +261,11 @@ class Reflector:
         if self.step == "list":
             self._restart_list()
 
-    def _other_version(self) -> None:
+    def _other_version(self, retry_after: float = 0.0) -> None:
         """List another version: the stored one needs no webhook. Each one is tried before that is an error."""
         self._versions_failed += 1
         if len(self._candidates) > 1:
-            if self._versions_failed % len(self._candidates):
+            if self._versions_failed % len(self._candidates) and not retry_after:
                 self.error, self.delay = None, 0.0
             self._candidates = (*self._candidates[1:], self._candidates[0])
             self._restart_list()

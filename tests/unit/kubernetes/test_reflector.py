@@ -267,12 +267,12 @@ def test_without_the_right_to_discover_each_version_is_tried() -> None:
     assert (state.step, state.version, state.complete) == ("list", "v3alpha1", False)
 
 
-@pytest.mark.parametrize("answer", ["status", "silence"])
-def test_a_dead_conversion_webhook_is_gone_round_by_the_stored_version(answer: str) -> None:
+@pytest.mark.parametrize("answer", [500, 502, 503, 504, None])
+def test_a_dead_conversion_webhook_is_gone_round_by_the_stored_version(answer: int | None) -> None:
     state = reflector(MAPPINGS)
     state.discovered(["v3alpha1", "v2"])
-    if answer == "status":
-        state.refused(500, "conversion webhook failed")
+    if answer is not None:
+        state.refused(answer, "conversion webhook failed")
     else:
         state.unanswered()
     # It is no error yet, and nothing to wait for.
@@ -295,13 +295,21 @@ def test_a_server_on_which_no_version_can_be_listed_is_not_asked_in_a_tight_loop
         assert state.delay > 0.25
 
 
-@pytest.mark.parametrize("code", [429, 502, 503, 504])
-def test_a_failure_that_passes_does_not_change_the_version(code: int) -> None:
+@pytest.mark.parametrize("code", [401, 429])
+def test_a_failure_that_is_no_failure_of_the_server_does_not_change_the_version(code: int) -> None:
     state = reflector(MAPPINGS)
     state.discovered(["v3alpha1", "v2"])
     state.refused(code, "injected")
     assert (state.step, state.version) == ("list", "v3alpha1")
     assert state.delay == 0.25
+
+
+def test_a_server_that_asks_for_time_gets_it_before_another_version_is_tried() -> None:
+    state = reflector(MAPPINGS)
+    state.discovered(["v3alpha1", "v2"])
+    state.refused(503, "injected", 7.0)
+    assert (state.version, state.delay) == ("v2", 7.0)
+    assert "status 503" in (state.error or "")
 
 
 def test_the_preferred_version_is_tried_again_with_the_next_list() -> None:
