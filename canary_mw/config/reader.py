@@ -85,6 +85,7 @@ def read(
         result = _read_text(text, context, environ, caches)
     else:
         result = _read_documents(text, context, environ, caches)
+        result.resources[:] = _in_order_of_numbers(result.resources)
     diagnostics = tuple(
         Diagnostic(
             severity="error",
@@ -99,6 +100,11 @@ def read(
     )
     resources, variables = tuple(result.resources), tuple(result.variables)
     return Reading(resources, diagnostics, not diagnostics, caches.current, variables)
+
+
+def _in_order_of_numbers(resources: list[Resource]) -> list[Resource]:
+    """The documents of an annotation in Emissary's order, that of the texts `1`, `10`, `2`."""
+    return [each for _, each in sorted(enumerate(resources, 1), key=lambda numbered: str(numbered[0]))]
 
 
 def _context_of(document: Document) -> Context:

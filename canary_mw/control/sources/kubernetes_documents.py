@@ -40,14 +40,14 @@ def document_of(kind: Kind, *, last_stays: bool) -> Callable[[dict[str, Any]], D
 
 
 def in_order(documents: Iterable[Document]) -> tuple[Document, ...]:
-    """The documents in Emissary's order: that of `name.namespace`."""
+    """The documents in Emissary's order: that of the texts `name.namespace.1`."""
     return tuple(sorted(documents, key=_key))
 
 
 def _key(document: Document) -> tuple[str, str]:
     holder = document.api_object
     assert holder is not None
-    return f"{holder.name}.{holder.namespace}", holder.kind
+    return f"{holder.name}.{holder.namespace}.1", holder.kind
 
 
 def _annotation(metadata: dict[str, Any]) -> str | None:

@@ -319,6 +319,24 @@ async def test_documents_come_in_the_order_of_name_and_namespace(tmp_path: Path)
 
 
 @in_loop
+async def test_documents_of_an_annotation_come_in_the_order_of_emissary(tmp_path: Path) -> None:
+    server = FakeApi()
+    texts = [rule(f"m{number}", prefix=f"/{number}/") for number in range(1, 12)]
+    # Document 2 comes after document 10, and replaces it.
+    texts[9] = rule("m2", prefix="/10/")
+    server.annotate("shop", "many", "".join(texts))
+    # The key of a Mapping goes on behind its namespace: `x.a-b.1` is before `x.a.1`.
+    for namespace in ("a", "a-b"):
+        server.annotate(namespace, "x", rule(f"x-{namespace}"))
+    async with cluster(server, tmp_path, "*") as found:
+        prefixes = [mapping.prefix for mapping in found.store.table.mappings if mapping.namespace == "shop"]
+        assert prefixes == ["/1/", "/2/", "/11/", *(f"/{number}/" for number in range(3, 10))]
+        assert [each.line for each in found.store.diagnostics if each.code == "duplicate-name"] == [8]
+        names = [mapping.namespace for mapping in found.store.table.mappings if mapping.namespace != "shop"]
+        assert names == ["a-b", "a"]
+
+
+@in_loop
 async def test_a_cluster_that_is_lost_changes_nothing_and_the_source_says_so(tmp_path: Path) -> None:
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable"))
