@@ -250,10 +250,10 @@ def _store(
 ) -> RuleStore:
     if rules is None and not settings.rules:
         raise ConfigError("no rules", hint=f"give rules= a path, or set {variable('rules')}")
-    if rules is None:
-        rules = source_of(settings.rules, cache=settings.cache)
-    source = source_of([rules], cache=settings.cache) if isinstance(rules, str | os.PathLike) else rules
+    if rules is None or isinstance(rules, str | os.PathLike):
+        given = settings.rules if rules is None else [rules]
+        rules = source_of(given, cache=settings.cache, cache_max_age=settings.cache_max_age)
     speak()
-    warn_of_missing(source)
-    names = local_names_in(source, local)
-    return RuleStore(source, local=names, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)
+    warn_of_missing(rules)
+    names = local_names_in(rules, local)
+    return RuleStore(rules, local=names, middleware=True, ambassador_id=settings.ambassador_id, observers=observers)

@@ -55,6 +55,7 @@ def variable(name: str) -> str:
 
 
 _RANGES = (
+    ("cache_max_age", 1, 100 * 86400),
     ("dns_interval", 1, 86400),
     ("max_connections", 1, 1_000_000),
     ("replay_limit", 0, 1 << 30),
@@ -91,6 +92,7 @@ class MiddlewareSettings:
     shadow_limit: int = setting(100, "Copies for shadows in flight, per process; more are skipped.")
     shadow_writes: bool = setting(False, "Shadows get copies of writes too, not only of GET, HEAD and OPTIONS.")
     cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
+    cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     named: InitVar[Naming] = variable
 

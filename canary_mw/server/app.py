@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None) -> "Proxy":
 def _source(settings: Settings) -> ConfigSource:
     if not settings.rules:
         return StaticSource("", "no --rules")
-    return source_of(settings.rules, may_exec=True, cache=settings.cache)
+    cache, max_age = settings.cache, settings.cache_max_age
+    return source_of(settings.rules, may_exec=True, cache=cache, cache_max_age=max_age)
 
 
 class _Forwarder(CanaryMiddleware):

@@ -9,7 +9,7 @@ from importlib import import_module
 from weakref import WeakSet
 
 from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
-from canary_mw.control.sources.kubernetes_cache import Cache
+from canary_mw.control.sources.kubernetes_cache import MAX_AGE, Cache
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.control.sources.kubernetes_view import ClusterView
 from canary_mw.exceptions import ConfigError
@@ -39,6 +39,7 @@ class KubernetesSource:
         url: see `KubernetesURL`.
         may_exec: whether a kubeconfig may have a command run; the address has to allow it too.
         cache: directory in which the last rules are kept.
+        cache_max_age: seconds after which they are too old to start with, by default a day.
 
     Raises:
         ConfigError: the address is wrong, or there are no credentials.
@@ -48,12 +49,19 @@ class KubernetesSource:
         namespace: that of this process.
     """
 
-    def __init__(self, url: KubernetesURL | str, *, may_exec: bool = False, cache: str | None = None) -> None:
+    def __init__(
+        self,
+        url: KubernetesURL | str,
+        *,
+        may_exec: bool = False,
+        cache: str | None = None,
+        cache_max_age: float | None = None,
+    ) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
         self.name = self._url.text
         self._connection = _connect(self._url, may_exec)
         self.namespace = self._connection.namespace
-        self._cache = _cache(cache, self._url, self._connection)
+        self._cache = _cache(cache, cache_max_age, self._url, self._connection)
         _preload()
         self._thread = LoopThread()
         self._view: ClusterView | None = None
@@ -142,14 +150,14 @@ def _connect(url: KubernetesURL, may_exec: bool) -> Connection:
         raise ConfigError(f"{url.text}: {exc}") from exc
 
 
-def _cache(directory: str | None, url: KubernetesURL, connection: Connection) -> Cache | None:
+def _cache(directory: str | None, max_age: float | None, url: KubernetesURL, connection: Connection) -> Cache | None:
     if not directory:
         return None
     if not os.path.isdir(directory):
         raise ConfigError(f"the cache {directory} is no directory", hint="create it, or mount an emptyDir there")
     namespaces = url.namespaces or (connection.namespace,)
     key = {"server": connection.server, "namespaces": namespaces, "selector": url.selector, "kinds": url.kinds}
-    return Cache(directory, key)
+    return Cache(directory, key, max_age or MAX_AGE)
 
 
 @cache

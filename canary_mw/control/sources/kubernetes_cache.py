@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from canary_mw.config.document import APIObject, Document
 
-# Seconds after which rules are too old to start with.
+# Seconds after which rules are too old to start with, if nobody says otherwise.
 MAX_AGE = 24 * 3600.0
 _MAX_BYTES = 256 << 20
 
@@ -30,9 +30,11 @@ class Cache:
     Args:
         directory: it has to exist.
         key: what the rules depend on; another key is another file.
+        max_age: seconds after which its rules are not taken.
     """
 
-    def __init__(self, directory: str, key: dict[str, Any]) -> None:
+    def __init__(self, directory: str, key: dict[str, Any], max_age: float = MAX_AGE) -> None:
+        self._max_age = max_age
         self._key = json.loads(json.dumps(key))
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.path = os.path.join(directory, f"kubernetes-{digest[:16]}.json")
@@ -83,8 +85,9 @@ class Cache:
             raise ValueError("it is damaged") from exc
         if key != self._key:
             raise ValueError("it is of another address")
-        if not -MAX_AGE < time() - written < MAX_AGE:
-            raise ValueError("it is older than a day")
+        age = time() - written
+        if not -self._max_age < age < self._max_age:
+            raise ValueError(f"its rules are {age:.0f} s old, and the limit is {self._max_age:.0f} s")
         return Cached(documents, written)
 
 

@@ -11,13 +11,18 @@ from canary_mw.control.sources.kubernetes_url import KubernetesURL, is_kubernete
 
 
 def source_of(
-    rules: Iterable[str | os.PathLike[str]], *, may_exec: bool = False, cache: str | None = None
+    rules: Iterable[str | os.PathLike[str]],
+    *,
+    may_exec: bool = False,
+    cache: str | None = None,
+    cache_max_age: float | None = None,
 ) -> ConfigSource:
     """The source of paths and `k8s://` addresses, in this order.
 
     Args:
         may_exec: whether a kubeconfig may have a command run, if its address allows that.
         cache: directory where the last rules of an API are kept; by default `CANARY_MW_CACHE`.
+        cache_max_age: seconds after which they are too old to start with, by default a day.
 
     Raises:
         ConfigError: an address is none, or names what is not there.
@@ -25,7 +30,7 @@ def source_of(
     sources: list[ConfigSource] = []
     for of_cluster, group in groupby((os.fspath(each) for each in rules), is_kubernetes_url):
         if of_cluster:
-            sources += [_kubernetes(url, may_exec, cache) for url in group]
+            sources += [_kubernetes(url, may_exec, cache, cache_max_age) for url in group]
         else:
             sources.append(FileSource(*group))
     return sources[0] if len(sources) == 1 else CombinedSource(sources)
@@ -42,9 +47,10 @@ def local_names_in(source: ConfigSource, names: Iterable[str]) -> frozenset[str]
     return frozenset(names) | {f"{host}.{namespace}{colon}{port}" for host, colon, port in bare}
 
 
-def _kubernetes(url: str, may_exec: bool, cache: str | None) -> ConfigSource:
+def _kubernetes(url: str, may_exec: bool, cache: str | None, cache_max_age: float | None) -> ConfigSource:
     parsed = KubernetesURL.parse(url)
     # The API of a cluster needs httpx, which takes long to load.
     from canary_mw.control.sources.kubernetes import KubernetesSource
 
-    return KubernetesSource(parsed, may_exec=may_exec, cache=cache or os.environ.get("CANARY_MW_CACHE"))
+    directory = cache or os.environ.get("CANARY_MW_CACHE")
+    return KubernetesSource(parsed, may_exec=may_exec, cache=directory, cache_max_age=cache_max_age)

@@ -433,6 +433,20 @@ def test_an_address_without_credentials_is_an_error_that_says_what_to_do(
     assert str(caught.value).startswith(address)
 
 
+@pytest.mark.parametrize(("limit", "used"), [(None, True), (7200, True), (3600, False)])
+def test_the_age_of_a_cache_that_is_taken_may_be_limited(limit: float | None, used: bool, tmp_path: Path) -> None:
+    address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:9')}"
+    found: Any = source_of([address], cache=str(tmp_path), cache_max_age=limit)
+    cache = found._cache
+    cache.write([], {})
+    cached(tmp_path, 5000.0)
+    if used:
+        assert cache.read().documents == ()
+    else:
+        with pytest.raises(ValueError, match="5000 s old, and the limit is 3600 s"):
+            cache.read()
+
+
 def test_a_cache_that_is_no_directory_is_an_error(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="no directory"):
