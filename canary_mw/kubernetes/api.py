@@ -20,11 +20,11 @@ _MAX_MESSAGE = 300
 
 
 class Refused(Exception):
-    """A status other than 200 or 201."""
+    """A status other than 200 or 201; `reason` tells two kinds of 409 apart."""
 
-    def __init__(self, code: int, message: str, retry_after: float) -> None:
+    def __init__(self, code: int, message: str, retry_after: float, reason: str = "") -> None:
         super().__init__(message)
-        self.code, self.message, self.retry_after = code, message, retry_after
+        self.code, self.message, self.retry_after, self.reason = code, message, retry_after, reason
 
 
 class Unanswered(Exception):
@@ -58,8 +58,12 @@ class Api:
         return await self._json(self._request("GET", path, params, accept))
 
     async def post(self, path: str, body: Any) -> Any:
-        """The answer to an object; see `get`."""
+        """The answer to a new object; see `get`."""
         return await self._json(self._request("POST", path, {}, "application/json", body))
+
+    async def put(self, path: str, body: Any) -> Any:
+        """The answer to another version of an object; see `get`."""
+        return await self._json(self._request("PUT", path, {}, "application/json", body))
 
     async def watch(self, path: str, params: dict[str, str], accept: str) -> "Lines":
         """Open a watch; the caller closes it. See `get`."""
@@ -162,11 +166,11 @@ def _decode(body: bytes) -> Any:
 async def _refused(response: httpx.Response) -> Refused:
     """What the server says; a kind that is not installed is refused with a plain text."""
     body = await _body(response)
-    message = body[:_MAX_MESSAGE].decode("utf-8", "replace").strip()
+    message, reason = body[:_MAX_MESSAGE].decode("utf-8", "replace").strip(), ""
     try:
         status = json.loads(body)
-        message = str(status["message"])[:_MAX_MESSAGE]
+        message, reason = str(status["message"])[:_MAX_MESSAGE], str(status.get("reason", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     message = on_one_line(message)
-    return Refused(response.status_code, message, retry_after_of(response.headers.get("retry-after")))
+    return Refused(response.status_code, message, retry_after_of(response.headers.get("retry-after")), reason)
