@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from time import monotonic
 from typing import Any
 
@@ -27,6 +27,8 @@ class Follower:
 
     Attributes:
         last_contact: monotonic time of the last line or accepted request, None before the first one.
+        listed_at: monotonic time of the first complete list, None before it.
+        denied_at: monotonic time of the last refusal for a missing right.
     """
 
     def __init__(
@@ -34,6 +36,9 @@ class Follower:
     ) -> None:
         self.reflector = reflector
         self.last_contact: float | None = None
+        self.listed_at: float | None = None
+        self.denied_at = 0.0
+        self._hurry = asyncio.Event()
         self._connection = connection
         self._api = Api(connection)
         self._params = {"labelSelector": selector} if selector else {}
@@ -43,10 +48,21 @@ class Follower:
         """Follow until cancelled."""
         try:
             while True:
-                await asyncio.sleep(self.reflector.delay)
+                await self._pause(self.reflector.delay)
                 await self._step()
         finally:
             await self._api.reset()
+
+    def hurry(self) -> None:
+        """Make the next request now."""
+        self._hurry.set()
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
+        self._hurry.clear()
 
     async def _step(self) -> None:
         steps = {"discover": self._discover, "list": self._list, "watch": self._watch}
@@ -64,10 +80,14 @@ class Follower:
 
     async def _refused(self, refusal: Refused) -> None:
         message = refusal.message
+        if refusal.code == 404:
+            # The server is there, and the kind is not.
+            self._note_contact()
         if refusal.code == 401:
             self._connection.renew()
             await self._api.reset()
         if refusal.code == 403 and self.reflector.step != "discover":
+            self.denied_at = monotonic()
             message = await explain_denial(self._api, self.reflector.kind, self.reflector.namespace, message)
         self.reflector.refused(refusal.code, message, refusal.retry_after)
 
@@ -88,6 +108,8 @@ class Follower:
         body = await self._api.get(reflector.kind.path(reflector.version, reflector.namespace), params, accept)
         self._note_contact()
         reflector.page(body)
+        if reflector.listed and self.listed_at is None:
+            self.listed_at = monotonic()
 
     async def _watch(self) -> None:
         reflector, seconds = self.reflector, random.randint(*_WATCH_SECONDS)

@@ -119,7 +119,23 @@ class ClusterView:
         self._batch = loop.call_later(delay, self._publish)
 
     def _incomplete(self) -> list[Reflector]:
-        return [each.reflector for each in self._followers if not each.reflector.complete]
+        incomplete = [each.reflector for each in self._followers if not each.reflector.complete]
+        return incomplete or self._perhaps_readable()
+
+    def _perhaps_readable(self) -> list[Reflector]:
+        """The kinds that the first table would leave out for a right that is missing, where that is not certain.
+
+        Where nothing may be read, nothing is known: that is no empty namespace. A right that was given meanwhile may be
+        newer than the refusal: each kind is asked for again, for half of the objects may be all of gray.
+        """
+        if self.documents is not None and self.cache_age_since is None:
+            return []
+        listed = [each.listed_at for each in self._followers if each.listed_at is not None]
+        denied = [each for each in self._followers if each.reflector.denied and not each.reflector.listed]
+        unsure = [each for each in denied if not listed or each.denied_at < max(listed)]
+        for each in unsure if listed else ():
+            each.hurry()
+        return [each.reflector for each in unsure]
 
     def _tell_problem(self) -> None:
         problems = [f"{_place(each)}: {each.error}" for each in self._incomplete() if each.error]

@@ -179,6 +179,46 @@ async def test_a_kind_that_nobody_named_is_left_out_without_its_right(tmp_path: 
 
 
 @in_loop
+async def test_a_namespace_of_which_nothing_may_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "gray", rule("gray", weight=10))
+    server.denied = {"list"}
+    async with cluster(server, tmp_path, "shop", wait=False) as found:
+        await found.until(lambda: "resources: [services]" in str(found.store.error))
+        await found.until(lambda: "resources: [ingresses]" in str([*map(str, found.store.source_status())]))
+        assert (found.store.generation, found.weights) == (0, {})
+        server.denied = {"list ingresses"}
+        await found.shows(gray=10)
+        assert found.store.error is None
+
+
+class GrantedLate(set[str]):
+    """Rights that come one after the other: that for Services with the first list of Ingresses."""
+
+    given = listed = False
+
+    def __contains__(self, right: object) -> bool:
+        if right == "list ingresses" and self.given:
+            self.listed = True
+        return (right == "list ingresses" and not self.given) or (right == "list services" and not self.listed)
+
+
+@in_loop
+async def test_a_right_that_comes_while_the_first_table_is_made_leaves_nothing_out(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "stable", rule("stable"))
+    meta = {"metadata": {"annotations": {"getambassador.io/config": rule("gray", weight=10)}}}
+    server.put("ingresses.networking.k8s.io", "shop", "i", meta)
+    rights = server.denied = GrantedLate()
+    async with cluster(server, tmp_path, wait=False) as found:
+        await found.until(lambda: all(each.error for each in found.store.source_status() if each.kind != "mappings"))
+        rights.given = True
+        await found.until(lambda: found.store.generation)
+        # Gray alone would have all requests.
+        assert found.weights == {"stable": None, "gray": 10}
+
+
+@in_loop
 async def test_the_variables_of_the_process_are_no_business_of_a_service(
     tmp_path: Path,
 ) -> None:
