@@ -129,7 +129,9 @@ def parse(
     written = unique_names([(file.document, file.mappings) for file in files.values()], diagnostics)
     mappings = keep_shares(written, old.mappings, in_error, diagnostics, middleware=middleware)
     scope = partial(Surroundings, mappings, middleware, old.releases, read_ids, old.mappings)
-    releases = releases_of([(file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics)
+    releases = releases_of(
+        [(file.document, file.releases, file.gray_in_error) for file in files.values()], scope, diagnostics
+    )
     return RuleSet(tuple(mappings), tuple(diagnostics), shared, files, releases)
 
 

@@ -22,13 +22,13 @@ def unique_names(files: Iterable[tuple[Document, Dict[Name, Mapping]]], diagnost
         if not by_name.keys().isdisjoint(mappings):
             again = [name for name in mappings if name in by_name]
             found = [duplicate_name(mappings[name], by_name[name]) for name in again]
-            diagnostics += [_between(owners[name], document, each) for name, each in zip(again, found, strict=True)]
+            diagnostics += [between(owners[name], document, each) for name, each in zip(again, found, strict=True)]
         by_name |= mappings
         owners |= dict.fromkeys(mappings, document)
     return _with_namespaces(list(by_name.values()))
 
 
-def _between(earlier: Document, later: Document, finding: Diagnostic) -> Diagnostic:
+def between(earlier: Document, later: Document, finding: Diagnostic) -> Diagnostic:
     """The finding about a name that two files have. A file may stand in for what is not in a cluster."""
     if (earlier.api_object is None) == (later.api_object is None):
         return finding

@@ -253,6 +253,28 @@ async def test_a_file_before_the_cluster_stands_in_for_what_the_cluster_does_not
 
 
 @in_loop
+async def test_a_release_of_the_cluster_replaces_that_of_a_file(tmp_path: Path) -> None:
+    server = FakeApi()
+
+    def written(percent: int) -> str:
+        text = rule("stable") + rule("gray", weight=0)
+        head = "---\napiVersion: canary-mw/v1\nkind: GrayRelease\nnamespace: shop\nname: r\nsticky: {header: k}\n"
+        return (
+            text.replace("kind: Mapping\n", "kind: Mapping\nnamespace: shop\n") + f"{head}gray: {{gray: {percent}}}\n"
+        )
+
+    server.annotate("shop", "both", written(20))
+    async with cluster(server, tmp_path, before=written(5)) as found:
+        await found.until(
+            lambda: any(each.slots == 200_000 for r in found.store.table.documents.in_force for each in r.variants)
+        )
+        assert found.store.error is None
+        told = [str(each) for each in found.store.diagnostics if each.code == "replaced-by-later-source"]
+        assert len(told) == 3
+        assert [each for each in told if "GrayRelease r" in each and "built-in:" in each and "Service/both" in each]
+
+
+@in_loop
 async def test_files_and_clusters_are_followed_together(tmp_path: Path) -> None:
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable"))
