@@ -8,14 +8,18 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from rules import document
+from servers import fetch, run, serving_app
 
+from canary_mw.admin.app import create_admin
 from canary_mw.cli.main import main
-from canary_mw.server.settings import Settings
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
+from canary_mw.observability.prometheus import Metrics
 
 K8S = Path(__file__).parents[2] / "k8s"
 BASE, DEMO, IN_APP = K8S / "base", K8S / "demo", K8S / "overlays" / "in-app"
 WATCH, CLUSTER_WATCH = K8S / "components" / "service-watch", K8S / "components" / "cluster-watch"
-ANNOTATION = K8S / "overlays" / "service-annotation"
+FOLDERS = sorted(path.parent for path in K8S.rglob("kustomization.yaml"))
 
 
 def manifests() -> dict[str, Any]:
@@ -67,13 +71,30 @@ def option(container: Any, name: str) -> str:
     return value
 
 
-@pytest.mark.parametrize("folder", [BASE, DEMO, IN_APP, WATCH, CLUSTER_WATCH, ANNOTATION], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_every_manifest_in_the_folder_is_listed(folder: Path) -> None:
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
-    assert files == {name for name in kustomization["resources"] if not name.startswith("..")}
-    for name in kustomization["resources"]:
+    patches = [each["path"] for each in kustomization.get("patches", ()) if "path" in each]
+    listed = [*kustomization.get("resources", ()), *kustomization.get("components", ()), *patches]
+    assert files == {name for name in listed if not name.startswith("..")}
+    for name in listed:
         assert (folder / name).exists()
+
+
+def test_no_label_is_added_to_the_selectors_of_what_runs() -> None:
+    for folder in FOLDERS:
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+        # The selector of a Deployment cannot be changed. `commonLabels` and `includeSelectors` do it.
+        assert kustomization.keys() <= {
+            *("apiVersion", "kind", "namespace", "resources", "components", "patches", "images"),
+        }
+
+
+def test_each_folder_of_the_components_is_one() -> None:
+    for folder in FOLDERS:
+        kind = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))["kind"]
+        assert kind == ("Component" if folder.parent.name == "components" else "Kustomization")
 
 
 def test_all_selectors_choose_the_pods(objects: dict[str, Any], deployment: Any, pod: Any) -> None:
@@ -94,6 +115,18 @@ def test_the_service_and_the_probes_name_ports_that_exist(objects: dict[str, Any
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert ports == {"http": int(option(container, "--port")), "admin": int(option(container, "--admin-port"))}
+
+
+def test_the_probes_ask_what_the_admin_port_answers(container: Any, rules: Any) -> None:
+    async def answers(store: RuleStore) -> dict[str, int]:
+        probes = [container[each]["httpGet"] for each in ("startupProbe", "livenessProbe", "readinessProbe")]
+        async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
+            return {probe["path"]: (await fetch(port, probe["path"])).status for probe in probes}
+
+    store = RuleStore(StaticSource(rules["data"]["rules.yaml"]))
+    assert run(answers(store)) == {"/healthz": 200, "/readyz": 503}
+    store.reload()
+    assert run(answers(store)) == {"/healthz": 200, "/readyz": 200}
 
 
 def test_the_admin_port_is_not_offered_to_the_cluster(objects: dict[str, Any]) -> None:
@@ -117,7 +150,7 @@ def test_the_rules_are_mounted_as_a_directory(rules: Any, pod: Any, container: A
     assert volume["configMap"] == {"name": rules["metadata"]["name"]}
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
     assert mount.keys().isdisjoint({"subPath", "subPathExpr"})
-    assert mount["mountPath"] == option(container, "--rules")
+    assert {each["name"]: each["value"] for each in container["env"]} == {"CANARY_MW_RULES": mount["mountPath"]}
 
 
 def test_the_base_never_replaces_the_rules_that_the_readme_tells_to_make(objects: dict[str, Any], rules: Any) -> None:
@@ -157,8 +190,9 @@ def check_restricted(pod: Any, container: Any) -> None:
     assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} == {"configMap", "emptyDir"}
 
 
-def test_the_pod_holds_no_credential_of_the_cluster(pod: Any) -> None:
+def test_the_pod_holds_no_credential_of_the_cluster(objects: dict[str, Any], pod: Any) -> None:
     assert pod["automountServiceAccountToken"] is False
+    assert objects["ServiceAccount"]["automountServiceAccountToken"] is False
 
 
 def test_no_service_variable_looks_like_a_setting(objects: dict[str, Any], pod: Any) -> None:
@@ -168,7 +202,8 @@ def test_no_service_variable_looks_like_a_setting(objects: dict[str, Any], pod: 
 
 
 def test_a_pod_that_drains_is_given_the_time(pod: Any, container: Any) -> None:
-    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] < pod["terminationGracePeriodSeconds"]
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause + int(option(container, "--grace")) < pod["terminationGracePeriodSeconds"]
 
 
 def test_memory_is_limited_and_the_processor_is_not_throttled(container: Any) -> None:
@@ -227,8 +262,8 @@ def test_the_page_applies_what_there_is_by_the_names_that_it_has(pod: Any) -> No
 def test_the_page_has_the_figures_of_the_manifests(pod: Any) -> None:
     (pause,) = re.findall(r"preStop sleeps for (\d+) seconds", PAGE)
     assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == int(pause)
-    ((grace, whole),) = re.findall(r"have (\d+) seconds \(`CANARY_MW_GRACE`\), and the pod (\d+) in all", PAGE)
-    assert (Settings().grace, pod["terminationGracePeriodSeconds"]) == (int(grace), int(whole))
+    ((grace, whole),) = re.findall(r"have (\d+) seconds \(`--grace`\), and the pod (\d+) in all", PAGE)
+    assert (option(pod["containers"][0], "--grace"), pod["terminationGracePeriodSeconds"]) == (grace, int(whole))
 
 
 def test_the_pod_explains_as_shown(tmp_path: Path) -> None:
@@ -244,7 +279,7 @@ def test_the_pod_explains_as_shown(tmp_path: Path) -> None:
     assert "the wrapped app answers" in outcome.stdout
 
 
-def test_the_rights_in_all_namespaces_are_those_in_one(container: Any) -> None:
+def test_the_rights_in_all_namespaces_are_those_in_one(objects: dict[str, Any], pod: Any) -> None:
     found = {
         item["kind"]: item
         for folder in (WATCH, CLUSTER_WATCH)
@@ -252,14 +287,8 @@ def test_the_rights_in_all_namespaces_are_those_in_one(container: Any) -> None:
     }
     assert found["ClusterRole"]["rules"] == found["Role"]["rules"]
     assert {verb for rule in found["Role"]["rules"] for verb in rule["verbs"]} == {"list", "watch"}
-    account = found["ServiceAccount"]["metadata"]["name"]
+    account = objects["ServiceAccount"]["metadata"]["name"]
+    assert pod["serviceAccountName"] == account
     for kind in ("RoleBinding", "ClusterRoleBinding"):
         assert found[kind]["roleRef"]["name"] == found[kind.removesuffix("Binding")]["metadata"]["name"]
         assert [each["name"] for each in found[kind]["subjects"]] == [account]
-    (patch,) = yaml.safe_load((WATCH / "kustomization.yaml").read_text(encoding="utf-8"))["patches"]
-    changed = {each["path"].rpartition("/")[2]: each["value"] for each in yaml.safe_load(patch["patch"])}
-    assert changed["serviceAccountName"] == account
-    assert changed["automountServiceAccountToken"] is True
-    # All but the source of the rules is as in the base.
-    assert [*changed["args"][:2], "/etc/canary", *changed["args"][3:]] == container["args"]
-    assert changed["args"][2] == "k8s://"
