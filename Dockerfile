@@ -14,7 +14,9 @@ RUN python3 -m venv --copies /opt/venv \
     && /opt/venv/bin/python -m compileall -q /opt/venv/lib
 
 FROM ${PYTHON}
+ARG VERSION=unknown
 LABEL org.opencontainers.image.title="canary-mw" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.description="Gray releases by Ambassador Mapping rules, in a Python app or standalone" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv

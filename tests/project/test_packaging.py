@@ -7,10 +7,9 @@ import tarfile
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
-from installation import ROOT, build, environ
+from installation import ROOT, build, contents, environ
 from trove_classifiers import classifiers
 
 from canary_mw import __version__
@@ -22,11 +21,6 @@ METADATA = (
     *("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"),
     *(f"{VENDORED}/htmx-LICENSE.txt", f"{VENDORED}/inter-LICENSE.txt"),
 )
-
-
-def contents(wheel: Path) -> dict[str, bytes]:
-    with ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def package_files() -> list[str]:

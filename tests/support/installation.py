@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from servers import Process
@@ -30,6 +31,12 @@ def build(into: Path, *options: str) -> Path:
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     (built,) = into.glob("*.whl")
     return built
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """The files of a wheel."""
+    with ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 class Environment:
