@@ -1,17 +1,13 @@
 """What a schema cannot tell about the manifests: that they refer to each other, and reload and run as intended."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
-from rules import document
 from servers import fetch, run, serving_app
 
 from canary_mw.admin.app import create_admin
-from canary_mw.cli.main import main
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.prometheus import Metrics
@@ -243,40 +239,6 @@ def test_the_pods_of_an_app_meet_the_restricted_standard_too(twin: tuple[Any, An
     check_restricted(pod, *pod["containers"])
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
-
-
-PAGE = (K8S.parent / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-LINES = [line for block in re.findall(r"^```shell\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
-
-
-def test_the_page_applies_what_there_is_by_the_names_that_it_has(pod: Any) -> None:
-    applied = [line.split()[-1] for line in LINES if line.startswith("kubectl apply -k")]
-    assert applied == ["k8s/overlays/in-app", "k8s/demo", "k8s/overlays/service-annotation"]
-    assert all((K8S.parent / each / "kustomization.yaml").is_file() for each in applied)
-    (image,) = re.findall(r"docker build -t (\S+)", PAGE)
-    assert pod["containers"][0]["image"] == image
-    (named,) = {line.split()[3] for line in LINES if " create configmap " in line}
-    assert pod["volumes"][0]["configMap"]["name"] == named
-
-
-def test_the_page_has_the_figures_of_the_manifests(pod: Any) -> None:
-    (pause,) = re.findall(r"preStop sleeps for (\d+) seconds", PAGE)
-    assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == int(pause)
-    ((grace, whole),) = re.findall(r"have (\d+) seconds \(`--grace`\), and the pod (\d+) in all", PAGE)
-    assert (option(pod["containers"][0], "--grace"), pod["terminationGracePeriodSeconds"]) == (grace, int(whole))
-
-
-def test_the_pod_explains_as_shown(tmp_path: Path) -> None:
-    (line,) = [line for line in LINES if " exec " in line]
-    _, deployment = yaml.safe_load_all((IN_APP / "stable.yaml").read_text(encoding="utf-8"))
-    assert f"deploy/{deployment['metadata']['name']} " in line
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
-    assert "CANARY_MW_RULES" in {each["name"] for each in container["env"]}
-    (tmp_path / "rules.yaml").write_text(document("shop-stable", prefix="/shop/"))
-    _, _, command = line.partition(" -- canary-mw ")
-    outcome = CliRunner().invoke(main, command.split(), env={"CANARY_MW_RULES": str(tmp_path)})
-    assert outcome.exit_code == 0, outcome.output
-    assert "the wrapped app answers" in outcome.stdout
 
 
 def test_the_rights_in_all_namespaces_are_those_in_one(objects: dict[str, Any], pod: Any) -> None:
