@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, cast
 from weakref import ReferenceType, WeakSet, ref
 
@@ -60,6 +60,8 @@ class RuleStore:
         generation: number of tables in force so far; 0 before the first good load.
         error: why the newest state of the source is not in force, or only in part.
         diagnostics: all findings about the rules in force.
+        since: when the table came into force, in seconds since 1970; 0 before the first good load.
+        rules: what was read for it, with the texts; None before.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class RuleStore:
         # before the first request, and before a server forks its workers, which then share its memory.
         import canary_mw.config.parser  # noqa: F401
 
-        self.generation = 0
+        self.generation, self.since = 0, 0.0
         self.error: ConfigError | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self._source = source
@@ -85,7 +87,7 @@ class RuleStore:
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
         self._observers = tuple(observers)
-        self._rules: RuleSet | None = None
+        self.rules: RuleSet | None = None
         self.table = RouteTable.build((), local=local, middleware=middleware)
         self._reset()
         _stores.add(self)
@@ -178,10 +180,8 @@ class RuleStore:
                 return self._keep_table(error)
 
     def _load(self) -> list[Document]:
-        documents = self._source.load()
-        if not self._allow_empty:
-            return documents
-        return [each for each in documents if each.error is None or each.error.code != EMPTY_DIRECTORY]
+        allowed = EMPTY_DIRECTORY if self._allow_empty else ""
+        return [each for each in self._source.load() if each.error is None or each.error.code != allowed]
 
     def _apply(self, documents: list[Document]) -> bool:
         from canary_mw.config.parser import parse
@@ -194,7 +194,7 @@ class RuleStore:
             listed=listed,
             ambassador_id=self._ambassador_id,
             middleware=self.table.middleware,
-            previous=self._rules,
+            previous=self.rules,
             read_ids=id_files.read,
         )
         current = self.table.mappings
@@ -205,7 +205,7 @@ class RuleStore:
         changed = first or settings != self.table.settings or rules.releases != self.table.documents
         changed = changed or not same_mappings(current, rules.mappings)
         table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
-        self._documents, self._rules, self._id_files = documents, rules, id_files
+        self._documents, self.rules, self._id_files = documents, rules, id_files
         self._log_new(rules.diagnostics + table.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
         if not changed:
@@ -215,19 +215,19 @@ class RuleStore:
 
     def _all_were_deleted(self) -> bool:
         """Whether every Mapping in force is one of a Kubernetes API, whose complete lists say what is deleted."""
-        files = self._rules.files if self._rules else {}
+        files = self.rules.files if self.rules else {}
         objects = [files[each.file].document.api_object if each.file in files else None for each in self.table.mappings]
         return all(each is not None and not each.last_stays for each in objects)
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         before, was_in_error = self.table, self.error is not None
         self.error = error_of(self.diagnostics)
-        self.table = table
+        self.table, self.since = table, time()
         self.generation += 1
         published, self._published = self._published, Latch()
         published.set()
-        counts = ", ".join(f"{len(names)} {what}" for what, names in difference.items())
-        logger.info("rules %d are in force: %s", self.generation, counts)
+        counts = (f"{len(names)} {what}" for what, names in difference.items())
+        logger.info("rules %d are in force: %s", self.generation, ", ".join(counts))
         if self.generation > 1:
             for line in describe_changes(before, table):
                 logger.info("rules %d: %s", self.generation, line)

@@ -1,0 +1,76 @@
+"""Which answer belongs to which path: the JSON API, and the pages with the same names."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from canary_mw.admin.answers.about import about_answer
+from canary_mw.admin.answers.endpoints import endpoints_answer
+from canary_mw.admin.answers.explain import explain_answer, explain_form
+from canary_mw.admin.answers.explain_request import (
+    BadQuestion,
+    ExplainQuestion,
+    question_of_form,
+    question_of_json,
+    shown_fields,
+)
+from canary_mw.admin.answers.rules import rules_answer
+from canary_mw.admin.desk import Desk
+from canary_mw.admin.errors import Refused
+from canary_mw.admin.parameters import json_body, rules_filter
+
+Answering = Callable[[Desk, Request], Awaitable[Any]]
+
+
+async def rules(desk: Desk, request: Request) -> Any:
+    """The rules, filtered."""
+    wanted = rules_filter(request.query_params)
+    return await desk.ask(lambda subject, figures: rules_answer(subject, figures, wanted))
+
+
+async def endpoints(desk: Desk, _: Request) -> Any:
+    """The addresses of services."""
+    return await desk.ask(endpoints_answer)
+
+
+async def about(desk: Desk, _: Request) -> Any:
+    """The process itself."""
+    return await desk.ask(about_answer)
+
+
+async def explain(desk: Desk, request: Request) -> Any:
+    """What would happen to a request, given by the fields of the form or as JSON."""
+    if request.method == "POST":
+        return await _explained(desk, question_of_json, await json_body(request))
+    return await _explained(desk, question_of_form, request.query_params)
+
+
+async def _explained(desk: Desk, read: Callable[[Any], ExplainQuestion], given: Any) -> Any:
+    try:
+        question = read(given)
+    except BadQuestion as exc:
+        raise Refused(400, "bad-request", str(exc)) from exc
+    return await desk.ask(lambda subject, figures: explain_answer(subject, figures, question))
+
+
+async def explain_page(desk: Desk, request: Request) -> Any:
+    """The same for people: the form stays where it cannot be read, with the reason."""
+    fields = request.query_params
+    error = None
+    if "url" in fields:
+        try:
+            return await explain(desk, request)
+        except Refused as exc:
+            error = exc.message
+    return await desk.ask(lambda subject, figures: explain_form(subject, figures, shown_fields(fields), error))
+
+
+# By the name of the path below /api/v1/ and of the page.
+ANSWERS: dict[str, Answering] = {
+    "rules": rules,
+    "explain": explain,
+    "endpoints": endpoints,
+    "about": about,
+}
+PAGES: dict[str, Answering] = {**ANSWERS, "explain": explain_page}

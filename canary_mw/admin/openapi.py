@@ -1,0 +1,99 @@
+"""The description of the API, by OpenAPI 3.1."""
+
+from functools import lru_cache
+from typing import Any
+
+from canary_mw import __version__
+from canary_mw.admin.models.common import ErrorAnswer
+from canary_mw.admin.models.explain import ExplainAnswer
+from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer
+from canary_mw.admin.models.rules import RulesAnswer
+from canary_mw.admin.schemas import schema_of
+
+_TEXT = {"type": "string"}
+_WINDOW = {"type": "string", "enum": ["1m", "5m", "15m", "1h"], "default": "5m"}
+_QUESTION = ("method", "url", "client", "headers", "cookies", "user", "session")
+# By path: what it answers, in words, its model, and its parameters.
+_PATHS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "rules": (
+        "The rules in the order in which they are tried, and what is wrong with them.",
+        RulesAnswer,
+        {
+            "q": _TEXT,
+            "state": {"type": "string", "enum": ["live", "last_good", "never_reached", "ignored"]},
+            "release": _TEXT,
+            "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+            "after": {"type": "integer", "minimum": 0, "default": 0},
+        },
+    ),
+    "explain": (
+        "What would happen to a request, by the code that routes. Nothing is sent.",
+        ExplainAnswer,
+        dict.fromkeys(_QUESTION, _TEXT),
+    ),
+    "endpoints": ("The addresses of services.", EndpointsAnswer, {}),
+    "about": ("The process, its workers and its settings.", AboutAnswer, {}),
+}
+_EXPLAIN_BODY = {
+    "type": "object",
+    "required": ["url"],
+    "properties": {
+        "method": _TEXT,
+        "url": _TEXT,
+        "client": _TEXT,
+        "headers": {
+            "anyOf": [
+                {"type": "object", "additionalProperties": _TEXT},
+                {"type": "array", "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}},
+                _TEXT,
+            ]
+        },
+        "cookies": _TEXT,
+        "user": {},
+        "session": {},
+        "predicates": {"type": "object", "additionalProperties": {"type": "boolean"}},
+        "peer_trusted": {"type": "boolean"},
+    },
+}
+
+
+@lru_cache(maxsize=1)
+def openapi() -> dict[str, Any]:
+    """The description of the API."""
+    components: dict[str, Any] = {}
+    paths = {f"/api/v1/{path}": _path(path, components) for path in _PATHS}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "canary-mw admin port", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": dict(sorted(components.items()))},
+    }
+
+
+def _path(path: str, components: dict[str, Any]) -> dict[str, Any]:
+    summary, model, parameters = _PATHS[path]
+    answers = {
+        "200": _response("The answer.", schema_of(model, components)),
+        "default": _response("What is wrong.", schema_of(ErrorAnswer, components)),
+    }
+    listed = [
+        {"name": name, "in": "query", "required": path == "explain" and name == "url", "schema": schema}
+        for name, schema in parameters.items()
+    ]
+    name = path.partition("/")[0]
+    operations: dict[str, Any] = {
+        "get": {"operationId": name, "summary": summary, "parameters": listed, "responses": answers}
+    }
+    if path == "explain":
+        body = {"required": True, "content": {"application/json": {"schema": _EXPLAIN_BODY}}}
+        operations["post"] = {
+            "operationId": "explainJSON",
+            "summary": summary,
+            "requestBody": body,
+            "responses": answers,
+        }
+    return operations
+
+
+def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
