@@ -33,6 +33,7 @@ from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service
+from canary_mw.upstreams.health import EndpointStatus
 
 logger = HostLogger(logging.getLogger("canary_mw.middleware"))
 
@@ -49,6 +50,9 @@ class AnyUpstreams(Protocol):
 
     def ejections(self) -> dict[str, int]:
         """See `Upstreams.ejections`."""
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """See `Upstreams.endpoint_statuses`."""
 
 
 class MiddlewareBase:
@@ -161,6 +165,10 @@ class MiddlewareBase:
     def ejections(self) -> dict[str, int]:
         """How often endpoints were ejected; see `Upstreams.ejections`."""
         return self.upstreams.ejections()
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """What is known of the addresses of services; any thread may call it."""
+        return self.upstreams.endpoint_statuses()
 
     def upstream_errors(self) -> dict[tuple[str, str], int]:
         """How many attempts at upstreams failed, by service and reason; see `UpstreamErrors.counts`."""

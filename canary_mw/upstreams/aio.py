@@ -29,9 +29,10 @@ from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
 from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey
+from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, statuses_of
 from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
 
 T = TypeVar("T")
@@ -195,6 +196,10 @@ class Upstreams:
         for state in self._states.all():
             add_ejections(state.routes, found)
         return found
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """The addresses of all services that were asked."""
+        return [status for state in self._states.all() for status in statuses_of(state.routes)]
 
     def acquire(self, request: UpstreamRequest) -> Slot | None:
         """A slot of `max_requests` for a request that `send` does not send; None if the service has no limits.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from canary_mw.rules.upstream import HealthCheck, OutlierDetection
 
@@ -99,3 +99,29 @@ class Endpoint:
         seconds = min(self.ejections * settings.base_ejection_time, max_seconds)
         self.ejected_until = now + seconds
         return seconds
+
+
+class EndpointStatus(NamedTuple):
+    """An address of a service.
+
+    Attributes:
+        address: "" while no address of the service is known.
+        why: why it gets no requests, "" where it does.
+        back_in: seconds until an ejected one gets requests again.
+    """
+
+    service: str
+    address: str
+    state: Literal["healthy", "ejected", "unhealthy", "unresolved"]
+    why: str = ""
+    back_in: float | None = None
+
+
+def status_of(service: str, endpoint: Endpoint, now: float) -> EndpointStatus:
+    """What is known of an address of a service."""
+    if now < endpoint.ejected_until and math.isfinite(endpoint.ejected_until):
+        why = f"it kept failing; ejected {endpoint.ejections} times in a row"
+        return EndpointStatus(service, endpoint.name, "ejected", why, endpoint.ejected_until - now)
+    if not endpoint.is_healthy(now):
+        return EndpointStatus(service, endpoint.name, "unhealthy", "it does not pass its health check")
+    return EndpointStatus(service, endpoint.name, "healthy")

@@ -4,8 +4,10 @@ Several loops may run at once, in a thread each: `async_to_sync` of asgiref and 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Mapping as Dict
 from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 from weakref import ref
 
@@ -13,6 +15,7 @@ from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.interfaces import Transport
 from canary_mw.rules.upstream import EndpointOptions, UpstreamTLS
 from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.health import EndpointStatus, status_of
 from canary_mw.upstreams.health_checks import HealthChecker
 
 
@@ -113,3 +116,14 @@ async def _close_with_loop(state: LoopState, states: "ref[LoopStates]") -> Async
         if (owner := states()) is not None:
             owner.forget(state.loop)
         await state.aclose()
+
+
+def statuses_of(routes: Dict[RouteKey, tuple[object, EndpointSet]]) -> Iterable[EndpointStatus]:
+    """The addresses of all services that were asked; any thread may call it."""
+    now = monotonic()
+    for key, (_, endpoints) in list(routes.items()):
+        service = key if isinstance(key, str) else key[0]
+        known = list(endpoints.endpoints)
+        yield from (status_of(service, each, now) for each in known)
+        if not known:
+            yield EndpointStatus(service, "", "unresolved", "no address is known")

@@ -29,9 +29,10 @@ from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
 from canary_mw.upstreams.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_states import RouteKey
+from canary_mw.upstreams.loop_states import RouteKey, statuses_of
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
 
@@ -185,6 +186,10 @@ class SyncUpstreams:
         found = self.background_upstreams.ejections()
         add_ejections(self._routes, found)
         return found
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """The addresses of all services that were asked."""
+        return [*self.background_upstreams.endpoint_statuses(), *statuses_of(self._routes)]
 
     def _send_to_endpoint(
         self,
