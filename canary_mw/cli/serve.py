@@ -10,6 +10,7 @@ import click
 
 from canary_mw.cli.server_libraries import server_libraries
 from canary_mw.exceptions import ConfigError
+from canary_mw.middleware.shown_settings import OPTIONS
 from canary_mw.server.settings import CERT_REQS, LOG_LEVELS, Settings, variable
 
 _CHOICES = {"log_level": LOG_LEVELS, "ssl_cert_reqs": CERT_REQS}
@@ -19,6 +20,7 @@ _METAVARS = {
     "upstream": "NAME=URL",
     "forwarded_allow_ips": "ADDRESS",
     "trusted_headers": "NAME",
+    "admin_host_names": "NAME",
 }
 
 
@@ -80,6 +82,7 @@ def serve(**options: Any) -> None:
         raise click.UsageError(str(exc)) from exc
     # The workers, and the app of this process too, read their settings from the environment.
     os.environ.update(settings.to_environ())
+    os.environ[OPTIONS] = ",".join(name for name, value in options.items() if value not in (None, ()))
     try:
         app = create_app(settings)
     except ConfigError as exc:

@@ -19,6 +19,7 @@ from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.middleware.identity import default_hop_id
 from canary_mw.middleware.settings import ENABLED, is_enabled
+from canary_mw.middleware.shown_settings import shown_settings
 from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
@@ -144,7 +145,14 @@ class Proxy:
             logger.warning("%s has no effect: it turns middlewares off, and a proxy serves its rules", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
-            app = create_admin(self.store, self._metrics, lambda: self.draining)
+            app = create_admin(
+                self.store,
+                self._metrics,
+                lambda: self.draining,
+                host_names=self.settings.admin_host_names,
+                settings=shown_settings(self.settings),
+                endpoints=self._middleware.endpoint_statuses,
+            )
             host, port = self.settings.admin_host, self.settings.admin_port
             self._admin = await AdminServer.start(app, host, port)
             shown = f"[{host}]" if ":" in host else host
