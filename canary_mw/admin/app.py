@@ -1,55 +1,123 @@
-"""The admin app: health, the rules in force, metrics. It only reads, shows no secrets, and no Mapping leads to it."""
+"""The admin app: health, the rules in force, metrics, the JSON API and its pages.
+
+It only reads, shows no secrets, and no Mapping leads to it.
+"""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from canary_mw.admin.api import ANSWERS, PAGES, Answering
+from canary_mw.admin.desk import Desk
+from canary_mw.admin.errors import Refused, error_response
+from canary_mw.admin.guard import Guard
+from canary_mw.admin.openapi import openapi
 from canary_mw.admin.rules import describe_rules
+from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.control.store import RuleStore
 
-_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+# Where the pages are, as in Emissary.
+DIAG = "/ambassador/v0/diag"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Bytes that are written at once.
 _PIECE = 65536
 
-
-class MetricsRenderer(Protocol):
-    """Source of the metrics page."""
-
-    def render(self) -> bytes:
-        """The Prometheus text format."""
+PageRenderer = Callable[[str, Any, Request], Response]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_admin(store: RuleStore, metrics: MetricsRenderer, draining: Callable[[], bool] = lambda: False) -> Starlette:
+def json_page(_: str, answer: Any, request: Request) -> Response:
+    """A page as its JSON."""
+    return json_response(answer)
+
+
+def create_admin(
+    store: RuleStore,
+    metrics: MetricsRenderer,
+    draining: Callable[[], bool] = lambda: False,
+    *,
+    host_names: Collection[str] | None = None,
+    render_page: PageRenderer = json_page,
+    **shown: Any,
+) -> Starlette:
     """Create the admin app of a rule store.
 
     Args:
         draining: returns whether the process shuts down and takes no new requests.
+        host_names: names by which the app may be asked, besides addresses and localhost; None for any. For a port of
+            its own they are a protection against DNS rebinding.
+        render_page: makes a page of its name and of the answer of the API.
+        shown: see `Subject`.
     """
+    subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
+    desk = Desk(subject)
+    plain: dict[str, Handler] = {
+        "/healthz": _healthz,
+        "/readyz": _readyz(subject),
+        "/ambassador/v0/check_alive": _healthz,
+        "/ambassador/v0/check_ready": _readyz(subject),
+        "/rules": _rules(store),
+        "/metrics": _metrics(metrics),
+        "/": _to_pages,
+        DIAG: _to_pages,
+        "/api/v1/openapi.json": _openapi,
+    }
+    routes = [Route(path, handler, methods=["GET"]) for path, handler in plain.items()]
+    for name, answering in ANSWERS.items():
+        methods = ["GET", "POST"] if name == "explain" else ["GET"]
+        routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
+    routes.append(Route("/api/v1/releases/{path:path}", _command, methods=["POST"]))
+    for name, answering in PAGES.items():
+        routes.append(Route(f"{DIAG}/{name}", _page(desk, name, answering, render_page), methods=["GET"]))
+    errors: Any = {HTTPException: _http_error, Refused: _refused}
+    guard = Middleware(Guard, host_names=host_names)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
+    app.router.redirect_slashes = False
+    return app
 
-    async def healthz(_: Request) -> Response:
-        return PlainTextResponse("alive\n", headers=_HEADERS)
+
+async def _healthz(_: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+def _readyz(subject: Subject) -> Handler:
+    store = subject.store
 
     def verbose(request: Request) -> str:
-        """What is watched, a line each, where `?verbose` asks for it."""
-        return "".join(f"{each}\n" for each in store.source_status()) if "verbose" in request.query_params else ""
+        """The rules and their age, and what is watched, a line each, where `?verbose` asks for it."""
+        if "verbose" not in request.query_params:
+            return ""
+        age = f"rules: generation {store.generation}, {_age(subject)}"
+        return "".join(f"{each}\n" for each in (age, *store.source_status()))
 
     async def readyz(request: Request) -> Response:
-        if draining():
-            return PlainTextResponse("not ready: shutting down\n", status_code=503, headers=_HEADERS)
+        if subject.draining():
+            return PlainTextResponse("not ready: shutting down\n", status_code=503)
         if store.generation:
-            return PlainTextResponse(
-                f"ready: rules {store.generation} are in force\n{verbose(request)}", headers=_HEADERS
-            )
+            return PlainTextResponse(f"ready: rules {store.generation} are in force\n{verbose(request)}")
         reason = store.error or "they were not read yet"
         text = f"not ready: no rules are in force: {reason}\n{verbose(request)}"
-        return PlainTextResponse(text, status_code=503, headers=_HEADERS)
+        return PlainTextResponse(text, status_code=503)
 
+    return readyz
+
+
+def _age(subject: Subject) -> str:
+    store = subject.store
+    if not store.since:
+        return "never in force"
+    state = "the newest" if store.error is None else "the last good"
+    return f"in force for {max(subject.clock() - store.since, 0.0):.1f} s, {state}"
+
+
+def _rules(store: RuleStore) -> Handler:
     shown: tuple[object, bytes] = None, b""
 
     async def rules(_: Request) -> Response:
@@ -58,29 +126,69 @@ def create_admin(store: RuleStore, metrics: MetricsRenderer, draining: Callable[
         state = store.generation, store.error, store.diagnostics
         if shown[0] != state:
             shown = state, json.dumps(describe_rules(store), ensure_ascii=False, separators=(",", ":")).encode()
-        return _response(shown[1], "application/json")
+        return in_pieces(shown[1], "application/json")
 
-    async def metrics_(_: Request) -> Response:
-        return _response(metrics.render(), _METRICS_TYPE)
-
-    handlers: dict[str, Callable[[Request], Any]] = {
-        "/healthz": healthz,
-        "/readyz": readyz,
-        "/ambassador/v0/check_alive": healthz,
-        "/ambassador/v0/check_ready": readyz,
-        "/rules": rules,
-        "/metrics": metrics_,
-    }
-    app = Starlette(routes=[Route(path, handler, methods=["GET"]) for path, handler in handlers.items()])
-    app.router.redirect_slashes = False
-    return app
+    return rules
 
 
-def _response(body: bytes, media_type: str) -> Response:
+def _metrics(metrics: MetricsRenderer) -> Handler:
+    async def handler(_: Request) -> Response:
+        return in_pieces(metrics.render(), _METRICS_TYPE)
+
+    return handler
+
+
+async def _to_pages(request: Request) -> Response:
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{DIAG}/{query}", 307)
+
+
+async def _openapi(_: Request) -> Response:
+    return json_response(openapi())
+
+
+async def _command(_: Request) -> Response:
+    return error_response(403, "read-only", "commands need a token, and this admin port has none: it only reads")
+
+
+def _answer(desk: Desk, answering: Answering) -> Handler:
+    async def answer(request: Request) -> Response:
+        return json_response(await answering(desk, request))
+
+    return answer
+
+
+def _page(desk: Desk, name: str, answering: Answering, render: PageRenderer) -> Handler:
+    async def page(request: Request) -> Response:
+        answer = await answering(desk, request)
+        wants_json = request.query_params.get("json") in ("true", "1")
+        return json_response(answer) if wants_json else render(name, answer, request)
+
+    return page
+
+
+async def _refused(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Refused)
+    return error_response(exc.status, exc.code, exc.message)
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    if exc.status_code == 404:
+        return error_response(404, "not-found", "there is nothing at this path; /api/v1/openapi.json lists the API")
+    return error_response(exc.status_code, "not-allowed", exc.detail, exc.headers)
+
+
+def json_response(value: Any) -> Response:
+    """A value as JSON. What a terminal could act on, or what turns the reading direction, is escaped."""
+    return in_pieces(json.dumps(value, separators=(",", ":")).encode(), "application/json")
+
+
+def in_pieces(body: bytes, media_type: str) -> Response:
     """A response that is sent in pieces: a client that reads slowly then holds no copy of the rest in our memory."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), _PIECE):
             yield body[start : start + _PIECE]
 
-    return StreamingResponse(pieces(), media_type=media_type, headers={**_HEADERS, "content-length": str(len(body))})
+    return StreamingResponse(pieces(), media_type=media_type, headers={"content-length": str(len(body))})

@@ -178,15 +178,22 @@ def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) 
 
 
 def _upstream_json(request: UpstreamRequest, head: RequestHead, mapping: Mapping) -> dict[str, Any]:
-    before, after = _by_name(head.headers), _by_name(request.headers)
     return {
         "method": request.method,
         "path": _text(request.target),
         "host": _text(request.headers[0][1]),
+        **changed_headers(request, head),
+        "timeout_ms": DEFAULT_TIMEOUT_MS if mapping.timeout_ms is None else mapping.timeout_ms,
+    }
+
+
+def changed_headers(request: UpstreamRequest, head: RequestHead) -> dict[str, Any]:
+    """What the rules change in the headers of a request."""
+    before, after = _by_name(head.headers), _by_name(request.headers)
+    return {
         "headers_added": {name: values for name, values in after.items() if name not in before},
         "headers_removed": [name for name in before if name not in after],
         "headers_changed": {n: values for n, values in after.items() if n in before and values != before[n]},
-        "timeout_ms": DEFAULT_TIMEOUT_MS if mapping.timeout_ms is None else mapping.timeout_ms,
     }
 
 

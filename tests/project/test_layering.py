@@ -21,8 +21,8 @@ OUTER = "observability client kubernetes upstreams control admin middleware serv
 ROOMS = [*CORE, *OUTER]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
 ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS, "pytest_plugin": ROOMS}
-# A room whose public names are loaded lazily by its `__init__`.
-PUBLIC_ROOMS = {"testing"}
+# Rooms whose public names are loaded lazily by their `__init__`.
+PUBLIC_ROOMS = {"admin", "testing"}
 TWINS = [("client.aio", "client.sync"), ("middleware.asgi", "middleware.wsgi")]
 ONE_WAY = [("upstreams.sync", "upstreams.aio")]
 

@@ -11,7 +11,7 @@ from clusters import in_loop, kubeconfig
 from fake_apiserver import FakeApi, mappings_kind
 from load import eventually, load
 from preforked import rules
-from servers import fetch, serving_app
+from servers import fetch, fetch_admin, serving_app
 from upstream import serving
 from wsgiprocess import served
 
@@ -53,7 +53,7 @@ async def test_shares_follow_the_annotations_through_all_that_happens_to_an_api(
                     shop.api.grant("shop", CANARY, READ)
                     shop.weigh(100)
                     await shop.all_from(b"gray")
-                    metrics = (await fetch(shop.admin, "/metrics")).body.decode()
+                    metrics = (await fetch_admin(shop.admin, "/metrics")).body.decode()
                     assert "canary_mw_source_synced{" in metrics
                     assert 'reason="expired"' in metrics
                 assert requests.lost == []

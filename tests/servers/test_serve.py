@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from servers import client_of, fetch, free_port, mapping, process, run
+from servers import client_of, fetch, fetch_admin, free_port, mapping, process, run
 from upstream import Peer, forever, serving, until
 
 from canary_mw import __version__
@@ -44,9 +44,9 @@ def test_serve_forwards_follows_the_rules_and_ends_on_sigterm(rules: Path, tmp_p
                 gray = await fetch(port, "/shop/", headers=[("gray", "true")])
                 assert (gray.status, gray.body) == (200, b"1")
                 assert gray.header("server") is None
-                assert (await fetch(admin, "/readyz")).status == 200
+                assert (await fetch_admin(admin, "/readyz")).status == 200
                 await asyncio.to_thread(rules.write_text, RULES + mapping("new", "/new/", "127.0.0.1:1"))
-                while b'"generation":2' not in (await fetch(admin, "/rules")).body:
+                while b'"generation":2' not in (await fetch_admin(admin, "/rules")).body:
                     pass
                 assert (await fetch(port, "/new/")).status == 503
                 assert await asyncio.to_thread(proxy.stop) == 0
@@ -102,7 +102,7 @@ def test_on_sigterm_it_is_not_ready_but_finishes_what_runs(rules: Path, tmp_path
                 running = asyncio.create_task(fetch(port, "/shop/"))
                 await asked.wait()
                 proxy.terminate()
-                while (answer := await fetch(admin, "/readyz")).status == 200:
+                while (answer := await fetch_admin(admin, "/readyz")).status == 200:
                     pass
                 assert answer.body == b"not ready: shutting down\n"
                 go_on.set()
@@ -154,7 +154,7 @@ def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: 
                 seen: set[str] = set()
                 while len(seen) < 2:
                     assert (await fetch(port, "/shop/")).status == 200
-                    seen |= set(re.findall(r'pid="(\d+)"', (await fetch(admin, "/metrics")).body.decode()))
+                    seen |= set(re.findall(r'pid="(\d+)"', (await fetch_admin(admin, "/metrics")).body.decode()))
                 await asyncio.to_thread(proxy.stop)
             assert "Traceback" not in proxy.output
 

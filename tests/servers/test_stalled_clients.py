@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
-from servers import client_of, fetch, free_port, mapping, process, respond, run, serving_app
+from servers import client_of, fetch, fetch_admin, free_port, mapping, process, respond, run, serving_app
 from upstream import CERTIFICATE, Peer, serving, silent, until
 
 from canary_mw.control.sources.static import StaticSource
@@ -204,7 +204,7 @@ def test_what_is_refused_shows_in_the_metrics_of_a_running_proxy(tmp_path: Path)
             wanted = {("canary_mw_refused_requests_total", str(n)): 1 for n in (403, 431, 508)}
             wanted |= {("canary_mw_refused_requests_total", "400"): 2, ("canary_mw_stalled_clients_total", ""): 0}
             wanted |= {("canary_mw_ejections_total", "up"): 1}
-            assert counted((await fetch(admin, "/metrics")).body) == wanted
+            assert counted((await fetch_admin(admin, "/metrics")).body) == wanted
 
     run(main())
 

@@ -28,6 +28,7 @@ def member(service: str, percent: float, line: int, *, gray: bool = False, copy:
 def rule(order: int, prefix: str, *members: Member, conditions: tuple[str, ...] = ()) -> Rule:
     return {
         "order": order,
+        "name": " + ".join(each["mapping"] for each in members),
         "host": "shop.example",
         "prefix": prefix,
         "kind": "prefix",
@@ -40,6 +41,7 @@ def rule(order: int, prefix: str, *members: Member, conditions: tuple[str, ...] 
         "release": None,
         "source": [{"file": each["file"], "line": each["line"]} for each in members],
         "requests": 1204,
+        "ever": 90_210,
         "last_hit": "2026-11-27T14:06:58.412Z",
     }
 
@@ -108,6 +110,7 @@ RULES: RulesAnswer = {
             **rule(4, f"/{HOSTILE}/", member(HOSTILE, 100.0, 1), member("copies", 10.0, 2, copy=True)),
             "host": None,
             "requests": None,
+            "ever": None,
             "last_hit": None,
         },
         {
@@ -116,6 +119,7 @@ RULES: RulesAnswer = {
             "label": "Never reached",
             "why": "rule 4 takes every request that it could take",
             "requests": 0,
+            "ever": 0,
             "last_hit": None,
         },
     ],
@@ -159,7 +163,6 @@ EXPLAIN: ExplainAnswer = {
             "text": "there is no header x-beta",
             "source": {"file": "rules/checkout.yaml", "line": 21},
             "release": None,
-            "predicate": None,
         },
         {
             "applies": True,
@@ -168,7 +171,6 @@ EXPLAIN: ExplainAnswer = {
             "text": "header:x-user-id has slot 124000",
             "source": None,
             "release": "checkout-2026-11",
-            "predicate": None,
         },
     ],
     "position": {

@@ -87,7 +87,8 @@ class Client:
 
     async def ask(self, method: str, target: str, headers: Pairs = (), body: bytes = b"") -> None:
         """Send a request; a body gets its Content-Length."""
-        pairs = [("host", "shop.example"), *headers]
+        default = [] if any(name == "host" for name, _ in headers) else [("host", "shop.example")]
+        pairs = [*default, *headers]
         if body:
             pairs.append(("content-length", str(len(body))))
         await self.put(self._parser.send(h11.Request(method=method, target=target, headers=pairs)) or b"")
@@ -163,6 +164,13 @@ async def fetch(port: int, target: str = "/", method: str = "GET", headers: Pair
     """One request on a connection of its own."""
     async with client_of(port) as client:
         return await client.get(method, target, headers, body)
+
+
+async def fetch_admin(
+    port: int, target: str = "/", method: str = "GET", headers: Pairs = (), body: bytes = b""
+) -> Answer:
+    """One request to an admin port, by a name that it takes."""
+    return await fetch(port, target, method, [("host", f"localhost:{port}"), *headers], body)
 
 
 def run(main: Coroutine[Any, Any, T], seconds: float = 40) -> T:

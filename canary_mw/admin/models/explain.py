@@ -66,7 +66,8 @@ class ExplainStep(TypedDict):
     Attributes:
         applies: whether it matched, took the request or decided.
         reached: false for steps behind the one that decided.
-        predicate: a predicate that was run for it.
+        source: where the rule is written; null for a step of a release.
+        release: the GrayRelease that governs the rule.
     """
 
     applies: bool
@@ -75,7 +76,6 @@ class ExplainStep(TypedDict):
     text: str
     source: Place | None
     release: str | None
-    predicate: str | None
 
 
 class Position(TypedDict):

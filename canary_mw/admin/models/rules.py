@@ -57,7 +57,8 @@ class Rule(TypedDict):
     """Mappings that match the same requests.
 
     Attributes:
-        order: 1-based, in the order in which rules are tried.
+        order: 1-based, in the order in which rules are tried; null for what is in error and never was live.
+        name: the names of its Mappings.
         host: null for any.
         kind: how the path is compared.
         conditions: methods, headers and query parameters, as texts.
@@ -66,10 +67,12 @@ class Rule(TypedDict):
         release: the GrayRelease that governs it.
         source: where its Mappings are written.
         requests: of the last 5 minutes; null where they are not counted.
+        ever: requests since the start; null where they are not counted.
         last_hit: when it last took a request, as far as is known.
     """
 
-    order: int
+    order: int | None
+    name: str
     host: str | None
     prefix: str
     kind: str
@@ -82,6 +85,7 @@ class Rule(TypedDict):
     release: str | None
     source: list[Place]
     requests: int | None
+    ever: int | None
     last_hit: str | None
 
 

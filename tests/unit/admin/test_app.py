@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
-from servers import fetch, free_port, mapping, run, serving_app
+from servers import fetch, fetch_admin, free_port, mapping, run, serving_app
 from upstream import forever, serving
 
 from canary_mw.admin.app import create_admin
@@ -51,7 +51,7 @@ def test_it_is_alive_from_the_start_and_ready_with_the_first_rules(tmp_path: Pat
                 assert (await fetch(port, target)).status == 200
             path.unlink()
             store.reload()
-            assert (await fetch(port, "/readyz")).status == 200
+            assert (await fetch_admin(port, "/readyz")).status == 200
 
     run(main())
 
@@ -65,8 +65,8 @@ def test_it_is_ready_beside_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
-            assert (await fetch(port, "/readyz")).status == 200
-            shown = json.loads((await fetch(port, "/rules")).body)
+            assert (await fetch_admin(port, "/readyz")).status == 200
+            shown = json.loads((await fetch_admin(port, "/rules")).body)
             assert shown["error"].startswith(f"{tmp_path}/a.yaml: is neither a file nor a directory; and 1 more")
             places = [each.partition(" unreadable-file ")[0] for each in shown["diagnostics"]]
             assert places == [f"{tmp_path}/a.yaml: error", f"{tmp_path}/c.yaml:1: error"]
@@ -78,7 +78,7 @@ def test_the_rules_in_force_are_shown_with_their_shares() -> None:
     async def main() -> None:
         with loaded(RULES + mapping("bad", "/bad/", "shop", weight="much")) as store:
             async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
-                answer = await fetch(port, "/rules")
+                answer = await fetch_admin(port, "/rules")
         assert answer.header("content-type") == "application/json"
         shown = json.loads(answer.body)
         assert shown["generation"] == 1
@@ -96,9 +96,9 @@ def test_nothing_but_get_is_answered() -> None:
     async def main() -> None:
         with loaded(RULES) as store:
             async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
-                assert (await fetch(port, "/rules", "POST")).status == 405
-                assert (await fetch(port, "/healthz", "DELETE")).status == 405
-                assert (await fetch(port, "/healthz/")).status == 404
+                assert (await fetch_admin(port, "/rules", "POST")).status == 405
+                assert (await fetch_admin(port, "/healthz", "DELETE")).status == 405
+                assert (await fetch_admin(port, "/healthz/")).status == 404
 
     run(main())
 
@@ -128,9 +128,9 @@ def test_the_proxy_serves_it_on_a_port_of_its_own(tmp_path: Path) -> None:
             )
             async with serving_app(Proxy(settings), lifespan="on") as port:
                 assert (await fetch(port, "/shop/")).status == 200
-                assert (await fetch(port, "/readyz")).status == 404
-                assert (await fetch(admin_port, "/readyz")).status == 200
-                counts = samples((await fetch(admin_port, "/metrics")).body.decode())
+                assert (await fetch_admin(port, "/readyz")).status == 404
+                assert (await fetch_admin(admin_port, "/readyz")).status == 200
+                counts = samples((await fetch_admin(admin_port, "/metrics")).body.decode())
                 assert counts["canary_mw_requests_total", "200"] == 1
                 assert counts["canary_mw_requests_total", "404"] == 1
                 assert counts["canary_mw_rules_generation", ""] == 1

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from middlewares import ASGI_ONLY, Middleware, current, middleware, serving_middleware
-from servers import Answer, client_of, fetch, free_port, mapping, respond, run, serving_app
+from servers import Answer, client_of, fetch, fetch_admin, free_port, mapping, respond, run, serving_app
 from upstream import OK, Peer, Script, Seen, answering, forever, serving, until
 from wsgiservers import respond as wsgi_respond
 
@@ -317,7 +317,7 @@ def test_what_became_of_copies_is_in_the_metrics(tmp_path: Path) -> None:
             async with serving_app(app, lifespan="on") as port:
                 assert (await fetch(port, "/a/", "POST", body=b"x")).status == 200
                 await until(lambda: app._middleware.shadows.counts["sent"])
-                metrics = (await fetch(admin, "/metrics")).body.decode()
+                metrics = (await fetch_admin(admin, "/metrics")).body.decode()
         found = dict(re.findall(r'canary_mw_shadow_total\{.*result="(\w+)".*\} (.+)', metrics))
         assert found == {"sent": "1.0", "failed": "0.0", "skipped_body": "0.0", "skipped_busy": "0.0"}
 

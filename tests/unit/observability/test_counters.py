@@ -12,7 +12,7 @@ import pytest
 import rules
 from middlewares import middleware, serving_middleware
 from prometheus_client.parser import text_string_to_metric_families
-from servers import fetch, free_port, mapping, run
+from servers import fetch, fetch_admin, free_port, mapping, run
 from standalone import HANDLERS, LARGE, RULES, Noting, Wire, talk
 from upstream import Peer, Upstream, until
 from wsgiservers import hello
@@ -131,7 +131,7 @@ def test_both_paths_of_the_proxy_count(handler: str, tmp_path: Path) -> None:
         client.writer.close()
         counts: dict[tuple[str, ...], float] = {}
         while ("stable", "0") not in counts:
-            counts = shown((await fetch(admin_port, "/metrics")).body, "requests", "mapping", "status")
+            counts = shown((await fetch_admin(admin_port, "/metrics")).body, "requests", "mapping", "status")
         assert counts == {("stable", "200"): 4, ("stable", "502"): 1, ("", "404"): 1, ("stable", "0"): 1}
 
     path = tmp_path / "rules.yaml"

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
-from servers import fetch, free_port, mapping, run
+from servers import fetch, fetch_admin, free_port, mapping, run
 from upstream import until
 
 from canary_mw.admin.app import create_admin
@@ -109,9 +109,9 @@ def test_a_client_that_reads_slowly_holds_no_copy_of_a_long_answer() -> None:
 
     async def main() -> None:
         async with admin(rules) as (server, port):
-            body = (await fetch(port, "/rules")).body
+            body = (await fetch_admin(port, "/rules")).body
             assert len(body) > 500_000
-            clients = await opened(port, b"GET /rules HTTP/1.1\r\nhost: a\r\n\r\n" * 20, 2)
+            clients = await opened(port, b"GET /rules HTTP/1.1\r\nhost: localhost\r\n\r\n" * 20, 2)
             connections = cast(set[AdminProtocol], server.server_state.connections)
             await until(lambda: sum(each.flow.write_paused for each in connections) == 2)
             assert all(each.transport.get_write_buffer_size() < 300_000 for each in connections)
@@ -137,9 +137,9 @@ def test_rules_that_have_not_changed_are_described_once(monkeypatch: pytest.Monk
         port = free_port()
         server = await AdminServer.start(create_admin(store, Metrics()), "127.0.0.1", port)
         await until(lambda: server.started)
-        before = [(await fetch(port, "/rules")).body for _ in range(3)]
+        before = [(await fetch_admin(port, "/rules")).body for _ in range(3)]
         store.reload()
-        after = [(await fetch(port, "/rules")).body for _ in range(3)]
+        after = [(await fetch_admin(port, "/rules")).body for _ in range(3)]
         assert (len(set(before)), len(set(after)), calls) == (1, 1, 2)
         assert b'"generation":1' in after[0]
         await server.stop()
