@@ -1,5 +1,6 @@
 """Every overlay as `kubectl apply -k` would apply it: valid for Kubernetes, and its objects refer to each other."""
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from click.testing import CliRunner
 from cluster_tools import VERSIONS, built, invalid
 from installation import ROOT
 from jsonschema import Draft202012Validator
-from manifests import faults, restricted
+from manifests import WORKLOADS, faults, pod_of, restricted
+from rules import get, read_rules
 
 from canary_mw.cli.main import main
+from canary_mw.inspection.explanation import explain
+from canary_mw.routing.table import RouteTable
 
 K8S = ROOT / "k8s"
 OVERLAYS = ["base", "demo", *sorted(f"overlays/{path.name}" for path in (K8S / "overlays").iterdir())]
@@ -29,8 +33,13 @@ pytestmark = pytest.mark.slow
 
 
 @cache
-def objects(overlay: str) -> list[Any]:
+def _built(overlay: str) -> list[Any]:
     return built(K8S / overlay)
+
+
+def objects(overlay: str) -> list[Any]:
+    """What is applied, once for all tests; each of them may change it."""
+    return copy.deepcopy(_built(overlay))
 
 
 @pytest.fixture
@@ -122,3 +131,29 @@ def rules_of(item: Any) -> list[str]:
         return [text for name, text in item["data"].items() if name.endswith(".yaml")]
     annotations = item.get("spec", {}).get("template", {}).get("metadata", {}).get("annotations", {})
     return [text for name, text in annotations.items() if name == "getambassador.io/config"]
+
+
+def test_only_pods_that_ask_the_api_hold_a_credential() -> None:
+    for overlay in OVERLAYS:
+        for item in objects(overlay):
+            if item["kind"] in WORKLOADS:
+                pod = pod_of(item)
+                values = [each["value"] for each in pod["containers"][0].get("env", ())]
+                assert pod["automountServiceAccountToken"] is any(value.startswith("k8s://") for value in values)
+
+
+def test_the_copy_that_argo_makes_has_the_share_of_its_weight() -> None:
+    base = next(each for each in objects("overlays/argo-rollouts") if each["kind"] == "Mapping")
+    strategy = next(each for each in objects("overlays/argo-rollouts") if each["kind"] == "Rollout")["spec"]["strategy"]
+    canary = strategy["canary"]
+    assert canary["trafficRouting"]["ambassador"]["mappings"] == [base["metadata"]["name"]]
+    # As Argo Rollouts does it: the name of the stable Service is replaced once, and labels are lost.
+    service = base["spec"]["service"].replace(canary["stableService"], canary["canaryService"], 1)
+    made = {**base, "metadata": {"name": f"{base['metadata']['name']}-canary"}}
+    shares = {}
+    for weight in (0, 5, 100):
+        made["spec"] = {**base["spec"], "service": service, "weight": weight}
+        rules = read_rules("---\n".join(map(yaml.safe_dump, (base, made))))
+        found = explain(RouteTable.build(rules.mappings), get("/shop/")).candidates
+        shares[weight] = {each.decision.mapping.service.text: each.percent for each in found if each.decision}
+    assert shares == {0: {"shop-stable": 100}, 5: {"shop-canary": 5, "shop-stable": 95}, 100: {"shop-canary": 100}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster_tools import VERSIONS
 from installation import ROOT
 
 from canary_mw.server.uvicorn_internals import TRIED_BELOW, TRIED_FROM
@@ -74,7 +75,10 @@ def test_the_range_of_uvicorn_is_that_of_the_guarded_protocol() -> None:
 
 
 def test_the_manifests_need_the_kubernetes_of_the_page() -> None:
-    (needed,) = {cells[1].removesuffix(" or newer") for cells in rows("") if cells[0] == "Kubernetes"}
+    ((needed, validated),) = [cells[1:] for cells in rows("") if cells[0] == "Kubernetes"]
+    needed = needed.removesuffix(" or newer")
+    assert VERSIONS[0] == needed
+    assert f"validated for {' and '.join(VERSIONS)};" in validated
     for path in ("k8s/base/deployment.yaml", "docs/kubernetes.md"):
         assert re.search(rf"Kubernetes {re.escape(needed)}\b", text(path)), path
     versions = {

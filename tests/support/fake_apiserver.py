@@ -227,6 +227,11 @@ class FakeApi:
         binding = {"roleRef": {"name": "reader"}, "subjects": [{"kind": "User", "name": user}]}
         self.put(f"rolebindings.{RBAC}", namespace, "reader", binding)
 
+    def apply(self, item: Json) -> None:
+        """Write a role or a binding as it stands in a manifest."""
+        metadata = item["metadata"]
+        self.put(f"{item['kind'].lower()}s.{RBAC}", metadata.get("namespace", ""), metadata["name"], item)
+
     def compact(self) -> None:
         """Forget history: a watch from any earlier version gets 410."""
         self.log.clear()
@@ -300,12 +305,16 @@ class FakeApi:
     def _rules(self, user: str, namespace: str) -> list[Json]:
         found: list[Json] = []
         for (key, where, _), binding in self.objects.items():
-            if key == f"rolebindings.{RBAC}" and where == namespace:
+            if key == f"clusterrolebindings.{RBAC}" or (key == f"rolebindings.{RBAC}" and where == namespace):
                 names = {
-                    f"system:serviceaccount:{where}:{s['name']}" if s["kind"] == "ServiceAccount" else s["name"]
+                    f"system:serviceaccount:{s.get('namespace', where)}:{s['name']}"
+                    if s["kind"] == "ServiceAccount"
+                    else s["name"]
                     for s in binding["subjects"]
                 }
-                role = self.objects.get((f"roles.{RBAC}", where, binding["roleRef"]["name"]))
+                kind = binding["roleRef"].get("kind", "Role")
+                place = "" if kind == "ClusterRole" else where
+                role = self.objects.get((f"{kind.lower()}s.{RBAC}", place, binding["roleRef"]["name"]))
                 found += role["rules"] if role and user in names else []
         return found
 
