@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +12,8 @@ import click
 from canary_mw.cli.server_libraries import server_libraries
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.shown_settings import OPTIONS
+from canary_mw.run_folder.folder import remove_folder
+from canary_mw.run_folder.opened import make_run_folder
 from canary_mw.server.settings import CERT_REQS, LOG_LEVELS, Settings, variable
 
 _CHOICES = {"log_level": LOG_LEVELS, "ssl_cert_reqs": CERT_REQS}
@@ -93,4 +96,19 @@ def serve(**options: Any) -> None:
             click.echo(f"canary-mw: {app.store.error}", err=True)
             sys.exit(1)
         app.store.stop()
-    run(settings)
+    with shared_folder(settings):
+        run(settings)
+
+
+@contextmanager
+def shared_folder(settings: Settings) -> Iterator[None]:
+    """Make the folder that the workers share, where none is named, and remove it at the end."""
+    path = make_run_folder() if settings.run_dir is None else None
+    if path is None:
+        yield
+        return
+    os.environ[variable("run_dir")] = path
+    try:
+        yield
+    finally:
+        remove_folder(path)

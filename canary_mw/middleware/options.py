@@ -28,6 +28,7 @@ class Arguments(NamedTuple):
     shadow_limit: int | None
     shadow_writes: bool | None
     strict: bool | None
+    run_dir: str | os.PathLike[str] | None
 
 
 class Options(NamedTuple):
@@ -45,6 +46,7 @@ class Options(NamedTuple):
     shadow_limit: int
     shadow_writes: bool
     strict: bool
+    run_dir: str | None
 
 
 def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
@@ -62,6 +64,7 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         _first(given.shadow_limit, settings.shadow_limit),
         _first(given.shadow_writes, settings.shadow_writes),
         _first(given.strict, settings.strict),
+        os.fspath(given.run_dir) if given.run_dir else settings.run_dir,
     )
 
 

@@ -93,6 +93,7 @@ class MiddlewareSettings:
     shadow_writes: bool = setting(False, "Shadows get copies of writes too, not only of GET, HEAD and OPTIONS.")
     cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
     cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
+    run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     named: InitVar[Naming] = variable
 

@@ -24,6 +24,7 @@ canary_mw.middleware
 canary_mw.observers
 canary_mw.protocol
 canary_mw.relay
+canary_mw.run_folder
 canary_mw.shadow
 canary_mw.sources
 canary_mw.start
@@ -68,6 +69,7 @@ CANARY_MW_PLAIN_SOCKETS
 CANARY_MW_PORT
 CANARY_MW_REPLAY_LIMIT
 CANARY_MW_RULES
+CANARY_MW_RUN_DIR
 CANARY_MW_SECRETS
 CANARY_MW_SHADOW_LIMIT
 CANARY_MW_SHADOW_WRITES

@@ -77,6 +77,7 @@ class CanaryMiddleware(MiddlewareBase):
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets: directory of the Secrets that TLSContexts name.
+        run_dir: folder that the workers of this server share; told from the server by default, where that is possible.
 
     Raises:
         ConfigError: an argument is not valid. In a running event loop the start raises it instead: the startup of the
@@ -107,24 +108,15 @@ class CanaryMiddleware(MiddlewareBase):
         shadow_writes: bool | None = None,
         strict: bool | None = None,
         secrets: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.app = app
         self.started = False
         self.host = HostProbe(wraps=self.wraps)
         self.services = ServiceApps(services)
         given = Arguments(
-            upstreams,
-            trusted,
-            trusted_headers,
-            header_key_file,
-            secrets,
-            hop_id,
-            limits,
-            dns_interval,
-            replay_limit,
-            shadow_limit,
-            shadow_writes,
-            strict,
+            *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir),
         )
         try:
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)

@@ -81,20 +81,11 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         shadow_limit: int | None = None,
         shadow_writes: bool | None = None,
         strict: bool | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         given = Arguments(
-            upstreams,
-            trusted,
-            trusted_headers,
-            header_key_file,
-            secrets,
-            hop_id,
-            limits,
-            dns_interval,
-            replay_limit,
-            shadow_limit,
-            shadow_writes,
-            strict,
+            *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir),
         )
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app

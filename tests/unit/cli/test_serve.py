@@ -1,11 +1,14 @@
 """Errors in options name the option, and errors in variables the variable."""
 
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from canary_mw.cli.main import main
+from canary_mw.cli.serve import shared_folder
+from canary_mw.server.settings import Settings
 
 
 def refused(*arguments: str, **environ: str) -> str:
@@ -45,3 +48,19 @@ def test_an_option_takes_the_place_of_a_variable_that_cannot_work() -> None:
     assert refused("--port", "8080", CANARY_MW_PORT="tcp://10.0.0.1:80", CANARY_MW_WORKERS="0").startswith(
         "CANARY_MW_WORKERS is 0"
     )
+
+
+def test_a_folder_for_the_workers_is_made_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_MW_RUN_DIR", "")
+    with shared_folder(Settings()):
+        path = Path(os.environ["CANARY_MW_RUN_DIR"])
+        assert path.is_dir()
+        path.joinpath("file").write_text("")
+    assert not path.exists()
+
+
+def test_a_folder_that_is_named_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CANARY_MW_RUN_DIR", raising=False)
+    with shared_folder(Settings(run_dir=str(tmp_path))):
+        assert "CANARY_MW_RUN_DIR" not in os.environ
+    assert tmp_path.exists()

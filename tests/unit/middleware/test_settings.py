@@ -73,6 +73,7 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         SHADOW_LIMIT=10,
         SHADOW_WRITES=1,
         STRICT=1,
+        RUN_DIR=tmp_path / "run",
         SECRETS=tmp_path,
         UPSTREAM="a=http://b",
     )
@@ -90,6 +91,7 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         10,
         True,
         True,
+        str(tmp_path / "run"),
     )
 
 
