@@ -1,12 +1,11 @@
 """Which rights are missing, in words. It explains a refusal, and decides nothing."""
 
+from collections.abc import Iterable
 from typing import Any
 
-import httpx
-
-from canary_mw.kubernetes.api import Api, Refused, Unanswered
+from canary_mw.kubernetes.api import Api
+from canary_mw.kubernetes.credentials import Connection
 from canary_mw.kubernetes.kinds import Kind
-from canary_mw.kubernetes.reflector import MalformedAnswer
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _VERBS = ("list", "watch")
@@ -16,11 +15,36 @@ async def explain_denial(api: Api, kind: Kind, namespace: str, message: str) -> 
     """The message of a refusal, with the rule that is missing in a role."""
     missing = [verb for verb in _VERBS if not await _may(api, kind, namespace, verb)] or list(_VERBS)
     role = "Role" if namespace else "ClusterRole"
-    rule = f'{{apiGroups: ["{kind.group}"], resources: [{kind.plural}], verbs: [{", ".join(missing)}]}}'
-    return f"{message}; its {role} lacks the rule {rule}"
+    return f"{message}; its {role} lacks the rule {_rule(kind, missing)}"
 
 
-async def _may(api: Api, kind: Kind, namespace: str, verb: str) -> bool:
+async def missing_rights(connection: Connection, wanted: Iterable[tuple[Kind, str]]) -> list[str]:
+    """The rules that the roles of a service account lack, each with its namespace; empty where the server does not say.
+
+    Args:
+        wanted: kinds, and the namespace of each, empty for all.
+    """
+    api, found = Api(connection), []
+    try:
+        for kind, namespace in wanted:
+            missing = [verb for verb in _VERBS if await _may(api, kind, namespace, verb) is False]
+            if missing:
+                found.append(f"{_role(namespace)}: {_rule(kind, missing)}")
+    finally:
+        await api.reset()
+    return found
+
+
+def _role(namespace: str) -> str:
+    return f"Role in {namespace}" if namespace else "ClusterRole"
+
+
+def _rule(kind: Kind, verbs: Iterable[str]) -> str:
+    return f'{{apiGroups: ["{kind.group}"], resources: [{kind.plural}], verbs: [{", ".join(verbs)}]}}'
+
+
+async def _may(api: Api, kind: Kind, namespace: str, verb: str) -> bool | None:
+    """Whether a verb is allowed, None where the server does not say."""
     attributes = {"namespace": namespace, "verb": verb, "group": kind.group, "resource": kind.plural}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
@@ -29,8 +53,8 @@ async def _may(api: Api, kind: Kind, namespace: str, verb: str) -> bool:
     }
     try:
         answer = await api.post(_REVIEWS, review)
-    except (Refused, Unanswered, MalformedAnswer, httpx.HTTPError, OSError):
-        return False
+    except Exception:  # noqa: BLE001 - whatever a server sends, nothing depends on it
+        return None
     return _allowed(answer)
 
 

@@ -44,9 +44,14 @@ class Follower:
         self._params = {"labelSelector": selector} if selector else {}
         self._changed = changed
 
-    async def run(self) -> None:
-        """Follow until cancelled."""
+    async def run(self, delay: float = 0.0) -> None:
+        """Follow until cancelled.
+
+        Args:
+            delay: seconds before the first request.
+        """
         try:
+            await asyncio.sleep(delay)
             while True:
                 await self._pause(self.reflector.delay)
                 await self._step()

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter, time
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service
+from canary_mw.run_folder.opened import run_folder
 from canary_mw.upstreams.health import EndpointStatus
 
 logger = HostLogger(logging.getLogger("canary_mw.middleware"))
@@ -101,7 +103,9 @@ class MiddlewareBase:
         settings = self._read_settings() if self.enabled else MiddlewareSettings()
         options = self.options = options_of(arguments, settings)
         self._owns_store = not isinstance(rules, RuleStore)
-        self.store = rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings)
+        self.store = (
+            rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
+        )
         self.roll = roll
         # No record is created when no observer uses it. Counters get `count` calls instead.
         unused = Observer.finished, RequestCounters.finished
@@ -255,12 +259,14 @@ def _store(
     local: frozenset[str],
     observers: Sequence[Observer],
     settings: MiddlewareSettings,
+    run_dir: str | None,
 ) -> RuleStore:
     if rules is None and not settings.rules:
         raise ConfigError("no rules", hint=f"give rules= a path, or set {variable('rules')}")
     if rules is None or isinstance(rules, str | os.PathLike):
         given = settings.rules if rules is None else [rules]
-        rules = source_of(given, cache=settings.cache, cache_max_age=settings.cache_max_age)
+        folder = partial(run_folder, run_dir)
+        rules = source_of(given, cache=settings.cache, cache_max_age=settings.cache_max_age, folder=folder)
     speak()
     warn_of_missing(rules)
     names = local_names_in(rules, local)

@@ -39,20 +39,21 @@ class FolderLock:
     def acquire(self) -> bool:
         """Take the lock if nobody holds it; returns whether this object holds it.
 
-        It holds it as well where there is no folder: this process then acts for itself. A lock whose file is gone is
-        lost, and taken anew if nobody was faster. In a folder that fails nobody gets it: at the next attempt there is
-        another one or none.
+        It holds it as well where there is no folder that can be used: this process then acts for itself. A lock whose
+        file is gone is lost, and taken anew if nobody was faster.
         """
         ensure_forked_hooks()
-        self.folder = self._find_folder()
-        if self.folder is None:
-            self.release()
-            return True
-        try:
-            return self._in_place(self.folder) or self._take(self.folder)
-        except OSError as exc:
-            give_up(self.folder, exc)
-            return False
+        # A folder that fails is given up. Then there is another one or none.
+        for _ in range(2):
+            self.folder = self._find_folder()
+            if self.folder is None:
+                break
+            try:
+                return self._in_place(self.folder) or self._take(self.folder)
+            except OSError as exc:
+                give_up(self.folder, exc)
+        self.release()
+        return self.folder is None
 
     def release(self) -> None:
         """Give the lock up, so that another process takes it."""

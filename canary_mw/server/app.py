@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from canary_mw.admin.app import create_admin
@@ -24,6 +25,7 @@ from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
+from canary_mw.run_folder.opened import run_folder
 from canary_mw.server.admin_server import AdminServer
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
@@ -46,7 +48,8 @@ def _source(settings: Settings) -> ConfigSource:
     if not settings.rules:
         return StaticSource("", "no --rules")
     cache, max_age = settings.cache, settings.cache_max_age
-    return source_of(settings.rules, may_exec=True, cache=cache, cache_max_age=max_age)
+    folder = partial(run_folder, settings.run_dir)
+    return source_of(settings.rules, may_exec=True, cache=cache, cache_max_age=max_age, folder=folder)
 
 
 class _Forwarder(CanaryMiddleware):

@@ -3,13 +3,16 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from importlib import import_module
+from random import random
+from time import monotonic
 from weakref import WeakSet
 
 from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
 from canary_mw.control.sources.kubernetes_cache import MAX_AGE, Cache
+from canary_mw.control.sources.kubernetes_shared import FollowedView, SharedFiles
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.control.sources.kubernetes_view import ClusterView
 from canary_mw.exceptions import ConfigError
@@ -19,27 +22,35 @@ from canary_mw.kubernetes.credentials import Connection, in_cluster
 from canary_mw.kubernetes.kubeconfig import from_kubeconfig
 from canary_mw.locks import Mutex, wait_for
 from canary_mw.observability.source_status import SourceStatus
+from canary_mw.run_folder.folder import Folder
 from canary_mw.upstreams.loop_thread import LoopThread
 
 logger = HostLogger(logging.getLogger("canary_mw.sources"))
 
-# Seconds that the first `load` waits for the API: it may be called in the event loop of an app.
+# Seconds that the first `load` waits for the API, from its first request: it may be called in the event loop of an app.
 _FIRST_WAIT = 2.0
-# Seconds between two looks whether to stop.
-_LOOK = 0.25
+# Seconds between two looks whether to stop, and for what another worker has written. As long as nothing is known they
+# come more often.
+_LOOK, _SHORT_LOOK = 0.25, 0.05
+# Seconds until a process sends its first request, at most.
+START_JITTER = 1.0
+# Seconds until it sends one in place of a worker that has ended: all of them may be about to end.
+_TAKEOVER_DELAY = 0.25
 
 
 class KubernetesSource:
     """Rules from a Kubernetes API, followed by watches in one thread of its own.
 
     Only complete lists count: until each kind has been listed there is one Document in error that says why not. What
-    was known stays known while the API is away. Each process watches by itself.
+    was known stays known while the API is away. Of the processes that share a folder one watches, and the others follow
+    what it writes there; when it ends, another one watches.
 
     Args:
         url: see `KubernetesURL`.
         may_exec: whether a kubeconfig may have a command run; the address has to allow it too.
         cache: directory in which the last rules are kept.
         cache_max_age: seconds after which they are too old to start with, by default a day.
+        folder: returns the run folder of this server; see `run_folder`. By default this process watches for itself.
 
     Raises:
         ConfigError: the address is wrong, or there are no credentials.
@@ -56,24 +67,33 @@ class KubernetesSource:
         may_exec: bool = False,
         cache: str | None = None,
         cache_max_age: float | None = None,
+        folder: Callable[[], Folder | None] | None = None,
     ) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
         self.name = self._url.text
         self._connection = _connect(self._url, may_exec)
         self.namespace = self._connection.namespace
         self._cache = _cache(cache, cache_max_age, self._url, self._connection)
+        key = {"address": self.name, "server": self._connection.server, "namespace": self.namespace}
+        self._files = SharedFiles(folder or _no_folder, key)
+        # A server starts many processes at once, on many nodes.
+        self._jitter = START_JITTER if folder is not None else 0.0
         _preload()
         self._thread = LoopThread()
-        self._view: ClusterView | None = None
+        self._view: ClusterView | FollowedView | None = None
         # What an earlier view knew.
         self._known: tuple[Document, ...] | None = None
+        # Whether this process watches though another one holds the lock, and says nothing.
+        self._alone = False
         self._lock = Mutex()
         _sources.add(self)
 
     def load(self) -> list[Document]:
-        """The documents that are known; the first call waits for the API, at most 2 seconds."""
+        """The documents that are known; the first call waits for the API, at most 3 seconds."""
+        limit = monotonic() + _FIRST_WAIT + self._jitter
         view = self._watch()
-        wait_for(view.settled, _FIRST_WAIT)
+        while not wait_for(view.settled, min(_SHORT_LOOK, limit - monotonic())) and monotonic() < limit:
+            view = self._watch()
         documents = view.documents
         if documents is not None:
             return list(documents)
@@ -82,13 +102,15 @@ class KubernetesSource:
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
         """See `ConfigSource.changes`; the watches end with it."""
-        view = self._watch()
-        moved = view.moved
+        moved = self._watch().moved
         try:
             yield
             while not stop.is_set():
-                if moved.wait(_LOOK):
-                    moved = view.moved
+                moved.wait(_LOOK)
+                # Another view has another latch, and so has each change of one.
+                current = self._watch().moved
+                if current is not moved:
+                    moved = current
                     yield
         finally:
             self.stop_watching()
@@ -101,27 +123,56 @@ class KubernetesSource:
     def stop_watching(self) -> None:
         """End the watches; what is known stays known."""
         self._thread.stop()
+        self._files.release()
         view = self._view
         if view is not None:
             self._view = None
             self._known = view.documents
 
-    def _watch(self) -> ClusterView:
+    def _watch(self) -> ClusterView | FollowedView:
+        """What is known. This process begins to watch if no other worker does, or ends it if another one does."""
         ensure_forked_hooks()
         with self._lock:
-            if self._view is None:
-                view = ClusterView(self._url, self._connection, self._cache, self._known)
-                self._thread.call(view.start)
-                self._view = view
-                self._log_start()
-            return self._view
+            view, mine = self._view, self._files.acquire()
+            if isinstance(view, FollowedView):
+                view.look()
+            if mine and not isinstance(view, ClusterView):
+                view = self._begin(view)
+            elif view is None or (isinstance(view, ClusterView) and not mine and not self._alone):
+                view = self._follow(view)
+            elif isinstance(view, FollowedView) and view.silent:
+                self._alone = True
+                view = self._begin(view)
+            self._alone = self._alone and not mine
+            self._view = view
+            return view
+
+    def _begin(self, before: FollowedView | None) -> ClusterView:
+        """Watch, from what another worker knew."""
+        known = self._known if before is None else before.documents
+        view = ClusterView(self._url, self._connection, self._cache, known, self._files)
+        self._files.remove_leftovers()
+        delay = random() * self._jitter if before is None else _TAKEOVER_DELAY
+        self._thread.call(partial(view.start, delay, review=before is None))
+        self._log_start()
+        return view
+
+    def _follow(self, before: ClusterView | None) -> FollowedView:
+        """Follow what another worker writes."""
+        self._thread.stop()
+        view = FollowedView(self._files, self._known if before is None else before.documents)
+        view.look()
+        logger.info("%s: another worker of this server watches for all", self._url.text)
+        return view
 
     def _log_start(self) -> None:
         if self._connection.insecure:
             logger.warning("%s: the certificate of the API server is not verified", self._url.text)
-        text = "%s: watching %s in %s at %s; each process does so by itself"
         namespaces = ", ".join(self._url.namespaces or (self._connection.namespace,)) or "all namespaces"
-        logger.info(text, self._url.text, ", ".join(self._url.kinds), namespaces, self._connection.server)
+        kinds = ", ".join(self._url.kinds)
+        for_whom = "each process does so by itself" if self._files.lock.folder is None else "for all workers"
+        text = "%s: watching %s in %s at %s; %s"
+        logger.info(text, self._url.text, kinds, namespaces, self._connection.server, for_whom)
 
     def _reset(self) -> None:
         self._thread.reset_after_fork()
@@ -132,8 +183,12 @@ class KubernetesSource:
             _inherited_views.append(view)
 
 
+def _no_folder() -> None:
+    """The folder of a process that shares nothing."""
+
+
 # Views of the parent in a forked child. They are never freed: that would close connections in the loop of the parent.
-_inherited_views: list[ClusterView] = []
+_inherited_views: list[ClusterView | FollowedView] = []
 
 
 def _connect(url: KubernetesURL, may_exec: bool) -> Connection:

@@ -45,16 +45,7 @@ class Cache:
         Raises:
             OSError: it cannot be written.
         """
-        body = {
-            "key": self._key,
-            "written": time(),
-            "versions": versions,
-            "documents": [
-                {"text": each.text, "name": each.name, "object": asdict(each.api_object)}
-                for each in documents
-                if each.api_object is not None
-            ],
-        }
+        body = {"key": self._key, "written": time(), "versions": versions, "documents": as_json(documents)}
         # It has the mode 0600.
         handle, path = tempfile.mkstemp(dir=os.path.dirname(self.path), prefix=".kubernetes-")
         try:
@@ -80,7 +71,7 @@ class Cache:
         try:
             body = json.loads(text)
             key, written = body["key"], float(body["written"])
-            documents = tuple(map(_document, body["documents"]))
+            documents = from_json(body["documents"])
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise ValueError("it is damaged") from exc
         if key != self._key:
@@ -89,6 +80,20 @@ class Cache:
         if not -self._max_age < age < self._max_age:
             raise ValueError(f"its rules are {age:.0f} s old, and the limit is {self._max_age:.0f} s")
         return Cached(documents, written)
+
+
+def as_json(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Documents of an API as JSON values."""
+    return [
+        {"text": each.text, "name": each.name, "object": asdict(each.api_object)}
+        for each in documents
+        if each.api_object is not None
+    ]
+
+
+def from_json(items: list[dict[str, Any]]) -> tuple[Document, ...]:
+    """The documents of `as_json`; raises KeyError or TypeError for other values."""
+    return tuple(map(_document, items))
 
 
 def _document(item: dict[str, Any]) -> Document:

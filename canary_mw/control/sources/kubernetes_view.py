@@ -8,12 +8,14 @@ from time import monotonic, time
 from canary_mw.config.document import Document
 from canary_mw.control.sources.kubernetes_cache import Cache
 from canary_mw.control.sources.kubernetes_documents import document_of, in_order
+from canary_mw.control.sources.kubernetes_shared import STATUS_INTERVAL, SharedFiles, Snapshot
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.host import HostLogger
 from canary_mw.kubernetes.credentials import Connection
 from canary_mw.kubernetes.kinds import KINDS, MAPPINGS
 from canary_mw.kubernetes.left_out import LeftOut
 from canary_mw.kubernetes.reflector import Reflector
+from canary_mw.kubernetes.rights import missing_rights
 from canary_mw.kubernetes.watch import Follower
 from canary_mw.locks import Latch
 from canary_mw.observability.source_status import SourceStatus
@@ -32,6 +34,7 @@ class ClusterView:
 
     Args:
         documents: what is known from before, None for nothing.
+        files: what other workers of this server follow, written here.
 
     Attributes:
         documents: those of the last complete lists; None as long as there are none.
@@ -41,7 +44,12 @@ class ClusterView:
     """
 
     def __init__(
-        self, url: KubernetesURL, connection: Connection, cache: Cache | None, documents: tuple[Document, ...] | None
+        self,
+        url: KubernetesURL,
+        connection: Connection,
+        cache: Cache | None,
+        documents: tuple[Document, ...] | None,
+        files: SharedFiles,
     ) -> None:
         self.documents = documents
         self.cache_age_since: float | None = None
@@ -49,7 +57,7 @@ class ClusterView:
         self.problem = "the API has not answered yet"
         if documents is not None:
             self.settled.set()
-        self._url, self._cache = url, cache
+        self._url, self._connection, self._cache, self._files = url, connection, cache, files
         self._followers = [
             Follower(reflector, connection, url.selector, self._changed)
             for reflector in _reflectors(url, connection.namespace)
@@ -63,11 +71,19 @@ class ClusterView:
         self._logged: set[Follower] = set()
         self._logging: set[Follower] = set()
 
-    def start(self) -> None:
-        """Begin to watch, in the running event loop."""
+    def start(self, delay: float, *, review: bool) -> None:
+        """Begin to watch, in the running event loop.
+
+        Args:
+            delay: seconds before the first request.
+            review: whether to say which rights are missing.
+        """
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(each.run()) for each in self._followers]
+        self._tasks = [loop.create_task(each.run(delay)) for each in self._followers]
         self._tasks += self._left_out.start() if self._left_out is not None else []
+        if review:
+            self._tasks.append(loop.create_task(self._review_rights(delay)))
+        self._beat()
         if self._cache is not None:
             loop.call_later(_CACHE_AFTER, self._take_cache)
 
@@ -79,6 +95,13 @@ class ClusterView:
         return LeftOut(
             self._url.text, connection, namespaces, lambda: {key for each in mappings for key in each.objects}
         )
+
+    async def _review_rights(self, delay: float) -> None:
+        """Say which rights are missing. The answers of lists and watches decide."""
+        await asyncio.sleep(delay)
+        wanted = [(each.reflector.kind, each.reflector.namespace) for each in self._followers]
+        for rule in await missing_rights(self._connection, wanted):
+            logger.warning("%s: a right is missing; add this rule to its %s", self._url.text, rule)
 
     def status(self) -> list[SourceStatus]:
         """How it goes with each kind and namespace."""
@@ -157,6 +180,16 @@ class ClusterView:
         moved, self.moved = self.moved, Latch()
         moved.set()
         self.settled.set()
+        self._write_shared(changed=True)
+
+    def _beat(self) -> None:
+        """Tell the other workers, again and again, that this process watches."""
+        self._write_shared(changed=False)
+        asyncio.get_running_loop().call_later(STATUS_INTERVAL, self._beat)
+
+    def _write_shared(self, *, changed: bool) -> None:
+        snapshot = Snapshot(self.documents, self.problem) if self.settled.is_set() else None
+        self._files.write(snapshot, self.status(), changed=changed)
 
     def _take_cache(self) -> None:
         if self.documents is not None or self._cache is None:

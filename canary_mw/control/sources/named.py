@@ -1,13 +1,14 @@
 """The source that a text names: files and directories, and Kubernetes APIs."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.combined import CombinedSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.kubernetes_url import KubernetesURL, is_kubernetes_url
+from canary_mw.run_folder.folder import Folder
 
 
 def source_of(
@@ -16,6 +17,7 @@ def source_of(
     may_exec: bool = False,
     cache: str | None = None,
     cache_max_age: float | None = None,
+    folder: Callable[[], Folder | None] | None = None,
 ) -> ConfigSource:
     """The source of paths and `k8s://` addresses, in this order.
 
@@ -23,6 +25,7 @@ def source_of(
         may_exec: whether a kubeconfig may have a command run, if its address allows that.
         cache: directory where the last rules of an API are kept; by default `CANARY_MW_CACHE`.
         cache_max_age: seconds after which they are too old to start with, by default a day.
+        folder: returns the folder that the workers of this server share, so that one of them watches an API for all.
 
     Raises:
         ConfigError: an address is none, or names what is not there.
@@ -30,7 +33,7 @@ def source_of(
     sources: list[ConfigSource] = []
     for of_cluster, group in groupby((os.fspath(each) for each in rules), is_kubernetes_url):
         if of_cluster:
-            sources += [_kubernetes(url, may_exec, cache, cache_max_age) for url in group]
+            sources += [_kubernetes(url, may_exec, cache, cache_max_age, folder) for url in group]
         else:
             sources.append(FileSource(*group))
     return sources[0] if len(sources) == 1 else CombinedSource(sources)
@@ -47,10 +50,16 @@ def local_names_in(source: ConfigSource, names: Iterable[str]) -> frozenset[str]
     return frozenset(names) | {f"{host}.{namespace}{colon}{port}" for host, colon, port in bare}
 
 
-def _kubernetes(url: str, may_exec: bool, cache: str | None, cache_max_age: float | None) -> ConfigSource:
+def _kubernetes(
+    url: str,
+    may_exec: bool,
+    cache: str | None,
+    cache_max_age: float | None,
+    folder: Callable[[], Folder | None] | None,
+) -> ConfigSource:
     parsed = KubernetesURL.parse(url)
     # The API of a cluster needs httpx, which takes long to load.
     from canary_mw.control.sources.kubernetes import KubernetesSource
 
     directory = cache or os.environ.get("CANARY_MW_CACHE")
-    return KubernetesSource(parsed, may_exec=may_exec, cache=directory, cache_max_age=cache_max_age)
+    return KubernetesSource(parsed, may_exec=may_exec, cache=directory, cache_max_age=cache_max_age, folder=folder)

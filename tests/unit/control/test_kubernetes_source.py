@@ -581,7 +581,10 @@ async def test_the_role_of_the_component_is_enough(tmp_path: Path) -> None:
     async with cluster(server, tmp_path) as found:
         await found.shows(stable=None)
         await found.until(lambda: all(each.synced for each in found.store.source_status()))
-    assert {verb for verb, _, _ in server.requests} == {"discover", "list", "watch"}
+        # It asks once which rights it has, and else does nothing but read.
+        await found.until(lambda: sum(verb == "create" for verb, _, _ in server.requests) == 6)
+    reviews = [path for verb, path, _ in server.requests if verb not in ("discover", "list", "watch")]
+    assert set(reviews) == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}
 
 
 @in_loop
