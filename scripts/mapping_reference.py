@@ -143,6 +143,7 @@ def tls_context() -> Iterator[str]:
 def kinds() -> Iterator[str]:
     """The kinds without effect."""
     yield "## Other kinds\n"
+    yield "A `KubernetesEndpointResolver` and a `KubernetesServiceResolver` have a name, for `resolver`, and no more.\n"
     yield "Checked for required attributes, and ignored with a notice:\n"
     yield "| kind | requires |\n|---|---|"
     for kind, required in REQUIRED.items():

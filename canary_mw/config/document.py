@@ -9,6 +9,9 @@ UNREADABLE_FILE = "unreadable-file"
 EMPTY_DIRECTORY = "empty-directory"
 UNREACHABLE_CLUSTER = "unreachable-cluster"
 
+# What the names of texts of a Kubernetes API begin with.
+API_SCHEME = "k8s://"
+
 _RULE_SUFFIXES = ("yaml", "yml", "json")
 
 Severity = Literal["error", "warning", "notice"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from canary_mw.config.ambassador.interpretation import interpret
-from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
+from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, KUBERNETES_RESOLVERS, REQUIRED
 from canary_mw.config.ambassador.shared_resources import (
     SHARED_KINDS,
     SharedResources,
@@ -34,7 +34,7 @@ from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.release import NO_RELEASES, GrayRelease, Releases
 
-_OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, "Module", "TLSContext"))
+_OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, *KUBERNETES_RESOLVERS, "Module", "TLSContext"))
 
 Documents = dict[int, tuple[Resource, ParsedDocument]]
 

@@ -4,8 +4,10 @@ import re
 from typing import NamedTuple
 
 from canary_mw.exceptions import MappingError
-from canary_mw.rules.upstream import Origin
+from canary_mw.rules.upstream import KubernetesService, Origin
 from canary_mw.rules.wording import quoted
+
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Service(NamedTuple):
@@ -63,6 +65,22 @@ def parse_service(
     shown = f"[{host}]" if ":" in host else host
     label = (f"{scheme}://" if sep else "") + shown + ("" if port is None else f":{port}")
     return Service(label, Origin(scheme, host, number)), problem
+
+
+def kubernetes_service(origin: Origin, namespace: str) -> KubernetesService | None:
+    """The Service of a cluster that a host names: `name`, `name.namespace` or `name.namespace.svc` and what follows.
+
+    None for an address, and for any other name of DNS.
+
+    Args:
+        namespace: that of a host without one.
+    """
+    name, *rest = origin.host.removesuffix(".").split(".")
+    place = rest[0] if rest else namespace
+    is_service = len(rest) < 2 or rest[1] == "svc"
+    if not is_service or origin.host == "localhost" or name.isdigit() or not _LABEL.fullmatch(name):
+        return None
+    return KubernetesService(name, place, origin.port) if not place or _LABEL.fullmatch(place) else None
 
 
 def _split_port(authority: str) -> tuple[str, str | None]:

@@ -69,12 +69,30 @@ class LoadBalancing(NamedTuple):
     source_ip: bool = False
 
 
+class KubernetesService(NamedTuple):
+    """A Service of a cluster whose endpoints are asked for, in place of its address in DNS.
+
+    Attributes:
+        namespace: empty for that of this process.
+        port: one of the Service, not of its pods.
+    """
+
+    name: str
+    namespace: str
+    port: int
+
+
 class EndpointOptions(NamedTuple):
-    """What a Mapping sets for the endpoints of its service; as in Envoy, different settings make different clusters."""
+    """What a Mapping sets for the endpoints of its service; as in Envoy, different settings make different clusters.
+
+    Attributes:
+        kubernetes_service: for `resolver` with the name of a KubernetesEndpointResolver; None for DNS.
+    """
 
     load_balancer: LoadBalancing = LoadBalancing()
     outlier_detection: OutlierDetection | None = None
     health_checks: tuple[HealthCheck, ...] = ()
+    kubernetes_service: KubernetesService | None = None
 
 
 class UpstreamTLS(NamedTuple):

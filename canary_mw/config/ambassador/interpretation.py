@@ -3,12 +3,13 @@
 from functools import partial
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
-from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
+from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, ENDPOINT_RESOLVER, KUBERNETES_RESOLVERS, REQUIRED
 from canary_mw.config.ambassador.mapping import to_mapping
 from canary_mw.config.ambassador.misspellings import deciding_attribute
 from canary_mw.config.ambassador.origin import DocumentOrigin
 from canary_mw.config.ambassador.schema import MODELS, Model
 from canary_mw.config.ambassador.shared_resources import SharedResources
+from canary_mw.config.document import API_SCHEME
 from canary_mw.config.foreign_objects import is_unrelated
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
@@ -16,7 +17,7 @@ from canary_mw.config.wording import did_you_mean
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
-_EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext")
+_EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", *KUBERNETES_RESOLVERS)
 _KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *_EFFECTIVE_KINDS)
 
 
@@ -25,18 +26,8 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
     if _is_for_others(resource, shared.ambassador_id, report):
         return None
     version = _version(resource, report)
-    if resource.kind in REQUIRED:
-        _check_other_kind(resource, report)
-        return None
-    if resource.kind == "TLSContext":
-        return None
-    if resource.kind == "Module":
-        if resource.name != "ambassador":
-            report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-        return None
     if resource.kind != "Mapping":
-        what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
-        report("error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, _KINDS))
+        _check_other_kind(resource, report)
         return None
     if not resource.name:
         report("error", "no-name", "the Mapping has no name: it is left out")
@@ -54,11 +45,26 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
         report("error", "unknown-tls-context", text, attribute="tls", hint=f"define it; known are: {known}")
         return None
     place = (resource.name, resource.namespace, resource.labels, file, resource.line)
-    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts)
+    endpoints_in = _endpoints_in(model, resource, file, shared, report)
+    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts, endpoints_in)
     mapping, found = to_mapping(model, origin)
     for each in found:
         report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
     return mapping
+
+
+def _endpoints_in(model: Model, resource: Resource, file: str, shared: SharedResources, report: Report) -> str | None:
+    """The namespace of a Service that is named without one, if its endpoints are asked for; see `DocumentOrigin`."""
+    name = model.resolver or shared.settings.attributes.get("resolver", "kubernetes-service")
+    kind = shared.resolvers.get(name)
+    if kind == "ConsulResolver" and model.resolver:
+        text = f"resolver {name} is a ConsulResolver, which is not supported yet: the service is looked up by DNS"
+        report("notice", "no-effect-yet", text, attribute="resolver")
+    if kind != ENDPOINT_RESOLVER:
+        return None
+    # A file may leave the namespace to whoever applies it; an object of an API has one.
+    named = resource.namespace != "default" or "namespace" in resource.lines_inside or file.startswith(API_SCHEME)
+    return resource.namespace if named else ""
 
 
 def _typed(resource: Resource, version: str, report: Report) -> Model | None:
@@ -83,6 +89,21 @@ def _is_for_others(resource: Resource, ambassador_id: str, report: Report) -> bo
 
 
 def _check_other_kind(resource: Resource, report: Report) -> None:
+    """Check what is no Mapping; `shared_resources.py` reads the kinds that have an effect."""
+    if resource.kind in REQUIRED:
+        _check_required(resource, report)
+    elif resource.kind in KUBERNETES_RESOLVERS:
+        if not resource.name:
+            report("error", "no-name", "the resolver has no name: it is left out")
+    elif resource.kind == "Module":
+        if resource.name != "ambassador":
+            report("notice", "kind-ignored", "only the Module called ambassador has an effect")
+    elif resource.kind != "TLSContext":
+        what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
+        report("error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, _KINDS))
+
+
+def _check_required(resource: Resource, report: Report) -> None:
     """Check a kind without effect for the attributes it requires."""
     missing = [name for name in REQUIRED[resource.kind or ""] if resource.spec.get(name) in (None, "", [])]
     for name in missing:

@@ -8,8 +8,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "ConsulResolver": ("datacenter",),
     "DevPortal": (),
     "Host": (),
-    "KubernetesEndpointResolver": (),
-    "KubernetesServiceResolver": (),
     "Listener": ("port", "securityModel", "hostBinding"),
     "LogService": ("service",),
     "RateLimitService": ("service",),
@@ -20,6 +18,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 EDGE_STACK_KINDS = frozenset(
     ("AmbassadorInstallation", "Filter", "FilterPolicy", "Project", "ProjectController", "ProjectRevision", "RateLimit")
 )
-RESOLVER_KINDS = frozenset(("ConsulResolver", "KubernetesEndpointResolver", "KubernetesServiceResolver"))
-# Resolvers that exist in Emissary without a document.
-RESOLVERS = frozenset(("kubernetes-service", "kubernetes-endpoint"))
+# The resolver by whose name a Mapping asks for the endpoints of a Service, in place of its address in DNS.
+ENDPOINT_RESOLVER = "KubernetesEndpointResolver"
+KUBERNETES_RESOLVERS = (ENDPOINT_RESOLVER, "KubernetesServiceResolver")
+RESOLVER_KINDS = frozenset(("ConsulResolver", *KUBERNETES_RESOLVERS))

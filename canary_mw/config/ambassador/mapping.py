@@ -17,8 +17,8 @@ from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
 from canary_mw.rules.mapping import DEFAULT_TIMEOUT_MS, HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
 from canary_mw.rules.module import ModuleSettings
-from canary_mw.rules.service import Service, parse_service
-from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, UpstreamOptions, UpstreamTLS
+from canary_mw.rules.service import Service, kubernetes_service, parse_service
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, KubernetesService, UpstreamOptions, UpstreamTLS
 from canary_mw.rules.wording import quoted
 
 _NOTHING: Dict[str, Any] = {}
@@ -129,6 +129,12 @@ def _host_rewrite(model: Model, _: DocumentOrigin) -> str | None:
     if model.host_rewrite and model.auto_host_rewrite:
         raise MappingError("host_rewrite and auto_host_rewrite exclude each other", hint="leave one of them out")
     return _url_text(model.host_rewrite) if model.host_rewrite else None
+
+
+def _kubernetes_service(model: Model, origin: DocumentOrigin) -> KubernetesService | None:
+    if origin.endpoints_in is None or model.host_redirect:
+        return None
+    return kubernetes_service(_service(model, origin).origin, origin.endpoints_in)
 
 
 def _tls(model: Model, origin: DocumentOrigin) -> UpstreamTLS | None:
@@ -250,6 +256,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     ),
     "tls": ("tls", _tls),
     "load_balancer": ("load_balancer", lambda model, _: endpoint_policies.load_balancer(model.load_balancer)),
+    "resolver": ("kubernetes_service", _kubernetes_service),
     "v3health_checks health_checks": (
         "health_checks",
         lambda model, _: endpoint_policies.health_checks(health_checks_of(model)),

@@ -9,7 +9,12 @@ from canary_mw.rules.upstream import UpstreamTLS
 
 
 class DocumentOrigin(NamedTuple):
-    """Where a document comes from, and what its source defines for all Mappings."""
+    """Where a document comes from, and what its source defines for all Mappings.
+
+    Attributes:
+        endpoints_in: the namespace of a Service that is named without one, where the resolver asks for endpoints; empty
+            for that of this process, None where services are looked up by DNS.
+    """
 
     name: str
     namespace: str
@@ -18,6 +23,7 @@ class DocumentOrigin(NamedTuple):
     line: int
     settings: ModuleSettings = DEFAULT_SETTINGS
     tls_contexts: Dict[str, UpstreamTLS] = {}
+    endpoints_in: str | None = None
 
 
 def compile_limited(pattern: str, origin: DocumentOrigin) -> Regex:

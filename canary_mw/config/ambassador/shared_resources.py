@@ -4,7 +4,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 
 from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
-from canary_mw.config.ambassador.kinds import RESOLVER_KINDS, RESOLVERS
+from canary_mw.config.ambassador.kinds import ENDPOINT_RESOLVER, RESOLVER_KINDS
 from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_settings
 from canary_mw.config.ambassador.tls_context import read_contexts
 from canary_mw.config.document import Diagnostic
@@ -24,13 +24,13 @@ class SharedResources:
     """What all Mappings of a source share.
 
     Attributes:
-        resolvers: the names that a `resolver` attribute may have.
+        resolvers: the kinds of resolvers, by the names that a `resolver` attribute may have.
         tls_contexts: by the names that a `tls` attribute may have.
     """
 
     ambassador_id: str = "default"
     settings: ModuleSettings = DEFAULT_SETTINGS
-    resolvers: frozenset[str] = RESOLVERS
+    resolvers: Dict[str, str] = field(default_factory=lambda: _with_built_in({}))
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
 
 
@@ -49,7 +49,8 @@ def read_shared_resources(
         complete: False if a document of the source could not be read; then nothing of `last_good` is removed.
         diagnostics: what is found is added to this list.
     """
-    resolvers = {r.name for r, _ in resources if r.kind in RESOLVER_KINDS and r.name}
+    named = _resolvers(resources, ambassador_id)
+    resolvers = _with_built_in(named if complete else {**last_good.resolvers, **named})
     modules = [
         (resource, file)
         for resource, file in resources
@@ -60,25 +61,43 @@ def read_shared_resources(
     settings = DEFAULT_SETTINGS if complete else last_good.settings
     for resource, file in modules:
         report = Report(resource, file, "config.")
-        settings = _module_settings(resource, report) or last_good.settings
+        settings = _module_settings(resource, report, resolvers) or last_good.settings
         diagnostics += report.diagnostics
     contexts = [
         each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], ambassador_id)
     ]
     known = read_contexts(contexts, last_good.tls_contexts, diagnostics)
     if not complete:
-        resolvers |= last_good.resolvers
         known = {**last_good.tls_contexts, **known}
-    return SharedResources(ambassador_id, settings, RESOLVERS | resolvers, known)
+    return SharedResources(ambassador_id, settings, resolvers, known)
 
 
-def _module_settings(resource: Resource, report: Report) -> ModuleSettings | None:
+def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:
+    return {
+        resource.name: resource.kind
+        for resource, _ in resources
+        if resource.kind in RESOLVER_KINDS and resource.name and matches_ambassador_id(resource, ambassador_id)
+    }
+
+
+def _with_built_in(named: Dict[str, str]) -> dict[str, str]:
+    """Resolvers with those that exist without a document; as in Emissary, two of them stand for each other."""
+    endpoint = named.get("endpoint") or named.get("kubernetes-endpoint") or ENDPOINT_RESOLVER
+    aliases = {"endpoint": endpoint, "kubernetes-endpoint": endpoint}
+    return {"kubernetes-service": "KubernetesServiceResolver", **aliases, **named}
+
+
+def _module_settings(resource: Resource, report: Report, resolvers: Dict[str, str]) -> ModuleSettings | None:
     config = resource.spec.get("config", {})
     if not isinstance(config, dict):
         report("error", "wrong-type", f"config must be a map, not {in_words(config)}")
         return None
     model = validate(ModuleConfig, config, report, unsupported=UNSUPPORTED)
     if model is None:
+        return None
+    if model.resolver and model.resolver not in resolvers:
+        hint = "known are " + ", ".join(sorted(resolvers))
+        report("error", "unknown-resolver", f"resolver {model.resolver} is unknown", attribute="resolver", hint=hint)
         return None
     for name in NO_EFFECT_YET:
         if name in model.model_fields_set:

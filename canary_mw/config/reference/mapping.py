@@ -168,11 +168,6 @@ META = {
 }
 
 NOT_YET = {
-    "resolver": AttributeDoc(
-        "How endpoints are found: the name of a resolver that is defined. Has no effect yet, but must be known.",
-        "resolver: kubernetes-endpoint",
-        differs=_NO_EFFECT_DIFFERENCE,
-    ),
     "allow_upgrade": AttributeDoc(
         "Allowed upgrades; others get the response 403. Only WebSockets are supported.",
         "allow_upgrade: [websocket]",

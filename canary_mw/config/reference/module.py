@@ -64,6 +64,6 @@ KEYS: dict[str, AttributeDoc] = {
     ),
     "ip_deny": AttributeDoc("These peers get the response 403.", "ip_deny: [{peer: 192.0.2.7}]", default="no peers"),
     "load_balancer": AttributeDoc(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
-    "resolver": AttributeDoc(f"`resolver` {_OF_MAPPINGS}. Has no effect yet.", "resolver: kubernetes-endpoint"),
+    "resolver": AttributeDoc(f"`resolver` {_OF_MAPPINGS}.", "resolver: kubernetes-endpoint"),
     "keepalive": AttributeDoc(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),
 }

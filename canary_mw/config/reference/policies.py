@@ -53,6 +53,15 @@ POLICIES = {
 }
 
 ENDPOINTS = {
+    "resolver": AttributeDoc(
+        "How endpoints are found: the name of a resolver. `kubernetes-service` looks the name of the service up by DNS."
+        " `endpoint`, or `kubernetes-endpoint`, or a KubernetesEndpointResolver of the rules: requests go to the pods"
+        " that the [EndpointSlices](kubernetes.md#endpoints-of-services) of the Service name. A ConsulResolver has no"
+        " effect yet.",
+        "resolver: endpoint",
+        default="the Module's, else `kubernetes-service`",
+        differs="a Service or port that the cluster does not know is looked up by DNS",
+    ),
     "load_balancer": AttributeDoc(
         "How an endpoint of the service is selected: `round_robin`, `least_request` (the less loaded of two), or by"
         " hash of one of `cookie`, `header`, `source_ip` (`ring_hash`, `maglev`). A missing cookie with `ttl` is set in"

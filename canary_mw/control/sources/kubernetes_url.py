@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from canary_mw.config.document import API_SCHEME
 from canary_mw.exceptions import ConfigError
 
-SCHEME = "k8s://"
+SCHEME = API_SCHEME
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _KINDS = ("services", "ingresses", "mappings")

@@ -99,7 +99,6 @@ def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(ki
         ("LogService", {"service": "logs:9000"}),
         ("LogService", {"service": "logs:9000", "grpc": "true"}),
         ("DevPortal", {}),
-        ("KubernetesEndpointResolver", {}),
     ],
 )
 def test_another_kind_may_leave_out_what_it_may_leave_out_in_emissary(kind: str, attributes: dict[str, str]) -> None:
@@ -112,6 +111,7 @@ def test_another_kind_may_leave_out_what_it_may_leave_out_in_emissary(kind: str,
     ("resolver", "defined", "known"),
     [
         ("kubernetes-endpoint", "", True),
+        ("endpoint", "", True),
         ("kubernetes-service", "", True),
         ("mine", "", False),
         ("k", other_kind("KubernetesEndpointResolver"), True),
@@ -432,7 +432,7 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"add_request_headers remove_request_headers add_response_headers remove_response_headers".split(),
         *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
         *"circuit_breakers shadow add_linkerd_headers allow_upgrade use_websocket".split(),
-        *"load_balancer outlier_detection health_checks v3health_checks".split(),
+        *"load_balancer outlier_detection health_checks v3health_checks resolver".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
     converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "v3StatsName", "headers_regex"}
