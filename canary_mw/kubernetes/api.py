@@ -3,6 +3,8 @@
 import asyncio
 import json
 from contextlib import aclosing
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -135,6 +137,13 @@ class Lines:
         """Leave the watch."""
         await self._chunks.aclose()
         await self._response.aclose()
+
+
+@cache
+def preload() -> None:
+    """Import what httpx loads at its first request: a fork meanwhile would leave a child with a held lock."""
+    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "httpcore"):
+        import_module(name)
 
 
 def _transport(connection: Connection) -> httpx.AsyncHTTPTransport:

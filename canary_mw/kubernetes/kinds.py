@@ -41,5 +41,9 @@ SERVICES = Kind("", "services", "Service", ("v1",), True)
 INGRESSES = Kind("networking.k8s.io", "ingresses", "Ingress", ("v1",), True)
 # In a cluster with Emissary's conversion webhook, any version may be the stored one, which works without the webhook.
 MAPPINGS = Kind("getambassador.io", "mappings", "Mapping", ("v3alpha1", "v2", "v1"), False)
+# What the endpoints of a Service are found by: its ports, and its slices.
+SERVICE_PORTS = Kind("", "services", "Service", ("v1",), False)
+ENDPOINT_SLICES = Kind("discovery.k8s.io", "endpointslices", "EndpointSlice", ("v1", "v1beta1"), False)
 
+# The kinds that rules are read from.
 KINDS = {kind.plural: kind for kind in (SERVICES, INGRESSES, MAPPINGS)}

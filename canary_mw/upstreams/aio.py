@@ -27,13 +27,16 @@ from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, U
 from canary_mw.types import ASGIApp
 from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
-from canary_mw.upstreams.dns import DNS_INTERVAL
-from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.upstreams.discovery.dns import DNS_INTERVAL
+from canary_mw.upstreams.discovery.service_resolver import ServiceResolver
+from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, statuses_of
-from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
+from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
 
 T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
@@ -53,6 +56,7 @@ class Upstreams:
         dns_interval: seconds between two look-ups of the same name.
         in_flight: counts of requests and retries, if shared with other upstreams.
         errors: counts and logs failures, if shared with other upstreams.
+        cluster: the endpoints of Services whose Mappings ask for them; None where they are looked up by DNS.
         secrets: directory of the Secrets that TLSContexts name; by default the variable `CANARY_MW_SECRETS`.
 
     Attributes:
@@ -73,8 +77,10 @@ class Upstreams:
         in_flight: InFlight | None = None,
         secrets: str | os.PathLike[str] | None = None,
         errors: UpstreamErrors | None = None,
+        cluster: ClusterEndpoints | None = None,
     ) -> None:
         self.errors = errors or UpstreamErrors()
+        self._cluster = cluster
         self.contexts = TLSContexts(secrets)
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
@@ -86,6 +92,10 @@ class Upstreams:
     def app(self, decision: Decision) -> ASGIApp | None:
         """The app in this process in place of the service of a decision, if there is one."""
         return find_override(self._apps, decision.mapping.service) if self._apps else None
+
+    def is_replaced(self, service: Service) -> bool:
+        """Whether requests to a service go elsewhere than to its own address."""
+        return is_replaced(service, self._apps, self._transports, self._overrides)
 
     def place(self, service: Service) -> str:
         """Where requests to a service go, for the log."""
@@ -232,7 +242,7 @@ class Upstreams:
     def _resolve(self, state: LoopState, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
         transport = find_override(self._transports, service)
-        environment = Environment(state.health_checker, dns_interval=self._dns_interval)
+        environment = Environment(state.health_checker, dns_interval=self._dns_interval, cluster=self._cluster)
         # A transport resolves names itself.
         endpoints = endpoints_of(service, self._overrides, options, environment, look_up=transport is None)
         route = state.routes[key] = Route(transport or state.client, endpoints)
@@ -273,11 +283,14 @@ def endpoints_of(
     *,
     look_up: bool,
 ) -> EndpointSet:
-    """The endpoints of a service: its override, or its own address."""
-    origins = find_override(overrides, service) or overrides.get("*") or [service.origin]
-    return EndpointSet(
-        with_tls(origins, options.tls), options.endpoints or EndpointOptions(), environment, look_up=look_up
-    )
+    """The endpoints of a service: its override, those of its Service in a cluster, or its own address."""
+    given = find_override(overrides, service) or overrides.get("*")
+    origins, endpoint_options = with_tls(given or [service.origin], options.tls), options.endpoints or EndpointOptions()
+    of_cluster, cluster = endpoint_options.kubernetes_service, environment.cluster
+    resolver = None
+    if of_cluster is not None and cluster is not None and look_up and not given:
+        resolver = ServiceResolver(of_cluster, origins[0], cluster, environment.resolve)
+    return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)
 
 
 def add_ejections(routes: Dict[RouteKey, tuple[object, EndpointSet]], found: dict[str, int]) -> None:

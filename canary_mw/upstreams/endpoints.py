@@ -11,15 +11,14 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from random import random
-from time import monotonic
-from typing import NamedTuple
 
 from canary_mw.exceptions import UpstreamError
 from canary_mw.host import HostLogger
 from canary_mw.locks import new_rlock
-from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
-from canary_mw.upstreams.dns import DNS_INTERVAL, OriginResolver, Resolve, pause_after, resolve
+from canary_mw.rules.upstream import EndpointOptions, Origin, OutlierDetection
+from canary_mw.upstreams.discovery.dns import OriginResolver, pause_after
+from canary_mw.upstreams.discovery.interface import Resolver, Sleep
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import Endpoint, HealthState
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.load_balancers import HashTable, hash_table, pick
@@ -29,24 +28,7 @@ logger = HostLogger(logging.getLogger("canary_mw.endpoints"))
 # Seconds without a request after which the background tasks of a set end. Nothing reports that a Mapping was removed.
 IDLE_AFTER = 300.0
 
-
-class Environment(NamedTuple):
-    """The functions with side effects that endpoint sets call; tests replace them.
-
-    Attributes:
-        check_health: sends one health check; see `HealthChecker`.
-        resolve: see the function of that name, also for its errors.
-        dns_interval: seconds between two look-ups of a name.
-        clock: monotonic seconds.
-        random: in [0, 1).
-    """
-
-    check_health: Callable[[Origin, HealthCheck], Awaitable[int]]
-    resolve: Resolve = resolve
-    dns_interval: float = DNS_INTERVAL
-    clock: Callable[[], float] = monotonic
-    random: Callable[[], float] = random
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+Pause = Callable[[float, Sleep], Awaitable[float]]
 
 
 class EndpointSet:
@@ -59,6 +41,7 @@ class EndpointSet:
         origins: where the service is; each name among them may have several addresses.
         environment: shared with the other sets of the loop.
         look_up: False leaves names to the transport that opens the connections.
+        resolver: finds the endpoints in place of look-ups by DNS.
 
     Attributes:
         endpoints: all that are known, healthy or not.
@@ -67,14 +50,20 @@ class EndpointSet:
     """
 
     def __init__(
-        self, origins: Sequence[Origin], options: EndpointOptions, environment: Environment, *, look_up: bool = True
+        self,
+        origins: Sequence[Origin],
+        options: EndpointOptions,
+        environment: Environment,
+        *,
+        look_up: bool = True,
+        resolver: Resolver | None = None,
     ) -> None:
         self.endpoints: list[Endpoint] = []
         self.ejections = 0
         self.counts_in_flight = options.load_balancer.policy == "least_request"
         self._options = options
         self._environment = environment
-        self._resolver = OriginResolver(origins, environment.resolve, look_up=look_up)
+        self._resolver: Resolver = resolver or OriginResolver(origins, environment.resolve, look_up=look_up)
         self._turn = int(environment.random() * 65536)
         self._uses = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +119,8 @@ class EndpointSet:
         self._turn += 1
         policy = self._options.load_balancer.policy
         usable, table = self._usable
+        if not usable:
+            return None
         return Lease(self, usable[pick(policy, usable, table, key, self._turn, self._environment.random)])
 
     def next_untried(self, tried: Sequence[Origin]) -> "Lease | None":
@@ -198,11 +189,11 @@ class EndpointSet:
         self._unanswered = set(self._resolver.names)
         self._failures.clear()
         for origin in self._resolver.names:
-            self._tasks.add(loop.create_task(self._repeat(partial(self._look_up, origin))))
+            self._tasks.add(loop.create_task(self._repeat(partial(self._look_up, origin), self._resolver.pause)))
         if not self._resolver.names:
             self._update_endpoints()
         for number in range(len(self._options.health_checks)):
-            self._tasks.add(loop.create_task(self._repeat(partial(self._check_all, number))))
+            self._tasks.add(loop.create_task(self._repeat(partial(self._check_all, number), _pause)))
 
     def _stop(self) -> None:
         self._end_first_lookup()
@@ -215,13 +206,12 @@ class EndpointSet:
             self._ready = False
             self._only = None
 
-    async def _repeat(self, step: Callable[[], Awaitable[float]]) -> None:
-        """Call a function again and again while requests come; it returns the seconds to the next call."""
+    async def _repeat(self, step: Callable[[], Awaitable[float]], pause: Pause) -> None:
+        """Call a function again and again while requests come; it returns the seconds to the next call at latest."""
         uses, unused = self._uses, 0.0
         while unused < IDLE_AFTER:
-            interval = await step()
-            await self._environment.sleep(interval)
-            unused = unused + interval if uses == self._uses else 0.0
+            paused = await pause(await step(), self._environment.sleep)
+            unused = unused + paused if uses == self._uses else 0.0
             uses = self._uses
         self._stop()
 
@@ -245,7 +235,7 @@ class EndpointSet:
     def _update_endpoints(self) -> None:
         """Use the origins that are resolved now; an endpoint that stays keeps its state."""
         origins = self._resolver.resolved()
-        if not origins:
+        if origins is None:
             return
         known = {endpoint.origin: endpoint for endpoint in self.endpoints}
         # One that joins others which were checked has to pass, too, before it gets requests.
@@ -256,7 +246,7 @@ class EndpointSet:
             ]
             self._only = origins[0] if len(origins) == 1 else None
             self._update_usable()
-            self._ready = True
+            self._ready = bool(origins)
         self._end_first_lookup()
 
     def _new_health_states(self, *, healthy: bool) -> list[HealthState]:
@@ -271,8 +261,9 @@ class EndpointSet:
             ejected = [each.ejected_until for each in self.endpoints if each.ejected_until > now]
             self._next_return = min(ejected, default=math.inf)
             names = tuple(endpoint.name for endpoint in usable)
+            table = hash_table(self._options.load_balancer.policy, names) if names else None
             # One assignment: a thread that reads it gets endpoints and the table that belongs to them.
-            self._usable = usable, hash_table(self._options.load_balancer.policy, names)
+            self._usable = usable, table
 
     async def _check_all(self, number: int) -> float:
         """One round of a health check, which begins when addresses are known."""
@@ -292,6 +283,11 @@ class EndpointSet:
             passes = "passes" if passed else "does not pass"
             logger.warning("%s (%s) %s its health check", endpoint.origin.host, endpoint.name, passes)
             self._update_usable()
+
+
+async def _pause(seconds: float, sleep: Sleep) -> float:
+    await sleep(seconds)
+    return seconds
 
 
 async def _done_before(future: asyncio.Future[None], until: float, loop: asyncio.AbstractEventLoop) -> bool:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from canary_mw.exceptions import ConfigError
 from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import Origin
-from canary_mw.upstreams.dns import is_looked_up
+from canary_mw.upstreams.discovery.dns import is_looked_up
 
 T = TypeVar("T")
 
@@ -19,6 +19,11 @@ def find_override(table: Dict[str, T], service: Service) -> T | None:
         if name in table:
             return table[name]
     return None
+
+
+def is_replaced(service: Service, *tables: Dict[str, object]) -> bool:
+    """Whether there is an entry for a service, or for all."""
+    return any("*" in table or find_override(table, service) is not None for table in tables)
 
 
 def place_of(

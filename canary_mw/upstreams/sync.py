@@ -27,14 +27,16 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
-from canary_mw.upstreams.dns import DNS_INTERVAL
-from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.upstreams.discovery.dns import DNS_INTERVAL
+from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import RouteKey, statuses_of
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
-from canary_mw.upstreams.overrides import find_override, parse_origins, place_of
+from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
 
 if TYPE_CHECKING:
     import httpx
@@ -78,8 +80,10 @@ class SyncUpstreams:
         dns_interval: float = DNS_INTERVAL,
         *,
         secrets: str | os.PathLike[str] | None = None,
+        cluster: ClusterEndpoints | None = None,
     ) -> None:
         self._settings = overrides, transports, limits, dns_interval, secrets
+        self._cluster = cluster
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): SyncHttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
@@ -96,18 +100,30 @@ class SyncUpstreams:
             name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()
         }
         self.background_upstreams = Upstreams(
-            overrides, background_transports, None, limits, dns_interval, self._in_flight, secrets, self.errors
+            overrides,
+            background_transports,
+            None,
+            limits,
+            dns_interval,
+            self._in_flight,
+            secrets,
+            self.errors,
+            self._cluster,
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
         self.background.on_end = partial(_close_background, self._health_checker, self.background_upstreams)
-        self._environment = Environment(self._health_checker, dns_interval=dns_interval)
+        self._environment = Environment(self._health_checker, dns_interval=dns_interval, cluster=self._cluster)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = new_lock()
 
     def app(self, decision: Decision) -> "WSGIApp | None":
         """The app in this process in place of the service of a decision, if there is one."""
         return find_override(self._apps, decision.mapping.service) if self._apps else None
+
+    def is_replaced(self, service: Service) -> bool:
+        """Whether requests to a service go elsewhere than to its own address."""
+        return is_replaced(service, self._apps, self._transports, self._overrides)
 
     def place(self, service: Service) -> str:
         """Where requests to a service go, for the log."""

@@ -23,7 +23,8 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.rules.upstream import EndpointOptions, Origin
 from canary_mw.upstreams.aio import _send_to_endpoint
-from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 
 # Nobody listens there.

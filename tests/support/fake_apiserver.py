@@ -62,6 +62,7 @@ BUILTIN = [
     FakeKind("", "services", "Service", ["v1"]),
     FakeKind("", "events", "Event", ["v1"]),
     FakeKind("networking.k8s.io", "ingresses", "Ingress", ["v1"]),
+    FakeKind("discovery.k8s.io", "endpointslices", "EndpointSlice", ["v1"]),
     FakeKind("coordination.k8s.io", "leases", "Lease", ["v1"], versioned=True),
     FakeKind(RBAC, "roles", "Role", ["v1"]),
     FakeKind(RBAC, "rolebindings", "RoleBinding", ["v1"]),
@@ -135,9 +136,13 @@ def merge_patch(base: Json, patch: Json) -> Json:
 
 
 def matches(obj: Json, selector: str) -> bool:
-    """Whether the labels of an object are those of a selector `a=b,c!=d,e`."""
+    """Whether the labels of an object are those of a selector `a=b,c!=d,e,f in (g,h)`."""
     labels = obj["metadata"].get("labels") or {}
-    for term in filter(None, selector.split(",")):
+    for term in filter(None, re.split(r",(?![^(]*\))", selector)):
+        if one_of := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(one_of[1]) not in one_of[2].split(","):
+                return False
+            continue
         key, op, value = re.fullmatch(r"([^=!]+)(!=|==?)?(.*)", term).groups()  # type: ignore[union-attr]
         if (op is None and key not in labels) or (op and (labels.get(key) == value) == (op == "!=")):
             return False
@@ -172,6 +177,8 @@ class FakeApi:
         )
         self.version = self.oldest = 100
         self.kinds = {(kind.group, kind.plural): kind for kind in [*BUILTIN, *kinds]}
+        if old:
+            self.install(FakeKind("discovery.k8s.io", "endpointslices", "EndpointSlice", ["v1beta1"]))
         self.objects: dict[Key, Json] = {}
         self.log: list[Event] = []
         self.tick = asyncio.Event()  # set, and replaced, at every change
@@ -220,6 +227,18 @@ class FakeApi:
     def map(self, namespace: str, name: str, spec: Json | None) -> None:
         """Write a Mapping object."""
         self.put("mappings.getambassador.io", namespace, name, None if spec is None else {"spec": spec})
+
+    def expose(self, namespace: str, name: str, ports: list[Json] | None) -> None:
+        """Write a Service with these ports; a rule that annotates it stays."""
+        metadata = self.objects.get(("services", namespace, name), {}).get("metadata", {})
+        body = None if ports is None else {"metadata": dict(metadata), "spec": {"ports": ports}}
+        self.put("services", namespace, name, body)
+
+    def slice(self, namespace: str, service: str, name: str, slice: Json | None) -> None:
+        """Write an EndpointSlice of a Service: what is beside its metadata."""
+        labels = {"kubernetes.io/service-name": service}
+        body = None if slice is None else {"metadata": {"labels": labels}, "addressType": "IPv4", **slice}
+        self.put("endpointslices.discovery.k8s.io", namespace, name, body)
 
     def grant(self, namespace: str, user: str, rules: list[Json]) -> None:
         """Give a user the rights of a Role."""

@@ -3,11 +3,15 @@
 import logging
 import os
 import threading
+<<<<<<< HEAD
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import import_module
 from random import random
 from time import monotonic
+=======
+from collections.abc import Iterator
+>>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
 from weakref import WeakSet
 
 from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
@@ -18,6 +22,7 @@ from canary_mw.control.sources.kubernetes_view import ClusterView
 from canary_mw.exceptions import ConfigError
 from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.host import HostLogger
+from canary_mw.kubernetes.api import preload
 from canary_mw.kubernetes.credentials import Connection, in_cluster
 from canary_mw.kubernetes.kubeconfig import from_kubeconfig
 from canary_mw.locks import Mutex, wait_for
@@ -57,6 +62,7 @@ class KubernetesSource:
 
     Attributes:
         name: the address.
+        connection: the way to the API.
         namespace: that of this process.
     """
 
@@ -71,6 +77,7 @@ class KubernetesSource:
     ) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
         self.name = self._url.text
+<<<<<<< HEAD
         self._connection = _connect(self._url, may_exec)
         self.namespace = self._connection.namespace
         self._cache = _cache(cache, cache_max_age, self._url, self._connection)
@@ -79,6 +86,12 @@ class KubernetesSource:
         # A server starts many processes at once, on many nodes.
         self._jitter = START_JITTER if folder is not None else 0.0
         _preload()
+=======
+        self.connection = connect(self._url, may_exec)
+        self.namespace = self.connection.namespace
+        self._cache = _cache(cache, cache_max_age, self._url, self.connection)
+        preload()
+>>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
         self._thread = LoopThread()
         self._view: ClusterView | FollowedView | None = None
         # What an earlier view knew.
@@ -133,6 +146,7 @@ class KubernetesSource:
         """What is known. This process begins to watch if no other worker does, or ends it if another one does."""
         ensure_forked_hooks()
         with self._lock:
+<<<<<<< HEAD
             view, mine = self._view, self._files.acquire()
             if isinstance(view, FollowedView):
                 view.look()
@@ -164,15 +178,29 @@ class KubernetesSource:
         view.look()
         logger.info("%s: another worker of this server watches for all", self._url.text)
         return view
+=======
+            if self._view is None:
+                view = ClusterView(self._url, self.connection, self._cache, self._known)
+                self._thread.call(view.start)
+                self._view = view
+                self._log_start()
+            return self._view
+>>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
 
     def _log_start(self) -> None:
-        if self._connection.insecure:
+        if self.connection.insecure:
             logger.warning("%s: the certificate of the API server is not verified", self._url.text)
+<<<<<<< HEAD
         namespaces = ", ".join(self._url.namespaces or (self._connection.namespace,)) or "all namespaces"
         kinds = ", ".join(self._url.kinds)
         for_whom = "each process does so by itself" if self._files.lock.folder is None else "for all workers"
         text = "%s: watching %s in %s at %s; %s"
         logger.info(text, self._url.text, kinds, namespaces, self._connection.server, for_whom)
+=======
+        text = "%s: watching %s in %s at %s; each process does so by itself"
+        namespaces = ", ".join(self._url.namespaces or (self.connection.namespace,)) or "all namespaces"
+        logger.info(text, self._url.text, ", ".join(self._url.kinds), namespaces, self.connection.server)
+>>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
 
     def _reset(self) -> None:
         self._thread.reset_after_fork()
@@ -191,7 +219,12 @@ def _no_folder() -> None:
 _inherited_views: list[ClusterView | FollowedView] = []
 
 
-def _connect(url: KubernetesURL, may_exec: bool) -> Connection:
+def connect(url: KubernetesURL, may_exec: bool) -> Connection:
+    """The way to the API of an address.
+
+    Raises:
+        ConfigError: there are no credentials.
+    """
     try:
         if url.kubeconfig is None:
             if url.context:
@@ -213,13 +246,6 @@ def _cache(directory: str | None, max_age: float | None, url: KubernetesURL, con
     namespaces = url.namespaces or (connection.namespace,)
     key = {"server": connection.server, "namespaces": namespaces, "selector": url.selector, "kinds": url.kinds}
     return Cache(directory, key, max_age or MAX_AGE)
-
-
-@cache
-def _preload() -> None:
-    """Import what httpx loads at its first request: a fork meanwhile would leave a child with a held lock."""
-    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "httpcore"):
-        import_module(name)
 
 
 _sources: WeakSet[KubernetesSource] = WeakSet()

@@ -160,7 +160,7 @@ def test_a_service_without_an_address_names_the_remedy(
     async def unknown(host: str, port: int) -> Any:
         raise OSError(-2, "Name or service not known")
 
-    monkeypatch.setattr("canary_mw.upstreams.dns.look_up", unknown)
+    monkeypatch.setattr("canary_mw.upstreams.discovery.dns.look_up", unknown)
 
     async def main() -> None:
         async with serving_middleware(around(1)) as port:

@@ -15,8 +15,9 @@ from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, LoadBalancing, Origin, OutlierDetection
-from canary_mw.upstreams.dns import is_looked_up, pause_after, resolve
-from canary_mw.upstreams.endpoints import IDLE_AFTER, EndpointSet, Environment
+from canary_mw.upstreams.discovery.dns import is_looked_up, pause_after, resolve
+from canary_mw.upstreams.endpoints import IDLE_AFTER, EndpointSet
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health_checks import HealthChecker
 
 pytestmark = ON_BOTH_LOOPS

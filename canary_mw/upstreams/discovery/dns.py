@@ -9,6 +9,7 @@ from canary_mw.client.aio.name_lookup import look_up
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
 from canary_mw.host import HostLogger
 from canary_mw.rules.upstream import Origin
+from canary_mw.upstreams.discovery.interface import Sleep
 
 logger = HostLogger(logging.getLogger("canary_mw.endpoints"))
 
@@ -83,9 +84,10 @@ class OriginResolver:
         self._resolved = {origin: [origin] for origin in origins if origin not in self.names}
         self._errors: dict[str, str] = {}
 
-    def resolved(self) -> list[Origin]:
+    def resolved(self) -> list[Origin] | None:
         """Each known origin once, in the order given; a name without a known address is left out."""
-        return list(dict.fromkeys(each for origin in self._origins for each in self._resolved.get(origin, ())))
+        found = dict.fromkeys(each for origin in self._origins for each in self._resolved.get(origin, ()))
+        return list(found) or None
 
     async def look_up(self, origin: Origin) -> bool:
         """Resolve one of `names`. False if that failed; then it keeps its last addresses."""
@@ -98,6 +100,11 @@ class OriginResolver:
         # Name servers rotate the addresses; sorted, they do not change their order with every response.
         self._resolved[origin] = [origin._replace(address=address) for address in sorted(addresses)]
         return True
+
+    async def pause(self, seconds: float, sleep: Sleep) -> float:
+        """Wait before the next look-up; see `Resolver`."""
+        await sleep(seconds)
+        return seconds
 
     def _record_error(self, origin: Origin, text: str) -> None:
         # Without addresses, requests fail, and their errors are logged.
