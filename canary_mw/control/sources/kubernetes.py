@@ -3,15 +3,10 @@
 import logging
 import os
 import threading
-<<<<<<< HEAD
 from collections.abc import Callable, Iterator
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from random import random
 from time import monotonic
-=======
-from collections.abc import Iterator
->>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
 from weakref import WeakSet
 
 from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
@@ -77,21 +72,14 @@ class KubernetesSource:
     ) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
         self.name = self._url.text
-<<<<<<< HEAD
-        self._connection = _connect(self._url, may_exec)
-        self.namespace = self._connection.namespace
-        self._cache = _cache(cache, cache_max_age, self._url, self._connection)
-        key = {"address": self.name, "server": self._connection.server, "namespace": self.namespace}
-        self._files = SharedFiles(folder or _no_folder, key)
-        # A server starts many processes at once, on many nodes.
-        self._jitter = START_JITTER if folder is not None else 0.0
-        _preload()
-=======
         self.connection = connect(self._url, may_exec)
         self.namespace = self.connection.namespace
         self._cache = _cache(cache, cache_max_age, self._url, self.connection)
+        key = {"address": self.name, "server": self.connection.server, "namespace": self.namespace}
+        self._files = SharedFiles(folder or _no_folder, key)
+        # A server starts many processes at once, on many nodes.
+        self._jitter = START_JITTER if folder is not None else 0.0
         preload()
->>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
         self._thread = LoopThread()
         self._view: ClusterView | FollowedView | None = None
         # What an earlier view knew.
@@ -146,7 +134,6 @@ class KubernetesSource:
         """What is known. This process begins to watch if no other worker does, or ends it if another one does."""
         ensure_forked_hooks()
         with self._lock:
-<<<<<<< HEAD
             view, mine = self._view, self._files.acquire()
             if isinstance(view, FollowedView):
                 view.look()
@@ -164,7 +151,7 @@ class KubernetesSource:
     def _begin(self, before: FollowedView | None) -> ClusterView:
         """Watch, from what another worker knew."""
         known = self._known if before is None else before.documents
-        view = ClusterView(self._url, self._connection, self._cache, known, self._files)
+        view = ClusterView(self._url, self.connection, self._cache, known, self._files)
         self._files.remove_leftovers()
         delay = random() * self._jitter if before is None else _TAKEOVER_DELAY
         self._thread.call(partial(view.start, delay, review=before is None))
@@ -178,29 +165,15 @@ class KubernetesSource:
         view.look()
         logger.info("%s: another worker of this server watches for all", self._url.text)
         return view
-=======
-            if self._view is None:
-                view = ClusterView(self._url, self.connection, self._cache, self._known)
-                self._thread.call(view.start)
-                self._view = view
-                self._log_start()
-            return self._view
->>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
 
     def _log_start(self) -> None:
         if self.connection.insecure:
             logger.warning("%s: the certificate of the API server is not verified", self._url.text)
-<<<<<<< HEAD
-        namespaces = ", ".join(self._url.namespaces or (self._connection.namespace,)) or "all namespaces"
+        namespaces = ", ".join(self._url.namespaces or (self.connection.namespace,)) or "all namespaces"
         kinds = ", ".join(self._url.kinds)
         for_whom = "each process does so by itself" if self._files.lock.folder is None else "for all workers"
         text = "%s: watching %s in %s at %s; %s"
-        logger.info(text, self._url.text, kinds, namespaces, self._connection.server, for_whom)
-=======
-        text = "%s: watching %s in %s at %s; each process does so by itself"
-        namespaces = ", ".join(self._url.namespaces or (self.connection.namespace,)) or "all namespaces"
-        logger.info(text, self._url.text, ", ".join(self._url.kinds), namespaces, self.connection.server)
->>>>>>> 2862ad9 (Find the endpoints of a Service in its EndpointSlices)
+        logger.info(text, self._url.text, kinds, namespaces, self.connection.server, for_whom)
 
     def _reset(self) -> None:
         self._thread.reset_after_fork()
