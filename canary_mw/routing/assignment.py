@@ -3,7 +3,6 @@
 import re
 from base64 import urlsafe_b64encode
 from bisect import bisect_right
-from collections.abc import Mapping as Dict
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
@@ -14,8 +13,9 @@ from canary_mw.routing.choice import chooser, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
 from canary_mw.routing.person import Person, not_signed
 from canary_mw.routing.ranges import Claims
-from canary_mw.routing.sticky import salted, slot_function
-from canary_mw.rules.release import SLOTS, STABLE, GrayRelease, Releases
+from canary_mw.routing.sticky import digest_function, foreign_slot_function, salted
+from canary_mw.rules.epoch import Epoch, epoch_of_release
+from canary_mw.rules.release import SLOTS, STABLE, GrayRelease
 
 # 128 random bits, and the day of issue in base 36.
 _ANONYMOUS = re.compile(rb"([A-Za-z0-9_-]{22})(?:\.([0-9a-z]{1,4}))?")
@@ -34,6 +34,8 @@ class Assigned(NamedTuple):
         key: the expression that gave the key, never its value.
         anonymous_id: the id of the cookie that the request has, or gets.
         issued: the day of issue of that cookie, None for one that is new.
+        digest: 64 bits of the hash of the key, None where none was looked up.
+        epoch: of the weights, None outside of a release in force.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Assigned(NamedTuple):
     key: str | None = None
     anonymous_id: bytes | None = None
     issued: int | None = None
+    digest: int | None = None
+    epoch: Epoch | None = None
 
 
 _assigned = partial(tuple.__new__, Assigned)
@@ -54,6 +58,7 @@ class CompiledRelease:
     Attributes:
         document: the release as it is written.
         claims: the owner of every slot.
+        epoch: of its weights.
         asks_person: whether it looks at the user or session of the app.
     """
 
@@ -62,9 +67,11 @@ class CompiledRelease:
         "_audience",
         "_bounds",
         "_choose",
+        "_digest",
         "_disabled",
         "_drained",
         "_exceptions",
+        "_foreign",
         "_has_steps",
         "_holdout",
         "_keys",
@@ -72,10 +79,10 @@ class CompiledRelease:
         "_layer",
         "_lists",
         "_owners",
-        "_slot",
         "asks_person",
         "claims",
         "document",
+        "epoch",
         "name",
     )
 
@@ -83,6 +90,7 @@ class CompiledRelease:
         self.document = document
         self.name = document.name
         self.claims = Claims(document.variants)
+        self.epoch = epoch_of_release(document, self.claims.weights)
         self._bounds, self._owners = self.claims.bounds, self.claims.owners
         self._disabled = None if document.enabled else Assigned(document.name, STABLE, "disabled")
         self._lane = document.lane.encode()
@@ -101,7 +109,8 @@ class CompiledRelease:
         self._has_steps = self._has_steps or self._audience is not None
         kinds = {each.kind for each in document.sticky}
         self.asks_person = bool(kinds & {"user", "session"}) or asks_person(document.audience)
-        self._slot = slot_function(document.hash)
+        self._digest = digest_function(document.hash)
+        self._foreign = foreign_slot_function(document.hash)
 
     def assign(self, head: RequestHead, person: Person, roll: float) -> Assigned:
         """The variant of a request.
@@ -113,14 +122,15 @@ class CompiledRelease:
         if not self._has_steps and not person.trusted and person.is_signed is not_signed:
             for read, text in self._keys:
                 if key := read(head, person):
-                    slot = self._slot(key)
+                    digest = self._digest(key)
+                    slot = digest * SLOTS >> 64 if self._foreign is None else self._foreign(key)
                     owner = self._owners[bisect_right(self._bounds, slot) - 1]
-                    return _assigned((self.name, owner, "sticky", slot, text, None, None))
+                    return _assigned((self.name, owner, "sticky", slot, text, None, None, digest, self.epoch))
         assigned = self.settle(head, person)
         if assigned.variant is not None:
             return assigned
         if assigned.reason == "roll":
-            return assigned._replace(variant=self.claims.owner(int(roll * SLOTS / 100)))
+            return assigned._replace(variant=self.claims.owner(int(roll * SLOTS / 100)), epoch=self.epoch)
         new_id = person.new_id() if person.new_id is not None else _id_of(roll)
         drawn = self._by_key(new_id, None, head, person)
         reason = "new" if drawn.reason == "sticky" else drawn.reason
@@ -177,8 +187,12 @@ class CompiledRelease:
             found = found or self.by_audience(head, person, text)
             if found is not None:
                 return found
-        slot = self._slot(key)
-        return Assigned(self.name, self._owners[bisect_right(self._bounds, slot) - 1], "sticky", slot, text)
+        slot, digest = self._slot(key), self._digest(key)
+        owner = self._owners[bisect_right(self._bounds, slot) - 1]
+        return Assigned(self.name, owner, "sticky", slot, text, digest=digest, epoch=self.epoch)
+
+    def _slot(self, key: bytes) -> int:
+        return self._digest(key) * SLOTS >> 64 if self._foreign is None else self._foreign(key)
 
     def by_list(self, key: bytes, text: str | None) -> Assigned | None:
         """The variant whose list names the key."""
@@ -278,12 +292,3 @@ def drain_cookie(release: str) -> bytes:
 def _id_of(roll: float) -> bytes:
     """An anonymous id that follows from a roll, where no other random source is given."""
     return urlsafe_b64encode(sha256(repr(roll).encode()).digest())[:_ID_LENGTH]
-
-
-def compile_releases(releases: Releases, previous: Dict[str, CompiledRelease]) -> dict[str, CompiledRelease]:
-    """The releases by name; one that has not changed stays the same object."""
-    return {each.name: _compiled(each, previous.get(each.name)) for each in releases.in_force}
-
-
-def _compiled(document: GrayRelease, previous: CompiledRelease | None) -> CompiledRelease:
-    return previous if previous is not None and previous.document == document else CompiledRelease(document)

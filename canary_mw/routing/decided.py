@@ -1,10 +1,12 @@
 """What is decided for a request, as a value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from canary_mw.routing.assignment import Assigned
+from canary_mw.rules.epoch import epoch_of_group
 from canary_mw.rules.mapping import Mapping, Variant
+from canary_mw.rules.release import STABLE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +22,8 @@ class Decision:
         sent: another canary-mw has decided and sent the request here. It was not drawn here and counts in no figures of
             a release: those of the sender have it.
         release: what the release of the group has decided, None without one.
+        split: what figures take the draw of a group without a release for: that of a release under the name of its
+            stable Mapping. None where the group has no gray Mapping beside a stable one.
     """
 
     mapping: Mapping
@@ -30,6 +34,7 @@ class Decision:
     middleware: bool = False
     sent: bool = False
     release: Assigned | None = None
+    split: Assigned | None = None
 
     def with_release(self, release: Assigned) -> "Decision":
         """The decision for one request of a group that a release governs."""
@@ -43,6 +48,7 @@ class Decision:
         new.middleware = self.middleware
         new.sent = self.sent
         new.release = release
+        new.split = None
         return cast(Decision, new)
 
     def allows_upgrade(self, protocol: str) -> bool:
@@ -69,3 +75,25 @@ class ReleaseDecision(Decision):
     @property
     def _shared(self) -> tuple[object, ...]:
         return id(self.mapping), self.group, self.variant, self.sent, id(self.shadow), self.release and self.release[:3]
+
+
+def with_splits(shares: list[tuple[float, Decision]]) -> list[Decision]:
+    """The decisions of the shares of a group, each with its `Decision.split`.
+
+    Args:
+        shares: the upper bounds of their rolls, and the decisions.
+    """
+    total = max((bound for bound, _ in shares), default=0.0) or 100.0
+    stable = [decision.mapping for _, decision in shares if decision.variant == STABLE]
+    gray, low = [], 0.0
+    for bound, decision in shares:
+        if decision.variant != STABLE:
+            gray.append((decision.mapping.name, decision.mapping, max(bound - low, 0.0) * 100.0 / total))
+        low = max(low, bound)
+    if not stable or not gray:
+        return [decision for _, decision in shares]
+    if len(gray) == 1:
+        gray = [("gray", *gray[0][1:])]
+    names = {mapping.name: name for name, mapping, _ in gray}
+    drawn = Assigned(stable[0].name, STABLE, "weight", epoch=epoch_of_group(stable, gray))
+    return [replace(each, split=drawn._replace(variant=names.get(each.mapping.name, STABLE))) for _, each in shares]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.assignment import CompiledRelease
-from canary_mw.routing.decided import Decision
+from canary_mw.routing.decided import Decision, with_splits
 from canary_mw.routing.governed import APP, GovernedGroup
 from canary_mw.routing.match_tests import MatchTest, match_tests
 from canary_mw.rules.mapping import Mapping
@@ -194,6 +194,9 @@ class MappingGroup:
             is_local = _is_local(mapping, local)
             variant = mapping.variant or ("stable" if is_local or mapping in stable else "gray")
             shares.append(Share(bound, Decision(mapping, self.name, variant, is_local, self.shadow, middleware)))
+        if release is None and not self.redirect:
+            decisions = with_splits([(share.bound, share.decision) for share in shares])
+            shares = [Share(share.bound, each) for share, each in zip(shares, decisions, strict=True)]
         self.shares = tuple(shares)
         self.total = max((share.bound for share in shares), default=0.0)
         self.sent_shares = tuple(self._sent_shares(local, middleware=middleware))
@@ -204,8 +207,8 @@ class MappingGroup:
         if release is not None and not self.redirect:
             self._govern(release, [share.decision for share in shares], held_back)
         elif len(shares) == 1 and shares[0].bound >= 100 and not self._checked:
-            self.only_decision = shares[0].decision
-            self.draws = not shares[0].decision.local and bool(self.sent_shares)
+            self.only_decision = self.shares[0].decision
+            self.draws = not self.only_decision.local and bool(self.sent_shares)
 
     def _govern(self, release: CompiledRelease, decisions: list[Decision], held_back: Collection[str]) -> None:
         app = Decision(APP, self.name, "stable", True, middleware=True)
@@ -218,9 +221,9 @@ class MappingGroup:
         low = 0.0
         for bound, decision in self.shares:
             if decision.local and bound > low:
-                yield Share(bound, replace(decision, sent=True))
+                yield Share(bound, replace(decision, sent=True, split=None))
             elif decision.local and _is_gray(decision.mapping, weightless):
-                yield Share(100.0, replace(decision, sent=True))
+                yield Share(100.0, replace(decision, sent=True, split=None))
             low = max(low, bound)
         if self.shadow is not None and _is_local(self.shadow, local):
             yield Share(100.0, Decision(self.shadow, self.name, "gray", True, middleware=middleware, sent=True))

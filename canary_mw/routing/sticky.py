@@ -17,17 +17,29 @@ SlotOf = Callable[[bytes], int]
 
 def slot_function(function: HashFunction) -> SlotOf:
     """The function that gives the slot of a key; what does not depend on the key is computed here."""
-    if function.kind != "sha256":
-        return _foreign_slot(function)
+    foreign = foreign_slot_function(function)
+    if foreign is not None:
+        return foreign
+    digest = digest_function(function)
+    return lambda key: digest(key) * SLOTS >> 64
+
+
+def digest_function(function: HashFunction) -> SlotOf:
+    """The function that gives the first 64 bits of the hash of a key, also where another hash gives the slot."""
     # The salt is hashed once.
     copy = sha256(function.name.encode() + b":", usedforsecurity=False).copy
 
-    def slot(key: bytes) -> int:
+    def digest(key: bytes) -> int:
         hashed = copy()
         hashed.update(key)
-        return int.from_bytes(hashed.digest()[:8]) * SLOTS >> 64
+        return int.from_bytes(hashed.digest()[:8])
 
-    return slot
+    return digest
+
+
+def foreign_slot_function(function: HashFunction) -> SlotOf | None:
+    """The function that gives the slot of a key as another product does; None for ours."""
+    return None if function.kind == "sha256" else _foreign_slot(function)
 
 
 def salted(prefix: str, name: str) -> SlotOf:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.exceptions import ConfigError
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.assignment import CompiledRelease, compile_releases
+from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.findings import mapping_finding, split_findings, weight_findings
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.index import Groups, HostIndex, Order
@@ -90,7 +90,7 @@ class RouteTable:
         self.has_extras = self.request_policy is not None or bool(releases.in_force)
         self._local = local
         self.documents = releases
-        self.releases: Dict[str, CompiledRelease] = compile_releases(releases, previous.releases if previous else {})
+        self.releases: Dict[str, CompiledRelease] = _compiled(releases, previous.releases if previous else {})
         self.lane_headers = frozenset(each.document.propagate.header for each in self.releases.values())
         self.asks_person = any(each.asks_person for each in self.releases.values())
         reusable = previous._entries if previous else {}
@@ -240,6 +240,12 @@ class _Builder:
             )
             findings += weight_findings(group, self._middleware)
         return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings), marks)
+
+
+def _compiled(releases: Releases, previous: Dict[str, CompiledRelease]) -> dict[str, CompiledRelease]:
+    """The releases by name; one that has not changed stays the same object."""
+    known = {name: each for name, each in previous.items() if each.document in releases.in_force}
+    return {each.name: known.get(each.name) or CompiledRelease(each) for each in releases.in_force}
 
 
 def _in_routing_order(entries: Iterable[_PrefixEntry], previous: Order) -> tuple[MappingGroup, ...]:

@@ -62,7 +62,8 @@ def test_a_decision_tells_what_the_release_decided() -> None:
     slot = int.from_bytes(hashlib.sha256(b"r:user-3").digest()[:8]) * 1_000_000 >> 64
     decision = decide(table, get("/svc/", {"k": "user-3"}), 50.0)
     assert decision is not None
-    assert decision.release == ("r", "gray" if slot < 200_000 else "stable", "sticky", slot, "header:k", None, None)
+    assert decision.release is not None
+    assert decision.release[:7] == ("r", "gray" if slot < 200_000 else "stable", "sticky", slot, "header:k", None, None)
     assert decision.variant == ("gray" if slot < 200_000 else "stable")
 
 
@@ -252,7 +253,8 @@ def test_without_a_stable_mapping_a_middleware_goes_on_to_the_groups_behind() ->
         stable, chosen = (decide(table, get(headers=headers), 1.0) for headers in (never, always))
         assert (mapping_of(stable), mapping_of(chosen)) == (expected, "gray")
         assert stable is not None
-        assert stable.release == ("r", "stable", "choice:header", None, None, None, None)
+        assert stable.release is not None
+        assert stable.release[:7] == ("r", "stable", "choice:header", None, None, None, None)
         assert stable.local == (expected == "")
 
 
@@ -269,7 +271,8 @@ def test_what_was_sent_to_this_service_stays_here_and_keeps_its_variant() -> Non
         decision = decide(table, get(headers={"via": "1.1 canary-mw-a (gray)", "k": key}), 1.0)
         assert decision is not None
         assert (decision.mapping.name, decision.sent) == ("gray", True)
-        assert decision.release == ("r", "gray", "sent", None, None, None, None)
+        assert decision.release is not None
+        assert decision.release[:7] == ("r", "gray", "sent", None, None, None, None)
     # A comment for another service, or one that is not believed, changes nothing.
     for headers, person in (
         ({"via": "1.1 a (other)"}, None),
