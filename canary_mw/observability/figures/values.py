@@ -206,8 +206,8 @@ class ReloadRecord(NamedTuple):
         error: why they are not wholly in force, or "".
     """
 
-    pid: int
     time: float
+    pid: int
     generation: int
     content: str
     mappings: int

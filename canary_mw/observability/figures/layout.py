@@ -1,0 +1,167 @@
+"""The format of a file of figures: a page of header cells, then records, each with a key and cells.
+
+All numbers are little endian. A record is published by the length in the header, which grows after the record is
+written: half a record is never read. Cells are unsigned 64-bit numbers, and slots of histories 32-bit ones.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+from canary_mw.observability.figures.buckets import COUNT
+from canary_mw.observability.figures.values import CLASSES, COARSE, FAILURE_KINDS, FALLBACK_RESULTS, FINE
+
+# Changes whenever older code cannot read the file.
+FORMAT = 0x434D_5746_0000_0001
+PAGE = 4096
+# Names of files: those that are complete, and the one that holds what ended workers have counted.
+PREFIX = "figures-"
+RETIRED = "figures.retired"
+LOCK = "figures.lock"
+# The whole folder, and rows and counters of one worker.
+MAX_BYTES = 32 << 20
+MAX_ROWS = 4096
+MAX_COUNTERS = 4096
+MAX_LABEL = 200
+
+
+class Header(IntEnum):
+    """Cells of the first page."""
+
+    FORMAT = 0
+    USED = 1
+    ID = 2
+    PID = 3
+    START = 4
+    HEARTBEAT = 5
+    GENERATION = 6
+    SINCE = 7
+    CONTENT = 8
+    CLEAN = 9
+    STOPPED = 10
+    IN_FLIGHT = 11
+    POOL = 12
+    WAITING = 13
+    # Whether some series has no history for want of room.
+    FULL = 14
+
+
+class Kind(IntEnum):
+    """Kinds of records."""
+
+    FILLER = 0
+    ROW = 1
+    COUNTER = 2
+    HISTORY = 3
+    COUNTER_HISTORY = 4
+    RING = 5
+    ARM = 6
+    SAMPLE = 7
+    TIMES = 8
+    # Of the file of ended workers only.
+    ENDED = 9
+
+
+# Cells of a row.
+CLASS_0 = 0
+ERRORS = CLASS_0 + len(CLASSES)
+MICROS = ERRORS + 1
+FIRST_BYTE_MICROS = MICROS + 1
+BYTES_IN = FIRST_BYTE_MICROS + 1
+BYTES_OUT = BYTES_IN + 1
+RETRIES = BYTES_OUT + 1
+FALLBACK_0 = RETRIES + 1
+FAILURE_0 = FALLBACK_0 + len(FALLBACK_RESULTS)
+SHADOW_0 = FAILURE_0 + len(FAILURE_KINDS)
+BUCKET_0 = 32
+ROW_CELLS = BUCKET_0 + COUNT
+
+# Slots of a history, in 32-bit numbers: the time, requests, errors, rescued, four classes, buckets, the time again.
+SLOTS = 61
+SNAPSHOT_CELLS = 7 + COUNT
+SLOT_CELLS = 1 + SNAPSHOT_CELLS + 2
+STEPS = (FINE, COARSE)
+HISTORY_CELLS = len(STEPS) * SLOTS * SLOT_CELLS
+# The name of the series lies before its slots, so that another series can take its place.
+HISTORY_KEY = 2048
+# Counters and rows that share a record of their history; its slots are of `FINE`.
+BLOCK = 62
+BLOCK_SLOT_CELLS = BLOCK + 2
+BLOCK_CELLS = SLOTS * BLOCK_SLOT_CELLS
+# Cells of an arm: requests, errors, requests of keys that had failed before, the same for slow ones by threshold, and
+# the microsecond at which its epoch began.
+ARM_CELLS = 8
+
+_RECORD = Struct("<IHHII")
+assert sys.byteorder == "little"
+
+
+class Record(NamedTuple):
+    """A record of a file.
+
+    Attributes:
+        key: labels, as JSON has them.
+        offset: of its cells in the file.
+        cells: a view of them in bytes.
+    """
+
+    kind: int
+    key: tuple[str, ...]
+    offset: int
+    cells: memoryview
+
+
+def key_text(key: tuple[str, ...]) -> bytes:
+    """The bytes of a key; long labels are cut."""
+    return json.dumps([label[:MAX_LABEL] for label in key], separators=(",", ":")).encode()
+
+
+def record_size(key: bytes, cells: int) -> int:
+    """The bytes of a record with so many bytes of cells."""
+    return _RECORD.size + _padded(len(key)) + _padded(cells)
+
+
+def write_record(target: memoryview, kind: int, key: bytes, cells: int) -> memoryview:
+    """Write the head of a record at the start of a view; returns its cells."""
+    begin = _RECORD.size + _padded(len(key))
+    _RECORD.pack_into(target, 0, record_size(key, cells), kind, len(key), begin, cells)
+    target[_RECORD.size : _RECORD.size + len(key)] = key
+    return target[begin : begin + cells]
+
+
+def write_filler(target: memoryview) -> None:
+    """Mark a view as unused; it is at least as large as the head of a record, or empty."""
+    if target:
+        _RECORD.pack_into(target, 0, len(target), Kind.FILLER, 0, _RECORD.size, 0)
+
+
+def records(content: memoryview) -> Iterator[Record]:
+    """The records of the content of a file; ends at anything that is no record."""
+    used = min(header_cells(content)[Header.USED], len(content))
+    position = PAGE
+    while position + _RECORD.size <= used:
+        size, kind, key_length, begin, length = _RECORD.unpack_from(content, position)
+        if size < _RECORD.size or size % 8 or position + size > used or begin + length > size:
+            return
+        if kind != Kind.FILLER:
+            text = bytes(content[position + _RECORD.size : position + _RECORD.size + key_length])
+            offset = position + begin
+            yield Record(kind, tuple(json.loads(text)), offset, content[offset : offset + length])
+        position += size
+
+
+def header_cells(content: memoryview) -> memoryview:
+    """The header cells of the content of a file."""
+    return content[:PAGE].cast("Q")
+
+
+def is_readable(content: memoryview) -> bool:
+    """Whether this code can read the content of a file."""
+    return len(content) >= PAGE and header_cells(content)[Header.FORMAT] == FORMAT
+
+
+def _padded(size: int) -> int:
+    return size + 7 & ~7

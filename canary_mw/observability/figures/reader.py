@@ -1,0 +1,155 @@
+"""Adds up the figures of all workers."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from canary_mw.observability.figures import layout
+from canary_mw.observability.figures.files import file_id, folder_lock, retired_content, worker_files
+from canary_mw.observability.figures.layout import ROW_CELLS, Header, Kind
+from canary_mw.observability.figures.retire import merged_ids, retire
+from canary_mw.observability.figures.totals import (
+    Part,
+    SeriesSlots,
+    all_series,
+    snapshot_cells,
+    snapshot_of,
+    sum_cells,
+    sum_counter_histories,
+    sum_counters,
+    sum_rows,
+)
+from canary_mw.observability.figures.values import (
+    CounterHistory,
+    Figures,
+    History,
+    RecentRequest,
+    ReloadRecord,
+    Row,
+    RowKey,
+    SeriesKey,
+    Worker,
+)
+
+_GAUGES = {"in_flight": Header.IN_FLIGHT, "pool": Header.POOL, "waiting": Header.WAITING}
+
+
+def read(folder: int, now: float) -> Figures:
+    """The figures of all workers that count in a folder; those that have ended are added up for good.
+
+    Args:
+        folder: the descriptor of the run folder; it stays the caller's.
+        now: seconds since 1970.
+    """
+    retire(folder, now)
+    with folder_lock(folder, exclusive=False):
+        files, skipped = worker_files(folder)
+        retired = retired_content(folder)
+    known = merged_ids(retired)
+    # A file that is added up already may not be removed yet.
+    files = [each for each in files if file_id(each.content) not in known]
+    alive = [Part(each.content) for each in files if each.alive]
+    dead = [Part(each.content) for each in files if not each.alive]
+    past = [Part(retired)] if retired is not None else []
+    return figures_of(alive, dead, past, now, shared=True, skipped=tuple(skipped))
+
+
+def read_private(content: memoryview | None, now: float) -> Figures:
+    """The figures of this process alone, given the content of its memory."""
+    return figures_of([Part(content)] if content is not None else [], [], [], now, shared=False)
+
+
+def figures_of(
+    alive: list[Part], dead: list[Part], past: list[Part], now: float, *, shared: bool, skipped: tuple[str, ...] = ()
+) -> Figures:
+    """Add up files.
+
+    Args:
+        alive, dead: of workers that run, and of those that ended.
+        past: what ended workers have counted, added up.
+    """
+    parts = [*past, *dead, *alive]
+    rows = sum_rows(parts)
+    ended = [_ended(each.key) for part in past for each in part.others if each.kind == Kind.ENDED]
+    ended += [_worker(part, ended=True) for part in dead]
+    return Figures(
+        now,
+        {_row_key(key): row_of(cells) for key, cells in rows.items() if any(cells)},
+        sum_counters(parts),
+        {name: sum(part.header[cell] for part in alive) for name, cell in _GAUGES.items()},
+        {SeriesKey(*series): _history(parts, series, now) for series in all_series(rows)},
+        CounterHistory(_by_key(sum_counter_histories(parts, now), rows)),
+        tuple(sorted(_worker(part) for part in alive)),
+        tuple(sorted(ended, key=lambda worker: -worker.heartbeat)),
+        tuple(_texts(parts, "recent", RecentRequest)),
+        tuple(_texts(parts, "reloads", ReloadRecord)),
+        {},
+        shared,
+        skipped,
+    )
+
+
+def _row_key(labels: tuple[str, ...]) -> RowKey:
+    release, mapping, service, variant, drawn = labels
+    return RowKey(release, mapping, service, variant, bool(drawn))
+
+
+def _by_key(slots: dict[int, dict[tuple[str, ...], int]], rows: Any) -> dict[int, dict[Any, int]]:
+    return {
+        tick: {_row_key(key) if key in rows else key: count for key, count in values.items()}
+        for tick, values in slots.items()
+    }
+
+
+def _history(parts: list[Part], series: tuple[str, ...], now: float) -> History:
+    present = sum_cells(part.present(series) for part in parts) or snapshot_cells([0] * ROW_CELLS)
+    return History(snapshot_of(present), *(SeriesSlots(parts, series, ring, now) for ring in (0, 1)))
+
+
+def _worker(part: Part, *, ended: bool = False) -> Worker:
+    cells = part.header
+    end = ("stopped" if cells[Header.STOPPED] else "killed") if ended else ""
+    return Worker(
+        cells[Header.PID],
+        cells[Header.START] / 1e6,
+        cells[Header.HEARTBEAT] / 1e6,
+        cells[Header.GENERATION],
+        cells[Header.SINCE] / 1e6,
+        f"{cells[Header.CONTENT]:016x}",
+        bool(cells[Header.CLEAN]),
+        end,
+    )
+
+
+def _ended(labels: tuple[str, ...]) -> Worker:
+    _, pid, start, heartbeat, generation, since, content, clean, stopped = map(int, labels)
+    end = "stopped" if stopped else "killed"
+    return Worker(pid, start / 1e6, heartbeat / 1e6, generation, since / 1e6, f"{content:016x}", bool(clean), end)
+
+
+def _texts(parts: list[Part], ring: str, kind: Any) -> list[Any]:
+    """The values of a ring, the newest first."""
+    found = []
+    for text in (text for part in parts for text in part.texts.get(ring, ())):
+        with suppress(ValueError, TypeError):
+            time, *values = json.loads(text)
+            found.append(kind(time, *(tuple(each) if isinstance(each, list) else each for each in values)))
+    return sorted(found, key=lambda value: -value.time)
+
+
+def row_of(cells: Sequence[int]) -> Row:
+    """The value of the cells of a row."""
+    return Row(
+        tuple(cells[layout.CLASS_0 : layout.ERRORS]),
+        cells[layout.ERRORS],
+        cells[layout.MICROS] / 1e6,
+        cells[layout.FIRST_BYTE_MICROS] / 1e6,
+        cells[layout.BYTES_IN],
+        cells[layout.BYTES_OUT],
+        cells[layout.RETRIES],
+        tuple(cells[layout.FALLBACK_0 : layout.FAILURE_0]),
+        tuple(cells[layout.FAILURE_0 : layout.SHADOW_0]),
+        (cells[layout.SHADOW_0], cells[layout.SHADOW_0 + 1]),
+        tuple(cells[layout.BUCKET_0 : layout.ROW_CELLS]),
+    )

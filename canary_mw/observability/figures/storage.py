@@ -1,0 +1,161 @@
+"""The memory of one worker's figures: a file of the run folder that is mapped in segments, or private memory."""
+
+import errno
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from mmap import mmap
+
+from canary_mw.observability.figures.layout import (
+    FORMAT,
+    MAX_BYTES,
+    PAGE,
+    PREFIX,
+    Header,
+    key_text,
+    record_size,
+    write_filler,
+    write_record,
+)
+
+_SEGMENT = 16 * PAGE
+_LARGEST_SEGMENT = 256 * PAGE
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Storage:
+    """Memory that grows by segments, and never moves.
+
+    Every part of a file is allocated before it is mapped: a write into a hole of a full disk would end the process
+    (SIGBUS). The file has its name only when it is complete and locked; the lock lasts as long as the process.
+
+    Args:
+        folder: the descriptor of the run folder, which stays the caller's; None for private memory.
+
+    Attributes:
+        header: the cells of the first page.
+        name: of the file, "" for private memory.
+        limit: bytes that it may have.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, folder: int | None = None) -> None:
+        self.name = ""
+        self.limit = MAX_BYTES
+        self._folder = folder
+        self._file: int | None = None
+        # A file of its own: maps keep a copy of the descriptor that they are made of, in forked children too.
+        self._lock: int | None = None
+        self._segments: list[mmap] = []
+        self._size = 0
+        self._free = memoryview(b"")
+        if folder is None:
+            self.header = self._grow(PAGE).cast("Q")
+        else:
+            self._create(folder)
+        self.header[Header.FORMAT] = FORMAT
+        self.header[Header.USED] = PAGE
+        self.header[Header.ID] = secrets.randbits(63)
+        if folder is not None:
+            self._publish(folder)
+
+    def _create(self, folder: int) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            raise OSError(errno.ENOSYS, "this system cannot allocate files")
+        name = secrets.token_hex(8)
+        self.name = f".{PREFIX}{name}"
+        self._file = os.open(self.name, _FLAGS, 0o600, dir_fd=folder)
+        try:
+            self._lock = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.header = self._grow(PAGE).cast("Q")
+        except OSError:
+            self._abandon(folder)
+            raise
+
+    def _abandon(self, folder: int) -> None:
+        self.close()
+        with suppress(OSError):
+            os.unlink(self.name, dir_fd=folder)
+
+    def _publish(self, folder: int) -> None:
+        name = self.name.removeprefix(".")
+        try:
+            os.rename(self.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            self._abandon(folder)
+            raise
+        self.name = name
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has."""
+        return self._size
+
+    def exists(self) -> bool:
+        """Whether the file has its name still; private memory always exists."""
+        if self._file is None or self._folder is None:
+            return True
+        try:
+            found = os.stat(self.name, dir_fd=self._folder, follow_symlinks=False)
+        except OSError:
+            return False
+        mine = os.fstat(self._file)
+        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+    def allocate(self, kind: int, key: tuple[str, ...], cells: int) -> memoryview | None:
+        """The cells of a new record, all 0, which readers see from now on; None where there is no room.
+
+        Args:
+            cells: their size in bytes.
+        """
+        text = key_text(key)
+        size = record_size(text, cells)
+        # What is left of a segment is marked as unused, and the mark needs room, too.
+        fits = len(self._free) == size or len(self._free) >= size + 16
+        if not fits and not self._next_segment(size + 16):
+            return None
+        view = write_record(self._free, kind, text, cells)
+        self._free = self._free[size:]
+        write_filler(self._free)
+        self.header[Header.USED] = self._size - len(self._free)
+        return view
+
+    def _next_segment(self, size: int) -> bool:
+        # Each map has a descriptor, so that a file with many records has larger ones.
+        wanted = max(_SEGMENT, min(self._size // 4, _LARGEST_SEGMENT), size)
+        length = wanted + PAGE - 1 & ~(PAGE - 1)
+        if self._size + length > self.limit:
+            return False
+        try:
+            self._free = self._grow(length)
+        except OSError:
+            return False
+        return True
+
+    def _grow(self, length: int) -> memoryview:
+        if self._file is None:
+            segment = mmap(-1, length)
+        else:
+            os.posix_fallocate(self._file, self._size, length)
+            segment = mmap(self._file, length, offset=self._size)
+        self._segments.append(segment)
+        self._size += length
+        return memoryview(segment)
+
+    def content(self) -> memoryview:
+        """A copy of what is published."""
+        used = self.header[Header.USED]
+        return memoryview(b"".join(bytes(each) for each in self._segments)[:used])
+
+    def close(self) -> None:
+        """Give the file up, with its lock; memory that is still referred to stays."""
+        for file in (self._file, self._lock):
+            if file is not None:
+                with suppress(OSError):
+                    os.close(file)
+        self._file = self._lock = None
+        self._segments = []
