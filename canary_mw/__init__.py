@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from canary_mw.observability.access_log import AccessLog
     from canary_mw.observability.events import Decided, Finished, Reloaded
     from canary_mw.observability.observers import Observer
+    from canary_mw.observability.opentelemetry import OpenTelemetry
     from canary_mw.observability.prometheus import Metrics
     from canary_mw.routing.decided import Decision
     from canary_mw.routing.decision import decide
@@ -42,6 +43,7 @@ __all__ = [
     "MappingGroup",
     "Metrics",
     "Observer",
+    "OpenTelemetry",
     "Person",
     "Reloaded",
     "RequestHead",
@@ -71,6 +73,7 @@ _HOMES = {
     "MappingGroup": "routing.group",
     "Metrics": "observability.prometheus",
     "Observer": "observability.observers",
+    "OpenTelemetry": "observability.opentelemetry",
     "Person": "routing.person",
     "Reloaded": "observability.events",
     "RequestHead": "http.messages",

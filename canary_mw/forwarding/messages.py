@@ -25,6 +25,7 @@ class UpstreamRequest:
         delay: seconds to wait before sending; not 0 for retries only.
         shadow: a copy for another service, sent once this request is sent; its response is discarded.
         head_timeout: seconds for all attempts up to the response head, None for no limit besides `timeout`.
+        attempts: how often it was sent before; counted where attempts are traced.
     """
 
     service: str
@@ -42,6 +43,7 @@ class UpstreamRequest:
     shadow: "UpstreamRequest | None" = None
     mapping: str = ""
     head_timeout: float | None = None
+    attempts: int = 0
 
     def timeout_after(self, body: object) -> float | None:
         """Seconds from the last byte of a body that comes in chunks to the response head; None for other bodies."""

@@ -27,6 +27,7 @@ from canary_mw.middleware.trust import trusted_peers
 from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.observers import Observer, notify
+from canary_mw.observability.opentelemetry import tracer_of
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing import decision as routing_decision
@@ -114,7 +115,10 @@ class MiddlewareBase:
         self._count_functions = [
             e.count for e in observers if isinstance(e, RequestCounters) and e not in self.finished_observers
         ]
-        self.observed = bool(self.decided_observers or self.finished_observers or self._count_functions)
+        self.tracer = tracer_of(observers, asked=settings.tracing)
+        self.observed = bool(
+            self.decided_observers or self.finished_observers or self._count_functions or self.tracer is not None
+        )
         self._is_trusted_peer = trusted_peers(options.trusted)
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
@@ -188,6 +192,9 @@ class MiddlewareBase:
     def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         since = perf_counter()
+        if self.tracer is not None:
+            forwards = decision is not None and not (decision.local and self.wraps)
+            self.tracer.annotate(decision, head, self.store.generation, forwards=forwards)
         if self.decided_observers:
             path = (head.mount.sent + head.path).decode("latin-1")
             sent = decision is not None and decision.sent

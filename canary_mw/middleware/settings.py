@@ -95,6 +95,7 @@ class MiddlewareSettings:
     cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
     run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
+    tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable
 
     def __post_init__(self, named: Naming) -> None:

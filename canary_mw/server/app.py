@@ -24,14 +24,18 @@ from canary_mw.middleware.shown_settings import shown_settings
 from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
+from canary_mw.observability.opentelemetry_sdk import start_sdk
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.run_folder.opened import run_folder
 from canary_mw.server.admin_server import AdminServer
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
+from canary_mw.server.traced_app import serve_traced
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = HostLogger(logging.getLogger("canary_mw.start"))
+# Whether a request has its server span.
+_TRACED = "canary_mw.traced"
 _EMPTY_BODY: Message = {"type": "http.response.body", "body": b""}
 
 
@@ -95,12 +99,18 @@ class Proxy:
             self._metrics.follow(self._middleware)
         self.fast_path = FastPath(self._middleware)
         self._admin: AdminServer | None = None
+        self._tracer = self._middleware.tracer
+        self._end_tracing: Callable[[], None] = lambda: None
         self._remove_sigterm_handler: Callable[[], None] = lambda: None
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http":
+            if self._tracer is not None and _TRACED not in scope:
+                scope[_TRACED] = True
+                await serve_traced(self._tracer, self, scope, receive, send)
+                return
             started = scope.get("canary_mw.started_request")
             try:
                 if started is None:
@@ -143,6 +153,8 @@ class Proxy:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
+        if self._tracer is not None:
+            self._end_tracing = start_sdk()
         self._middleware.start()
         if os.environ.get(ENABLED) and not is_enabled(os.environ):
             logger.warning("%s has no effect: it turns middlewares off, and a proxy serves its rules", ENABLED)
@@ -172,3 +184,4 @@ class Proxy:
             await self._admin.stop()
         self.store.stop()
         await self._middleware.aclose()
+        self._end_tracing()

@@ -14,12 +14,14 @@ from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.httpx_transport import AsyncTransport, HttpxTransport
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
+from canary_mw.client.aio.traced_transport import traced
 from canary_mw.client.interfaces import RequestBody, Transport, UpstreamResponse
 from canary_mw.client.limits import Limits
 from canary_mw.client.tls import TLSContexts, with_tls
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
+from canary_mw.observability.opentelemetry import OpenTelemetry
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.service import Service, parse_service
@@ -35,7 +37,7 @@ from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, statuses_of
+from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, add_ejections, statuses_of
 from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Upstreams:
         in_flight: counts of requests and retries, if shared with other upstreams.
         errors: counts and logs failures, if shared with other upstreams.
         cluster: the endpoints of Services whose Mappings ask for them; None where they are looked up by DNS.
+        tracer: makes a span of each attempt.
         secrets: directory of the Secrets that TLSContexts name; by default the variable `CANARY_MW_SECRETS`.
 
     Attributes:
@@ -78,7 +81,9 @@ class Upstreams:
         secrets: str | os.PathLike[str] | None = None,
         errors: UpstreamErrors | None = None,
         cluster: ClusterEndpoints | None = None,
+        tracer: OpenTelemetry | None = None,
     ) -> None:
+        self._tracer = tracer
         self.errors = errors or UpstreamErrors()
         self._cluster = cluster
         self.contexts = TLSContexts(secrets)
@@ -245,7 +250,7 @@ class Upstreams:
         environment = Environment(state.health_checker, dns_interval=self._dns_interval, cluster=self._cluster)
         # A transport resolves names itself.
         endpoints = endpoints_of(service, self._overrides, options, environment, look_up=transport is None)
-        route = state.routes[key] = Route(transport or state.client, endpoints)
+        route = state.routes[key] = Route(traced(transport or state.client, self._tracer), endpoints)
         return route
 
     async def aclose(self) -> None:
@@ -291,11 +296,3 @@ def endpoints_of(
     if of_cluster is not None and cluster is not None and look_up and not given:
         resolver = ServiceResolver(of_cluster, origins[0], cluster, environment.resolve)
     return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)
-
-
-def add_ejections(routes: Dict[RouteKey, tuple[object, EndpointSet]], found: dict[str, int]) -> None:
-    """Add the ejections of services with `outlier_detection` to `found`, by the text of the service."""
-    for key, (_, endpoints) in list(routes.items()):
-        service = key if isinstance(key, str) else key[0]
-        if endpoints.may_eject:
-            found[service] = found.get(service, 0) + endpoints.ejections

@@ -127,3 +127,11 @@ def statuses_of(routes: Dict[RouteKey, tuple[object, EndpointSet]]) -> Iterable[
         yield from (status_of(service, each, now) for each in known)
         if not known:
             yield EndpointStatus(service, "", "unresolved", "no address is known")
+
+
+def add_ejections(routes: Dict[RouteKey, tuple[object, EndpointSet]], found: dict[str, int]) -> None:
+    """Add the ejections of services with `outlier_detection` to `found`, by the text of the service."""
+    for key, (_, endpoints) in list(routes.items()):
+        service = key if isinstance(key, str) else key[0]
+        if endpoints.may_eject:
+            found[service] = found.get(service, 0) + endpoints.ejections

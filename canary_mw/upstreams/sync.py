@@ -16,15 +16,17 @@ from canary_mw.client.interfaces import SyncBody, SyncResponse, SyncTransport
 from canary_mw.client.limits import Limits
 from canary_mw.client.sync.client import SyncHTTP11Client
 from canary_mw.client.sync.httpx_transport import SyncHttpxTransport, ThreadedTransport
+from canary_mw.client.sync.traced_transport import traced
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.locks import new_lock
+from canary_mw.observability.opentelemetry import OpenTelemetry
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
-from canary_mw.upstreams.aio import Upstreams, add_ejections, endpoints_of
+from canary_mw.upstreams.aio import Upstreams, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
 from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
@@ -34,7 +36,7 @@ from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_states import RouteKey, statuses_of
+from canary_mw.upstreams.loop_states import RouteKey, add_ejections, statuses_of
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
 
@@ -81,7 +83,9 @@ class SyncUpstreams:
         *,
         secrets: str | os.PathLike[str] | None = None,
         cluster: ClusterEndpoints | None = None,
+        tracer: OpenTelemetry | None = None,
     ) -> None:
+        self._tracer = tracer
         self._settings = overrides, transports, limits, dns_interval, secrets
         self._cluster = cluster
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
@@ -109,6 +113,7 @@ class SyncUpstreams:
             secrets,
             self.errors,
             self._cluster,
+            tracer=self._tracer,
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
@@ -256,7 +261,7 @@ class SyncUpstreams:
                 endpoints = endpoints_of(
                     service, self._overrides, options, self._environment, look_up=transport is None
                 )
-                self._routes[key] = Route(transport or self._client, endpoints)
+                self._routes[key] = Route(traced(transport or self._client, self._tracer), endpoints)
             return self._routes[key]
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ LIBRARIES = {
     "httptools": {"http", "server"},
     "httpx": {"client", "kubernetes"},
     "jinja2": {"admin"},
+    "opentelemetry": {"observability"},
     "prometheus_client": {"observability"},
     "pytest": {"testing"},
     "pydantic": {"config"},

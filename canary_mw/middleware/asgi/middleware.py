@@ -130,9 +130,8 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.enabled:
             self.services = ServiceApps(None)
         options, apps = self.options, self.services.by_name
-        self.upstreams = Upstreams(
-            options.upstreams, transports, apps, options.limits, options.dns_interval, secrets=options.secrets
-        )
+        create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer)
+        self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
         self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
         self.nets = SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)

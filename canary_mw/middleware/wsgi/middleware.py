@@ -90,9 +90,8 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app
         options = self.options
-        self.upstreams = SyncUpstreams(
-            options.upstreams, transports, services, options.limits, options.dns_interval, secrets=options.secrets
-        )
+        create = partial(SyncUpstreams, secrets=options.secrets, tracer=self.tracer)
+        self.upstreams = create(options.upstreams, transports, services, options.limits, options.dns_interval)
         self._init_process()
         if options.strict and self.enabled:
             # Here, so that the server does not start: the rules are loaded again, and followed, in each worker.

@@ -151,11 +151,13 @@ def test_every_argument_has_a_setting() -> None:
     given = Arguments(*([0] * len(Arguments._fields)))  # type: ignore[arg-type]
     every = {variable(each.name): "x" for each in fields(MiddlewareSettings)}
     told = {text.partition(" ")[0] for text in unused_variables(given, "rules", every)}
+    # In code, tracing is asked for by an observer.
     assert every.keys() - told == {
         "CANARY_MW_LOCAL",
         "CANARY_MW_AMBASSADOR_ID",
         "CANARY_MW_CACHE",
         "CANARY_MW_CACHE_MAX_AGE",
+        "CANARY_MW_TRACING",
     }
 
 
