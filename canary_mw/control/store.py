@@ -7,12 +7,13 @@ from collections.abc import Mapping as Dict
 from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, cast
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, WeakMethod, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
 from canary_mw.control.differences import difference, same_mappings
 from canary_mw.control.errors import emptied_error, error_of
+from canary_mw.control.findings import log_new
 from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 logger = HostLogger(logging.getLogger("canary_mw.store"))
 
-_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
-# Notices of one reload that are logged: an export of a cluster may have one for each Mapping.
-_MAX_NOTICES = 10
 _RETRY_DELAY = 1.0
 
 
@@ -58,6 +56,7 @@ class RuleStore:
     Attributes:
         table: the table in force. A request reads the attribute once, and uses that table to its end.
         generation: number of tables in force so far; 0 before the first good load.
+        source: as given.
         error: why the newest state of the source is not in force, or only in part.
         diagnostics: all findings about the rules in force.
         since: when the table came into force, in seconds since 1970; 0 before the first good load.
@@ -82,12 +81,13 @@ class RuleStore:
         self.generation, self.since = 0, 0.0
         self.error: ConfigError | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
-        self._source = source
+        self.source = source
         self._environ = environ
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
         self._observers = tuple(observers)
         self.rules: RuleSet | None = None
+        self._followers: set[WeakMethod[Callable[[RouteTable], object]]] = set()
         self.table = RouteTable.build((), local=local, middleware=middleware)
         self._reset()
         _stores.add(self)
@@ -95,7 +95,7 @@ class RuleStore:
     @property
     def source_name(self) -> str:
         """What the source is called in the log: its `name`, or else its type."""
-        return str(getattr(self._source, "name", None) or type(self._source).__name__)
+        return str(getattr(self.source, "name", None) or type(self.source).__name__)
 
     def _reset(self) -> None:
         """Create what each process has for itself.
@@ -127,7 +127,7 @@ class RuleStore:
         if not self.generation:
             self.reload()
         stop = Latch()
-        follow = partial(_follow, ref(self), self._source, stop)
+        follow = partial(_follow, ref(self), self.source, stop)
         self._thread = start_thread(follow, "canary-mw-rules", stop=stop.set, owner=self)
 
     def stop(self) -> None:
@@ -137,15 +137,19 @@ class RuleStore:
             thread, self._thread = self._thread, None
         if thread is None or thread.stop is None:
             # A `load` may have begun to watch.
-            getattr(self._source, "stop_watching", bool)()
+            getattr(self.source, "stop_watching", bool)()
             return
         thread.stop()
         if not thread.is_current():
             thread.join(JOIN_TIMEOUT)
 
+    def tell(self, take_table: Callable[[RouteTable], object]) -> None:
+        """Call a method with each table that is put in force from now on; its object is not kept."""
+        self._followers.add(WeakMethod(take_table))
+
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network; empty for files."""
-        status: Callable[[], list[SourceStatus]] | None = getattr(self._source, "status", None)
+        status: Callable[[], list[SourceStatus]] | None = getattr(self.source, "status", None)
         return status() if status is not None else []
 
     def wait(self, generation: int, timeout: float | None = None) -> bool:
@@ -181,7 +185,7 @@ class RuleStore:
 
     def _load(self) -> list[Document]:
         allowed = EMPTY_DIRECTORY if self._allow_empty else ""
-        return [each for each in self._source.load() if each.error is None or each.error.code != allowed]
+        return [each for each in self.source.load() if each.error is None or each.error.code != allowed]
 
     def _apply(self, documents: list[Document]) -> bool:
         from canary_mw.config.parser import parse
@@ -206,7 +210,7 @@ class RuleStore:
         changed = changed or not same_mappings(current, rules.mappings)
         table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
         self._documents, self.rules, self._id_files = documents, rules, id_files
-        self._log_new(rules.diagnostics + table.diagnostics)
+        log_new(logger, rules.diagnostics + table.diagnostics, self.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
         if not changed:
             return self._keep_table(error_of(self.diagnostics), logged=True)
@@ -226,6 +230,8 @@ class RuleStore:
         self.generation += 1
         published, self._published = self._published, Latch()
         published.set()
+        for take_table in filter(None, [each() for each in self._followers]):
+            take_table(table)
         counts = (f"{len(names)} {what}" for what, names in difference.items())
         logger.info("rules %d are in force: %s", self.generation, ", ".join(counts))
         if self.generation > 1:
@@ -256,17 +262,6 @@ class RuleStore:
     def _notify(self, difference: dict[str, tuple[str, ...]]) -> None:
         record = Reloaded(generation=self.generation, diagnostics=self.diagnostics, error=self.error, **difference)
         call_host(notify, self._observers, record)
-
-    def _log_new(self, diagnostics: tuple[Diagnostic, ...]) -> None:
-        known = set(self.diagnostics)
-        new = [diagnostic for diagnostic in diagnostics if diagnostic not in known]
-        notices = [diagnostic for diagnostic in new if diagnostic.severity == "notice"]
-        unlogged = set(notices[_MAX_NOTICES:])
-        for diagnostic in new:
-            if diagnostic not in unlogged:
-                logger.log(_LEVELS[diagnostic.severity], "%s", diagnostic)
-        if unlogged:
-            logger.info("and %d more notices, which `canary-mw check` lists", len(unlogged))
 
 
 def _follow(store: "ReferenceType[RuleStore]", source: ConfigSource, stop: Latch) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from time import perf_counter, time
 from typing import Protocol
 
+from canary_mw.control.endpoints import cluster_endpoints, services_to_find
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
@@ -51,6 +52,9 @@ class AnyUpstreams(Protocol):
     def place(self, service: Service) -> str:
         """See `Upstreams.place`."""
 
+    def is_replaced(self, service: Service) -> bool:
+        """See `Upstreams.is_replaced`."""
+
     def ejections(self) -> dict[str, int]:
         """See `Upstreams.ejections`."""
 
@@ -71,6 +75,7 @@ class MiddlewareBase:
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
         observed: whether any observer is notified of requests, or counts them.
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
+        cluster: the endpoints of Services whose Mappings ask for them.
         release: what releases need of a middleware.
         person: what every decision is told; with header keys, comments in `via` need a signature.
         started: whether the rule store is started.
@@ -107,6 +112,8 @@ class MiddlewareBase:
         self.store = (
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
         )
+        zone, may_exec = settings.zone or "", not self.wraps
+        self.cluster = cluster_endpoints(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         # No record is created when no observer uses it. Counters get `count` calls instead.
         unused = Observer.finished, RequestCounters.finished
@@ -153,6 +160,8 @@ class MiddlewareBase:
         else:
             logger.warning("%s is 0: no rules are read, and the app answers every request", ENABLED)
         self.started = True
+        self.store.tell(self._find_services)
+        self._find_services(self.store.table)
         if self.enabled and self._is_first_start():
             announce(self.store, self.options.upstreams, self.upstreams.place, self._unused)
 
@@ -163,6 +172,12 @@ class MiddlewareBase:
         if self.options.strict and self.store.error is not None:
             self._stop()
             raise self.store.error.with_traceback(None)
+
+    def _find_services(self, table: RouteTable) -> None:
+        """Watch the Services that a table asks the endpoints of."""
+        if self.started:
+            services = services_to_find(table, wraps=self.wraps, is_replaced=self.upstreams.is_replaced)
+            self.cluster.follow(services)
 
     def _check_rules(self) -> None:
         """Load the rules without following them; raises what is wrong with them."""
@@ -229,8 +244,8 @@ class MiddlewareBase:
         notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
     def source_status(self) -> list[SourceStatus]:
-        """How it goes with a source of rules that is watched over a network."""
-        return self.store.source_status()
+        """How it goes with what is watched over a network: rules, and endpoints."""
+        return [*self.store.source_status(), *self.cluster.status()]
 
     def _is_first_start(self) -> bool:
         """True once after `_prepare_start`, also where several threads start at the same time."""
@@ -245,6 +260,7 @@ class MiddlewareBase:
 
     def _stop(self) -> None:
         self._prepare_start()
+        self.cluster.stop()
         if self._owns_store:
             self.store.stop()
 

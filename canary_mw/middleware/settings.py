@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.config.wording import did_you_mean
+from canary_mw.control.endpoints import parse_endpoints_url
 from canary_mw.control.sources.kubernetes_url import in_list, split_rules
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import local_names, via_token
@@ -94,6 +95,8 @@ class MiddlewareSettings:
     cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
     cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
     run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
+    endpoints: str | None = setting(None, "k8s:// address of the API that knows the endpoints of Services.")
+    zone: str | None = setting(None, "Zone of this node: endpoints in it come first, where the cluster says so.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable
@@ -104,6 +107,8 @@ class MiddlewareSettings:
         with naming(named("upstream")):
             for name, urls in upstreams.items():
                 parse_origins(name, urls)
+        with naming(named("endpoints")):
+            parse_endpoints_url(self.endpoints or "k8s://")
         with naming(named("forwarded_allow_ips")):
             trusted_peers(self.forwarded_allow_ips)
         with naming(named("trusted_headers")):

@@ -291,8 +291,7 @@ def endpoints_of(
     """The endpoints of a service: its override, those of its Service in a cluster, or its own address."""
     given = find_override(overrides, service) or overrides.get("*")
     origins, endpoint_options = with_tls(given or [service.origin], options.tls), options.endpoints or EndpointOptions()
-    of_cluster, cluster = endpoint_options.kubernetes_service, environment.cluster
-    resolver = None
+    of_cluster, cluster, resolver = endpoint_options.kubernetes_service, environment.cluster, None
     if of_cluster is not None and cluster is not None and look_up and not given:
         resolver = ServiceResolver(of_cluster, origins[0], cluster, environment.resolve)
     return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)

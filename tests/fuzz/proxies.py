@@ -74,7 +74,7 @@ def proxy(*, with_module: bool) -> Proxy:
     left_out = ["shadow: true"] if with_module else ["shadow: true", "kind: Module"]
     rules = [each for each in RULES.split("---\n") if not any(text in each for text in left_out)]
     made = Proxy(Settings(admin_port=0, upstream=("*=http://127.0.0.1:9",)))
-    made.store._source = StaticSource("---\n".join(rules))
+    made.store.source = StaticSource("---\n".join(rules))
     assert made.store.reload()
     for name in ("start", "stop"):
         setattr(made.store, name, lambda: None)

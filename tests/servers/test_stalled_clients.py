@@ -80,7 +80,7 @@ def test_a_client_that_stops_reading_is_let_go_and_its_upstream_too(
     async def main() -> None:
         async with serving(pour) as upstream:
             app = Proxy(Settings(upstream=(f"*=http://127.0.0.1:{upstream.origin.port}",)))
-            app.store._source = StaticSource(mapping("shop", "/shop/", "shop"))
+            app.store.source = StaticSource(mapping("shop", "/shop/", "shop"))
             async with serving_app(app, http=GuardedProtocol, lifespan="on") as port:
                 _, writer = await opened(port)
                 writer.transport.pause_reading()  # type: ignore[attr-defined]

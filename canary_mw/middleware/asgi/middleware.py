@@ -130,7 +130,7 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.enabled:
             self.services = ServiceApps(None)
         options, apps = self.options, self.services.by_name
-        create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer)
+        create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, cluster=self.cluster)
         self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
         self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
         self.nets = SafetyNets(self)

@@ -130,7 +130,7 @@ async def test_another_worker_takes_over_and_keeps_what_was_known(tmp_path: Path
         made.server.freeze()
         generations = [each.generation for each in others]
         await made.end(first)
-        await until(lambda: any(isinstance(each._source._view, kubernetes.ClusterView) for each in others))  # type: ignore[attr-defined]
+        await until(lambda: any(isinstance(each.source._view, kubernetes.ClusterView) for each in others))  # type: ignore[attr-defined]
         assert [each.generation for each in others] == generations
         made.weigh(30)
         made.server.thaw()

@@ -141,7 +141,7 @@ async def world(kind: str = "middleware", rules: str = RULES, **options: Any) ->
             options["forwarded_allow_ips"] = tuple(options.pop("trusted"))
             options["trusted_headers"] = tuple(options["trusted_headers"])
             app: Any = Proxy(Settings(upstream=tuple(f"{name}={url}" for name, url in urls.items()), **options))
-            app.store._source = StaticSource(rules)
+            app.store.source = StaticSource(rules)
             middleware = app._middleware
         elif kind == "wsgi":
             app = CanaryWSGIMiddleware(

@@ -1,0 +1,76 @@
+"""Which API knows the endpoints of Services that rules ask for, and which Services those are."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from canary_mw.control.sources.base import ConfigSource
+from canary_mw.control.sources.kubernetes_url import KubernetesURL
+from canary_mw.exceptions import ConfigError
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.service import Service
+from canary_mw.rules.upstream import KubernetesService
+from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+
+if TYPE_CHECKING:
+    from canary_mw.kubernetes.credentials import Connection
+
+
+def cluster_endpoints(source: ConfigSource, address: str | None, zone: str, *, may_exec: bool) -> ClusterEndpoints:
+    """The endpoints of the cluster at an address, by default of the one that rules come from.
+
+    Args:
+        address: as `parse_endpoints_url` takes it.
+        may_exec: whether a kubeconfig may have a command run, if its address allows that.
+    """
+
+    def connect() -> "Connection":
+        if address:
+            # The API of a cluster needs httpx, which takes long to load.
+            from canary_mw.control.sources.kubernetes import connect
+
+            return connect(parse_endpoints_url(address), may_exec)
+        for each in getattr(source, "sources", (source,)):
+            connection: Connection | None = getattr(each, "connection", None)
+            if connection is not None:
+                return connection
+        raise ConfigError(
+            "the rules come from no API, and none is named",
+            hint="set --endpoints or CANARY_MW_ENDPOINTS, for example k8s://",
+        )
+
+    return ClusterEndpoints(connect, zone)
+
+
+def parse_endpoints_url(text: str) -> KubernetesURL:
+    """Read the address of an API; its Services are named by the rules.
+
+    Raises:
+        ConfigError: it is none, or says more than how the API is reached.
+    """
+    if not text.startswith("k8s://"):
+        raise ConfigError(f"{text!r} is no address of an API", hint="write k8s:// or k8s://?kubeconfig=FILE")
+    url = KubernetesURL.parse(text)
+    if url.namespaces or url.selector or url.kinds_named or url.keep_last:
+        hint = "leave all but kubeconfig, context and exec out: the rules name the Services"
+        raise ConfigError(f"{text} says more than how the API is reached", hint=hint)
+    return url
+
+
+def services_to_find(
+    table: RouteTable, *, wraps: bool, is_replaced: Callable[[Service], bool]
+) -> set[KubernetesService]:
+    """The Services of a table whose endpoints are asked for.
+
+    Args:
+        wraps: whether the wrapped app answers for the local service.
+        is_replaced: whether requests to a service go elsewhere.
+    """
+    found = set()
+    for mapping in table.mappings:
+        options = mapping.options.endpoints
+        if options is None or options.kubernetes_service is None:
+            continue
+        is_app = wraps and not table.local.isdisjoint(mapping.service.names)
+        if not is_app and not is_replaced(mapping.service):
+            found.add(options.kubernetes_service)
+    return found

@@ -1,0 +1,24 @@
+"""Findings about rules, in the log."""
+
+import logging
+from collections.abc import Iterable
+
+from canary_mw.config.document import Diagnostic
+from canary_mw.host import HostLogger
+
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
+# Notices of one reload that are logged: an export of a cluster may have one for each Mapping.
+_MAX_NOTICES = 10
+
+
+def log_new(logger: HostLogger, diagnostics: Iterable[Diagnostic], known: Iterable[Diagnostic]) -> None:
+    """Log the findings that are not among those known."""
+    known = set(known)
+    new = [diagnostic for diagnostic in diagnostics if diagnostic not in known]
+    notices = [diagnostic for diagnostic in new if diagnostic.severity == "notice"]
+    unlogged = set(notices[_MAX_NOTICES:])
+    for diagnostic in new:
+        if diagnostic not in unlogged:
+            logger.log(_LEVELS[diagnostic.severity], "%s", diagnostic)
+    if unlogged:
+        logger.info("and %d more notices, which `canary-mw check` lists", len(unlogged))
