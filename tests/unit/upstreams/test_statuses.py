@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from time import monotonic
 
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
-from canary_mw.upstreams.endpoints import EndpointSet, Environment
+from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.loop_states import statuses_of
 
