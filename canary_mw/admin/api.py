@@ -18,6 +18,7 @@ from canary_mw.admin.answers.explain_request import (
 from canary_mw.admin.answers.rules import rules_answer
 from canary_mw.admin.desk import Desk
 from canary_mw.admin.errors import Refused
+from canary_mw.admin.pages.frame import Page
 from canary_mw.admin.parameters import json_body, rules_filter
 
 Answering = Callable[[Desk, Request], Awaitable[Any]]
@@ -73,4 +74,9 @@ ANSWERS: dict[str, Answering] = {
     "endpoints": endpoints,
     "about": about,
 }
-PAGES: dict[str, Answering] = {**ANSWERS, "explain": explain_page}
+PAGES: dict[Page, Answering] = {
+    "rules": rules,
+    "explain": explain_page,
+    "endpoints": endpoints,
+    "about": about,
+}

@@ -5,13 +5,14 @@ It only reads, shows no secrets, and no Mapping leads to it.
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from canary_mw.admin.api import ANSWERS, PAGES, Answering
@@ -19,23 +20,17 @@ from canary_mw.admin.desk import Desk
 from canary_mw.admin.errors import Refused, error_response
 from canary_mw.admin.guard import Guard
 from canary_mw.admin.openapi import openapi
+from canary_mw.admin.pages.routes import page_routes
 from canary_mw.admin.rules import describe_rules
+from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.control.store import RuleStore
 
-# Where the pages are, as in Emissary.
-DIAG = "/ambassador/v0/diag"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Bytes that are written at once.
 _PIECE = 65536
 
-PageRenderer = Callable[[str, Any, Request], Response]
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-def json_page(_: str, answer: Any, request: Request) -> Response:
-    """A page as its JSON."""
-    return json_response(answer)
 
 
 def create_admin(
@@ -44,7 +39,6 @@ def create_admin(
     draining: Callable[[], bool] = lambda: False,
     *,
     host_names: Collection[str] | None = None,
-    render_page: PageRenderer = json_page,
     **shown: Any,
 ) -> Starlette:
     """Create the admin app of a rule store.
@@ -53,7 +47,6 @@ def create_admin(
         draining: returns whether the process shuts down and takes no new requests.
         host_names: names by which the app may be asked, besides addresses and localhost; None for any. For a port of
             its own they are a protection against DNS rebinding.
-        render_page: makes a page of its name and of the answer of the API.
         shown: see `Subject`.
     """
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
@@ -65,8 +58,6 @@ def create_admin(
         "/ambassador/v0/check_ready": _readyz(subject),
         "/rules": _rules(store),
         "/metrics": _metrics(metrics),
-        "/": _to_pages,
-        DIAG: _to_pages,
         "/api/v1/openapi.json": _openapi,
     }
     routes = [Route(path, handler, methods=["GET"]) for path, handler in plain.items()]
@@ -74,12 +65,15 @@ def create_admin(
         methods = ["GET", "POST"] if name == "explain" else ["GET"]
         routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
     routes.append(Route("/api/v1/releases/{path:path}", _command, methods=["POST"]))
-    for name, answering in PAGES.items():
-        routes.append(Route(f"{DIAG}/{name}", _page(desk, name, answering, render_page), methods=["GET"]))
+    streams = Streams()
+    answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
+    routes += page_routes(answerers, streams, lambda job: desk.ask(lambda *_: job()), json_response)
     errors: Any = {HTTPException: _http_error, Refused: _refused}
     guard = Middleware(Guard, host_names=host_names)
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
     app.router.redirect_slashes = False
+    # Whoever serves the app calls it before the server waits for its clients: a stream has no other end.
+    app.state.stop_streams = streams.stop
     return app
 
 
@@ -138,11 +132,6 @@ def _metrics(metrics: MetricsRenderer) -> Handler:
     return handler
 
 
-async def _to_pages(request: Request) -> Response:
-    query = f"?{request.url.query}" if request.url.query else ""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}{DIAG}/{query}", 307)
-
-
 async def _openapi(_: Request) -> Response:
     return json_response(openapi())
 
@@ -156,15 +145,6 @@ def _answer(desk: Desk, answering: Answering) -> Handler:
         return json_response(await answering(desk, request))
 
     return answer
-
-
-def _page(desk: Desk, name: str, answering: Answering, render: PageRenderer) -> Handler:
-    async def page(request: Request) -> Response:
-        answer = await answering(desk, request)
-        wants_json = request.query_params.get("json") in ("true", "1")
-        return json_response(answer) if wants_json else render(name, answer, request)
-
-    return page
 
 
 async def _refused(_: Request, exc: Exception) -> Response:

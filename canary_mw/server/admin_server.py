@@ -6,7 +6,7 @@ files, and buffers for clients that read slowly.
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
@@ -94,15 +94,18 @@ class AdminServer(uvicorn.Server):
             timeout_graceful_shutdown=_GRACE,
         )
         server = cls(config)
+        server.stop_streams = app.state.stop_streams
         server.socket = _listen(host, port)
         server.task = asyncio.get_running_loop().create_task(server.serve(sockets=[server.socket]), name=TASK_NAME)
         return server
 
+    stop_streams: Callable[[], None]
     socket: socket.socket
     task: "asyncio.Task[None]"
 
     async def stop(self) -> None:
-        """Finish running requests, then stop."""
+        """Finish running requests, end the pages that are kept up to date, then stop."""
+        self.stop_streams()
         self.should_exit = True
         await self.task
 

@@ -72,9 +72,10 @@ def ring(ranges: Sequence[tuple[float, float]], before: Sequence[float], at: flo
     """The ring of keys, laid out: the ranges of gray, where they ended before, and where one key lies. In percent."""
     parts = [_rect("fill-stable", 0, 6, 100, 14)]
     parts += [_rect("fill-gray", low, 6, high - low, 14) for low, high in ranges]
+    parts += [_tick(high, 3, 20) for low, high in ranges if low < high < 100]
     for each in before:
         x = _number(each)
-        parts.append(f'<line class="upright" x1="{x}%" x2="{x}%" y1="2" y2="24"/>')
+        parts.append(f'<line class="upright before" x1="{x}%" x2="{x}%" y1="3" y2="23"/>')
     if at is not None:
         parts.append(_tick(min(max(at, 0.2), 99.8), 0, 26))
     return Markup("".join(parts))

@@ -6,7 +6,6 @@ template forgets to ask for it.
 
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -67,7 +66,7 @@ def environment() -> Environment:
         "size": wording.size,
         "clock": wording.clock,
         "ago": wording.ago,
-        "segment": segment,
+        "segment": wording.segment,
         "typed": hostile.Typed,
     }
     made.globals |= {
@@ -82,8 +81,3 @@ def environment() -> Environment:
         "WINDOW_LINKS": wording.WINDOW_LINKS,
     }
     return made
-
-
-def segment(name: str) -> str:
-    """A name as a segment of a path. A segment of dots alone would be a step up."""
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

@@ -1,6 +1,7 @@
 """Figures and times as people read them."""
 
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 WINDOWS = {"1m": "last minute", "5m": "last 5 minutes", "15m": "last 15 minutes", "1h": "last hour"}
 WINDOW_LINKS = {"1m": "1 min", "5m": "5 min", "15m": "15 min", "1h": "1 h"}
@@ -91,3 +92,8 @@ def ago(text: str | None, now: str) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """A number and its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def segment(name: str) -> str:
+    """A name as a segment of a path. A segment of dots alone would be a step up."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

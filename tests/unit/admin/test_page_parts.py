@@ -10,7 +10,7 @@ import pytest
 from canary_mw.admin.pages import static_files, wording
 from canary_mw.admin.pages.bars import Span, intervals, ring, split_bar
 from canary_mw.admin.pages.charts import Line, chart, nice_ceiling, top_of
-from canary_mw.admin.pages.environment import environment, segment
+from canary_mw.admin.pages.environment import environment
 from canary_mw.admin.pages.hostile import Typed, pieces, visible
 
 NOW = "2026-11-27T14:06:59.000Z"
@@ -66,7 +66,7 @@ def test_a_template_escapes_and_shows_what_hides_without_being_asked() -> None:
     ("name", "expected"), [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("x y?", "x%20y%3F"), ("é", "%C3%A9")]
 )
 def test_a_name_is_one_segment_of_a_path(name: str, expected: str) -> None:
-    assert segment(name) == expected
+    assert wording.segment(name) == expected
 
 
 def test_intervals_lie_on_their_scale() -> None:
@@ -84,7 +84,7 @@ def test_a_split_and_a_ring_fill_no_more_than_there_is() -> None:
     ]
     assert widths == [70, 30]
     drawn = ring([(0, 20)], [10], 12.4)
-    assert [drawn.count(each) for each in ('class="upright"', 'class="tick"', 'class="fill-gray"')] == [1, 1, 1]
+    assert [drawn.count(each) for each in ('class="upright ', 'class="tick"', 'class="fill-gray"')] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
