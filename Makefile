@@ -92,7 +92,7 @@ $(INSTALLED_FUZZ): $(INSTALLED)
 
 # Tests that need uwsgi are skipped where it cannot be built.
 $(INSTALLED_SERVERS): $(INSTALLED)
-	@$(PIP) install --constraint constraints.txt --group servers
+	@$(PIP) install --constraint constraints.txt --group servers --group browser
 	@$(PIP) install --constraint constraints.txt --group uwsgi || \
 		echo "uwsgi cannot be built here: it needs a C compiler. Its tests are skipped." >&2
 	@touch $@
