@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 from clusters import kubeconfig
 from fake_apiserver import FakeApi
-from servers import Process, fetch, free_port, process, serving_app
+from servers import Process, fetch, fetch_admin, free_port, process, serving_app
 from upstream import Peer, serving
 
 CANARY = "system:serviceaccount:shop:canary"
@@ -58,14 +58,24 @@ class Box:
         self.api.annotate("shop", "shop-stable", rule("stable", self.ports[0]))
         self.api.annotate("shop", "shop-gray", rule("gray", self.ports[1], weight))
 
+    def map(self, weight: int, *, prefix: str = "/shop/", ending: str = "") -> None:
+        """Write both Mappings, gray with a weight."""
+        spec = {"prefix": prefix, "rewrite": ""}
+        gray, stable = (f"127.0.0.1:{port}" for port in self.ports[::-1])
+        if not self.api.objects.get(("mappings.getambassador.io", "shop", f"stable{ending}")):
+            self.api.map("shop", f"stable{ending}", {**spec, "service": stable})
+        self.api.map("shop", f"gray{ending}", {**spec, "service": gray, "weight": weight})
+
     @contextlib.contextmanager
-    def serve(self, name: str, *options: str) -> Any:
+    def serve(self, name: str, *options: str, module: str = "canary_mw") -> Iterator[Process]:
+        """Run a proxy, which `port`, `admin` and `proxy` are about from now on."""
         path = kubeconfig(self.folder, f"http://127.0.0.1:{self.api_port}", token="mine")
         self.port, self.admin = free_port(), free_port()
         address = f"k8s://shop?kubeconfig={path}"
         ports = ["--port", str(self.port), "--admin-port", str(self.admin)]
         arguments = ["serve", "--rules", address, *ports, *options]
-        with process(*arguments, log=self.folder / name, wait_for=[self.port, self.admin]) as self.proxy:
+        support = str(Path(__file__).parent)
+        with process(*arguments, log=self.folder / name, module=module, PYTHONPATH=support) as self.proxy:
             yield self.proxy
 
     @contextlib.asynccontextmanager
@@ -76,20 +86,23 @@ class Box:
 
     async def ready(self, status: int = 200) -> str:
         """What /readyz?verbose says, as soon as it has this status."""
+        for port in (self.port, self.admin):
+            # Not in this loop, which serves the API.
+            await asyncio.to_thread(self.proxy.wait_for_port, port)
         while True:
-            found = await fetch(self.admin, "/readyz?verbose")
+            found = await fetch_admin(self.admin, "/readyz?verbose")
             if found.status == status:
                 return found.body.decode()
             await asyncio.sleep(0.02)
 
     async def says(self, text: str) -> None:
         """Wait until /readyz?verbose says something."""
-        while text not in (await fetch(self.admin, "/readyz?verbose")).body.decode():  # noqa: ASYNC110 - nobody tells
+        while text not in (await fetch_admin(self.admin, "/readyz?verbose")).body.decode():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
 
     async def weighs(self, mapping: str, percent: float) -> None:
         """Wait until a Mapping has this share of its group."""
-        while self._percents(json.loads((await fetch(self.admin, "/rules")).body)).get(mapping) != percent:  # noqa: ASYNC110
+        while self._percents(json.loads((await fetch_admin(self.admin, "/rules")).body)).get(mapping) != percent:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     @staticmethod
