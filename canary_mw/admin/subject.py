@@ -15,8 +15,8 @@ from canary_mw.upstreams.health import EndpointStatus
 class MetricsRenderer(Protocol):
     """Source of the metrics page."""
 
-    def render(self) -> bytes:
-        """The Prometheus text format."""
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the format that an `Accept` header asks for, and their media type."""
 
 
 def no_figures() -> Figures:

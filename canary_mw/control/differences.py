@@ -1,8 +1,21 @@
 """Differences between the Mappings of two loads."""
 
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
+from canary_mw.config.document import Document
 from canary_mw.rules.mapping import Mapping
+
+
+def content_of(documents: Iterable[Document]) -> str:
+    """64 bits in hexadecimal that are the same for the same documents; "" for none."""
+    hashed, found = sha256(usedforsecurity=False), False
+    for document in documents:
+        found = True
+        for text in (document.name, document.text):
+            hashed.update(len(text).to_bytes(8))
+            hashed.update(text.encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()[:16] if found else ""
 
 
 def difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, cast
-from weakref import ReferenceType, WeakMethod, WeakSet, ref
+from typing import TYPE_CHECKING
+from weakref import WeakMethod, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
-from canary_mw.control.differences import difference, same_mappings
+from canary_mw.control.differences import content_of, difference, same_mappings
 from canary_mw.control.errors import emptied_error, error_of
 from canary_mw.control.findings import log_new
+from canary_mw.control.following import Tick, TickingLatch, follow
 from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.exceptions import ConfigError
@@ -27,13 +28,10 @@ from canary_mw.observability.source_status import SourceStatus
 from canary_mw.routing.table import RouteTable
 
 if TYPE_CHECKING:
-    import threading
-
     from canary_mw.config.parser import RuleSet
 
 logger = HostLogger(logging.getLogger("canary_mw.store"))
 
-_RETRY_DELAY = 1.0
 
 
 class RuleStore:
@@ -61,6 +59,7 @@ class RuleStore:
         diagnostics: all findings about the rules in force.
         since: when the table came into force, in seconds since 1970; 0 before the first good load.
         rules: what was read for it, with the texts; None before.
+        ticks: what its thread does besides, between two looks at the source; filled before `start`.
     """
 
     def __init__(
@@ -86,6 +85,7 @@ class RuleStore:
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
         self._observers = tuple(observers)
+        self.ticks: list[Tick] = []
         self.rules: RuleSet | None = None
         self._followers: set[WeakMethod[Callable[[RouteTable], object]]] = set()
         self.table = RouteTable.build((), local=local, middleware=middleware)
@@ -126,9 +126,10 @@ class RuleStore:
             return
         if not self.generation:
             self.reload()
-        stop = Latch()
-        follow = partial(_follow, ref(self), self.source, stop)
-        self._thread = start_thread(follow, "canary-mw-rules", stop=stop.set, owner=self)
+        stop = TickingLatch(ref(self)) if self.ticks else Latch()
+        self._thread = start_thread(
+            partial(follow, ref(self), self.source, stop), "canary-mw-rules", stop=stop.set, owner=self
+        )
 
     def stop(self) -> None:
         """Stop following the source; the table stays. `start` follows it again."""
@@ -260,28 +261,15 @@ class RuleStore:
         return f"no rules are in force, and every request {where}, until this is mended"
 
     def _notify(self, difference: dict[str, tuple[str, ...]]) -> None:
-        record = Reloaded(generation=self.generation, diagnostics=self.diagnostics, error=self.error, **difference)
+        record = Reloaded(
+            generation=self.generation,
+            diagnostics=self.diagnostics,
+            error=self.error,
+            content=content_of(self._documents or ()),
+            mappings=len(self.table.mappings),
+            **difference,
+        )
         call_host(notify, self._observers, record)
-
-
-def _follow(store: "ReferenceType[RuleStore]", source: ConfigSource, stop: Latch) -> None:
-    """Reload whenever the source has changed. The store is not kept: one that nobody uses is collected."""
-    # A latch has what a source may use of an event, and blocks this thread also where `threading` is patched.
-    event = cast("threading.Event", stop)
-    while not stop.is_set():
-        try:
-            for _ in source.changes(event):
-                _reload(store)
-            return
-        except Exception:
-            logger.exception("following the rules failed; trying again")
-            stop.wait(_RETRY_DELAY)
-
-
-def _reload(reference: "ReferenceType[RuleStore]") -> None:
-    store = reference()
-    if store is not None:
-        store.reload()
 
 
 _stores: WeakSet[RuleStore] = WeakSet()

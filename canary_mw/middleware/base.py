@@ -21,12 +21,15 @@ from canary_mw.locks import check_threads
 from canary_mw.middleware.announcement import announce, warn_of_missing
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.options import Arguments, options_of, unused_variables
+from canary_mw.middleware.records import decided_record, finished_record
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
-from canary_mw.observability.counters import RefusalCounters, RequestCounters, labels_of
-from canary_mw.observability.events import Decided, Finished
+from canary_mw.observability.counters import RefusalCounters, RequestCounters
+from canary_mw.observability.events import Finished
+from canary_mw.observability.failures import failure_of
+from canary_mw.observability.figures.tallies import Tallies
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.opentelemetry import tracer_of
 from canary_mw.observability.source_status import SourceStatus
@@ -73,6 +76,7 @@ class MiddlewareBase:
         options: the arguments, and the settings in place of those that are not given.
         roll: draws a percent in [0, 100).
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
+        tally: counts events in the figures, by their name and labels.
         observed: whether any observer is notified of requests, or counts them.
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
         cluster: the endpoints of Services whose Mappings ask for them.
@@ -119,13 +123,12 @@ class MiddlewareBase:
         unused = Observer.finished, RequestCounters.finished
         self.decided_observers = [e for e in observers if getattr(type(e), "decided", None) is not Observer.decided]
         self.finished_observers = [e for e in observers if getattr(type(e), "finished", None) not in unused]
-        self._count_functions = [
-            e.count for e in observers if isinstance(e, RequestCounters) and e not in self.finished_observers
-        ]
+        self._counting = [each for each in observers if isinstance(each, RequestCounters)]
+        self.tally = Tallies([each.tally for each in self._counting])
+        self._counters = [each for each in self._counting if each not in self.finished_observers]
         self.tracer = tracer_of(observers, asked=settings.tracing)
-        self.observed = bool(
-            self.decided_observers or self.finished_observers or self._count_functions or self.tracer is not None
-        )
+        heard = self.decided_observers or self.finished_observers or self._counters
+        self.observed = bool(heard) or self.tracer is not None
         self._is_trusted_peer = trusted_peers(options.trusted)
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
@@ -139,7 +142,7 @@ class MiddlewareBase:
             HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)
         )
-        self.refusals = RefusalCounters()
+        self.refusals = RefusalCounters(tally=self.tally)
         # What is given to the proxy is made of its settings.
         self._unused = unused_variables(arguments, rules, os.environ) if self.wraps else []
         self._prepare_start()
@@ -155,6 +158,10 @@ class MiddlewareBase:
             raise self._config_error.with_traceback(None)
         check_threads()
         speak()
+        for counters in self._counting:
+            counters.start()
+            if counters.tick not in self.store.ticks:
+                self.store.ticks.append(counters.tick)
         if self.enabled:
             self._start_rules()
         else:
@@ -206,14 +213,14 @@ class MiddlewareBase:
 
     def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
+        for counters in self._counters:
+            counters.begin()
         since = perf_counter()
         if self.tracer is not None:
             forwards = decision is not None and not (decision.local and self.wraps)
             self.tracer.annotate(decision, head, self.store.generation, forwards=forwards)
         if self.decided_observers:
-            path = (head.mount.sent + head.path).decode("latin-1")
-            sent = decision is not None and decision.sent
-            notify(self.decided_observers, Decided(head.method, path, *labels_of(decision), sent))
+            notify(self.decided_observers, decided_record(decision, head))
         return since
 
     def notify_finished(
@@ -224,23 +231,33 @@ class MiddlewareBase:
         since: float,
         reason: str | None,
         net: SafetyNet | None = None,
+        first_byte: float | None = None,
+        body: int = 0,
     ) -> None:
-        """Notify observers of the end of a request; see `Finished`."""
-        seconds = perf_counter() - since
-        for count in self._count_functions:
-            count(decision, status, seconds)
+        """Notify observers of the end of a request; see `Finished`.
+
+        Args:
+            first_byte: the `perf_counter` time of the head of the response.
+            body: bytes of the body of the response.
+        """
+        now = perf_counter()
+        seconds, delay = now - since, None if first_byte is None else first_byte - since
+        if self._counters:
+            # Most requests end in one way.
+            plain = net is None and reason is None and status is not None and status < 500
+            failure = None if plain else failure_of(status, reason, net)
+            for counters in self._counters:
+                counters.count(decision, status, seconds, delay, body, failure, net)
+                if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
+                    counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
         if self.finished_observers:
-            path = (head.mount.sent + head.path).decode("latin-1")
-            sent = decision is not None and decision.sent
-            answered_by, kind = (None, None) if net is None else (net.answered_by, net.fallback)
-            labels = labels_of(decision)
-            record = Finished(head.method, path, status, seconds, *labels, reason, sent, answered_by, kind)
-            notify(self.finished_observers, record)
+            notify(self.finished_observers, finished_record(decision, head, status, seconds, reason, net, delay))
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
         """Notify observers of a request that was refused before a decision."""
-        for count in self._count_functions:
-            count(None, status, 0.0)
+        for counters in self._counters:
+            counters.begin()
+            counters.count(None, status, 0.0)
         notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
     def source_status(self) -> list[SourceStatus]:

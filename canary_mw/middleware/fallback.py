@@ -9,6 +9,7 @@ from canary_mw.forwarding.fallback import BudgetWindow, SafetyNet, StableSide
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import new_lock
 from canary_mw.observability.fallbacks import FallbackCounters
+from canary_mw.observability.figures.tallies import Tally
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
 from canary_mw.routing.person import Person
@@ -25,6 +26,10 @@ class Shell(Protocol):
     @property
     def wraps(self) -> bool:
         """Whether the wrapped app is the local service."""
+
+    @property
+    def tally(self) -> Tally:
+        """Counts an event in the figures."""
 
     @property
     def roll(self) -> Callable[[], float]:
@@ -47,7 +52,7 @@ class SafetyNets:
         self._clock = clock
         self._lock = new_lock()
         self._windows: dict[str, tuple[int, BudgetWindow]] = {}
-        self.counters = FallbackCounters()
+        self.counters = FallbackCounters(shell.tally)
 
     def open(self, table: RouteTable, decision: Decision | None, head: RequestHead, person: Person) -> SafetyNet | None:
         """The safety net of a request, where its release has one and its variant is gray.

@@ -23,6 +23,8 @@ class AccessLog(Observer):
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = {"time": now, **record._asdict(), "seconds": round(record.seconds, 6)}
+        for name in ("release", "drawn", "key", "first_byte"):
+            del fields[name]
         for name in ("sent", "answered_by", "fallback"):
             if not fields[name]:
                 del fields[name]

@@ -1,17 +1,38 @@
-"""Request and refusal counters. Per request they cost two additions by decision; labels are computed when read."""
+"""Counters of requests, and of refusals. Labels are worked out once for each decision in force."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
-from weakref import WeakSet
+from math import ceil, log2
+from typing import Any, ClassVar, NamedTuple
 
-from canary_mw.forking import after_fork, ensure_forked_hooks
-from canary_mw.locks import new_lock, new_rlock
+from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.observability.events import Finished, Reloaded
+from canary_mw.observability.failures import failure_of, kind_index
+from canary_mw.observability.figures.buckets import BOUNDS
+from canary_mw.observability.figures.layout import (
+    BUCKET_0,
+    BYTES_OUT,
+    ERRORS,
+    FAILURE_0,
+    FALLBACK_0,
+    FIRST_BYTE_MICROS,
+    MICROS,
+    ROW_CELLS,
+    Header,
+)
+from canary_mw.observability.figures.reader import read_private
+from canary_mw.observability.figures.recent import RecentSample
+from canary_mw.observability.figures.tallies import Tally, no_tally
+from canary_mw.observability.figures.targets import Labels, labels_of
+from canary_mw.observability.figures.ticks import Ticks
+from canary_mw.observability.figures.values import FALLBACK_RESULTS, Figures, RowKey
+from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
 from canary_mw.observability.observers import Observer
-from canary_mw.routing.decided import Decision, ReleaseDecision
-from canary_mw.routing.governed import APP
-from canary_mw.rules.release import STABLE
+from canary_mw.routing.decided import Decision
+
+# See `buckets.bucket_of`, which is written out below.
+_SHORTEST = BOUNDS[0]
+_OFFSET = BUCKET_0 + 111
+_IN_FLIGHT = Header.IN_FLIGHT.value
 
 
 @dataclass(slots=True)
@@ -21,6 +42,7 @@ class RefusalCounters:
     Attributes:
         refused: requests that were malformed, too large, too slow, not allowed or in a loop, by status.
         stalled: connections closed because the client stopped reading.
+        tally: is told of both.
     """
 
     # The key in the lifespan state, through which the app passes the counters to the protocol.
@@ -28,128 +50,162 @@ class RefusalCounters:
 
     refused: dict[int, int] = field(default_factory=dict)
     stalled: int = 0
+    tally: Tally = no_tally
 
     def count(self, status: int) -> None:
         """Count one refused request."""
         self.refused[status] = self.refused.get(status, 0) + 1
+        self.tally("refused_requests", str(status))
+
+    def count_stalled(self) -> None:
+        """Count one client that stopped reading."""
+        self.stalled += 1
+        self.tally("stalled_clients")
 
 
-DecisionLabels = tuple[str | None, str | None, str | None]
+class Target(NamedTuple):
+    """Where the requests of a decision count.
 
+    Attributes:
+        row: its cells.
+        reason: the cell of its reason, None where nothing was assigned.
+        header: the cells of the header of the file.
+        labels: of the row.
+        decision: is kept, so that no other one has its identity.
+    """
 
-class Labels(NamedTuple):
-    """Labels of a request; "" for a field that is None in `Finished`, and status "0" for None."""
-
-    mapping: str
-    service: str
-    variant: str
-    status: str
-
-
-class Assignment(NamedTuple):
-    """What a release decided: its name, the variant's name or "stable", and the reason."""
-
-    release: str
-    variant: str
-    reason: str
-
-
-class RequestTotals:
-    """A number of requests, and their total duration in seconds."""
-
-    __slots__ = ("requests", "seconds")
-
-    def __init__(self, requests: int = 0, seconds: float = 0.0) -> None:
-        self.requests = requests
-        self.seconds = seconds
+    row: memoryview
+    reason: memoryview | None
+    header: memoryview
+    labels: Labels
+    decision: Decision | None
 
 
 class RequestCounters(Observer):
-    """Counts finished requests by Mapping, service, variant and status.
+    """Counts finished requests in figures that the workers of a pod share.
 
-    The middlewares call `count` instead of `finished` and create no record. A subclass that overrides `finished` gets
-    the records. Counts are exact under threads. A forked child starts at zero.
+    The middlewares call `begin` and `count` instead of `finished` and create no record. A subclass that overrides
+    `finished` gets the records. Counts are exact under threads. A forked child starts at zero.
+
+    Args:
+        open_folder: returns the descriptor of the run folder, None for figures of this process alone.
+
+    Attributes:
+        figures: where everything is counted.
+        sample: of recent requests.
     """
 
-    def __init__(self) -> None:
-        self._reset()
-        _instances.add(self)
+    def __init__(self, open_folder: OpenFolder = no_folder) -> None:
+        self.figures = FiguresWriter(open_folder)
+        self.sample = RecentSample(self.figures)
+        self._open_folder = open_folder
+        self._ticks = Ticks(self.figures, open_folder)
 
-    def _reset(self) -> None:
-        """Create the state of this process; in a forked child the inherited locks may be held forever."""
-        # Reentrant: garbage collection inside `count` may end a coroutine, and thereby another request.
-        self._recent_lock = new_rlock()
-        self._totals_lock = new_lock()
-        self._recent: defaultdict[tuple[Decision | DecisionLabels | None, int | None], RequestTotals] = defaultdict(
-            RequestTotals
-        )
-        self._totals: defaultdict[Labels, RequestTotals] = defaultdict(RequestTotals)
-        self._assignments: defaultdict[Assignment, int] = defaultdict(int)
+    def start(self) -> None:
+        """This process serves requests; it counts as a worker from now on."""
+        with self.figures.lock:
+            self.figures.open()
 
-    def count(self, decision: Decision | DecisionLabels | None, status: int | None, seconds: float) -> None:
-        """Count one request by its decision, or by what `labels_of` returns for it; the rest as in `Finished`."""
-        with self._recent_lock:
-            totals = self._recent[decision, status]
-            totals.requests += 1
-            totals.seconds += seconds
+    def tick(self) -> float:
+        """Do what is due for the figures; returns the seconds until more is."""
+        return self._ticks.tick()
+
+    def begin(self) -> None:
+        """Count a request that has begun."""
+        figures = self.figures
+        with figures.lock:
+            header = (figures.storage or figures.open()).header
+            header[_IN_FLIGHT] += 1
+
+    def count(
+        self,
+        decision: Decision | None,
+        status: int | None,
+        seconds: float,
+        first_byte: float | None = None,
+        sent: int = 0,
+        failure: str | None = None,
+        net: SafetyNet | None = None,
+    ) -> None:
+        """Count one request that has ended.
+
+        Args:
+            status, seconds, first_byte: as in `Finished`.
+            sent: bytes of the body of its answer.
+            failure: see `failure_of`.
+        """
+        key: Any = decision
+        if decision is not None and decision.release is not None:
+            # Each request of a release has a decision of its own.
+            assigned = decision.release
+            key = id(decision.mapping), decision.sent, assigned[:3], assigned.epoch
+        figures = self.figures
+        with figures.lock:
+            target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
+            self._add(target, status, seconds, seconds if first_byte is None else first_byte, sent)
+            if failure:
+                _add_failure(target.row, failure, net)
+
+    def _add(self, target: Target, status: int | None, seconds: float, first_byte: float, sent: int) -> None:
+        """Add one request, with the lock held."""
+        row, reason, header, _, _ = target
+        status_class = 0 if status is None else min(status // 100, 5)
+        bucket = BUCKET_0 if seconds <= _SHORTEST else min(ceil(log2(seconds) * 8) + _OFFSET, ROW_CELLS - 1)
+        micros, first_micros = int(seconds * 1e6), int(first_byte * 1e6)
+        row[status_class] += 1
+        row[bucket] += 1
+        row[MICROS] += micros
+        row[FIRST_BYTE_MICROS] += first_micros
+        row[BYTES_OUT] += sent
+        if reason is not None:
+            reason[0] += 1
+        # A child may end what its parent has begun.
+        if header[_IN_FLIGHT]:
+            header[_IN_FLIGHT] -= 1
+
+    def _new_target(self, key: Any, labels: Labels, decision: Decision | None = None) -> Target:
+        figures = self.figures
+        header = figures.open().header
+        reason = None
+        if labels.assigned is not None:
+            row = labels.row
+            reason = figures.counter("assignments", row.release, row.variant, labels.reason)
+        target = figures.targets[key] = Target(figures.row(labels.row), reason, header, labels, decision)
+        return target
+
+    def tally(self, *key: str) -> None:
+        """Count any other event, by its name and labels."""
+        self.figures.add(*key)
 
     def finished(self, record: Finished) -> None:
         """Count one request by its record."""
-        self.count((record.mapping, record.service, record.variant), record.status, record.seconds)
+        labels = record.release or "", record.mapping or "", record.service or "", record.variant or ""
+        key = RowKey(*labels, record.drawn)
+        first_byte = record.seconds if record.first_byte is None else record.first_byte
+        failure = failure_of(record.status, record.reason, None)
+        with self.figures.lock:
+            target = self.figures.targets.get(key) or self._new_target(key, Labels(key))
+            self._add(target, record.status, record.seconds, first_byte, 0)
+            if failure:
+                _add_failure(target.row, failure, None)
 
     def reloaded(self, record: Reloaded) -> None:
         """Release decisions that may no longer be in force."""
-        with self._totals_lock:
-            self._merge_recent()
+        with self.figures.lock:
+            self.figures.targets.clear()
 
-    def counts(self) -> dict[Labels, RequestTotals]:
-        """All requests since the process started."""
-        ensure_forked_hooks()
-        with self._totals_lock:
-            self._merge_recent()
-            return {labels: RequestTotals(each.requests, each.seconds) for labels, each in self._totals.items()}
-
-    def assignments(self) -> dict[Assignment, int]:
-        """The requests that releases have decided since the process started."""
-        ensure_forked_hooks()
-        with self._totals_lock:
-            self._merge_recent()
-            return dict(self._assignments)
-
-    def _merge_recent(self) -> None:
-        """Add the counts by decision to the totals by labels, and release the decisions.
-
-        A decision in force is stored again with its next request. One no longer in force can be stored again too, by a
-        request that was decided earlier; it is released by the next call.
-        """
-        with self._recent_lock:
-            recent, self._recent = self._recent, defaultdict(RequestTotals)
-        for (decision, status), counted in recent.items():
-            mapping, service, variant = decision if isinstance(decision, tuple) else labels_of(decision)
-            totals = self._totals[Labels(mapping or "", service or "", variant or "", str(status or 0))]
-            totals.requests += counted.requests
-            totals.seconds += counted.seconds
-            # What another canary-mw has sent here was counted there.
-            if isinstance(decision, ReleaseDecision) and decision.release is not None and not decision.sent:
-                name, variant, reason = decision.release[:3]
-                self._assignments[Assignment(name, variant or STABLE, reason)] += counted.requests
+    def read(self, now: float) -> Figures:
+        """The figures of this process."""
+        with self.figures.lock:
+            storage = self.figures.storage
+            content = storage.content() if storage is not None else None
+        return read_private(content, now)
 
 
-def labels_of(decision: Decision | None) -> DecisionLabels:
-    """Mapping, service and variant of a decision, as in `Decided` and `Finished`."""
-    if decision is None:
-        return None, None, None
-    if decision.mapping is APP:
-        return None, None, decision.variant
-    return decision.mapping.name, decision.mapping.service.text, decision.variant
-
-
-_instances: "WeakSet[RequestCounters]" = WeakSet()
-
-
-def _after_fork() -> None:
-    for each in list(_instances):
-        each._reset()
-
-
-after_fork(_after_fork)
+def _add_failure(row: memoryview, failure: str, net: SafetyNet | None) -> None:
+    kind = FAILURE_0 + kind_index(failure)
+    row[ERRORS] += 1
+    row[kind] += 1
+    if net is not None and net.result is not None:
+        result = FALLBACK_0 + FALLBACK_RESULTS.index(net.result)
+        row[result] += 1

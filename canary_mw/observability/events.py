@@ -35,6 +35,10 @@ class Finished(NamedTuple):
         reason: why the proxy itself made the response, None for a relayed one.
         answered_by: "stable" where stable was asked in place of a gray variant that failed, else None.
         fallback: how gray failed where stable was asked, as in `FallbackCounters`, else None.
+        release: that has decided; of a group without a release, with gray Mappings, its stable Mapping. Else None.
+        drawn: the variant was drawn for the request, by its key or by chance.
+        key: 64 bits of the hash of its key, None where no key was looked up.
+        first_byte: seconds from the request head to the head of the response, None when there was none.
     """
 
     method: str
@@ -48,6 +52,10 @@ class Finished(NamedTuple):
     sent: bool = False
     answered_by: str | None = None
     fallback: str | None = None
+    release: str | None = None
+    drawn: bool = False
+    key: int | None = None
+    first_byte: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,8 @@ class Reloaded:
         added, removed, changed: "name.namespace" of the Mappings that differ from the previous table.
         diagnostics: all findings about the rules in force.
         error: why the newest state of the source is not completely in force, or None.
+        content: 64 bits in hexadecimal that are the same for the same texts of the source, "" before the first ones.
+        mappings: number of those in force.
     """
 
     generation: int
@@ -67,3 +77,5 @@ class Reloaded:
     changed: tuple[str, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     error: ConfigError | None = None
+    content: str = ""
+    mappings: int = 0

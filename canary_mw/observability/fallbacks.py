@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.locks import new_lock
+from canary_mw.observability.figures.tallies import Tally, no_tally
 
 
 class GrayFailure(NamedTuple):
@@ -19,9 +20,14 @@ class GrayFailure(NamedTuple):
 
 
 class FallbackCounters:
-    """Failures of gray, and fallbacks by what became of them; exact under threads."""
+    """Failures of gray, and fallbacks by what became of them; exact under threads.
 
-    def __init__(self) -> None:
+    Args:
+        tally: is told of each.
+    """
+
+    def __init__(self, tally: Tally = no_tally) -> None:
+        self._tally = tally
         self._lock = new_lock()
         self._failures: dict[GrayFailure, int] = {}
         self._fallbacks: dict[tuple[GrayFailure, str], int] = {}
@@ -34,6 +40,9 @@ class FallbackCounters:
             if net.result is not None:
                 key = failure, net.result
                 self._fallbacks[key] = self._fallbacks.get(key, 0) + 1
+        self._tally("gray_failures", *failure)
+        if net.result is not None:
+            self._tally("fallbacks", *failure, net.result)
 
     def failures(self) -> dict[GrayFailure, int]:
         """Requests whose gray variant has failed, whether stable answered or not."""

@@ -9,7 +9,7 @@ from canary_mw.observability.source_status import SourceStatus
 _LABELS = ("source", "kind", "namespace")
 
 
-def source_metrics(statuses: Sequence[SourceStatus], pid: str) -> Iterable[Metric]:
+def source_metrics(statuses: Sequence[SourceStatus]) -> Iterable[Metric]:
     """The metric families of the sources."""
     gauges: dict[str, tuple[str, list[float | None]]] = {
         "synced": ("1 when the newest objects are known.", [float(each.synced) for each in statuses]),
@@ -18,25 +18,21 @@ def source_metrics(statuses: Sequence[SourceStatus], pid: str) -> Iterable[Metri
         "from_cache": ("1 when the rules are of the cache.", [float(each.cache_age is not None) for each in statuses]),
     }
     for name, (text, values) in gauges.items():
-        family = GaugeMetricFamily(f"canary_mw_source_{name}", text, labels=(*_LABELS, "pid"))
+        family = GaugeMetricFamily(f"canary_mw_source_{name}", text, labels=_LABELS)
         for status, value in zip(statuses, values, strict=True):
             if value is not None:
-                family.add_metric((*_labels_of(status), pid), value)
+                family.add_metric(_labels_of(status), value)
         yield family
-    yield from _counters(statuses, pid)
+    yield from _counters(statuses)
 
 
-def _counters(statuses: Sequence[SourceStatus], pid: str) -> Iterator[Metric]:
-    relists = CounterMetricFamily(
-        "canary_mw_source_relists", "Lists after the first one.", labels=(*_LABELS, "reason", "pid")
-    )
-    errors = CounterMetricFamily(
-        "canary_mw_source_errors", "Failed requests and watches.", labels=(*_LABELS, "code", "pid")
-    )
+def _counters(statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
+    relists = CounterMetricFamily("canary_mw_source_relists", "Lists after the first one.", labels=(*_LABELS, "reason"))
+    errors = CounterMetricFamily("canary_mw_source_errors", "Failed requests and watches.", labels=(*_LABELS, "code"))
     for status in statuses:
         for family, counts in ((relists, status.relists), (errors, status.errors)):
             for name, count in counts.items():
-                family.add_metric((*_labels_of(status), name, pid), count)
+                family.add_metric((*_labels_of(status), name), count)
     yield relists
     yield errors
 

@@ -23,6 +23,7 @@ from canary_mw.forwarding.outages import (
 )
 from canary_mw.host import HostLogger
 from canary_mw.locks import new_lock
+from canary_mw.observability.figures.tallies import Tally, no_tally
 from canary_mw.rules.mapping import Mapping
 
 logger = HostLogger(logging.getLogger("canary_mw.relay"))
@@ -40,11 +41,13 @@ class UpstreamErrors:
         clock: monotonic seconds.
 
     Attributes:
+        tally: is told of each failed attempt.
         failing: the services that have failed and have not answered since. Where it is not empty, whoever gets a
             response calls `succeeded`.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.tally: Tally = no_tally
         self.failing: set[str] = set()
         self._clock = clock
         self._counts: dict[tuple[str, str], int] = {}
@@ -120,6 +123,7 @@ class UpstreamErrors:
                 self._labels.add(service)
         key = service, reason
         self._counts[key] = self._counts.get(key, 0) + 1
+        self.tally("upstream_errors", *key)
 
     def _note(self, kind: str, name: str) -> Report | None:
         """Remember a failure, in the place of the oldest one where there are too many."""

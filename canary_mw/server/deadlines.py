@@ -130,7 +130,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         """Check the deadlines; called at every tick."""
         if self._write_timed_out(now):
             logger.info("client %s has taken nothing for %d s: its connection is ended", self.client, WRITE_TIMEOUT)
-            self._refusals.stalled += 1
+            self._refusals.count_stalled()
             self.transport.abort()
             return
         if now <= self._deadline:

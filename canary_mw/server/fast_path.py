@@ -10,6 +10,7 @@ import logging
 from functools import partial
 from http import HTTPStatus
 from math import inf
+from time import perf_counter
 from typing import Protocol
 
 from canary_mw.client.aio.client import HTTP11Response
@@ -238,10 +239,9 @@ class FastPathRequest:
         self.response_complete = True
         client.on_response_complete()
         if self._since is not None:
-            self._notify_finished(status, self._since, reason)
-
-    def _notify_finished(self, status: int | None, since: float, reason: str | None) -> None:
-        self._middleware.notify_finished(self._started.decision, self._started.head, status, since, reason)
+            self._middleware.notify_finished(
+                self._started.decision, self._started.head, status, self._since, reason, None, perf_counter(), len(body)
+            )
 
     def on_disconnect(self) -> None:
         """The client has left."""
@@ -256,7 +256,7 @@ class FastPathRequest:
         # From here on the connection to the upstream may belong to another request.
         self.response_complete = True
         if self._since is not None:
-            self._notify_finished(None, self._since, reason)
+            self._middleware.notify_finished(self._started.decision, self._started.head, None, self._since, reason)
 
 
 async def _completed(result: ExchangeResult) -> ExchangeResult:

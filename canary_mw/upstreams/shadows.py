@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.host import HostLogger
+from canary_mw.observability.figures.tallies import Tally, no_tally
 from canary_mw.upstreams.aio import Upstreams
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ class ShadowSender:
     Args:
         upstreams: sends the copies.
         limit: copies in flight in this process; further ones are skipped.
+        tally: is told what became of each copy.
 
     Attributes:
         counts: copies that were sent (their response was read), failed, or were skipped because the body was not read
             completely or too many were in flight.
     """
 
-    def __init__(self, upstreams: Upstreams, limit: int) -> None:
+    def __init__(self, upstreams: Upstreams, limit: int, tally: Tally = no_tally) -> None:
+        self._tally = tally
         self.counts = {"sent": 0, "failed": 0, "skipped_body": 0, "skipped_busy": 0}
         self._upstreams = upstreams
         self._limit = limit
@@ -55,13 +58,17 @@ class ShadowSender:
             body: None if it is not complete; then nothing is sent.
         """
         if body is None:
-            self.counts["skipped_body"] += 1
+            self._count("skipped_body")
         elif len(self._tasks) >= self._limit and not self._forget_closed_loops():
-            self.counts["skipped_busy"] += 1
+            self._count("skipped_busy")
         else:
             task = asyncio.get_running_loop().create_task(self._send(request, body))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _count(self, result: str) -> None:
+        self.counts[result] += 1
+        self._tally("shadow", result)
 
     def _forget_closed_loops(self) -> bool:
         """Forget the copies whose loop was closed before their end; returns whether there is room for another now."""
@@ -81,13 +88,13 @@ class ShadowSender:
             finally:
                 response.close()
         except UpstreamError as exc:
-            self.counts["failed"] += 1
+            self._count("failed")
             self._upstreams.errors.failed(request.service, request.mapping, exc)
         except Exception:
-            self.counts["failed"] += 1
+            self._count("failed")
             logger.exception("a copy for the shadow %s failed", request.service)
         else:
-            self.counts["sent"] += 1
+            self._count("sent")
             if self._upstreams.errors.failing:
                 self._upstreams.errors.succeeded(request.service)
 

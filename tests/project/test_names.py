@@ -20,6 +20,7 @@ canary_mw.access
 canary_mw.demo
 canary_mw.direct
 canary_mw.endpoints
+canary_mw.figures
 canary_mw.middleware
 canary_mw.observers
 canary_mw.protocol
@@ -33,17 +34,22 @@ canary_mw.tls
 """.split()
 METRICS = """
 canary_mw_assignments_total counter
+canary_mw_config_age_seconds gauge
 canary_mw_ejections_total counter
 canary_mw_fallbacks_total counter
 canary_mw_gray_failures_total counter
+canary_mw_in_flight_requests gauge
 canary_mw_refused_requests_total counter
-canary_mw_request_seconds_total counter
+canary_mw_reloads_total counter
+canary_mw_request_duration_seconds histogram
 canary_mw_requests_total counter
 canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
 canary_mw_stalled_clients_total counter
 canary_mw_upstream_errors_total counter
+canary_mw_workers gauge
+canary_mw_workers_current gauge
 """.strip().splitlines()
 VARIABLES = """
 CANARY_MW_ACCESS_LOG

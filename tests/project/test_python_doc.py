@@ -69,7 +69,7 @@ class Sources(Collector):
     def collect(self) -> Iterable[Metric]:
         known: dict[str, Any] = {"source": "k8s://", "kind": "services", "namespace": "*", "version": "v1"}
         counts: dict[str, Any] = {"objects": 1, "relists": {}, "errors": {}, "last_contact": 0.1, "cache_age": None}
-        return source_metrics([SourceStatus(**known, **counts, synced=True, error=None)], "1")
+        return source_metrics([SourceStatus(**known, **counts, synced=True, error=None)])
 
 
 def test_every_metric_is_listed_and_no_other() -> None:

@@ -6,7 +6,7 @@ writes into it; `scope["canary_mw"]` is added. Headers of `trusted_headers` from
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from random import random
@@ -22,7 +22,7 @@ from canary_mw.middleware.asgi.lifespan import in_event_loop, run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, StartedRequest
 from canary_mw.middleware.asgi.release import with_headers
-from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
+from canary_mw.middleware.asgi.replies import ObservedSend, deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request, with_user
 from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
@@ -31,16 +31,12 @@ from canary_mw.middleware.options import Arguments
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
-from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
+from canary_mw.types import ASGIApp, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.shadows import ShadowSender
 
 if TYPE_CHECKING:
     import httpx
-
-
-# The status of the handshake response, by messages that do not carry it.
-_HANDSHAKE_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 
 
 class CanaryMiddleware(MiddlewareBase):
@@ -132,7 +128,8 @@ class CanaryMiddleware(MiddlewareBase):
         options, apps = self.options, self.services.by_name
         create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, cluster=self.cluster)
         self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
-        self.shadows = ShadowSender(self.upstreams, options.shadow_limit)
+        self.upstreams.errors.tally = self.tally
+        self.shadows = ShadowSender(self.upstreams, options.shadow_limit, self.tally)
         self.nets = SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
 
@@ -237,23 +234,16 @@ class CanaryMiddleware(MiddlewareBase):
         net: SafetyNet | None = None,
     ) -> None:
         started_at = self.notify_decided(decision, head) if since is None else since
-        status: int | None = None
         reason: str | None = None
-
-        # No coroutine, because every message passes here.
-        def recording_send(message: Message) -> Awaitable[None]:
-            nonlocal status
-            if status is None:
-                status = message.get("status") or _HANDSHAKE_STATUSES.get(message["type"])
-            return send(message)
-
+        observed = ObservedSend(send)
         try:
-            reason = await self._serve(decision, head, hop, scope, receive, recording_send, pending, net)
+            reason = await self._serve(decision, head, hop, scope, receive, observed, pending, net)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
-            self.notify_finished(decision, head, status, started_at, reason, net)
+            status, first_byte, body = observed.status, observed.first_byte, observed.body
+            self.notify_finished(decision, head, status, started_at, reason, net, first_byte, body)
 
     async def _serve(
         self,

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from http import HTTPStatus
+from time import perf_counter
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.client.limits import CLOSE_TIMEOUT
@@ -10,7 +12,38 @@ from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.messages import Relay, Reply
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.asgi.receive import RequestStream
-from canary_mw.types import Receive, Scope, Send
+from canary_mw.types import Message, Receive, Scope, Send
+
+# The status of the handshake response, by messages that do not carry it.
+_HANDSHAKE_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
+
+
+class ObservedSend:
+    """A `send` that notes what passes.
+
+    Attributes:
+        status: of the response, None before it has one.
+        first_byte: the `perf_counter` time of its head.
+        body: bytes of its body.
+    """
+
+    __slots__ = ("_send", "body", "first_byte", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+        self.first_byte: float | None = None
+        self.body = 0
+
+    # No coroutine, because every message passes here.
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Pass a message on."""
+        if self.status is None:
+            self.status = message.get("status") or _HANDSHAKE_STATUSES.get(message["type"])
+            self.first_byte = perf_counter()
+        else:
+            self.body += len(message.get("body", b""))
+        return self._send(message)
 
 
 async def send_reply(send: Send, reply: Reply) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from random import random
+from time import perf_counter
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -101,8 +102,9 @@ class CanaryWSGIMiddleware(MiddlewareBase):
     def _init_process(self) -> None:
         """Set up what each process has for itself; called again in a forked child."""
         options = self.options
-        self.shadows = ShadowSender(self.upstreams.background_upstreams, options.shadow_limit)
-        self.refusals = RefusalCounters()
+        self.upstreams.errors.tally = self.tally
+        self.shadows = ShadowSender(self.upstreams.background_upstreams, options.shadow_limit, self.tally)
+        self.refusals = RefusalCounters(tally=self.tally)
         self.nets = SafetyNets(self)
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
         self._prepare_start()
@@ -192,21 +194,22 @@ class CanaryWSGIMiddleware(MiddlewareBase):
     ) -> Iterable[bytes]:
         since = self.notify_decided(decision, head)
         status: int | None = None
+        first_byte: float | None = None
 
         def recording_start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
-            nonlocal status
-            status = int(line[:3])
+            nonlocal status, first_byte
+            status, first_byte = int(line[:3]), perf_counter()
             return start_response(line, headers, exc_info)
 
-        def on_end(error: BaseException | None) -> None:
+        def on_end(error: BaseException | None, body: int) -> None:
             left = isinstance(error, ClientDisconnected)
             reason = "client left" if left else type(error).__name__ if error else result.reason
-            self.notify_finished(decision, head, status, since, reason, net)
+            self.notify_finished(decision, head, status, since, reason, net, first_byte, body)
 
         try:
             result = self._serve(decision, head, hop, environ, recording_start, net)
         except BaseException as exc:
-            self.notify_finished(decision, head, status, since, type(exc).__name__, net)
+            self.notify_finished(decision, head, status, since, type(exc).__name__, net, first_byte)
             raise
         return observe_body(result.body, on_end)
 

@@ -4,18 +4,22 @@ from collections.abc import Callable, Iterable, Iterator
 
 from canary_mw.exceptions import ClientDisconnected
 
+OnEnd = Callable[[BaseException | None, int], object]
+
 
 class ObservedBody:
     """The body that an app returned, with a callback for its end.
 
     Args:
-        on_end: called once, with None at the end of the body, or with the error that ended it early.
+        on_end: called once, with None at the end of the body, or with the error that ended it early,
+            and with the bytes that were passed on.
     """
 
-    def __init__(self, body: Iterable[bytes], on_end: Callable[[BaseException | None], object]) -> None:
+    def __init__(self, body: Iterable[bytes], on_end: OnEnd) -> None:
         self._body = body
         self._iterator: Iterator[bytes] | None = None
-        self._on_end: Callable[[BaseException | None], object] | None = on_end
+        self._on_end: OnEnd | None = on_end
+        self._length = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -24,7 +28,9 @@ class ObservedBody:
         try:
             if self._iterator is None:
                 self._iterator = iter(self._body)
-            return next(self._iterator)
+            chunk = next(self._iterator)
+            self._length += len(chunk)
+            return chunk
         except StopIteration:
             self._notify_end(None)
             raise
@@ -43,7 +49,7 @@ class ObservedBody:
     def _notify_end(self, error: BaseException | None) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            on_end(error)
+            on_end(error, self._length)
 
 
 class SizedObservedBody(ObservedBody):
@@ -53,6 +59,6 @@ class SizedObservedBody(ObservedBody):
         return len(self._body)  # type: ignore[arg-type]
 
 
-def observe_body(body: Iterable[bytes], on_end: Callable[[BaseException | None], object]) -> ObservedBody:
+def observe_body(body: Iterable[bytes], on_end: OnEnd) -> ObservedBody:
     """Wrap a body as an `ObservedBody`, with a length where it has one."""
     return (SizedObservedBody if hasattr(body, "__len__") else ObservedBody)(body, on_end)

@@ -251,7 +251,7 @@ class SyncForwarder:
             return app(environ, start_response)
         environ["wsgi.input"] = RecordingInput(environ["wsgi.input"], buffer, shadow.body.length)
         try:
-            return observe_body(app(environ, start_response), lambda _: buffer.close())
+            return observe_body(app(environ, start_response), lambda *_: buffer.close())
         except BaseException:
             buffer.close()
             raise

@@ -110,10 +110,24 @@ def test_requests_are_counted_by_mapping_service_variant_and_status() -> None:
             Finished(method="GET", path="/", status=status, seconds=0.5, mapping="m", service="s", variant="gray")
         )
     counts = samples(metrics.render().decode())
-    assert counts["canary_mw_requests_total", "200"] == 2
-    assert counts["canary_mw_requests_total", "0"] == 1
-    assert counts["canary_mw_request_seconds_total", "200"] == 1.0
+    assert counts["canary_mw_requests_total", "2xx"] == 2
+    assert counts["canary_mw_requests_total", "none"] == 1
+    assert counts["canary_mw_request_duration_seconds_sum", ""] == 1.5
     assert counts["canary_mw_rules_generation", ""] == 0
+
+
+def test_metrics_have_the_format_that_is_asked_for() -> None:
+    async def main() -> None:
+        with loaded(RULES) as store:
+            async with serving_app(create_admin(store, Metrics()), lifespan="off") as port:
+                plain = await fetch(port, "/metrics")
+                accept = [("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")]
+                other = await fetch(port, "/metrics", headers=accept)
+                assert dict(plain.headers)[b"content-type"].startswith(b"text/plain; version=0.0.4")
+                assert dict(other.headers)[b"content-type"].startswith(b"application/openmetrics-text; version=1.0.0")
+                assert other.body.endswith(b"# EOF\n")
+
+    run(main())
 
 
 def test_the_proxy_serves_it_on_a_port_of_its_own(tmp_path: Path) -> None:
@@ -131,8 +145,8 @@ def test_the_proxy_serves_it_on_a_port_of_its_own(tmp_path: Path) -> None:
                 assert (await fetch_admin(port, "/readyz")).status == 404
                 assert (await fetch_admin(admin_port, "/readyz")).status == 200
                 counts = samples((await fetch_admin(admin_port, "/metrics")).body.decode())
-                assert counts["canary_mw_requests_total", "200"] == 1
-                assert counts["canary_mw_requests_total", "404"] == 1
+                assert counts["canary_mw_requests_total", "2xx"] == 1
+                assert counts["canary_mw_requests_total", "4xx"] == 1
                 assert counts["canary_mw_rules_generation", ""] == 1
                 assert counts["canary_mw_rules_clean", ""] == 1
 
@@ -157,7 +171,7 @@ def test_two_processes_of_a_machine_may_share_the_port(tmp_path: Path) -> None:
 
 def samples(text: str) -> dict[tuple[str, str], float]:
     return {
-        (sample.name, sample.labels.get("status", "")): sample.value
+        (sample.name, sample.labels.get("status_class", "")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }

@@ -21,6 +21,7 @@ import canary_mw
 from canary_mw.config import parser
 from canary_mw.config.document import Document
 from canary_mw.config.variables import ENV_NAMES
+from canary_mw.control import following as following_module
 from canary_mw.control import store as store_module
 from canary_mw.control.sources import partial
 from canary_mw.control.sources.file import FileSource
@@ -837,7 +838,7 @@ def test_a_source_that_fails_to_follow_is_tried_again(
                 raise ZeroDivisionError("oh")
             yield
 
-    monkeypatch.setattr(store_module, "_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(following_module, "_RETRY_DELAY", 0.01)
     store = RuleStore(Shaky(rule(), rule(service="shop-two")))
     store.start()
 

@@ -1,7 +1,6 @@
 """An upstream that fails is heard: in the log and in the metrics, in both middlewares and in the standalone proxy."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +233,7 @@ def test_the_counts_are_metrics(interface: str) -> None:
             await fetch(port, "/shop/", headers=GRAY)
 
     run(main())
-    assert b'canary_mw_upstream_errors_total{pid="%d",reason="connect",service="shop-gray"} 1.0' % os.getpid() in (
-        metrics.render()
-    )
+    assert b'canary_mw_upstream_errors_total{reason="connect",service="shop-gray"} 1.0' in metrics.render()
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

@@ -31,7 +31,7 @@ class Collector:
         self._statuses = statuses
 
     def collect(self) -> Any:
-        return source_metrics(self._statuses, "7")
+        return source_metrics(self._statuses)
 
 
 def rendered(*statuses: SourceStatus) -> list[str]:
@@ -41,7 +41,7 @@ def rendered(*statuses: SourceStatus) -> list[str]:
 
 
 def test_the_metrics_have_these_names_and_labels() -> None:
-    place = 'kind="services",namespace="shop",pid="7"'
+    place = 'kind="services",namespace="shop"'
     end = 'source="k8s://shop"'
     assert rendered(status()) == [
         f"canary_mw_source_synced{{{place},{end}}} 1.0",
