@@ -26,12 +26,6 @@ from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.control.store import RuleStore
 
-<<<<<<< HEAD
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-=======
-# Where the pages are, as in Emissary.
-DIAG = "/ambassador/v0/diag"
->>>>>>> c484494 (Count requests in figures, and show their sum as metrics)
 # Bytes that are written at once.
 _PIECE = 65536
 
