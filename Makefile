@@ -14,7 +14,7 @@ INSTALLED_MANIFESTS := $(VENV)/.installed-manifests
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow pythons lint bench fuzz bench-programs clean
+.PHONY: help screenshots demo test test-slow pythons lint bench fuzz bench-programs clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -57,6 +57,9 @@ bench-programs:
 	[ -z "$$missing" ] || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y $$missing >/dev/null; } || \
 		echo "missing for the benchmarks, to be installed by you:$$missing" >&2
+
+screenshots: $(INSTALLED_SERVERS) ## the pictures in docs/images/ of the admin pages; needs Chromium
+	@$(PY) scripts/screenshots.py
 
 fuzz: $(INSTALLED_FUZZ) ## search for inputs that break a reader; SECONDS=60 each, TARGET=name for one, FILE=input to run it again
 	@PYTHONPATH=tests:tests/support $(PY) -m fuzz $(TARGET) $(FILE) $(if $(SECONDS),--seconds $(SECONDS))

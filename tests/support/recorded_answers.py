@@ -111,7 +111,14 @@ def series(seed: int, a_minute: int, rates: list[float], p95: float) -> SeriesOf
     }
 
 
-def verdict(state: State, headline: str, details: str, todo: str = "", line: int | None = None) -> Verdict:
+def verdict(
+    state: State,
+    headline: str,
+    details: str,
+    todo: str = "",
+    line: int | None = None,
+    file: str = "rules/checkout.yaml",
+) -> Verdict:
     return {
         "variant": "gray",
         "state": state,
@@ -123,7 +130,7 @@ def verdict(state: State, headline: str, details: str, todo: str = "", line: int
         "ln_e": None,
         "what_to_do": todo,
         "command": None,
-        "source": {"file": "rules/checkout.yaml", "line": line} if line else None,
+        "source": {"file": file, "line": line} if line else None,
     }
 
 
@@ -204,8 +211,9 @@ SEARCH: Release = {
             "slower",
             "Gray is slower: 95 of 100 answers take up to 212 ms, against 148 ms.",
             "It does not fail more often: 0.31 % against 0.30 %.",
-            "nothing breaks, but do not widen it before the time is understood.",
+            "nothing breaks, but do not widen it before the time is understood (rules/search.yaml:12).",
             12,
+            "rules/search.yaml",
         ),
         5.0,
         variant("search-v6", 38_930, 117, (44, 148, 320)),

@@ -68,6 +68,7 @@ def environment() -> Environment:
         "ago": wording.ago,
         "segment": wording.segment,
         "typed": hostile.Typed,
+        "without": wording.without,
     }
     made.globals |= {
         "static": hashed_name,

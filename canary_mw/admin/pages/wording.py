@@ -97,3 +97,10 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 def segment(name: str) -> str:
     """A name as a segment of a path. A segment of dots alone would be a step up."""
     return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
+
+
+def without(message: str, name: str | None) -> str:
+    """A finding whose heading is the name that it begins with, as "Mapping shop: "."""
+    kind, _, rest = message.partition(" ")
+    found = bool(name) and kind in ("Mapping", "GrayRelease") and rest.startswith(f"{name}: ")
+    return rest[len(f"{name}: ") :] if found else message
