@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = HostLogger(logging.getLogger("canary_mw.store"))
 
 
-
 class RuleStore:
     """Keeps the route table of the last good rules of a source.
 
