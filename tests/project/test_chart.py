@@ -134,6 +134,14 @@ def test_only_the_kinds_and_namespaces_that_are_read_may_be_read(program: Path) 
         assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"list", "watch"}
 
 
+def test_endpoints_ask_for_services_and_their_slices(program: Path) -> None:
+    objects = rendered(program, *values("endpoints.yaml"))
+    assert variables(objects) == {"CANARY_MW_RULES": "/etc/canary", "CANARY_MW_ENDPOINTS": "k8s://"}
+    assert [rule["resources"] for rule in one(objects, "Role")["rules"]] == [["services"], ["endpointslices"]]
+    assert pod_of(one(objects, "Deployment"))["automountServiceAccountToken"] is True
+    assert variables(rendered(program, *values("watch.yaml"))).keys() == {"CANARY_MW_RULES", "CANARY_MW_CACHE"}
+
+
 def test_the_address_of_the_rules_is_read_as_it_is_meant(program: Path) -> None:
     assert variables(rendered(program, *values("watch.yaml")))["CANARY_MW_RULES"] == "k8s://"
     assert variables(rendered(program, *values("watch-all.yaml")))["CANARY_MW_RULES"] == "k8s://*"

@@ -45,11 +45,20 @@ k8s://{{ join "," .namespaces }}{{ if $options }}?{{ join "&" $options }}{{ end 
 {{- join ":" $sources }}
 {{- end }}
 
-{{/* What the source asks for: list and watch, for each kind that is read. */}}
+{{/* Whether pods ask the API for anything. */}}
+{{- define "canary.asks" -}}
+{{- if or .Values.source.kubernetes.enabled .Values.endpoints.enabled }}true{{ end }}
+{{- end }}
+
+{{/* What is asked for: list and watch, for each kind that is read. Endpoints need the ports of their Services, too. */}}
 {{- define "canary.rights" -}}
-{{- $groups := dict "services" "" "ingresses" "networking.k8s.io" "mappings" "getambassador.io" -}}
-{{- $kinds := .Values.source.kubernetes.kinds | default (list "services" "ingresses" "mappings") -}}
-{{- range $kind := list "services" "ingresses" "mappings" }}
+{{- $groups := dict "services" "" "ingresses" "networking.k8s.io" "mappings" "getambassador.io" "endpointslices" "discovery.k8s.io" -}}
+{{- $kinds := list -}}
+{{- if .Values.source.kubernetes.enabled }}
+{{- $kinds = .Values.source.kubernetes.kinds | default (list "services" "ingresses" "mappings") -}}
+{{- end }}
+{{- if .Values.endpoints.enabled }}{{ $kinds = concat $kinds (list "services" "endpointslices") }}{{ end -}}
+{{- range $kind := list "services" "ingresses" "mappings" "endpointslices" }}
 {{- if has $kind $kinds }}
 - apiGroups: [{{ get $groups $kind | quote }}]
   resources: [{{ $kind }}]
