@@ -25,6 +25,7 @@ from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.control.store import RuleStore
+from canary_mw.observability.prometheus import Metrics
 
 # Bytes that are written at once.
 _PIECE = 65536
@@ -48,6 +49,8 @@ def create_admin(
             its own they are a protection against DNS rebinding.
         shown: see `Subject`.
     """
+    if isinstance(metrics, Metrics):
+        shown.setdefault("read_figures", metrics.read)
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     desk = Desk(subject)
     plain: dict[str, Handler] = {
@@ -56,7 +59,7 @@ def create_admin(
         "/ambassador/v0/check_alive": _healthz,
         "/ambassador/v0/check_ready": _readyz(subject),
         "/rules": _rules(store),
-        "/metrics": _metrics(metrics),
+        "/metrics": _metrics(desk, metrics),
         "/api/v1/openapi.json": _openapi,
     }
     routes = [Route(path, handler, methods=["GET"]) for path, handler in plain.items()]
@@ -124,9 +127,11 @@ def _rules(store: RuleStore) -> Handler:
     return rules
 
 
-def _metrics(metrics: MetricsRenderer) -> Handler:
+def _metrics(desk: Desk, metrics: MetricsRenderer) -> Handler:
     async def handler(request: Request) -> Response:
-        return in_pieces(*metrics.expose(request.headers.get("accept", "")))
+        accept = request.headers.get("accept", "")
+        # Those of this moment, and not the ones that pages share.
+        return in_pieces(*await desk.ask(lambda *_: metrics.expose(accept)))
 
     return handler
 

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from time import perf_counter, time
+from time import time
 from typing import Protocol
 
 from canary_mw.control.endpoints import cluster_endpoints, services_to_find
@@ -13,29 +13,23 @@ from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
-from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.host import HostLogger, speak
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.announcement import announce, warn_of_missing
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
+from canary_mw.middleware.observed_requests import ObservedRequests
 from canary_mw.middleware.options import Arguments, options_of, unused_variables
-from canary_mw.middleware.records import decided_record, finished_record
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
-from canary_mw.observability.counters import RefusalCounters, RequestCounters
-from canary_mw.observability.events import Finished
-from canary_mw.observability.failures import failure_of
-from canary_mw.observability.figures.tallies import Tallies
-from canary_mw.observability.observers import Observer, notify
-from canary_mw.observability.opentelemetry import tracer_of
+from canary_mw.observability.counters import RefusalCounters
+from canary_mw.observability.observers import Observer
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing import decision as routing_decision
-from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service
@@ -65,7 +59,7 @@ class AnyUpstreams(Protocol):
         """See `Upstreams.endpoint_statuses`."""
 
 
-class MiddlewareBase:
+class MiddlewareBase(ObservedRequests):
     """Base of the middlewares; see `CanaryMiddleware` for the arguments.
 
     Args:
@@ -75,9 +69,6 @@ class MiddlewareBase:
         store: the rules.
         options: the arguments, and the settings in place of those that are not given.
         roll: draws a percent in [0, 100).
-        decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
-        tally: counts events in the figures, by their name and labels.
-        observed: whether any observer is notified of requests, or counts them.
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
         cluster: the endpoints of Services whose Mappings ask for them.
         release: what releases need of a middleware.
@@ -119,16 +110,9 @@ class MiddlewareBase:
         zone, may_exec = settings.zone or "", not self.wraps
         self.cluster = cluster_endpoints(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
-        # No record is created when no observer uses it. Counters get `count` calls instead.
-        unused = Observer.finished, RequestCounters.finished
-        self.decided_observers = [e for e in observers if getattr(type(e), "decided", None) is not Observer.decided]
-        self.finished_observers = [e for e in observers if getattr(type(e), "finished", None) not in unused]
-        self._counting = [each for each in observers if isinstance(each, RequestCounters)]
-        self.tally = Tallies([each.tally for each in self._counting])
-        self._counters = [each for each in self._counting if each not in self.finished_observers]
-        self.tracer = tracer_of(observers, asked=settings.tracing)
-        heard = self.decided_observers or self.finished_observers or self._counters
-        self.observed = bool(heard) or self.tracer is not None
+        self._set_observers(observers, tracing=settings.tracing)
+        for counters in self._counting:
+            counters.share(partial(run_folder, options.run_dir))
         self._is_trusted_peer = trusted_peers(options.trusted)
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
@@ -210,55 +194,6 @@ class MiddlewareBase:
     def hop(self, head: RequestHead, settings: ModuleSettings) -> HopContext:
         """The hop context of a request: that of a trusted peer, or that of an untrusted one."""
         return self._hop_contexts[settings.trusted_hops > 0 or self._is_trusted_peer(head.client)]
-
-    def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
-        """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
-        for counters in self._counters:
-            counters.begin()
-        since = perf_counter()
-        if self.tracer is not None:
-            forwards = decision is not None and not (decision.local and self.wraps)
-            self.tracer.annotate(decision, head, self.store.generation, forwards=forwards)
-        if self.decided_observers:
-            notify(self.decided_observers, decided_record(decision, head))
-        return since
-
-    def notify_finished(
-        self,
-        decision: Decision | None,
-        head: RequestHead,
-        status: int | None,
-        since: float,
-        reason: str | None,
-        net: SafetyNet | None = None,
-        first_byte: float | None = None,
-        body: int = 0,
-    ) -> None:
-        """Notify observers of the end of a request; see `Finished`.
-
-        Args:
-            first_byte: the `perf_counter` time of the head of the response.
-            body: bytes of the body of the response.
-        """
-        now = perf_counter()
-        seconds, delay = now - since, None if first_byte is None else first_byte - since
-        if self._counters:
-            # Most requests end in one way.
-            plain = net is None and reason is None and status is not None and status < 500
-            failure = None if plain else failure_of(status, reason, net)
-            for counters in self._counters:
-                counters.count(decision, status, seconds, delay, body, failure, net)
-                if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
-                    counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
-        if self.finished_observers:
-            notify(self.finished_observers, finished_record(decision, head, status, seconds, reason, net, delay))
-
-    def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
-        """Notify observers of a request that was refused before a decision."""
-        for counters in self._counters:
-            counters.begin()
-            counters.count(None, status, 0.0)
-        notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
 
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network: rules, and endpoints."""

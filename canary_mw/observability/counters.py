@@ -88,7 +88,7 @@ class RequestCounters(Observer):
     `finished` gets the records. Counts are exact under threads. A forked child starts at zero.
 
     Args:
-        open_folder: returns the descriptor of the run folder, None for figures of this process alone.
+        open_folder: returns the run folder as it is now, None for figures of this process alone.
 
     Attributes:
         figures: where everything is counted.
@@ -98,8 +98,12 @@ class RequestCounters(Observer):
     def __init__(self, open_folder: OpenFolder = no_folder) -> None:
         self.figures = FiguresWriter(open_folder)
         self.sample = RecentSample(self.figures)
-        self._open_folder = open_folder
-        self._ticks = Ticks(self.figures, open_folder)
+        self._ticks = Ticks(self.figures)
+
+    def share(self, open_folder: OpenFolder) -> None:
+        """Count in a run folder, unless another one was given."""
+        if self.figures.open_folder is no_folder:
+            self.figures.open_folder = open_folder
 
     def start(self) -> None:
         """This process serves requests; it counts as a worker from now on."""

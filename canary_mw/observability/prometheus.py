@@ -76,10 +76,10 @@ class Metrics(RequestCounters):
         """The figures of all workers, or without a run folder those of this process."""
         now = time() if now is None else now
         self._count_ejections()
-        storage, folder = self.figures.storage, self._open_folder()
+        storage, folder = self.figures.storage, self.figures.open_folder()
         if folder is None or (storage is not None and not storage.name):
             return super().read(now)
-        return read(folder, now)
+        return read(folder.descriptor, now)
 
     def _count_ejections(self) -> None:
         middleware = self._middleware()

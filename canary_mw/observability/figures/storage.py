@@ -6,6 +6,7 @@ import os
 import secrets
 from contextlib import suppress
 from mmap import mmap
+from typing import Protocol
 
 from canary_mw.observability.figures.layout import (
     FORMAT,
@@ -24,6 +25,14 @@ _LARGEST_SEGMENT = 256 * PAGE
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class OpenedFolder(Protocol):
+    """A run folder; its descriptor is open as long as this object lives."""
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor."""
+
+
 class Storage:
     """Memory that grows by segments, and never moves.
 
@@ -31,7 +40,7 @@ class Storage:
     (SIGBUS). The file has its name only when it is complete and locked; the lock lasts as long as the process.
 
     Args:
-        folder: the descriptor of the run folder, which stays the caller's; None for private memory.
+        folder: the run folder; None for private memory.
 
     Attributes:
         header: the cells of the first page.
@@ -42,7 +51,7 @@ class Storage:
         OSError: the file cannot be made.
     """
 
-    def __init__(self, folder: int | None = None) -> None:
+    def __init__(self, folder: OpenedFolder | None = None) -> None:
         self.name = ""
         self.limit = MAX_BYTES
         self._folder = folder
@@ -55,12 +64,12 @@ class Storage:
         if folder is None:
             self.header = self._grow(PAGE).cast("Q")
         else:
-            self._create(folder)
+            self._create(folder.descriptor)
         self.header[Header.FORMAT] = FORMAT
         self.header[Header.USED] = PAGE
         self.header[Header.ID] = secrets.randbits(63)
         if folder is not None:
-            self._publish(folder)
+            self._publish(folder.descriptor)
 
     def _create(self, folder: int) -> None:
         if not hasattr(os, "posix_fallocate"):
@@ -100,7 +109,7 @@ class Storage:
         if self._file is None or self._folder is None:
             return True
         try:
-            found = os.stat(self.name, dir_fd=self._folder, follow_symlinks=False)
+            found = os.stat(self.name, dir_fd=self._folder.descriptor, follow_symlinks=False)
         except OSError:
             return False
         mine = os.fstat(self._file)

@@ -30,15 +30,11 @@ class Ticks:
     """Writes the histories of a worker; one thread calls it.
 
     Args:
-        open_folder: as that of the writer.
         clock: seconds since 1970.
     """
 
-    def __init__(
-        self, writer: FiguresWriter, open_folder: Callable[[], int | None], clock: Callable[[], float] = time
-    ) -> None:
+    def __init__(self, writer: FiguresWriter, clock: Callable[[], float] = time) -> None:
         self._writer = writer
-        self._open_folder = open_folder
         self._clock = clock
         self._storage: Storage | None = None
         self._last: int | None = None
@@ -54,10 +50,10 @@ class Ticks:
             self._adopt()
             self._write(tick, now)
             self._last = tick
-            folder = self._open_folder()
+            folder = self._writer.open_folder()
             if folder is not None and self._writer.storage.name:
-                self._bound(folder)
-                retire(folder, now)
+                self._bound(folder.descriptor)
+                retire(folder.descriptor, now)
         return tick + FINE - now
 
     def _adopt(self) -> None:

@@ -14,18 +14,18 @@ from canary_mw.locks import new_rlock
 from canary_mw.observability.figures import layout
 from canary_mw.observability.figures.layout import Header, Kind
 from canary_mw.observability.figures.rings import write_text
-from canary_mw.observability.figures.storage import Storage
+from canary_mw.observability.figures.storage import OpenedFolder, Storage
 from canary_mw.observability.figures.values import OTHER, RowKey
 
 logger = HostLogger(logging.getLogger("canary_mw.figures"))
 
-OpenFolder = Callable[[], int | None]
+OpenFolder = Callable[[], OpenedFolder | None]
 _OTHER_ROW = (OTHER, OTHER, OTHER, OTHER, "")
 # Slots of each ring, and their bytes.
 RINGS = {"recent": (200, 512), "reloads": (50, 4096)}
 
 
-def no_folder() -> int | None:
+def no_folder() -> OpenedFolder | None:
     """Figures of this process only."""
     return None
 
@@ -37,9 +37,10 @@ class FiguresWriter:
     with figures of its own. Where the folder cannot be written, private memory stands in, and a warning is logged.
 
     Args:
-        open_folder: returns the descriptor of the run folder, which stays the caller's; None for private memory.
+        open_folder: returns the run folder as it is now; None for private memory.
 
     Attributes:
+        open_folder: may be set before the first count.
         lock: is held while figures change. Reentrant: garbage collection inside may end a coroutine, and thereby
             another request. A cell is changed by one statement without a call in it, so that this loses nothing.
         targets: what callers keep of the cells that `row` and `counter` return; emptied where these move.
@@ -47,7 +48,7 @@ class FiguresWriter:
     """
 
     def __init__(self, open_folder: OpenFolder = no_folder) -> None:
-        self._open_folder = open_folder
+        self.open_folder = open_folder
         self._warned = False
         self._state: dict[Header, int] = {}
         self._reset()
@@ -83,7 +84,7 @@ class FiguresWriter:
 
     def _new_storage(self) -> Storage:
         try:
-            return Storage(self._open_folder())
+            return Storage(self.open_folder())
         except OSError as exc:
             self.warn("figures of this process are not added to those of the other workers: %s", exc)
             return Storage()
@@ -179,7 +180,7 @@ class FiguresWriter:
             if self.storage is None or self.storage.exists():
                 return
             with suppress(OSError):
-                self._move(Storage(self._open_folder()))
+                self._move(Storage(self.open_folder()))
 
     def _move(self, storage: Storage) -> None:
         old = self.storage

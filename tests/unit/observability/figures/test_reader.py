@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -32,12 +33,16 @@ class Clock:
         return self.now
 
 
+class Opened(NamedTuple):
+    descriptor: int
+
+
 class Counting:
     """A worker that counts in a folder."""
 
     def __init__(self, folder: int, clock: Clock, start: float | None = None) -> None:
-        self.writer = FiguresWriter(lambda: folder)
-        self.ticks = Ticks(self.writer, lambda: folder, clock)
+        self.writer = FiguresWriter(lambda: Opened(folder))
+        self.ticks = Ticks(self.writer, clock)
         with self.writer.lock:
             self.writer.open()
         self.writer.header(Header.START, int((clock.now if start is None else start) * 1e6))

@@ -1,0 +1,92 @@
+"""Who hears of the requests of a middleware: observers, counters, a tracer."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.records import decided_record, finished_record
+from canary_mw.observability.counters import RequestCounters
+from canary_mw.observability.events import Finished
+from canary_mw.observability.failures import failure_of
+from canary_mw.observability.figures.tallies import Tallies
+from canary_mw.observability.observers import Observer, notify
+from canary_mw.observability.opentelemetry import tracer_of
+from canary_mw.routing.decided import Decision
+
+
+class ObservedRequests:
+    """The part of a middleware that tells of its requests.
+
+    Attributes:
+        wraps: see `MiddlewareBase`.
+        decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
+        tally: counts events in the figures, by their name and labels.
+        tracer: None without tracing.
+        observed: whether any observer is notified of requests, or counts them.
+    """
+
+    wraps: bool
+    store: Any
+
+    def _set_observers(self, observers: Sequence[Observer], *, tracing: bool) -> None:
+        # No record is created when no observer uses it. Counters get `count` calls instead.
+        unused = Observer.finished, RequestCounters.finished
+        self.decided_observers = [e for e in observers if getattr(type(e), "decided", None) is not Observer.decided]
+        self.finished_observers = [e for e in observers if getattr(type(e), "finished", None) not in unused]
+        self._counting = [each for each in observers if isinstance(each, RequestCounters)]
+        self.tally = Tallies([each.tally for each in self._counting])
+        self._counters = [each for each in self._counting if each not in self.finished_observers]
+        self.tracer = tracer_of(observers, asked=tracing)
+        heard = self.decided_observers or self.finished_observers or self._counters
+        self.observed = bool(heard) or self.tracer is not None
+
+    def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
+        """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
+        for counters in self._counters:
+            counters.begin()
+        since = perf_counter()
+        if self.tracer is not None:
+            forwards = decision is not None and not (decision.local and self.wraps)
+            self.tracer.annotate(decision, head, self.store.generation, forwards=forwards)
+        if self.decided_observers:
+            notify(self.decided_observers, decided_record(decision, head))
+        return since
+
+    def notify_finished(
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        status: int | None,
+        since: float,
+        reason: str | None,
+        net: SafetyNet | None = None,
+        first_byte: float | None = None,
+        body: int = 0,
+    ) -> None:
+        """Notify observers of the end of a request; see `Finished`.
+
+        Args:
+            first_byte: the `perf_counter` time of the head of the response.
+            body: bytes of the body of the response.
+        """
+        now = perf_counter()
+        seconds, delay = now - since, None if first_byte is None else first_byte - since
+        if self._counters:
+            # Most requests end in one way.
+            plain = net is None and reason is None and status is not None and status < 500
+            failure = None if plain else failure_of(status, reason, net)
+            for counters in self._counters:
+                counters.count(decision, status, seconds, delay, body, failure, net)
+                if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
+                    counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
+        if self.finished_observers:
+            notify(self.finished_observers, finished_record(decision, head, status, seconds, reason, net, delay))
+
+    def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
+        """Notify observers of a request that was refused before a decision."""
+        for counters in self._counters:
+            counters.begin()
+            counters.count(None, status, 0.0)
+        notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
