@@ -7,21 +7,65 @@ from starlette.requests import Request
 
 from canary_mw.admin.answers.about import about_answer
 from canary_mw.admin.answers.endpoints import endpoints_answer
-from canary_mw.admin.answers.explain import explain_answer, explain_form
-from canary_mw.admin.answers.explain_request import (
+from canary_mw.admin.answers.figures import figures_answer
+from canary_mw.admin.answers.reloads import reloads_answer
+from canary_mw.admin.answers.rules import rules_answer
+from canary_mw.admin.answers.traffic import traffic_answer
+from canary_mw.admin.desk import Desk
+from canary_mw.admin.errors import Refused
+from canary_mw.admin.explaining.answer import explain_answer, explain_form
+from canary_mw.admin.explaining.question import (
     BadQuestion,
     ExplainQuestion,
     question_of_form,
     question_of_json,
     shown_fields,
 )
-from canary_mw.admin.answers.rules import rules_answer
-from canary_mw.admin.desk import Desk
-from canary_mw.admin.errors import Refused
 from canary_mw.admin.pages.frame import Page
-from canary_mw.admin.parameters import json_body, rules_filter
+from canary_mw.admin.parameters import json_body, rules_filter, traffic_filter, window_of
+from canary_mw.admin.releases.overview import overview_answer
+from canary_mw.admin.releases.release import release_answer
+from canary_mw.admin.releases.views import find_release
+from canary_mw.admin.subject import Subject
+from canary_mw.observability.figures.values import Figures
 
 Answering = Callable[[Desk, Request], Awaitable[Any]]
+
+
+async def overview(desk: Desk, request: Request) -> Any:
+    """All releases."""
+    window = window_of(request.query_params)
+    key = "overview", window
+    return await desk.ask(lambda subject, figures: overview_answer(subject, figures, window), key)
+
+
+async def release(desk: Desk, request: Request) -> Any:
+    """One release."""
+    window, name = window_of(request.query_params), request.path_params["name"]
+
+    def answer(subject: Subject, figures: Figures) -> Any:
+        view = find_release(subject.store.table, name)
+        if view is None:
+            raise Refused(404, "unknown-release", "there is no release of this name; /api/v1/overview lists all")
+        return release_answer(subject, figures, view, window)
+
+    return await desk.ask(answer, ("release", name, window))
+
+
+async def traffic(desk: Desk, request: Request) -> Any:
+    """Recent requests, filtered."""
+    wanted = traffic_filter(request.query_params)
+    return await desk.ask(lambda subject, figures: traffic_answer(subject, figures, wanted))
+
+
+async def reloads(desk: Desk, _: Request) -> Any:
+    """The last changes of the rules."""
+    return await desk.ask(reloads_answer)
+
+
+async def figures(desk: Desk, _: Request) -> Any:
+    """The raw counts."""
+    return await desk.ask(figures_answer)
 
 
 async def rules(desk: Desk, request: Request) -> Any:
@@ -69,14 +113,23 @@ async def explain_page(desk: Desk, request: Request) -> Any:
 
 # By the name of the path below /api/v1/ and of the page.
 ANSWERS: dict[str, Answering] = {
+    "overview": overview,
+    "releases/{name:path}": release,
     "rules": rules,
     "explain": explain,
+    "traffic": traffic,
     "endpoints": endpoints,
+    "reloads": reloads,
     "about": about,
+    "figures": figures,
 }
 PAGES: dict[Page, Answering] = {
+    "overview": overview,
+    "release": release,
     "rules": rules,
     "explain": explain_page,
+    "traffic": traffic,
     "endpoints": endpoints,
+    "reloads": reloads,
     "about": about,
 }

@@ -24,6 +24,7 @@ from canary_mw.admin.pages.routes import page_routes
 from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
+from canary_mw.admin.text_changes import TextChanges
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.prometheus import Metrics
 
@@ -51,7 +52,10 @@ def create_admin(
     """
     if isinstance(metrics, Metrics):
         shown.setdefault("read_figures", metrics.read)
+    changes = TextChanges(store)
+    shown.setdefault("differences", changes.differences)
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
+    store.observers = (*store.observers, changes)
     desk = Desk(subject)
     plain: dict[str, Handler] = {
         "/healthz": _healthz,

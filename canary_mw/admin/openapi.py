@@ -5,8 +5,11 @@ from typing import Any
 
 from canary_mw import __version__
 from canary_mw.admin.models.common import ErrorAnswer
+from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer
-from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer
+from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, ReloadsAnswer, TrafficAnswer
+from canary_mw.admin.models.release import ReleaseAnswer
+from canary_mw.admin.models.releases import Overview
 from canary_mw.admin.models.rules import RulesAnswer
 from canary_mw.admin.schemas import schema_of
 
@@ -15,6 +18,8 @@ _WINDOW = {"type": "string", "enum": ["1m", "5m", "15m", "1h"], "default": "5m"}
 _QUESTION = ("method", "url", "client", "headers", "cookies", "user", "session")
 # By path: what it answers, in words, its model, and its parameters.
 _PATHS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "overview": ("All releases, the most urgent first.", Overview, {"window": _WINDOW}),
+    "releases/{name}": ("One release.", ReleaseAnswer, {"window": _WINDOW}),
     "rules": (
         "The rules in the order in which they are tried, and what is wrong with them.",
         RulesAnswer,
@@ -31,6 +36,18 @@ _PATHS: dict[str, tuple[str, Any, dict[str, Any]]] = {
         ExplainAnswer,
         dict.fromkeys(_QUESTION, _TEXT),
     ),
+    "traffic": (
+        "The last decisions, newest first: a sample.",
+        TrafficAnswer,
+        {
+            "q": _TEXT,
+            "release": _TEXT,
+            "variant": _TEXT,
+            "outcome": {"type": "string", "enum": ["answered", "failed", "fallback"]},
+        },
+    ),
+    "reloads": ("The last changes of the rules, newest first.", ReloadsAnswer, {}),
+    "figures": ("The raw counts, added up over the workers.", FiguresAnswer, {}),
     "endpoints": ("The addresses of services.", EndpointsAnswer, {}),
     "about": ("The process, its workers and its settings.", AboutAnswer, {}),
 }
@@ -80,6 +97,8 @@ def _path(path: str, components: dict[str, Any]) -> dict[str, Any]:
         {"name": name, "in": "query", "required": path == "explain" and name == "url", "schema": schema}
         for name, schema in parameters.items()
     ]
+    if "{name}" in path:
+        listed.append({"name": "name", "in": "path", "required": True, "schema": _TEXT})
     name = path.partition("/")[0]
     operations: dict[str, Any] = {
         "get": {"operationId": name, "summary": summary, "parameters": listed, "responses": answers}

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from canary_mw.admin.answers.rules import MOST
 from canary_mw.admin.errors import Refused
 from canary_mw.admin.models.figures import WindowName
+from canary_mw.admin.models.operations import Outcome, TrafficFilter
 from canary_mw.admin.models.rules import RulesFilter, RuleState
 
 # Bytes of the body of a question.
@@ -39,6 +40,19 @@ def rules_filter(query: Dict[str, str]) -> RulesFilter:
         "release": query.get("release") or None,
         "limit": _number(query, "limit", 100, 1, MOST),
         "after": _number(query, "after", 0, 0, 10_000_000),
+    }
+
+
+def traffic_filter(query: Dict[str, str]) -> TrafficFilter:
+    """The filter of the page of traffic; raises as `window_of` does."""
+    outcome: Any = query.get("outcome") or None
+    if outcome is not None and outcome not in get_args(Outcome):
+        raise Refused(400, "bad-outcome", f"outcome must be one of {', '.join(get_args(Outcome))}")
+    return {
+        "q": query.get("q", ""),
+        "release": query.get("release") or None,
+        "variant": query.get("variant") or None,
+        "outcome": outcome,
     }
 
 

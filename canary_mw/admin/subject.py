@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Protocol
 
-from canary_mw.admin.models.operations import SettingInForce
+from canary_mw.admin.models.operations import FileDiff, SettingInForce
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
 from canary_mw.upstreams.health import EndpointStatus
@@ -24,6 +24,11 @@ def no_figures() -> Figures:
     return Figures(now=time())
 
 
+def no_differences(generation: int) -> Sequence[FileDiff]:
+    """Where nobody keeps the texts."""
+    return ()
+
+
 def _never() -> bool:
     return False
 
@@ -36,11 +41,13 @@ class Subject:
         draining: returns whether the process shuts down and takes no new requests.
         read_figures: reads the figures of all workers of the pod; it may take a while.
         endpoints: the addresses of all services that this process knows; in any thread.
+        differences: what the reload changed in the texts after which a table was in force, by its number.
         settings: those in force, without secrets.
         folder: where the workers keep their figures, None for the memory of this process.
         pod: name of the pod or host.
         started: seconds since 1970.
         clock: the same.
+        states: of each gray variant since when it is in which state, as far as it was looked at.
     """
 
     store: RuleStore
@@ -48,8 +55,10 @@ class Subject:
     draining: Callable[[], bool] = _never
     read_figures: Callable[[], Figures] = no_figures
     endpoints: Callable[[], Sequence[EndpointStatus]] = tuple
+    differences: Callable[[int], Sequence[FileDiff]] = no_differences
     settings: Sequence[SettingInForce] = ()
     folder: str | None = None
     pod: str = field(default_factory=socket.gethostname)
     started: float = field(default_factory=time)
     clock: Callable[[], float] = time
+    states: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)

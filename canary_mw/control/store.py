@@ -48,7 +48,7 @@ class RuleStore:
         ambassador_id: only documents for this id are used.
         allow_empty: a source that lost every Mapping empties the table, instead of being an error. A source that is
             missing or unreadable is always an error.
-        observers: notified of every reload that changed the table or `error`.
+        observers: notified of every reload that changed the table or `error`; an attribute, to add others later.
 
     Attributes:
         table: the table in force. A request reads the attribute once, and uses that table to its end.
@@ -83,7 +83,7 @@ class RuleStore:
         self._environ = environ
         self._ambassador_id = ambassador_id
         self._allow_empty = allow_empty
-        self._observers = tuple(observers)
+        self.observers = tuple(observers)
         self.ticks: list[Tick] = []
         self.rules: RuleSet | None = None
         self._followers: set[WeakMethod[Callable[[RouteTable], object]]] = set()
@@ -268,7 +268,7 @@ class RuleStore:
             mappings=len(self.table.mappings),
             **difference,
         )
-        call_host(notify, self._observers, record)
+        call_host(notify, self.observers, record)
 
 
 _stores: WeakSet[RuleStore] = WeakSet()

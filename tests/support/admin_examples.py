@@ -2,8 +2,9 @@
 
 from admin_release_examples import OVERVIEW, RELEASE, frame
 
+from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer, ExplainForm
-from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, FiguresAnswer, ReloadsAnswer, TrafficAnswer
+from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, ReloadsAnswer, TrafficAnswer
 from canary_mw.admin.models.rules import Member, Rule, RulesAnswer
 
 # What ends a title, opens a script, and turns the reading direction.
@@ -335,7 +336,8 @@ RELOADS: ReloadsAnswer = {
             "changed": 1,
             "removed": 0,
             "title": "Rules 42",
-            "text": "1 of 214 rules changed.",
+            "text": "1 rule changed; 214 in all.",
+            "lines": ["GrayRelease checkout-2026-11: shop-gray 10 % to 20 %"],
             "diff": [
                 {
                     "file": "rules/checkout.yaml",
@@ -361,6 +363,7 @@ RELOADS: ReloadsAnswer = {
             "removed": 0,
             "title": "Rules 41 stay: a change was refused in part",
             "text": f"rules/invoices.yaml:14: {HOSTILE}",
+            "lines": [],
             "diff": [],
             "error": f"rules/invoices.yaml:14: {HOSTILE}",
             "effect": None,
@@ -398,7 +401,6 @@ ABOUT: AboutAnswer = {
 FIGURES: FiguresAnswer = {
     **frame(),
     "rules": OVERVIEW["rules"],
-    "window": "5m",
     "rows": [
         {
             "release": "checkout-2026-11",
@@ -406,18 +408,23 @@ FIGURES: FiguresAnswer = {
             "service": "shop-gray",
             "variant": "shop-gray",
             "drawn": True,
-            "requests": {"2xx": 12_088, "5xx": 392},
+            "requests": 12_480,
+            "classes": {"2xx": 12_088, "5xx": 392},
+            "errors": 392,
             "seconds": 1_241.5,
+            "first_byte_seconds": 1_100.5,
             "bytes_in": 0,
             "bytes_out": 1_048_576,
             "retries": 0,
-            "fallbacks": {"answered": 291},
+            "fallbacks": {"ok": 291},
             "failures": {"503": 291, "timeout": 101},
             "shadows": {},
             "buckets": {"0.032": 12_000, "0.064": 480},
         }
     ],
     "reasons": [{"release": "checkout-2026-11", "variant": "shop-gray", "reason": "sticky", "requests": 11_690}],
+    "gauges": {"in_flight": 3},
+    "skipped": [],
 }
 
 EXAMPLES = {

@@ -3,7 +3,8 @@
 from canary_mw.admin.models.common import Frame, InForce
 from canary_mw.admin.models.figures import Difference, Interval, Measured, Series, SeriesOfVariant, VariantFigures
 from canary_mw.admin.models.release import ReleaseAnswer
-from canary_mw.admin.models.releases import Overview, Release, State, Verdict
+from canary_mw.admin.models.releases import Overview, Release, Verdict
+from canary_mw.rollout.sentence import State
 
 # The labels of the states, the most urgent first.
 LABELS: dict[State, str] = {

@@ -19,6 +19,11 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(round(seconds, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def clock_time(seconds: float) -> str:
+    """The time of day in UTC, as sentences have it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M")
+
+
 def iso_or_none(seconds: float) -> str | None:
     """The same; None for 0, which stands for never."""
     return iso(seconds) if seconds else None

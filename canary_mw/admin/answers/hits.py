@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from canary_mw.observability.figures.values import FINE, Figures, RowKey, counters_in
+from canary_mw.observability.figures.values import COARSE, FINE, Figures, RowKey, SeriesKey, counters_in
 
 # The window of the page of rules, in seconds.
 WINDOW = 300.0
@@ -50,3 +50,16 @@ def _last_hits(figures: Figures) -> dict[str, float]:
         if each.mapping:
             found[each.mapping] = max(found.get(each.mapping, 0.0), each.time)
     return found
+
+
+def last_request(figures: Figures, release: str, variant: str) -> float:
+    """When a variant got its last drawn request, in seconds since 1970; 0 where that is not known."""
+    history = figures.histories.get(SeriesKey(release, variant))
+    found = [each.time for each in figures.recent if (each.release, each.variant) == (release, variant)]
+    if history is not None:
+        for slots, step in ((history.fine, FINE), (history.coarse, COARSE)):
+            before = [tick for tick in slots if slots[tick].requests < history.now.requests]
+            if before:
+                found.append(min(max(before) + step, figures.now))
+                break
+    return max(found, default=0.0)

@@ -114,15 +114,17 @@ def _about_all(store: RuleStore) -> tuple[Diagnostic, ...]:
     return (Diagnostic(severity="error", code=_OUTSIDE, message=message, file=place, line=error.line, hint=error.hint),)
 
 
-def excerpt(rules: "RuleSet | None", file: str, line: int | None, *, around: int = _AROUND) -> list[ExcerptLine]:
+def excerpt(
+    rules: "RuleSet | None", file: str, line: int | None, *, before: int = _AROUND, behind: int = _AROUND
+) -> list[ExcerptLine]:
     """The lines around a line of a file of rules; empty where the text is not known. Values of secrets are left out."""
     if rules is None or line is None or file not in rules.files:
         return []
     lines = rules.files[file].document.text.splitlines()
-    first = max(line - around, 1)
+    first = max(line - before, 1)
     return [
         {"line": number, "text": without_secret(text)[:_MOST_CHARACTERS], "marked": number == line}
-        for number, text in enumerate(lines[first - 1 : line + around], first)
+        for number, text in enumerate(lines[first - 1 : line + behind], first)
     ]
 
 

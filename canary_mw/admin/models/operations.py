@@ -3,7 +3,8 @@
 from typing import Literal, TypedDict
 
 from canary_mw.admin.models.common import Answer
-from canary_mw.admin.models.figures import WindowName
+
+Outcome = Literal["answered", "failed", "fallback"]
 
 
 class Fallback(TypedDict):
@@ -49,7 +50,7 @@ class RecentRequest(TypedDict):
     detail: str
     status: int | None
     took_ms: float
-    outcome: Literal["answered", "failed", "fallback"]
+    outcome: Outcome
     explain: str
 
 
@@ -59,7 +60,7 @@ class TrafficFilter(TypedDict):
     q: str
     release: str | None
     variant: str | None
-    outcome: Literal["answered", "failed", "fallback"] | None
+    outcome: Outcome | None
 
 
 class TrafficAnswer(Answer):
@@ -149,6 +150,8 @@ class Reload(TypedDict):
         rules: number of Mappings in force.
         title: as "Rules 41 stay: a change was refused in part".
         text: what changed, in words.
+        lines: the same, a line for each change.
+        diff: by file; empty where the texts are not known.
         effect: what it does to recent requests, where that is known.
     """
 
@@ -163,6 +166,7 @@ class Reload(TypedDict):
     removed: int
     title: str
     text: str
+    lines: list[str]
     diff: list[FileDiff]
     error: str | None
     effect: str | None
@@ -250,45 +254,3 @@ class AboutAnswer(Answer):
     figures: FiguresFolder
     settings: list[SettingInForce]
     links: list[Link]
-
-
-class FiguresRow(TypedDict):
-    """Counts since the start of the oldest worker whose counts are kept.
-
-    Attributes:
-        drawn: whether the requests were drawn, and so are evidence.
-        requests: by class of status, "1xx" to "5xx", and "none".
-        buckets: requests by time, by the upper bound of each bucket in seconds; buckets without any are left out.
-    """
-
-    release: str
-    mapping: str
-    service: str
-    variant: str
-    drawn: bool
-    requests: dict[str, int]
-    seconds: float
-    bytes_in: int
-    bytes_out: int
-    retries: int
-    fallbacks: dict[str, int]
-    failures: dict[str, int]
-    shadows: dict[str, int]
-    buckets: dict[str, int]
-
-
-class ReasonRow(TypedDict):
-    """Decisions of a release, by reason."""
-
-    release: str
-    variant: str
-    reason: str
-    requests: int
-
-
-class FiguresAnswer(Answer):
-    """The raw counts, added up over the workers."""
-
-    window: WindowName | None
-    rows: list[FiguresRow]
-    reasons: list[ReasonRow]

@@ -4,12 +4,11 @@ A release is a GrayRelease, or a group with a gray Mapping that no GrayRelease g
 Mapping.
 """
 
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from canary_mw.admin.models.common import Answer, Place
 from canary_mw.admin.models.figures import Difference, Series, Totals, VariantFigures, Window
-
-State = Literal["worse", "slower", "split_off", "not_enough", "same", "better", "off"]
+from canary_mw.rollout.sentence import State
 
 
 class Match(TypedDict):

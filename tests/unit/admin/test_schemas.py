@@ -6,8 +6,9 @@ import pytest
 from admin_examples import EXAMPLES
 from jsonschema import Draft202012Validator
 
+from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer, ExplainForm
-from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, FiguresAnswer, ReloadsAnswer, TrafficAnswer
+from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, ReloadsAnswer, TrafficAnswer
 from canary_mw.admin.models.release import ReleaseAnswer
 from canary_mw.admin.models.releases import Overview
 from canary_mw.admin.models.rules import RulesAnswer

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from canary_mw.admin.answers.explain_request import ExplainQuestion
-from canary_mw.admin.answers.explain_words import SECRET_HEADERS, details, others, position, sent, sentence, steps
 from canary_mw.admin.answers.frame import answer_frame
 from canary_mw.admin.answers.problems import NOT_SHOWN
+from canary_mw.admin.explaining.question import ExplainQuestion
+from canary_mw.admin.explaining.words import SECRET_HEADERS, details, others, position, sent, sentence, steps
 from canary_mw.admin.models.explain import ExplainAnswer, ExplainForm, ExplainRequest
 from canary_mw.admin.subject import Subject
 from canary_mw.inspection.explanation import Explanation, explain

@@ -1,0 +1,108 @@
+"""The answer about changes of the rules."""
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+
+from canary_mw.admin.answers.frame import answer_frame, clock_time, iso, workers_of
+from canary_mw.admin.models.operations import Reload, ReloadsAnswer
+from canary_mw.admin.subject import Subject
+from canary_mw.observability.figures.values import Figures, ReloadRecord
+
+MOST = 50
+
+
+def reloads_answer(subject: Subject, figures: Figures) -> ReloadsAnswer:
+    """The last changes, newest first. Workers read the rules each by itself: what they read is told by its content."""
+    pids = {each.pid for each in workers_of(subject, figures)}
+    joined = _joined(figures.reloads)
+    newest = max(joined, key=_first_time, default=[])
+    return {
+        **answer_frame(subject, figures),
+        "finding": _finding(subject, newest, pids),
+        "summary": _summary(subject, newest, pids),
+        "reloads": [_reload(subject, each, pids) for each in sorted(joined, key=_first_time, reverse=True)[:MOST]],
+    }
+
+
+def _joined(records: Iterable[ReloadRecord]) -> list[list[ReloadRecord]]:
+    """Records of one change: of the same content and error, each worker once. A content may come back later."""
+    found: list[list[ReloadRecord]] = []
+    last: dict[tuple[str, str], list[ReloadRecord]] = {}
+    for record in sorted(records, key=lambda each: each.time):
+        key = record.content, record.error
+        known = last.get(key)
+        if known is None or any(each.pid == record.pid for each in known):
+            known = last[key] = []
+            found.append(known)
+        known.append(record)
+    return found
+
+
+def _first_time(records: Sequence[ReloadRecord]) -> float:
+    return records[0].time
+
+
+def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[int]) -> Reload:
+    first, live = records[0], _live(records, pids)
+    mine = next((each for each in records if each.pid == os.getpid()), None)
+    added, removed, changed = first.counts
+    return {
+        "generation": mine.generation if mine else first.generation,
+        "read_at": iso(first.time),
+        "live_at": iso(max(each.time for each in records)) if len(live) == len(pids) else None,
+        "live_on": len(live),
+        "workers": len(pids),
+        "rules": first.mappings,
+        "added": added,
+        "changed": changed,
+        "removed": removed,
+        "title": _title(mine or first),
+        "text": _text(first),
+        "lines": list(first.lines),
+        "diff": list(subject.differences(mine.generation)) if mine else [],
+        "error": first.error or None,
+        "effect": None,
+    }
+
+
+def _live(records: Iterable[ReloadRecord], pids: Collection[int]) -> set[int]:
+    """The workers that have read a change, of those that run."""
+    return {each.pid for each in records} & set(pids)
+
+
+def _title(record: ReloadRecord) -> str:
+    if not record.error:
+        return f"Rules {record.generation}"
+    if any(record.counts):
+        return f"Rules {record.generation}: a part of the change was refused"
+    return f"Rules {record.generation} stay: a change was refused"
+
+
+def _text(record: ReloadRecord) -> str:
+    """What changed, in words."""
+    if record.error:
+        return record.error
+    added, removed, changed = record.counts
+    parts = [(added, "added"), (removed, "removed"), (changed, "changed")]
+    words = [f"{count} {'rule' if count == 1 else 'rules'} {verb}" for count, verb in parts if count]
+    return f"{', '.join(words)}; {record.mappings} in all." if words else "No rule changed, only what is around them."
+
+
+def _finding(subject: Subject, newest: Sequence[ReloadRecord], pids: Collection[int]) -> str:
+    generation = subject.store.generation
+    if not generation:
+        return "No rules are in force."
+    if newest and len(_live(newest, pids)) < len(pids):
+        return f"Rules {generation} are live on {len(_live(newest, pids))} of {len(pids)} workers."
+    return f"Rules {generation} are live everywhere."
+
+
+def _summary(subject: Subject, newest: Sequence[ReloadRecord], pids: Collection[int]) -> str:
+    source = f"Read from {subject.store.source_name}."
+    if not newest:
+        return source
+    times = [each.time for each in newest]
+    took = round((max(times) - min(times)) * 1000)
+    spread = f"; from the first worker to the last {took} ms" if len(times) > 1 else ""
+    live = len(_live(newest, pids))
+    return f"On {live} of {len(pids)} workers since {clock_time(max(times))}{spread}. {source}"

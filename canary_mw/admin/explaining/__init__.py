@@ -1,0 +1,1 @@
+"""The answer about what would happen to a request."""

@@ -1,0 +1,1 @@
+"""The answers about releases: what figures and evidence say of them, and who gets gray."""
