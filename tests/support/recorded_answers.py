@@ -20,8 +20,9 @@ from canary_mw.admin.models.operations import (
     TrafficAnswer,
 )
 from canary_mw.admin.models.release import ReleaseAnswer
-from canary_mw.admin.models.releases import Overview, Release, State, Verdict
+from canary_mw.admin.models.releases import Overview, Release, Verdict
 from canary_mw.admin.models.rules import Member, Rule, RulesAnswer, RuleState
+from canary_mw.rollout.sentence import State
 
 NOW = datetime(2026, 11, 27, 14, 7, 0, tzinfo=UTC)
 LABELS: dict[State, str] = {
@@ -775,6 +776,7 @@ RELOADS: ReloadsAnswer = {
             "removed": 0,
             "title": "Rules 42",
             "text": "1 of 214 rules changed.",
+            "lines": [],
             "diff": [
                 {
                     "file": "rules/checkout.yaml",
@@ -800,6 +802,7 @@ RELOADS: ReloadsAnswer = {
             "removed": 0,
             "title": "Rules 41 stay: a change was refused in part",
             "text": "213 rules of that state went live, invoices-gray stayed at its version of 12:31.",
+            "lines": [],
             "diff": [
                 {
                     "file": "rules/invoices.yaml",
@@ -824,6 +827,7 @@ RELOADS: ReloadsAnswer = {
             "removed": 0,
             "title": "Rules 40",
             "text": "2 rules added, none removed. By a swap of the ConfigMap volume.",
+            "lines": [],
             "diff": [],
             "error": None,
             "effect": None,

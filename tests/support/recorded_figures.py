@@ -48,7 +48,7 @@ def worker(pid: int, content: str = "c1", since: float = NOW - 60, heard: float 
 
 def reload(pid: int, time: float, content: str, *lines: str, generation: int = 1, error: str = "") -> ReloadRecord:
     return ReloadRecord(
-        pid, time, generation, content, 2, (), (), ("a",) if lines else (), (0, 0, len(lines)), lines, error
+        time, pid, generation, content, 2, (), (), ("a",) if lines else (), (0, 0, len(lines)), lines, error
     )
 
 

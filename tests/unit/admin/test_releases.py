@@ -229,7 +229,7 @@ def test_the_changes_of_a_release_are_those_that_reloads_tell() -> None:
 def test_a_release_that_is_not_there_is_an_error() -> None:
     async def main() -> None:
         app = admin(GOOD)
-        for path in ("/api/v1/releases/none", "/api/v1/releases/a/b", "/ambassador/v0/diag/releases/none"):
+        for path in ("/api/v1/releases/none", "/api/v1/releases/a/b", "/ambassador/v0/diag/releases/none?json=true"):
             answer = await fetch_app(app, path)
             assert answer.status == 404
             assert json.loads(answer.body)["error"]["code"] == "unknown-release"
