@@ -169,6 +169,15 @@ def test_the_rules_of_the_demo_send_a_share_to_gray_and_the_rest_to_stable(rules
     assert [mapping.get("weight") for mapping in mappings] == [None, 20]
 
 
+def test_the_demo_brings_the_services_of_its_rules_and_their_app(rules: Any) -> None:
+    apps = list(yaml.safe_load_all((DEMO / "apps.yaml").read_text(encoding="utf-8")))
+    services = [each["metadata"]["name"] for each in apps if each["kind"] == "Service"]
+    assert services == [each["service"] for each in yaml.safe_load_all(rules["data"]["rules.yaml"])]
+    (config,) = [each for each in apps if each["kind"] == "ConfigMap"]
+    app = (K8S.parent / "examples" / "compose" / "app.py").read_text(encoding="utf-8")
+    assert config["data"] == {"app.py": app}
+
+
 def test_the_pod_meets_the_restricted_pod_security_standard(pod: Any, container: Any) -> None:
     check_restricted(pod, container)
 
