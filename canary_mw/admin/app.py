@@ -18,6 +18,7 @@ from starlette.routing import Route
 from canary_mw.admin.api import ANSWERS, PAGES, Answering
 from canary_mw.admin.desk import Desk
 from canary_mw.admin.errors import Refused, error_response
+from canary_mw.admin.events import events
 from canary_mw.admin.guard import Guard
 from canary_mw.admin.openapi import openapi
 from canary_mw.admin.pages.routes import page_routes
@@ -72,6 +73,7 @@ def create_admin(
         routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
     routes.append(Route("/api/v1/releases/{path:path}", _command, methods=["POST"]))
     streams = Streams()
+    routes.append(Route("/api/v1/events", _events(desk, streams), methods=["GET"]))
     answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
     routes += page_routes(answerers, streams, lambda job: desk.ask(lambda *_: job()), json_response)
     errors: Any = {HTTPException: _http_error, Refused: _refused}
@@ -142,6 +144,14 @@ def _metrics(desk: Desk, metrics: MetricsRenderer) -> Handler:
 
 async def _openapi(_: Request) -> Response:
     return json_response(openapi())
+
+
+def _events(desk: Desk, streams: Streams) -> Handler:
+    async def handler(_: Request) -> Response:
+        busy = "as many streams are open as there may be: ask /api/v1/overview now and then instead"
+        return streams.open(events(desk)) or error_response(503, "busy", busy, {"retry-after": "5"})
+
+    return handler
 
 
 async def _command(_: Request) -> Response:

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from canary_mw import __version__
+from canary_mw.admin.events import ReloadChange, Tick, VerdictChange, WorkerChange
 from canary_mw.admin.models.common import ErrorAnswer
 from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer
@@ -79,6 +80,7 @@ def openapi() -> dict[str, Any]:
     """The description of the API."""
     components: dict[str, Any] = {}
     paths = {f"/api/v1/{path}": _path(path, components) for path in _PATHS}
+    paths["/api/v1/events"] = _events(components)
     return {
         "openapi": "3.1.0",
         "info": {"title": "canary-mw admin port", "version": __version__},
@@ -112,6 +114,19 @@ def _path(path: str, components: dict[str, Any]) -> dict[str, Any]:
             "responses": answers,
         }
     return operations
+
+
+def _events(components: dict[str, Any]) -> dict[str, Any]:
+    """The stream: its messages are no JSON as a whole, but the data of each is."""
+    for model in (Tick, VerdictChange, ReloadChange, WorkerChange):
+        schema_of(model, components)
+    names = "tick (Tick), verdict (VerdictChange), reload (ReloadChange) and worker (WorkerChange)"
+    text = f"Server-sent events {names}. The first ones tell what there is. It ends when the server shuts down."
+    answers = {
+        "200": {"description": text, "content": {"text/event-stream": {"schema": _TEXT}}},
+        "default": _response("What is wrong.", schema_of(ErrorAnswer, components)),
+    }
+    return {"get": {"operationId": "events", "summary": "What changes.", "parameters": [], "responses": answers}}
 
 
 def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
