@@ -31,6 +31,22 @@ def threads_are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def patches_later() -> bool:
+    """Whether a worker of gunicorn is to be patched by gevent, and is not yet: it was forked from a preloaded app."""
+    return "gunicorn.workers.ggevent" in sys.modules and not threads_are_greenlets()
+
+
+def after_patching(function: Callable[[], object]) -> None:
+    """Call a function when gevent has patched this process."""
+    import gevent.events
+
+    def hear(event: object) -> None:
+        if isinstance(event, gevent.events.GeventDidPatchAllEvent):
+            function()
+
+    gevent.events.subscribers.append(hear)
+
+
 def check_threads() -> None:
     """Check that this process has threads to work with.
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from canary_mw.control.endpoints import cluster_endpoints, services_to_find
 from canary_mw.control.sources.base import ConfigSource
@@ -35,6 +35,9 @@ from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service
 from canary_mw.run_folder.opened import run_folder
 from canary_mw.upstreams.health import EndpointStatus
+
+if TYPE_CHECKING:
+    from canary_mw.middleware.admin_port import AdminPort
 
 logger = HostLogger(logging.getLogger("canary_mw.middleware"))
 
@@ -83,6 +86,9 @@ class MiddlewareBase(ObservedRequests):
     # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
     decide = staticmethod(routing_decision.decide)
     upstreams: AnyUpstreams
+    shadows: Any
+    nets: Any
+    admin_port: "AdminPort | None" = None
     # What was wrong with an argument, where `__init__` did not raise it.
     _config_error: ConfigError | None = None
 
@@ -103,6 +109,12 @@ class MiddlewareBase(ObservedRequests):
             rules = StaticSource("")
         settings = self._read_settings() if self.enabled else MiddlewareSettings()
         options = self.options = options_of(arguments, settings)
+        if self.wraps and options.admin_port:
+            # uvicorn and the metrics are loaded where somebody asks for them.
+            from canary_mw.middleware.admin_port import AdminPort
+
+            self.admin_port = AdminPort(self, settings, arguments, options)
+            observers = self.admin_port.with_metrics(observers)
         self._owns_store = not isinstance(rules, RuleStore)
         self.store = (
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
@@ -153,6 +165,8 @@ class MiddlewareBase(ObservedRequests):
         self.started = True
         self.store.tell(self._find_services)
         self._find_services(self.store.table)
+        if self.admin_port is not None:
+            self.admin_port.open()
         if self.enabled and self._is_first_start():
             announce(self.store, self.options.upstreams, self.upstreams.place, self._unused)
 
@@ -213,6 +227,8 @@ class MiddlewareBase(ObservedRequests):
     def _stop(self) -> None:
         self._prepare_start()
         self.cluster.stop()
+        if self.admin_port is not None:
+            self.admin_port.close()
         if self._owns_store:
             self.store.stop()
 

@@ -29,6 +29,8 @@ class Arguments(NamedTuple):
     shadow_writes: bool | None
     strict: bool | None
     run_dir: str | os.PathLike[str] | None
+    admin_host: str | None
+    admin_port: int | None
 
 
 class Options(NamedTuple):
@@ -47,6 +49,8 @@ class Options(NamedTuple):
     shadow_writes: bool
     strict: bool
     run_dir: str | None
+    admin_host: str
+    admin_port: int
 
 
 def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
@@ -65,6 +69,8 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         _first(given.shadow_writes, settings.shadow_writes),
         _first(given.strict, settings.strict),
         os.fspath(given.run_dir) if given.run_dir else settings.run_dir,
+        given.admin_host or settings.admin_host,
+        _first(given.admin_port, settings.admin_port),
     )
 
 

@@ -28,8 +28,7 @@ ENABLED = "CANARY_MW_ENABLED"
 _OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS")
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
-    "access_log admin_host admin_host_names admin_port grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs"
-    " ssl_certfile ssl_keyfile workers"
+    "access_log grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile ssl_keyfile workers"
 ).split()
 # What Kubernetes puts into the containers of a namespace that has a Service named canary-mw, or canary-mw-something.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
@@ -56,6 +55,7 @@ def variable(name: str) -> str:
 
 
 _RANGES = (
+    ("admin_port", 0, 65535),
     ("cache_max_age", 1, 100 * 86400),
     ("dns_interval", 1, 86400),
     ("max_connections", 1, 1_000_000),
@@ -97,6 +97,9 @@ class MiddlewareSettings:
     run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
     endpoints: str | None = setting(None, "k8s:// address of the API that knows the endpoints of Services.")
     zone: str | None = setting(None, "Zone of this node: endpoints in it come first, where the cluster says so.")
+    admin_host: str = setting("127.0.0.1", "Address of the admin port.")
+    admin_port: int = setting(0, "Port for health, rules and metrics; 0 for none.")
+    admin_host_names: tuple[str, ...] = setting((), "Name by which the admin port may be asked.", ",")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable

@@ -18,8 +18,18 @@ def server_name() -> str | None:
     """
     processes = sys.modules.get("multiprocessing.process")
     is_child = processes is not None and processes.parent_process() is not None
-    of_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
-    return name_of(os.getppid()) if is_child or of_gunicorn else None
+    return name_of(os.getppid()) if is_child or is_forked_worker() else None
+
+
+def is_gunicorn() -> bool:
+    """Whether this is a process of gunicorn, or one that such a process has started."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+
+
+def is_forked_worker() -> bool:
+    """Whether this is a worker of gunicorn: a process that runs the same command as its parent, or has its title."""
+    own = _command(os.getpid())
+    return is_gunicorn() and bool(own) and (own.startswith(b"gunicorn: worker") or own == _command(os.getppid()))
 
 
 def name_of(pid: int) -> str | None:
@@ -54,6 +64,14 @@ def pid_namespace() -> int | None:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return None
+
+
+def _command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _start_time(pid: int) -> int | None:

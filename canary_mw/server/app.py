@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from canary_mw.admin.app import create_admin
+from canary_mw.admin.server import AdminServer, url_of
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
@@ -15,19 +15,19 @@ from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import Reply
 from canary_mw.host import HostLogger
+from canary_mw.middleware.admin_app import admin_app
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.middleware.identity import default_hop_id
 from canary_mw.middleware.settings import ENABLED, is_enabled
-from canary_mw.middleware.shown_settings import shown_settings
 from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.opentelemetry_sdk import start_sdk
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.run_folder.opened import run_folder
-from canary_mw.server.admin_server import AdminServer
+from canary_mw.server.admin_protocol import AdminProtocol
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
 from canary_mw.server.traced_app import serve_traced
@@ -160,18 +160,10 @@ class Proxy:
             logger.warning("%s has no effect: it turns middlewares off, and a proxy serves its rules", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
-            app = create_admin(
-                self.store,
-                self._metrics,
-                lambda: self.draining,
-                host_names=self.settings.admin_host_names,
-                settings=shown_settings(self.settings),
-                endpoints=self._middleware.endpoint_statuses,
-            )
+            app = admin_app(self._middleware, self._metrics, self.settings, draining=lambda: self.draining)
             host, port = self.settings.admin_host, self.settings.admin_port
-            self._admin = await AdminServer.start(app, host, port)
-            shown = f"[{host}]" if ":" in host else host
-            logger.info("admin port: http://%s:%d with /healthz, /readyz, /rules and /metrics", shown, port)
+            self._admin = await AdminServer.start(app, host, port, AdminProtocol)
+            logger.info("admin port: %s with /healthz, /readyz, /rules and /metrics", url_of(host, port))
 
     def _drain(self) -> list[asyncio.Task[Any]]:
         """Report not ready and close websockets at SIGTERM, while the server still finishes running requests."""

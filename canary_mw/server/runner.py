@@ -1,11 +1,9 @@
 """Run the standalone proxy under uvicorn: exit status, open files, TLS of the port, logging."""
 
-import asyncio
-import logging
 import resource
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import uvicorn
 
 from canary_mw.client.tls import load_authorities, load_certificate
-from canary_mw.server.admin_server import TASK_NAME
 from canary_mw.server.app import Proxy
 from canary_mw.server.app import create_app as create_proxy
 from canary_mw.server.settings import CERT_REQS, Settings
@@ -27,11 +24,6 @@ _STARTUP_FAILURE = 3
 # Seconds until a worker that has not started, or does not answer its parent, is killed. uvicorn's default of 5 is too
 # short on a busy node: workers would be killed again and again while they start, and a rolling restart would stop.
 _WORKER_HEALTHCHECK_TIMEOUT = 30
-
-
-def proxy_filter() -> Callable[[logging.LogRecord], bool]:
-    """The factory of `is_of_the_proxy` for `logging.config`."""
-    return is_of_the_proxy
 
 
 class Server(uvicorn.Server):
@@ -118,15 +110,6 @@ def tls_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def is_of_the_proxy(record: logging.LogRecord) -> bool:
-    """False for what uvicorn says of its start and its end for the admin port: it says the same of the proxy's own."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return True
-    return record.levelno > logging.INFO or task is None or task.get_name() != TASK_NAME
-
-
 def log_config(level: str) -> dict[str, Any]:
     """uvicorn's logging configuration plus the loggers of this package; only the access log is written to stdout.
 
@@ -136,8 +119,6 @@ def log_config(level: str) -> dict[str, Any]:
 
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
     config["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s [%(process)d] %(message)s"
-    config["filters"] = {"proxy": {"()": "canary_mw.server.runner.proxy_filter"}}
-    config["loggers"]["uvicorn.error"]["filters"] = ["proxy"]
     config["formatters"]["canary"] = {"format": "%(message)s"}
     config["handlers"]["canary"] = {
         "class": "logging.StreamHandler",

@@ -10,7 +10,6 @@ CERT_REQS = ("none", "optional", "required")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _RANGES = (
     ("port", 0, 65535),
-    ("admin_port", 0, 65535),
     ("workers", 1, 1024),
     ("keep_alive", 0, 86400),
     ("grace", 0, 86400),
@@ -26,9 +25,6 @@ class Settings(MiddlewareSettings):
     host: str = setting("127.0.0.1", "Address to listen on.")
     port: int = setting(8080, "Port to listen on.")
     workers: int = setting(1, "Processes; each follows the rules by itself.")
-    admin_host: str = setting("127.0.0.1", "Address of the admin port.")
-    admin_port: int = setting(0, "Port for health, rules and metrics; 0 for none.")
-    admin_host_names: tuple[str, ...] = setting((), "Name by which the admin port may be asked.", ",")
     log_level: str = setting("info", "Lowest level that is logged.")
     access_log: bool = setting(False, "One JSON line per request, on stdout.")
     # Longer than load balancers keep idle connections, usually 60 s, so that they never use one that is being closed.

@@ -43,7 +43,7 @@ LIBRARIES = {
     "pydantic": {"config"},
     "re2": {"rules"},
     "starlette": {"admin", "server"},
-    "uvicorn": {"server", "cli"},
+    "uvicorn": {"admin", "server", "cli"},
     "watchfiles": {"control"},
     "websockets": {"client", "middleware", "server"},
     "yaml": {"config"},

@@ -17,6 +17,7 @@ from canary_mw.server.settings import Settings, variable
 LOGGERS = """
 canary_mw
 canary_mw.access
+canary_mw.admin
 canary_mw.demo
 canary_mw.direct
 canary_mw.endpoints

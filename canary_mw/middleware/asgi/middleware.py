@@ -74,6 +74,7 @@ class CanaryMiddleware(MiddlewareBase):
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets: directory of the Secrets that TLSContexts name.
         run_dir: folder that the workers of this server share; told from the server by default, where that is possible.
+        admin_host, admin_port: where one of its workers answers health, rules and metrics; nowhere by default.
 
     Raises:
         ConfigError: an argument is not valid. In a running event loop the start raises it instead: the startup of the
@@ -105,6 +106,8 @@ class CanaryMiddleware(MiddlewareBase):
         strict: bool | None = None,
         secrets: str | os.PathLike[str] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        admin_host: str | None = None,
+        admin_port: int | None = None,
     ) -> None:
         self.app = app
         self.started = False
@@ -112,7 +115,7 @@ class CanaryMiddleware(MiddlewareBase):
         self.services = ServiceApps(services)
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
-            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
         )
         try:
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)

@@ -83,10 +83,12 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         shadow_writes: bool | None = None,
         strict: bool | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        admin_host: str | None = None,
+        admin_port: int | None = None,
     ) -> None:
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
-            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
         )
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app
@@ -98,6 +100,8 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             # Here, so that the server does not start: the rules are loaded again, and followed, in each worker.
             self._check_rules()
         _middlewares.add(self)
+        if self.admin_port is not None:
+            self.admin_port.open_in_worker()
 
     def _init_process(self) -> None:
         """Set up what each process has for itself; called again in a forked child."""

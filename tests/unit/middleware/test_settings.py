@@ -74,6 +74,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         SHADOW_WRITES=1,
         STRICT=1,
         RUN_DIR=tmp_path / "run",
+        ADMIN_HOST="127.0.0.2",
+        ADMIN_PORT=8878,
         SECRETS=tmp_path,
         UPSTREAM="a=http://b",
     )
@@ -92,6 +94,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         True,
         True,
         str(tmp_path / "run"),
+        "127.0.0.2",
+        8878,
     )
 
 
@@ -154,6 +158,7 @@ def test_every_argument_has_a_setting() -> None:
     # In code, tracing is asked for by an observer.
     assert every.keys() - told == {
         "CANARY_MW_LOCAL",
+        "CANARY_MW_ADMIN_HOST_NAMES",
         "CANARY_MW_AMBASSADOR_ID",
         "CANARY_MW_CACHE",
         "CANARY_MW_CACHE_MAX_AGE",

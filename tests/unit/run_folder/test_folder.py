@@ -133,6 +133,7 @@ def test_no_folder_is_guessed_for_a_process_that_is_no_worker(monkeypatch: pytes
 
 def test_workers_of_gunicorn_share_the_folder_of_their_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "parents", lambda: [str(tmp_path)])
+    monkeypatch.setattr(place, "_command", lambda _: b"gunicorn\0app:app\0")
     monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0.0")
     folder = run_folder(None)
     assert folder is not None
@@ -140,6 +141,26 @@ def test_workers_of_gunicorn_share_the_folder_of_their_parent(tmp_path: Path, mo
     assert (int(owner), int(parent)) == (os.geteuid(), os.getppid())
     assert int(namespace) == os.stat("/proc/self/ns/pid").st_ino
     assert int(start) > 0
+
+
+@pytest.mark.parametrize(
+    ("own", "parent", "works"),
+    [
+        (b"gunicorn\0app:app\0", b"gunicorn\0app:app\0", True),
+        (b"gunicorn: worker [app]", b"gunicorn: master [app]", True),
+        (b"gunicorn: master [app]", b"sh\0", False),
+        (b"python\0-m\0tool\0", b"gunicorn\0app:app\0", False),
+        (b"", b"", False),
+    ],
+)
+def test_a_worker_of_gunicorn_is_told_from_its_master_and_from_what_it_starts(
+    own: bytes, parent: bytes, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "_command", lambda pid: own if pid == os.getpid() else parent)
+    monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
+    assert not place.is_forked_worker()
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0.0")
+    assert place.is_forked_worker() is works
 
 
 def test_the_next_parent_is_used_where_one_is_taken_by_another(

@@ -11,12 +11,13 @@ from upstream import until
 
 from canary_mw.admin.app import create_admin
 from canary_mw.admin.rules import describe_rules
+from canary_mw.admin.server import MAX_CONNECTIONS, AdminServer
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.http.framing import MAX_HEAD
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.server import timers
-from canary_mw.server.admin_server import MAX_CONNECTIONS, AdminProtocol, AdminServer
+from canary_mw.server.admin_protocol import AdminProtocol
 
 HEAD = b"GET /healthz HTTP/1.1\r\nhost: a\r\n"
 

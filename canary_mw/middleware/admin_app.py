@@ -1,0 +1,47 @@
+"""The app of an admin port for a middleware: that of an app, or that of the proxy."""
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Protocol
+
+from canary_mw.admin.app import create_admin
+from canary_mw.control.store import RuleStore
+from canary_mw.middleware.settings import MiddlewareSettings
+from canary_mw.middleware.shown_settings import shown_settings
+from canary_mw.observability.prometheus import MeteredMiddleware, Metrics
+from canary_mw.upstreams.health import EndpointStatus
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+class Shown(MeteredMiddleware, Protocol):
+    """A middleware that an admin port shows."""
+
+    store: RuleStore
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """See `MiddlewareBase.endpoint_statuses`."""
+
+
+def admin_app(
+    middleware: Shown,
+    metrics: Metrics,
+    settings: MiddlewareSettings,
+    *,
+    arguments: Collection[str] = (),
+    draining: Callable[[], bool] = lambda: False,
+) -> "Starlette":
+    """Create the admin app of a middleware.
+
+    Args:
+        arguments: names of the settings that the middleware was given as arguments.
+        draining: see `create_admin`.
+    """
+    return create_admin(
+        middleware.store,
+        metrics,
+        draining,
+        host_names=settings.admin_host_names,
+        settings=shown_settings(settings, arguments=arguments),
+        endpoints=middleware.endpoint_statuses,
+    )
