@@ -88,7 +88,8 @@ def usable_addresses(slices: Iterable[Slice], port_name: str, zone: str = "") ->
 
 def count_endpoints(slices: Iterable[Slice]) -> int:
     """How many endpoints there are, usable or not."""
-    return len({address for each in slices for endpoint in each.endpoints for address in endpoint.addresses})
+    places = {(address, each.ports) for each in slices for endpoint in each.endpoints for address in endpoint.addresses}
+    return len(places)
 
 
 def _targets(slices: tuple[Slice, ...], port_name: str, family: str) -> list[_Target]:
