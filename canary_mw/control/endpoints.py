@@ -1,6 +1,7 @@
 """Which API knows the endpoints of Services that rules ask for, and which Services those are."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from canary_mw.control.sources.base import ConfigSource
@@ -23,20 +24,23 @@ def cluster_endpoints(source: ConfigSource, address: str | None, zone: str, *, m
         may_exec: whether a kubeconfig may have a command run, if its address allows that.
     """
 
+    connections = [each.connection for each in getattr(source, "sources", (source,)) if hasattr(each, "connection")]
+    if address or connections:
+        # Here, and not at the first Service: a server may fork while another thread imports, and a child would wait
+        # for the lock of the module. Without an API nothing of it is loaded: httpx takes long.
+        for name in ("control.sources.kubernetes", "upstreams.discovery.cluster_watch"):
+            import_module(f"canary_mw.{name}")
+
     def connect() -> "Connection":
         if address:
-            # The API of a cluster needs httpx, which takes long to load.
             from canary_mw.control.sources.kubernetes import connect
 
             return connect(parse_endpoints_url(address), may_exec)
-        for each in getattr(source, "sources", (source,)):
-            connection: Connection | None = getattr(each, "connection", None)
-            if connection is not None:
-                return connection
-        raise ConfigError(
-            "the rules come from no API, and none is named",
-            hint="set --endpoints or CANARY_MW_ENDPOINTS, for example k8s://",
-        )
+        if not connections:
+            hint = "set --endpoints or CANARY_MW_ENDPOINTS, for example to k8s://"
+            raise ConfigError("the rules come from no API, and none is named", hint=hint)
+        first: Connection = connections[0]
+        return first
 
     return ClusterEndpoints(connect, zone)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from cluster_box import CANARY, READ, Box, box
-from clusters import in_loop
+from clusters import in_loop, kubeconfig
+from fake_apiserver import FakeApi
 from load import Load, eventually, load
-from servers import fetch, fetch_admin
+from servers import Answer, fetch, fetch_admin, serving_app
 from upstream import Peer, serving
+from wsgiprocess import served
 
 RULE = """---
 apiVersion: getambassador.io/v2
@@ -141,3 +143,45 @@ async def test_pods_that_are_not_ready_end_or_move_get_no_new_request_and_change
         await found.get_requests("d")
         assert sum(pod.answered for pod in (a, b, c)) - sum(before[:3]) <= 2
         assert "shop-gray.shop: none of its 2 endpoints is ready" in shop.proxy.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("server", "started"), [("preload", True), ("gevent preload", True), ("waitress", False)])
+@in_loop
+async def test_each_worker_of_a_wsgi_server_reaches_the_pods(server: str, started: bool, tmp_path: Path) -> None:
+    """Where watches begin before the fork, each worker has its own, and the parent's are not disturbed."""
+    api, pods = FakeApi(), [Pod("a"), Pod("b")]
+    workers = 1 if server == "waitress" else 2
+    rule = RULE.replace("prefix: /shop/", "prefix: /pods/")
+
+    def tell(pod: Pod) -> None:
+        endpoints = [{"addresses": ["127.0.0.1"], "conditions": READY}]
+        api.slice("shop", "shop-gray", "gray-1", {"endpoints": endpoints, "ports": [{"port": pod.port}]})
+
+    async with contextlib.AsyncExitStack() as stack:
+        for pod in pods:
+            pod.port = (await stack.enter_async_context(serving(pod))).origin.port
+        port = await stack.enter_async_context(serving_app(api.app, lifespan="off"))
+        metadata = {"annotations": {"getambassador.io/config": rule}}
+        api.put("services", "shop", "shop-gray", {"metadata": metadata, "spec": {"ports": [{"port": 80}]}})
+        tell(pods[0])
+        address = f"k8s://shop?kubeconfig={kubeconfig(tmp_path, f'http://127.0.0.1:{port}')}"
+        environ = {"PREFORKED_RULES": address, **({"PREFORKED_STARTED": "1"} if started else {})}
+        with served(server, "preforked:create_app", tmp_path / "log", **environ) as (running, app):
+            while _lists(api) < workers + started:
+                await asyncio.gather(*(fetch(app, "/pods/") for _ in range(4)))
+            while b"b" not in [found.body for found in await _many(app)]:
+                tell(pods[1])
+            while {found.body for found in await _many(app)} != {b"b"}:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(running.stop)
+        assert [word for word in ("Traceback", "CRITICAL", "SIGKILL") if word in running.output] == [], running.output
+        api.drop_watches(hard=True)
+
+
+def _lists(api: FakeApi) -> int:
+    return sum(verb == "list" and path.endswith("endpointslices") for verb, path, _ in api.requests)
+
+
+async def _many(port: int) -> list[Answer]:
+    return await asyncio.gather(*(fetch(port, "/pods/") for _ in range(20)))

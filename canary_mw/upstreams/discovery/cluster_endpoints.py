@@ -101,16 +101,14 @@ class ClusterEndpoints:
     def _apply(self) -> None:
         ensure_forked_hooks()
         if self._watch is None:
-            # The API of a cluster needs httpx, which takes long to load.
-            from canary_mw.kubernetes.api import preload
-            from canary_mw.upstreams.discovery.cluster_watch import ClusterWatch
-
             try:
                 connection = self._connect()
             except (ConfigError, OSError) as exc:
                 self._note_problem(f"endpoints cannot be asked for: {exc}")
                 return
-            preload()
+            # Whoever names an API has loaded it.
+            from canary_mw.upstreams.discovery.cluster_watch import ClusterWatch
+
             self._problem = None
             self._watch = ClusterWatch(connection, self._zone, _publisher(self))
             logger.info("endpoints of Services are watched at %s", connection.server)

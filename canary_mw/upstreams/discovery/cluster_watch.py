@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 
 from canary_mw.host import HostLogger
+from canary_mw.kubernetes.api import preload
 from canary_mw.kubernetes.credentials import Connection
 from canary_mw.kubernetes.kinds import ENDPOINT_SLICES, SERVICE_PORTS
 from canary_mw.kubernetes.reflector import Reflector
@@ -24,6 +25,9 @@ from canary_mw.upstreams.discovery.endpoint_slices import (
     slice_of,
     usable_addresses,
 )
+
+# The module is imported before a server forks.
+preload()
 
 logger = HostLogger(logging.getLogger("canary_mw.endpoints"))
 
