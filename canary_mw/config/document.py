@@ -58,6 +58,7 @@ class APIObject:
         annotated: whether the text is the value of its annotation, which takes name, namespace and labels from it.
             Otherwise it is the object itself.
         last_stays: whether the last Mapping stays in force when all objects are deleted.
+        uid: what tells it from another object of this name; it does not count.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class APIObject:
     labels: tuple[tuple[str, str], ...] = ()
     annotated: bool = False
     last_stays: bool = False
+    uid: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,9 @@ class RuleStore:
                 documents = self._load()
                 if documents == self._documents and not self._id_files.changed():
                     return self._keep_table(error_of(self.diagnostics), logged=True)
-                return self._apply(documents)
+                changed = self._apply(documents)
+                getattr(self.source, "applied", bool)(self.diagnostics)
+                return changed
             except ConfigError as exc:
                 return self._keep_table(exc)
             except Exception as exc:

@@ -256,8 +256,7 @@ def _store(
         raise ConfigError("no rules", hint=f"give rules= a path, or set {variable('rules')}")
     if rules is None or isinstance(rules, str | os.PathLike):
         given = settings.rules if rules is None else [rules]
-        folder = partial(run_folder, run_dir)
-        rules = source_of(given, cache=settings.cache, cache_max_age=settings.cache_max_age, folder=folder)
+        rules = source_of(given, **settings.of_sources, folder=partial(run_folder, run_dir))
     speak()
     warn_of_missing(rules)
     names = local_names_in(rules, local)

@@ -100,6 +100,7 @@ class MiddlewareSettings:
     admin_host: str = setting("127.0.0.1", "Address of the admin port.")
     admin_port: int = setting(0, "Port for health, rules and metrics; 0 for none.")
     admin_host_names: tuple[str, ...] = setting((), "Name by which the admin port may be asked.", ",")
+    events: bool = setting(False, "Write Events about rules in error to their objects of a k8s:// address.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable
@@ -128,6 +129,11 @@ class MiddlewareSettings:
     def upstreams(self) -> dict[str, str | list[str]]:
         """`upstream` by name; several URLs of one name are used in turn."""
         return parse_upstreams(self.upstream, variable("upstream"))
+
+    @property
+    def of_sources(self) -> dict[str, Any]:
+        """The arguments of `source_of` that are settings."""
+        return {"cache": self.cache, "cache_max_age": self.cache_max_age, "events": self.events}
 
     @property
     def local_names(self) -> frozenset[str]:

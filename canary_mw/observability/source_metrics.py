@@ -1,10 +1,11 @@
 """Metrics of sources of rules that are watched over a network."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from canary_mw.observability.source_status import SourceStatus
+from canary_mw.observability.source_status import DELAY_BOUNDS, SourceStatus
 
 _LABELS = ("source", "kind", "namespace")
 
@@ -24,6 +25,7 @@ def source_metrics(statuses: Sequence[SourceStatus]) -> Iterable[Metric]:
                 family.add_metric(_labels_of(status), value)
         yield family
     yield from _counters(statuses)
+    yield _delays(statuses)
 
 
 def _counters(statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
@@ -35,6 +37,16 @@ def _counters(statuses: Sequence[SourceStatus]) -> Iterator[Metric]:
                 family.add_metric((*_labels_of(status), name), count)
     yield relists
     yield errors
+
+
+def _delays(statuses: Sequence[SourceStatus]) -> Metric:
+    text = "From an event of the API until its rules were in force."
+    family = HistogramMetricFamily("canary_mw_source_event_to_table_seconds", text, labels=("source",))
+    for status in {each.source: each for each in statuses if each.delays}.values():
+        bounds = [*(f"{bound:g}" for bound in DELAY_BOUNDS), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(status.delays)), strict=True))
+        family.add_metric((status.source,), buckets, status.delay_sum)
+    return family
 
 
 def _labels_of(status: SourceStatus) -> tuple[str, str, str]:

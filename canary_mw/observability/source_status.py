@@ -1,7 +1,11 @@
 """How it goes with a source of rules that is watched over a network, for the metrics and the admin port."""
 
 from collections.abc import Mapping as Dict
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Seconds, the bounds of `delays`.
+DELAY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,9 @@ class SourceStatus:
         relists: numbers of lists after the first one, by reason.
         errors: numbers of failures, by status or name.
         error: why it is not synced.
+        delays: of the source as a whole, how often it took how long from an event until its rules were in force: a
+            number for each of `DELAY_BOUNDS`, and one for what took longer.
+        delay_sum: the seconds of all of them.
     """
 
     source: str
@@ -31,6 +38,8 @@ class SourceStatus:
     relists: Dict[str, int]
     errors: Dict[str, int]
     error: str | None
+    delays: Sequence[int] = ()
+    delay_sum: float = 0.0
 
     def __str__(self) -> str:
         state = "synced" if self.synced else f"not synced: {self.error or 'no answer yet'}"

@@ -51,9 +51,8 @@ def create_app(settings: Settings | None = None) -> "Proxy":
 def _source(settings: Settings) -> ConfigSource:
     if not settings.rules:
         return StaticSource("", "no --rules")
-    cache, max_age = settings.cache, settings.cache_max_age
     folder = partial(run_folder, settings.run_dir)
-    return source_of(settings.rules, may_exec=True, cache=cache, cache_max_age=max_age, folder=folder)
+    return source_of(settings.rules, may_exec=True, **settings.of_sources, folder=folder)
 
 
 class _Forwarder(CanaryMiddleware):

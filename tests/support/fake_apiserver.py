@@ -212,7 +212,9 @@ class FakeApi:
         new = copy.deepcopy(self.objects.pop(place) if body is None else body)
         if body is not None:
             self.objects[place] = new
-        new.setdefault("metadata", {}).update(name=name, namespace=namespace, resourceVersion=str(self.version))
+        uid = old["metadata"]["uid"] if old else str(uuid.uuid4())
+        version = str(self.version)
+        new.setdefault("metadata", {}).update(name=name, namespace=namespace, uid=uid, resourceVersion=version)
         kind = "DELETED" if body is None else "MODIFIED" if old else "ADDED"
         self.log.append(Event(self.version, kind, place, copy.deepcopy(new), old))
         while len(self.log) > self.window:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from canary_mw.config.document import Document
+from canary_mw.config.document import Diagnostic, Document
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.forking import start_thread
 from canary_mw.host import HostLogger
@@ -49,6 +49,11 @@ class CombinedSource:
     def status(self) -> list[SourceStatus]:
         """That of each source that has one."""
         return [each for source in self.sources for each in getattr(source, "status", list)()]
+
+    def applied(self, diagnostics: Sequence[Diagnostic]) -> None:
+        """See `KubernetesSource.applied`."""
+        for source in self.sources:
+            getattr(source, "applied", bool)(diagnostics)
 
     def stop_watching(self) -> None:
         """End what `load` has begun."""

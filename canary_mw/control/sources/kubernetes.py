@@ -3,13 +3,13 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import random
 from time import monotonic
 from weakref import WeakSet
 
-from canary_mw.config.document import UNREACHABLE_CLUSTER, Document, document_in_error
+from canary_mw.config.document import UNREACHABLE_CLUSTER, Diagnostic, Document, document_in_error
 from canary_mw.control.sources.kubernetes_cache import MAX_AGE, Cache
 from canary_mw.control.sources.kubernetes_shared import FollowedView, SharedFiles
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
@@ -19,6 +19,7 @@ from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.host import HostLogger
 from canary_mw.kubernetes.api import preload
 from canary_mw.kubernetes.credentials import Connection, in_cluster
+from canary_mw.kubernetes.event_writer import EventWriter
 from canary_mw.kubernetes.kubeconfig import from_kubeconfig
 from canary_mw.locks import Mutex, wait_for
 from canary_mw.observability.source_status import SourceStatus
@@ -50,6 +51,7 @@ class KubernetesSource:
         may_exec: whether a kubeconfig may have a command run; the address has to allow it too.
         cache: directory in which the last rules are kept.
         cache_max_age: seconds after which they are too old to start with, by default a day.
+        events: whether Events about rules in error are written to their objects.
         folder: returns the run folder of this server; see `run_folder`. By default this process watches for itself.
 
     Raises:
@@ -68,6 +70,7 @@ class KubernetesSource:
         may_exec: bool = False,
         cache: str | None = None,
         cache_max_age: float | None = None,
+        events: bool = False,
         folder: Callable[[], Folder | None] | None = None,
     ) -> None:
         self._url = url if isinstance(url, KubernetesURL) else KubernetesURL.parse(url)
@@ -76,12 +79,15 @@ class KubernetesSource:
         self.namespace = self.connection.namespace
         self._cache = _cache(cache, cache_max_age, self._url, self.connection)
         key = {"address": self.name, "server": self.connection.server, "namespace": self.namespace}
+        self._writes_events = events
         self._files = SharedFiles(folder or _no_folder, key)
         # A server starts many processes at once, on many nodes.
         self._jitter = START_JITTER if folder is not None else 0.0
         preload()
         self._thread = LoopThread()
         self._view: ClusterView | FollowedView | None = None
+        # What `load` has returned last.
+        self._loaded: tuple[Document, ...] | None = None
         # What an earlier view knew.
         self._known: tuple[Document, ...] | None = None
         # Whether this process watches though another one holds the lock, and says nothing.
@@ -95,7 +101,7 @@ class KubernetesSource:
         view = self._watch()
         while not wait_for(view.settled, min(_SHORT_LOOK, limit - monotonic())) and monotonic() < limit:
             view = self._watch()
-        documents = view.documents
+        documents = self._loaded = view.documents
         if documents is not None:
             return list(documents)
         hint = "the API is asked again and again"
@@ -120,6 +126,14 @@ class KubernetesSource:
         """How it goes with each kind in each namespace."""
         view = self._view
         return view.status() if view is not None else []
+
+    def applied(self, diagnostics: Sequence[Diagnostic]) -> None:
+        """What `load` returned last was applied, and this was found in the rules of all sources."""
+        view = self._view
+        if isinstance(view, ClusterView):
+            view.applied(self._loaded)
+            if self._writes_events:
+                self._thread.call(view.report, diagnostics)
 
     def stop_watching(self) -> None:
         """End the watches; what is known stays known."""
@@ -151,7 +165,8 @@ class KubernetesSource:
     def _begin(self, before: FollowedView | None) -> ClusterView:
         """Watch, from what another worker knew."""
         known = self._known if before is None else before.documents
-        view = ClusterView(self._url, self.connection, self._cache, known, self._files)
+        events = EventWriter(self.name, self.connection) if self._writes_events else None
+        view = ClusterView(self._url, self.connection, self._cache, known, self._files, events)
         self._files.remove_leftovers()
         delay = random() * self._jitter if before is None else _TAKEOVER_DELAY
         self._thread.call(partial(view.start, delay, review=before is None))

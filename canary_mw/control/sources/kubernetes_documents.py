@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from canary_mw.config.annotations import ANNOTATION
-from canary_mw.config.document import APIObject, Document
+from canary_mw.config.document import APIObject, Diagnostic, Document, on_one_line
 from canary_mw.control.sources.kubernetes_url import SCHEME
-from canary_mw.kubernetes.kinds import Kind
+from canary_mw.kubernetes.event_writer import Problem
+from canary_mw.kubernetes.kinds import KINDS, Kind
 
+_API_VERSIONS = {kind.name: f"{kind.group}/{kind.versions[0]}".lstrip("/") for kind in KINDS.values()}
 # What JSON has as it is, and YAML only as an escape.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -33,6 +35,7 @@ def document_of(kind: Kind, *, last_stays: bool) -> Callable[[dict[str, Any]], D
             labels=tuple(sorted((str(label), str(value)) for label, value in pairs)),
             annotated=kind.metadata_only,
             last_stays=last_stays,
+            uid=str(metadata.get("uid") or ""),
         )
         return Document(text, f"{SCHEME}{namespace}/{kind.name}/{name}", api_object=api_object)
 
@@ -42,6 +45,22 @@ def document_of(kind: Kind, *, last_stays: bool) -> Callable[[dict[str, Any]], D
 def in_order(documents: Iterable[Document]) -> tuple[Document, ...]:
     """The documents in Emissary's order: that of the texts `name.namespace.1`."""
     return tuple(sorted(documents, key=_key))
+
+
+def problems_of(diagnostics: Iterable[Diagnostic], documents: Iterable[Document]) -> list[Problem]:
+    """The errors in the rules of objects, each with its object."""
+    objects = {document.name: document.api_object for document in documents}
+    found = []
+    for each in diagnostics:
+        # A second source of one namespace has a number behind its names.
+        holder = objects.get(each.file) or objects.get(each.file.partition(" [")[0])
+        if holder is not None and each.severity == "error":
+            reason = "".join(word.capitalize() for word in each.code.split("-"))
+            hint = f" ({each.hint})" if each.hint else ""
+            line = f"line {each.line}: " if holder.annotated and each.line else ""
+            place = (_API_VERSIONS[holder.kind], holder.kind, holder.namespace, holder.name, holder.uid)
+            found.append(Problem(*place, reason, on_one_line(f"{line}{each.message}{hint}")))
+    return found
 
 
 def _key(document: Document) -> tuple[str, str]:

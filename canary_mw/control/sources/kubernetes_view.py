@@ -2,23 +2,25 @@
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from time import monotonic, time
 
-from canary_mw.config.document import Document
+from canary_mw.config.document import Diagnostic, Document
 from canary_mw.control.sources.kubernetes_cache import Cache
-from canary_mw.control.sources.kubernetes_documents import document_of, in_order
+from canary_mw.control.sources.kubernetes_documents import document_of, in_order, problems_of
 from canary_mw.control.sources.kubernetes_shared import STATUS_INTERVAL, SharedFiles, Snapshot
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.host import HostLogger
 from canary_mw.kubernetes.credentials import Connection
+from canary_mw.kubernetes.event_writer import EventWriter
 from canary_mw.kubernetes.kinds import KINDS, MAPPINGS
 from canary_mw.kubernetes.left_out import LeftOut
 from canary_mw.kubernetes.reflector import Reflector
 from canary_mw.kubernetes.rights import missing_rights
 from canary_mw.kubernetes.watch import Follower
 from canary_mw.locks import Latch
-from canary_mw.observability.source_status import SourceStatus
+from canary_mw.observability.source_status import DELAY_BOUNDS, SourceStatus
 
 logger = HostLogger(logging.getLogger("canary_mw.sources"))
 
@@ -35,6 +37,7 @@ class ClusterView:
     Args:
         documents: what is known from before, None for nothing.
         files: what other workers of this server follow, written here.
+        events: writes about rules in error, if anybody does.
 
     Attributes:
         documents: those of the last complete lists; None as long as there are none.
@@ -50,6 +53,7 @@ class ClusterView:
         cache: Cache | None,
         documents: tuple[Document, ...] | None,
         files: SharedFiles,
+        events: EventWriter | None = None,
     ) -> None:
         self.documents = documents
         self.cache_age_since: float | None = None
@@ -63,6 +67,10 @@ class ClusterView:
             for reflector in _reflectors(url, connection.namespace)
         ]
         self._left_out = self._left_out_by(connection)
+        self._events = events
+        # When what is not in force yet has arrived, and how long that took: counts by bound, and their sum.
+        self._arrived: float | None = None
+        self._delays, self._delay_sum = [0] * (len(DELAY_BOUNDS) + 1), 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._batch: asyncio.TimerHandle | None = None
         self._first_change = 0.0
@@ -84,6 +92,8 @@ class ClusterView:
         if review:
             self._tasks.append(loop.create_task(self._review_rights(delay)))
         self._beat()
+        if self._events is not None:
+            self._tasks.append(loop.create_task(self._events.run()))
         if self._cache is not None:
             loop.call_later(_CACHE_AFTER, self._take_cache)
 
@@ -122,7 +132,23 @@ class ClusterView:
             relists=dict(reflector.relists),
             errors=dict(reflector.errors),
             error=reflector.error,
+            delays=tuple(self._delays),
+            delay_sum=self._delay_sum,
         )
+
+    def applied(self, documents: tuple[Document, ...] | None) -> None:
+        """These documents are in force; called by the thread that reads them."""
+        arrived = self._arrived
+        if arrived is not None and documents is self.documents:
+            self._arrived = None
+            seconds = monotonic() - arrived
+            self._delays[bisect_left(DELAY_BOUNDS, seconds)] += 1
+            self._delay_sum += seconds
+
+    def report(self, diagnostics: Sequence[Diagnostic]) -> None:
+        """Write Events about what was found, in the running event loop."""
+        if self._events is not None and self.documents is not None:
+            self._events.add(problems_of(diagnostics, self.documents))
 
     def _changed(self) -> None:
         """Something may have changed; called after each answer."""
@@ -171,6 +197,8 @@ class ClusterView:
         documents = in_order(d for each in self._followers for d in each.reflector.objects.values())
         if documents == self.documents and self.cache_age_since is None:
             return
+        if self.documents is not None and self._arrived is None:
+            self._arrived = self._first_change
         self.documents, self.cache_age_since = documents, None
         self._move()
         if self._cache is not None and self._write is None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from typing import Any
 
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.combined import CombinedSource
@@ -17,6 +18,7 @@ def source_of(
     may_exec: bool = False,
     cache: str | None = None,
     cache_max_age: float | None = None,
+    events: bool = False,
     folder: Callable[[], Folder | None] | None = None,
 ) -> ConfigSource:
     """The source of paths and `k8s://` addresses, in this order.
@@ -25,6 +27,7 @@ def source_of(
         may_exec: whether a kubeconfig may have a command run, if its address allows that.
         cache: directory where the last rules of an API are kept; by default `CANARY_MW_CACHE`.
         cache_max_age: seconds after which they are too old to start with, by default a day.
+        events: whether Events about rules in error are written to the objects of an API.
         folder: returns the folder that the workers of this server share, so that one of them watches an API for all.
 
     Raises:
@@ -33,7 +36,8 @@ def source_of(
     sources: list[ConfigSource] = []
     for of_cluster, group in groupby((os.fspath(each) for each in rules), is_kubernetes_url):
         if of_cluster:
-            sources += [_kubernetes(url, may_exec, cache, cache_max_age, folder) for url in group]
+            options = {"may_exec": may_exec, "cache_max_age": cache_max_age, "events": events, "folder": folder}
+            sources += [_kubernetes(url, cache, options) for url in group]
         else:
             sources.append(FileSource(*group))
     return sources[0] if len(sources) == 1 else CombinedSource(sources)
@@ -50,16 +54,9 @@ def local_names_in(source: ConfigSource, names: Iterable[str]) -> frozenset[str]
     return frozenset(names) | {f"{host}.{namespace}{colon}{port}" for host, colon, port in bare}
 
 
-def _kubernetes(
-    url: str,
-    may_exec: bool,
-    cache: str | None,
-    cache_max_age: float | None,
-    folder: Callable[[], Folder | None] | None,
-) -> ConfigSource:
+def _kubernetes(url: str, cache: str | None, options: dict[str, Any]) -> ConfigSource:
     parsed = KubernetesURL.parse(url)
     # The API of a cluster needs httpx, which takes long to load.
     from canary_mw.control.sources.kubernetes import KubernetesSource
 
-    directory = cache or os.environ.get("CANARY_MW_CACHE")
-    return KubernetesSource(parsed, may_exec=may_exec, cache=directory, cache_max_age=cache_max_age, folder=folder)
+    return KubernetesSource(parsed, cache=cache or os.environ.get("CANARY_MW_CACHE"), **options)

@@ -63,12 +63,13 @@ async def cluster(
         place: what stands behind `k8s://`.
         before: rules of a source that comes first.
         wait: whether to wait for rules.
+        sources: arguments of `source_of`.
     """
-    cache = options.pop("cache", None)
+    sources = options.pop("sources", {})
     async with serving_app(server.app, lifespan="off") as port:
         path = kubeconfig(tmp_path, f"http://127.0.0.1:{port}", token="admin")
         address = f"k8s://{place}{'&' if '?' in place else '?'}kubeconfig={path}"
-        source = source_of([address], cache=cache)
+        source = source_of([address], **sources)
         store = RuleStore(CombinedSource([StaticSource(before, "built-in"), source]) if before else source, **options)
         await asyncio.to_thread(store.start)
         made = Cluster(server, store)
@@ -378,6 +379,81 @@ async def test_documents_come_in_the_order_of_name_and_namespace(tmp_path: Path)
     async with cluster(server, tmp_path, "*") as found:
         names = [document.name for document in found.store._documents or ()]
         assert names == ["k8s://a/Service/x", "k8s://b/Service/x", "k8s://a/Service/z"]
+
+
+@in_loop
+async def test_the_time_from_an_event_to_its_table_is_counted(tmp_path: Path) -> None:
+    server = FakeApi()
+    server.annotate("shop", "both", rule("stable"))
+    async with cluster(server, tmp_path, before=rule("of-file", prefix="/file/")) as found:
+
+        def counted() -> int:
+            return sum(found.store.source_status()[0].delays)
+
+        await found.shows(**{"of-file": None, "stable": None})
+        assert counted() == 0
+        for number in (1, 2):
+            server.annotate("shop", "both", rule("stable", weight=number))
+            await found.shows(**{"of-file": None, "stable": number})
+            await found.until(lambda number=number: counted() == number)  # type: ignore[misc]
+        assert found.store.source_status()[0].delay_sum > 0
+
+
+def events_in(server: FakeApi) -> list[Any]:
+    return [each for (key, _, _), each in server.objects.items() if key == "events"]
+
+
+@in_loop
+async def test_errors_are_told_in_events_once_for_each_object_and_reason(tmp_path: Path) -> None:
+    server = FakeApi(mappings_kind())
+    server.annotate("shop", "both", rule("stable") + rule("gray", weight=10))
+    spec = {"prefix": "/shop/"}
+    async with cluster(server, tmp_path, sources={"events": True}) as found:
+        await found.shows(stable=None, gray=10)
+        server.map("shop", "m", spec)
+        await found.until(lambda: len(events_in(server)) == 1)
+        for weight in (-5, -6, 10, -7):
+            server.annotate("shop", "both", rule("stable") + rule("gray", weight=weight))
+            await found.until(lambda weight=weight: (str(weight) in str(found.store.error)) == (weight < 0))  # type: ignore[misc]
+        await found.until(lambda: len(events_in(server)) == 2)
+        # Whatever came before another reason was told before it.
+        server.annotate("shop", "both", rule("stable") + rule("gray", weight=10) + "--- {")
+        await found.until(lambda: len(events_in(server)) == 3)
+        of_mapping, of_service, of_text = events_in(server)
+        assert of_mapping["involvedObject"]["apiVersion"] == "getambassador.io/v3alpha1"
+        assert (of_mapping["involvedObject"]["kind"], of_mapping["reason"]) == ("Mapping", "WrongType")
+        assert of_service["involvedObject"] == {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "namespace": "shop",
+            "name": "both",
+            "uid": server.objects["services", "shop", "both"]["metadata"]["uid"],
+        }
+        assert (of_service["reason"], of_service["type"], of_service["count"]) == ("WeightRange", "Warning", 1)
+        assert of_service["message"].startswith("line 13: ")
+        assert of_text["reason"] not in ("WeightRange", "WrongType")
+
+
+@in_loop
+async def test_nobody_writes_events_unasked_and_a_missing_right_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeApi()
+    server.denied = {"create events"}
+    for asked in (False, True):
+        server.annotate("shop", "both", rule("stable") + rule("gray", weight=-5))
+        async with cluster(server, tmp_path, sources={"events": asked}) as found:
+            await found.until(lambda: found.store.error)
+            server.annotate("shop", "both", rule("stable") + rule("gray", timeout_ms="soon"))
+            await found.until(lambda: "timeout_ms" in str(found.store.error))
+            if asked:
+                posts = [each for each in server.requests if each[0] == "create" and each[1].endswith("/events")]
+                await found.until(lambda: "create]} to its Role" in caplog.text)
+                assert posts
+            else:
+                assert not [each for each in server.requests if each[1].endswith("/events")]
+    assert caplog.text.count("an Event cannot be written") == 1
+    assert events_in(server) == []
 
 
 @in_loop

@@ -162,6 +162,7 @@ def test_every_argument_has_a_setting() -> None:
         "CANARY_MW_AMBASSADOR_ID",
         "CANARY_MW_CACHE",
         "CANARY_MW_CACHE_MAX_AGE",
+        "CANARY_MW_EVENTS",
         "CANARY_MW_ENDPOINTS",
         "CANARY_MW_TRACING",
         "CANARY_MW_ZONE",

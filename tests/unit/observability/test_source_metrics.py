@@ -53,6 +53,18 @@ def test_the_metrics_have_these_names_and_labels() -> None:
     ]
 
 
+def test_the_time_until_rules_are_in_force_is_one_histogram_of_a_source() -> None:
+    delays = (0, 0, 3, 1, *(0,) * 6, 1)
+    statuses = [status(kind=kind, delays=delays, delay_sum=12.5) for kind in ("services", "ingresses")]
+    lines = [line for line in rendered(*statuses) if "event_to_table" in line]
+    name = "canary_mw_source_event_to_table_seconds"
+    assert len(lines) == len(delays) + 2
+    assert f'{name}_bucket{{le="0.05",source="k8s://shop"}} 3.0' in lines
+    assert f'{name}_bucket{{le="10",source="k8s://shop"}} 4.0' in lines
+    assert f'{name}_bucket{{le="+Inf",source="k8s://shop"}} 5.0' in lines
+    assert f'{name}_sum{{source="k8s://shop"}} 12.5' in lines
+
+
 def test_a_source_without_an_answer_has_no_age_of_one() -> None:
     lines = rendered(status(synced=False, last_contact=None, cache_age=9.0, relists={}, errors={}))
     assert [line.partition("{")[0] for line in lines] == [
