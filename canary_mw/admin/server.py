@@ -5,6 +5,7 @@ the server, which a process without an admin port does not load. Signals and log
 """
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -128,6 +129,30 @@ def listen(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.close()
         raise OSError(exc.errno, f"admin port {host}:{port}: {exc.strerror}") from exc
     return listener
+
+
+def reserve(host: str, preferred: int) -> socket.socket:
+    """Keep a port of an address for `AdminServer.start`: the preferred one, or another one where a program uses that.
+
+    Raises:
+        OSError: there is no such address here.
+    """
+    try:
+        # With SO_REUSEPORT that of another server of this user would be shared.
+        listen(host, preferred, shared=False).close()
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        preferred = 0
+    kept = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # Without SO_REUSEADDR the look above finds it, though it does not listen.
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        kept.bind((host, preferred))
+    except OSError:
+        kept.close()
+        raise
+    return kept
 
 
 def url_of(host: str, port: int) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from canary_mw.admin.server import listen, reserve
+from canary_mw.cli import serve
 from canary_mw.cli.main import main
 from canary_mw.cli.serve import shared_folder
 from canary_mw.server.settings import Settings
@@ -64,3 +66,40 @@ def test_a_folder_that_is_named_stays(tmp_path: Path, monkeypatch: pytest.Monkey
     with shared_folder(Settings(run_dir=str(tmp_path))):
         assert "CANARY_MW_RUN_DIR" not in os.environ
     assert tmp_path.exists()
+
+
+def test_the_admin_port_is_8877_unless_it_is_given_or_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CANARY_MW_ADMIN_PORT", raising=False)
+    # This may be the port of another test.
+    with reserve("127.0.0.1", 0) as socket:
+        monkeypatch.setattr(serve, "ADMIN_PORT", socket.getsockname()[1])
+    not_given: dict[str, int | None] = {"admin_port": None}
+    with serve.with_admin_port(Settings(), not_given) as first:
+        assert first.admin_port == serve.ADMIN_PORT
+        assert capsys.readouterr().err == ""
+        with serve.with_admin_port(Settings(), not_given) as second:
+            assert second.admin_port not in (0, first.admin_port)
+            assert f"is taken: the admin port is {second.admin_port}" in capsys.readouterr().err
+        with listen("127.0.0.1", first.admin_port, shared=True) as worker:
+            worker.listen()
+    with serve.with_admin_port(Settings(admin_port=0), {"admin_port": 0}) as none:
+        assert none.admin_port == 0
+    monkeypatch.setenv("CANARY_MW_ADMIN_PORT", "0")
+    with serve.with_admin_port(Settings(), not_given) as none:
+        assert none.admin_port == 0
+
+
+def test_the_port_of_ambassador_is_the_default() -> None:
+    assert "[default: 8877]" in " ".join(CliRunner().invoke(main, ["serve", "--help"]).stdout.split())
+
+
+def test_a_port_that_another_program_listens_on_is_not_taken() -> None:
+    with listen("127.0.0.1", 0, shared=True) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with reserve("127.0.0.1", port) as other:
+            assert other.getsockname()[1] not in (0, port)
+    with reserve("127.0.0.1", port) as same:
+        assert same.getsockname()[1] == port
