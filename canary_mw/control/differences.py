@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from canary_mw.config.document import Document
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.epoch import Epoch
 from canary_mw.rules.mapping import Mapping
 
 
@@ -16,6 +18,17 @@ def content_of(documents: Iterable[Document]) -> str:
             hashed.update(len(text).to_bytes(8))
             hashed.update(text.encode("utf-8", "surrogatepass"))
     return hashed.hexdigest()[:16] if found else ""
+
+
+def epochs_of(table: RouteTable) -> dict[str, Epoch]:
+    """The epochs of the releases of a table, and of its groups with gray Mappings and no release."""
+    found = {name: release.epoch for name, release in table.releases.items()}
+    for group in table.groups:
+        for share in group.shares:
+            split = share.decision.split
+            if split is not None and split.epoch is not None:
+                found.setdefault(split.name, split.epoch)
+    return found
 
 
 def difference(before: Iterable[Mapping], after: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:

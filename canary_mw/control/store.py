@@ -11,7 +11,7 @@ from weakref import WeakMethod, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
-from canary_mw.control.differences import content_of, difference, same_mappings
+from canary_mw.control.differences import content_of, difference, epochs_of, same_mappings
 from canary_mw.control.errors import emptied_error, error_of
 from canary_mw.control.findings import log_new
 from canary_mw.control.following import Tick, TickingLatch, follow
@@ -236,12 +236,12 @@ class RuleStore:
             take_table(table)
         counts = (f"{len(names)} {what}" for what, names in difference.items())
         logger.info("rules %d are in force: %s", self.generation, ", ".join(counts))
-        if self.generation > 1:
-            for line in describe_changes(before, table):
-                logger.info("rules %d: %s", self.generation, line)
+        lines = tuple(describe_changes(before, table)) if self.generation > 1 else ()
+        for line in lines:
+            logger.info("rules %d: %s", self.generation, line)
         if was_in_error and self.error is None:
             logger.info("rules are clean again: rules %d are in force", self.generation)
-        self._notify(difference)
+        self._notify(difference, lines)
 
     def _keep_table(self, error: ConfigError | None, *, logged: bool = False) -> bool:
         """Leave the table as it is; log `error` and notify the observers if it changed."""
@@ -261,16 +261,29 @@ class RuleStore:
         where = "goes to the app, as stable" if self.table.middleware else "is answered with 404"
         return f"no rules are in force, and every request {where}, until this is mended"
 
-    def _notify(self, difference: dict[str, tuple[str, ...]]) -> None:
-        record = Reloaded(
+    def add_counters(self, counters: Observer, tick: Tick) -> None:
+        """Notify an observer, from now on, unless it is already, and call its `tick` in the thread of this store."""
+        if tick not in self.ticks:
+            self.ticks.append(tick)
+        if counters not in self.observers:
+            self.observers = (*self.observers, counters)
+            if self.generation:
+                call_host(notify, (counters,), self._record({}))
+
+    def _notify(self, difference: dict[str, tuple[str, ...]], lines: tuple[str, ...] = ()) -> None:
+        call_host(notify, self.observers, self._record(difference, lines))
+
+    def _record(self, difference: dict[str, tuple[str, ...]], lines: tuple[str, ...] = ()) -> Reloaded:
+        return Reloaded(
             generation=self.generation,
             diagnostics=self.diagnostics,
             error=self.error,
             content=content_of(self._documents or ()),
             mappings=len(self.table.mappings),
+            epochs=epochs_of(self.table),
+            lines=lines,
             **difference,
         )
-        call_host(notify, self.observers, record)
 
 
 _stores: WeakSet[RuleStore] = WeakSet()

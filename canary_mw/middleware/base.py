@@ -156,8 +156,7 @@ class MiddlewareBase(ObservedRequests):
         speak()
         for counters in self._counting:
             counters.start()
-            if counters.tick not in self.store.ticks:
-                self.store.ticks.append(counters.tick)
+            self.store.add_counters(counters, counters.tick)
         if self.enabled:
             self._start_rules()
         else:

@@ -1,12 +1,15 @@
 """Counters of requests, and of refusals. Labels are worked out once for each decision in force."""
 
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from math import ceil, log2
+from time import time
 from typing import Any, ClassVar, NamedTuple
 
 from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.observability.attempts.arms import ArmCounter, EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
-from canary_mw.observability.failures import failure_of, kind_index
+from canary_mw.observability.failures import REFUSED, failure_of, kind_index
 from canary_mw.observability.figures.buckets import BOUNDS
 from canary_mw.observability.figures.layout import (
     BUCKET_0,
@@ -28,6 +31,7 @@ from canary_mw.observability.figures.values import FALLBACK_RESULTS, Figures, Ro
 from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
+from canary_mw.rules.epoch import Epoch
 
 # See `buckets.bucket_of`, which is written out below.
 _SHORTEST = BOUNDS[0]
@@ -70,14 +74,14 @@ class Target(NamedTuple):
         row: its cells.
         reason: the cell of its reason, None where nothing was assigned.
         header: the cells of the header of the file.
-        labels: of the row.
+        arm: counts drawn requests, None where nothing is compared.
         decision: is kept, so that no other one has its identity.
     """
 
     row: memoryview
     reason: memoryview | None
     header: memoryview
-    labels: Labels
+    arm: ArmCounter | None
     decision: Decision | None
 
 
@@ -99,6 +103,8 @@ class RequestCounters(Observer):
         self.figures = FiguresWriter(open_folder)
         self.sample = RecentSample(self.figures)
         self._ticks = Ticks(self.figures)
+        self._evidence = EvidenceWriter(self.figures)
+        self._epochs: Dict[str, Epoch] | None = None
 
     def share(self, open_folder: OpenFolder) -> None:
         """Count in a run folder, unless another one was given."""
@@ -109,9 +115,18 @@ class RequestCounters(Observer):
         """This process serves requests; it counts as a worker from now on."""
         with self.figures.lock:
             self.figures.open()
+        self._settle_attempts()
+
+    def _settle_attempts(self) -> None:
+        """Begin the attempts of releases, once this process counts."""
+        if self._epochs is not None and self.figures.storage is not None:
+            epochs, self._epochs = self._epochs, None
+            self._evidence.reloaded(epochs, time())
 
     def tick(self) -> float:
         """Do what is due for the figures; returns the seconds until more is."""
+        if self.figures.storage is not None:
+            self._evidence.tick()
         return self._ticks.tick()
 
     def begin(self) -> None:
@@ -141,18 +156,21 @@ class RequestCounters(Observer):
         key: Any = decision
         if decision is not None and decision.release is not None:
             # Each request of a release has a decision of its own.
-            assigned = decision.release
-            key = id(decision.mapping), decision.sent, assigned[:3], assigned.epoch
+            name, variant, reason, *_, epoch = decision.release
+            key = id(decision.mapping), decision.sent, name, variant, reason, id(epoch)
         figures = self.figures
         with figures.lock:
             target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
             self._add(target, status, seconds, seconds if first_byte is None else first_byte, sent)
             if failure:
                 _add_failure(target.row, failure, net)
+            if target.arm is not None and failure != REFUSED:
+                digest = None if decision is None or decision.release is None else decision.release.digest
+                target.arm.add(digest, seconds if first_byte is None else first_byte, failed=bool(failure))
 
     def _add(self, target: Target, status: int | None, seconds: float, first_byte: float, sent: int) -> None:
         """Add one request, with the lock held."""
-        row, reason, header, _, _ = target
+        row, reason, header = target[:3]
         status_class = 0 if status is None else min(status // 100, 5)
         bucket = BUCKET_0 if seconds <= _SHORTEST else min(ceil(log2(seconds) * 8) + _OFFSET, ROW_CELLS - 1)
         micros, first_micros = int(seconds * 1e6), int(first_byte * 1e6)
@@ -174,7 +192,10 @@ class RequestCounters(Observer):
         if labels.assigned is not None:
             row = labels.row
             reason = figures.counter("assignments", row.release, row.variant, labels.reason)
-        target = figures.targets[key] = Target(figures.row(labels.row), reason, header, labels, decision)
+        arm = None
+        if labels.row.drawn and labels.assigned is not None:
+            arm = self._evidence.arm(labels.row.release, labels.row.variant, labels.assigned.epoch, time())
+        target = figures.targets[key] = Target(figures.row(labels.row), reason, header, arm, decision)
         return target
 
     def tally(self, *key: str) -> None:
@@ -195,6 +216,8 @@ class RequestCounters(Observer):
 
     def reloaded(self, record: Reloaded) -> None:
         """Release decisions that may no longer be in force."""
+        self._epochs = record.epochs
+        self._settle_attempts()
         with self.figures.lock:
             self.figures.targets.clear()
 
@@ -203,7 +226,7 @@ class RequestCounters(Observer):
         with self.figures.lock:
             storage = self.figures.storage
             content = storage.content() if storage is not None else None
-        return read_private(content, now)
+        return read_private(content, now, self._evidence.attempts)
 
 
 def _add_failure(row: memoryview, failure: str, net: SafetyNet | None) -> None:

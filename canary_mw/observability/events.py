@@ -1,10 +1,12 @@
 """Events that observers receive, as values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from canary_mw.config.document import Diagnostic
 from canary_mw.exceptions import ConfigError
+from canary_mw.rules.epoch import Epoch
 
 
 class Decided(NamedTuple):
@@ -69,6 +71,8 @@ class Reloaded:
         error: why the newest state of the source is not completely in force, or None.
         content: 64 bits in hexadecimal that are the same for the same texts of the source, "" before the first ones.
         mappings: number of those in force.
+        epochs: of the releases in force, and of groups with gray Mappings and no release, by the names of these.
+        lines: what has changed, in words.
     """
 
     generation: int
@@ -79,3 +83,5 @@ class Reloaded:
     error: ConfigError | None = None
     content: str = ""
     mappings: int = 0
+    epochs: Dict[str, Epoch] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.figures.layout import Header
 from canary_mw.observability.figures.reader import read
+from canary_mw.observability.figures.recent import reload_text
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.figures.writer import OpenFolder, no_folder
 from canary_mw.observability.metric_families import families
@@ -66,6 +67,7 @@ class Metrics(RequestCounters):
         )
         if self.figures.storage is not None:
             self.tally("reloads", "ok" if record.error is None else "error")
+            self.figures.text("reloads", reload_text(record, time()))
 
     def tick(self) -> float:
         """Do what is due for the figures; returns the seconds until more is."""

@@ -83,15 +83,21 @@ def retired_content(folder: int) -> memoryview | None:
     return content if is_readable(content) else None
 
 
-def write_retired(folder: int, content: bytes) -> None:
-    """Replace the file of all ended workers at once; raises OSError."""
-    name = f".{RETIRED}-{secrets.token_hex(8)}"
+def read_text(folder: int, name: str) -> bytes | None:
+    """The content of a file of the folder, None without one."""
+    with _opened(folder, name) as file:
+        return None if file is None else bytes(_content(file))
+
+
+def write_text_file(folder: int, target: str, content: bytes) -> None:
+    """Replace a file of the folder at once; raises OSError."""
+    name = f".{target}-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(name, flags, 0o600, dir_fd=folder)
     try:
         with os.fdopen(file, "wb") as writer:
             writer.write(content)
-        os.rename(name, RETIRED, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with suppress(OSError):
             os.unlink(name, dir_fd=folder)

@@ -91,9 +91,6 @@ HISTORY_KEY = 2048
 BLOCK = 62
 BLOCK_SLOT_CELLS = BLOCK + 2
 BLOCK_CELLS = SLOTS * BLOCK_SLOT_CELLS
-# Cells of an arm: requests, errors, requests of keys that had failed before, the same for slow ones by threshold, and
-# the microsecond at which its epoch began.
-ARM_CELLS = 8
 
 _RECORD = Struct("<IHHII")
 assert sys.byteorder == "little"

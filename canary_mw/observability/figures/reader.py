@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from canary_mw.observability.attempts import register
+from canary_mw.observability.attempts.union import evidence_of
 from canary_mw.observability.figures import layout
 from canary_mw.observability.figures.files import file_id, folder_lock, retired_content, worker_files
 from canary_mw.observability.figures.layout import ROW_CELLS, Header, Kind
@@ -46,28 +48,37 @@ def read(folder: int, now: float) -> Figures:
     with folder_lock(folder, exclusive=False):
         files, skipped = worker_files(folder)
         retired = retired_content(folder)
+        attempts = register.read(folder)
     known = merged_ids(retired)
     # A file that is added up already may not be removed yet.
     files = [each for each in files if file_id(each.content) not in known]
     alive = [Part(each.content) for each in files if each.alive]
     dead = [Part(each.content) for each in files if not each.alive]
     past = [Part(retired)] if retired is not None else []
-    return figures_of(alive, dead, past, now, shared=True, skipped=tuple(skipped))
+    return figures_of(alive, dead, past, now, attempts, shared=True, skipped=tuple(skipped))
 
 
-def read_private(content: memoryview | None, now: float) -> Figures:
+def read_private(content: memoryview | None, now: float, attempts: register.Attempts | None = None) -> Figures:
     """The figures of this process alone, given the content of its memory."""
-    return figures_of([Part(content)] if content is not None else [], [], [], now, shared=False)
+    return figures_of([Part(content)] if content is not None else [], [], [], now, attempts or {}, shared=False)
 
 
 def figures_of(
-    alive: list[Part], dead: list[Part], past: list[Part], now: float, *, shared: bool, skipped: tuple[str, ...] = ()
+    alive: list[Part],
+    dead: list[Part],
+    past: list[Part],
+    now: float,
+    attempts: register.Attempts,
+    *,
+    shared: bool,
+    skipped: tuple[str, ...] = (),
 ) -> Figures:
     """Add up files.
 
     Args:
         alive, dead: of workers that run, and of those that ended.
         past: what ended workers have counted, added up.
+        attempts: of releases.
     """
     parts = [*past, *dead, *alive]
     rows = sum_rows(parts)
@@ -84,7 +95,7 @@ def figures_of(
         tuple(sorted(ended, key=lambda worker: -worker.heartbeat)),
         tuple(_texts(parts, "recent", RecentRequest)),
         tuple(_texts(parts, "reloads", ReloadRecord)),
-        {},
+        evidence_of((each for part in parts for each in part.others), attempts),
         shared,
         skipped,
     )

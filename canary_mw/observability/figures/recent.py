@@ -1,4 +1,4 @@
-"""The sample of recent requests."""
+"""The sample of recent requests, and the last reloads, as the texts that figures keep."""
 
 import json
 import os
@@ -7,15 +7,17 @@ from urllib.parse import unquote_to_bytes
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
+from canary_mw.observability.events import Reloaded
 from canary_mw.observability.figures.targets import labels_of
 from canary_mw.observability.figures.values import RecentRequest
-from canary_mw.observability.figures.writer import FiguresWriter
+from canary_mw.observability.figures.writer import MAX_RELOAD, FiguresWriter
 from canary_mw.routing.decided import Decision
 
 # Seconds between two requests of the sample, and between two that failed.
 _INTERVAL = 1 / 20
 _FAILED_INTERVAL = 1 / 50
 _MAX_PATH, _MAX_TEXT = 120, 60
+_MAX_NAMES, _MAX_LINES, _MAX_LINE, _MAX_ERROR = 20, 20, 120, 300
 
 
 class RecentSample:
@@ -71,6 +73,28 @@ class RecentSample:
             os.getpid(),
         )
         self._figures.text("recent", json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def reload_text(record: Reloaded, now: float) -> bytes:
+    """A `ReloadRecord` as it is kept; what does not fit is left out."""
+    names = [record.added, record.removed, record.changed]
+    error = "" if record.error is None else str(record.error)[:_MAX_ERROR]
+    for lines, kept in ((_MAX_LINES, _MAX_NAMES), (3, 3), (0, 0)):
+        values = [
+            round(now, 3),
+            os.getpid(),
+            record.generation,
+            record.content,
+            record.mappings,
+            *([name[:_MAX_TEXT] for name in each[:kept]] for each in names),
+            [len(each) for each in names],
+            [line[:_MAX_LINE] for line in record.lines[:lines]],
+            error,
+        ]
+        text = json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= MAX_RELOAD:
+            break
+    return text
 
 
 def shown_query(query: bytes, decision: Decision | None) -> str:

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from math import ceil
 
+from canary_mw.observability.attempts import union as evidence
 from canary_mw.observability.figures import layout
 from canary_mw.observability.figures.files import (
     WorkerFile,
@@ -12,7 +13,7 @@ from canary_mw.observability.figures.files import (
     remove,
     retired_content,
     worker_files,
-    write_retired,
+    write_text_file,
 )
 from canary_mw.observability.figures.history import write_block, write_slot
 from canary_mw.observability.figures.layout import Header, Kind
@@ -53,7 +54,7 @@ def retire(folder: int, now: float) -> None:
         new = [each for each in dead if file_id(each.content) not in known]
         if new:
             with suppress(OSError):
-                write_retired(folder, merged(retired, new, now))
+                write_text_file(folder, layout.RETIRED, merged(retired, new, now))
                 known |= {file_id(each.content) for each in new}
         for each in dead:
             if file_id(each.content) in known:
@@ -75,6 +76,10 @@ def merged(retired: memoryview | None, dead: list[WorkerFile], now: float) -> by
     _write_rows(target, parts)
     _write_histories(target, parts, now)
     _write_texts(target, parts)
+    for kind, key, content in evidence.merged([each for part in parts for each in part.others]):
+        cells = target.allocate(kind, key, len(content))
+        if cells is not None:
+            cells[:] = content
     _write_ended(target, parts, dead)
     return bytes(target.content())
 

@@ -23,6 +23,8 @@ OpenFolder = Callable[[], OpenedFolder | None]
 _OTHER_ROW = (OTHER, OTHER, OTHER, OTHER, "")
 # Slots of each ring, and their bytes.
 RINGS = {"recent": (200, 512), "reloads": (50, 4096)}
+# Bytes of a text of that ring, beside its marks.
+MAX_RELOAD = RINGS["reloads"][1] - 32
 
 
 def no_folder() -> OpenedFolder | None:
@@ -45,6 +47,7 @@ class FiguresWriter:
             another request. A cell is changed by one statement without a call in it, so that this loses nothing.
         targets: what callers keep of the cells that `row` and `counter` return; emptied where these move.
         storage: None before the first count.
+        resets: how often everything has begun anew, as in a forked child.
     """
 
     def __init__(self, open_folder: OpenFolder = no_folder) -> None:
@@ -57,6 +60,7 @@ class FiguresWriter:
     def _reset(self) -> None:
         """Begin anew, in this process."""
         self.lock = new_rlock()
+        self.resets = getattr(self, "resets", 0) + 1
         self.targets: dict[Any, Any] = {}
         self.storage: Storage | None = None
         self._views: dict[tuple[int, tuple[str, ...]], memoryview] = {}
