@@ -147,7 +147,8 @@ def _difference(interval: Interval | None, factor: float, unit: str, tone: str) 
 
 
 def _short(number: float | None) -> str:
-    """With a true minus sign, and one digit behind the point below 10."""
+    """With a true minus sign, and two digits that count."""
     assert number is not None
-    text = f"{abs(number):.1f}" if abs(number) < 9.95 else f"{abs(number):.0f}"
+    size = abs(number)
+    text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}" if size >= 0.095 else f"{size:.2g}"
     return f"−{text}" if number < 0 else text
