@@ -1,4 +1,7 @@
-"""`canary-mw demo`: two small upstreams, a proxy for them and requests to it, on real sockets in this process."""
+"""`canary-mw demo`: two small upstreams, a proxy for them and requests to it, on real sockets in this process.
+
+Requests of the same users go on, so that the pages of the admin port have something to show.
+"""
 
 import asyncio
 import errno
@@ -15,8 +18,9 @@ from tempfile import TemporaryDirectory
 import click
 import uvicorn
 
-from canary_mw.cli.demo_report import print_hints, print_table, print_urls, table_rows
-from canary_mw.cli.demo_requests import BATCHES, PATH, send_batch
+from canary_mw.cli.demo_report import print_hints, print_page, print_table, print_urls, print_verdict, table_rows
+from canary_mw.cli.demo_requests import BATCHES, PATH, keep_sending, send_batch
+from canary_mw.cli.demo_verdict import Faults, page_of, verdict_within
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.rules.upstream import Origin
 from canary_mw.server.app import Proxy
@@ -24,23 +28,28 @@ from canary_mw.server.settings import Settings
 from canary_mw.types import ASGIApp, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-SERVICES = ("service-stable", "service-gray")
+GRAY = "service-gray"
+SERVICES = ("service-stable", GRAY)
+ADMIN_PORT = 8877
+# Seconds in which the figures have to say that gray fails.
+VERDICT_WITHIN = 60
 
 
-def run(*, once: bool, port: int) -> None:
+def run(*, once: bool, port: int, fault: float = 0.0) -> None:
     """Start upstreams and proxy, send the requests, print the table, and serve until Ctrl-C unless `once` is set.
 
     Args:
         port: of the proxy, in [0, 65535]; a free one is used and printed where this one cannot be bound.
+        fault: percent of its requests that gray fails after the table; with `once` the verdict is waited for.
 
     Raises:
-        click.ClickException: requests failed.
+        click.ClickException: requests failed, or there is no verdict in time.
     """
     # SIGTERM does what Ctrl-C does, so that the file of rules is removed too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with _rules_file() as rules, asyncio.Runner(loop_factory=_new_event_loop) as runner, _quiet_package():
-            runner.run(_demo(rules, port, once))
+            runner.run(_demo(rules, port, once, fault))
     except KeyboardInterrupt:
         click.echo("\nStopped.")
 
@@ -78,22 +87,30 @@ def rules_text() -> str:
     return files(__package__).joinpath("demo.yaml").read_text(encoding="utf-8")
 
 
-async def _demo(rules: Path, port: int, once: bool) -> None:
+async def _demo(rules: Path, port: int, once: bool, fault: float) -> None:
     listeners = {service: _listen(0) for service in SERVICES}
     listener = _listen_or_free(port)
     urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}
     upstream = tuple(f"{service}={url}" for service, url in urls.items())
-    proxy = Proxy(Settings(rules=(str(rules),), upstream=upstream, port=_port(listener), hop_id="demo"))
-    apps: list[tuple[ASGIApp, socket.socket]] = [(_upstream(service), each) for service, each in listeners.items()]
+    admin_port = 0 if once and not fault else _free_port(ADMIN_PORT)
+    settings = Settings(
+        rules=(str(rules),), upstream=upstream, port=_port(listener), admin_port=admin_port, hop_id="demo"
+    )
+    proxy, faults = Proxy(settings), Faults()
+    upstreams = {service: _upstream(service) for service in SERVICES}
+    upstreams[GRAY] = faults.before(upstreams[GRAY])
+    apps: list[tuple[ASGIApp, socket.socket]] = [(upstreams[service], each) for service, each in listeners.items()]
     url = f"http://{HOST}:{_port(listener)}{PATH}"
     async with _serving([*apps, (proxy, listener)]):
         print_urls(url, urls)
         await _send_and_report(proxy, Origin("http", HOST, _port(listener)))
-        if once:
-            return
-        print_hints(url, rules)
-        _log_to_stdout()
-        await asyncio.Event().wait()
+        faults.percent = fault
+        if not once:
+            print_page(page_of(admin_port))
+            print_hints(url, rules)
+            _log_to_stdout()
+        if admin_port:
+            await _go_on(Origin("http", HOST, _port(listener)), admin_port, once)
 
 
 def _listen(port: int) -> socket.socket:
@@ -109,6 +126,12 @@ def _listen_or_free(port: int) -> socket.socket:
         reason = "is taken" if exc.errno == errno.EADDRINUSE else f"cannot be bound ({exc.strerror})"
         click.echo(f"Port {port} {reason}; using {_port(listener)} instead.")
         return listener
+
+
+def _free_port(port: int) -> int:
+    """The port, or a free one where it is taken."""
+    with _listen_or_free(port) as listener:
+        return _port(listener)
 
 
 def _port(listener: socket.socket) -> int:
@@ -187,6 +210,24 @@ async def _send_and_report(proxy: Proxy, origin: Origin) -> None:
     failed = sum(result.service is None for some in results for result in some)
     if failed:
         raise click.ClickException(f"{failed:,} of {total:,} requests failed; the lines above say why")
+
+
+async def _go_on(origin: Origin, admin_port: int, once: bool) -> None:
+    """Let the requests of the users go on: until the verdict is there with `once`, for ever else.
+
+    Raises:
+        click.ClickException: there is no verdict in time.
+    """
+    client = HTTP11Client()
+    sending = asyncio.create_task(keep_sending(client, origin))
+    try:
+        if not once:
+            await sending
+        print_verdict(await verdict_within(VERDICT_WITHIN, client, Origin("http", HOST, admin_port)))
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await client.aclose()
 
 
 def _log_to_stdout() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -68,6 +69,21 @@ def print_urls(url: str, upstreams: dict[str, str]) -> None:
     click.echo()
 
 
+def print_page(page: str) -> None:
+    """Print where the pages are."""
+    click.echo()
+    click.echo(f"Look at it: {click.style(page, bold=True)}")
+
+
+def print_verdict(verdict: dict[str, Any]) -> None:
+    """Print what the figures say, and what to do about it."""
+    click.echo()
+    click.secho(str(verdict["label"]), bold=True)
+    click.echo(str(verdict["sentence"]))
+    if verdict["what_to_do"]:
+        click.echo(f"What to do: {verdict['what_to_do']}")
+
+
 def print_hints(url: str, rules: Path) -> None:
     """Print what the user can try while the demo is serving."""
     click.echo()
@@ -77,5 +93,4 @@ def print_hints(url: str, rules: Path) -> None:
     click.echo(f"  for i in $(seq 10); do curl -s {url}; done")
     click.echo()
     click.echo(f"Edit {click.style(str(rules), bold=True)}: a change is live within a second.")
-    click.echo("Header values stand in quotes there: true without quotes means present, and matches false too.")
     click.echo("Serving until Ctrl-C.")

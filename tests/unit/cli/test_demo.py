@@ -1,5 +1,6 @@
 """The demo as a user sees it: the table, the hints, the file to edit, and its end."""
 
+import json
 import os
 import pty
 import re
@@ -7,26 +8,29 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from click.testing import Result as CliResult
-from servers import respond
+from servers import hello, respond
 from servers import run as run_async
 from upstream import Peer, serving
 
 from canary_mw.cli import demo
 from canary_mw.cli.demo_report import table_rows
 from canary_mw.cli.demo_requests import Batch, Result, send_request
+from canary_mw.cli.demo_verdict import Faults, verdict_within
 from canary_mw.cli.main import main
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.routing.table import RouteTable
-from canary_mw.types import ASGIApp, Receive, Scope, Send
+from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 ROW = re.compile(r"^(.*?) +(stable|gray) +([\d,]+) +([\d.]+) % +([\d.]+) % +[\d.]+ ms +[\d.]+ ms$", re.M)
 
@@ -134,8 +138,67 @@ def test_the_hints_work_and_an_edit_of_the_rules_goes_live() -> None:
         assert found is not None
         rules = Path(found[1])
         rules.write_text(rules.read_text().replace("weight: 20", "weight: 100"))
-        until_line(child, "rules 2 are in force: 0 added, 0 removed, 1 changed")
+        until_line(child, "rules 2: GrayRelease svc-2026-11: gray 20 % to 100 %")
         assert {fetch(url) for _ in range(30)} == {"service-gray answers GET /\n"}
+
+
+def test_the_page_shows_requests_that_go_on() -> None:
+    with running() as (_, lines):
+        found = next(line for line in lines if line.startswith("Look at it: "))
+        page = found.removeprefix("Look at it: ")
+        assert "svc-2026-11" in fetch(page)
+        api = page.replace("/ambassador/v0/diag/", "/api/v1/overview")
+        first = json.loads(fetch(api))["totals"]["requests"]
+        while json.loads(fetch(api))["totals"]["requests"] <= first:
+            pass
+
+
+def overview_of(state: str) -> Callable[[Peer], Awaitable[None]]:
+    """An admin port whose one release is in this state."""
+    verdict = {"state": state, "label": state, "sentence": f"It is {state}.", "what_to_do": "take gray back"}
+    body = json.dumps({"releases": [{"verdict": verdict}]}).encode()
+
+    async def admin(peer: Peer) -> None:
+        while await peer.request():
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+    return admin
+
+
+def judged(state: str, seconds: float) -> dict[str, Any]:
+    async def scenario() -> dict[str, Any]:
+        client = HTTP11Client()
+        async with serving(overview_of(state)) as upstream:
+            try:
+                return await verdict_within(seconds, client, upstream.origin)
+            finally:
+                await client.aclose()
+
+    return run_async(scenario())
+
+
+def test_the_demo_waits_until_gray_is_called_worse_and_not_longer() -> None:
+    assert judged("worse", 30)["sentence"] == "It is worse."
+    with pytest.raises(ClickException, match=r"not called worse within 0\.1 seconds; .*last: It is same\."):
+        judged("same", 0.1)
+
+
+def test_gray_fails_as_many_requests_as_it_is_told() -> None:
+    async def answered(percent: float) -> int:
+        faults, statuses = Faults(), []
+        faults.percent = percent
+
+        async def send(message: Message) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        async def receive() -> Message:
+            return {}
+
+        for _ in range(1000):
+            await faults.before(hello)({"type": "http"}, receive, send)
+        return statuses.count(503)
+
+    assert [run_async(answered(percent)) for percent in (0, 3, 100)] == [0, 32, 1000]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
