@@ -19,9 +19,10 @@ from page_visits import Site, serving  # noqa: E402 - the folder of the tests' s
 
 # Name of the file: page and look.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "overview": ("overview", {"color_scheme": "light", "height": 860}),
     "overview-light": ("overview", {"color_scheme": "light"}),
     "overview-dark": ("overview", {"color_scheme": "dark"}),
-    "overview-phone": ("overview", {"color_scheme": "dark", "width": 390, "device_scale_factor": 2}),
+    "overview-phone": ("overview", {"color_scheme": "dark", "width": 390, "height": 1900, "device_scale_factor": 2}),
     "release-light": ("release", {"color_scheme": "light"}),
     "rules-light": ("rules", {"color_scheme": "light"}),
     "explain-light": ("explain", {"color_scheme": "light"}),
@@ -30,10 +31,9 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def take(browser: Browser, site: Site, name: str, page: str, width: int = 1280, **look: Any) -> None:
-    """Take one picture of the whole page."""
-    height = 844 if width < 720 else 900
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce", **look)
+def take(browser: Browser, site: Site, name: str, page: str, width: int = 1280, height: int = 0, **look: Any) -> None:
+    """Take one picture: of the whole page, or so much of it from the top."""
+    context = browser.new_context(viewport={"width": width, "height": height or 900}, reduced_motion="reduce", **look)
     opened = context.new_page()
     opened.goto(site.page(page))
     opened.locator("#state[data-state=live]").wait_for()
@@ -41,7 +41,7 @@ def take(browser: Browser, site: Site, name: str, page: str, width: int = 1280, 
     # The age of the page is the one figure that is not recorded.
     opened.evaluate("document.querySelector('#state .age').textContent = '· 1 s ago'")
     path = IMAGES / f"{name}.png"
-    clip = {"x": 0, "y": 0, "width": width, "height": 1900} if width < 720 else None
+    clip = {"x": 0, "y": 0, "width": width, "height": height} if height else None
     opened.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type,unused-ignore]
     context.close()
     if shutil.which("pngquant"):
