@@ -36,6 +36,7 @@ from . import (
     results,
     sockets,
     sticky,
+    watches,
 )
 from .compare import Options
 from .machine import machine, versions
@@ -63,6 +64,7 @@ ROWS: dict[str, ModuleType] = {
     "RELEASES": releases,
     "FALLBACK": fallback,
     "IMPORTS": imports,
+    "WATCHES": watches,
     "SERVERS": asgi_servers,
     "GROWTH": growth,
 }

@@ -1,4 +1,4 @@
-"""What the counters for Prometheus cost: the standalone proxy with and without its admin port."""
+"""What the counters for Prometheus cost: the standalone proxy with its admin port, as it is by default, and without."""
 
 from pathlib import Path
 

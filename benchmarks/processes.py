@@ -129,7 +129,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 def _cpu_ticks(pid: int) -> int:
     # The name in parentheses may hold blanks; utime, stime, cutime, cstime are fields 14 to 17 of proc(5).
     values = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return sum(map(int, values[11:15])) + sum(_cpu_ticks(child) for child in _children(pid))
+    return sum(map(int, values[11:15])) + sum(_cpu_ticks(child) for child in children(pid))
 
 
 def resident(pids: Sequence[int]) -> int:
@@ -139,9 +139,10 @@ def resident(pids: Sequence[int]) -> int:
 
 def _resident_pages(pid: int) -> int:
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    return pages + sum(_resident_pages(child) for child in _children(pid))
+    return pages + sum(_resident_pages(child) for child in children(pid))
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in lists for child in path.read_text(encoding="utf-8").split()]

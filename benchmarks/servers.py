@@ -101,7 +101,7 @@ def canary_mw(
     ports: Upstream,
     count: int,
     *,
-    path: Path | None = None,
+    path: Path | str | None = None,
     options: Sequence[str] = (),
     checked: bool = True,
 ) -> Iterator[Server]:
@@ -114,7 +114,9 @@ def canary_mw(
     """
     port = free_port()
     targets = [f"--upstream={name}=http://127.0.0.1:{ports.port(name)}" for name in SERVICES]
-    command = [sys.executable, "-m", "canary_mw", "serve", f"--rules={path or rules_file(folder, count)}"]
+    rules = path or rules_file(folder, count)
+    # A row that measures the counters of the admin port says so.
+    command = [sys.executable, "-m", "canary_mw", "serve", f"--rules={rules}", "--admin-port=0"]
     with running(f"canary-mw-{port}", [*command, f"--port={port}", *targets, *options], port, folder) as pid:
         yield routing(Server((pid,), port)) if checked else Server((pid,), port)
 
