@@ -56,7 +56,7 @@ def exchange(
     reply = direct_response(decision, head)
     if reply is not None:
         return reply
-    request = upstream_request(decision, head, hop)
+    request = head.forwarded = upstream_request(decision, head, hop)
     cookie = None if mapping.options.endpoints is None else set_hash_key(request, mapping.options.endpoints, head, hop)
     retries_left = mapping.retry.num_retries if mapping.retry else 0
     while True:

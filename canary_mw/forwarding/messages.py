@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from canary_mw.http.messages import BodyFraming, ResponseHead
-from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
 
 @dataclass(slots=True)
@@ -25,7 +25,8 @@ class UpstreamRequest:
         delay: seconds to wait before sending; not 0 for retries only.
         shadow: a copy for another service, sent once this request is sent; its response is discarded.
         head_timeout: seconds for all attempts up to the response head, None for no limit besides `timeout`.
-        attempts: how often it was sent before; counted where attempts are traced.
+        attempts: how often it was sent.
+        origin: where it was sent last, None before.
     """
 
     service: str
@@ -44,6 +45,12 @@ class UpstreamRequest:
     mapping: str = ""
     head_timeout: float | None = None
     attempts: int = 0
+    origin: Origin | None = None
+
+    def sent_to(self, origin: Origin) -> None:
+        """An attempt begins."""
+        self.attempts += 1
+        self.origin = origin
 
     def timeout_after(self, body: object) -> float | None:
         """Seconds from the last byte of a body that comes in chunks to the response head; None for other bodies."""

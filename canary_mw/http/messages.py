@@ -52,6 +52,7 @@ class RequestHead:
         path: the normalised path that is matched *and* sent (see `normalize_path`); "*" only for `OPTIONS *`.
         query: the query with its "?", byte for byte as received, or empty.
         mount: the root path that was in front of the path.
+        forwarded: the request to an upstream that was made of it, for who tells of it; unset before.
 
     Raises:
         BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
@@ -62,6 +63,7 @@ class RequestHead:
         "_headers_by_name",
         "client",
         "client_port",
+        "forwarded",
         "headers",
         "http_version",
         "method",
@@ -71,6 +73,8 @@ class RequestHead:
         "scheme",
         "server_port",
     )
+
+    forwarded: Any
 
     def __init__(
         self,

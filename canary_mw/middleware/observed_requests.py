@@ -82,7 +82,8 @@ class ObservedRequests:
                 if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
                     counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
         if self.finished_observers:
-            notify(self.finished_observers, finished_record(decision, head, status, seconds, reason, net, delay))
+            record = finished_record(decision, head, status, seconds, reason, net, delay, body)
+            notify(self.finished_observers, record)
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
         """Notify observers of a request that was refused before a decision."""

@@ -1,6 +1,7 @@
 """Records of requests, for observers that want them."""
 
 from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.figures.targets import assigned_of, decision_labels, is_drawn
@@ -21,9 +22,11 @@ def finished_record(
     reason: str | None,
     net: SafetyNet | None,
     first_byte: float | None,
+    bytes_out: int,
 ) -> Finished:
     """A request that has ended; the arguments are those of `Finished`."""
     assigned = None if decision is None else assigned_of(decision)
+    forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
     return Finished(
         head.method,
         _path_of(head),
@@ -38,7 +41,36 @@ def finished_record(
         is_drawn(decision),
         None if assigned is None else assigned.digest,
         first_byte,
+        head.client,
+        None if forwarded is None or forwarded.origin is None else forwarded.origin.endpoint,
+        _tries(forwarded, net),
+        _request_id(head, forwarded),
+        _bytes_in(head, forwarded),
+        bytes_out,
     )
+
+
+def _tries(forwarded: UpstreamRequest | None, net: SafetyNet | None) -> int:
+    """The attempts of all requests to upstreams: where gray has failed, the last one is that to stable."""
+    tries = 0 if forwarded is None else forwarded.attempts
+    if net is not None and net.request is not None and net.request is not forwarded:
+        tries += net.request.attempts
+    return tries
+
+
+def _request_id(head: RequestHead, forwarded: UpstreamRequest | None) -> str | None:
+    headers = head.headers if forwarded is None else forwarded.headers
+    found = next((value for name, value in headers if name == b"x-request-id"), None)
+    return None if found is None else found.decode("latin-1")
+
+
+def _bytes_in(head: RequestHead, forwarded: UpstreamRequest | None) -> int | None:
+    if forwarded is not None:
+        return 0 if forwarded.body is None else forwarded.body.length
+    if head.has(b"transfer-encoding"):
+        return None
+    length = head.header(b"content-length") or b"0"
+    return int(length) if length.isdigit() else None
 
 
 def _path_of(head: RequestHead) -> str:

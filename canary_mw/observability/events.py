@@ -41,6 +41,12 @@ class Finished(NamedTuple):
         drawn: the variant was drawn for the request, by its key or by chance.
         key: 64 bits of the hash of its key, None where no key was looked up.
         first_byte: seconds from the request head to the head of the response, None when there was none.
+        client: address of the peer, None where the server does not know it.
+        upstream: address:port that was asked last, None where no upstream was asked.
+        tries: how often the request was sent to an upstream.
+        request_id: the `x-request-id` that the upstream got, or else that of the client.
+        bytes_in: of the body of the request; None where it came in chunks.
+        bytes_out: of the body of the response.
     """
 
     method: str
@@ -58,6 +64,12 @@ class Finished(NamedTuple):
     drawn: bool = False
     key: int | None = None
     first_byte: float | None = None
+    client: str | None = None
+    upstream: str | None = None
+    tries: int = 0
+    request_id: str | None = None
+    bytes_in: int | None = None
+    bytes_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "shadow": (("result",), "Copies for shadows."),
     "refused_requests": (("status",), "Requests that were malformed, too large, too slow or not allowed."),
+    "access_log_dropped_lines": ((), "Lines of the access log that were dropped: their reader was too slow."),
     "stalled_clients": ((), "Connections ended because their client stopped reading."),
     "upstream_errors": (("service", "reason"), "Attempts that failed."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),

@@ -87,7 +87,6 @@ class OpenTelemetry(Observer):
         name = f"{method_name(request.method)} {request.service}"
         kind = self._trace.SpanKind.CLIENT
         attributes = _sent(origin, request)
-        request.attempts += 1
         with (
             self._tracer.start_as_current_span(
                 name, parent, kind, attributes, record_exception=False, set_status_on_exception=False
@@ -212,8 +211,8 @@ def _sent(origin: Origin, request: UpstreamRequest) -> dict[str, Any]:
     }
     if origin.address is not None:
         found["network.peer.address"] = origin.address
-    if request.attempts:
-        found["http.request.resend_count"] = request.attempts
+    if request.attempts > 1:
+        found["http.request.resend_count"] = request.attempts - 1
     return found
 
 

@@ -21,12 +21,13 @@ from canary_mw.middleware.asgi.replies import deny_handshake
 from canary_mw.middleware.asgi.shutdown import on_sigterm
 from canary_mw.middleware.identity import default_hop_id
 from canary_mw.middleware.settings import ENABLED, is_enabled
-from canary_mw.observability.access_log import AccessLog
 from canary_mw.observability.counters import RefusalCounters
+from canary_mw.observability.logs.batches import BatchWriter
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.opentelemetry_sdk import start_sdk
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.run_folder.opened import run_folder
+from canary_mw.server.access_log import open_access_log
 from canary_mw.server.admin_protocol import AdminProtocol
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
@@ -77,8 +78,10 @@ class Proxy:
         self.settings = settings
         self._metrics = Metrics() if settings.admin_port else None
         observers: list[Observer] = [self._metrics] if self._metrics else []
+        self._log_writer: BatchWriter | None = None
         if settings.access_log:
-            observers.append(AccessLog())
+            log, self._log_writer = open_access_log(settings.access_log_format, self._count_dropped_line)
+            observers.append(log)
         source = _source(settings)
         self.store = RuleStore(
             source,
@@ -176,3 +179,9 @@ class Proxy:
         self.store.stop()
         await self._middleware.aclose()
         self._end_tracing()
+        if self._log_writer is not None:
+            self._log_writer.close()
+
+    def _count_dropped_line(self) -> None:
+        if self._metrics is not None:
+            self._metrics.tally("access_log_dropped_lines")

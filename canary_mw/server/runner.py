@@ -111,7 +111,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """uvicorn's logging configuration plus the loggers of this package; only the access log is written to stdout.
+    """uvicorn's logging configuration plus the loggers of this package.
 
     Lines have the time, and the number of the process, because each worker says the same.
     """
@@ -119,12 +119,7 @@ def log_config(level: str) -> dict[str, Any]:
 
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
     config["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s [%(process)d] %(message)s"
-    config["formatters"]["canary"] = {"format": "%(message)s"}
-    config["handlers"]["canary"] = {
-        "class": "logging.StreamHandler",
-        "formatter": "canary",
-        "stream": "ext://sys.stdout",
-    }
     config["loggers"]["canary_mw"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
-    config["loggers"]["canary_mw.access"] = {"handlers": ["canary"], "level": "INFO", "propagate": False}
+    # Without a handler the proxy writes its lines itself, in batches.
+    config["loggers"]["canary_mw.access"] = {"handlers": [], "level": "INFO", "propagate": False}
     return config

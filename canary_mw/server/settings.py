@@ -4,6 +4,7 @@ from dataclasses import InitVar, dataclass
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.settings import MiddlewareSettings, Naming, setting, variable
+from canary_mw.observability.logs.lines import FORMATS
 
 # Whether a client needs a certificate, in the words of the module ssl.
 CERT_REQS = ("none", "optional", "required")
@@ -26,7 +27,8 @@ class Settings(MiddlewareSettings):
     port: int = setting(8080, "Port to listen on.")
     workers: int = setting(1, "Processes; each follows the rules by itself.")
     log_level: str = setting("info", "Lowest level that is logged.")
-    access_log: bool = setting(False, "One JSON line per request, on stdout.")
+    access_log: bool = setting(False, "One line per request, on stdout.")
+    access_log_format: str = setting("json", "Format of those lines: json, or text.")
     # Longer than load balancers keep idle connections, usually 60 s, so that they never use one that is being closed.
     keep_alive: int = setting(75, "Seconds that the connection of an idle client is kept open.")
     grace: int = setting(30, "Seconds that running requests have at shutdown.")
@@ -42,6 +44,9 @@ class Settings(MiddlewareSettings):
         if self.log_level not in LOG_LEVELS:
             text = f"{named('log_level')}: log level {self.log_level!r} is unknown"
             raise ConfigError(text, hint="use " + ", ".join(LOG_LEVELS))
+        if self.access_log_format not in FORMATS:
+            text = f"{named('access_log_format')} is {self.access_log_format!r}"
+            raise ConfigError(text, hint="use " + " or ".join(FORMATS))
         self._check_tls(named)
 
     def _check_tls(self, named: Naming) -> None:

@@ -173,6 +173,7 @@ class Upstreams:
         circuit_breakers = request.options.circuit_breakers
         origin = endpoints.only_endpoint()
         if circuit_breakers is None and origin is not None:
+            request.sent_to(origin)
             try:
                 return await transport.send(origin, request, body, deadline)
             except UpstreamError as exc:
@@ -189,6 +190,7 @@ class Upstreams:
         origin = endpoints.only_endpoint()
         if origin is None or not isinstance(transport, HTTP11Client):
             return None
+        request.sent_to(origin)
         return transport.take_idle(origin)
 
     async def send_on_new_connection(
@@ -199,6 +201,7 @@ class Upstreams:
         Raises:
             UpstreamError: there is no response.
         """
+        request.sent_to(origin)
         return await self._states.of(loop).client.send(origin, request, None, deadline, fresh=True)
 
     def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:

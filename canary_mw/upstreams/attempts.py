@@ -197,6 +197,7 @@ async def try_endpoints(
     sent = False
     while True:
         tried.append(lease.origin)
+        request.sent_to(lease.origin)
         try:
             with lease:
                 return await attempt(lease)

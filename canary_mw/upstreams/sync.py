@@ -186,6 +186,7 @@ class SyncUpstreams:
         circuit_breakers = request.options.circuit_breakers
         origin = endpoints.only_endpoint()
         if circuit_breakers is None and origin is not None:
+            request.sent_to(origin)
             try:
                 return transport.send(origin, request, body, deadline)
             except UpstreamError as exc:
@@ -227,6 +228,7 @@ class SyncUpstreams:
         sent = False
         while True:
             tried.append(lease.origin)
+            request.sent_to(lease.origin)
             try:
                 with lease:
                     response = transport.send(lease.origin, request, body, deadline)

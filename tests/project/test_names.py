@@ -17,6 +17,7 @@ from canary_mw.server.settings import Settings, variable
 LOGGERS = """
 canary_mw
 canary_mw.access
+canary_mw.access_log
 canary_mw.admin
 canary_mw.demo
 canary_mw.direct
@@ -34,6 +35,7 @@ canary_mw.store
 canary_mw.tls
 """.split()
 METRICS = """
+canary_mw_access_log_dropped_lines_total counter
 canary_mw_assignments_total counter
 canary_mw_config_age_seconds gauge
 canary_mw_ejections_total counter
@@ -54,6 +56,7 @@ canary_mw_workers_current gauge
 """.strip().splitlines()
 VARIABLES = """
 CANARY_MW_ACCESS_LOG
+CANARY_MW_ACCESS_LOG_FORMAT
 CANARY_MW_ADMIN_HOST
 CANARY_MW_ADMIN_HOST_NAMES
 CANARY_MW_ADMIN_PORT

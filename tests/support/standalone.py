@@ -40,8 +40,9 @@ class Records(Observer):
         self.kept.append(record)
 
     def dicts(self) -> list[dict[str, Any]]:
-        """The records without their durations."""
-        return [{key: value for key, value in each._asdict().items() if key != "seconds"} for each in self.kept]
+        """The records without what differs between two requests: durations, and the id."""
+        differing = ("seconds", "first_byte", "request_id")
+        return [{key: value for key, value in each._asdict().items() if key not in differing} for each in self.kept]
 
 
 class Noting(Proxy):

@@ -976,6 +976,7 @@ def test_the_access_log_is_one_json_object_per_request(caplog: pytest.LogCapture
         "service": "a",
         "variant": "gray",
         "reason": None,
+        "bytes_out": 0,
     }
 
 

@@ -851,9 +851,12 @@ def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leav
 
     talk(rules, after_one(then), exchange, records=records if observed else None)
     if observed:
-        unknown = ("answered_by", "fallback", "release", "key", "first_byte")
-        ended_as = {"status": None, "reason": "client left", **dict.fromkeys(unknown), "drawn": False}
-        assert records.dicts()[-1] == {**records.dicts()[-2], **ended_as}
+        unknown = ("answered_by", "fallback", "release", "key")
+        ended_as = {"status": None, "reason": "client left", **dict.fromkeys(unknown), "drawn": False, "bytes_out": 0}
+        last = records.dicts()[-1]
+        assert (last["client"], last["tries"], last["bytes_in"]) == ("127.0.0.1", 1, 0)
+        sent_as = {name: last[name] for name in ("client", "upstream", "tries", "bytes_in")}
+        assert last == {**records.dicts()[-2], **ended_as, **sent_as}
 
 
 @pytest.mark.parametrize("when", ["stream", "retry"])
@@ -898,7 +901,11 @@ def test_the_access_log_has_a_line_for_the_fast_path(rules: Path, caplog: pytest
 
     talk(rules, forever, exchange, access_log=True)
     first, last = (json.loads(record.message) for record in caplog.records if record.name == "canary_mw.access")
-    assert last == {**first, "time": last["time"], "seconds": last["seconds"], "path": "/shop/again"}
+    differing = {name: last[name] for name in ("time", "seconds", "first_byte", "request_id")}
+    assert last == {**first, **differing, "path": "/shop/again"}
+    assert first["request_id"] != last["request_id"]
+    assert (first["tries"], first["client"], first["bytes_in"], first["bytes_out"]) == (1, "127.0.0.1", 0, 1)
+    assert first["upstream"].startswith("127.0.0.1:")
 
 
 def test_a_client_that_has_its_answer_and_leaves_ends_nothing(rules: Path) -> None:
