@@ -73,7 +73,8 @@ def test_every_manifest_in_the_folder_is_listed(folder: Path) -> None:
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
     patches = [each["path"] for each in kustomization.get("patches", ()) if "path" in each]
     listed = [*kustomization.get("resources", ()), *kustomization.get("components", ()), *patches]
-    assert files == {name for name in listed if not name.startswith("..")}
+    generated = [name for each in kustomization.get("configMapGenerator", ()) for name in each["files"]]
+    assert files == {name for name in [*listed, *generated] if not name.startswith("..")}
     for name in listed:
         assert (folder / name).exists()
 
@@ -83,7 +84,7 @@ def test_no_label_is_added_to_the_selectors_of_what_runs() -> None:
         kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
         # The selector of a Deployment cannot be changed. `commonLabels` and `includeSelectors` do it.
         assert kustomization.keys() <= {
-            *("apiVersion", "kind", "namespace", "resources", "components", "patches", "images"),
+            *("apiVersion", "kind", "namespace", "resources", "components", "patches", "images", "configMapGenerator"),
         }
 
 

@@ -25,6 +25,7 @@ COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 OTHERS = {
     "overlays/argo-rollouts": {"kind Mapping of getambassador.io/v2", "kind Rollout of argoproj.io/v1alpha1"},
     "gateway-api": {"kind HTTPRoute of gateway.networking.k8s.io/v1"},
+    "monitoring": {f"kind {kind} of monitoring.coreos.com/v1" for kind in ("PodMonitor", "PrometheusRule")},
 }
 # A component that needs another one before it.
 BEFORE = {"cluster-watch": ["service-watch"], "cache": ["service-watch"]}
