@@ -56,7 +56,7 @@ def chart(lines: Sequence[Line], top: float, uprights: Sequence[float], titles: 
         if 0 <= x <= 1
     )
     bands = "".join(_band(line, top, _class(row)) for row, line in enumerate(lines))
-    strokes = "".join(_stroke(line, top, _class(row)) for row, line in enumerate(lines))
+    strokes = "".join(_stroke(line, top, f"{_class(row)} n{row}") for row, line in enumerate(lines))
     inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{bands}{strokes}</svg>'
     return Markup(grid + inner + marks + _columns(titles))
 

@@ -135,7 +135,7 @@ def test_the_stylesheet_asks_nobody_outside_and_has_no_colour_without_its_pair()
     assert all(value.startswith("light-dark") for value in tokens.values())
     body = text.partition("/* Frame */")[2]
     assert re.findall(r"#[0-9a-f]{3,6}\b", body) == []
-    assert set(re.findall(r"var\((--[\w-]+)\)", text)) - tokens.keys() <= {"--mono", "--sans"}
+    assert set(re.findall(r"var\((--[\w-]+)\)", text)) - tokens.keys() <= {"--mono", "--sans", "--variants"}
 
 
 def _luminance(colour: str) -> float:
