@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from canary_mw.observability.observers import Observer
     from canary_mw.observability.opentelemetry import OpenTelemetry
     from canary_mw.observability.prometheus import Metrics
+    from canary_mw.propagate.context import record
     from canary_mw.routing.decided import Decision
     from canary_mw.routing.decision import decide
     from canary_mw.routing.group import MappingGroup
@@ -55,6 +56,7 @@ __all__ = [
     "create_admin",
     "decide",
     "explain",
+    "record",
 ]
 
 # Loaded where they are first used: who only checks rules pays for no server, and an import alone for nothing.
@@ -84,6 +86,7 @@ _HOMES = {
     "create_admin": "admin.app",
     "decide": "routing.decision",
     "explain": "inspection.explanation",
+    "record": "propagate.context",
 }
 
 

@@ -13,6 +13,7 @@ from canary_mw.observability.failures import failure_of
 from canary_mw.observability.figures.tallies import Tallies
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.opentelemetry import tracer_of
+from canary_mw.propagate.context import add_tallies, enter, leave
 from canary_mw.routing.decided import Decision
 
 
@@ -38,6 +39,10 @@ class ObservedRequests:
         self._counting = [each for each in observers if isinstance(each, RequestCounters)]
         self.tally = Tallies([each.tally for each in self._counting])
         self._counters = [each for each in self._counting if each not in self.finished_observers]
+        # An app records where figures are kept.
+        self._records = bool(self._counting) and self.wraps
+        if self._records:
+            add_tallies(self.tally)
         self.tracer = tracer_of(observers, asked=tracing)
         heard = self.decided_observers or self.finished_observers or self._counters
         self.observed = bool(heard) or self.tracer is not None
@@ -46,6 +51,8 @@ class ObservedRequests:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         for counters in self._counters:
             counters.begin()
+        if self._records:
+            enter(decision, self.tally)
         since = perf_counter()
         if self.tracer is not None:
             forwards = decision is not None and not (decision.local and self.wraps)
@@ -72,6 +79,8 @@ class ObservedRequests:
             body: bytes of the body of the response.
         """
         now = perf_counter()
+        if self._records:
+            leave()
         seconds, delay = now - since, None if first_byte is None else first_byte - since
         if self._counters:
             # Most requests end in one way.

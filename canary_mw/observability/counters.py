@@ -198,9 +198,9 @@ class RequestCounters(Observer):
         target = figures.targets[key] = Target(figures.row(labels.row), reason, header, arm, decision)
         return target
 
-    def tally(self, *key: str) -> None:
+    def tally(self, *key: str, count: int = 1) -> None:
         """Count any other event, by its name and labels."""
-        self.figures.add(*key)
+        self.figures.add(*key, count=count)
 
     def finished(self, record: Finished) -> None:
         """Count one request by its record."""

@@ -23,6 +23,9 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "shadow": (("result",), "Copies for shadows."),
     "refused_requests": (("status",), "Requests that were malformed, too large, too slow or not allowed."),
     "access_log_dropped_lines": ((), "Lines of the access log that were dropped: their reader was too slow."),
+    "events": (("release", "variant", "name"), "Events that the app has recorded."),
+    "event_values": (("release", "variant", "name"), "The sum of their values."),
+    "ignored_events": (("why",), "Events of the app that belong to no drawn request, or cannot be."),
     "stalled_clients": ((), "Connections ended because their client stopped reading."),
     "upstream_errors": (("service", "reason"), "Attempts that failed."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),
@@ -60,6 +63,8 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
     return [*found, ("+Inf", float(sum(buckets)))]
 
 
+# What is counted in parts of one.
+_SCALES = {"event_values": 1000}
 # Counters that are there before the first event.
 _ZEROS = {"shadow": ("sent", "failed", "skipped_body", "skipped_busy"), "stalled_clients": ("",)}
 
@@ -71,7 +76,7 @@ def event_families(figures: Figures) -> Iterator[Metric]:
         zeros = {(name, value)[: len(labels) + 1]: 0 for value in _ZEROS.get(name, ())}
         counted = {key: count for key, count in figures.counters.items() if key[0] == name}
         for key, count in {**zeros, **counted}.items():
-            family.add_metric(key[1:], count)
+            family.add_metric(key[1:], count / _SCALES.get(name, 1))
         yield family
 
 

@@ -17,7 +17,9 @@ PACKAGE = Path(__file__).parents[2] / "canary_mw"
 
 GROUND = {"exceptions", "types", "locks", "host", "forking"}
 CORE = ["http", "rules", "config", "routing", "forwarding", "inspection", "rollout"]
-OUTER = "run_folder observability client kubernetes upstreams control admin middleware server cli testing".split()
+OUTER = (
+    "run_folder observability propagate client kubernetes upstreams control admin middleware server cli testing".split()
+)
 ROOMS = [*CORE, *OUTER]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
 ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS, "pytest_plugin": ROOMS}

@@ -267,7 +267,8 @@ def test_a_start_names_rules_admin_port_time_and_process_once(tmp_path: Path) ->
     assert sum(text.startswith("Finished server process") for text in texts) == 1
 
 
-def test_the_access_log_alone_goes_to_stdout() -> None:
+def test_the_access_log_has_no_handler_so_that_the_proxy_writes_it_in_batches() -> None:
     config = log_config("warning")
     assert config["loggers"]["canary_mw"]["level"] == "WARNING"
-    assert config["handlers"]["canary"]["stream"] == "ext://sys.stdout"
+    access = config["loggers"]["canary_mw.access"]
+    assert (access["handlers"], access["propagate"]) == ([], False)

@@ -7,10 +7,10 @@ from typing import Protocol
 class Tally(Protocol):
     """Counts an event by its name and labels."""
 
-    def __call__(self, *key: str) -> object: ...
+    def __call__(self, *key: str, count: int = 1) -> object: ...
 
 
-def no_tally(*key: str) -> None:
+def no_tally(*key: str, count: int = 1) -> None:
     """Nobody counts."""
 
 
@@ -20,7 +20,7 @@ class Tallies:
     def __init__(self, tallies: Sequence[Tally]) -> None:
         self._tallies = tuple(tallies)
 
-    def __call__(self, *key: str) -> None:
-        """Count an event."""
+    def __call__(self, *key: str, count: int = 1) -> None:
+        """Count an event, or several."""
         for tally in self._tallies:
-            tally(*key)
+            tally(*key, count=count)

@@ -1,0 +1,1 @@
+"""What app and outgoing requests know of the decision of the present request."""
