@@ -130,8 +130,9 @@ def test_only_the_kinds_and_namespaces_that_are_read_may_be_read(program: Path) 
     roles = [each for each in objects if each["kind"] == "Role"]
     assert [each["metadata"]["namespace"] for each in roles] == ["shop", "cart"]
     for role in roles:
-        assert [rule["resources"] for rule in role["rules"]] == [["services"], ["mappings"]]
-        assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"list", "watch"}
+        rights = [(*rule["resources"], *rule["verbs"]) for rule in role["rules"]]
+        assert rights == [("services", "list", "watch"), ("mappings", "list", "watch"), ("events", "create")]
+    assert variables(objects)["CANARY_MW_EVENTS"] == "1"
 
 
 def test_endpoints_ask_for_services_and_their_slices(program: Path) -> None:

@@ -10,6 +10,7 @@ from servers import fetch, run, serving_app
 from canary_mw.admin.app import create_admin
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
+from canary_mw.middleware.settings import MiddlewareSettings
 from canary_mw.observability.prometheus import Metrics
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -237,6 +238,22 @@ def test_an_app_is_told_which_service_it_is(twin: tuple[Any, Any], rules: Any) -
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
     assert mount.keys().isdisjoint({"subPath", "subPathExpr"})
     assert mount["mountPath"] == environ["CANARY_MW_RULES"]
+
+
+def test_the_admin_port_of_an_app_is_for_the_monitoring_alone(twin: tuple[Any, Any]) -> None:
+    service, deployment = twin
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environ = {each["name"]: each["value"] for each in container["env"]}
+    settings = MiddlewareSettings.from_environ(environ)
+    assert ports_of(container)["admin"] == settings.admin_port == 8877
+    assert settings.admin_host == "0.0.0.0"
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
+    text = (IN_APP / "networkpolicy.yaml").read_text(encoding="utf-8")
+    (policy,) = [each for each in yaml.safe_load_all(text) if each["metadata"]["name"] == service["metadata"]["name"]]
+    rules = {port["port"]: rule.get("from") for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert rules == {"http": None, "admin": [monitoring]}
+    assert policy["spec"]["podSelector"]["matchLabels"] == service["spec"]["selector"]
 
 
 def test_the_selectors_of_an_app_choose_its_own_pods_only(twin: tuple[Any, Any]) -> None:

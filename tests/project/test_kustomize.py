@@ -28,7 +28,7 @@ OTHERS = {
     "monitoring": {f"kind {kind} of monitoring.coreos.com/v1" for kind in ("PodMonitor", "PrometheusRule")},
 }
 # A component that needs another one before it.
-BEFORE = {"cluster-watch": ["service-watch"], "cache": ["service-watch"]}
+BEFORE = {"cluster-watch": ["service-watch"], "cache": ["service-watch"], "events": ["service-watch"]}
 
 pytestmark = pytest.mark.slow
 

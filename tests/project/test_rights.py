@@ -50,11 +50,11 @@ def api(objects: list[Any], account: str = "canary-proxy") -> FakeApi:
 
 
 @contextlib.asynccontextmanager
-async def reading(server: FakeApi, folder: Path, address: str) -> AsyncIterator[RuleStore]:
+async def reading(server: FakeApi, folder: Path, address: str, **options: Any) -> AsyncIterator[RuleStore]:
     """A store that follows an address of the manifests, with the credentials of the account."""
     async with serving_app(server.app, lifespan="off") as port:
         path = kubeconfig(folder, f"http://127.0.0.1:{port}", token="mine")
-        store = RuleStore(source_of([f"{address}{'&' if '?' in address else '?'}kubeconfig={path}"]))
+        store = RuleStore(source_of([f"{address}{'&' if '?' in address else '?'}kubeconfig={path}"], **options))
         await asyncio.to_thread(store.start)
         try:
             yield store
@@ -126,6 +126,31 @@ async def test_each_verb_of_each_rule_of_the_component_is_missed(tmp_path: Path)
         for plural, verb, objects in cases:
             namespace = objects[0]["metadata"]["namespace"]
             await until(lambda p=plural, v=verb, n=namespace: missed(store, p, v, n))
+
+
+def written(server: FakeApi) -> list[Any]:
+    """The Events that are there."""
+    return [item for (key, _, _), item in server.objects.items() if key == "events"]
+
+
+@in_loop
+async def test_the_component_for_events_is_what_writes_them(tmp_path: Path) -> None:
+    server = api([*component("service-watch"), *component("events")])
+    server.annotate("shop", "broken", document("broken", service=None))
+    async with reading(server, tmp_path, "k8s://", events=True):
+        await until(lambda: written(server))
+    assert {(each["involvedObject"]["kind"], each["involvedObject"]["name"]) for each in written(server)} == {
+        ("Service", "broken")
+    }
+
+
+@in_loop
+async def test_without_the_component_for_events_nothing_is_written(tmp_path: Path) -> None:
+    server = api(component("service-watch"))
+    server.annotate("shop", "broken", document("broken", service=None))
+    async with reading(server, tmp_path, "k8s://", events=True):
+        await until(lambda: any(path.endswith("/events") for _, path, _ in server.requests))
+    assert written(server) == []
 
 
 @in_loop

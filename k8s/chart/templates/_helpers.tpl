@@ -65,4 +65,9 @@ k8s://{{ join "," .namespaces }}{{ if $options }}?{{ join "&" $options }}{{ end 
   verbs: [list, watch]
 {{- end }}
 {{- end }}
+{{- if and .Values.events.enabled .Values.source.kubernetes.enabled }}
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
 {{- end }}
