@@ -12,6 +12,8 @@ from canary_mw.cli.evidence import evidence
 from canary_mw.cli.explain import explain_command
 from canary_mw.cli.serve import serve
 from canary_mw.cli.server_libraries import server_libraries
+from canary_mw.cli.status import healthcheck, status
+from canary_mw.cli.top.command import top
 from canary_mw.config.ambassador.traffic_policies import seconds
 from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.trusted_headers import SIGNATURE
@@ -32,8 +34,11 @@ main.add_command(assign)
 main.add_command(check)
 main.add_command(evidence)
 main.add_command(explain_command)
+main.add_command(healthcheck)
 main.add_command(schema)
 main.add_command(serve)
+main.add_command(status)
+main.add_command(top)
 
 
 @main.command()

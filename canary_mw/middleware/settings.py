@@ -25,7 +25,7 @@ PREFIX = "CANARY_MW_"
 # Whether middlewares have any effect; the standalone proxy does not read it.
 ENABLED = "CANARY_MW_ENABLED"
 # Variables that are no setting: they are read where they count.
-_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS")
+_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN")
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
     "access_log access_log_format grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"

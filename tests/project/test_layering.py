@@ -44,6 +44,7 @@ LIBRARIES = {
     "pytest": {"testing"},
     "pydantic": {"config"},
     "re2": {"rules"},
+    "rich": {"cli"},
     "starlette": {"admin", "server"},
     "uvicorn": {"admin", "server", "cli"},
     "watchfiles": {"control"},

@@ -1,0 +1,1 @@
+"""`canary-mw top`: the releases of a server, in a terminal."""
