@@ -2,7 +2,7 @@
 
 import json
 import sys
-from time import monotonic, sleep
+import time
 from typing import Any, NamedTuple
 
 import click
@@ -85,12 +85,12 @@ def look(admin: str) -> Status:
 
 def _waited(admin: str, timeout: float) -> Status:
     """The status once all workers have the newest rules, or at the end of the time."""
-    end = monotonic() + timeout
+    end = time.monotonic() + timeout
     while True:
         found = look(admin)
-        if found.everywhere or monotonic() >= end:
+        if found.everywhere or time.monotonic() >= end:
             return found
-        sleep(min(_PAUSE, max(end - monotonic(), 0.0)))
+        time.sleep(min(_PAUSE, max(end - time.monotonic(), 0.0)))
 
 
 def _lines(admin: str, found: Status) -> list[str]:

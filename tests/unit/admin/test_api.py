@@ -1,6 +1,8 @@
 """The JSON API of the admin port: every answer is as described, and shows what is there."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,6 +11,7 @@ from admin_client import GOOD, admin, fetch_app, validated
 from admin_examples import HOSTILE
 from servers import mapping, run
 
+from canary_mw.admin.openapi import openapi
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.upstreams.health import EndpointStatus
@@ -321,3 +324,9 @@ def test_readiness_tells_generation_and_age_when_asked() -> None:
         assert b"generation 0, never in force" in answer.body
 
     run(main())
+
+
+def test_the_page_about_the_api_names_every_path() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "admin-api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(/api/v1/[^?`]+)", page, re.M))
+    assert listed == set(openapi()["paths"])
