@@ -1,6 +1,6 @@
 """The last hour of a release as charts."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -9,6 +9,9 @@ from canary_mw.admin.models.releases import Event, Release
 from canary_mw.admin.pages import wording
 from canary_mw.admin.pages.charts import Line, Values, chart, top_of
 from canary_mw.admin.pages.comparison import columns
+
+# Columns of the shortest chart.
+_FEWEST = 10
 
 
 class Figure(NamedTuple):
@@ -56,23 +59,54 @@ def figures(release: Release, requests: bool = False) -> list[Figure]:
 def _figure(release: Release, kind: _Kind) -> Figure:
     series = release["series"]
     assert series is not None
-    factor = 1 / series["step_seconds"] if kind.key == "requests" else kind.factor
-    names = [name for name in columns(release) if name in series]
-    lines = [_line(series[name], kind, factor) for name in names]
+    time = _time(release)
+    factor = 1 / time.step if kind.key == "requests" else kind.factor
+    lines = [_line(series[name], kind, factor, time.skipped) for name in columns(release) if name in series]
     top = top_of(lines)
-    uprights, changed = _uprights(release)
-    titles = _titles(release, lines, kind)
+    uprights, changed = _uprights(release, time)
     label = f"{kind.name}: {'; '.join(_range(row, line, kind) for row, line in enumerate(lines))}{changed}"
-    return Figure(kind.title, kind.note, label, chart(lines, top, uprights, titles), _ys(top, kind.unit), _xs(release))
+    svg = chart(lines, top, uprights, _titles(time, lines, kind))
+    return Figure(kind.title, kind.note, label, svg, _ys(top, kind.unit), _xs(time))
 
 
-def _line(variant: dict[str, Values], kind: _Kind, factor: float) -> Line:
+def _line(variant: dict[str, Values], kind: _Kind, factor: float, skipped: int) -> Line:
     def scaled(key: str) -> Values:
-        return [None if value is None else value * factor for value in variant[key]]
+        return [None if value is None else value * factor for value in variant[key][skipped:]]
 
     if not kind.band:
         return Line(scaled(kind.key))
     return Line(scaled(kind.key), scaled(f"{kind.band}_low"), scaled(f"{kind.band}_high"))
+
+
+class _Time(NamedTuple):
+    """The time that a chart shows.
+
+    Attributes:
+        step: length of a column in seconds.
+        skipped: columns of the series before it, in which there was no request.
+    """
+
+    start: datetime
+    step: float
+    columns: int
+    skipped: int
+
+    def at(self, column: float) -> datetime:
+        """When a column begins."""
+        return self.start + timedelta(seconds=column * self.step)
+
+
+def _time(release: Release) -> _Time:
+    """The hour; of a server that started within it the time since then, and ten columns at least."""
+    series = release["series"]
+    assert series is not None
+    counts = [series[name]["requests"] for name in columns(release) if name in series]
+    length = max(map(len, counts), default=0)
+    firsts = [next((at for at, count in enumerate(each) if count), length) for each in counts]
+    skipped = max(min(min(firsts, default=0) - 1, length - _FEWEST), 0)
+    step = series["step_seconds"]
+    start = wording.moment(series["start"]) + timedelta(seconds=skipped * step)
+    return _Time(start, step, length - skipped, skipped)
 
 
 def _who(row: int, of: int) -> str:
@@ -91,27 +125,16 @@ def _digits(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def _titles(release: Release, lines: list[Line], kind: _Kind) -> list[str]:
-    """What a column says: its minute and the values, "13:41: stable 0.41 %, gray 3.10 %"."""
-    series = release["series"]
-    assert series is not None
-    start, step = wording.moment(series["start"]), timedelta(seconds=series["step_seconds"])
+def _titles(time: _Time, lines: list[Line], kind: _Kind) -> list[str]:
+    """What a column says: its minute and the values, "13:41: stable 0.41, gray 3.10 %"."""
     found = []
-    for index in range(len(lines[0].values) if lines else 0):
+    for index in range(time.columns if lines else 0):
         values = [
             f"{_who(row, len(lines))} {'none' if line.values[index] is None else _digits(line.values[index] or 0.0)}"
             for row, line in enumerate(lines)
         ]
-        found.append(f"{start + index * step:%H:%M}: {', '.join(values)} {kind.unit}")
+        found.append(f"{time.at(index):%H:%M}: {', '.join(values)} {kind.unit}")
     return found
-
-
-def _span(release: Release) -> tuple[float, float]:
-    """When the series starts, and how long it is, in seconds."""
-    series = release["series"]
-    assert series is not None
-    steps = len(series["stable"]["requests"]) if "stable" in series else 60
-    return wording.moment(series["start"]).timestamp(), float(steps * series["step_seconds"])
 
 
 def weight_changes(release: Release) -> list[Event]:
@@ -119,11 +142,11 @@ def weight_changes(release: Release) -> list[Event]:
     return [each for each in release["events"] if each["kind"] == "weight"]
 
 
-def _uprights(release: Release) -> tuple[list[float], str]:
+def _uprights(release: Release, time: _Time) -> tuple[list[float], str]:
     """Where the weights changed, and the same in words."""
-    start, length = _span(release)
+    length = max(time.columns, 1) * time.step
     events = weight_changes(release)
-    places = [(wording.moment(each["at"]).timestamp() - start) / length for each in events]
+    places = [(wording.moment(each["at"]) - time.start).total_seconds() / length for each in events]
     times = " and ".join(f"{wording.moment(each['at']):%H:%M}" for each in events)
     return places, f"; the weight changed at {times}" if times else ""
 
@@ -135,7 +158,5 @@ def _ys(top: float, unit: str) -> list[str]:
     return [f"{top:g} {unit}" if unit in ("%", "ms") else f"{top:g}", middle, "0"]
 
 
-def _xs(release: Release) -> list[str]:
-    start, length = _span(release)
-    quarters = (datetime.fromtimestamp(start + length * part / 4, UTC) for part in range(4))
-    return [*(f"{each:%H:%M}" for each in quarters), "now"]
+def _xs(time: _Time) -> list[str]:
+    return [*(f"{time.at(time.columns * part / 4):%H:%M}" for part in range(4)), "now"]

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import recorded_answers as recorded
 from admin_examples import ABOUT, ENDPOINTS, EXPLAIN, HOSTILE, RELOADS, RULES, TRAFFIC
 from admin_release_examples import OVERVIEW, RELEASE
 
@@ -215,6 +216,28 @@ def test_a_release_without_a_gray_request_has_no_figures_of_gray() -> None:
     found = page("release", **off)
     assert "Off: gray's weight is 0." in found.text
     assert "– %" in found.text
+
+
+def test_a_chart_of_a_young_server_begins_with_its_first_requests() -> None:
+    worse = recorded.CHECKOUT
+    series = worse["series"]
+    assert series is not None
+    young = {**series, **{name: _since(series[name], 57) for name in ("stable", "gray")}}
+    found = page("overview", releases=[{**worse, "series": young}])
+    titles = [text for text in found.texts if re.match(r"\d\d:\d\d: stable", text)]
+    assert len(titles) == 20
+    assert titles[0].startswith("13:57: stable none")
+    assert "13:07" not in found.text
+
+
+def _since(variant: dict[str, list[Any]], first: int) -> dict[str, list[Any]]:
+    """The figures of a variant without any before a column."""
+    return {
+        name: [
+            (0 if name in ("requests", "errors") else None) if at < first else value for at, value in enumerate(values)
+        ]
+        for name, values in variant.items()
+    }
 
 
 def test_fifty_releases_are_listed_behind_those_that_need_somebody() -> None:

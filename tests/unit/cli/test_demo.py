@@ -201,6 +201,16 @@ def test_gray_fails_as_many_requests_as_it_is_told() -> None:
     assert [run_async(answered(percent)) for percent in (0, 3, 100)] == [0, 32, 1000]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_gray_that_fails_is_called_worse_within_a_minute() -> None:
+    result = once("--port", "0", "--fault", "3")
+    assert result.exit_code == 0, result.output
+    assert "Gray is worse" in result.output
+    assert "Gray fails more often" in result.output
+    assert "What to do: " in result.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
     with running() as (child, lines):
