@@ -97,7 +97,8 @@ def _readyz(subject: Subject) -> Handler:
         if "verbose" not in request.query_params:
             return ""
         age = f"rules: generation {store.generation}, {_age(subject)}"
-        return "".join(f"{each}\n" for each in (age, *store.source_status()))
+        volumes: list[str] = getattr(store.source, "volume_lines", list)()
+        return "".join(f"{each}\n" for each in (age, *volumes, *store.source_status()))
 
     async def readyz(request: Request) -> Response:
         if subject.draining():

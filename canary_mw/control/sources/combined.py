@@ -50,6 +50,10 @@ class CombinedSource:
         """That of each source that has one."""
         return [each for source in self.sources for each in getattr(source, "status", list)()]
 
+    def volume_lines(self) -> list[str]:
+        """Those of each source that has any."""
+        return [line for source in self.sources for line in getattr(source, "volume_lines", list)()]
+
     def applied(self, diagnostics: Sequence[Diagnostic]) -> None:
         """See `KubernetesSource.applied`."""
         for source in self.sources:

@@ -13,6 +13,7 @@ from canary_mw.config.document import EMPTY_DIRECTORY, Document, document_in_err
 from canary_mw.control.sources.directory import DATA_LINK, entries_of, is_rule_file, read_directory
 from canary_mw.control.sources.partial import PartialFiles
 from canary_mw.control.sources.text_file import TextFile, printable, read_link, read_text_file, unreadable
+from canary_mw.control.sources.volume import is_deleted, is_mounted_alone, mount_points, volume_line
 from canary_mw.host import HostLogger
 from canary_mw.locks import Latch
 
@@ -49,6 +50,8 @@ class FileSource:
         _initialize_watchfiles()
         _silence("watchfiles.main")
         self._subpath_warned: set[str] = set()
+        # Read with the first load: a file is mounted before the process starts.
+        self._mounts: frozenset[str] | None = None
 
     def missing(self) -> list[str]:
         """The paths that do not exist at the moment."""
@@ -62,15 +65,27 @@ class FileSource:
         in place, is marked as partial; see `PartialFiles`.
         """
         documents = self._partial.check([file for path in self._paths for file in _load(path)])
+        if self._mounts is None:
+            self._mounts = mount_points()
         for document in documents:
-            self._warn_about_subpath(document.name)
+            self._warn_about_subpath(document.name, self._mounts)
         return documents
 
-    def _warn_about_subpath(self, name: str) -> None:
-        if name in self._subpath_warned or not _is_deleted(name):
+    def volume_lines(self) -> list[str]:
+        """What is known of the volumes of the paths, a line each."""
+        found = ((path, volume_line(path, self._mounts or frozenset())) for path in self._paths)
+        return [f"{printable(path)}: {line}" for path, line in found if line is not None]
+
+    def _warn_about_subpath(self, name: str, mounts: frozenset[str]) -> None:
+        if name in self._subpath_warned:
+            return
+        if is_deleted(name):
+            text = "%s will never change: it is mounted alone (subPath); mount the whole volume as a directory"
+        elif is_mounted_alone(name, mounts):
+            text = "%s is mounted alone (subPath): updates of its volume never arrive; mount the volume as a directory"
+        else:
             return
         self._subpath_warned.add(name)
-        text = "%s will never change: it is mounted alone (subPath); mount the whole volume as a directory"
         logger.warning(text, name)
 
     def changes(self, stop: threading.Event) -> Iterator[None]:
@@ -139,13 +154,6 @@ def _load(path: str) -> list[TextFile]:
     hint = "put a .yaml file with Mappings into it"
     message = "the directory is empty: it holds no rule file"
     return files or [TextFile(path, document_in_error(printable(path), message, code=EMPTY_DIRECTORY, hint=hint))]
-
-
-def _is_deleted(path: str) -> bool:
-    try:
-        return os.stat(path).st_nlink == 0
-    except OSError:
-        return False
 
 
 def _directories(path: str) -> Iterator[str]:

@@ -17,7 +17,9 @@ from kubelet import Style, Volume
 
 from canary_mw.config.document import EMPTY_DIRECTORY, UNREADABLE_FILE, Diagnostic, Document
 from canary_mw.control.sources import directory, text_file
+from canary_mw.control.sources import volume as volume_module
 from canary_mw.control.sources.base import ConfigSource
+from canary_mw.control.sources.combined import CombinedSource
 from canary_mw.control.sources.file import FileSource
 from canary_mw.control.sources.static import StaticSource
 
@@ -419,6 +421,42 @@ def test_a_deleted_file_causes_one_warning(tmp_path: Path, caplog: pytest.LogCap
 
     warning = f"{path} will never change: it is mounted alone (subPath); mount the whole volume as a directory"
     assert [record.getMessage() for record in caplog.records] == [warning]
+
+
+def test_a_file_that_is_mounted_alone_is_told_before_its_volume_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    top = tmp_path / "a b"
+    top.mkdir()
+    for name in ("alone.yaml", "other.yaml"):
+        (top / name).write_text("old\n")
+    # As /proc/self/mountinfo has it where a file is mounted by subPath, and its directory is mounted too.
+    escaped = str(top).replace(" ", "\\040")
+    mounts = tmp_path / "mountinfo"
+    lines = [
+        f"{number} 1 8:1 /volumes/x {place} ro - ext4 /dev/sda1 ro"
+        for number, place in enumerate([escaped, f"{escaped}/alone.yaml", "/"], 20)
+    ]
+    mounts.write_text("\n".join([*lines, "broken", ""]))
+    monkeypatch.setattr(volume_module, "_MOUNTS", str(mounts))
+    source = FileSource(top)
+    source.load()
+    source.load()
+    text = "is mounted alone (subPath): updates of its volume never arrive; mount the volume as a directory"
+    assert [record.getMessage() for record in caplog.records] == [f"{top}/alone.yaml {text}"]
+    assert source.volume_lines() == []
+    file = FileSource(top / "alone.yaml")
+    file.load()
+    assert file.volume_lines() == [f"{top}/alone.yaml: mounted alone (subPath): never updated"]
+
+
+def test_the_update_of_a_volume_and_its_age_are_told(tmp_path: Path) -> None:
+    volume = Volume(tmp_path / "volume")
+    volume.set({"rules.yaml": "a: 1\n"})
+    update = os.readlink(tmp_path / "volume" / "..data")
+    sources = CombinedSource([FileSource(tmp_path / "volume"), FileSource(tmp_path)])
+    (line,) = sources.volume_lines()
+    assert re.fullmatch(rf"{tmp_path}/volume: update {re.escape(update)} of the volume, \d+ s old", line)
 
 
 def test_a_file_that_has_a_name_causes_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
