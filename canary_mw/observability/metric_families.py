@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from canary_mw.observability.attempts.release_metrics import release_families
 from canary_mw.observability.figures.buckets import BOUNDS, nearest_bound
 from canary_mw.observability.figures.values import CLASSES, Figures, RowKey
 
@@ -107,4 +108,5 @@ def families(figures: Figures) -> Iterable[Metric]:
     """All metrics of figures."""
     yield from request_families(figures)
     yield from event_families(figures)
+    yield from release_families(figures)
     yield from gauge_families(figures)

@@ -46,6 +46,7 @@ canary_mw_gray_failures_total counter
 canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
 canary_mw_refused_requests_total counter
+canary_mw_release_evidence_log gauge
 canary_mw_reloads_total counter
 canary_mw_request_duration_seconds histogram
 canary_mw_requests_total counter
@@ -54,6 +55,8 @@ canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
 canary_mw_stalled_clients_total counter
 canary_mw_upstream_errors_total counter
+canary_mw_verdict gauge
+canary_mw_weight_ratio gauge
 canary_mw_workers gauge
 canary_mw_workers_current gauge
 """.strip().splitlines()
