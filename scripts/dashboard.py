@@ -1,4 +1,4 @@
-"""Write k8s/components/monitoring/dashboard.json with Grafana's own builders; `--check` reports whether it is current.
+"""Write the dashboard of the component and of the chart with Grafana's own builders; `--check` reports an old one.
 
 Run it after a metric has changed: python scripts/dashboard.py
 """
@@ -13,7 +13,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, SortOrder, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef, VariableRefresh
 
-FILE = Path(__file__).parent.parent / "k8s" / "components" / "monitoring" / "dashboard.json"
+K8S = Path(__file__).parent.parent / "k8s"
+FILES = [K8S / folder / "dashboard.json" for folder in ("components/monitoring", "chart/files")]
 
 _WIDTH, _HEIGHT = 12, 8
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -202,14 +203,15 @@ def _panel(graph: Graph) -> timeseries.Panel:
 
 
 def main() -> int:
-    """Write the file, or compare it."""
+    """Write the files, or compare them."""
     text = build()
     if "--check" in sys.argv[1:]:
-        current = FILE.exists() and FILE.read_text(encoding="utf-8") == text
-        if not current:
-            print(f"{FILE} is out of date: run python scripts/dashboard.py", file=sys.stderr)
-        return 0 if current else 1
-    FILE.write_text(text, encoding="utf-8")
+        old = [file for file in FILES if not file.exists() or file.read_text(encoding="utf-8") != text]
+        for file in old:
+            print(f"{file} is out of date: run python scripts/dashboard.py", file=sys.stderr)
+        return 1 if old else 0
+    for file in FILES:
+        file.write_text(text, encoding="utf-8")
     return 0
 
 
