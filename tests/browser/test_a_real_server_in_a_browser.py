@@ -1,0 +1,83 @@
+"""The pages of `canary-mw serve`, as a browser shows them, with requests that really went somewhere."""
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from page_visits import AXE, PATHS, Site, Visitor
+from servers import free_port, mapping, process
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+RELEASE = """\
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: checkout-2026-11
+gray: {gray: {mappings: [checkout-gray], weight: 50}}
+sticky: {header: x-user-id}
+fallback: {}
+"""
+# Nobody listens there: gray fails, and so does stable.
+RULES = (
+    mapping("checkout", "/checkout/", "127.0.0.1:1")
+    + mapping("checkout-gray", "/checkout/", "127.0.0.1:2", weight=0)
+    + mapping("wrong", "/wrong/", "shop", weight="much")
+    + RELEASE
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Site]:
+    """A server of two workers that has answered twenty requests."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    port, admin = free_port(), free_port()
+    command = ("serve", "--rules", str(rules), "--port", str(port), "--admin-port", str(admin), "--workers", "2")
+    with process(*command, log=tmp_path / "log", wait_for=[port, admin]):
+        for user in range(20):
+            connection = HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/checkout/pay?step=2", headers={"x-user-id": str(user)})
+            assert connection.getresponse().status == 503
+            connection.close()
+        yield Site(f"http://127.0.0.1:{admin}")
+
+
+def test_each_page_of_a_server_is_shown_without_a_fault(browser: "Browser", server: Site) -> None:
+    visitor = Visitor(browser, server)
+    for name in PATHS:
+        page = visitor.open(name, bypass_csp=True)
+        assert page.get_by_role("heading", level=1).count() == 1
+        assert "live on 2 of 2 workers" in page.get_by_role("contentinfo").inner_text()
+        page.locator("#state[data-state=live]").wait_for()
+        page.add_script_tag(path=AXE)
+        found = page.evaluate("axe.run().then(result => result.violations)")
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == [], name
+        page.context.close()
+    visitor.close()
+    assert (visitor.seen.told, visitor.seen.outside) == ([], [])
+
+
+def test_a_request_leads_to_its_explanation_and_a_finding_to_its_line(browser: "Browser", server: Site) -> None:
+    visitor = Visitor(browser, server)
+    page = visitor.open("traffic")
+    row = page.get_by_role("table", name="The last decisions, newest first").get_by_role("row").nth(1)
+    assert "GET /checkout/pay" in row.inner_text()
+    row.get_by_role("link").click()
+    assert page.get_by_label("URL").input_value().endswith("/checkout/pay?step=")
+    assert page.get_by_role("region", name="Decision").get_by_role("list", name="Steps").count() == 1
+    page.get_by_label("Headers").fill("x-user-id: 7")
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_role("img", name="lies at").wait_for()
+    page.get_by_role("link", name="checkout-2026-11").first.click()
+    assert page.title() == "checkout-2026-11 · Release · canary-mw"
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Rules").click()
+    assert page.get_by_role("region", name="Problems").get_by_role("article").count() == 1
+    assert page.get_by_role("region", name="Problems").locator("mark").inner_text().strip() == "weight: much"
+    visitor.close()
+    assert (visitor.seen.told, visitor.seen.outside) == ([], [])
