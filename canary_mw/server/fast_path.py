@@ -235,13 +235,14 @@ class FastPathRequest:
         head = render_head(status, headers, self._started.head.method, "1.1", closes=not self.keep_alive)
         self.keep_alive = not head.closes
         data = b"" if head.empty else encode_chunk(body, last=True) if head.chunked else body
-        client.transport.write(head.data + data)
-        self.response_complete = True
-        client.on_response_complete()
         if self._since is not None:
+            # Before the write: where this process is killed then, nobody has got a response that was not counted.
             self._middleware.notify_finished(
                 self._started.decision, self._started.head, status, self._since, reason, None, perf_counter(), len(body)
             )
+        client.transport.write(head.data + data)
+        self.response_complete = True
+        client.on_response_complete()
 
     def on_disconnect(self) -> None:
         """The client has left."""

@@ -238,15 +238,20 @@ class CanaryMiddleware(MiddlewareBase):
     ) -> None:
         started_at = self.notify_decided(decision, head) if since is None else since
         reason: str | None = None
-        observed = ObservedSend(send)
+
+        def finish(observed: ObservedSend) -> None:
+            status, first_byte, body = observed.status, observed.first_byte, observed.body
+            self.notify_finished(decision, head, status, started_at, reason, net, first_byte, body)
+
+        observed = ObservedSend(send, finish)
         try:
             reason = await self._serve(decision, head, hop, scope, receive, observed, pending, net)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
-            status, first_byte, body = observed.status, observed.first_byte, observed.body
-            self.notify_finished(decision, head, status, started_at, reason, net, first_byte, body)
+            if not observed.complete:
+                finish(observed)
 
     async def _serve(
         self,

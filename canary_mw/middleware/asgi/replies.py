@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
 
@@ -21,16 +21,23 @@ _HANDSHAKE_STATUSES = {"websocket.accept": 101, "websocket.close": 403}
 class ObservedSend:
     """A `send` that notes what passes.
 
+    Args:
+        on_success: called before the last message of a response below 400 is passed on. Where the process is killed
+            then, nobody has got a response that was not counted.
+
     Attributes:
+        complete: whether it was called.
         status: of the response, None before it has one.
         first_byte: the `perf_counter` time of its head.
         body: bytes of its body.
     """
 
-    __slots__ = ("_send", "body", "first_byte", "status")
+    __slots__ = ("_on_success", "_send", "body", "complete", "first_byte", "status")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, on_success: Callable[["ObservedSend"], object]) -> None:
         self._send = send
+        self._on_success = on_success
+        self.complete = False
         self.status: int | None = None
         self.first_byte: float | None = None
         self.body = 0
@@ -43,6 +50,9 @@ class ObservedSend:
             self.first_byte = perf_counter()
         else:
             self.body += len(message.get("body", b""))
+            if self.status < 400 and not message.get("more_body") and message["type"] == "http.response.body":
+                self.complete = True
+                self._on_success(self)
         return self._send(message)
 
 

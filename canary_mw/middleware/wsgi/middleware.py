@@ -23,7 +23,7 @@ from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.options import Arguments
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
-from canary_mw.middleware.wsgi.observed_body import observe_body
+from canary_mw.middleware.wsgi.observed_body import ObservedBody, length_of, observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder
 from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
 from canary_mw.middleware.wsgi.release import with_headers
@@ -199,10 +199,14 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         since = self.notify_decided(decision, head)
         status: int | None = None
         first_byte: float | None = None
+        length: int | None = None
+        observed: ObservedBody | None = None
 
         def recording_start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
-            nonlocal status, first_byte
-            status, first_byte = int(line[:3]), perf_counter()
+            nonlocal status, first_byte, length
+            status, first_byte, length = int(line[:3]), perf_counter(), length_of(headers)
+            if observed is not None:
+                observed.expected = length
             return start_response(line, headers, exc_info)
 
         def on_end(error: BaseException | None, body: int) -> None:
@@ -215,7 +219,9 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         except BaseException as exc:
             self.notify_finished(decision, head, status, since, type(exc).__name__, net, first_byte)
             raise
-        return observe_body(result.body, on_end)
+        observed = observe_body(result.body, on_end)
+        observed.expected = length
+        return observed
 
     def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body, reason = send_reply(self._forwarder.refusal(error), start_response)

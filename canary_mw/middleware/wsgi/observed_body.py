@@ -13,6 +13,9 @@ class ObservedBody:
     Args:
         on_end: called once, with None at the end of the body, or with the error that ended it early,
             and with the bytes that were passed on.
+
+    Attributes:
+        expected: bytes of the whole body, None where that is not known.
     """
 
     def __init__(self, body: Iterable[bytes], on_end: OnEnd) -> None:
@@ -20,6 +23,7 @@ class ObservedBody:
         self._iterator: Iterator[bytes] | None = None
         self._on_end: OnEnd | None = on_end
         self._length = 0
+        self.expected: int | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -30,6 +34,9 @@ class ObservedBody:
                 self._iterator = iter(self._body)
             chunk = next(self._iterator)
             self._length += len(chunk)
+            if self._length == self.expected:
+                # Where the process is killed after this chunk, nobody has got a body whose end was not told.
+                self._notify_end(None)
             return chunk
         except StopIteration:
             self._notify_end(None)
@@ -62,3 +69,11 @@ class SizedObservedBody(ObservedBody):
 def observe_body(body: Iterable[bytes], on_end: OnEnd) -> ObservedBody:
     """Wrap a body as an `ObservedBody`, with a length where it has one."""
     return (SizedObservedBody if hasattr(body, "__len__") else ObservedBody)(body, on_end)
+
+
+def length_of(headers: list[tuple[str, str]]) -> int | None:
+    """The length of a body by the headers of its response, None without one."""
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return int(value) if value.isdecimal() else None
+    return None

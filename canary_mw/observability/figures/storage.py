@@ -82,20 +82,22 @@ class Storage:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.header = self._grow(PAGE).cast("Q")
         except OSError:
-            self._abandon(folder)
+            self.discard()
             raise
 
-    def _abandon(self, folder: int) -> None:
+    def discard(self) -> None:
+        """Give the file up, and remove it."""
         self.close()
-        with suppress(OSError):
-            os.unlink(self.name, dir_fd=folder)
+        if self._folder is not None:
+            with suppress(OSError):
+                os.unlink(self.name, dir_fd=self._folder.descriptor)
 
     def _publish(self, folder: int) -> None:
         name = self.name.removeprefix(".")
         try:
             os.rename(self.name, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:
-            self._abandon(folder)
+            self.discard()
             raise
         self.name = name
 

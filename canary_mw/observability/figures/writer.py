@@ -1,5 +1,6 @@
 """The figures of one worker: rows, counters, rings and histories, in memory that readers of all workers add up."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -83,15 +84,29 @@ class FiguresWriter:
             header[Header.HEARTBEAT] = header[Header.START]
             for cell, value in self._state.items():
                 header[cell] = value
-            self._view(Kind.ROW, _OTHER_ROW, layout.ROW_CELLS * 8)
         return self.storage
 
     def _new_storage(self) -> Storage:
+        """Memory that has the row of all others: without that one nothing could be counted once there is no room."""
         try:
-            return Storage(self.open_folder())
+            storage = Storage(self.open_folder())
+            if self._add_other_row(storage):
+                return storage
+            storage.discard()
+            error = os.strerror(errno.ENOSPC)
         except OSError as exc:
-            self.warn("figures of this process are not added to those of the other workers: %s", exc)
-            return Storage()
+            error = str(exc)
+        self.warn("figures of this process are not added to those of the other workers: %s", error)
+        storage = Storage()
+        self._add_other_row(storage)
+        return storage
+
+    def _add_other_row(self, storage: Storage) -> bool:
+        cells = storage.allocate(Kind.ROW, _OTHER_ROW, layout.ROW_CELLS * 8)
+        if cells is not None:
+            self._views[Kind.ROW, _OTHER_ROW] = cells
+            self._amounts[Kind.ROW] = 1
+        return cells is not None
 
     def warn(self, text: str, *arguments: object) -> None:
         """Log a warning, once in this process."""
@@ -191,7 +206,7 @@ class FiguresWriter:
         assert old is not None
         views = {key: storage.allocate(*key, len(cells)) for key, cells in self._views.items()}
         if None in views.values():
-            storage.close()
+            storage.discard()
             return
         for key, cells in self._views.items():
             views[key][:] = cells  # type: ignore[index]
