@@ -61,7 +61,7 @@ class ObservedRequests:
             notify(self.decided_observers, decided_record(decision, head))
         return since
 
-    def notify_finished(
+    def count_finished(
         self,
         decision: Decision | None,
         head: RequestHead,
@@ -72,25 +72,46 @@ class ObservedRequests:
         first_byte: float | None = None,
         body: int = 0,
     ) -> None:
+        """Count a request in the figures; the arguments are those of `notify_finished`."""
+        if not self._counters:
+            return
+        now = perf_counter()
+        seconds, delay = now - since, None if first_byte is None else first_byte - since
+        # Most requests end in one way.
+        plain = net is None and reason is None and status is not None and status < 500
+        failure = None if plain else failure_of(status, reason, net)
+        for counters in self._counters:
+            counters.count(decision, status, seconds, delay, body, failure, net)
+            if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
+                counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
+
+    def notify_finished(
+        self,
+        decision: Decision | None,
+        head: RequestHead,
+        status: int | None,
+        since: float,
+        reason: str | None,
+        net: SafetyNet | None = None,
+        first_byte: float | None = None,
+        body: int = 0,
+        *,
+        counted: bool = False,
+    ) -> None:
         """Notify observers of the end of a request; see `Finished`.
 
         Args:
             first_byte: the `perf_counter` time of the head of the response.
             body: bytes of the body of the response.
+            counted: whether `count_finished` was called already. It may be called before the last byte is sent: where
+                the process is killed then, no client has got a response that was not counted.
         """
-        now = perf_counter()
         if self._records:
             leave()
-        seconds, delay = now - since, None if first_byte is None else first_byte - since
-        if self._counters:
-            # Most requests end in one way.
-            plain = net is None and reason is None and status is not None and status < 500
-            failure = None if plain else failure_of(status, reason, net)
-            for counters in self._counters:
-                counters.count(decision, status, seconds, delay, body, failure, net)
-                if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
-                    counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
+        if not counted:
+            self.count_finished(decision, head, status, since, reason, net, first_byte, body)
         if self.finished_observers:
+            seconds, delay = perf_counter() - since, None if first_byte is None else first_byte - since
             record = finished_record(decision, head, status, seconds, reason, net, delay, body)
             notify(self.finished_observers, record)
 

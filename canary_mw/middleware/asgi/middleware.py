@@ -239,19 +239,18 @@ class CanaryMiddleware(MiddlewareBase):
         started_at = self.notify_decided(decision, head) if since is None else since
         reason: str | None = None
 
-        def finish(observed: ObservedSend) -> None:
-            status, first_byte, body = observed.status, observed.first_byte, observed.body
-            self.notify_finished(decision, head, status, started_at, reason, net, first_byte, body)
+        def count(sent: ObservedSend) -> None:
+            self.count_finished(decision, head, sent.status, started_at, None, net, sent.first_byte, sent.body)
 
-        observed = ObservedSend(send, finish)
+        sent = ObservedSend(send, count)
         try:
-            reason = await self._serve(decision, head, hop, scope, receive, observed, pending, net)
+            reason = await self._serve(decision, head, hop, scope, receive, sent, pending, net)
         except BaseException as exc:
             reason = type(exc).__name__
             raise
         finally:
-            if not observed.complete:
-                finish(observed)
+            about = sent.status, started_at, reason, net, sent.first_byte, sent.body
+            self.notify_finished(decision, head, *about, counted=sent.counted)
 
     async def _serve(
         self,

@@ -22,22 +22,21 @@ class ObservedSend:
     """A `send` that notes what passes.
 
     Args:
-        on_success: called before the last message of a response below 400 is passed on. Where the process is killed
-            then, nobody has got a response that was not counted.
+        count: called before the last message of a response below 400 is passed on.
 
     Attributes:
-        complete: whether it was called.
+        counted: whether it was called.
         status: of the response, None before it has one.
         first_byte: the `perf_counter` time of its head.
         body: bytes of its body.
     """
 
-    __slots__ = ("_on_success", "_send", "body", "complete", "first_byte", "status")
+    __slots__ = ("_count", "_send", "body", "counted", "first_byte", "status")
 
-    def __init__(self, send: Send, on_success: Callable[["ObservedSend"], object]) -> None:
+    def __init__(self, send: Send, count: Callable[["ObservedSend"], object]) -> None:
         self._send = send
-        self._on_success = on_success
-        self.complete = False
+        self._count = count
+        self.counted = False
         self.status: int | None = None
         self.first_byte: float | None = None
         self.body = 0
@@ -51,8 +50,8 @@ class ObservedSend:
         else:
             self.body += len(message.get("body", b""))
             if self.status < 400 and not message.get("more_body") and message["type"] == "http.response.body":
-                self.complete = True
-                self._on_success(self)
+                self.counted = True
+                self._count(self)
         return self._send(message)
 
 

@@ -201,6 +201,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         first_byte: float | None = None
         length: int | None = None
         observed: ObservedBody | None = None
+        counted = False
 
         def recording_start(line: str, headers: list[tuple[str, str]], exc_info: ExcInfo = None, /) -> Write:
             nonlocal status, first_byte, length
@@ -209,10 +210,15 @@ class CanaryWSGIMiddleware(MiddlewareBase):
                 observed.expected = length
             return start_response(line, headers, exc_info)
 
+        def count(body: int) -> None:
+            nonlocal counted
+            counted = True
+            self.count_finished(decision, head, status, since, result.reason, net, first_byte, body)
+
         def on_end(error: BaseException | None, body: int) -> None:
             left = isinstance(error, ClientDisconnected)
             reason = "client left" if left else type(error).__name__ if error else result.reason
-            self.notify_finished(decision, head, status, since, reason, net, first_byte, body)
+            self.notify_finished(decision, head, status, since, reason, net, first_byte, body, counted=counted)
 
         try:
             result = self._serve(decision, head, hop, environ, recording_start, net)
@@ -220,7 +226,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
             self.notify_finished(decision, head, status, since, type(exc).__name__, net, first_byte)
             raise
         observed = observe_body(result.body, on_end)
-        observed.expected = length
+        observed.expected, observed.count = length, count
         return observed
 
     def _refuse(self, error: ClientError, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

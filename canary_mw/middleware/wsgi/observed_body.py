@@ -16,6 +16,7 @@ class ObservedBody:
 
     Attributes:
         expected: bytes of the whole body, None where that is not known.
+        count: called with these before the last of them are passed on.
     """
 
     def __init__(self, body: Iterable[bytes], on_end: OnEnd) -> None:
@@ -24,6 +25,7 @@ class ObservedBody:
         self._on_end: OnEnd | None = on_end
         self._length = 0
         self.expected: int | None = None
+        self.count: Callable[[int], object] = bool
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -35,8 +37,7 @@ class ObservedBody:
             chunk = next(self._iterator)
             self._length += len(chunk)
             if self._length == self.expected:
-                # Where the process is killed after this chunk, nobody has got a body whose end was not told.
-                self._notify_end(None)
+                self.count(self._length)
             return chunk
         except StopIteration:
             self._notify_end(None)

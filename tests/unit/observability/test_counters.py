@@ -103,7 +103,8 @@ def test_counts_without_records_equal_those_with_records(interface: str) -> None
         ("", "", "", "4xx"): 1,
     }
     assert counted(recording) == counted(counts)
-    assert seconds(recording) == pytest.approx(seconds(counts), abs=0.001)
+    # What counts need not wait for the last byte.
+    assert all(recorded >= count for recorded, count in zip(seconds(recording), seconds(counts), strict=True))
     assert max(seconds(counts)) > 0
 
 
