@@ -70,10 +70,10 @@ def updates(regions: Regions, key: str, make: Make) -> Messages:
     async def messages() -> tuple[list[str], float]:
         nonlocal last, number
         region = await regions.get(key, make)
-        due = [message(region.now[11:19], "tick")]
+        due = []
         if region.html != last:
             last, number = region.html, number + 1
             due.append(message(region.html, number=number))
-        return due, region.pause
+        return [*due, message(region.now[11:19], "tick")], region.pause
 
     return messages

@@ -124,7 +124,9 @@ def _events(answerers: Mapping[Page, Answerer], streams: Streams, regions: Regio
         once, page = query.pop("once", ""), _known(query.pop("page", ""), answerers)
         if page is None:
             return error_response(400, "bad-page", f"page must be one of {', '.join(answerers)}")
-        asked, look = _asked_for(request, query), _look_of(_root(request), page, query, "auto")
+        # A question is answered once: it stays on the page as it is, and its predicates are not run each second.
+        asked = _asked_for(request, {} if page == "explain" else query)
+        look = _look_of(_root(request), page, query, "auto")
 
         async def make() -> tuple[str, str]:
             try:
@@ -135,7 +137,7 @@ def _events(answerers: Mapping[Page, Answerer], streams: Streams, regions: Regio
             return await run(lambda: render(page, answer, look, whole=False)), str(answer["now"])
 
         region = await regions.get(look.events, make)
-        if once:
+        if once or request.method == "HEAD":
             return HTMLResponse(region.html)
         busy = "as many pages are open as there may be; this one asks now and then instead"
         stream = streams.open(updates(regions, look.events, make))

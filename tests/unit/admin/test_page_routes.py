@@ -182,10 +182,10 @@ def test_a_page_is_sent_again_when_it_has_changed_and_not_else() -> None:
                 found.append(event)
                 if len(found) == 5:
                     break
-        assert [name for name, _ in found] == ["tick", "", "tick", "", "tick"]
-        assert "All is well." in found[3][1]
-        assert "All is well." not in found[1][1]
-        assert found[1][1].lstrip().startswith("<header")
+        assert [name for name, _ in found] == ["", "tick", "", "tick", "tick"]
+        assert "All is well." in found[2][1]
+        assert "All is well." not in found[0][1]
+        assert found[0][1].lstrip().startswith("<header")
 
     with_client(test, app_of(overview=changing))
 
@@ -205,7 +205,7 @@ def test_there_are_so_many_streams_and_not_more() -> None:
     async def test(client: httpx.AsyncClient) -> None:
         address = f"{DIAG}events?page=about"
         async with client.stream("GET", address) as one, client.stream("GET", address) as two:
-            assert [(await anext(events(each)))[0] for each in (one, two)] == ["tick", "tick"]
+            assert [(await anext(events(each)))[0] for each in (one, two)] == ["", ""]
             third = await client.get(address)
             assert third.status_code == 503
             assert "asks now and then" in third.text
@@ -219,12 +219,36 @@ def test_streams_end_when_they_are_stopped_and_none_is_opened_any_more() -> None
     async def test(client: httpx.AsyncClient) -> None:
         async with client.stream("GET", f"{DIAG}events?page=about") as response:
             found = events(response)
-            assert (await anext(found))[0] == "tick"
+            assert (await anext(found))[0] == ""
             await asyncio.to_thread(streams.stop)
-            assert [name async for name, _ in found] in ([""], ["", "tick"])
+            assert [name async for name, _ in found] == ["tick"]
         assert (await client.get(f"{DIAG}events?page=about")).status_code == 503
 
     with_client(test, app_of(streams))
+
+
+def test_a_question_is_answered_once_and_not_each_second() -> None:
+    asked: list[str] = []
+
+    async def explained(request: Request) -> Mapping[str, Any]:
+        asked.append(request.url.query)
+        return EXPLAIN
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.get(f"{DIAG}explain?url=/shop/")
+        async with client.stream("GET", f"{DIAG}events?page=explain&url=/shop/") as response:
+            await anext(events(response))
+        assert asked == ["url=/shop/", ""]
+
+    with_client(test, app_of(explain=explained))
+
+
+def test_the_head_of_a_stream_is_no_reader() -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        for _ in range(3):
+            assert (await client.head(f"{DIAG}events?page=about")).status_code == 200
+
+    with_client(test, app_of(Streams(most=1)))
 
 
 def test_those_who_look_at_the_same_share_what_is_made() -> None:
