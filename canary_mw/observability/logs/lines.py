@@ -13,6 +13,30 @@ _MOST_KEPT = 4096
 # C0, DEL and C1, and what turns the direction of a text: a terminal would obey them.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"\\]')
 
+# The fields of a JSON line, in their order, and what they say.
+FIELDS = {
+    "time": "UTC, when the last byte was sent",
+    "method": "of the request",
+    "path": "the normalised path, without the query",
+    "status": "of the answer; null where the client left before there was one",
+    "seconds": "from the head of the request to the end of the answer",
+    "mapping": "the Mapping that was chosen; null where none matched",
+    "service": "its service",
+    "variant": "`stable`, or the gray variant",
+    "release": "that has decided, or the stable Mapping of a group with a gray one",
+    "reason": "why the proxy itself answered, as `client left`; null for a relayed answer",
+    "first_byte": "seconds from the head of the request to the head of the answer",
+    "client": "address of the peer",
+    "upstream": "address and port that was asked last",
+    "tries": "how often the request was sent to upstreams, retries and other endpoints included",
+    "request_id": "the `x-request-id` that the upstream got",
+    "bytes_in": "of the body of the request; left out where it came in chunks",
+    "bytes_out": "of the body of the answer",
+    "sent": "true where another canary-mw had decided",
+    "answered_by": "`stable`, where it was asked in place of a gray variant",
+    "fallback": "how gray had failed then",
+}
+
 Formatter = Callable[[Finished, float], str]
 _Shared = tuple[str | None, str | None, str | None, str | None]
 _json_parts: dict[_Shared, str] = {}

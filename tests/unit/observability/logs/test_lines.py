@@ -60,6 +60,10 @@ def test_what_is_known_besides_is_written() -> None:
     }
 
 
+def test_every_field_is_described_in_its_order() -> None:
+    assert list(json.loads(json_line(FULL, NOW))) == list(lines.FIELDS)
+
+
 def test_keys_of_users_are_in_no_line() -> None:
     assert "12345" not in json_line(FULL, NOW) + text_line(FULL, NOW)
 
