@@ -1,7 +1,9 @@
 """The app of an admin port for a middleware: that of an app, or that of the proxy."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
+from weakref import ref
 
 from canary_mw.admin.app import create_admin
 from canary_mw.control.store import RuleStore
@@ -43,5 +45,12 @@ def admin_app(
         draining,
         host_names=settings.admin_host_names,
         settings=shown_settings(settings, arguments=arguments),
-        endpoints=middleware.endpoint_statuses,
+        endpoints=partial(_endpoints, ref(middleware)),
+        folder=getattr(metrics.figures.open_folder(), "path", None),
     )
+
+
+def _endpoints(middleware: "ref[Shown]") -> list[EndpointStatus]:
+    """Those of a middleware that this does not keep."""
+    found = middleware()
+    return [] if found is None else found.endpoint_statuses()

@@ -155,6 +155,8 @@ class MiddlewareSettings:
         """The values of the fields that the environment names, except for some; raises as `from_environ` does."""
         environ = os.environ if environ is None else environ
         names = [each.name for each in fields(cls) if variable(each.name) in environ and each.name not in without]
+        # In the namespace of a Service named canary-mw-admin, Kubernetes puts its URL there.
+        names = [name for name in names if name != "admin_port" or "://" not in environ[variable(name)]]
         return {name: cls._parse(name, environ[variable(name)]) for name in names}
 
     def to_environ(self) -> dict[str, str]:

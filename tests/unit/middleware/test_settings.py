@@ -327,3 +327,8 @@ def test_uvicorn_does_not_start(options: str, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "canary-mw cannot start: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_variable_of_a_service_named_canary_mw_admin_is_no_port(setenv: Callable[..., None]) -> None:
+    setenv(ADMIN_PORT="tcp://10.0.0.1:8877")
+    assert MiddlewareSettings.from_environ().admin_port == 0
