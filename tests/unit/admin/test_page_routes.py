@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 from admin_examples import ABOUT, EXPLAIN
 from admin_release_examples import OVERVIEW, RELEASE
 from servers import run, serving_app
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount
 
 from canary_mw.admin.errors import Refused
+from canary_mw.admin.pages import live
 from canary_mw.admin.pages.frame import Page
 from canary_mw.admin.pages.routes import Answerer, page_routes
 from canary_mw.admin.pages.static_files import hashed_name
@@ -168,7 +170,8 @@ def test_the_button_of_the_colours_leads_to_pages_alone() -> None:
     with_client(test)
 
 
-def test_a_page_is_sent_again_when_it_has_changed_and_not_else() -> None:
+def test_a_page_is_sent_again_when_it_has_changed_and_not_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_PAUSE", 0.01)
     answers = [OVERVIEW, {**OVERVIEW, "finding": "All is well."}]
 
     async def changing(_: Request) -> Mapping[str, Any]:

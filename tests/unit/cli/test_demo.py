@@ -142,6 +142,7 @@ def test_the_hints_work_and_an_edit_of_the_rules_goes_live() -> None:
         assert {fetch(url) for _ in range(30)} == {"service-gray answers GET /\n"}
 
 
+@pytest.mark.slow
 def test_the_page_shows_requests_that_go_on() -> None:
     with running() as (_, lines):
         found = next(line for line in lines if line.startswith("Look at it: "))
