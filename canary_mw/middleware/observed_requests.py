@@ -81,7 +81,7 @@ class ObservedRequests:
         plain = net is None and reason is None and status is not None and status < 500
         failure = None if plain else failure_of(status, reason, net)
         for counters in self._counters:
-            counters.count(decision, status, seconds, delay, body, failure, net)
+            counters.count(decision, head, status, seconds, delay, body, failure, net)
             if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
                 counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
 
@@ -119,5 +119,5 @@ class ObservedRequests:
         """Notify observers of a request that was refused before a decision."""
         for counters in self._counters:
             counters.begin()
-            counters.count(None, status, 0.0)
+            counters.count(None, None, status, 0.0)
         notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))

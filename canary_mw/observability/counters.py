@@ -7,18 +7,22 @@ from time import time
 from typing import Any, ClassVar, NamedTuple
 
 from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.arms import ArmCounter, EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.failures import REFUSED, failure_of, kind_index
 from canary_mw.observability.figures.buckets import BOUNDS
 from canary_mw.observability.figures.layout import (
     BUCKET_0,
+    BYTES_IN,
     BYTES_OUT,
     ERRORS,
     FAILURE_0,
     FALLBACK_0,
     FIRST_BYTE_MICROS,
     MICROS,
+    RETRIES,
     ROW_CELLS,
     Header,
 )
@@ -139,6 +143,7 @@ class RequestCounters(Observer):
     def count(
         self,
         decision: Decision | None,
+        head: RequestHead | None,
         status: int | None,
         seconds: float,
         first_byte: float | None = None,
@@ -149,6 +154,7 @@ class RequestCounters(Observer):
         """Count one request that has ended.
 
         Args:
+            head: of the request, None for one that was refused.
             status, seconds, first_byte: as in `Finished`.
             sent: bytes of the body of its answer.
             failure: see `failure_of`.
@@ -162,6 +168,8 @@ class RequestCounters(Observer):
         with figures.lock:
             target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
             self._add(target, status, seconds, seconds if first_byte is None else first_byte, sent)
+            if head is not None:
+                _add_traffic(target.row, head)
             if failure:
                 _add_failure(target.row, failure, net)
             if target.arm is not None and failure != REFUSED:
@@ -227,6 +235,18 @@ class RequestCounters(Observer):
             storage = self.figures.storage
             content = storage.content() if storage is not None else None
         return read_private(content, now, self._evidence.attempts)
+
+
+def _add_traffic(row: memoryview, head: RequestHead) -> None:
+    forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
+    if forwarded is None:
+        return
+    if forwarded.attempts > 1:
+        retries = forwarded.attempts - 1
+        row[RETRIES] += retries
+    length = forwarded.body.length if forwarded.body is not None else None
+    if length:
+        row[BYTES_IN] += length
 
 
 def _add_failure(row: memoryview, failure: str, net: SafetyNet | None) -> None:

@@ -40,6 +40,11 @@ def request_families(figures: Figures) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
         "canary_mw_request_duration_seconds", "From the request head to the end of the answer.", labels=_ROW_LABELS
     )
+    retries = CounterMetricFamily("canary_mw_retries", "Attempts beyond the first.", labels=("service",))
+    for service in dict.fromkeys(key.service for key in figures.rows):
+        count = sum(row.retries for key, row in figures.rows.items() if key.service == service)
+        if count:
+            retries.add_metric((service,), count)
     for labels, classes, buckets, seconds in _by_labels(figures):
         for name, count in zip(CLASSES, classes, strict=True):
             if count:
@@ -47,6 +52,7 @@ def request_families(figures: Figures) -> Iterator[Metric]:
         durations.add_metric(labels, _cumulative(buckets), seconds)
     yield requests
     yield durations
+    yield retries
 
 
 def _by_labels(figures: Figures) -> Iterator[tuple[tuple[str, ...], list[int], list[int], float]]:

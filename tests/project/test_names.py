@@ -50,6 +50,7 @@ canary_mw_release_evidence_log gauge
 canary_mw_reloads_total counter
 canary_mw_request_duration_seconds histogram
 canary_mw_requests_total counter
+canary_mw_retries_total counter
 canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter

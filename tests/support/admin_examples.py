@@ -418,7 +418,6 @@ FIGURES: FiguresAnswer = {
             "retries": 0,
             "fallbacks": {"ok": 291},
             "failures": {"503": 291, "timeout": 101},
-            "shadows": {},
             "buckets": {"0.032": 12_000, "0.064": 480},
         }
     ],

@@ -39,7 +39,6 @@ def _row(key: RowKey, row: Row) -> FiguresRow:
         "retries": row.retries,
         "fallbacks": _named(FALLBACK_RESULTS, row.fallbacks),
         "failures": _named(FAILURE_KINDS, row.failures),
-        "shadows": _named(("sent", "skipped"), row.shadows),
         "buckets": _named(tuple(f"{bound:.6g}" for bound in BOUNDS), row.buckets),
     }
 

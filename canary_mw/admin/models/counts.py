@@ -30,7 +30,6 @@ class FiguresRow(TypedDict):
     retries: int
     fallbacks: dict[str, int]
     failures: dict[str, int]
-    shadows: dict[str, int]
     buckets: dict[str, int]
 
 

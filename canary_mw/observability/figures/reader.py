@@ -160,7 +160,6 @@ def row_of(cells: Sequence[int]) -> Row:
         cells[layout.BYTES_OUT],
         cells[layout.RETRIES],
         tuple(cells[layout.FALLBACK_0 : layout.FAILURE_0]),
-        tuple(cells[layout.FAILURE_0 : layout.SHADOW_0]),
-        (cells[layout.SHADOW_0], cells[layout.SHADOW_0 + 1]),
+        tuple(cells[layout.FAILURE_0 : layout.FAILURES_END]),
         tuple(cells[layout.BUCKET_0 : layout.ROW_CELLS]),
     )

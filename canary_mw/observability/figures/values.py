@@ -43,11 +43,10 @@ class Row:
         errors: those that failed: a 5xx, or a failure after all attempts. A failure that stable stepped in for is one.
         seconds: from the request head to the end of the answer, in sum.
         first_byte_seconds: from the request head to the head of the answer, in sum.
-        bytes_in, bytes_out: of bodies.
+        bytes_in, bytes_out: of bodies; those of requests to upstreams whose length is known, and of all answers.
         retries: attempts beyond the first.
         fallbacks: by `FALLBACK_RESULTS`.
         failures: by `FAILURE_KINDS`.
-        shadows: copies for a shadow, "sent" or "skipped".
         buckets: requests by their seconds; see `buckets`.
     """
 
@@ -60,7 +59,6 @@ class Row:
     retries: int = 0
     fallbacks: tuple[int, ...] = (0,) * len(FALLBACK_RESULTS)
     failures: tuple[int, ...] = (0,) * len(FAILURE_KINDS)
-    shadows: tuple[int, int] = (0, 0)
     buckets: tuple[int, ...] = (0,) * COUNT
 
     @property

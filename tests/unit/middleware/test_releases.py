@@ -329,7 +329,7 @@ def test_counters_keep_few_decisions_however_many_users_there_are() -> None:
     table = RouteTable.from_yaml(MAPPINGS + release())
     counters = RequestCounters()
     for number in range(500):
-        counters.count(decide(table, RequestHead("GET", "/svc/", {"k": str(number)}), 1.0), 200, 0.0)
+        counters.count(decide(table, RequestHead("GET", "/svc/", {"k": str(number)}), 1.0), None, 200, 0.0)
     assert len(counters.figures.targets) == 2
     assert sum(counters.read(1.0).reasons.values()) == 500
     assert {key.drawn for key in counters.read(1.0).rows} == {True}
@@ -338,7 +338,7 @@ def test_counters_keep_few_decisions_however_many_users_there_are() -> None:
 def test_what_was_sent_here_is_counted_by_its_sender() -> None:
     table = RouteTable.from_yaml(MAPPINGS + release(), local=["svc"], middleware=True)
     counters = RequestCounters()
-    counters.count(decide(table, RequestHead("GET", "/svc/", {"via": "1.1 a (svc)"}), 1.0), 200, 0.0)
+    counters.count(decide(table, RequestHead("GET", "/svc/", {"via": "1.1 a (svc)"}), 1.0), None, 200, 0.0)
     assert counters.read(1.0).reasons == {}
 
 

@@ -14,7 +14,7 @@ from middlewares import middleware, serving_middleware
 from prometheus_client.parser import text_string_to_metric_families
 from servers import fetch, fetch_admin, free_port, mapping, run
 from standalone import HANDLERS, LARGE, RULES, Noting, Wire, talk
-from upstream import Peer, Upstream, until
+from upstream import Peer, Upstream, serving, until
 from wsgiservers import hello
 
 from canary_mw.control.sources.file import FileSource
@@ -23,7 +23,7 @@ from canary_mw.control.store import RuleStore
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Decided, Finished, Reloaded
-from canary_mw.observability.figures.values import CLASSES
+from canary_mw.observability.figures.values import CLASSES, FAILURE_KINDS
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.routing.decided import Decision
@@ -172,6 +172,54 @@ def test_metrics_include_the_counters_of_a_middleware(interface: str) -> None:
     run(main())
 
 
+def test_retries_and_bodies_count_in_the_row_of_their_mapping(interface: str) -> None:
+    metrics = Metrics()
+    retry = "{retry_on: connect-failure, num_retries: 2}"
+    text = mapping("dead", "/up/", "127.0.0.1:1", retry_policy=retry)
+    served = middleware(rules=StaticSource(text), local="shop", observers=[metrics])
+
+    async def main() -> None:
+        async with serving_middleware(served) as port:
+            assert (await fetch(port, "/up/", "PUT", body=b"12345")).status == 503
+            assert (await fetch(port, "/up/")).status == 503
+            assert (await fetch(port, "/local")).body
+            await until(lambda: sum(counted(metrics).values()) == 3)
+
+    run(main())
+    rows = {key.mapping: row for key, row in metrics.read().rows.items()}
+    assert (rows["dead"].retries, rows["dead"].bytes_in) == (4, 5)
+    assert rows["dead"].failures[FAILURE_KINDS.index("connect")] == rows["dead"].errors == 2
+    assert (rows[""].retries, rows[""].bytes_in) == (0, 0)
+    assert rows[""].bytes_out > 0
+    assert shown(metrics.render(), "retries", "service") == {("127.0.0.1:1",): 4}
+    assert metrics.read().gauges["in_flight"] == 0
+
+
+def test_requests_under_way_are_counted(interface: str) -> None:
+    metrics = Metrics()
+    asked, answer = threading.Event(), threading.Event()
+
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await asyncio.to_thread(answer.wait)
+        await peer.answer(b"1")
+
+    async def main() -> None:
+        async with serving(slow) as upstream:
+            text = mapping("slow", "/up/", f"127.0.0.1:{upstream.origin.port}")
+            served = middleware(rules=StaticSource(text), observers=[metrics])
+            async with serving_middleware(served) as port:
+                request = asyncio.create_task(fetch(port, "/up/"))
+                await until(asked.is_set)
+                assert metrics.read().gauges["in_flight"] == 1
+                answer.set()
+                assert (await request).status == 200
+                await until(lambda: metrics.read().gauges["in_flight"] == 0)
+
+    run(main())
+
+
 # Reloads, threads, processes
 
 
@@ -184,7 +232,7 @@ def test_counts_survive_reloads_and_old_decisions_are_released(tmp_path: Path) -
         assert store.reload()
         decision = decide(store.table, rules.get("/shop/"), 0.0)
         assert decision is not None
-        counts.count(decision, 200, 0.25)
+        counts.count(decision, None, 200, 0.25)
         del decision
     gc.collect()
     alive = [each for each in gc.get_objects() if isinstance(each, Decision) and each.mapping.file == str(path)]
@@ -196,9 +244,9 @@ def test_counts_survive_reloads_and_old_decisions_are_released(tmp_path: Path) -
 
 def test_a_request_that_outlives_its_rules_is_counted() -> None:
     counts, decision = RequestCounters(), only_decision()
-    counts.count(decision, 200, 0.5)
+    counts.count(decision, None, 200, 0.5)
     counts.reloaded(Reloaded(generation=2))
-    counts.count(decision, 200, 0.5)
+    counts.count(decision, None, 200, 0.5)
     counts.finished(Finished("GET", "/shop/", 200, 0.5, "stable", "shop", "stable"))
     assert counted(counts) == {("stable", "shop", "stable", "2xx"): 3}
 
@@ -217,7 +265,7 @@ def test_threads_lose_no_request_while_counts_are_read(often: None) -> None:
 
     def work() -> None:
         for number in range(25_000):
-            counts.count(decision, 100 + 100 * (number % 5), 1.0)
+            counts.count(decision, None, 100 + 100 * (number % 5), 1.0)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -235,13 +283,13 @@ def test_a_request_may_end_during_a_count() -> None:
     """As when the garbage collector ends a coroutine."""
     counts = RequestCounters()
     with counts.figures.lock:
-        counts.count(None, 404, 0.0)
+        counts.count(None, None, 404, 0.0)
     assert counted(counts) == {("", "", "", "4xx"): 1}
 
 
 def test_a_forked_child_counts_from_zero_even_if_locks_were_held() -> None:
     counts = RequestCounters()
-    counts.count(None, 404, 0.0)
+    counts.count(None, None, 404, 0.0)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -250,7 +298,7 @@ def test_a_forked_child_counts_from_zero_even_if_locks_were_held() -> None:
             done.wait()
 
     def child() -> str:
-        counts.count(None, 200, 0.0)
+        counts.count(None, None, 200, 0.0)
         return repr(counted(counts))
 
     thread = threading.Thread(target=hold)

@@ -75,7 +75,7 @@ class Worker:
     ) -> None:
         headers = {"k": key} if key else {}
         decision = decide(self.store.table, RequestHead("GET", f"/svc/{query}", headers), roll)
-        self.metrics.count(decision, 500 if failure else 200, 0.02, first_byte, 0, failure)
+        self.metrics.count(decision, None, 500 if failure else 200, 0.02, first_byte, 0, failure)
 
     def variant(self, key: str) -> str:
         return self.store.table.releases["r"].variant_of(key)
