@@ -64,8 +64,8 @@ async def reloads(desk: Desk, _: Request) -> Any:
 
 
 async def figures(desk: Desk, _: Request) -> Any:
-    """The raw counts."""
-    return await desk.ask(figures_answer)
+    """The raw counts, of this moment."""
+    return await desk.ask(figures_answer, anew=True)
 
 
 async def rules(desk: Desk, request: Request) -> Any:

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -31,23 +32,24 @@ class Desk:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self._lock = new_lock()
-        self._jobs: deque[tuple[Job[Any], asyncio.AbstractEventLoop, asyncio.Future[Any]]] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], asyncio.AbstractEventLoop, asyncio.Future[Any]]] = deque()
         self._works = False
         self._read_at = -FRESH
         self._figures = Figures()
         # The results of jobs with a key, for as long as the figures count.
         self._kept: dict[object, Any] = {}
 
-    async def ask(self, job: Job[T], key: object = None) -> T:
+    async def ask(self, job: Job[T], key: object = None, *, anew: bool = False) -> T:
         """The result of a job; raises what it raises.
 
         Args:
             key: jobs of the same key have the same result for as long as the figures count.
+            anew: of the figures of this moment, not of those that others have asked for.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
-            self._jobs.append((self._keeping(job, key), loop, future))
+            self._jobs.append((partial(self._result, job, key, anew), loop, future))
             begins, self._works = not self._works, True
         if begins:
             try:
@@ -57,38 +59,36 @@ class Desk:
                 self._work()
         return await future
 
-    def _keeping(self, job: Job[T], key: object) -> Job[T]:
-        def kept(subject: Subject, figures: Figures) -> T:
-            if key is None:
-                return job(subject, figures)
-            if key not in self._kept:
-                self._kept[key] = job(subject, figures)
-            found: T = self._kept[key]
-            return found
-
-        return kept
+    def _result(self, job: Job[T], key: object, anew: bool) -> T:
+        figures = self._fresh(anew)
+        if key is None:
+            return job(self.subject, figures)
+        if key not in self._kept:
+            self._kept[key] = job(self.subject, figures)
+        found: T = self._kept[key]
+        return found
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
             job, loop, future = item
             try:
-                result, error = job(self.subject, self._fresh()), None
+                result, error = job(), None
             except Exception as exc:  # noqa: BLE001 - raised where it is awaited
                 result, error = None, exc
             # The loop may be closed by now; then nobody waits for the answer.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, result, error)
 
-    def _next(self) -> tuple[Job[Any], asyncio.AbstractEventLoop, asyncio.Future[Any]] | None:
+    def _next(self) -> tuple[Callable[[], Any], asyncio.AbstractEventLoop, asyncio.Future[Any]] | None:
         with self._lock:
             if self._jobs:
                 return self._jobs.popleft()
             self._works = False
             return None
 
-    def _fresh(self) -> Figures:
+    def _fresh(self, anew: bool) -> Figures:
         now = monotonic()
-        if now - self._read_at >= FRESH:
+        if anew or now - self._read_at >= FRESH:
             self._figures, self._read_at = self.subject.read_figures(), now
             self._kept.clear()
         return self._figures

@@ -29,6 +29,10 @@ def no_differences(generation: int) -> Sequence[FileDiff]:
     return ()
 
 
+def _nowhere() -> str | None:
+    return None
+
+
 def _never() -> bool:
     return False
 
@@ -43,7 +47,7 @@ class Subject:
         endpoints: the addresses of all services that this process knows; in any thread.
         differences: what the reload changed in the texts after which a table was in force, by its number.
         settings: those in force, without secrets.
-        folder: where the workers keep their figures, None for the memory of this process.
+        folder: returns where the workers keep their figures, None for the memory of this process.
         pod: name of the pod or host.
         started: seconds since 1970.
         clock: the same.
@@ -57,7 +61,7 @@ class Subject:
     endpoints: Callable[[], Sequence[EndpointStatus]] = tuple
     differences: Callable[[int], Sequence[FileDiff]] = no_differences
     settings: Sequence[SettingInForce] = ()
-    folder: str | None = None
+    folder: Callable[[], str | None] = _nowhere
     pod: str = field(default_factory=socket.gethostname)
     started: float = field(default_factory=time)
     clock: Callable[[], float] = time

@@ -38,8 +38,9 @@ def _rules(about: Any) -> Any:
 
 
 def _workers(about: Any) -> int:
-    workers: int = about["scope"]["workers"]
-    return workers
+    """The workers that run, or that `canary-mw serve` was told to run: one that starts is not there yet."""
+    told = [each["value"] for each in about["settings"] if each["name"] == "workers" and each["value"].isdigit()]
+    return max([int(about["scope"]["workers"]), *map(int, told)])
 
 
 @click.command()
@@ -97,7 +98,8 @@ def _lines(admin: str, found: Status) -> list[str]:
     if found.about is None:
         return [visible(found.reason)]
     rules, scope = _rules(found.about), found.about["scope"]
-    workers = f"{scope['workers']} {'worker' if scope['workers'] == 1 else 'workers'}"
+    count = _workers(found.about)
+    workers = f"{count} {'worker' if count == 1 else 'workers'}"
     lines = [visible(found.reason)]
     if rules["since"]:
         lines[0] += f" since {rules['since']}, live on {rules['workers_on_it']} of {workers}"

@@ -46,7 +46,7 @@ def admin_app(
         host_names=settings.admin_host_names,
         settings=shown_settings(settings, arguments=arguments),
         endpoints=partial(_endpoints, ref(middleware)),
-        folder=getattr(metrics.figures.open_folder(), "path", None),
+        folder=lambda: getattr(metrics.figures.open_folder(), "path", None),
     )
 
 

@@ -21,6 +21,7 @@ _ENDS = {"stopped": "it stopped", "killed": "without a word: it was killed, or i
 
 def about_answer(subject: Subject, figures: Figures) -> AboutAnswer:
     """What is known of the process itself."""
+    folder = subject.folder()
     return {
         **answer_frame(subject, figures),
         "pod": subject.pod,
@@ -29,7 +30,7 @@ def about_answer(subject: Subject, figures: Figures) -> AboutAnswer:
         "started": iso(subject.started),
         "workers": [*_workers(subject, figures)],
         "ended": [*_ended(figures)],
-        "figures": {"folder": subject.folder, "bytes": _size(subject.folder)},
+        "figures": {"folder": folder, "bytes": _size(folder)},
         "settings": list(subject.settings),
         "links": _LINKS,
     }

@@ -66,10 +66,12 @@ def in_force(subject: Subject, figures: Figures) -> InForce:
     """The rules in force."""
     store, workers = subject.store, workers_of(subject, figures)
     newest = newest_content(workers)
+    live = [each for each in workers if each.content == newest and each.generation > 0]
     return {
-        "generation": store.generation,
-        "since": iso_or_none(store.since),
-        "workers_on_it": sum(each.content == newest and each.generation > 0 for each in workers),
+        # Each worker counts its own tables, and any of them may answer: all say the same.
+        "generation": max((each.generation for each in live), default=store.generation),
+        "since": iso_or_none(max((each.since for each in live), default=store.since)),
+        "workers_on_it": len(live),
         "problems": sum(each["severity"] != "notice" for each in findings_of(store).problems),
         "error": None if store.error is None else str(store.error),
     }

@@ -16,9 +16,10 @@ def reloads_answer(subject: Subject, figures: Figures) -> ReloadsAnswer:
     pids = {each.pid for each in workers_of(subject, figures)}
     joined = _joined(figures.reloads)
     newest = max(joined, key=_first_time, default=[])
+    frame = answer_frame(subject, figures)
     return {
-        **answer_frame(subject, figures),
-        "finding": _finding(subject, newest, pids),
+        **frame,
+        "finding": _finding(frame["rules"]["generation"], newest, pids),
         "summary": _summary(subject, newest, pids),
         "reloads": [_reload(subject, each, pids) for each in sorted(joined, key=_first_time, reverse=True)[:MOST]],
     }
@@ -47,7 +48,7 @@ def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[
     mine = next((each for each in records if each.pid == os.getpid()), None)
     added, removed, changed = first.counts
     return {
-        "generation": mine.generation if mine else first.generation,
+        "generation": max(each.generation for each in records),
         "read_at": iso(first.time),
         "live_at": iso(max(each.time for each in records)) if len(live) == len(pids) else None,
         "live_on": len(live),
@@ -56,7 +57,7 @@ def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[
         "added": added,
         "changed": changed,
         "removed": removed,
-        "title": _title(mine or first),
+        "title": _title(first, max(each.generation for each in records)),
         "text": _text(first),
         "lines": list(first.lines),
         "diff": list(subject.differences(mine.generation)) if mine else [],
@@ -70,12 +71,12 @@ def _live(records: Iterable[ReloadRecord], pids: Collection[int]) -> set[int]:
     return {each.pid for each in records} & set(pids)
 
 
-def _title(record: ReloadRecord) -> str:
+def _title(record: ReloadRecord, generation: int) -> str:
     if not record.error:
-        return f"Rules {record.generation}"
+        return f"Rules {generation}"
     if any(record.counts):
-        return f"Rules {record.generation}: a part of the change was refused"
-    return f"Rules {record.generation} stay: a change was refused"
+        return f"Rules {generation}: a part of the change was refused"
+    return f"Rules {generation} stay: a change was refused"
 
 
 def _text(record: ReloadRecord) -> str:
@@ -83,13 +84,14 @@ def _text(record: ReloadRecord) -> str:
     if record.error:
         return record.error
     added, removed, changed = record.counts
+    if not any(record.counts) and record.lines:
+        return record.lines[0] if len(record.lines) == 1 else f"{len(record.lines)} changes besides those of rules."
     parts = [(added, "added"), (removed, "removed"), (changed, "changed")]
     words = [f"{count} {'rule' if count == 1 else 'rules'} {verb}" for count, verb in parts if count]
     return f"{', '.join(words)}; {record.mappings} in all." if words else "No rule changed, only what is around them."
 
 
-def _finding(subject: Subject, newest: Sequence[ReloadRecord], pids: Collection[int]) -> str:
-    generation = subject.store.generation
+def _finding(generation: int, newest: Sequence[ReloadRecord], pids: Collection[int]) -> str:
     if not generation:
         return "No rules are in force."
     if newest and len(_live(newest, pids)) < len(pids):

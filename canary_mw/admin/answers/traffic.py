@@ -3,9 +3,9 @@
 from urllib.parse import urlencode
 
 from canary_mw.admin.answers.frame import answer_frame, iso
-from canary_mw.admin.explaining.words import title_of
-from canary_mw.admin.models.operations import RecentRequest, TrafficAnswer, TrafficFilter
-from canary_mw.admin.releases.views import GRAY, releases_of
+from canary_mw.admin.explaining.words import APP, title_of
+from canary_mw.admin.models.operations import Fallback, RecentRequest, TrafficAnswer, TrafficFilter
+from canary_mw.admin.releases.views import GRAY, ReleaseView, releases_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.figures.values import RecentRequest as Recent
@@ -21,17 +21,18 @@ _SAMPLE = (
 
 def traffic_answer(subject: Subject, figures: Figures, wanted: TrafficFilter = NO_FILTER) -> TrafficAnswer:
     """The last decisions that a filter lets through, newest first."""
-    found = [shown for each in figures.recent if _matches(shown := _request(each), wanted)]
+    views = {each.name: each for each in releases_of(subject.store.table)}
+    found = [shown for each in figures.recent if _matches(shown := _request(each, views.get(each.release)), wanted)]
     return {
         **answer_frame(subject, figures),
         "sample": _SAMPLE,
         "filter": wanted,
-        "releases": sorted(each.name for each in releases_of(subject.store.table)),
+        "releases": sorted(views),
         "requests": found[:MOST],
     }
 
 
-def _request(each: Recent) -> RecentRequest:
+def _request(each: Recent, view: ReleaseView | None) -> RecentRequest:
     routed = bool(each.mapping or each.release)
     return {
         "at": iso(each.time),
@@ -44,7 +45,7 @@ def _request(each: Recent) -> RecentRequest:
         "release": each.release or None,
         "variant": each.variant or None if routed else None,
         "gray": _is_gray(each),
-        "fallback": {"service": STABLE, "status": each.status, "result": each.fallback} if each.fallback else None,
+        "fallback": _fallback(each, view) if each.fallback else None,
         "reason": each.reason or ("only" if routed else "none"),
         "because": title_of(each.reason) if each.reason else "Only rule" if routed else "No rule",
         "detail": each.fallback and f"gray failed: {each.fallback}",
@@ -53,6 +54,11 @@ def _request(each: Recent) -> RecentRequest:
         "outcome": "fallback" if each.fallback else "failed" if each.failed else "answered",
         "explain": _question(each),
     }
+
+
+def _fallback(each: Recent, view: ReleaseView | None) -> Fallback:
+    service = " and ".join(view.services(STABLE)) if view else ""
+    return {"service": service or APP, "status": each.status, "result": each.fallback}
 
 
 def _is_gray(each: Recent) -> bool:

@@ -32,8 +32,9 @@ class InForce(TypedDict):
     """The rules in force.
 
     Attributes:
-        generation: number of tables in force so far; 0 before the first good load.
-        since: when it came into force.
+        generation: number of tables in force so far, as the worker that has seen the most counts them; 0 before the
+            first good load.
+        since: when it came into force on the last of them.
         workers_on_it: workers that have it in force.
         problems: number of findings about the rules, as the page of rules lists them.
         error: why the newest state of the source is not in force, or only in part.

@@ -11,7 +11,7 @@ class Fallback(TypedDict):
     """Who answered when gray failed.
 
     Attributes:
-        result: as in the metrics of the safety net.
+        result: how gray failed, as in the metrics of the safety net.
     """
 
     service: str

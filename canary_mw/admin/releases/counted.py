@@ -13,7 +13,16 @@ from canary_mw.admin.models.figures import (
     WindowName,
 )
 from canary_mw.observability.figures.buckets import BOUNDS
-from canary_mw.observability.figures.values import COARSE, Figures, History, SeriesKey, Snapshot, Window, window_of
+from canary_mw.observability.figures.values import (
+    COARSE,
+    FINE,
+    Figures,
+    History,
+    SeriesKey,
+    Snapshot,
+    Window,
+    window_of,
+)
 from canary_mw.rollout.intervals import Estimate, difference, quantile, wilson
 
 SECONDS: dict[WindowName, float] = {"1m": 60.0, "5m": 300.0, "15m": 900.0, "1h": 3600.0}
@@ -28,10 +37,41 @@ def history_of(figures: Figures, release: str, variant: str) -> History:
     return figures.histories.get(SeriesKey(release, variant), _NO_HISTORY)
 
 
+def everything_in(figures: Figures, window: WindowName) -> Window:
+    """All requests of a window."""
+    return _window(figures, "", "", SECONDS[window])
+
+
 def windows_of(figures: Figures, release: str, variants: Iterable[str], window: WindowName) -> dict[str, Window]:
-    """What the variants of a release got in a window."""
-    seconds = SECONDS[window]
-    return {name: window_of(history_of(figures, release, name), figures.now, seconds) for name in variants}
+    """What the variants of a release got in a window.
+
+    A variant is counted since its first request. Before it there was none, so its time is that of all requests.
+    """
+    least, seconds = everything_in(figures, window).seconds, SECONDS[window]
+    found = {name: _window(figures, release, name, seconds) for name in variants}
+    return {name: each._replace(seconds=max(each.seconds, least)) for name, each in found.items()}
+
+
+def _window(figures: Figures, release: str, variant: str, seconds: float) -> Window:
+    history = history_of(figures, release, variant)
+    if history.fine or history.coarse:
+        return window_of(history, figures.now, seconds)
+    begin = _begin(figures, release, variant)
+    return Window(0.0, Snapshot()) if begin is None else Window(max(figures.now - begin, 0.0), history.now)
+
+
+def _begin(figures: Figures, release: str, variant: str) -> float | None:
+    """When a series had counted nothing that has no slots: they come within 5 seconds of the first request.
+
+    None for one whose slots were taken by others. Of the time of its requests nothing is known.
+    """
+    slots = figures.counter_history.slots
+    if not slots:
+        start = min((each.start for each in figures.workers), default=0.0)
+        return start if figures.now - start < 3 * FINE else None
+    last = max(slots)
+    mine = [key for key in figures.rows if not release or (key.release, key.variant) == (release, variant)]
+    return None if any(slots[last].get(key, 0) for key in mine) else last
 
 
 def quantile_of(counts: Snapshot, share: float) -> Estimate | None:

@@ -10,7 +10,7 @@ from canary_mw.admin.releases.changes import ReleaseChange, changes_of, weight_t
 from canary_mw.admin.releases.counted import (
     SECONDS,
     differences,
-    history_of,
+    everything_in,
     hour_of,
     milliseconds,
     quantile_of,
@@ -21,7 +21,7 @@ from canary_mw.admin.releases.counted import (
 from canary_mw.admin.releases.verdicts import NEEDS_YOU, judged
 from canary_mw.admin.releases.views import ReleaseView, releases_of
 from canary_mw.admin.subject import Subject
-from canary_mw.observability.figures.values import Figures, RowKey, Window, counters_in, window_of
+from canary_mw.observability.figures.values import Figures, RowKey, Window, counters_in
 from canary_mw.rollout.sentence import STATES
 from canary_mw.rules.release import STABLE
 
@@ -33,7 +33,7 @@ def overview_answer(subject: Subject, figures: Figures, window: WindowName) -> O
     """All releases."""
     releases = [release_of(subject, figures, view, window) for view in releases_of(subject.store.table)]
     releases.sort(key=lambda each: (STATES.index(each["verdict"]["state"]), each["name"]))
-    everything = window_of(history_of(figures, "", ""), figures.now, SECONDS[window])
+    everything = everything_in(figures, window)
     return {
         **answer_frame(subject, figures),
         "window": {"name": window, "seconds": round(everything.seconds, 3)},

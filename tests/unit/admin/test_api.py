@@ -275,7 +275,7 @@ def test_about_names_settings_workers_and_libraries() -> None:
     ]
 
     async def main() -> None:
-        app = admin(GOOD, settings=settings, pod="shop-1", folder="/nowhere")
+        app = admin(GOOD, settings=settings, pod="shop-1", folder=lambda: "/nowhere")
         answer = validated(await fetch_app(app, "/api/v1/about"), "/api/v1/about")
         assert answer["settings"] == settings
         assert answer["pod"] == "shop-1"

@@ -6,10 +6,21 @@ from typing import Any
 import pytest
 from admin_client import GOOD, admin, fetch_app, validated
 from admin_examples import HOSTILE
-from recorded_figures import NOW, counted_since, evidence, figures, recent, release_figures, reload, steady, worker
+from recorded_figures import (
+    NOW,
+    counted_since,
+    evidence,
+    figures,
+    recent,
+    release_figures,
+    reload,
+    snapshot,
+    steady,
+    worker,
+)
 from servers import mapping, run
 
-from canary_mw.observability.figures.values import Figures, RowKey, SeriesKey
+from canary_mw.observability.figures.values import CounterHistory, Figures, History, RowKey, SeriesKey
 
 WEIGHTS = '{"stable": 80, "gray": 20}'
 FAILING = evidence(WEIGHTS, stable=(8000, 7900, 20), gray=(2000, 1900, 60))
@@ -71,6 +82,23 @@ def test_the_figures_of_a_window_are_those_of_its_requests() -> None:
         assert rate["low"] < rate["value"] == 0.01 < rate["high"]
         assert shop["variants"]["gray"]["p95_ms"]["value"] == pytest.approx(100, rel=0.05)
         assert shop["variants"]["gray"]["status"] == {"2xx": 200 * minutes, "3xx": 0, "4xx": 0, "5xx": 0, "none": 0}
+
+
+def test_the_first_requests_of_a_release_count_before_it_has_a_history() -> None:
+    young = History(now=snapshot(50)), History(now=snapshot(10, 2))
+    rows = release_figures(*young).rows
+    for found in (
+        # The pod has begun with them, or the release has.
+        release_figures(*young, workers=(worker(1)._replace(start=NOW - 4),)),
+        release_figures(*young, counter_history=CounterHistory({int(NOW) - 3: {}})),
+    ):
+        shop = next(each for each in overview(found)["releases"] if each["name"] == "shop")
+        assert shop["requests"] == 60
+        assert shop["variants"]["gray"]["errors"] == 2
+    # Others have taken its slots: when its requests came is not known.
+    taken = {int(NOW) - 3: {key: row.requests for key, row in rows.items()}}
+    found = release_figures(*young, counter_history=CounterHistory(taken))
+    assert next(each for each in overview(found)["releases"] if each["name"] == "shop")["requests"] == 0
 
 
 @pytest.mark.parametrize(
@@ -287,12 +315,15 @@ def test_reloads_of_all_workers_are_joined_by_what_they_read() -> None:
         reload(1, NOW - 60, "c1", generation=4, error="rules:14: weight 120 is above 100"),
         reload(9, NOW - 90, "c0", "a changed"),
     )
-    answer = answered("/api/v1/reloads", figures(reloads=reloads))
+    only_a_weight = reload(1, NOW - 120, "c9", "GrayRelease shop: gray 10 % to 20 %")._replace(counts=(0, 0, 0))
+    answer = answered("/api/v1/reloads", figures(reloads=(*reloads, only_a_weight)))
     assert [(each["title"], each["live_on"], each["workers"]) for each in answer["reloads"]] == [
         ("Rules 5", 2, 2),
         ("Rules 4 stay: a change was refused", 1, 2),
         ("Rules 1", 0, 2),
+        ("Rules 1", 1, 2),
     ]
+    assert answer["reloads"][3]["text"] == "GrayRelease shop: gray 10 % to 20 %"
     assert answer["reloads"][0]["text"] == "1 rule changed; 2 in all."
     assert answer["reloads"][1]["error"] == "rules:14: weight 120 is above 100"
     assert answer["finding"] == "Rules 1 are live everywhere."

@@ -87,6 +87,14 @@ def test_it_waits_until_all_workers_have_the_newest_rules(monkeypatch: pytest.Mo
         assert "live on 2 of 2 workers" in result.output
 
 
+def test_a_worker_that_is_still_to_start_is_waited_for() -> None:
+    told = [{"name": "workers", "value": "2", "origin": "option", "variable": "CANARY_MW_WORKERS"}]
+    with admin_port(settings=told) as url:
+        result = canary("status", "--admin", url, "--wait", "--timeout", "0")
+        assert result.exit_code == 3
+        assert "live on 1 of 2 workers" in result.output
+
+
 def test_a_wait_in_vain_has_an_exit_code_of_its_own() -> None:
     with admin_port(read_figures=lambda: figures(workers=(worker(1, "a", NOW), worker(2, "b")))) as url:
         result = canary("status", "--admin", url, "--wait", "--timeout", "0")
