@@ -55,6 +55,7 @@ def create_admin(
         shown.setdefault("read_figures", metrics.read)
     changes = TextChanges(store)
     shown.setdefault("differences", changes.differences)
+    shown.setdefault("sources", store.source_status)
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     store.observers = (*store.observers, changes)
     desk = Desk(subject)
@@ -98,7 +99,7 @@ def _readyz(subject: Subject) -> Handler:
             return ""
         age = f"rules: generation {store.generation}, {_age(subject)}"
         volumes: list[str] = getattr(store.source, "volume_lines", list)()
-        return "".join(f"{each}\n" for each in (age, *volumes, *store.source_status()))
+        return "".join(f"{each}\n" for each in (age, *volumes, *subject.sources()))
 
     async def readyz(request: Request) -> Response:
         if subject.draining():

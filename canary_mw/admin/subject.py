@@ -9,6 +9,7 @@ from typing import Protocol
 from canary_mw.admin.models.operations import FileDiff, SettingInForce
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
+from canary_mw.observability.source_status import SourceStatus
 from canary_mw.upstreams.health import EndpointStatus
 
 
@@ -45,6 +46,7 @@ class Subject:
         draining: returns whether the process shuts down and takes no new requests.
         read_figures: reads the figures of all workers of the pod; it may take a while.
         endpoints: the addresses of all services that this process knows; in any thread.
+        sources: how it goes with what is watched over a network; in any thread.
         differences: what the reload changed in the texts after which a table was in force, by its number.
         settings: those in force, without secrets.
         folder: returns where the workers keep their figures, None for the memory of this process.
@@ -59,6 +61,7 @@ class Subject:
     draining: Callable[[], bool] = _never
     read_figures: Callable[[], Figures] = no_figures
     endpoints: Callable[[], Sequence[EndpointStatus]] = tuple
+    sources: Callable[[], Sequence[SourceStatus]] = tuple
     differences: Callable[[int], Sequence[FileDiff]] = no_differences
     settings: Sequence[SettingInForce] = ()
     folder: Callable[[], str | None] = _nowhere

@@ -10,6 +10,7 @@ from canary_mw.control.store import RuleStore
 from canary_mw.middleware.settings import MiddlewareSettings
 from canary_mw.middleware.shown_settings import shown_settings
 from canary_mw.observability.prometheus import MeteredMiddleware, Metrics
+from canary_mw.observability.source_status import SourceStatus
 from canary_mw.upstreams.health import EndpointStatus
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def admin_app(
         host_names=settings.admin_host_names,
         settings=shown_settings(settings, arguments=arguments),
         endpoints=partial(_endpoints, ref(middleware)),
+        sources=partial(_sources, ref(middleware)),
         folder=lambda: getattr(metrics.figures.open_folder(), "path", None),
     )
 
@@ -54,3 +56,9 @@ def _endpoints(middleware: "ref[Shown]") -> list[EndpointStatus]:
     """Those of a middleware that this does not keep."""
     found = middleware()
     return [] if found is None else found.endpoint_statuses()
+
+
+def _sources(middleware: "ref[Shown]") -> list[SourceStatus]:
+    """The same for what is watched over a network."""
+    found = middleware()
+    return [] if found is None else found.source_status()

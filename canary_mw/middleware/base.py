@@ -177,11 +177,12 @@ class MiddlewareBase(ObservedRequests):
             self._stop()
             raise self.store.error.with_traceback(None)
 
-    def _find_services(self, table: RouteTable) -> None:
-        """Watch the Services that a table asks the endpoints of."""
+    def _find_services(self, _: RouteTable) -> None:
+        """Watch the Services that the table in force asks the endpoints of."""
         if self.started:
-            services = services_to_find(table, wraps=self.wraps, is_replaced=self.upstreams.is_replaced)
-            self.cluster.follow(services)
+            self.cluster.follow(
+                lambda: services_to_find(self.store.table, wraps=self.wraps, is_replaced=self.upstreams.is_replaced)
+            )
 
     def _check_rules(self) -> None:
         """Load the rules without following them; raises what is wrong with them."""

@@ -5,6 +5,7 @@ thread starts at first use, in the process that uses it, and does not delay the 
 """
 
 import asyncio
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -116,9 +117,11 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
             # What was called before the stop may become a task.
             self.run_until_complete(asyncio.sleep(0))
             while tasks := asyncio.all_tasks(self):
-                for task in tasks:
+                # One that is cancelled before its first step drops the coroutine that it was given, with a warning.
+                begun = [task for task in tasks if _has_begun(task)]
+                for task in begun:
                     task.cancel()
-                self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+                self.run_until_complete(_all_of(begun))
             if on_end is not None:
                 self.run_until_complete(on_end())
             self.run_until_complete(self.shutdown_asyncgens())
@@ -127,6 +130,16 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
             # Those that came too late.
             for call in tuple(self.calls):
                 call.done.set()
+
+
+async def _all_of(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _has_begun(task: asyncio.Task[Any]) -> bool:
+    coroutine = task.get_coro()
+    return not inspect.iscoroutine(coroutine) or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
 
 
 class _Call(Generic[T]):

@@ -104,6 +104,7 @@ async def test_pods_that_are_not_ready_end_or_move_get_no_new_request_and_change
     async with pods(tmp_path) as (found, requests):
         shop, (a, b, c, d) = found.shop, found.all
         await found.get_requests("a", "b", "c")
+        assert "kind=endpointslices namespace=shop version=v1 objects=3" in await shop.ready()
         # One fails, and is left alone for an hour: that is what no change may forget. Retries hide it.
         a.status = b"503 Gray"
         await found.get_requests("b", "c")

@@ -52,10 +52,14 @@ class ClusterEndpoints:
         # Why the API cannot be asked at all.
         self._problem: str | None = None
 
-    def follow(self, services: Iterable[KubernetesService]) -> None:
-        """Watch these Services from now on, and no others; without any, nothing is watched."""
+    def follow(self, services: Callable[[], Iterable[KubernetesService]]) -> None:
+        """Watch these Services from now on, and no others; without any, nothing is watched.
+
+        Args:
+            services: says which; one call after the other, so that the newest counts whichever thread calls last.
+        """
         with self._lock:
-            self._services = frozenset(services)
+            self._services = frozenset(services())
             if self._services:
                 self._apply()
             else:

@@ -188,7 +188,8 @@ class _NamespaceWatch:
         return asyncio.get_running_loop().create_task(follower.run())
 
     def _end(self, follower: Follower) -> None:
-        self._tasks.pop(follower).cancel()
+        # Later: one that is cancelled in the step in which it begins to connect drops a coroutine, with a warning.
+        asyncio.get_running_loop().call_later(_BATCH, self._tasks.pop(follower).cancel)
 
 
 def _without_list(name: str, reflector: Reflector) -> Answer | None:

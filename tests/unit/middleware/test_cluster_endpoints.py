@@ -109,12 +109,12 @@ def test_rules_of_an_api_reach_its_pods_and_a_change_of_rules_changes_what_is_wa
     run(main())
 
 
+# The app itself, and what is found elsewhere, too.
 @pytest.mark.parametrize(
     ("rules", "options"),
     [
         (mapping("gray", "/shop/", "gray"), {}),
         (mapping("gray", "/shop/", "gray", resolver="kubernetes-service"), {}),
-        # The app itself, and what is found elsewhere.
         (GRAY, {"local": "gray"}),
         (GRAY, {"upstreams": {"gray": "http://127.0.0.1:9"}}),
         (GRAY, {"upstreams": {"*": "http://127.0.0.1:9"}}),
@@ -123,17 +123,12 @@ def test_rules_of_an_api_reach_its_pods_and_a_change_of_rules_changes_what_is_wa
 def test_nothing_is_watched_that_no_request_needs(
     rules: str, options: dict[str, Any], interface: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with shop(tmp_path) as cluster:
-            monkeypatch.setenv("CANARY_MW_ENDPOINTS", cluster.address)
-            served = middleware(rules=StaticSource(rules), **options)
-            async with serving_middleware(served) as port:
-                await fetch(port, "/shop/")
-                assert served.cluster.status() == []
-                assert not served.cluster._thread.started
-            assert cluster.api.requests == []
-
-    run(main())
+    monkeypatch.setenv("CANARY_MW_ENDPOINTS", f"k8s://?kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:9')}")
+    served = middleware(rules=StaticSource(rules), **options)
+    served.start()
+    assert served.cluster.status() == []
+    assert not served.cluster._thread.started
+    served._stop()
 
 
 def test_without_an_api_the_name_is_looked_up_and_the_log_says_so(

@@ -61,7 +61,7 @@ async def cluster(
     async with serving_app(api.app, lifespan="off") as port:
         connection = Connection(server=f"http://127.0.0.1:{port}", namespace="shop", token=lambda: token)
         endpoints = ClusterEndpoints(lambda: connection, zone)
-        endpoints.follow(services)
+        endpoints.follow(lambda: services)
         try:
             yield Found(api, endpoints)
         finally:
@@ -215,7 +215,7 @@ async def test_an_api_that_is_lost_takes_no_endpoint_along() -> None:
 async def test_an_api_that_does_not_answer_leaves_names_to_dns() -> None:
     connection = Connection(server=f"http://127.0.0.1:{free_port()}", namespace="shop")
     endpoints = ClusterEndpoints(lambda: connection)
-    endpoints.follow([GRAY])
+    endpoints.follow(lambda: [GRAY])
     assert "services cannot be read: " in await Found(FakeApi(), endpoints).by_name()
     await asyncio.to_thread(endpoints.stop)
 
@@ -252,9 +252,9 @@ async def test_only_named_services_are_watched_in_their_namespaces() -> None:
         api.slice(namespace, "stable", "stable-1", pods(address))
     async with cluster(api) as found:
         assert api.requests == [] == found.endpoints.status()
-        found.endpoints.follow([GRAY])
+        found.endpoints.follow(lambda: [GRAY])
         await found.shows("10.1.0.1", "10.1.0.2")
-        found.endpoints.follow([GRAY, here, other])
+        found.endpoints.follow(lambda: [GRAY, here, other])
         await found.shows("10.2.0.1", service=other)
         # Without a namespace it is that of this process.
         await found.shows("10.1.0.9", service=here)
@@ -268,11 +268,11 @@ async def test_only_named_services_are_watched_in_their_namespaces() -> None:
             ("shop", "kubernetes.io/service-name in (gray,stable)"),
         ]
         # What is no longer named is no longer known, and nothing is listed again for it.
-        found.endpoints.follow([GRAY])
+        found.endpoints.follow(lambda: [GRAY])
         await until(lambda: found.endpoints.answer(other) is None)
         assert {each.namespace for each in found.endpoints.status()} == {"shop"}
         assert len(found.asked("list", "endpointslices")) == 3
-        found.endpoints.follow([])
+        found.endpoints.follow(list)
         assert found.endpoints.status() == []
         await until(lambda: not api.watching)
 
