@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import random
-from time import monotonic
+from time import monotonic, thread_time
 from weakref import WeakSet
 
 from canary_mw.config.document import UNREACHABLE_CLUSTER, Diagnostic, Document, document_in_error
@@ -86,7 +86,8 @@ class KubernetesSource:
         preload()
         self._thread = LoopThread()
         self._view: ClusterView | FollowedView | None = None
-        # What `load` has returned last.
+        # What `load` has returned last, and the time of its thread before.
+        self._load_began = 0.0
         self._loaded: tuple[Document, ...] | None = None
         # What an earlier view knew.
         self._known: tuple[Document, ...] | None = None
@@ -97,6 +98,7 @@ class KubernetesSource:
 
     def load(self) -> list[Document]:
         """The documents that are known; the first call waits for the API, at most 3 seconds."""
+        self._load_began = thread_time()
         limit = monotonic() + _FIRST_WAIT + self._jitter
         view = self._watch()
         while not wait_for(view.settled, min(_SHORT_LOOK, limit - monotonic())) and monotonic() < limit:
@@ -131,7 +133,7 @@ class KubernetesSource:
         """What `load` returned last was applied, and this was found in the rules of all sources."""
         view = self._view
         if isinstance(view, ClusterView):
-            view.applied(self._loaded)
+            view.applied(self._loaded, thread_time() - self._load_began)
             if self._writes_events:
                 self._thread.call(view.report, diagnostics)
 

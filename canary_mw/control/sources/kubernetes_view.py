@@ -16,6 +16,7 @@ from canary_mw.kubernetes.credentials import Connection
 from canary_mw.kubernetes.event_writer import EventWriter
 from canary_mw.kubernetes.kinds import KINDS, MAPPINGS
 from canary_mw.kubernetes.left_out import LeftOut
+from canary_mw.kubernetes.pace import Pace
 from canary_mw.kubernetes.reflector import Reflector
 from canary_mw.kubernetes.rights import missing_rights
 from canary_mw.kubernetes.watch import Follower
@@ -24,9 +25,6 @@ from canary_mw.observability.source_status import DELAY_BOUNDS, SourceStatus
 
 logger = HostLogger(logging.getLogger("canary_mw.sources"))
 
-# Seconds without a further change after which changes take effect, and at most: stable and gray of one `kubectl apply`
-# arrive as two events.
-_QUIET, _BATCH = 0.03, 0.1
 # Seconds after which a start takes the rules of the cache, a failure is logged, and the cache is written.
 _CACHE_AFTER, _LOG_AFTER, _WRITE_AFTER = 5.0, 1.0, 1.0
 
@@ -74,6 +72,7 @@ class ClusterView:
         self._tasks: list[asyncio.Task[None]] = []
         self._batch: asyncio.TimerHandle | None = None
         self._first_change = 0.0
+        self._pace = Pace()
         self._write: asyncio.TimerHandle | None = None
         # Those whose failure is logged, and those that are looked at soon.
         self._logged: set[Follower] = set()
@@ -136,8 +135,13 @@ class ClusterView:
             delay_sum=self._delay_sum,
         )
 
-    def applied(self, documents: tuple[Document, ...] | None) -> None:
-        """These documents are in force; called by the thread that reads them."""
+    def applied(self, documents: tuple[Document, ...] | None, cost: float) -> None:
+        """These documents are in force; called by the thread that reads them.
+
+        Args:
+            cost: seconds of a processor that it took.
+        """
+        self._pace.took(cost)
         arrived = self._arrived
         if arrived is not None and documents is self.documents:
             self._arrived = None
@@ -164,7 +168,7 @@ class ClusterView:
         else:
             self._batch.cancel()
         first_time = self.documents is None or self.cache_age_since is not None
-        delay = 0.0 if first_time else max(0.0, min(_QUIET, self._first_change + _BATCH - now))
+        delay = 0.0 if first_time else self._pace.delay(now, self._first_change)
         self._batch = loop.call_later(delay, self._publish)
 
     def _incomplete(self) -> list[Reflector]:
@@ -200,6 +204,7 @@ class ClusterView:
         if self.documents is not None and self._arrived is None:
             self._arrived = self._first_change
         self.documents, self.cache_age_since = documents, None
+        self._pace.published(monotonic())
         self._move()
         if self._cache is not None and self._write is None:
             self._write = asyncio.get_running_loop().call_later(_WRITE_AFTER, self._write_cache)

@@ -26,6 +26,7 @@ from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError
+from canary_mw.kubernetes import pace
 
 
 def rule(name: str, **more: Any) -> str:
@@ -330,8 +331,8 @@ async def test_a_namespace_that_two_addresses_name_is_read_twice_and_said_to_be(
 @in_loop
 async def test_two_events_of_one_change_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough for any machine.
-    monkeypatch.setattr(kubernetes_view, "_QUIET", 1.0)
-    monkeypatch.setattr(kubernetes_view, "_BATCH", 1.0)
+    monkeypatch.setattr(pace, "QUIET", 1.0)
+    monkeypatch.setattr(pace, "BATCH", 1.0)
     server = FakeApi()
     server.annotate("shop", "stable", rule("stable"))
     async with cluster(server, tmp_path) as found:
