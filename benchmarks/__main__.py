@@ -15,6 +15,7 @@ from types import FrameType, ModuleType
 
 from . import (
     asgi_servers,
+    changes,
     fallback,
     growth,
     imports,
@@ -65,6 +66,7 @@ ROWS: dict[str, ModuleType] = {
     "FALLBACK": fallback,
     "IMPORTS": imports,
     "WATCHES": watches,
+    "CHANGES": changes,
     "SERVERS": asgi_servers,
     "GROWTH": growth,
 }

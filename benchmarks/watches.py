@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,31 @@ _START = 60.0
 
 
 class Api:
-    """As much of an API server as a source asks for: lists, and watches in which nothing happens.
+    """As much of an API server as a source asks for: lists, and watches in which nothing happens but what is told.
 
-    Attributes:
-        watches: how many are open.
+    Args:
+        rules: the text of the annotation of each Service.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Sequence[str] = ()) -> None:
         self.port = free_port()
-        self.watches = 0
-        self._lists = {"services": _service_list(), "ingresses": _list([])}
+        self._open: dict[asyncio.StreamWriter, str] = {}
+        self._version = 1
+        self._lists = {"services": _service_list(rules), "ingresses": _list([])}
+
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def change(self, number: int, rules: str) -> None:
+        """Tell that a Service has changed; in the loop that serves this."""
+        self._version += 1
+        event = {"type": "MODIFIED", "object": _service(number, rules, self._version)}
+        line = json.dumps(event).encode() + b"\n"
+        for writer, target in self._open.items():
+            if "/services?" in target:
+                writer.write(b"%x\r\n%b\r\n" % (len(line), line))
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -45,7 +60,7 @@ class Api:
                 target = head.split(b" ")[1].decode()
                 await reader.readexactly(_length(head))
                 if "watch=1" in target:
-                    await self._watch(reader, writer)
+                    await self._watch(target, reader, writer)
                     return
                 body = self._lists.get(target.partition("?")[0].rpartition("/")[2])
                 status = "404 Not Found" if body is None else "200 OK"
@@ -57,13 +72,13 @@ class Api:
         finally:
             writer.close()
 
-    async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.watches += 1
+    async def _watch(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = target
         try:
             writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
             await reader.read()
         finally:
-            self.watches -= 1
+            del self._open[writer]
 
 
 def run(options: Options, folder: Path) -> Section:
@@ -74,13 +89,12 @@ def run(options: Options, folder: Path) -> Section:
     """
     section = Section("WATCHES", TITLE, [NOTES])
     section.table = [("rules", "workers", "RSS MiB", "threads", "descriptors", "watches in all")]
-    with serving() as api, servers.upstream(folder) as ports:
-        kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_config(api.port)), encoding="utf-8")
+    with serving(Api(list(map(_mapping, range(SERVICES))))) as (api, _), servers.upstream(folder) as ports:
+        address = address_of(api, folder)
         rules = folder / "services.yaml"
         rules.write_text("".join(map(_mapping, range(SERVICES))), encoding="utf-8")
         for workers in (1, 4):
-            for name, path in (("files", str(rules)), ("k8s://", f"k8s://shop?kubeconfig={kubeconfig}")):
+            for name, path in (("files", str(rules)), ("k8s://", address)):
                 memory, threads, files, watches = _measured(folder, ports, path, workers, api)
                 row = spread(memory), spread(threads, 0), spread(files, 0), str(watches)
                 section.table.append((name, str(workers), *row))
@@ -126,14 +140,14 @@ def _wait_until_ready(port: int, workers: int) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[Api]:
-    """The API, in a thread."""
-    api, loop = Api(), asyncio.new_event_loop()
+def serving(api: Api) -> Iterator[tuple[Api, asyncio.AbstractEventLoop]]:
+    """The API, and its loop in a thread."""
+    loop = asyncio.new_event_loop()
     loop.run_until_complete(asyncio.start_server(api.answer, "127.0.0.1", api.port))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        yield api
+        yield api, loop
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -148,14 +162,20 @@ def _list(items: list[Any]) -> bytes:
     return json.dumps({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}).encode()
 
 
-def _service_list() -> bytes:
-    annotation = "getambassador.io/config"
-    return _list(
-        [
-            {"metadata": {"name": f"s{number}", "namespace": "shop", "annotations": {annotation: _mapping(number)}}}
-            for number in range(SERVICES)
-        ]
-    )
+def _service_list(rules: Sequence[str]) -> bytes:
+    return _list([_service(number, text, 1) for number, text in enumerate(rules)])
+
+
+def _service(number: int, rules: str, version: int) -> dict[str, Any]:
+    place = {"name": f"s{number}", "namespace": "shop", "resourceVersion": str(version)}
+    return {"metadata": {**place, "annotations": {"getambassador.io/config": rules}}}
+
+
+def address_of(api: Api, folder: Path) -> str:
+    """What `--rules` is given."""
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(_config(api.port)), encoding="utf-8")
+    return f"k8s://shop?kubeconfig={path}"
 
 
 def _mapping(number: int) -> str:
