@@ -38,8 +38,12 @@ def take(browser: Browser, site: Site, name: str, page: str, width: int = 1280, 
     opened.goto(site.page(page))
     opened.locator("#state[data-state=live]").wait_for()
     opened.evaluate("document.fonts.ready")
-    # The age of the page is the one figure that is not recorded.
-    opened.evaluate("document.querySelector('#state .age').textContent = '· 1 s ago'")
+    # The age of the page is the one figure that is not recorded. The script of the page goes on with the old element.
+    opened.evaluate("""(() => {
+        const age = document.querySelector('#state .age'), shown = age.cloneNode();
+        shown.textContent = '· 1 s ago';
+        age.replaceWith(shown);
+    })()""")
     path = IMAGES / f"{name}.png"
     clip = {"x": 0, "y": 0, "width": width, "height": height} if height else None
     opened.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type,unused-ignore]
