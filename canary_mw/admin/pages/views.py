@@ -14,7 +14,7 @@ from canary_mw.admin.models.rules import RulesAnswer
 from canary_mw.admin.pages import bars, comparison, timeline
 from canary_mw.admin.pages.comparison import Row
 from canary_mw.admin.pages.timeline import Figure
-from canary_mw.admin.pages.todo import Part, todo
+from canary_mw.admin.pages.todo import Part, roll_back, todo
 from canary_mw.admin.pages.wording import NOTHING, WINDOWS, moment, percent, plural, time_parts, weight
 
 RULE_STATES = {
@@ -56,6 +56,7 @@ class ReleaseView(NamedTuple):
     charts: list[Figure]
     last_change: str
     todo: list[Part]
+    roll_back: str
     rps: float
     p95: str
 
@@ -83,6 +84,7 @@ def release_view(release: Release, window: str, requests: bool = False) -> Relea
         charts=timeline.figures(release, requests),
         last_change=_last_change(release),
         todo=todo(release["verdict"]),
+        roll_back=roll_back(release["verdict"]),
         rps=sum(each["rps"] for each in release["variants"].values()),
         p95=_p95(release),
     )

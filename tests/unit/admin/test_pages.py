@@ -9,6 +9,7 @@ import pytest
 import recorded_answers as recorded
 from admin_examples import ABOUT, ENDPOINTS, EXPLAIN, HOSTILE, RELOADS, RULES, TRAFFIC
 from admin_release_examples import OVERVIEW, RELEASE
+from markupsafe import escape
 
 from canary_mw.admin.pages.frame import PAGES, Look, Page, render
 
@@ -198,6 +199,22 @@ def test_a_card_holds_the_finding_the_split_the_table_and_what_to_do() -> None:
     assert "Errors 0.41 % 204 of 49,870 3.14 % 392 of 12,480 +2.4 to 3.1 points" in found.text
     assert "What to do: take gray back: write gray: {shop-gray: 0}" in found.text
     assert "The other 3" in found.text
+
+
+def test_what_takes_gray_back_is_code_and_can_be_copied() -> None:
+    said = RELEASE["verdict"]
+    for text, command, code in (
+        ("take gray back: weight: 0 in rules/checkout.yaml:16.", None, "weight: 0"),
+        ("take gray back: run kubectl patch x -p '{}'", "kubectl patch x -p '{}'", "kubectl patch x -p '{}'"),
+        ("take gray back: `gray: 0` in rules/checkout.yaml:16.", None, "gray: 0"),
+    ):
+        verdict = {**said, "what_to_do": text, "command": command}
+        found = page("release", verdict=verdict)
+        assert [each["data-copy"] for _, each in found.elements if "data-copy" in each] == [code]
+        html = render("release", {**RELEASE, "verdict": verdict}, LOOK)
+        assert f"<code><bdi>{escape(code)}</bdi></code>" in html
+    found = page("release", verdict={**said, "what_to_do": "do not widen it."})
+    assert [each for _, each in found.elements if "data-copy" in each] == []
 
 
 def test_several_gray_variants_have_a_column_and_a_sentence_each() -> None:
