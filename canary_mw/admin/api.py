@@ -44,7 +44,7 @@ async def release(desk: Desk, request: Request) -> Any:
     window, name = window_of(request.query_params), request.path_params["name"]
 
     def answer(subject: Subject, figures: Figures) -> Any:
-        view = find_release(subject.store.table, name)
+        view = find_release(subject, name)
         if view is None:
             raise Refused(404, "unknown-release", "there is no release of this name; /api/v1/overview lists all")
         return release_answer(subject, figures, view, window)

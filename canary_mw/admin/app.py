@@ -76,7 +76,7 @@ def create_admin(
     streams = Streams()
     routes.append(Route("/api/v1/events", _events(desk, streams), methods=["GET"]))
     answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
-    routes += page_routes(answerers, streams, lambda job: desk.ask(lambda *_: job()), json_response)
+    routes += page_routes(answerers, streams, desk.run, json_response)
     errors: Any = {HTTPException: _http_error, Refused: _refused}
     guard = Middleware(Guard, host_names=host_names)
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
@@ -139,7 +139,7 @@ def _metrics(desk: Desk, metrics: MetricsRenderer) -> Handler:
     async def handler(request: Request) -> Response:
         accept = request.headers.get("accept", "")
         # Those of this moment, and not the ones that pages share.
-        return in_pieces(*await desk.ask(lambda *_: metrics.expose(accept)))
+        return in_pieces(*await desk.run(lambda: metrics.expose(accept)))
 
     return handler
 
@@ -162,7 +162,9 @@ async def _command(_: Request) -> Response:
 
 def _answer(desk: Desk, answering: Answering) -> Handler:
     async def answer(request: Request) -> Response:
-        return json_response(await answering(desk, request))
+        answer = await answering(desk, request)
+        # A long answer would hold up the loop, too.
+        return in_pieces(await desk.run(lambda: encoded(answer)), "application/json")
 
     return answer
 
@@ -180,8 +182,13 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 
 
 def json_response(value: Any) -> Response:
+    """A value as JSON."""
+    return in_pieces(encoded(value), "application/json")
+
+
+def encoded(value: Any) -> bytes:
     """A value as JSON. What a terminal could act on, or what turns the reading direction, is escaped."""
-    return in_pieces(json.dumps(value, separators=(",", ":")).encode(), "application/json")
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def in_pieces(body: bytes, media_type: str) -> Response:

@@ -46,10 +46,14 @@ class Desk:
             key: jobs of the same key have the same result for as long as the figures count.
             anew: of the figures of this moment, not of those that others have asked for.
         """
+        return await self.run(partial(self._result, job, key, anew))
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """The result of a job that needs no figures; raises what it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
-            self._jobs.append((partial(self._result, job, key, anew), loop, future))
+            self._jobs.append((job, loop, future))
             begins, self._works = not self._works, True
         if begins:
             try:

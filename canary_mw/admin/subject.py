@@ -4,13 +4,17 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from canary_mw.admin.models.operations import FileDiff, SettingInForce
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.upstreams.health import EndpointStatus
+
+T = TypeVar("T")
+
+_MOST_REMEMBERED = 1_000
 
 
 class MetricsRenderer(Protocol):
@@ -54,6 +58,7 @@ class Subject:
         started: seconds since 1970.
         clock: the same.
         states: of each gray variant since when it is in which state, as far as it was looked at.
+        memory: what takes long to work out, for as long as it is right; for one thread.
     """
 
     store: RuleStore
@@ -69,3 +74,14 @@ class Subject:
     started: float = field(default_factory=time)
     clock: Callable[[], float] = time
     states: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+    memory: dict[object, tuple[object, Any]] = field(default_factory=dict)
+
+    def remembered(self, what: object, state: object, work_out: Callable[[], T]) -> T:
+        """What was worked out before for the same state, or what is worked out now."""
+        known = self.memory.get(what)
+        if known is None or known[0] != state:
+            if len(self.memory) >= _MOST_REMEMBERED:
+                self.memory.clear()
+            known = self.memory[what] = state, work_out()
+        found: T = known[1]
+        return found

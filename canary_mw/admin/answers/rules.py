@@ -1,6 +1,6 @@
 """The answer about rules: in the order in which they are tried, with their state, and what is wrong with them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from canary_mw.admin.answers.frame import iso_or_none, listing_frame
@@ -12,6 +12,7 @@ from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.group import MappingGroup
+from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 
 MOST = 500
@@ -35,19 +36,26 @@ class _State(NamedTuple):
     why: str = ""
 
 
+class _Listed(NamedTuple):
+    """A rule, the names of its Mappings, and the text that is searched."""
+
+    rule: Rule
+    names: list[str]
+    text: str
+
+
 def rules_answer(subject: Subject, figures: Figures, wanted: RulesFilter = NO_FILTER) -> RulesAnswer:
     """The rules that a filter lets through, and all problems."""
     store = subject.store
     findings, hits = findings_of(store), Hits(figures)
-    groups = [_rule(order, group, findings, hits) for order, group in enumerate(store.table.groups, 1)]
-    rules = [*groups, *_ignored(findings, store.table.mappings)]
+    rules = subject.remembered("rules", findings.state, lambda: _listed(findings, store.table))
     found = [each for each in rules if _matches(each, wanted)]
     last = wanted["after"] + wanted["limit"]
-    live = sum(each["state"] == "live" for each in rules)
+    live = sum(each.rule["state"] == "live" for each in rules)
     return {
         **listing_frame(subject, figures),
         "finding": _finding(live, len(rules)),
-        "summary": _summary(rules, store.source_name),
+        "summary": _summary([each.rule["state"] for each in rules], store.source_name),
         "source_name": store.source_name,
         "total": len(rules),
         "live": live,
@@ -56,7 +64,7 @@ def rules_answer(subject: Subject, figures: Figures, wanted: RulesFilter = NO_FI
         "next": last if last < len(found) else None,
         "releases": sorted(store.table.releases),
         "problems": findings.problems,
-        "rules": found[wanted["after"] : last],
+        "rules": [_with_hits(each, hits) for each in found[wanted["after"] : last]],
     }
 
 
@@ -68,16 +76,32 @@ def _finding(live: int, total: int) -> str:
     return f"{live} of {total} rules {'is' if live == 1 else 'are'} live as written."
 
 
-def _summary(rules: Iterable[Rule], source: str) -> str:
-    states = [each["state"] for each in rules]
+def _summary(states: Sequence[RuleState], source: str) -> str:
     counts = [(states.count(state), text) for state, text in _PARTS.items()]
     parts = [f"{count} {'is' if count == 1 else 'are'} {text}" for count, text in counts if count]
     return f"{', '.join(parts)}. Read from {source}." if parts else f"Read from {source}."
 
 
-def _rule(order: int, group: MappingGroup, findings: Findings, hits: Hits) -> Rule:
+def _listed(findings: Findings, table: RouteTable) -> list[_Listed]:
+    """All rules, without what is counted. With many Mappings that takes long."""
+    rules = [
+        (_rule(order, group, findings), [each.name for each in group.mappings])
+        for order, group in enumerate(table.groups, 1)
+    ]
+    ignored = [(each, [each["name"]]) for each in _ignored(findings, table.mappings)]
+    return [_Listed(rule, names, _searched(rule)) for rule, names in (*rules, *ignored)]
+
+
+def _with_hits(listed: _Listed, hits: Hits) -> Rule:
+    names = listed.names
+    if listed.rule["state"] == "ignored":
+        return listed.rule
+    last_hit = iso_or_none(hits.last(names))
+    return {**listed.rule, "requests": hits.recent(names), "ever": hits.ever(names), "last_hit": last_hit}
+
+
+def _rule(order: int, group: MappingGroup, findings: Findings) -> Rule:
     first, state = group.first, _state(group, findings)
-    names = [each.name for each in group.mappings]
     return {
         "order": order,
         "name": group.name,
@@ -92,9 +116,9 @@ def _rule(order: int, group: MappingGroup, findings: Findings, hits: Hits) -> Ru
         "why": state.why,
         "release": group.governed.release.name if group.governed else None,
         "source": [_place(each) for each in group.mappings],
-        "requests": hits.recent(names),
-        "ever": hits.ever(names),
-        "last_hit": iso_or_none(hits.last(names)),
+        "requests": None,
+        "ever": None,
+        "last_hit": None,
     }
 
 
@@ -180,10 +204,15 @@ def _ignored(findings: Findings, mappings: Iterable[Mapping]) -> Iterator[Rule]:
         }
 
 
-def _matches(rule: Rule, wanted: RulesFilter) -> bool:
+def _matches(listed: _Listed, wanted: RulesFilter) -> bool:
+    rule = listed.rule
     if wanted["state"] not in (None, rule["state"]) or wanted["release"] not in (None, rule["release"]):
         return False
+    return wanted["q"].casefold() in listed.text
+
+
+def _searched(rule: Rule) -> str:
     texts = [rule["name"], rule["host"] or "*", rule["prefix"], rule["release"] or "", *rule["conditions"]]
     texts += [each["file"] for each in rule["source"]]
     texts += [text for each in rule["members"] for text in (each["service"], each["mapping"], each["variant"])]
-    return wanted["q"].casefold() in "\n".join(texts).casefold()
+    return "\n".join(texts).casefold()

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 from canary_mw.admin.answers.frame import answer_frame, iso
 from canary_mw.admin.explaining.words import APP, title_of
 from canary_mw.admin.models.operations import Fallback, RecentRequest, TrafficAnswer, TrafficFilter
-from canary_mw.admin.releases.views import GRAY, ReleaseView, releases_of
+from canary_mw.admin.releases.views import GRAY, ReleaseView, views_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.figures.values import RecentRequest as Recent
@@ -21,7 +21,7 @@ _SAMPLE = (
 
 def traffic_answer(subject: Subject, figures: Figures, wanted: TrafficFilter = NO_FILTER) -> TrafficAnswer:
     """The last decisions that a filter lets through, newest first."""
-    views = {each.name: each for each in releases_of(subject.store.table)}
+    views = {each.name: each for each in views_of(subject)}
     found = [shown for each in figures.recent if _matches(shown := _request(each, views.get(each.release)), wanted)]
     return {
         **answer_frame(subject, figures),

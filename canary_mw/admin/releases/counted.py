@@ -1,6 +1,7 @@
 """The figures of a release in a window of time: rates, quantiles, differences and series, with their intervals."""
 
 from collections.abc import Iterable
+from functools import partial
 from math import isfinite
 
 from canary_mw.admin.models.figures import (
@@ -12,6 +13,7 @@ from canary_mw.admin.models.figures import (
     VariantFigures,
     WindowName,
 )
+from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.buckets import BOUNDS
 from canary_mw.observability.figures.values import (
     COARSE,
@@ -145,15 +147,19 @@ def hour_of(now: float) -> int:
     return int(now) // COARSE * COARSE - _HOUR
 
 
-def series(figures: Figures, release: str, variants: Iterable[str], start: str) -> Series:
-    """The last hour by minute.
+def series(subject: Subject, figures: Figures, release: str, variants: Iterable[str], start: str) -> Series:
+    """The last hour by minute. It is worked out once a minute.
 
     Args:
         start: `hour_of` as text.
     """
     begin = hour_of(figures.now)
     ticks = range(begin, begin + _HOUR, COARSE)
-    found: Series = {name: _steps(history_of(figures, release, name), ticks) for name in variants}
+    found: Series = {}
+    for name in variants:
+        history = history_of(figures, release, name)
+        state = begin, max(history.coarse, default=0)
+        found[name] = subject.remembered(("series", release, name), state, partial(_steps, history, ticks))
     return {**found, "start": start, "step_seconds": COARSE}
 
 

@@ -19,7 +19,7 @@ from canary_mw.admin.releases.counted import (
     windows_of,
 )
 from canary_mw.admin.releases.verdicts import NEEDS_YOU, judged
-from canary_mw.admin.releases.views import ReleaseView, releases_of
+from canary_mw.admin.releases.views import ReleaseView, views_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures, RowKey, Window, counters_in
 from canary_mw.rollout.sentence import STATES
@@ -31,7 +31,7 @@ _FINDINGS = {"worse": "gray is failing", "slower": "gray is slower", "split_off"
 
 def overview_answer(subject: Subject, figures: Figures, window: WindowName) -> Overview:
     """All releases."""
-    releases = [release_of(subject, figures, view, window) for view in releases_of(subject.store.table)]
+    releases = [release_of(subject, figures, view, window) for view in views_of(subject)]
     releases.sort(key=lambda each: (STATES.index(each["verdict"]["state"]), each["name"]))
     everything = everything_in(figures, window)
     return {
@@ -78,7 +78,7 @@ def release_of(
         "difference": gaps[worst],
         "verdicts": verdicts,
         "differences": gaps,
-        "series": series(figures, view.name, view.weights, start) if needs_you or whole else None,
+        "series": series(subject, figures, view.name, view.weights, start) if needs_you or whole else None,
         "events": _events(view, changes, figures.now),
     }
 

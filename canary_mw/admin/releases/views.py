@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from weakref import ref
 
+from canary_mw.admin.subject import Subject
 from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.group import MappingGroup
@@ -61,9 +63,15 @@ def releases_of(table: RouteTable) -> list[ReleaseView]:
     return [*named.values(), *(view for name, view in found.items() if name not in named)]
 
 
-def find_release(table: RouteTable, name: str) -> ReleaseView | None:
+def views_of(subject: Subject) -> list[ReleaseView]:
+    """All releases of the table in force. They are looked for once: among many Mappings that takes long."""
+    table = subject.store.table
+    return subject.remembered("releases", ref(table), lambda: releases_of(table))
+
+
+def find_release(subject: Subject, name: str) -> ReleaseView | None:
     """The release of a name."""
-    return next((each for each in releases_of(table) if each.name == name), None)
+    return next((each for each in views_of(subject) if each.name == name), None)
 
 
 def _governed(compiled: CompiledRelease, groups: list[MappingGroup]) -> ReleaseView:
