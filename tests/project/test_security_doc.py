@@ -13,15 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from servers import hello
 from uvicorn.main import main as uvicorn_main
 
 from canary_mw.cli.main import main
 from canary_mw.cli.serve import read_settings
 from canary_mw.config.variables import ENV_NAMES
-from canary_mw.control.sources.static import StaticSource
-from canary_mw.exceptions import UpstreamConnectError
-from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.trusted_headers import TrustedHeaders
 from canary_mw.http import framing
 from canary_mw.http.messages import RequestHead
@@ -29,7 +25,6 @@ from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.trust import trusted_headers
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.observability.prometheus import Metrics
-from canary_mw.rules.release import Fallback
 from canary_mw.server import deadlines, protocol
 from canary_mw.server.settings import Settings, variable
 
@@ -90,20 +85,11 @@ def test_every_argument_exists(middleware: type) -> None:
     assert found <= set(inspect.signature(middleware).parameters)
 
 
-def test_every_metric_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    middleware = CanaryMiddleware(hello, rules=StaticSource(""))
-    middleware.refusals.count(400)
-    monkeypatch.setattr(middleware, "ejections", lambda: {"shop": 1})
-    middleware.upstreams.errors.failed("shop", "a", UpstreamConnectError("refused"))
-    middleware.nets.counters.count(
-        SafetyNet("r", "v2", Fallback(), False, lambda: None, lambda: True, None, kind="503", result="ok")
-    )
-    metrics = Metrics()
-    metrics.follow(middleware)
-    rendered = metrics.render().decode()
+def test_every_metric_exists() -> None:
+    told = set(re.findall(r"^# TYPE (\w+)", Metrics().render().decode(), re.M))
     found = set(re.findall(r"canary_mw_[a-z_]+", TEXT))
     assert found
-    assert [name for name in found if f"\n{name}{{" not in rendered] == []
+    assert found <= told
 
 
 def test_the_limits_are_those_of_the_code() -> None:
