@@ -77,6 +77,23 @@ ROWS: dict[str, tuple[Graph, ...]] = {
             ),
         ),
         Graph(
+            "Weights",
+            "percentunit",
+            "What the rules say. Compare it with the requests that each variant gets.",
+            (Query(f"max by ({_VARIANT}) (canary_mw_weight_ratio{{{_OF_RELEASE}}})", _NAMED),),
+        ),
+        Graph(
+            "Evidence against gray",
+            "none",
+            "As ln E, of each pod by itself. Above 4.6 the verdict is that gray is worse.",
+            (
+                Query(
+                    f"max by (release, metric) (canary_mw_release_evidence_log{{{_OF_RELEASE}}})",
+                    "{{release}} {{metric}}",
+                ),
+            ),
+        ),
+        Graph(
             "Stable answers for gray",
             "reqps",
             "What the safety net does. `ok` is hidden from users; `denied` is an error that a user has seen.",

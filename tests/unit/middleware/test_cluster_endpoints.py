@@ -20,6 +20,7 @@ from upstream import forever, serving, until
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.settings import MiddlewareSettings
+from canary_mw.routing.table import RouteTable
 
 GRAY = mapping("gray", "/shop/", "gray", resolver="endpoint")
 
@@ -128,6 +129,17 @@ def test_nothing_is_watched_that_no_request_needs(
     served.start()
     assert served.cluster.status() == []
     assert not served.cluster._thread.started
+    served._stop()
+
+
+def test_a_table_that_is_told_late_does_not_count(interface: str) -> None:
+    """A start tells the table that it has read, while a reload may have told a newer one."""
+    served = middleware(rules=StaticSource(GRAY))
+    served.start()
+    wanted = served.cluster._services
+    assert [each.name for each in wanted] == ["gray"]
+    served._find_services(RouteTable.build(()))
+    assert served.cluster._services == wanted
     served._stop()
 
 

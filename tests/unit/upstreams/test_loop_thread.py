@@ -4,7 +4,8 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,30 @@ def test_a_coroutine_that_takes_too_long_is_cancelled(background: LoopThread) ->
     with pytest.raises(TimeoutError, match="did not answer in time"):
         background.run(wait(), 0.01)
     assert cancelled.wait(10)
+
+
+def test_a_task_that_has_not_begun_begins_before_it_is_ended(background: LoopThread) -> None:
+    """Else what it was to await is dropped, and Python warns of that."""
+    made: list[asyncio.Task[None]] = []
+    enough = threading.Event()
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    async def around(inner: Coroutine[Any, Any, None]) -> None:
+        await inner
+
+    async def make_more() -> None:
+        while True:
+            made.append(asyncio.get_running_loop().create_task(around(work())))
+            if len(made) > 5:
+                enough.set()
+            await asyncio.sleep(0)
+
+    background.call(lambda: made.append(asyncio.get_running_loop().create_task(make_more())))
+    assert enough.wait(10)
+    background.stop()
+    assert all(task.cancelled() for task in made)
 
 
 def test_a_caller_that_waits_for_a_loop_that_is_stopped_gets_an_error(background: LoopThread) -> None:
