@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from canary_mw.config.yaml.loader import DocumentRefused, load
@@ -26,13 +27,9 @@ def from_kubeconfig(path: str, context: str = "", *, may_exec: bool = False) -> 
     Raises:
         ConfigError: the file cannot be read, or asks for what is not supported.
     """
-    merged = _merge([_read(each) for each in path.split(os.pathsep) if each])
-    context = context or merged["current-context"]
-    if not context:
-        raise ConfigError(f"{path} has no current-context", hint="name ?context=NAME")
-    chosen = _named(merged["contexts"], context, "context", path)
+    merged, context, chosen = _chosen(path, context)
     cluster = _named(merged["clusters"], _text(chosen, "cluster"), "cluster", path)
-    user = _named(merged["users"], _text(chosen, "user"), "user", path) if chosen.get("user") else {}
+    user = _user(merged, chosen, path)
     return Connection(
         server=_server(cluster, path),
         namespace=_text(chosen, "namespace") or "default",
@@ -41,8 +38,21 @@ def from_kubeconfig(path: str, context: str = "", *, may_exec: bool = False) -> 
         insecure=cluster.get("insecure-skip-tls-verify") is True,
         server_name=_text(cluster, "tls-server-name") or None,
         proxy=_proxy(cluster, path),
-        **_identity(user, path, may_exec),
+        **_identity(user, path, context, may_exec),
     )
+
+
+def _chosen(path: str, context: str) -> tuple[Entry, str, Entry]:
+    """The files as one, and the name and content of the context."""
+    merged = _merge([_read(each) for each in path.split(os.pathsep) if each])
+    context = context or merged["current-context"]
+    if not context:
+        raise ConfigError(f"{path} has no current-context", hint="name ?context=NAME")
+    return merged, context, _named(merged["contexts"], context, "context", path)
+
+
+def _user(merged: Entry, chosen: Entry, path: str) -> Entry:
+    return _named(merged["users"], _text(chosen, "user"), "user", path) if chosen.get("user") else {}
 
 
 def _read(path: str) -> Entry:
@@ -119,7 +129,7 @@ def _ca(cluster: Entry) -> Callable[[], str | None]:
     return lambda: None if content is None else content().decode("ascii", "replace")
 
 
-def _identity(user: Entry, path: str, may_exec: bool) -> Entry:
+def _identity(user: Entry, path: str, context: str, may_exec: bool) -> Entry:
     """The arguments of `Connection` that say who this is."""
     for name in _REFUSED:
         if user.get(name):
@@ -133,9 +143,25 @@ def _identity(user: Entry, path: str, may_exec: bool) -> Entry:
     elif certificate is not None or key is not None:
         raise ConfigError(f"{path}: client-certificate and client-key belong together")
     token, file = _text(user, "token"), _file(user, "tokenFile")
-    if file or token:
-        identity["token"] = (lambda: read_text(file).strip()) if file else lambda: token
+    if file:
+        identity["token"] = lambda: read_text(file).strip()
+    elif token:
+        written = _WrittenToken(token, path, context)
+        identity |= {"token": lambda: written.token, "renew": written.renew}
     return identity
+
+
+class _WrittenToken:
+    """A token that stands in the kubeconfig itself; read again when the server does not know it."""
+
+    def __init__(self, token: str, path: str, context: str) -> None:
+        self.token, self._path, self._context = token, path, context
+
+    def renew(self) -> None:
+        """Take what the file has now; one that cannot be read, or is half written, changes nothing."""
+        with suppress(ConfigError, OSError):
+            merged, _, chosen = _chosen(self._path, self._context)
+            self.token = _text(_user(merged, chosen, self._path), "token") or self.token
 
 
 def _exec(user: Entry, path: str, may_exec: bool) -> Entry:

@@ -232,7 +232,9 @@ class Reflector:
         self.error = None if self.absent else f"{self.kind.plural} are no longer installed: {message}"
         self._candidates = self.kind.versions
         self._restart_list()
-        self.step, self.delay = self._first_step, self._backoff.before_discovery()
+        # One that was there is probably being installed anew.
+        delay = self._backoff.before_discovery if self.absent else self._backoff.after_failure
+        self.step, self.delay = self._first_step, delay()
 
     def _denied(self, message: str) -> None:
         if self.step == "discover":

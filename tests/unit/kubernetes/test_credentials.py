@@ -156,6 +156,19 @@ def plugin(directory: Path, expires: str, code: str = COMMAND) -> Connection:
     return from_kubeconfig(str(kubeconfig(directory, "https://k8s.example", exec=asked)), may_exec=True)
 
 
+def test_a_token_in_the_kubeconfig_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, "https://api.example", token="old")
+    connection = from_kubeconfig(str(path))
+    kubeconfig(tmp_path, "https://api.example", token="new")
+    assert connection.token() == "old"
+    connection.renew()
+    assert connection.token() == "new"
+    # A file that is half written changes nothing.
+    path.write_text('{"contexts": [', encoding="utf-8")
+    connection.renew()
+    assert connection.token() == "new"
+
+
 def test_a_command_is_run_once_until_its_token_is_refused(tmp_path: Path) -> None:
     found = plugin(tmp_path, "2999-01-01T00:00:00Z")
     assert [found.token(), found.token(), found.certificate()] == ["me0", "me0", None]

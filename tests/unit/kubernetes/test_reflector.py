@@ -204,7 +204,8 @@ def test_a_kind_that_is_removed_keeps_what_no_deletion_was_told_of() -> None:
     assert state.step == "list"
     state.refused(404, "404 page not found")
     assert (state.complete, names(state)) == (True, {"b": 2})
-    assert state.delay >= 30.0
+    # It is probably being installed anew: it is looked for soon, and less and less often.
+    assert 0 < state.delay < 30.0
     assert "no longer installed" in (state.error or "")
 
 
