@@ -70,14 +70,14 @@ def parse_service(
 def kubernetes_service(origin: Origin, namespace: str) -> KubernetesService | None:
     """The Service of a cluster that a host names: `name`, `name.namespace` or `name.namespace.svc` and what follows.
 
-    None for an address, and for any other name of DNS.
+    None for an address, and for any other name of DNS, such as one of two parts that ends with a dot.
 
     Args:
         namespace: that of a host without one.
     """
     name, *rest = origin.host.removesuffix(".").split(".")
     place = rest[0] if rest else namespace
-    is_service = len(rest) < 2 or rest[1] == "svc"
+    is_service = rest[1] == "svc" if len(rest) > 1 else not origin.host.endswith(".")
     if not is_service or origin.host == "localhost" or name.isdigit() or not _LABEL.fullmatch(name):
         return None
     return KubernetesService(name, place, origin.port) if not place or _LABEL.fullmatch(place) else None

@@ -62,6 +62,7 @@ def test_a_resolver_says_whether_endpoints_are_asked_for(text: str, expected: Ku
         ("gray.shop.svc.cluster.local.", KubernetesService("gray", "shop", 80)),
         # Other names of DNS, and addresses, are what they are.
         ("api.shop.example.com", None),
+        ("example.com.", None),
         ("10.1.0.1:80", None),
         ('"[fd00::1]:80"', None),
         ("localhost:80", None),

@@ -177,6 +177,7 @@ def test_an_address_that_cannot_be_meant_is_refused_at_the_start(address: str, h
     assert hint in str(caught.value)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_cluster_is_imported_before_rules_ask_for_endpoints(tmp_path: Path) -> None:
     code = """
 import json, sys

@@ -171,6 +171,7 @@ def access() -> list[Any]:
     return list(role["rules"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbs", [["list", "watch"], ["list"], ["watch"]])
 @pytest.mark.parametrize("plural", ["services", "endpointslices"])
 @in_loop
