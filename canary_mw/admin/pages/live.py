@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 
@@ -10,8 +11,11 @@ from canary_mw.admin.streams import Messages, message
 # Seconds between two regions. One that takes long to make is made less often: it takes 5 % of a processor at most.
 _PAUSE = 1.0
 _SHARE = 20
-# Regions that are kept: each page with each query that somebody looks at.
+# Regions that are kept, each page with each query, and the seconds after which nobody looks at one any more.
 _MOST = 64
+_KEPT = 10
+# Seconds by which a timer may come too early.
+_EARLY = 0.05
 
 
 class Region(NamedTuple):
@@ -41,7 +45,8 @@ class Regions:
     async def get(self, key: str, make: Make) -> Region:
         """The region of a page, made again where it is too old."""
         task = self._made.get(key)
-        if task is None or (task.done() and _is_stale(task)):
+        if task is None or _is_stale(task):
+            self._made = {each: task for each, task in self._made.items() if _age(task) < _KEPT}
             task = self._made[key] = asyncio.get_running_loop().create_task(_make(make))
             while len(self._made) > _MOST:
                 del self._made[next(iter(self._made))]
@@ -56,11 +61,21 @@ async def _make(make: Make) -> Region:
     return Region(html, now, made_at, made_at - started_at)
 
 
+def _failed(task: "asyncio.Task[Region]") -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _age(task: "asyncio.Task[Region]") -> float:
+    """Seconds since a region was made; 0 while it is made."""
+    if not task.done():
+        return 0.0
+    return inf if _failed(task) else monotonic() - task.result().made_at
+
+
 def _is_stale(task: "asyncio.Task[Region]") -> bool:
-    if task.cancelled() or task.exception() is not None:
-        return True
-    region = task.result()
-    return monotonic() - region.made_at >= region.pause - 0.05
+    if not task.done():
+        return False
+    return _failed(task) or _age(task) >= task.result().pause - _EARLY
 
 
 def updates(regions: Regions, key: str, make: Make) -> Messages:

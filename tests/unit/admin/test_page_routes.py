@@ -246,6 +246,26 @@ def test_a_question_is_answered_once_and_not_each_second() -> None:
     with_client(test, app_of(explain=explained))
 
 
+def test_what_nobody_looks_at_any_more_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_KEPT", -1)
+    regions = live.Regions()
+
+    async def make() -> tuple[str, str]:
+        return "<p>", "2026-11-27T14:06:59.000Z"
+
+    async def main() -> None:
+        for number in range(5):
+            await regions.get(str(number), make)
+        assert list(regions._made) == ["4"]
+        monkeypatch.setattr(live, "_KEPT", 60)
+        monkeypatch.setattr(live, "_MOST", 3)
+        for number in range(5, 12):
+            await regions.get(str(number), make)
+        assert list(regions._made) == ["9", "10", "11"]
+
+    run(main())
+
+
 def test_the_head_of_a_stream_is_no_reader() -> None:
     async def test(client: httpx.AsyncClient) -> None:
         for _ in range(3):
