@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from page_visits import AXE, PATHS, Site, Visitor
@@ -32,8 +32,16 @@ RULES = (
 )
 
 
+class Server(NamedTuple):
+    """A server, its rules and its pages."""
+
+    port: int
+    rules: Path
+    site: Site
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Site]:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A server of two workers that has answered twenty requests."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
@@ -41,19 +49,23 @@ def server(tmp_path: Path) -> Iterator[Site]:
     command = ("serve", "--rules", str(rules), "--port", str(port), "--admin-port", str(admin), "--workers", "2")
     with process(*command, log=tmp_path / "log", wait_for=[port, admin]):
         for user in range(20):
-            connection = HTTPConnection("127.0.0.1", port, timeout=20)
-            connection.request("GET", "/checkout/pay?step=2", headers={"x-user-id": str(user)})
-            assert connection.getresponse().status == 503
-            connection.close()
-        yield Site(f"http://127.0.0.1:{admin}")
+            ask(port, "/checkout/pay?step=2", user)
+        yield Server(port, rules, Site(f"http://127.0.0.1:{admin}"))
 
 
-def test_each_page_of_a_server_is_shown_without_a_fault(browser: "Browser", server: Site) -> None:
-    visitor = Visitor(browser, server)
+def ask(port: int, target: str, user: int) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", target, headers={"x-user-id": str(user)})
+    assert connection.getresponse().status == 503
+    connection.close()
+
+
+def test_each_page_of_a_server_is_shown_without_a_fault(browser: "Browser", server: Server) -> None:
+    visitor = Visitor(browser, server.site)
     for name in PATHS:
         page = visitor.open(name, bypass_csp=True)
         assert page.get_by_role("heading", level=1).count() == 1
-        assert "live on 2 of 2 workers" in page.get_by_role("contentinfo").inner_text()
+        page.get_by_role("contentinfo").get_by_text("live on 2 of 2 workers").wait_for()
         page.locator("#state[data-state=live]").wait_for()
         page.add_script_tag(path=AXE)
         found = page.evaluate("axe.run().then(result => result.violations)")
@@ -63,8 +75,8 @@ def test_each_page_of_a_server_is_shown_without_a_fault(browser: "Browser", serv
     assert (visitor.seen.told, visitor.seen.outside) == ([], [])
 
 
-def test_a_request_leads_to_its_explanation_and_a_finding_to_its_line(browser: "Browser", server: Site) -> None:
-    visitor = Visitor(browser, server)
+def test_a_request_leads_to_its_explanation_and_a_finding_to_its_line(browser: "Browser", server: Server) -> None:
+    visitor = Visitor(browser, server.site)
     page = visitor.open("traffic")
     row = page.get_by_role("table", name="The last decisions, newest first").get_by_role("row").nth(1)
     assert "GET /checkout/pay" in row.inner_text()
@@ -79,5 +91,20 @@ def test_a_request_leads_to_its_explanation_and_a_finding_to_its_line(browser: "
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Rules").click()
     assert page.get_by_role("region", name="Problems").get_by_role("article").count() == 1
     assert page.get_by_role("region", name="Problems").locator("mark").inner_text().strip() == "weight: much"
+    visitor.close()
+    assert (visitor.seen.told, visitor.seen.outside) == ([], [])
+
+
+def test_what_happens_is_shown_while_a_person_types(browser: "Browser", server: Server) -> None:
+    visitor = Visitor(browser, server.site)
+    page = visitor.open("traffic")
+    page.get_by_label("Find").fill("half a wo")
+    ask(server.port, "/checkout/other", 3)
+    page.get_by_text("GET /checkout/other").first.wait_for()
+    assert page.get_by_label("Find").input_value() == "half a wo"
+    page = visitor.open("reloads")
+    server.rules.write_text(RULES.replace("weight: 50", "weight: 60"))
+    page.get_by_role("article", name="Rules 2").get_by_text("live on 2 of 2 workers").wait_for()
+    assert page.get_by_role("article", name="Rules 2").locator("li.good").inner_text().endswith("weight: 60}}")
     visitor.close()
     assert (visitor.seen.told, visitor.seen.outside) == ([], [])
