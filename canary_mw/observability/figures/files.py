@@ -13,7 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from canary_mw.observability.figures.layout import LOCK, PREFIX, RETIRED, Header, header_cells, is_readable
+from canary_mw.observability.figures.layout import (
+    LOCK,
+    MAX_BYTES,
+    MIN_BYTES,
+    PREFIX,
+    RETIRED,
+    Header,
+    header_cells,
+    is_readable,
+)
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Seconds for which a reader waits for who adds up; then it reads without the lock.
@@ -55,11 +64,11 @@ def _try_lock(file: int, kind: int, limit: float) -> bool:
             return True
 
 
-def worker_files(folder: int, *, exclusive: bool = False) -> tuple[list[WorkerFile], list[str]]:
+def worker_files(folder: int, *, only_dead: bool = False) -> tuple[list[WorkerFile], list[str]]:
     """The readable files of workers, and the names of the others with the reason; call it with the folder's lock.
 
     Args:
-        exclusive: whether the folder's lock is held alone.
+        only_dead: those of workers that have ended; the folder's lock is held alone.
     """
     found, skipped = [], []
     for name in sorted(_names(folder)):
@@ -67,7 +76,9 @@ def worker_files(folder: int, *, exclusive: bool = False) -> tuple[list[WorkerFi
             if file is None:
                 continue
             # Two readers may look at the same time.
-            alive = not _try_lock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, 0.0)
+            alive = not _try_lock(file, fcntl.LOCK_EX if only_dead else fcntl.LOCK_SH, 0.0)
+            if alive and only_dead:
+                continue
             content = _content(file)
         if is_readable(content):
             found.append(WorkerFile(name, content, alive))
@@ -110,14 +121,30 @@ def remove(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
 
 
-def size_of_others(folder: int, own: str) -> tuple[int, int]:
-    """How many other files of workers there are, and their bytes."""
-    sizes = []
-    for name in _names(folder):
-        if name != own:
-            with suppress(OSError):
-                sizes.append(os.stat(name, dir_fd=folder, follow_symlinks=False).st_size)
-    return len(sizes), sum(sizes)
+class Room(NamedTuple):
+    """How large figures may become.
+
+    Attributes:
+        file: bytes of the file of one worker.
+        histories: bytes that all workers may still use for histories.
+    """
+
+    file: int
+    histories: int
+
+
+def room_in(folder: int, own: str) -> Room:
+    """The room in a folder: each worker has its share for what it counts, and histories take what is left of most.
+
+    Args:
+        own: the name of the worker's file.
+    """
+    names = [name for name in _names(folder) if name != own]
+    size = 0
+    for name in (*names, own, RETIRED):
+        with suppress(OSError):
+            size += os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    return Room(max(MAX_BYTES // (len(names) + 1), MIN_BYTES), MAX_BYTES // 4 * 3 - size)
 
 
 def file_id(content: memoryview) -> int:

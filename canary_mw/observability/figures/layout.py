@@ -23,6 +23,9 @@ RETIRED = "figures.retired"
 LOCK = "figures.lock"
 # The whole folder, and rows and counters of one worker.
 MAX_BYTES = 32 << 20
+# Of them, the file of ended workers; and what every worker may have.
+MAX_RETIRED = MAX_BYTES // 4
+MIN_BYTES = 1 << 20
 MAX_ROWS = 4096
 MAX_COUNTERS = 4096
 MAX_LABEL = 200
@@ -43,10 +46,8 @@ class Header(IntEnum):
     CLEAN = 9
     STOPPED = 10
     IN_FLIGHT = 11
-    POOL = 12
-    WAITING = 13
     # Whether some series has no history for want of room.
-    FULL = 14
+    FULL = 12
 
 
 class Kind(IntEnum):

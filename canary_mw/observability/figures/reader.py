@@ -1,7 +1,7 @@
 """Adds up the figures of all workers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,7 +34,7 @@ from canary_mw.observability.figures.values import (
     Worker,
 )
 
-_GAUGES = {"in_flight": Header.IN_FLIGHT, "pool": Header.POOL, "waiting": Header.WAITING}
+_GAUGES = {"in_flight": Header.IN_FLIGHT}
 
 
 def read(folder: int, now: float) -> Figures:
@@ -89,7 +89,7 @@ def figures_of(
         {_row_key(key): row_of(cells) for key, cells in rows.items() if any(cells)},
         sum_counters(parts),
         {name: sum(part.header[cell] for part in alive) for name, cell in _GAUGES.items()},
-        {SeriesKey(*series): _history(parts, series, now) for series in all_series(rows)},
+        Histories(parts, all_series(rows), now),
         CounterHistory(_by_key(sum_counter_histories(parts, now), rows)),
         tuple(sorted(_worker(part) for part in alive)),
         tuple(sorted(ended, key=lambda worker: -worker.heartbeat)),
@@ -113,9 +113,27 @@ def _by_key(slots: dict[int, dict[tuple[str, ...], int]], rows: Any) -> dict[int
     }
 
 
-def _history(parts: list[Part], series: tuple[str, ...], now: float) -> History:
-    present = sum_cells(part.present(series) for part in parts) or snapshot_cells([0] * ROW_CELLS)
-    return History(snapshot_of(present), *(SeriesSlots(parts, series, ring, now) for ring in (0, 1)))
+class Histories(Mapping[SeriesKey, History]):
+    """The histories of all series, added up where they are looked at."""
+
+    def __init__(self, parts: list[Part], series: list[tuple[str, ...]], now: float) -> None:
+        self._parts = parts
+        self._now = now
+        self._known: dict[SeriesKey, History | None] = {SeriesKey(*each): None for each in series}
+
+    def __getitem__(self, key: SeriesKey) -> History:
+        known = self._known[key]
+        if known is None:
+            present = sum_cells(part.present(key) for part in self._parts) or snapshot_cells([0] * ROW_CELLS)
+            slots = (SeriesSlots(self._parts, key, ring, self._now) for ring in (0, 1))
+            known = self._known[key] = History(snapshot_of(present), *slots)
+        return known
+
+    def __iter__(self) -> Iterator[SeriesKey]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 def _worker(part: Part, *, ended: bool = False) -> Worker:

@@ -45,8 +45,7 @@ def retire(folder: int, now: float) -> None:
     with folder_lock(folder, exclusive=True, patience=0.0) as locked:
         if not locked:
             return
-        files, _ = worker_files(folder, exclusive=True)
-        dead = [each for each in files if not each.alive]
+        dead, _ = worker_files(folder, only_dead=True)
         if not dead:
             return
         retired = retired_content(folder)
@@ -73,6 +72,7 @@ def merged(retired: memoryview | None, dead: list[WorkerFile], now: float) -> by
     """The content of the file of ended workers, with more of them."""
     parts = [Part(each) for each in ([retired] if retired is not None else []) + [each.content for each in dead]]
     target = Storage()
+    target.limit = layout.MAX_RETIRED
     _write_rows(target, parts)
     _write_histories(target, parts, now)
     _write_texts(target, parts)

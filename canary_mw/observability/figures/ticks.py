@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import time
 
 from canary_mw.observability.figures import layout
-from canary_mw.observability.figures.files import size_of_others
+from canary_mw.observability.figures.files import room_in
 from canary_mw.observability.figures.history import write_block, write_history
 from canary_mw.observability.figures.layout import Header, Kind
 from canary_mw.observability.figures.retire import retire
@@ -23,7 +23,8 @@ from canary_mw.observability.figures.writer import FiguresWriter
 # Series of one worker that have a history: 64 releases with two variants, and all requests.
 MAX_SERIES = 129
 # The part of the room for histories; the rest is for rows.
-_HISTORY_SHARE = 0.75
+_HISTORY_SHARE = 0.6
+_HISTORY_BYTES = layout.HISTORY_KEY + layout.HISTORY_CELLS * 4
 
 
 class Ticks:
@@ -38,6 +39,8 @@ class Ticks:
         self._clock = clock
         self._storage: Storage | None = None
         self._last: int | None = None
+        # Bytes for histories; without a folder, what the limit of the memory leaves.
+        self._room = layout.MAX_BYTES
         self._records: dict[tuple[str, ...], memoryview] = {}
         self._requests: dict[tuple[str, ...], tuple[int, int]] = {}
 
@@ -48,12 +51,12 @@ class Ticks:
         if tick != self._last and self._writer.storage is not None:
             self._writer.renew()
             self._adopt()
-            self._write(tick, now)
-            self._last = tick
             folder = self._writer.open_folder()
             if folder is not None and self._writer.storage.name:
-                self._bound(folder.descriptor)
                 retire(folder.descriptor, now)
+                self._writer.storage.limit, self._room = room_in(folder.descriptor, self._writer.storage.name)
+            self._write(tick, now)
+            self._last = tick
         return tick + FINE - now
 
     def _adopt(self) -> None:
@@ -64,12 +67,6 @@ class Ticks:
             self._records = {}
             if not moved and self._storage is not None:
                 self._last = self._storage.header[Header.START] // 1_000_000 // FINE * FINE
-
-    def _bound(self, folder: int) -> None:
-        storage = self._writer.storage
-        if storage is not None:
-            others, size = size_of_others(folder, storage.name)
-            storage.limit = max(layout.MAX_BYTES - size, layout.MAX_BYTES // (others + 1), storage.size)
 
     def _write(self, tick: int, now: float) -> None:
         writer = self._writer
@@ -110,8 +107,11 @@ class Ticks:
         storage = writer.storage
         if storage is None or number >= MAX_SERIES or storage.size > storage.limit * _HISTORY_SHARE:
             return None
+        if self._room < _HISTORY_BYTES:
+            return None
+        self._room -= _HISTORY_BYTES
         with writer.lock:
-            return writer.record(Kind.HISTORY, (str(number),), layout.HISTORY_KEY + layout.HISTORY_CELLS * 4)
+            return writer.record(Kind.HISTORY, (str(number),), _HISTORY_BYTES)
 
     def _take_record(self, series: tuple[str, ...]) -> memoryview | None:
         self._writer.header(Header.FULL, 1)

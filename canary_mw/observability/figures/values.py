@@ -246,7 +246,7 @@ class Figures:
         now: seconds since 1970.
         rows: since the pod started, workers that ended included.
         counters: other counts by name and labels, as `("upstream_errors", service, reason)`.
-        gauges: of the workers that run, in sum: "in_flight", "pool", "waiting".
+        gauges: of the workers that run, in sum: "in_flight".
         histories: by series.
         workers: those that run; `ended` those of the past, the newest first.
         recent: requests, and `reloads`, the newest first.

@@ -1,10 +1,12 @@
 """The figures of one worker: rows, counters, rings and histories, in memory that readers of all workers add up."""
 
+import atexit
 import errno
 import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from time import time
 from typing import Any
 from weakref import WeakSet
@@ -13,6 +15,7 @@ from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.host import HostLogger
 from canary_mw.locks import new_rlock
 from canary_mw.observability.figures import layout
+from canary_mw.observability.figures.files import room_in
 from canary_mw.observability.figures.layout import Header, Kind
 from canary_mw.observability.figures.rings import write_text
 from canary_mw.observability.figures.storage import OpenedFolder, Storage
@@ -79,6 +82,7 @@ class FiguresWriter:
         ensure_forked_hooks()
         if self.storage is None:
             self.storage = self._new_storage()
+            _note_end_at_exit()
             header = self.storage.header
             header[Header.PID], header[Header.START] = os.getpid(), int(time() * 1e6)
             header[Header.HEARTBEAT] = header[Header.START]
@@ -89,7 +93,10 @@ class FiguresWriter:
     def _new_storage(self) -> Storage:
         """Memory that has the row of all others: without that one nothing could be counted once there is no room."""
         try:
-            storage = Storage(self.open_folder())
+            folder = self.open_folder()
+            storage = Storage(folder)
+            if folder is not None:
+                storage.limit = room_in(folder.descriptor, storage.name).file
             if self._add_other_row(storage):
                 return storage
             storage.discard()
@@ -226,6 +233,17 @@ class FiguresWriter:
 
 
 _writers: "WeakSet[FiguresWriter]" = WeakSet()
+
+
+def _note_end() -> None:
+    """The process ends by itself: nobody has killed it."""
+    for each in list(_writers):
+        each.header(Header.STOPPED, 1)
+
+
+@cache
+def _note_end_at_exit() -> None:
+    atexit.register(_note_end)
 
 
 def _after_fork() -> None:

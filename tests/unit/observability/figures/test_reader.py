@@ -1,6 +1,8 @@
 """Figures of several workers: files in a folder, read by anybody."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +63,29 @@ class Counting:
 
 def requests(folder: int, now: float = 1e9) -> int:
     return sum(row.requests for row in read(folder, now).rows.values())
+
+
+WORKER = """
+import os, sys
+from canary_mw.observability.figures.writer import FiguresWriter
+from canary_mw.run_folder.folder import Folder
+folder = Folder(sys.argv[1])
+writer = FiguresWriter(lambda: folder)
+writer.add("reloads", "ok")
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_it_is_known_how_a_worker_has_ended(tmp_path: Path, end: str) -> None:
+    folder = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", WORKER, str(folder), end], check=end == "stopped")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    found = read(descriptor, 1e9)
+    assert [worker.end for worker in found.ended] == [end]
+    assert found.counters == {("reloads", "ok"): 1}
+    os.close(descriptor)
 
 
 def test_the_rows_of_all_workers_add_up(folder: int) -> None:
@@ -255,6 +280,21 @@ def test_the_folder_is_bounded(folder: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(found.rows) == 51
     assert found.rows[RowKey(OTHER, OTHER, OTHER, OTHER)].requests == 150
     assert sum(row.requests for row in found.rows.values()) == 200
+
+
+def test_histories_give_way_to_counts_where_there_are_many_workers(folder: int, tmp_path: Path) -> None:
+    clock = Clock(1000.0)
+    for number in range(12):
+        worker = Counting(folder, clock)
+        for release in range(40):
+            worker.count(1, KEY._replace(release=f"r{release}"))
+            worker.count(1, KEY._replace(release=f"r{release}", variant="stable"))
+        clock.now += 5
+        worker.ticks.tick()
+        found = read(folder, clock.now)
+        assert len(found.workers) == number + 1
+        assert sum(row.requests for row in found.rows.values()) == 80 * (number + 1)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < layout.MAX_BYTES
 
 
 def test_a_release_that_is_idle_for_long_gives_its_history_up(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
