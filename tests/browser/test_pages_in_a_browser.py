@@ -44,22 +44,22 @@ def test_each_page_is_accessible_and_never_wider_than_the_screen(visitor: Visito
             (each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")
         ]
         assert serious == [], (name, look)
+        check_frame(page, name)
         page.context.close()
 
 
-def test_each_page_has_its_landmarks_and_its_link_is_the_current_one(visitor: Visitor) -> None:
-    for name in PATHS:
-        page = visitor.open(name)
-        for role in ("banner", "main", "contentinfo"):
-            assert page.get_by_role(role).count() == 1
-        assert page.get_by_role("heading", level=1).count() == 1
-        current = page.get_by_role("navigation", name="Pages").locator("[aria-current=page]")
-        expected = "Overview" if name in ("overview", "release") else name.capitalize()
-        assert (current.inner_text() or "").split()[0] == expected
-        assert "live on 4 of 4 workers" in page.get_by_role("contentinfo").inner_text()
-        assert page.get_by_role("button", name="Pause updates").get_attribute("aria-pressed") == "false"
-        assert page.get_by_role("button", name="Colours: auto").count() == 1
-        assert page.get_by_role("status", name="Verdict changes").count() == 1
+def check_frame(page: "Page", name: str) -> None:
+    """The parts of a page that all have, and that its link is the current one."""
+    for role in ("banner", "main", "contentinfo"):
+        assert page.get_by_role(role).count() == 1
+    assert page.get_by_role("heading", level=1).count() == 1
+    current = page.get_by_role("navigation", name="Pages").locator("[aria-current=page]")
+    expected = "Overview" if name in ("overview", "release") else name.capitalize()
+    assert (current.inner_text() or "").split()[0] == expected
+    assert "live on 4 of 4 workers" in page.get_by_role("contentinfo").inner_text()
+    assert page.get_by_role("button", name="Pause updates").get_attribute("aria-pressed") == "false"
+    assert page.get_by_role("button", name="Colours: auto").count() == 1
+    assert page.get_by_role("status", name="Verdict changes").count() == 1
 
 
 def test_the_overview_is_read_as_it_is_seen(visitor: Visitor) -> None:
