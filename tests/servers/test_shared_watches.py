@@ -14,7 +14,7 @@ from cluster_box import Version
 from clusters import in_loop, kubeconfig
 from fake_apiserver import FakeApi
 from preforked import rules
-from servers import fetch, free_port, process, serving_app
+from servers import fetch, fetch_admin, free_port, process, serving_app
 from upstream import serving
 from wsgiprocess import ServerProcess
 
@@ -126,7 +126,7 @@ async def ready(admin: int, cluster: Watched) -> None:
     async with asyncio.timeout(40):
         while row < 40:
             try:
-                found = await fetch(admin, "/rules")
+                found = await fetch_admin(admin, "/rules")
             except (ConnectionError, AssertionError):
                 # Of the killed worker: without an answer.
                 continue
