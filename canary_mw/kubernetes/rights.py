@@ -9,10 +9,16 @@ from canary_mw.kubernetes.kinds import Kind
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _VERBS = ("list", "watch")
+# Who a request without credentials is from.
+_NOBODY = "system:anonymous"
 
 
 async def explain_denial(api: Api, kind: Kind, namespace: str, message: str) -> str:
     """The message of a refusal, with the rule that is missing in a role."""
+    if _NOBODY in message:
+        return (
+            f"{message}; no credentials were sent: name a token, a certificate or `exec` of this user in the kubeconfig"
+        )
     missing = [verb for verb in _VERBS if not await _may(api, kind, namespace, verb)] or list(_VERBS)
     role = "Role" if namespace else "ClusterRole"
     return f"{message}; its {role} lacks the rule {_rule(kind, missing)}"

@@ -89,6 +89,7 @@ class Follower:
             # The server is there, and the kind is not.
             self._note_contact()
         if refusal.code == 401:
+            message += "; the credentials have expired, or are those of another cluster; they are read again"
             self._connection.renew()
             await self._api.reset()
         if refusal.code == 403 and self.reflector.step != "discover":

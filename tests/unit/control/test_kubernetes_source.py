@@ -220,6 +220,32 @@ async def test_a_right_that_comes_while_the_first_table_is_made_leaves_nothing_o
         assert found.weights == {"stable": None, "gray": 10}
 
 
+@pytest.mark.parametrize(
+    ("user", "text"),
+    [
+        ({"token": "old"}, "status 401: Unauthorized; the credentials have expired"),
+        ({}, 'User "system:anonymous" cannot list resource "services"'),
+        ({}, "no credentials were sent"),
+    ],
+)
+@in_loop
+async def test_credentials_that_do_not_count_are_told_with_what_to_do(
+    user: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    server = FakeApi(token="new")
+    server.denied = {"list"}
+    async with serving_app(server.app, lifespan="off") as port:
+        path = kubeconfig(tmp_path, f"http://127.0.0.1:{port}", **user)
+        store = RuleStore(source_of([f"k8s://shop?kubeconfig={path}"]))
+        await asyncio.to_thread(store.start)
+        await Cluster(server, store).until(lambda: text in str(store.error))
+        assert store.generation == 0
+        assert "lacks the rule" not in str(store.error)
+        await asyncio.to_thread(store.stop)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
 @in_loop
 async def test_the_variables_of_the_process_are_no_business_of_a_service(
     tmp_path: Path,
