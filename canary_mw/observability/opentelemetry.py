@@ -7,7 +7,6 @@ request; it gets what was decided. Each attempt at an upstream is a client span,
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from canary_mw.exceptions import ConfigError
@@ -75,30 +74,38 @@ class OpenTelemetry(Observer):
 
     @contextmanager
     def attempt(self, origin: Origin, request: UpstreamRequest, *, own_client: bool) -> "Iterator[Attempt]":
-        """One attempt at an upstream.
+        """One attempt at an upstream; while it lasts, the headers of the request hold its context.
 
         Args:
             own_client: our client sends it; any other may be instrumented, which would make a second client span.
         """
-        parent = None
-        if not self._trace.get_current_span().get_span_context().is_valid:
+        parent, around = None, self._trace.get_current_span().get_span_context()
+        if not around.is_valid:
             # Nothing outside has read what the client sent: the attempt continues its trace.
             parent = self._propagate.extract(request.headers, getter=_GETTER)
+        # Below a span that is not sampled most spans are not, either, and nobody reads their attributes.
+        early = not around.is_valid or around.trace_flags.sampled
+        headers = request.headers
         name = f"{method_name(request.method)} {request.service}"
         kind = self._trace.SpanKind.CLIENT
-        attributes = _sent(origin, request)
+        attributes = _sent(origin, request) if early else None
         with (
             self._tracer.start_as_current_span(
                 name, parent, kind, attributes, record_exception=False, set_status_on_exception=False
             ) as span,
             nullcontext() if own_client else _not_instrumented(),
         ):
+            if not early and span.is_recording():
+                span.set_attributes(_sent(origin, request))
+            request.headers = self._injected(headers)
             try:
-                yield Attempt(span, replace(request, headers=self._injected(request.headers)), self._error)
+                yield Attempt(span, self._error)
             except BaseException as exc:
                 span.set_attribute("error.type", type(exc).__name__)
                 span.set_status(self._error)
                 raise
+            finally:
+                request.headers = headers
 
     def _injected(self, headers: Headers) -> Headers:
         """The headers with the context of the current span in place of what the client sent."""
@@ -129,14 +136,13 @@ class OpenTelemetry(Observer):
 
 
 class Attempt:
-    """A client span that has begun, and the request with its context."""
+    """A client span that has begun."""
 
-    __slots__ = ("_error", "_span", "request")
+    __slots__ = ("_error", "_span")
 
-    def __init__(self, span: "Span", request: UpstreamRequest, error: Any) -> None:
+    def __init__(self, span: "Span", error: Any) -> None:
         self._span = span
         self._error = error
-        self.request = request
 
     def answered(self, status: int) -> None:
         """The head of a response has arrived."""

@@ -20,7 +20,7 @@ class TracedTransport:
     ) -> UpstreamResponse:
         """See `Transport.send`. The span ends with the head of the response."""
         with self._tracer.attempt(origin, request, own_client=self._own_client) as attempt:
-            response = await self._transport.send(origin, attempt.request, body, deadline)
+            response = await self._transport.send(origin, request, body, deadline)
             attempt.answered(response.head.status)
             return response
 

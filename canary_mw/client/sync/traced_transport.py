@@ -18,7 +18,7 @@ class SyncTracedTransport:
     def send(self, origin: Origin, request: UpstreamRequest, body: SyncBody, deadline: float) -> SyncResponse:
         """See `SyncTransport.send`. The span ends with the head of the response."""
         with self._tracer.attempt(origin, request, own_client=self._own_client) as attempt:
-            response = self._transport.send(origin, attempt.request, body, deadline)
+            response = self._transport.send(origin, request, body, deadline)
             attempt.answered(response.head.status)
             return response
 

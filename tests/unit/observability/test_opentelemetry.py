@@ -2,12 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+from upstream import req
 
 from canary_mw.exceptions import ConfigError
+from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.observability.opentelemetry import OpenTelemetry, method_name, redacted, tracer_of
 from canary_mw.observability.opentelemetry_sdk import start_sdk
+from canary_mw.rules.upstream import Origin
 
 
 @pytest.mark.parametrize(
@@ -48,3 +57,36 @@ def test_nothing_of_opentelemetry_is_imported_where_nobody_asks_for_it() -> None
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+def below_a_span_that_is_not_sampled(sampler: Sampler) -> tuple[UpstreamRequest, list[ReadableSpan]]:
+    """The request as it is during an attempt, and the spans that were recorded."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    request = req(target=b"/a?b=c")
+    request.headers.append((b"traceparent", b"of the client"))
+    around = NonRecordingSpan(SpanContext(0x123, 0x456, is_remote=False, trace_flags=TraceFlags(0)))
+    with (
+        use_span(around),
+        OpenTelemetry(provider).attempt(Origin("http", "shop", 80), request, own_client=True) as attempt,
+    ):
+        during = replace(request)
+        attempt.answered(200)
+    assert request.headers[-1] == (b"traceparent", b"of the client")
+    provider.shutdown()
+    return during, list(exporter.get_finished_spans())
+
+
+def test_an_attempt_below_a_span_that_is_not_sampled_passes_that_on() -> None:
+    during, spans = below_a_span_that_is_not_sampled(ParentBased(ALWAYS_ON))
+    (sent,) = [value for name, value in during.headers if name == b"traceparent"]
+    assert sent.startswith(b"00-%032x-" % 0x123)
+    assert sent.endswith(b"-00")
+    assert spans == []
+
+
+def test_a_sampler_may_want_it_all_the_same() -> None:
+    _, (span,) = below_a_span_that_is_not_sampled(ALWAYS_ON)
+    assert span.attributes is not None
+    assert span.attributes["url.full"] == "http://shop:80/a?b=REDACTED"
+    assert span.attributes["http.response.status_code"] == 200
