@@ -82,7 +82,7 @@ def create_admin(
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
     app.router.redirect_slashes = False
     # Whoever serves the app calls it before the server waits for its clients: a stream has no other end.
-    app.state.stop_streams = streams.stop
+    app.state.streams, app.state.stop_streams = streams, streams.stop
     return app
 
 

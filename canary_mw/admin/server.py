@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 
 import uvicorn
 from starlette.applications import Starlette
@@ -72,7 +73,7 @@ class AdminServer(uvicorn.Server):
             backlog=MAX_CONNECTIONS,
         )
         server = cls(config)
-        server.stop_streams = app.state.stop_streams
+        server.stop_streams, app.state.streams.lifetime = app.state.stop_streams, inf
         server.socket = listener
         server.task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
         return server

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from starlette.responses import Response, StreamingResponse
 
 MOST_READERS = 32
+LIFETIME = 4.0
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff", "x-accel-buffering": "no"}
 
 # Gives the messages that are due, and the seconds until it is to be asked again.
@@ -19,9 +21,15 @@ class _Reader(NamedTuple):
 
 
 class Streams:
-    """The open streams of an admin app."""
+    """The open streams of an admin app.
 
-    def __init__(self, most: int = MOST_READERS) -> None:
+    Attributes:
+        lifetime: seconds after which a stream ends, for its reader to ask again. An app that is mounted in another one
+            does not hear that the server ends, which waits for its clients; who calls `stop` sets it to infinity.
+    """
+
+    def __init__(self, most: int = MOST_READERS, lifetime: float = LIFETIME) -> None:
+        self.lifetime = lifetime
         self._most = most
         self._readers: set[_Reader] = set()
         self._stopped = False
@@ -44,7 +52,8 @@ class Streams:
         self._readers.add(reader)
         try:
             yield "retry: 1000\n\n"
-            while not self._stopped:
+            ends_at = monotonic() + self.lifetime
+            while not self._stopped and monotonic() < ends_at:
                 due, pause = await messages()
                 for each in due:
                     yield each

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ class Site:
             "about": recorded.ABOUT,
         }
     )
-    streams: Streams = field(default_factory=Streams)
+    streams: Streams = field(default_factory=lambda: Streams(lifetime=inf))
 
     def page(self, name: str) -> str:
         return f"{self.url}/ambassador/v0/diag/{PATHS.get(name, name)}"

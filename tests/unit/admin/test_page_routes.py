@@ -274,6 +274,14 @@ def test_the_head_of_a_stream_is_no_reader() -> None:
     with_client(test, app_of(Streams(most=1)))
 
 
+def test_a_stream_ends_by_itself_where_nobody_would_stop_it() -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", f"{DIAG}events?page=about") as response:
+            assert [name async for name, _ in events(response)] == ["", "tick"]
+
+    with_client(test, app_of(Streams(lifetime=0.01)))
+
+
 def test_those_who_look_at_the_same_share_what_is_made() -> None:
     made = 0
 
