@@ -115,11 +115,18 @@ def _write_series(cells: memoryview, parts: list[Part], series: tuple[str, ...],
     for ring, step in enumerate(layout.STEPS):
         last = ceil(now / step) * step
         ticks = {tick for part in parts if series in part.histories for tick in part.histories[series][ring]}
+        ticks |= {_without(part, ring, step) for part in parts if part.start and series not in part.histories}
         for tick in sorted(each for each in ticks if last - layout.SLOTS * step < each < last):
             counts = sum_cells(part.at(series, ring, tick, now) for part, now in present)
             write_slot(cells, ring * layout.SLOTS * layout.SLOT_CELLS, layout.SLOT_CELLS, step, tick, counts)
         counts = sum_cells(cells for _, cells in present)
         write_slot(cells, ring * layout.SLOTS * layout.SLOT_CELLS, layout.SLOT_CELLS, step, last, counts)
+
+
+def _without(part: Part, ring: int, step: int) -> int:
+    """When a worker had counted nothing of a series that has no slot of it: at its last slots, or at its start."""
+    ticks = (tick for rings in part.histories.values() for tick in rings[ring])
+    return max(ticks, default=int(part.start) // step * step)
 
 
 def _write_blocks(target: Storage, parts: list[Part], now: float) -> None:

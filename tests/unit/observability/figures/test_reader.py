@@ -199,6 +199,33 @@ def test_a_window_is_the_same_before_and_after_a_worker_ended(folder: int) -> No
     assert later.now.requests == 67
 
 
+def test_a_worker_that_was_killed_before_its_first_slot_counts_from_its_start(folder: int) -> None:
+    clock = Clock(1_000_000.0)
+    killed, other = Counting(folder, clock, 999_990.0), Counting(folder, clock, 999_990.0)
+    killed.count(40)
+    other.count(60)
+    killed.kill()
+    for now in (1_000_001.0, 1_000_030.0, 1_000_200.0):
+        clock.now = now
+        other.ticks.tick()
+        for series in (ALL, SeriesKey("release", "gray")):
+            history = read(folder, now).histories[series]
+            assert window_of(history, now, 300).counts.requests == 100
+
+
+def test_a_release_that_began_just_before_its_worker_was_killed_counts_from_there(folder: int) -> None:
+    clock = Clock(1_000_000.0)
+    killed = Counting(folder, clock, 999_000.0)
+    killed.count(5)
+    for now in range(1_000_000, 1_000_400, 5):
+        clock.now = float(now)
+        killed.ticks.tick()
+    killed.count(9, KEY._replace(release="new"))
+    killed.kill()
+    history = read(folder, 1_000_398.0).histories[SeriesKey("new", "gray")]
+    assert window_of(history, 1_000_398.0, 60).counts.requests == 9
+
+
 def test_a_worker_that_starts_later_counts_from_its_start(folder: int) -> None:
     clock = Clock(1000.0)
     first = Counting(folder, clock)
