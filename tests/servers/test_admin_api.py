@@ -65,12 +65,9 @@ async def asked(admin: int, path: str) -> Any:
 async def answered(admin: int, path: str) -> Answer:
     """The answer of any worker; one that was killed may have taken a connection with it."""
     while True:
-        with suppress(ConnectionError):
-            async with client_of(admin) as client:
-                await client.ask("GET", path, [("host", "localhost"), ("connection", "close")])
-                if await client.event() is not None:
-                    break
-    return await fetch_admin(admin, path)
+        # The client asserts that there is an answer.
+        with suppress(ConnectionError, AssertionError):
+            return await fetch_admin(admin, path)
 
 
 async def scraped(admin: int) -> Counter[tuple[str | None, str]]:
@@ -142,11 +139,16 @@ def test_all_answers_agree_with_the_client_also_after_a_worker_was_killed(tmp_pa
             await agreed(admin, seen)
             shown = await asyncio.to_thread(CliRunner().invoke, main, ["top", "--once", "--admin", url])
             assert "shop-2" in shown.output
+            # uvicorn asks its workers whether they live: one that is killed before it answers is missed 30 s later.
+            again = ["status", "--wait", "--timeout", "90", "--admin", url]
+            result = await asyncio.to_thread(CliRunner().invoke, main, again)
+            assert result.exit_code == 0, result.output
+            await agreed(admin, seen)
             await asyncio.to_thread(proxy.stop)
 
     async def whole() -> None:
         async with serving(forever) as stable, serving(every_tenth_fails) as gray:
             await talk(stable.origin.port, gray.origin.port)
 
-    run(whole(), seconds=60)
+    run(whole(), seconds=150)
     assert "Traceback" not in json.dumps((tmp_path / "log").read_text())
