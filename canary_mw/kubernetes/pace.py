@@ -3,9 +3,9 @@
 # Seconds without a further change after which changes take effect, and at most: stable and gray of one `kubectl apply`
 # arrive as two events.
 QUIET, BATCH = 0.03, 0.1
-# A reload has to leave this many times its own time to requests, which it holds up meanwhile; but changes wait for no
-# longer than this, in seconds.
-_SHARE, _LONGEST = 100, 0.7
+# Seconds of a reload that nobody feels. What it takes beyond holds up requests, and has to leave so many times as much
+# to them; but changes wait for no longer than this, in seconds.
+_UNFELT, _SHARE, _LONGEST = 0.002, 100, 0.7
 # Reloads that may follow each other at once nevertheless.
 _BURST = 10.0
 
@@ -34,7 +34,7 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """The reload has taken so much time of a processor."""
-        self._spacing = min(_LONGEST, _SHARE * seconds)
+        self._spacing = min(_LONGEST, _SHARE * max(0.0, seconds - _UNFELT))
 
     def _count(self, now: float) -> None:
         gained = (now - self._counted_at) / self._spacing if self._spacing else _BURST
