@@ -40,6 +40,7 @@ from canary_mw.rules.epoch import Epoch
 # See `buckets.bucket_of`, which is written out below.
 _SHORTEST = BOUNDS[0]
 _OFFSET = BUCKET_0 + 111
+_LAST = ROW_CELLS - 1
 _IN_FLIGHT = Header.IN_FLIGHT.value
 
 
@@ -169,19 +170,26 @@ class RequestCounters(Observer):
             target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
             self._add(target, status, seconds, seconds if first_byte is None else first_byte, sent)
             if head is not None:
-                _add_traffic(target.row, head)
+                forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
+                # Most requests have no body and no retry.
+                if forwarded is not None and (forwarded.body is not None or forwarded.attempts > 1):
+                    _add_traffic(target.row, forwarded)
             if failure:
                 _add_failure(target.row, failure, net)
-            if target.arm is not None and failure != REFUSED:
+            arm = target.arm
+            if arm is not None and failure != REFUSED:
                 digest = None if decision is None or decision.release is None else decision.release.digest
-                target.arm.add(digest, seconds if first_byte is None else first_byte, failed=bool(failure))
+                arm.add(digest, seconds if first_byte is None else first_byte, failed=bool(failure))
 
     def _add(self, target: Target, status: int | None, seconds: float, first_byte: float, sent: int) -> None:
         """Add one request, with the lock held."""
-        row, reason, header = target[:3]
-        status_class = 0 if status is None else min(status // 100, 5)
-        bucket = BUCKET_0 if seconds <= _SHORTEST else min(ceil(log2(seconds) * 8) + _OFFSET, ROW_CELLS - 1)
-        micros, first_micros = int(seconds * 1e6), int(first_byte * 1e6)
+        row, reason, header, _, _ = target
+        status_class = 0 if status is None else status // 100 if status < 600 else 5
+        bucket = BUCKET_0 if seconds <= _SHORTEST else ceil(log2(seconds) * 8) + _OFFSET
+        if bucket >= ROW_CELLS:
+            bucket = _LAST
+        micros = int(seconds * 1e6)
+        first_micros = int(first_byte * 1e6)
         row[status_class] += 1
         row[bucket] += 1
         row[MICROS] += micros
@@ -237,10 +245,7 @@ class RequestCounters(Observer):
         return read_private(content, now, self._evidence.attempts)
 
 
-def _add_traffic(row: memoryview, head: RequestHead) -> None:
-    forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
-    if forwarded is None:
-        return
+def _add_traffic(row: memoryview, forwarded: UpstreamRequest) -> None:
     if forwarded.attempts > 1:
         retries = forwarded.attempts - 1
         row[RETRIES] += retries
