@@ -227,7 +227,8 @@ def others(table: RouteTable, explanation: Explanation) -> Iterator[Other]:
     governed = next((each.governed for each in _matching(table, explanation) if each.governed), None)
     if governed is None or explanation.release is None:
         for candidate in explanation.candidates:
-            yield _other(candidate.decision, candidate.percent, "by weight", candidate.outcome)
+            when = "by weight" if len(explanation.candidates) > 1 else "always"
+            yield _other(candidate.decision, candidate.percent, when, candidate.outcome)
         return
     left = 100.0
     for percent, decision in governed.shares():

@@ -31,7 +31,8 @@ def _steps(document: GrayRelease) -> Iterator[tuple[str, str]]:
         yield "disabled", "The release is switched off: everybody gets stable"
     if chosen := [*_choices(document)]:
         peers = ", from trusted peers only" if document.choice.trusted else ""
-        yield "choice", f"{', else '.join(chosen)}{peers}"
+        text = f"{', else '.join(chosen)}{peers}"
+        yield "choice", text[:1].upper() + text[1:]
     if document.never or document.never_file or any(each.always or each.always_file for each in document.variants):
         yield "lists", "Ids that are always, or never, in a variant"
     if document.layer is not None:
@@ -49,7 +50,7 @@ def _steps(document: GrayRelease) -> Iterator[tuple[str, str]]:
 
 
 def _choices(document: GrayRelease) -> Iterator[str]:
-    for kind, name in zip(("Header", "Cookie", "Query parameter"), document.choice[:3], strict=True):
+    for kind, name in zip(("header", "cookie", "query parameter"), document.choice[:3], strict=True):
         if isinstance(name, bytes):
             yield f"{kind} {name.decode()}"
 

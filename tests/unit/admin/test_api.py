@@ -189,6 +189,68 @@ def test_a_decision_is_explained_step_by_step() -> None:
     }
 
 
+BESIDE_AN_APP = (
+    mapping("stable", "/shop/", "shop")
+    + mapping("gray", "/shop/", "shop-gray", weight=0)
+    + mapping("red", "/red/", "other.example", host_redirect="true")
+    + mapping("main", "/sh/", "main")
+    + mapping("copies", "/sh/", "copies", shadow="true", weight=10)
+    + """\
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: shop
+gray: {gray: {weight: 30, always: {ids: ["7"]}}}
+never: {ids: ["8"]}
+sticky: [{user: id}]
+layer: {name: l, from: 0, to: 60}
+audience: {header: {x-beta: "1"}}
+choice: {query: g, trusted: true}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ({"url": "/shop/"}, "The wrapped app answers, because the request is not in the audience."),
+        ({"url": "/shop/", "user": {"id": 7}}, "shop-gray answers, because the key is in a list that always gets it."),
+        (
+            {"url": "/shop/", "user": {"id": 8}},
+            "The wrapped app answers, because the key is in a list that never gets gray.",
+        ),
+        (
+            {"url": "/shop/?g=always", "peer_trusted": True},
+            "shop-gray answers, because a query parameter of the request chooses it.",
+        ),
+        ({"url": "/shop/?g=always"}, "The wrapped app answers, because the request is not in the audience."),
+        (
+            {"url": "/red/"},
+            "canary-mw itself answers with 301 to http://other.example/red/, because red takes the request.",
+        ),
+        ({"url": "/none/"}, "The wrapped app answers, because no rule takes the request."),
+    ],
+)
+def test_a_request_beside_an_app_is_explained_too(question: dict[str, Any], sentence: str) -> None:
+    store = RuleStore(StaticSource(BESIDE_AN_APP), local=["shop"], middleware=True)
+    store.reload()
+
+    async def main() -> Any:
+        body = json.dumps(question).encode()
+        answer = await fetch_app(admin(store=store), "/api/v1/explain", "POST", body=body)
+        return validated(answer, "/api/v1/explain", method="post")
+
+    answer = run(main())
+    assert answer["sentence"] == sentence
+    assert sum(each["percent"] for each in answer["others"]) == pytest.approx(100)
+
+
+def test_a_copy_is_told_with_its_share() -> None:
+    explained = asked("/api/v1/explain", BESIDE_AN_APP, query={"url": "/sh/x"})
+    assert explained["sent"]["copy"] == "copies/x gets a copy of 10 % of the requests"
+    assert [each["when"] for each in explained["others"]] == ["always"]
+
+
 def test_a_question_in_json_is_answered_as_the_form_is() -> None:
     async def main() -> None:
         app = admin(GOOD)
