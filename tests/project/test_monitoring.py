@@ -70,6 +70,11 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
             assert f"**{part}.**" in sections[alert["alert"]]
 
 
+def test_the_chart_has_a_copy_of_the_alerts() -> None:
+    copy = ROOT / "k8s" / "chart" / "files" / "prometheusrule.yaml"
+    assert copy.read_bytes() == (KIT / "prometheusrule.yaml").read_bytes(), f"copy it to {copy}"
+
+
 def test_each_alert_is_tried() -> None:
     cases = yaml.safe_load((Path(__file__).parent / "monitoring" / "alerts.yaml").read_text(encoding="utf-8"))
     given = [each for case in cases["tests"] for each in case.get("alert_rule_test", ())]
