@@ -211,7 +211,9 @@ class RequestCounters(Observer):
         arm = None
         if labels.row.drawn and labels.assigned is not None:
             arm = self._evidence.arm(labels.row.release, labels.row.variant, labels.assigned.epoch, time())
-        target = figures.targets[key] = Target(figures.row(labels.row), reason, header, arm, decision)
+        target = Target(figures.row(labels.row), reason, header, arm, decision)
+        if not figures.allocating:
+            figures.targets[key] = target
         return target
 
     def tally(self, *key: str, count: int = 1) -> None:

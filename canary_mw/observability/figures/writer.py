@@ -51,6 +51,7 @@ class FiguresWriter:
             another request. A cell is changed by one statement without a call in it, so that this loses nothing.
         targets: what callers keep of the cells that `row` and `counter` return; emptied where these move.
         storage: None before the first count.
+        allocating: whether cells are being allocated; what is counted in the midst of that counts among the others.
         resets: how often everything has begun anew, as in a forked child.
     """
 
@@ -70,6 +71,7 @@ class FiguresWriter:
         self._views: dict[tuple[int, tuple[str, ...]], memoryview] = {}
         self._amounts = dict.fromkeys(Kind, 0)
         self._texts = dict.fromkeys(RINGS, 0)
+        self.allocating = False
 
     def reset_after_fork(self) -> None:
         """Give up what the parent has opened: its lock on the file must end with the parent."""
@@ -190,14 +192,20 @@ class FiguresWriter:
 
     def _view(self, kind: int, key: tuple[str, ...], size: int) -> memoryview | None:
         found = self._views.get((kind, key))
-        if found is None:
-            assert self.storage is not None
+        # A collection of garbage in the midst of an allocation may end a request.
+        if found is not None or self.allocating:
+            return found
+        assert self.storage is not None
+        self.allocating = True
+        try:
             found = self.storage.allocate(kind, key, size)
             if found is not None:
                 self._views[kind, key] = found
                 self._amounts[Kind(kind)] += 1
-            else:
-                self.warn("there is no room for more figures (%s): what is new counts as others", self.storage.size)
+        finally:
+            self.allocating = False
+        if found is None:
+            self.warn("there is no room for more figures (%s): what is new counts as others", self.storage.size)
         return found
 
     def renew(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from canary_mw.observability.figures import layout
 from canary_mw.observability.figures.layout import Header
 from canary_mw.observability.figures.reader import read, read_private
+from canary_mw.observability.figures.storage import Storage
 from canary_mw.observability.figures.ticks import Ticks
 from canary_mw.observability.figures.values import OTHER, RowKey, SeriesKey, Snapshot, counters_in, window_of
 from canary_mw.observability.figures.writer import FiguresWriter
@@ -307,6 +308,26 @@ def test_the_folder_is_bounded(folder: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(found.rows) == 51
     assert found.rows[RowKey(OTHER, OTHER, OTHER, OTHER)].requests == 150
     assert sum(row.requests for row in found.rows.values()) == 200
+
+
+def test_a_request_that_ends_during_an_allocation_counts_among_the_others(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the collection of garbage ends a coroutine."""
+    worker = Counting(folder, Clock(1000.0))
+    allocate = Storage.allocate
+
+    def collecting(storage: Storage, kind: int, key: tuple[str, ...], cells: int) -> memoryview | None:
+        monkeypatch.setattr(Storage, "allocate", allocate)
+        worker.count(1, KEY._replace(mapping="inner"))
+        worker.writer.add("shadow", "sent")
+        return allocate(storage, kind, key, cells)
+
+    monkeypatch.setattr(Storage, "allocate", collecting)
+    worker.count(2)
+    worker.count(4, KEY._replace(mapping="later"))
+    found = read(folder, 1000.0)
+    assert {key.mapping: row.requests for key, row in found.rows.items()} == {OTHER: 1, "gray": 2, "later": 4}
 
 
 def test_histories_give_way_to_counts_where_there_are_many_workers(folder: int, tmp_path: Path) -> None:
