@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from page_visits import AXE, PATHS, Site, Visitor
+from page_visits import AXE, CHROMIUM, PATHS, Site, Visitor
 from servers import free_port, mapping, process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is found: .ci/run installs it, as root"),
+]
 
 RELEASE = """\
 ---

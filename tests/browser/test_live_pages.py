@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import recorded_answers as recorded
-from page_visits import Site, Visitor, serving
+from page_visits import CHROMIUM, Site, Visitor, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is found: .ci/run installs it, as root"),
+]
 
 
 def with_rate(rate: float) -> dict[str, Any]:

@@ -7,12 +7,16 @@ import pytest
 import recorded_answers as recorded
 from admin_examples import EXPLAIN, HOSTILE, RULES, TRAFFIC
 from admin_release_examples import OVERVIEW, RELEASE
-from page_visits import AXE, PATHS, Site, Visitor
+from page_visits import AXE, CHROMIUM, PATHS, Site, Visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is found: .ci/run installs it, as root"),
+]
 
 LOOKS: Mapping[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},

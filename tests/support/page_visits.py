@@ -27,6 +27,7 @@ from canary_mw.admin.streams import Streams
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request
 
+CHROMIUM = shutil.which("chromium")
 AXE = Path(__file__).parents[1] / "browser" / "axe.min.js"
 PATHS: dict[str, str] = {
     "overview": "",
@@ -47,12 +48,9 @@ def browser() -> "Iterator[Browser]":
     It ends with the tests of this folder: the driver keeps a loop running in this thread.
     """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no Chromium is found: .ci/run installs it, as root")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=arguments)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield started
         started.close()
 
