@@ -149,9 +149,9 @@ async def _openapi(_: Request) -> Response:
 
 
 def _events(desk: Desk, streams: Streams) -> Handler:
-    async def handler(_: Request) -> Response:
+    async def handler(request: Request) -> Response:
         busy = "as many streams are open as there may be: ask /api/v1/overview now and then instead"
-        return streams.open(events(desk)) or error_response(503, "busy", busy, {"retry-after": "5"})
+        return streams.open(events(desk), request.method) or error_response(503, "busy", busy, {"retry-after": "5"})
 
     return handler
 

@@ -41,8 +41,10 @@ class Streams:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(stopped.set)
 
-    def open(self, messages: Messages) -> Response | None:
-        """A response that streams; None where there are too many, or none any more."""
+    def open(self, messages: Messages, method: str = "GET") -> Response | None:
+        """A response that streams, but to HEAD; None where there are too many, or none any more."""
+        if method == "HEAD":
+            return Response(media_type="text/event-stream", headers=_HEADERS)
         if self._stopped or len(self._readers) >= self._most:
             return None
         return StreamingResponse(self._stream(messages), media_type="text/event-stream", headers=_HEADERS)

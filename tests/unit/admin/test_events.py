@@ -129,6 +129,17 @@ def test_the_stream_ends_when_the_server_shuts_down() -> None:
     run(main())
 
 
+def test_a_head_request_takes_no_stream() -> None:
+    async def main() -> None:
+        async with serving_app(Pod().app(), lifespan="off") as port, client_of(port) as client:
+            for _ in range(2):
+                answer = await client.get("HEAD", "/api/v1/events", [("host", "localhost")])
+                assert (answer.status, answer.body) == (200, b"")
+                assert answer.header("content-type") == "text/event-stream; charset=utf-8"
+
+    run(main())
+
+
 def test_readers_are_bounded_and_one_that_leaves_makes_room() -> None:
     async def main() -> None:
         async with serving_app(Pod().app(), lifespan="off") as port, AsyncExitStack() as stack:
