@@ -41,11 +41,11 @@ PATHS: dict[str, str] = {
 }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """Chromium of the system: the driver brings none.
 
-    It ends with the tests of this folder: the driver keeps a loop running in this thread.
+    It ends with the tests of a file: the driver keeps a loop running in this thread, which other tests cannot have.
     """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
