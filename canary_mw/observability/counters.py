@@ -59,7 +59,7 @@ class RefusalCounters:
 
     refused: dict[int, int] = field(default_factory=dict)
     stalled: int = 0
-    tally: Tally = no_tally
+    tally: Tally = field(default=no_tally, compare=False, repr=False)
 
     def count(self, status: int) -> None:
         """Count one refused request."""
