@@ -18,7 +18,7 @@ import h11
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from servers import client_of, free_port, process
+from servers import client_of, fetch_admin, free_port, process
 from upstream import Peer, Seen, serving
 
 from canary_mw.inspection.explanation_json import explain_batch
@@ -208,8 +208,8 @@ class Bench:
         return text
 
     async def _until(self, marker: bytes) -> None:
-        async with asyncio.timeout(30), client_of(self._admin) as client:
-            while marker not in (await client.get("GET", "/rules")).body:
+        async with asyncio.timeout(30):
+            while marker not in (await fetch_admin(self._admin, "/rules")).body:
                 pass
 
     def ask(self, request: Request) -> Outcome:
