@@ -196,12 +196,11 @@ class Upstreams:
     async def send_on_new_connection(
         self, origin: Origin, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> UpstreamResponse:
-        """Send a request without a body by our own client, over a new connection.
+        """Send a request without a body once more by our own client, over a new connection; it is the same attempt.
 
         Raises:
             UpstreamError: there is no response.
         """
-        request.sent_to(origin)
         return await self._states.of(loop).client.send(origin, request, None, deadline, fresh=True)
 
     def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:
