@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 SCHEMA = document_schema()
 VALIDATOR = Draft7Validator(SCHEMA)
 EXAMPLES = sorted((*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("k8s/**/*.yaml")))
-EXAMPLES = [path for path in EXAMPLES if "helm" not in path.parts]
+EXAMPLES = [path for path in EXAMPLES if not {"helm", "chart"} & set(path.parts)]
 
 
 def tls_context(name: str, **attributes: Any) -> str:
@@ -39,7 +39,8 @@ def documents(text: str) -> list[Any]:
         if not isinstance(each, dict):
             continue
         inner = [(each.get("metadata") or {}).get("annotations", {}).get("getambassador.io/config")]
-        inner += (each.get("data") or {}).values() if each.get("kind") == "ConfigMap" else []
+        data = (each.get("data") or {}) if each.get("kind") == "ConfigMap" else {}
+        inner += [text for file, text in data.items() if file.endswith(".yaml")]
         found += [document for text in inner if text for document in documents(text)] + [each]
     return found
 
