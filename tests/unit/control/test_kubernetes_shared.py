@@ -223,6 +223,7 @@ def lock_name(made: Pod) -> str:
 async def test_a_snapshot_that_cannot_be_read_is_left(text: bytes, tmp_path: Path) -> None:
     async with pod(tmp_path) as made:
         _, follower = await shared(made, 2)
+        await until(lambda: list(made.folder.glob("*.json")))
         (file,) = made.folder.glob("*.json")
         Folder(str(made.folder)).replace(file.name, text)
         made.weigh(20)
@@ -235,6 +236,7 @@ async def test_a_half_written_snapshot_of_a_killed_worker_is_removed(tmp_path: P
     async with pod(tmp_path) as made:
         first = await made.worker()
         await made.all_show(10)
+        await until(lambda: list(made.folder.glob("*.json")))
         (file,) = made.folder.glob("*.json")
         made.folder.joinpath(f".{file.name}.1").write_text("{")
         await made.end(first)
