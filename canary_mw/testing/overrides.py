@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ class _Original(NamedTuple):
 # In the order in which they began. Replaced as a whole, so that a request reads it without a lock.
 _overrides: tuple[_Override, ...] = ()
 _changing = new_lock()
+# By which one the present request was decided: others may begin and end before it is answered.
+_decided_by: ContextVar[_Override | None] = ContextVar("canary_mw_decided_by", default=None)
 
 
 @contextmanager
@@ -106,6 +109,7 @@ def _restore_originals() -> None:
 def _decide(table: RouteTable, head: RequestHead, roll: float, *rest: Any) -> Decision | None:
     """`decide` under the last override. A request may have begun before the last one ended; it is decided as usual."""
     last = _overrides[-1] if _overrides else None
+    _decided_by.set(last)
     if last is None:
         return decide(table, head, roll, *rest)
     decision = decide(table, head, roll, *rest) if last.gray_app is not None else stable_decision(table, head, roll)
@@ -156,7 +160,7 @@ def _app_for(
     """
 
     def app(self: Any, decision: Decision) -> Any:
-        last = _overrides[-1] if _overrides else None
+        last = _decided_by.get()
         if last is None or last.gray_app is None or decision.variant != "gray":
             return original(self, decision)
         if not _takes(last.gray_app, arguments):
