@@ -48,11 +48,15 @@ def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_respo
         start_response(status_line(status), text_pairs(headers))
         return relayed
     relayed.close()
-    if head.http_version == "1.0" and body and not any(name == b"content-length" for name, _ in headers):
+    sized = any(name == b"content-length" for name, _ in headers)
+    if head.http_version == "1.0" and body and not sized:
         # The server would send chunks, which HTTP/1.0 does not have.
         headers.append((b"content-length", b"%d" % len(body)))
+        sized = True
     start_response(status_line(status), text_pairs(headers))
-    return [body] if body else []
+    # Some servers add the length of a list of one chunk. A response without a length gets none, however fast it came.
+    chunks = [body] if body else []
+    return chunks if sized else iter(chunks)
 
 
 class RelayedBody:

@@ -628,6 +628,19 @@ def test_a_body_of_one_chunk_keeps_its_length_for_the_server() -> None:
     assert len(Call(middleware, environ_of("/shop/")).chunks) == 1  # type: ignore[arg-type]
 
 
+def test_a_chunked_answer_gets_no_length_however_fast_it_comes() -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def main() -> None:
+        for segments in ((head + b"2\r\nok\r\n0\r\n\r\n",), (head, b"2\r\nok\r\n0\r\n\r\n")):
+            async with serving(answering(*segments)) as upstream, serving_wsgi(wrapped(hello, upstream.origin.port)) as port:
+                answer = await fetch(port, "/shop/", headers=[("gray", "true")])
+                names = {name for name, _ in answer.headers}
+                assert (answer.body, b"content-length" in names, b"transfer-encoding" in names) == (b"ok", False, True)
+
+    run(main())
+
+
 # Processes and threads
 
 
