@@ -633,7 +633,10 @@ def test_a_chunked_answer_gets_no_length_however_fast_it_comes() -> None:
 
     async def main() -> None:
         for segments in ((head + b"2\r\nok\r\n0\r\n\r\n",), (head, b"2\r\nok\r\n0\r\n\r\n")):
-            async with serving(answering(*segments)) as upstream, serving_wsgi(wrapped(hello, upstream.origin.port)) as port:
+            async with (
+                serving(answering(*segments)) as upstream,
+                serving_wsgi(wrapped(hello, upstream.origin.port)) as port,
+            ):
                 answer = await fetch(port, "/shop/", headers=[("gray", "true")])
                 names = {name for name, _ in answer.headers}
                 assert (answer.body, b"content-length" in names, b"transfer-encoding" in names) == (b"ok", False, True)
