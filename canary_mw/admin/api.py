@@ -23,6 +23,7 @@ from canary_mw.admin.explaining.question import (
 )
 from canary_mw.admin.pages.frame import Page
 from canary_mw.admin.parameters import json_body, rules_filter, traffic_filter, window_of
+from canary_mw.admin.releases.listing import releases_answer
 from canary_mw.admin.releases.overview import overview_answer
 from canary_mw.admin.releases.release import release_answer
 from canary_mw.admin.releases.views import find_release
@@ -37,6 +38,11 @@ async def overview(desk: Desk, request: Request) -> Any:
     window = window_of(request.query_params)
     key = "overview", window
     return await desk.ask(lambda subject, figures: overview_answer(subject, figures, window), key)
+
+
+async def releases(desk: Desk, _: Request) -> Any:
+    """All releases without their figures."""
+    return await desk.ask(releases_answer)
 
 
 async def release(desk: Desk, request: Request) -> Any:
@@ -114,6 +120,7 @@ async def explain_page(desk: Desk, request: Request) -> Any:
 # By the name of the path below /api/v1/ and of the page.
 ANSWERS: dict[str, Answering] = {
     "overview": overview,
+    "releases": releases,
     "releases/{name:path}": release,
     "rules": rules,
     "explain": explain,

@@ -10,7 +10,7 @@ from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer
 from canary_mw.admin.models.operations import AboutAnswer, EndpointsAnswer, ReloadsAnswer, TrafficAnswer
 from canary_mw.admin.models.release import ReleaseAnswer
-from canary_mw.admin.models.releases import Overview
+from canary_mw.admin.models.releases import Overview, ReleasesAnswer
 from canary_mw.admin.models.rules import RulesAnswer
 from canary_mw.admin.schemas import schema_of
 
@@ -20,6 +20,7 @@ _QUESTION = ("method", "url", "client", "headers", "cookies", "user", "session")
 # By path: what it answers, in words, its model, and its parameters.
 _PATHS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "overview": ("All releases, the most urgent first.", Overview, {"window": _WINDOW}),
+    "releases": ("How far the releases are, by name.", ReleasesAnswer, {}),
     "releases/{name}": ("One release.", ReleaseAnswer, {"window": _WINDOW}),
     "rules": (
         "The rules in the order in which they are tried, and what is wrong with them.",
@@ -101,7 +102,7 @@ def _path(path: str, components: dict[str, Any]) -> dict[str, Any]:
     ]
     if "{name}" in path:
         listed.append({"name": "name", "in": "path", "required": True, "schema": _TEXT})
-    name = path.partition("/")[0]
+    name = "release" if path == "releases/{name}" else path
     operations: dict[str, Any] = {
         "get": {"operationId": name, "summary": summary, "parameters": listed, "responses": answers}
     }

@@ -7,6 +7,7 @@ from time import time
 from typing import Any, Protocol, TypeVar
 
 from canary_mw.admin.models.operations import FileDiff, SettingInForce
+from canary_mw.admin.models.rollout import Rollout
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.source_status import SourceStatus
@@ -34,6 +35,11 @@ def no_differences(generation: int) -> Sequence[FileDiff]:
     return ()
 
 
+def no_rollout(name: str) -> Rollout | None:
+    """Where nothing drives releases."""
+    return None
+
+
 def _nowhere() -> str | None:
     return None
 
@@ -52,6 +58,7 @@ class Subject:
         endpoints: the addresses of all services that this process knows; in any thread.
         sources: how it goes with what is watched over a network; in any thread.
         differences: what the reload changed in the texts after which a table was in force, by its number.
+        rollout: how far the release of a name is.
         settings: those in force, without secrets.
         folder: returns where the workers keep their figures, None for the memory of this process.
         pod: name of the pod or host.
@@ -68,6 +75,7 @@ class Subject:
     endpoints: Callable[[], Sequence[EndpointStatus]] = tuple
     sources: Callable[[], Sequence[SourceStatus]] = tuple
     differences: Callable[[int], Sequence[FileDiff]] = no_differences
+    rollout: Callable[[str], Rollout | None] = no_rollout
     settings: Sequence[SettingInForce] = ()
     folder: Callable[[], str | None] = _nowhere
     pod: str = field(default_factory=socket.gethostname)

@@ -194,6 +194,7 @@ RELEASE: ReleaseAnswer = {
     **frame(),
     **WORSE,
     "in_force": IN_FORCE,
+    "rollout": None,
     "window": {"name": "5m", "seconds": 300.0},
     "quarters": [
         {"start": f"2026-11-27T{start}:00.000Z", "variants": WORSE["variants"]}

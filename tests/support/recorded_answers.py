@@ -294,6 +294,7 @@ RELEASE: ReleaseAnswer = {
     **CHECKOUT,
     "verdict": {**CHECKOUT["verdict"], "command": "canary-mw release abort checkout-2026-11"},
     "in_force": IN_FORCE,
+    "rollout": None,
     "window": {"name": "5m", "seconds": 300.0},
     "quarters": [{"start": at(60 - 15 * quarter), "variants": CHECKOUT["variants"]} for quarter in range(4)],
     "reasons": [

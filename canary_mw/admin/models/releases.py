@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from canary_mw.admin.models.common import Answer, Place
 from canary_mw.admin.models.figures import Difference, Series, Totals, VariantFigures, Window
+from canary_mw.admin.models.rollout import Rollout
 from canary_mw.rollout.sentence import State
 
 
@@ -116,3 +117,26 @@ class Overview(Answer):
     summary: str
     totals: Totals
     releases: list[Release]
+
+
+class ListedRelease(TypedDict):
+    """A release without its figures.
+
+    Attributes:
+        document: whether a GrayRelease says it; otherwise it is a group of Mappings.
+        weights: percent of the requests in force here, for each variant and "stable".
+        rollout: how far it is, with the state that all processes share; null where nothing drives it.
+    """
+
+    name: str
+    document: bool
+    match: Match
+    services: list[str]
+    weights: dict[str, float]
+    rollout: Rollout | None
+
+
+class ReleasesAnswer(Answer):
+    """All releases without their figures, by name."""
+
+    releases: list[ListedRelease]

@@ -19,7 +19,7 @@ from canary_mw.admin.releases.counted import (
     windows_of,
 )
 from canary_mw.admin.releases.verdicts import NEEDS_YOU, judged
-from canary_mw.admin.releases.views import ReleaseView, views_of
+from canary_mw.admin.releases.views import ReleaseView, match_of, services_of, views_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures, RowKey, Window, counters_in
 from canary_mw.rollout.sentence import STATES
@@ -61,12 +61,11 @@ def release_of(
     total = sum(counts.values())
     needs_you = verdicts[worst]["state"] in NEEDS_YOU
     start = iso(hour_of(figures.now))
-    first = view.groups[0].first
     return {
         "name": view.name,
         "document": view.compiled is not None,
-        "match": {"host": None if first.host.kind == "any" else first.host.text, "prefix": first.prefix},
-        "services": [service for name in view.weights for service in view.services(name)],
+        "match": match_of(view),
+        "services": services_of(view),
         "weights": view.weights,
         "seen": {name: 100 * count / total for name, count in counts.items()} if total else {},
         "seen_percent": 100 * (total - counts[STABLE]) / total if total else None,

@@ -51,6 +51,7 @@ def release_answer(subject: Subject, figures: Figures, view: ReleaseView, window
         **frame,
         **release,
         "window": {"name": window, "seconds": round(max(each.seconds for each in windows.values()), 3)},
+        "rollout": subject.rollout(view.name),
         "quarters": [_quarter(figures, view, begin) for begin in quarter_starts(figures.now)],
         "reasons": _reasons(view, gained),
         "failures": failures,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import ref
 
+from canary_mw.admin.models.releases import Match
 from canary_mw.admin.subject import Subject
 from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.decided import Decision
@@ -72,6 +73,17 @@ def views_of(subject: Subject) -> list[ReleaseView]:
 def find_release(subject: Subject, name: str) -> ReleaseView | None:
     """The release of a name."""
     return next((each for each in views_of(subject) if each.name == name), None)
+
+
+def match_of(view: ReleaseView) -> Match:
+    """What the Mappings of a release match, of several groups those of the first one."""
+    first = view.groups[0].first
+    return {"host": None if first.host.kind == "any" else first.host.text, "prefix": first.prefix}
+
+
+def services_of(view: ReleaseView) -> list[str]:
+    """All services that a release leads to, stable first."""
+    return [service for name in view.weights for service in view.services(name)]
 
 
 def _governed(compiled: CompiledRelease, groups: list[MappingGroup]) -> ReleaseView:

@@ -45,6 +45,15 @@ def test_the_description_is_that_of_openapi_and_names_every_path_of_the_api() ->
     run(main())
 
 
+def test_releases_are_listed_by_name_with_what_is_in_force() -> None:
+    listed = asked("/api/v1/releases")["releases"]
+    assert [(each["name"], each["document"], each["weights"]) for each in listed] == [
+        ("a", False, {"stable": 80.0, "gray": 20.0}),
+        ("shop", True, {"stable": 80.0, "gray": 20.0}),
+    ]
+    assert all(each["rollout"] is None for each in listed), "nothing drives them"
+
+
 def test_rules_come_in_the_order_in_which_they_are_tried() -> None:
     answer = asked("/api/v1/rules")
     assert [each["name"] for each in answer["rules"]] == ["wide", "narrow", "a + b", "beta", "stable + gray"]
