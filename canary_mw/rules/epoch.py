@@ -16,28 +16,41 @@ class Epoch(NamedTuple):
     Attributes:
         subject: changes with what is released; evidence of another subject says nothing.
         weights: the percent of each variant and of stable, as JSON.
+        attempt: number of the attempt, as the state of a release with steps has it; 0 where whoever counts numbers
+            the attempts.
+        step: number of the step, from 0; 0 without steps.
     """
 
     subject: str
     weights: str
+    attempt: int = 0
+    step: int = 0
 
 
-def epoch_of_release(document: GrayRelease, slots: Dict[str, int]) -> Epoch:
-    """The epoch of a release, given the slots of its variants."""
+def epoch_of_release(document: GrayRelease, slots: Dict[str, int], attempt: int = 0, step: int = 0) -> Epoch:
+    """The epoch of a release, given the slots of its variants; attempt and step as in `Epoch`."""
+    percents = {name: count / SLOTS_PER_PERCENT for name, count in slots.items()}
+    return Epoch(subject_of(document), _weights(percents), attempt, step)
+
+
+def subject_of(document: GrayRelease) -> str:
+    """What a release releases; a hash, the same for the same in all processes."""
     variants = [[each.name, each.mappings] for each in document.variants]
-    subject = [variants, document.stable, document.stable_local, document.hash, document.revision]
-    return _epoch(subject, {name: count / SLOTS_PER_PERCENT for name, count in slots.items()})
+    return _hash([variants, document.stable, document.stable_local, document.hash, document.revision])
 
 
 def epoch_of_group(stable: Iterable[Mapping], gray: Iterable[tuple[str, Mapping, float]]) -> Epoch:
     """The epoch of a group without a release, given its gray variants with their names and percents."""
     gray = list(gray)
     subject = [[each.name, each.service.text] for each in (*stable, *(mapping for _, mapping, _ in gray))]
-    return _epoch(subject, {name: percent for name, _, percent in gray})
+    return Epoch(_hash(subject), _weights({name: percent for name, _, percent in gray}))
 
 
-def _epoch(subject: object, percents: dict[str, float]) -> Epoch:
-    weights = {STABLE: 100.0 - sum(percents.values()), **percents}
+def _hash(subject: object) -> str:
     text = json.dumps(subject, default=str)
-    shown = {name: round(percent, 6) for name, percent in weights.items()}
-    return Epoch(sha256(text.encode(), usedforsecurity=False).hexdigest()[:16], json.dumps(shown))
+    return sha256(text.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def _weights(percents: Dict[str, float]) -> str:
+    weights = {STABLE: 100.0 - sum(percents.values()), **percents}
+    return json.dumps({name: round(percent, 6) for name, percent in weights.items()})
