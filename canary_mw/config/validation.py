@@ -44,7 +44,7 @@ class Report:
         resource, lines = self.resource, self.resource.lines
         path = self.prefix + attribute
         parts = path.split(".")
-        candidates = (lines.get(name) for name in (path, ".".join(parts[:2]), parts[0]))
+        candidates = (lines.get(".".join(parts[:length])) for length in range(len(parts), 0, -1))
         line = next((each for each in candidates if each), resource.line)
         name = resource.name
         text = f"{resource.kind} {name}: {message}" if name and resource.kind else message

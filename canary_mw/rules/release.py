@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from canary_mw.rules.id_list import NO_IDS, IdList
+from canary_mw.rules.plan import Plan
+from canary_mw.rules.slots import SLOTS as SLOTS
+from canary_mw.rules.slots import SLOTS_PER_PERCENT as SLOTS_PER_PERCENT
 
-SLOTS = 1_000_000
-SLOTS_PER_PERCENT = SLOTS // 100
 # The name of what is no variant.
 STABLE = "stable"
 
@@ -188,6 +189,7 @@ class GrayRelease:
         drain: who is in a variant stays in it when its weight becomes 0.
         fallback: None for no safety net.
         revision: what is released, as an image tag.
+        plan: the steps by which its weight grows, until then 0; None where the percents are written.
         response_header: the header that names the variant on every answer, None for none.
         file, line: where it is written; not part of equality.
         lines: the line of every attribute.
@@ -214,6 +216,7 @@ class GrayRelease:
     fallback: Fallback | None = None
     propagate: Propagate = DEFAULT_PROPAGATE
     revision: str | None = None
+    plan: Plan | None = None
     response_header: bytes | None = DEFAULT_RESPONSE_HEADER
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
@@ -227,7 +230,7 @@ class GrayRelease:
     def line_of(self, attribute: str) -> int:
         """The line of an attribute, or of the nearest one around it."""
         parts = attribute.split(".")
-        paths = (attribute, ".".join(parts[:2]), parts[0])
+        paths = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
         return next((self.lines[path] for path in paths if path in self.lines), self.line)
 
     def moved(self, lines: int) -> "GrayRelease":
