@@ -66,7 +66,7 @@ def environment() -> Environment:
         "size": wording.size,
         "clock": wording.clock,
         "ago": wording.ago,
-        "segment": wording.segment,
+        "release_path": wording.release_path,
         "typed": hostile.Typed,
         "without": wording.without,
     }

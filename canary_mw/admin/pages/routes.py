@@ -12,7 +12,7 @@ from canary_mw.admin.errors import Refused, error_response
 from canary_mw.admin.pages import static_files
 from canary_mw.admin.pages.frame import COLOURS, PAGES, ROOT, Look, Page, render, render_error
 from canary_mw.admin.pages.live import Regions, updates
-from canary_mw.admin.pages.wording import segment
+from canary_mw.admin.pages.wording import release_path
 from canary_mw.admin.streams import Streams
 
 COOKIE = "canary_mw_colours"
@@ -49,6 +49,11 @@ def _path(page: Page, name: str = "") -> str:
     return {"overview": "", "release": f"releases/{name}"}.get(page, page)
 
 
+def _named(request: Request) -> dict[str, str]:
+    """The parameters of the path; a name that a path cannot have stands in the query."""
+    return {key: value for key, value in request.path_params.items() if value}
+
+
 async def _redirect(request: Request) -> Response:
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(quote(_root(request)) + ROOT + query)
@@ -67,7 +72,7 @@ def _root(request: Request) -> str:
 
 def _page(page: Page, answerers: Mapping[Page, Answerer], run: Run, as_json: AsJSON) -> Handler:
     async def handler(request: Request) -> Response:
-        query = {**request.query_params, **request.path_params}
+        query = {**request.query_params, **_named(request)}
         look = _look(request, page, query)
         try:
             answer = await answerers[page](request)
@@ -111,7 +116,8 @@ def _look(request: Request, page: Page, query: Mapping[str, str]) -> Look:
 def _look_of(root: str, page: Page, query: Mapping[str, str], colours: str) -> Look:
     root = quote(root)
     asked = {key: value for key, value in query.items() if key != "name" or page != "release"}
-    path = _path(page, segment(query.get("name", ""))) + ("?" + urlencode(asked) if asked else "")
+    path = release_path(query.get("name", "")) if page == "release" else _path(page)
+    path += ("&" if "?" in path else "?") + urlencode(asked) if asked else ""
     events = root + ROOT + "events?" + urlencode({**query, "page": page})
     return Look(root, path, events, colours)
 

@@ -1,7 +1,7 @@
 """Figures and times as people read them."""
 
 from datetime import UTC, datetime
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 WINDOWS = {"1m": "last minute", "5m": "last 5 minutes", "15m": "last 15 minutes", "1h": "last hour"}
 WINDOW_LINKS = {"1m": "1 min", "5m": "5 min", "15m": "15 min", "1h": "1 h"}
@@ -94,9 +94,12 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def segment(name: str) -> str:
-    """A name as a segment of a path. A segment of dots alone would be a step up."""
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
+def release_path(name: str) -> str:
+    """The path of the page of a release, behind the root of all pages.
+
+    Browsers take a segment of one or two dots for a step, also where it is encoded: such a name stands in the query.
+    """
+    return f"releases/{quote(name, safe='')}" if name.strip(".") else f"releases/?{urlencode({'name': name})}"
 
 
 def without(message: str, name: str | None) -> str:

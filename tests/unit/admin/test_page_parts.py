@@ -63,10 +63,10 @@ def test_a_template_escapes_and_shows_what_hides_without_being_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("x y?", "x%20y%3F"), ("é", "%C3%A9")]
+    ("name", "expected"), [("a/b", "a%2Fb"), ("..", "?name=.."), ("x y?", "x%20y%3F"), ("é", "%C3%A9"), ("..a", "..a")]
 )
 def test_a_name_is_one_segment_of_a_path(name: str, expected: str) -> None:
-    assert wording.segment(name) == expected
+    assert wording.release_path(name) == f"releases/{expected}"
 
 
 def test_intervals_lie_on_their_scale() -> None:

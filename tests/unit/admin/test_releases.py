@@ -1,8 +1,11 @@
 """What the API says of releases, from recorded figures."""
 
 import json
+import re
+from html import escape, unescape
 from typing import Any
 
+import httpx
 import pytest
 from admin_client import GOOD, admin, fetch_app, validated
 from admin_examples import HOSTILE
@@ -337,3 +340,24 @@ def test_figures_are_the_raw_counts() -> None:
     answer = answered("/api/v1/figures", found)
     assert [(each["variant"], each["requests"]) for each in answer["rows"]] == [("gray", 12_200), ("stable", 48_800)]
     assert answer["reasons"] == [{"release": "shop", "variant": "gray", "reason": "sticky", "requests": 9}]
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "a/..", "a/b c?&=#%2F", "灰度"])
+def test_the_links_to_a_release_lead_to_it_whatever_its_name_is(name: str) -> None:
+    root = "http://localhost/ambassador/v0/diag/"
+
+    async def main() -> None:
+        # A group that no GrayRelease governs has the name of its stable Mapping, which may be any text.
+        text = mapping("stable", "/split/", "a").replace("name: stable", f"name: {json.dumps(name)}")
+        app = admin(text + mapping("b", "/split/", "b", weight=20), clock=lambda: NOW)
+        shown = (await fetch_app(app, root)).body.decode()
+        (link,) = {unescape(each) for each in re.findall(r'href="([^"]*/releases/[^"]*)"', shown)}
+        # Browsers take steps out of a path, also where they are encoded.
+        page = await fetch_app(app, httpx.URL(root).join(link.replace("%2E", ".")).raw_path.decode())
+        assert (page.status, f"<title>{escape(name)} · Release" in page.body.decode()) == (200, True)
+        windows = re.findall(r'href="([^"]*/releases/[^"]*window=15m)"', page.body.decode())
+        assert (await fetch_app(app, unescape(windows[0]))).body.count(b'aria-current="true">15 min') == 1
+        stream = re.findall(r'"([^"]*/events\?[^"]*)"', page.body.decode())
+        assert (await fetch_app(app, f"{unescape(stream[0])}&once=1")).status == 200
+
+    run(main())
