@@ -3,8 +3,10 @@
 import os
 from collections.abc import Collection, Iterable, Sequence
 
+from canary_mw.admin.answers.effects import effect_of
 from canary_mw.admin.answers.frame import answer_frame, clock_time, iso, workers_of
 from canary_mw.admin.models.operations import Reload, ReloadsAnswer
+from canary_mw.admin.releases.views import views_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures, ReloadRecord
 
@@ -17,11 +19,15 @@ def reloads_answer(subject: Subject, figures: Figures) -> ReloadsAnswer:
     joined = _joined(figures.reloads)
     newest = max(joined, key=_first_time, default=[])
     frame = answer_frame(subject, figures)
+    shown = sorted(joined, key=_first_time, reverse=True)[:MOST]
+    views = views_of(subject)
+    changed = [_first_time(each) for each in joined if _is_change(each[0])]
+    effects = [effect_of(figures, views, each[0], changed) if _is_change(each[0]) else None for each in shown]
     return {
         **frame,
         "finding": _finding(frame["rules"]["generation"], newest, pids),
         "summary": _summary(subject, newest, pids),
-        "reloads": [_reload(subject, each, pids) for each in sorted(joined, key=_first_time, reverse=True)[:MOST]],
+        "reloads": [_reload(subject, each, pids, effect) for each, effect in zip(shown, effects, strict=True)],
     }
 
 
@@ -43,7 +49,12 @@ def _first_time(records: Sequence[ReloadRecord]) -> float:
     return records[0].time
 
 
-def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[int]) -> Reload:
+def _is_change(record: ReloadRecord) -> bool:
+    """Whether something else is in force since then."""
+    return any(record.counts) or bool(record.lines)
+
+
+def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[int], effect: str | None) -> Reload:
     first, live = records[0], _live(records, pids)
     mine = next((each for each in records if each.pid == os.getpid()), None)
     added, removed, changed = first.counts
@@ -62,7 +73,7 @@ def _reload(subject: Subject, records: Sequence[ReloadRecord], pids: Collection[
         "lines": list(first.lines),
         "diff": list(subject.differences(mine.generation)) if mine else [],
         "error": first.error or None,
-        "effect": None,
+        "effect": effect,
     }
 
 

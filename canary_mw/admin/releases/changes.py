@@ -30,13 +30,14 @@ def changes_of(figures: Figures, view: ReleaseView) -> list[ReleaseChange]:
     """The changes of a release, the newest first. Workers read the same rules, each by itself."""
     found: dict[tuple[str, str], ReleaseChange] = {}
     for record in sorted(figures.reloads, key=lambda each: each.time):
-        for text in _lines_about(record, view):
+        for text in lines_about(record, view):
             shares = {name: (float(old), float(new)) for name, old, new in _SHARE.findall(text)}
             found.setdefault((record.content, text), ReleaseChange(record.time, record.generation, text, shares))
     return sorted(found.values(), key=lambda each: -each.time)
 
 
-def _lines_about(record: ReloadRecord, view: ReleaseView) -> Iterator[str]:
+def lines_about(record: ReloadRecord, view: ReleaseView) -> Iterator[str]:
+    """What a reload says of a release."""
     heads = [f"GrayRelease {view.name}"] if view.compiled else [place_of(group.first) for group in view.groups]
     names = {each.name for mappings in view.targets.values() for each in mappings}
     for line in record.lines:

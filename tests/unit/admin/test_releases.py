@@ -23,7 +23,15 @@ from recorded_figures import (
 )
 from servers import mapping, run
 
-from canary_mw.observability.figures.values import CounterHistory, Figures, History, RowKey, SeriesKey
+from canary_mw.observability.figures.values import (
+    CounterHistory,
+    Figures,
+    History,
+    ReloadRecord,
+    RowKey,
+    SeriesKey,
+    Snapshot,
+)
 
 WEIGHTS = '{"stable": 80, "gray": 20}'
 FAILING = evidence(WEIGHTS, stable=(8000, 7900, 20), gray=(2000, 1900, 60))
@@ -333,6 +341,47 @@ def test_reloads_of_all_workers_are_joined_by_what_they_read() -> None:
     assert "from the first worker to the last 100 ms" in answer["summary"]
     behind = answered("/api/v1/reloads", figures(reloads=reloads[:1]))
     assert behind["finding"] == "Rules 1 are live on 1 of 2 workers."
+
+
+def test_a_reload_tells_what_it_did_to_the_traffic_as_far_as_that_is_known() -> None:
+    def rising(before: int, after: int, errors: int, change: int) -> History:
+        """A history whose rate a minute is another one since the change."""
+
+        def at(tick: int) -> Snapshot:
+            earlier, later = (min(tick, change) - NOW) / 60 + 61, max(tick - change, 0) / 60
+            return snapshot(int(before * earlier + after * later), int(errors * later))
+
+        ticks = range(int(NOW) - 300, int(NOW) + 1, 5)
+        return History(at(int(NOW)), {tick: at(tick) for tick in ticks}, {})
+
+    change = int(NOW) - 100
+    found = {
+        SeriesKey(): rising(6000, 6000, 120, change),
+        SeriesKey("shop", "stable"): rising(5400, 4800, 0, change),
+        SeriesKey("shop", "gray"): rising(600, 1200, 120, change),
+    }
+    changed = reload(1, change, "c2", "GrayRelease shop: gray 10 % to 20 %")
+    refused = reload(1, NOW - 50, "c2", error="rules:14: weight 120 is above 100")
+    early, young = reload(1, NOW - 3000, "c0", "a changed"), reload(1, NOW, "c3", "a changed")
+
+    def effects(*records: ReloadRecord) -> list[str | None]:
+        answer = answered("/api/v1/reloads", figures(histories=found, reloads=records))
+        return [each["effect"] for each in answer["reloads"]]
+
+    since = "Of all requests 0.00 % failed in the 3 minutes before, and 2.00 % in the 100 seconds since."
+    assert effects(refused, changed, early) == [
+        None,
+        f"{since} shop: gray got 10.0 % before, and 20.0 % after it.",
+        None,
+    ]
+    other = changed._replace(lines=("a changed",))
+    assert effects(young, other) == [
+        None,
+        since.replace("since.", "after."),
+    ]
+    assert effects(reload(1, NOW - 20, "c3", "a changed"), other)[1] == since.replace(
+        "100 seconds since", "80 seconds after"
+    )
 
 
 def test_figures_are_the_raw_counts() -> None:
