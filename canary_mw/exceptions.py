@@ -17,6 +17,9 @@ CanaryError
 │   ├── BodyTooLarge             413
 │   ├── HeadTooLarge             431
 │   └── LoopDetected             508
+├── StateError                   nobody: the stored state of a release cannot be read
+│   └── NewerFormat              a newer version has written it
+├── CommandRefused               who gave a command that a release does not take now
 └── ClientDisconnected           nobody: ends the exchange without a response
 """
 
@@ -167,6 +170,18 @@ class LoopDetected(ClientError):
     """The request was forwarded by this deployment before (RFC 5842, section 7.2)."""
 
     status_hint = 508
+
+
+class StateError(CanaryError):
+    """The stored state of a release cannot be read."""
+
+
+class NewerFormat(StateError):
+    """The state of a release was written by a newer version. Whoever finds it holds, and never raises."""
+
+
+class CommandRefused(CanaryError):
+    """A command does not fit the phase of a release; nothing changes (409)."""
 
 
 class ClientDisconnected(CanaryError):

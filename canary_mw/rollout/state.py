@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from canary_mw.exceptions import CanaryError
+from canary_mw.exceptions import NewerFormat, StateError
 
 Phase = Literal["Manual", "Pending", "Progressing", "Paused", "Held", "Baking", "Completed", "RolledBack", "Aborted"]
 HeldBy = Literal["", "timeout", "evidence", "sample_ratio", "plan", "metric", "store"]
@@ -27,14 +27,6 @@ _STATUS: Dict[Phase, Status] = {
     "RolledBack": "Degraded",
     "Aborted": "Degraded",
 }
-
-
-class StateError(CanaryError):
-    """A stored state cannot be read."""
-
-
-class NewerFormat(StateError):
-    """A state was written by a newer version. Whoever finds it holds, and never raises."""
 
 
 class Change(NamedTuple):
