@@ -1,4 +1,4 @@
-"""Errors of a whole source, from the findings about its documents."""
+"""Errors of a whole source, from the findings about its documents, and what they leave in force."""
 
 from collections.abc import Iterable
 
@@ -24,3 +24,11 @@ def emptied_error(documents: list[Document]) -> SourceError:
     names = ", ".join(document.name for document in documents[:3]) or "the source"
     more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""
     return SourceError(f"no Mapping is left in {names}{more}", hint="allow_empty lets the last one be removed")
+
+
+def what_stays(generation: int, *, middleware: bool) -> str:
+    """What an error leaves in force, in words."""
+    if generation:
+        return f"rules {generation} stay in force"
+    where = "goes to the app, as stable" if middleware else "is answered with 404"
+    return f"no rules are in force, and every request {where}, until this is mended"

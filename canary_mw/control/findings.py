@@ -1,7 +1,7 @@
 """Findings about rules, in the log."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from canary_mw.config.document import Diagnostic
 from canary_mw.host import HostLogger
@@ -22,3 +22,13 @@ def log_new(logger: HostLogger, diagnostics: Iterable[Diagnostic], known: Iterab
             logger.log(_LEVELS[diagnostic.severity], "%s", diagnostic)
     if unlogged:
         logger.info("and %d more notices, which `canary-mw check` lists", len(unlogged))
+
+
+def log_table(
+    logger: HostLogger, generation: int, difference: dict[str, tuple[str, ...]], lines: Sequence[str]
+) -> None:
+    """Log that a table is in force: numbers of Mappings, and lines about what has changed."""
+    counts = (f"{len(names)} {what}" for what, names in difference.items())
+    logger.info("rules %d are in force: %s", generation, ", ".join(counts))
+    for line in lines:
+        logger.info("rules %d: %s", generation, line)

@@ -11,9 +11,9 @@ from weakref import WeakMethod, WeakSet, ref
 
 from canary_mw.config.document import EMPTY_DIRECTORY, Diagnostic, Document
 from canary_mw.config.variables import listed_variables
-from canary_mw.control.differences import content_of, difference, epochs_of, same_mappings
-from canary_mw.control.errors import emptied_error, error_of
-from canary_mw.control.findings import log_new
+from canary_mw.control.differences import all_were_deleted, content_of, counted_of, difference, same_mappings
+from canary_mw.control.errors import emptied_error, error_of, what_stays
+from canary_mw.control.findings import log_new, log_table
 from canary_mw.control.following import Tick, TickingLatch, follow
 from canary_mw.control.id_files import IdFiles
 from canary_mw.control.sources.base import ConfigSource
@@ -25,6 +25,7 @@ from canary_mw.locks import Latch, Mutex, wait_for
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.source_status import SourceStatus
+from canary_mw.routing.releases.override import NO_OVERRIDES, Overrides
 from canary_mw.routing.table import RouteTable
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class RuleStore:
         self.ticks: list[Tick] = []
         self.rules: RuleSet | None = None
         self._followers: set[WeakMethod[Callable[[RouteTable], object]]] = set()
+        self._overrides: Overrides = NO_OVERRIDES
         self.table = RouteTable.build((), local=local, middleware=middleware)
         self._reset()
         _stores.add(self)
@@ -204,13 +206,14 @@ class RuleStore:
             read_ids=id_files.read,
         )
         current = self.table.mappings
-        if current and not rules.mappings and not self._allow_empty and not self._all_were_deleted():
+        if current and not rules.mappings and not self._allow_empty and not all_were_deleted(self.rules, current):
             raise error_of(rules.diagnostics) or emptied_error(documents)
         first = not self.generation and not error_of(rules.diagnostics)
         settings = rules.shared.settings
         changed = first or settings != self.table.settings or rules.releases != self.table.documents
         changed = changed or not same_mappings(current, rules.mappings)
-        table = self.table.rebuild(rules.mappings, settings, rules.releases) if changed else self.table
+        new = rules.mappings, settings, rules.releases, self._overrides
+        table = self.table.rebuild(*new) if changed else self.table
         self._documents, self.rules, self._id_files = documents, rules, id_files
         log_new(logger, rules.diagnostics + table.diagnostics, self.diagnostics)
         self.diagnostics = rules.diagnostics + table.diagnostics
@@ -219,11 +222,21 @@ class RuleStore:
         self._publish(table, difference(current, rules.mappings))
         return True
 
-    def _all_were_deleted(self) -> bool:
-        """Whether every Mapping in force is one of a Kubernetes API, whose complete lists say what is deleted."""
-        files = self.rules.files if self.rules else {}
-        objects = [files[each.file].document.api_object if each.file in files else None for each in self.table.mappings]
-        return all(each is not None and not each.last_stays for each in objects)
+    def override(self, overrides: Overrides) -> bool:
+        """Give releases other weights than their documents have, from now on; returns whether a new table is in force.
+
+        Args:
+            overrides: of all releases that have one; those of releases that do not exist count once these do.
+        """
+        with self._reloading:
+            if overrides == self._overrides:
+                return False
+            self._overrides, table = overrides, self.table
+            new = table.rebuild(table.mappings, table.settings, table.documents, overrides)
+            if not self.generation or new.releases == table.releases:
+                return False
+            self._publish(new, difference((), ()))
+            return True
 
     def _publish(self, table: RouteTable, difference: dict[str, tuple[str, ...]]) -> None:
         before, was_in_error = self.table, self.error is not None
@@ -234,11 +247,8 @@ class RuleStore:
         published.set()
         for take_table in filter(None, [each() for each in self._followers]):
             take_table(table)
-        counts = (f"{len(names)} {what}" for what, names in difference.items())
-        logger.info("rules %d are in force: %s", self.generation, ", ".join(counts))
         lines = tuple(describe_changes(before, table)) if self.generation > 1 else ()
-        for line in lines:
-            logger.info("rules %d: %s", self.generation, line)
+        log_table(logger, self.generation, difference, lines)
         if was_in_error and self.error is None:
             logger.info("rules are clean again: rules %d are in force", self.generation)
         self._notify(difference, lines)
@@ -251,15 +261,9 @@ class RuleStore:
         if error is None:
             logger.info("rules are clean again: rules %d are in force", self.generation)
         elif not logged or not self.generation:
-            logger.error("%s: %s", self._what_stays(), error)
+            logger.error("%s: %s", what_stays(self.generation, middleware=self.table.middleware), error)
         self._notify({})
         return False
-
-    def _what_stays(self) -> str:
-        if self.generation:
-            return f"rules {self.generation} stay in force"
-        where = "goes to the app, as stable" if self.table.middleware else "is answered with 404"
-        return f"no rules are in force, and every request {where}, until this is mended"
 
     def add_counters(self, counters: Observer, tick: Tick) -> None:
         """Notify an observer, from now on, unless it is already, and call its `tick` in the thread of this store."""
@@ -278,11 +282,9 @@ class RuleStore:
             generation=self.generation,
             diagnostics=self.diagnostics,
             error=self.error,
-            content=content_of(self._documents or ()),
-            mappings=len(self.table.mappings),
-            epochs=epochs_of(self.table),
+            content=content_of(self._documents or (), self.table),
             lines=lines,
-            **difference,
+            **{**counted_of(self.table), **difference},
         )
 
 

@@ -85,6 +85,7 @@ class Reloaded:
         mappings: number of those in force.
         epochs: of the releases in force, and of groups with gray Mappings and no release, by the names of these.
         lines: what has changed, in words.
+        steps: of the releases whose weights are not those of their documents.
     """
 
     generation: int
@@ -97,3 +98,4 @@ class Reloaded:
     mappings: int = 0
     epochs: Dict[str, Epoch] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    steps: Dict[str, int] = field(default_factory=dict)

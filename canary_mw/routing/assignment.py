@@ -13,6 +13,7 @@ from canary_mw.routing.choice import chooser, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
 from canary_mw.routing.person import Person, not_signed
 from canary_mw.routing.ranges import Claims
+from canary_mw.routing.releases.override import Override, overridden, progress_of
 from canary_mw.routing.sticky import digest_function, foreign_slot_function, salted
 from canary_mw.rules.epoch import Epoch, epoch_of_release
 from canary_mw.rules.release import SLOTS, STABLE, GrayRelease
@@ -56,7 +57,8 @@ class CompiledRelease:
     """A release with all that can be computed before a request.
 
     Attributes:
-        document: the release as it is written.
+        document, written: the release as it is in force, and as it is written.
+        override: what makes the difference between the two, None where there is none.
         claims: the owner of every slot.
         epoch: of its weights.
         asks_person: whether it looks at the user or session of the app.
@@ -84,16 +86,20 @@ class CompiledRelease:
         "document",
         "epoch",
         "name",
+        "override",
+        "written",
     )
 
-    def __init__(self, document: GrayRelease) -> None:
-        self.document = document
+    def __init__(self, written: GrayRelease, override: Override | None = None) -> None:
+        self.written, self.override = written, override
+        document = self.document = overridden(written, override)
         self.name = document.name
         self.claims = Claims(document.variants)
-        self.epoch = epoch_of_release(document, self.claims.weights)
+        self.epoch = epoch_of_release(document, self.claims.weights, *progress_of(override))
         self._bounds, self._owners = self.claims.bounds, self.claims.owners
         self._disabled = None if document.enabled else Assigned(document.name, STABLE, "disabled")
-        self._lane = document.lane.encode()
+        # No lane has the name b"".
+        self._lane = b"" if override is not None and override.off else document.lane.encode()
         self._choose = chooser(document)
         self._keys = tuple((key_reader(each), str(each)) for each in document.sticky)
         self._anonymous = document.cookie.name.encode()
@@ -107,8 +113,8 @@ class CompiledRelease:
         self._audience = all_hold(document.audience)
         self._exceptions = self._exceptions or self._audience is not None
         self._has_steps = self._has_steps or self._audience is not None
-        kinds = {each.kind for each in document.sticky}
-        self.asks_person = bool(kinds & {"user", "session"}) or asks_person(document.audience)
+        by_person = any(each.kind in ("user", "session") for each in document.sticky)
+        self.asks_person = by_person or asks_person(document.audience)
         self._digest = digest_function(document.hash)
         self._foreign = foreign_slot_function(document.hash)
 

@@ -16,6 +16,8 @@ from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.findings import mapping_finding, split_findings, weight_findings
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.index import Groups, HostIndex, Order
+from canary_mw.routing.releases.overridden import compiled
+from canary_mw.routing.releases.override import NO_OVERRIDES, Overrides
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.release import NO_RELEASES, Releases
@@ -82,6 +84,7 @@ class RouteTable:
         settings: ModuleSettings = DEFAULT_SETTINGS,
         previous: "RouteTable | None" = None,
         releases: Releases = NO_RELEASES,
+        overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         self.mappings = tuple(mappings)
         self.middleware = middleware
@@ -90,7 +93,7 @@ class RouteTable:
         self.has_extras = self.request_policy is not None or bool(releases.in_force)
         self._local = local
         self.documents = releases
-        self.releases: Dict[str, CompiledRelease] = _compiled(releases, previous.releases if previous else {})
+        self.releases: Dict[str, CompiledRelease] = compiled(releases, overrides, previous.releases if previous else {})
         self.lane_headers = frozenset(each.document.propagate.header for each in self.releases.values())
         self.asks_person = any(each.asks_person for each in self.releases.values())
         reusable = previous._entries if previous else {}
@@ -128,9 +131,10 @@ class RouteTable:
         mappings: Iterable[Mapping],
         settings: ModuleSettings = DEFAULT_SETTINGS,
         releases: Releases = NO_RELEASES,
+        overrides: Overrides = NO_OVERRIDES,
     ) -> "RouteTable":
         """The same result as `build` with the same `local` and `middleware`; reuses the groups that do not change."""
-        return type(self)(mappings, self._local, self.middleware, settings, self, releases)
+        return type(self)(mappings, self._local, self.middleware, settings, self, releases, overrides)
 
     @classmethod
     def from_yaml(cls, text: str, *, local: Collection[str] = (), middleware: bool = False) -> "RouteTable":
@@ -240,12 +244,6 @@ class _Builder:
             )
             findings += weight_findings(group, self._middleware)
         return _PrefixEntry(tuple(mappings), tuple(groups), tuple(findings), marks)
-
-
-def _compiled(releases: Releases, previous: Dict[str, CompiledRelease]) -> dict[str, CompiledRelease]:
-    """The releases by name; one that has not changed stays the same object."""
-    known = {name: each for name, each in previous.items() if each.document in releases.in_force}
-    return {each.name: known.get(each.name) or CompiledRelease(each) for each in releases.in_force}
 
 
 def _in_routing_order(entries: Iterable[_PrefixEntry], previous: Order) -> tuple[MappingGroup, ...]:

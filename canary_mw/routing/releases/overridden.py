@@ -1,0 +1,70 @@
+"""Releases whose weights are not those of their documents: compiled with their overrides, and taken back by latches."""
+
+from collections.abc import Mapping as Dict
+
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.assignment import Assigned, CompiledRelease
+from canary_mw.routing.person import Person
+from canary_mw.routing.releases.override import LatchCell, Override, Overrides
+from canary_mw.rules.epoch import subject_of
+from canary_mw.rules.release import STABLE, GrayRelease, Releases
+
+# The reason of a decision after a latch is set, up to the next table.
+TAKEN_BACK = "taken_back"
+
+
+class LatchedRelease(CompiledRelease):
+    """A release that is taken back at once, without a new table, as soon as its latch says so.
+
+    Args:
+        attempt: the attempt in force.
+    """
+
+    __slots__ = ("_attempt", "_cells")
+
+    def __init__(self, document: GrayRelease, override: Override, latch: LatchCell) -> None:
+        super().__init__(document, override)
+        self._attempt = override.attempt
+        self._cells = latch.cells
+
+    def assign(self, head: RequestHead, person: Person, roll: float) -> Assigned:
+        """See `CompiledRelease.assign`."""
+        assigned = CompiledRelease.assign(self, head, person, roll)
+        return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
+
+    def settle(self, head: RequestHead, person: Person) -> Assigned:
+        """See `CompiledRelease.settle`."""
+        assigned = CompiledRelease.settle(self, head, person)
+        return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
+
+
+def _taken_back(assigned: Assigned) -> Assigned:
+    """Stable, but for a choice by name."""
+    if assigned.variant == STABLE or assigned.reason.startswith("choice:"):
+        return assigned
+    return Assigned(assigned.name, STABLE, TAKEN_BACK)
+
+
+def compiled(
+    releases: Releases, overrides: Overrides, previous: Dict[str, CompiledRelease]
+) -> dict[str, CompiledRelease]:
+    """The releases by name; one that has not changed stays the same object."""
+    found = {}
+    for document in releases.in_force:
+        override, before = _fitting(document, overrides.get(document.name)), previous.get(document.name)
+        same = before is not None and before.written == document and before.override == override
+        found[document.name] = before if before is not None and same else _compile(document, override)
+    return found
+
+
+def _fitting(document: GrayRelease, override: Override | None) -> Override | None:
+    """The override that counts; one of another subject gives gray nothing."""
+    if override is None or override.subject in ("", subject_of(document)):
+        return override
+    return Override(weights={})
+
+
+def _compile(document: GrayRelease, override: Override | None) -> CompiledRelease:
+    if override is None or override.latch is None or override.off or override.stopped:
+        return CompiledRelease(document, override)
+    return LatchedRelease(document, override, override.latch)
