@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from installation import ROOT, environ
 
 # The parent loads the libraries, and each child, forked from it, the package and the one module.
@@ -32,6 +33,7 @@ print(*[name for name in names if not fresh(name)], sep="\\n", end="")
 """
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     files = sorted((ROOT / "canary_mw").rglob("*.py"))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]

@@ -55,7 +55,9 @@ def test_without_a_list_every_skip_is_accepted(folder: Path) -> None:
     assert (outcome.returncode, "1 passed, 2 skipped" in outcome.stdout) == (0, True), outcome.stdout
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one process", "two processes"]
+)
 def test_a_skip_that_is_not_listed_fails_the_run_by_name(folder: Path, options: tuple[str, ...]) -> None:
     outcome = run(folder, *options, listed="# comment\n\ntest_some.py::test_listed | needs * files\n")
     assert outcome.returncode == 1, outcome.stdout
@@ -68,6 +70,7 @@ def test_listed_skips_leave_the_run_good(folder: Path) -> None:
     assert run(folder, listed="test_some.py | needs * files\ntest_some.py | needs luck\n").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_skipped_as_a_whole_has_to_be_listed_too(folder: Path) -> None:
     (folder / "test_whole.py").write_text(WITHOUT_MODULE, encoding="utf-8")
     for options in ((), ("-n", "2")):

@@ -308,7 +308,7 @@ given_rules = given(
 
 
 @given_rules
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.timeout(300)
 def test_what_explain_says_is_what_serve_does(
     bench: Bench, mappings: list[Json], module: Json, asked: list[Request]

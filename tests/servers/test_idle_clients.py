@@ -35,7 +35,7 @@ async def clients(port: int, count: int) -> list[Client]:
 
 
 @pytest.mark.parametrize(
-    ("idle", "requests"), [(300, 500), pytest.param(2000, 2500, marks=[pytest.mark.slow, pytest.mark.timeout(120)])]
+    ("idle", "requests"), [(150, 250), pytest.param(2000, 2500, marks=[pytest.mark.slow, pytest.mark.timeout(120)])]
 )
 def test_idle_clients_cost_the_others_nothing(idle: int, requests: int, tmp_path: Path) -> None:
     rules, port = tmp_path / "rules.yaml", free_port()

@@ -158,6 +158,7 @@ def proxy(folder: Path, *arguments: str) -> Iterator[tuple[int, Process]]:
         yield port, running
 
 
+@pytest.mark.slow
 def test_an_upstream_that_hands_its_socket_on_loses_no_read(tmp_path: Path) -> None:
     async def main(port: int, listener: socket.socket) -> Load:
         with contextlib.ExitStack() as shops:
@@ -177,6 +178,7 @@ def test_an_upstream_that_hands_its_socket_on_loses_no_read(tmp_path: Path) -> N
         assert run(main(port, listener)).lost == []
 
 
+@pytest.mark.slow
 def test_endpoints_that_are_restarted_one_after_the_other_lose_no_read(tmp_path: Path) -> None:
     async def restart(shops: contextlib.ExitStack, old: Shop, port: int, counted: Load) -> None:
         """With a time in which nobody listens."""

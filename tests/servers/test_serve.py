@@ -159,7 +159,9 @@ def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: 
     run(talk())
 
 
-@pytest.mark.parametrize("same", [True, False], ids=["one deployment", "two deployments"])
+@pytest.mark.parametrize(
+    "same", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one deployment", "two deployments"]
+)
 def test_two_proxies_that_forward_to_each_other_answer_508(same: bool, tmp_path: Path) -> None:
     ports = free_port(), free_port()
 
@@ -182,6 +184,7 @@ def test_two_proxies_that_forward_to_each_other_answer_508(same: bool, tmp_path:
     assert (one.output + two.output).count('"path": "/shop/"') == 2 * (2 if same else 3)
 
 
+@pytest.mark.slow
 def test_hosts_with_numbers_and_the_same_rules_forward_to_each_other(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(mapping("shop", "/shop/", "shop", rewrite='""'))

@@ -113,7 +113,9 @@ def collect_rarely(stack: ExitStack) -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
-@pytest.mark.parametrize("host", [freeze, disable, take_long_turns, collect_rarely, lambda _: None])
+@pytest.mark.parametrize(
+    "host", [pytest.param(freeze, marks=pytest.mark.slow), disable, take_long_turns, collect_rarely, lambda _: None]
+)
 def test_a_reload_leaves_the_settings_of_the_process_alone(
     host: Callable[[ExitStack], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

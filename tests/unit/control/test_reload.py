@@ -101,7 +101,15 @@ def alive() -> dict[str, int]:
     return {kind.__name__: sum(type(each) is kind for each in gc.get_objects()) for kind in kinds}
 
 
-@pytest.mark.parametrize("more", ["", HARD, HARD.replace("*.", "").replace(".com", ".*"), "prefix_regex: true\n"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        HARD,
+        pytest.param(HARD.replace("*.", "").replace(".com", ".*"), marks=pytest.mark.slow),
+        pytest.param("prefix_regex: true\n", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_left_of_old_tables(more: str) -> None:
     store, source = running(files(30, more=more))
     with no_collector():
@@ -182,6 +190,7 @@ def test_an_error_of_an_unchanged_file_stays_an_error() -> None:
     assert [chosen(store.table, get(f"/m{number}/")) for number in range(4)] == ["m0", "m1", "m2", "m3"]
 
 
+@pytest.mark.slow
 def test_a_request_sees_all_of_a_reload_of_ten_thousand_rules_or_nothing() -> None:
     store, source = running(files(MANY))
     heads = [get(f"/m{number}/x") for number in (5, MANY - 1)]

@@ -147,6 +147,7 @@ def test_the_shares_add_up_to_100(drawn: list[Json], head: RequestHead, middlewa
     assert {*taken} <= {c.group for c in explanation.considered if c.matched}
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(drawn_rules, drawn_heads, st.booleans())
 def test_ten_thousand_rolls_agree_with_the_shares(drawn: list[Json], head: RequestHead, middleware: bool) -> None:

@@ -66,7 +66,9 @@ async def opened(url: str) -> ClientConnection:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--workers", "2"], ["--ws", "wsproto"]], ids=["one", "two workers", "wsproto"]
+    "options",
+    [[], pytest.param(["--workers", "2"], marks=pytest.mark.slow), ["--ws", "wsproto"]],
+    ids=["one", "two workers", "wsproto"],
 )
 def test_the_middleware_ends_its_tunnels_before_the_server_does(options: list[str], tmp_path: Path) -> None:
     async def main() -> None:

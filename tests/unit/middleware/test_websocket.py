@@ -975,7 +975,7 @@ def test_tunnels_of_others_stay_open() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_serve_ends_its_tunnels_on_sigterm(tmp_path: Path, workers: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)

@@ -137,6 +137,7 @@ members = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(members, st.sampled_from("abcd"), st.booleans())
 def test_a_false_via_gives_nothing_that_no_roll_gives(rules: list[Any], local: str, middleware: bool) -> None:
     made: list[Mapping] = [
