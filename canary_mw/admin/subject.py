@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from canary_mw.admin.models.operations import FileDiff, SettingInForce
 from canary_mw.admin.models.rollout import Rollout
+from canary_mw.admin.releases.trail import Trails
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.source_status import SourceStatus
@@ -65,6 +66,7 @@ class Subject:
         started: seconds since 1970.
         clock: the same.
         states: of each gray variant since when it is in which state, as far as it was looked at.
+        trails: how the evidence about releases grew, as far as it was looked at.
         memory: what takes long to work out, for as long as it is right; for one thread.
     """
 
@@ -82,6 +84,7 @@ class Subject:
     started: float = field(default_factory=time)
     clock: Callable[[], float] = time
     states: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+    trails: Trails = field(default_factory=Trails)
     memory: dict[object, tuple[object, Any]] = field(default_factory=dict)
 
     def remembered(self, what: object, state: object, work_out: Callable[[], T]) -> T:

@@ -123,6 +123,7 @@ def release(name: str, verdict: Verdict, *, prefix: str = "/checkout/", host: st
         "seen_percent": 20.0,
         "requests": 62_350,
         "needs_you": needs_you,
+        "rollout": None,
         "last_gray": "2026-11-27T14:06:58.412Z",
         "verdict": verdict,
         "variants": {
@@ -194,7 +195,7 @@ RELEASE: ReleaseAnswer = {
     **frame(),
     **WORSE,
     "in_force": IN_FORCE,
-    "rollout": None,
+    "evidence": [],
     "window": {"name": "5m", "seconds": 300.0},
     "quarters": [
         {"start": f"2026-11-27T{start}:00.000Z", "variants": WORSE["variants"]}

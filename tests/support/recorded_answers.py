@@ -164,6 +164,7 @@ def release(
         "seen_percent": seen,
         "requests": drawn,
         "needs_you": said["state"] in ("worse", "slower", "split_off"),
+        "rollout": None,
         "last_gray": at(0) if gray else at(167),
         "verdict": said,
         "variants": {"stable": stable, **({"gray": gray} if gray else {})},
@@ -294,7 +295,7 @@ RELEASE: ReleaseAnswer = {
     **CHECKOUT,
     "verdict": {**CHECKOUT["verdict"], "command": "canary-mw release abort checkout-2026-11"},
     "in_force": IN_FORCE,
-    "rollout": None,
+    "evidence": [],
     "window": {"name": "5m", "seconds": 300.0},
     "quarters": [{"start": at(60 - 15 * quarter), "variants": CHECKOUT["variants"]} for quarter in range(4)],
     "reasons": [

@@ -5,7 +5,7 @@ from typing import TypedDict
 from canary_mw.admin.models.common import ExcerptLine, ListingAnswer
 from canary_mw.admin.models.figures import VariantFigures, Window
 from canary_mw.admin.models.releases import Release
-from canary_mw.admin.models.rollout import Rollout
+from canary_mw.admin.models.rollout import EvidenceOverTime
 
 
 class Reason(TypedDict):
@@ -138,14 +138,14 @@ class ReleaseAnswer(ListingAnswer, Release):
     """One release: what the overview shows of it, always with `series`, and all else.
 
     Attributes:
-        rollout: how far it is, with the state that all processes share; null where nothing drives it.
+        evidence: how the evidence of each metric grew in this attempt, as far as this process has looked at it.
         quarters: the last hour by quarter.
         live_on: workers that have its newest version in force.
         live_since: when its newest version came into force.
     """
 
     window: Window
-    rollout: Rollout | None
+    evidence: list[EvidenceOverTime]
     quarters: list[Quarter]
     live_on: int
     live_since: str | None

@@ -76,6 +76,7 @@ class Release(TypedDict):
         seen_percent: percent of the drawn requests that gray variants got; null without any.
         requests: drawn requests of the window.
         needs_you: whether somebody has to look at it.
+        rollout: how far it is, with the state that all processes share; null where nothing drives it.
         last_gray: when the last request was drawn for gray, as far as is known.
         verdict: that of the gray variant whose state is the most urgent.
         difference: of the same variant.
@@ -94,6 +95,7 @@ class Release(TypedDict):
     seen_percent: float | None
     requests: int
     needs_you: bool
+    rollout: Rollout | None
     last_gray: str | None
     verdict: Verdict
     variants: dict[str, VariantFigures]

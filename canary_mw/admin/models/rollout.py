@@ -77,6 +77,23 @@ class RolloutMetric(TypedDict):
     on_failure: Literal["rollback", "hold"]
 
 
+class EvidenceOverTime(TypedDict):
+    """How the evidence of one metric grew, at one threshold, about one gray variant.
+
+    Attributes:
+        ln_needed: where the release is rolled back.
+        at: when it was looked at; at least one time.
+        ln_e: what it was then.
+    """
+
+    variant: str
+    name: str
+    threshold_ms: float | None
+    ln_needed: float
+    at: list[str]
+    ln_e: list[float]
+
+
 class RolloutNext(TypedDict):
     """What follows from the last look.
 

@@ -6,6 +6,7 @@ import shlex
 from typing import NamedTuple
 
 from canary_mw.admin.models.common import Place
+from canary_mw.admin.models.rollout import Phase
 from canary_mw.admin.releases.views import ReleaseView
 from canary_mw.config.document import APIObject
 from canary_mw.control.store import RuleStore
@@ -16,6 +17,20 @@ _WEIGHT = re.compile(r"\bweight\s*[\"']?\s*:")
 _TEXTS: dict[State, str] = {
     "slower": "nothing breaks, but do not widen it before the time is understood.",
     "split_off": "do not trust the figures before it is understood why the requests are not divided as the rules say.",
+}
+# What to do about a release that waits for somebody, by what holds it.
+_HELD = {
+    "": "decide: `canary-mw release promote NAME` takes the next step, `canary-mw release abort NAME` takes gray back.",
+    "sample_ratio": "find out why users are not divided as drawn, as by another balancer before this one; then"
+    " `canary-mw release resume NAME` goes on, `canary-mw release abort NAME` takes gray back.",
+    "plan": "steps up to the present one have changed: `canary-mw release promote NAME` goes on with the new ones,"
+    " `canary-mw release abort NAME` and then retry begin again.",
+    "timeout": "the step got too little evidence in its time: more traffic, `canary-mw release promote NAME`, or larger"
+    " steps.",
+    "evidence": "evidence got lost: it goes on by itself when there is enough again, or by `canary-mw release promote NAME`.",
+    "metric": "look at the metric, then decide: `canary-mw release promote NAME` takes the next step,"
+    " `canary-mw release abort NAME` takes gray back.",
+    "store": "nothing moves before all processes share a store: set CANARY_MW_STATE.",
 }
 
 
@@ -36,8 +51,12 @@ class Advice(NamedTuple):
 NOTHING_TO_DO = Advice()
 
 
-def advice(store: RuleStore, view: ReleaseView, variant: str, state: State) -> Advice:
-    """What to do about a gray variant in a state."""
+def advice(
+    store: RuleStore, view: ReleaseView, variant: str, state: State, phase: Phase = "Manual", held_by: str = ""
+) -> Advice:
+    """What to do about a gray variant in a state, of a release in a phase."""
+    if phase != "Manual":
+        return _of_phase(store, view, variant, state, phase, held_by)
     if state == "worse":
         return _take_back(store, view, variant)
     if state in _TEXTS:
@@ -45,12 +64,43 @@ def advice(store: RuleStore, view: ReleaseView, variant: str, state: State) -> A
     return NOTHING_TO_DO
 
 
+def _of_phase(
+    store: RuleStore, view: ReleaseView, variant: str, state: State, phase: Phase, held_by: str
+) -> Advice:
+    """What to do about a release that has steps: its commands need no change of a file."""
+    source = _source(store, view, variant)
+    if phase == "RolledBack" and view.compiled is not None:
+        document = view.compiled.document
+        source = {"file": document.file, "line": document.line_of("revision") or document.line or None}
+        again = f"`{command(view.name, 'retry')}`"
+        text = f"mend gray; then {again}, or another revision in {_place(source)}, begins the next attempt."
+        return Advice(text, None, source)
+    if phase == "Held":
+        return Advice(_HELD.get(held_by, _HELD[""]).replace("NAME", _quoted(view.name)), None, source)
+    if state == "worse" and phase != "Aborted":
+        abort = command(view.name, "abort")
+        return Advice(f"take gray back: run {abort}", abort, source)
+    return Advice(_TEXTS[state], None, source) if state in _TEXTS and phase != "Aborted" else NOTHING_TO_DO
+
+
+def command(release: str, name: str) -> str:
+    """A command of the command line about a release."""
+    return f"canary-mw release {name} {_quoted(release)}"
+
+
+def _quoted(release: str) -> str:
+    return shlex.quote(release)
+
+
+def _place(source: Place) -> str:
+    return source["file"] if source["line"] is None else f"{source['file']}:{source['line']}"
+
+
 def _take_back(store: RuleStore, view: ReleaseView, variant: str) -> Advice:
     source, line = _source(store, view, variant), _line(view, variant)
-    command = None if view.compiled else _patch(store, view.targets[variant][0])
-    place = source["file"] if source["line"] is None else f"{source['file']}:{source['line']}"
-    text = f"take gray back: run {command}" if command else f"take gray back: {line} in {place}."
-    return Advice(text, command, source)
+    patch = None if view.compiled else _patch(store, view.targets[variant][0])
+    text = f"take gray back: run {patch}" if patch else f"take gray back: {line} in {_place(source)}."
+    return Advice(text, patch, source)
 
 
 def _line(view: ReleaseView, variant: str) -> str:

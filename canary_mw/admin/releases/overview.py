@@ -18,7 +18,8 @@ from canary_mw.admin.releases.counted import (
     variant_figures,
     windows_of,
 )
-from canary_mw.admin.releases.verdicts import NEEDS_YOU, judged
+from canary_mw.admin.releases.urgency import needs_somebody, rank, why
+from canary_mw.admin.releases.verdicts import judged
 from canary_mw.admin.releases.views import ReleaseView, match_of, services_of, views_of
 from canary_mw.admin.subject import Subject
 from canary_mw.observability.figures.values import Figures, RowKey, Window, counters_in
@@ -26,13 +27,13 @@ from canary_mw.rollout.sentence import STATES
 from canary_mw.rules.release import STABLE
 
 _WINDOWS: dict[WindowName, str] = {"1m": "minute", "5m": "5 minutes", "15m": "15 minutes", "1h": "hour"}
-_FINDINGS = {"worse": "gray is failing", "slower": "gray is slower", "split_off": "the split is off"}
 
 
 def overview_answer(subject: Subject, figures: Figures, window: WindowName) -> Overview:
     """All releases."""
     releases = [release_of(subject, figures, view, window) for view in views_of(subject)]
-    releases.sort(key=lambda each: (STATES.index(each["verdict"]["state"]), each["name"]))
+    subject.trails.keep({each["name"] for each in releases})
+    releases.sort(key=rank)
     everything = everything_in(figures, window)
     return {
         **answer_frame(subject, figures),
@@ -53,13 +54,16 @@ def release_of(
         whole: with its series also where nobody has to look at it.
     """
     windows, changes = windows_of(figures, view.name, view.weights, window), changes_of(figures, view)
-    found = judged(subject, figures, view, windows, changes)
+    rollout = subject.rollout(view.name)
+    if rollout is not None:
+        subject.trails.of(view.name, rollout, figures.now)
+    found = judged(subject, figures, view, windows, changes, rollout)
     verdicts = {name: each.verdict for name, each in found.items()}
     worst = min(verdicts, key=lambda name: STATES.index(verdicts[name]["state"]))
     gaps = {name: differences(windows[name].counts, windows[STABLE].counts) for name in view.gray}
     counts = {name: each.counts.requests for name, each in windows.items()}
     total = sum(counts.values())
-    needs_you = verdicts[worst]["state"] in NEEDS_YOU
+    needs_you = needs_somebody(verdicts[worst]["state"], rollout)
     start = iso(hour_of(figures.now))
     return {
         "name": view.name,
@@ -71,6 +75,7 @@ def release_of(
         "seen_percent": 100 * (total - counts[STABLE]) / total if total else None,
         "requests": total,
         "needs_you": needs_you,
+        "rollout": rollout,
         "last_gray": iso_or_none(max(last_request(figures, view.name, name) for name in view.gray)),
         "verdict": verdicts[worst],
         "variants": {name: variant_figures(windows[name], view.services(name)) for name in view.weights},
@@ -126,9 +131,9 @@ def _finding(releases: Sequence[Release]) -> str:
     needing = [each for each in releases if each["needs_you"]]
     if not needing:
         return "No release needs you."
-    state = needing[0]["verdict"]["state"]
-    if len(needing) == 1 or state == "worse":
-        return f"{needing[0]['name']} needs you: {_FINDINGS[state]}."
+    reason = why(needing[0])
+    if len(needing) == 1 or reason == "gray is failing":
+        return f"{needing[0]['name']} needs you: {reason}."
     return f"{len(needing)} of {len(releases)} releases need a look."
 
 

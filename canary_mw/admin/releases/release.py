@@ -16,6 +16,7 @@ from canary_mw.admin.models.release import (
     RuleSource,
 )
 from canary_mw.admin.models.releases import Release
+from canary_mw.admin.models.rollout import EvidenceOverTime
 from canary_mw.admin.releases.changes import changes_of
 from canary_mw.admin.releases.choice import choice_of
 from canary_mw.admin.releases.counted import SECONDS, quarter_starts, quarter_window, variant_figures, windows_of
@@ -51,7 +52,7 @@ def release_answer(subject: Subject, figures: Figures, view: ReleaseView, window
         **frame,
         **release,
         "window": {"name": window, "seconds": round(max(each.seconds for each in windows.values()), 3)},
-        "rollout": subject.rollout(view.name),
+        "evidence": _evidence(subject, release, figures.now),
         "quarters": [_quarter(figures, view, begin) for begin in quarter_starts(figures.now)],
         "reasons": _reasons(view, gained),
         "failures": failures,
@@ -63,6 +64,22 @@ def release_answer(subject: Subject, figures: Figures, view: ReleaseView, window
         "live_on": frame["in_force"]["workers_on_it"],
         "live_since": iso(changes[0].time) if changes else frame["in_force"]["since"],
     }
+
+
+def _evidence(subject: Subject, release: Release, now: float) -> list[EvidenceOverTime]:
+    rollout = release["rollout"]
+    shown = {} if rollout is None else subject.trails.of(release["name"], rollout, now).shown()
+    return [
+        {
+            "variant": metric.variant,
+            "name": metric.name,
+            "threshold_ms": metric.threshold_ms,
+            "ln_needed": looks[-1].ln_needed,
+            "at": [iso(each.time) for each in looks],
+            "ln_e": [each.ln_e for each in looks],
+        }
+        for metric, looks in shown.items()
+    ]
 
 
 def _quarter(figures: Figures, view: ReleaseView, begin: int) -> Quarter:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping as Dict
+from dataclasses import replace
 from typing import NamedTuple
 
 from canary_mw.admin.answers.frame import clock_time, iso_or_none
 from canary_mw.admin.answers.hits import last_request
 from canary_mw.admin.models.releases import Verdict
-from canary_mw.admin.releases.advice import NOTHING_TO_DO, advice
+from canary_mw.admin.models.rollout import Rollout
+from canary_mw.admin.releases.advice import advice
 from canary_mw.admin.releases.changes import ReleaseChange, began_at
 from canary_mw.admin.releases.counted import quantile_of
 from canary_mw.admin.releases.views import ReleaseView
@@ -19,7 +21,6 @@ from canary_mw.rollout.findings import Findings, onset
 from canary_mw.rollout.sentence import ArmFigures, Sentence, State, VariantFigures, sentence, state_words
 from canary_mw.rules.release import STABLE
 
-NEEDS_YOU: tuple[State, ...] = ("worse", "slower", "split_off")
 _NO_EVIDENCE = Evidence()
 # Reasons that are draws.
 _DRAWS = ("sticky", "roll", "new", "weight")
@@ -33,7 +34,12 @@ class Judged(NamedTuple):
 
 
 def judged(
-    subject: Subject, figures: Figures, view: ReleaseView, windows: Dict[str, Window], changes: list[ReleaseChange]
+    subject: Subject,
+    figures: Figures,
+    view: ReleaseView,
+    windows: Dict[str, Window],
+    changes: list[ReleaseChange],
+    rollout: Rollout | None = None,
 ) -> dict[str, Judged]:
     """The verdict about each gray variant."""
     evidence = figures.evidence.get(view.name, _NO_EVIDENCE)
@@ -41,12 +47,28 @@ def judged(
     found = {}
     for name in view.gray:
         parts = _parts(figures, view, windows, name, findings.get(name), _began(evidence, view, name, changes))
-        found[name] = _judged(subject, view, name, sentence(parts), findings.get(name))
+        said = sentence(replace(parts, rolled_back=_rolled_back(rollout)))
+        found[name] = _judged(subject, view, name, said, findings.get(name), rollout)
     return found
 
 
-def _judged(subject: Subject, view: ReleaseView, variant: str, said: Sentence, findings: Findings | None) -> Judged:
-    todo = advice(subject.store, view, variant, said.state) if said.state in NEEDS_YOU else NOTHING_TO_DO
+def _rolled_back(rollout: Rollout | None) -> tuple[str, str] | None:
+    """When a release was rolled back, and why; None while it is not."""
+    if rollout is None or rollout["phase"] != "RolledBack":
+        return None
+    return (rollout["since"] or "")[11:16] or "a time that is not known", rollout["reason"]
+
+
+def _judged(
+    subject: Subject,
+    view: ReleaseView,
+    variant: str,
+    said: Sentence,
+    findings: Findings | None,
+    rollout: Rollout | None,
+) -> Judged:
+    phase, held_by = (rollout["phase"], rollout["held_by"]) if rollout else ("Manual", "")
+    todo = advice(subject.store, view, variant, said.state, phase, held_by)
     verdict: Verdict = {
         "variant": variant,
         "state": said.state,
