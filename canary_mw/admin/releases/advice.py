@@ -27,7 +27,8 @@ _HELD = {
     " `canary-mw release abort NAME` and then retry begin again.",
     "timeout": "the step got too little evidence in its time: more traffic, `canary-mw release promote NAME`, or larger"
     " steps.",
-    "evidence": "evidence got lost: it goes on by itself when there is enough again, or by `canary-mw release promote NAME`.",
+    "evidence": "evidence got lost: it goes on by itself when there is enough again, or by"
+    " `canary-mw release promote NAME`.",
     "metric": "look at the metric, then decide: `canary-mw release promote NAME` takes the next step,"
     " `canary-mw release abort NAME` takes gray back.",
     "store": "nothing moves before all processes share a store: set CANARY_MW_STATE.",
@@ -64,9 +65,7 @@ def advice(
     return NOTHING_TO_DO
 
 
-def _of_phase(
-    store: RuleStore, view: ReleaseView, variant: str, state: State, phase: Phase, held_by: str
-) -> Advice:
+def _of_phase(store: RuleStore, view: ReleaseView, variant: str, state: State, phase: Phase, held_by: str) -> Advice:
     """What to do about a release that has steps: its commands need no change of a file."""
     source = _source(store, view, variant)
     if phase == "RolledBack" and view.compiled is not None:
