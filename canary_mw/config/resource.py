@@ -135,10 +135,21 @@ def _lines_of_keys(node: yaml.Node) -> dict[str, int]:
     for key, value in node.value:
         name = intern(key.value)
         lines[name] = key.start_mark.line + 1
+        lines |= _lines_of_items(name, value)
         if isinstance(value, yaml.MappingNode):
-            for inner, _ in value.value:
-                lines[intern(f"{name}.{inner.value}")] = inner.start_mark.line + 1
+            for inner, inside in value.value:
+                path = intern(f"{name}.{inner.value}")
+                lines[path] = inner.start_mark.line + 1
+                lines |= _lines_of_items(path, inside)
     return lines
+
+
+def _lines_of_items(path: str, node: yaml.Node) -> dict[str, int]:
+    """The lines of the items of a list of maps, as `steps.0`."""
+    if not isinstance(node, yaml.SequenceNode):
+        return {}
+    maps = [(index, each) for index, each in enumerate(node.value) if isinstance(each, yaml.MappingNode)]
+    return {intern(f"{path}.{index}"): each.start_mark.line + 1 for index, each in maps}
 
 
 def child_of(node: yaml.Node, name: str) -> yaml.Node:

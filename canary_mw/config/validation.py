@@ -1,13 +1,13 @@
 """Validation of a document against a pydantic model: all errors at once, each with attribute and line."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Strict
+from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Exact, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
 from canary_mw.config.wording import did_you_mean, in_words, odd_key_in_words
@@ -84,8 +84,8 @@ def validate(
         for found in _by_attribute(spec, exc.errors(include_url=False, include_context=False)):
             report("error", "wrong-type", found.message, attribute=found.attribute, hint=found.hint)
         return None
-    _report_unread(model, report, unsupported, known=errors)
-    return None if errors else model
+    wrong = _report_unread(model, report, unsupported, known=errors)
+    return None if errors or wrong else model
 
 
 def _report_odd_keys(kind: type[Strict], spec: dict[str, Any], report: Report) -> bool:
@@ -111,25 +111,47 @@ def _report_misspelt(
 
 def _report_unread(
     model: Strict, report: Report, unsupported: Collection[str], path: str = "", *, known: Collection[str] = ()
-) -> None:
-    """Report attributes that are written but not read, nested ones too, but for those that are `known`."""
+) -> bool:
+    """Report attributes that are written but not read, nested ones too, but for those that are `known`.
+
+    Returns:
+        whether one of them is an error.
+    """
+    wrong = False
     for name in (name for name in model.model_extra or {} if name not in known):
         if name in unsupported:
             report("notice", "not-supported", f"{path}{name} is not supported yet: ignored", attribute=path + name)
             continue
-        hint = did_you_mean(name, [*type(model).model_fields, *unsupported])
-        severity: Severity = "notice" if unsupported else "warning"
-        report(severity, "unknown-field", f"unknown field {path}{name} is ignored", attribute=path + name, hint=hint)
+        wrong |= _report_unknown(model, report, unsupported, path + name, name)
     for name in model.model_fields_set:
-        for submodel in _submodels(getattr(model, name)):
-            _report_unread(submodel, report, (), f"{path}{name}.")
+        value = getattr(model, name)
+        if value is None and isinstance(model, Exact):
+            wrong = True
+            text = f"{_written([*path.split('.')[:-1], name])} is null"
+            report("error", "wrong-type", text, attribute=path + name, hint="leave it out instead")
+        for part, submodel in _submodels(value):
+            wrong |= _report_unread(submodel, report, (), f"{path}{name}.{part}")
+    return wrong
 
 
-def _submodels(value: Any) -> list[Strict]:
+def _report_unknown(model: Strict, report: Report, unsupported: Collection[str], attribute: str, name: str) -> bool:
+    hint = did_you_mean(name, [*type(model).model_fields, *unsupported])
+    severity: Severity = "error" if isinstance(model, Exact) else "notice" if unsupported else "warning"
+    what = f"unknown field {_written(attribute.split('.'))}"
+    if severity == "error":
+        hint = hint or f"known are {', '.join(type(model).model_fields)}"
+    report(
+        severity, "unknown-field", what if severity == "error" else f"{what} is ignored", attribute=attribute, hint=hint
+    )
+    return severity == "error"
+
+
+def _submodels(value: Any) -> Iterator[tuple[str, Strict]]:
+    """The models in a value, each with the rest of its path."""
     if isinstance(value, Strict):
-        return [value]
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in values if isinstance(item, Strict)]
+        yield "", value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    yield from ((f"{part}.", item) for part, item in parts if isinstance(item, Strict))
 
 
 def _by_attribute(spec: dict[str, Any], errors: list[ErrorDetails]) -> Iterator[_Found]:
@@ -180,9 +202,10 @@ def _is_union_member(part: str | int) -> bool:
     return isinstance(part, str) and (part in _UNION_MEMBERS or _UNION_SHAPE.match(part) is not None)
 
 
-def _written(path: tuple[str | int, ...]) -> str:
+def _written(path: Sequence[str | int]) -> str:
     """A path as Kubernetes writes it: `cors.origins[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    parts = (f"[{part}]" if isinstance(part, int) or part.isdecimal() else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
 
 
 def _odd_keys(value: Any, path: str) -> Iterator[tuple[str, OddKey]]:

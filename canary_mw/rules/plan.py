@@ -166,8 +166,10 @@ class Plan:
 
 def divided(percent: float, shares: tuple[tuple[str, float], ...]) -> Dict[str, float]:
     """A percent divided by shares, in whole slots; what is left by rounding is stable's."""
-    slots, total = round(percent * SLOTS_PER_PERCENT), sum(Fraction(share) for _, share in shares)
-    return {name: int(slots * Fraction(share) / total) / SLOTS_PER_PERCENT for name, share in shares}
+    # The decimal numbers that are written, not the floats next to them.
+    exact = {name: Fraction(str(share)) for name, share in shares}
+    slots, total = round(percent * SLOTS_PER_PERCENT), sum(exact.values())
+    return {name: int(slots * share / total) / SLOTS_PER_PERCENT for name, share in exact.items()}
 
 
 def plan_digest(plan: Plan, up_to_stage: int) -> str:

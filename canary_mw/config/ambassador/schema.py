@@ -30,6 +30,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
+class Exact(Strict):
+    """A model in which an unknown attribute is an error, and so is null: what it says limits who gets gray."""
+
+
 class AddedHeader(Strict):
     """A header to add; `append: false` replaces an existing one."""
 

@@ -28,6 +28,7 @@ _HEADER_HINT = "use letters, digits and hyphens"
 _PERCENT_HINT = "write a percent from 0 to 100 with at most four decimals"
 _NAMED_KEYS = ("header", "cookie", "query", "user", "session")
 _KINDS: tuple[FailureKind, ...] = ("connect", "timeout", "reset", "overload")
+_INDEX = re.compile(r"\.([0-9]+)(?=\.|$)")
 _COOKIE_TEXT = re.compile(r"[\x21-\x3a\x3c-\x7e]+")
 
 
@@ -52,11 +53,16 @@ def text(value: str, attribute: str, pattern: re.Pattern[str] = SALT) -> str:
     return value
 
 
+def shown(attribute: str) -> str:
+    """The path of an attribute as it is written in messages: `steps[2].pause`."""
+    return _INDEX.sub(r"[\1]", attribute)
+
+
 def slots(percent: float, attribute: str) -> int:
     """The slots of a percent, exactly."""
     exact = Decimal(str(percent)) * SLOTS_PER_PERCENT if isfinite(percent) else Decimal(-1)
     if not 0 <= exact <= SLOTS or exact != int(exact):
-        message = f"{attribute} is {percent}, which is no percent with at most four decimals"
+        message = f"{shown(attribute)} is {percent}, which is no percent with at most four decimals"
         raise FieldError("release-weight-value", attribute, message, _PERCENT_HINT)
     return int(exact)
 

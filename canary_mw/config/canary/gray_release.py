@@ -1,13 +1,15 @@
 """A GrayRelease document -> `GrayRelease`, with all its errors at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Mapping as Dict
+from functools import partial
 from typing import Any
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.canary import fields
 from canary_mw.config.canary.audience import audience, predicates
 from canary_mw.config.canary.fields import NAME, FieldError
+from canary_mw.config.canary.plan import PARTS, plan, shares, without_effect
 from canary_mw.config.canary.schema import FallbackModel, GrayReleaseModel, HashModel, IdsModel, VariantModel
 from canary_mw.config.foreign_objects import CANARY_GROUPS
 from canary_mw.config.resource import Resource
@@ -34,7 +36,7 @@ MAX_VARIANTS = 16
 _RESERVED = frozenset((STABLE, "always", "never"))
 # The hashes of other products, and the field with the name that is hashed.
 _HASH_NAMES = {"sha256": None, "unleash": "group", "growthbook": "seed", "flagd-v2": "flag", "flagd-v3": "flag"}
-_NO_EFFECT_YET = ("propagate", "revision", "analysis", "bake", "promote", "on_failure", "hooks")
+_NO_EFFECT_YET = ("propagate",)
 
 
 def to_release(resource: Resource, file: str, ambassador_id: str, report: Report) -> GrayRelease | None:
@@ -69,37 +71,40 @@ def _with_plain_on(spec: Dict[str, Any]) -> dict[str, Any]:
 
 
 def _convert(model: GrayReleaseModel, resource: Resource, file: str, report: Report) -> GrayRelease | None:
-    values: dict[str, Any] = {}
-    wrong = False
-    for name, read in _READERS.items():
-        try:
-            values[name] = read(model, resource.name or "")
-        except FieldError as error:
-            wrong = True
-            report("error", error.code, error.message, attribute=error.attribute, hint=error.hint)
-    for found in _left_out(model):
-        wrong = True
-        report("error", found.code, found.message, attribute=found.attribute, hint=found.hint)
-    if wrong:
+    values, errors = _read(model, resource.name or "")
+    for error in errors:
+        report("error", error.code, error.message, attribute=error.attribute, hint=error.hint)
+    if errors:
         return None
+    values["plan"] = plan(model, {name: values.pop(name) for name in PARTS})
     for name in _NO_EFFECT_YET:
         if name in model.model_fields_set:
             report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+    for name in without_effect(model):
+        text = f"{name} has no effect without steps"
+        report("warning", "release-steps", text, attribute=name, hint="write steps: auto, or leave it out")
     for predicate in dict.fromkeys(predicates(values["audience"])):
         text = f"predicates are not supported yet: {predicate} is false, so that nobody is drawn by it"
         report("notice", "predicate-unknown", text, attribute="audience", hint="leave it out")
     return GrayRelease(namespace=resource.namespace, file=file, line=resource.line, lines=resource.lines, **values)
 
 
-def _left_out(model: GrayReleaseModel) -> Iterator[FieldError]:
-    """Errors for fields without which more users would be in gray than are meant."""
-    shared = isinstance(model.gray, dict) and any(
-        isinstance(each, VariantModel) and each.share is not None for each in model.gray.values()
-    )
-    if model.steps is not None or shared:
-        message = f"{'steps' if model.steps is not None else 'share'} is not supported yet"
-        attribute = "steps" if model.steps is not None else "gray"
-        yield FieldError("release-steps", attribute, message, "write the percents in gray: {NAME: 20}")
+def _read(model: GrayReleaseModel, name: str) -> tuple[dict[str, Any], list[FieldError]]:
+    """The values of the fields, and what is wrong with others."""
+    values: dict[str, Any] = {}
+    errors: dict[tuple[str, str], FieldError] = {}
+    readers = _READERS | {part: partial(_read_part, read) for part, read in PARTS.items()}
+    for field, read in readers.items():
+        try:
+            values[field] = read(model, name)
+        except FieldError as error:
+            # A part of the plan is read with the parts that it depends on.
+            errors[error.attribute, error.message] = error
+    return values, [*errors.values()]
+
+
+def _read_part(read: Callable[[GrayReleaseModel], Any], model: GrayReleaseModel, name: str) -> Any:
+    return read(model)
 
 
 def _name(model: GrayReleaseModel, name: str) -> str:
@@ -151,7 +156,9 @@ def _variants(model: GrayReleaseModel, name: str) -> tuple[ReleaseVariant, ...]:
         hint = "name each variant once" if len(gray) != len(model.gray) else "write gray: {NAME: 20}"
         message = f"gray has {len(model.gray)} variants; 1 to {MAX_VARIANTS} different ones are allowed"
         raise FieldError("bad-value", "gray", message, hint)
-    found = tuple(_variant(each, value) for each, value in gray.items())
+    if model.steps is not None:
+        shares(model)
+    found = tuple(_variant(each, value, planned=model.steps is not None) for each, value in gray.items())
     if (total := sum(variant.slots or 0 for variant in found)) > SLOTS:
         message = f"the percents of gray add up to {total * 100 / SLOTS:g}, more than 100"
         raise FieldError("release-weights", "gray", message, "lower one; the rest is stable's")
@@ -159,17 +166,20 @@ def _variants(model: GrayReleaseModel, name: str) -> tuple[ReleaseVariant, ...]:
     return found
 
 
-def _variant(name: str, written: float | VariantModel | None) -> ReleaseVariant:
+def _variant(name: str, written: float | VariantModel | None, *, planned: bool) -> ReleaseVariant:
+    """A variant; one with a plan has the weight 0 until whoever drives the plan says more."""
     path = f"gray.{name}"
     if name in _RESERVED:
         message = f"{name} is no name for a variant"
         raise FieldError("bad-value", path, message, f"{', '.join(sorted(_RESERVED))} have a meaning of their own")
     fields.text(name, path)
     if not isinstance(written, VariantModel):
-        return ReleaseVariant(
-            name=name, mappings=(name,), slots=None if written is None else fields.slots(written, path)
-        )
-    if written.weight is None and written.share is None:
+        slots = 0 if planned else None if written is None else fields.slots(written, path)
+        return ReleaseVariant(name=name, mappings=(name,), slots=slots)
+    if written.share is not None and not planned:
+        text = f"{path}: a share needs steps, which say the percents"
+        raise FieldError("release-steps", path, text, "write steps: auto, or weight in place of share")
+    if written.weight is None and not planned:
         raise FieldError("release-weight-value", path, f"the weight of {name} is missing", "write weight: 20")
     if written.mappings == []:
         raise FieldError("bad-value", path, f"{name} names no Mapping", f"leave mappings out for [{name}]")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from canary_mw.config.canary.fields import FieldError
+from canary_mw.config.canary.plan_checks import group_errors, plan_findings
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.last_good import Name
 from canary_mw.config.wording import did_you_mean
@@ -196,6 +197,7 @@ def _group_errors(release: GrayRelease, accepted: _Accepted, scope: Surroundings
         if not scope.middleware and not _stable_of(release, members):
             hint = "write a Mapping without weight for the stable version, or name it: stable"
             yield FieldError("release-no-stable", "stable", f"the group of {names} has no stable Mapping", hint)
+        yield from group_errors(release, members)
 
 
 def _stable_of(release: GrayRelease, members: list[Mapping]) -> list[Mapping]:
@@ -266,6 +268,8 @@ def _notices(written: GrayRelease, release: GrayRelease, scope: Surroundings) ->
             hint = "whoever drives the weights makes it with the first one; else correct the name"
             found = FieldError("release-unknown-mapping", f"gray.{variant.name}", text, hint)
             yield _diagnostic(written, found, "warning")
+    for severity, error in plan_findings(written):
+        yield _diagnostic(written, error, severity)
     percents = [each for each in written.variants if each.slots is not None]
     for variant in percents:
         for name in variant.mappings:

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from canary_mw.config.ambassador.schema import Flag, Strict
+from canary_mw.config.canary.plan_schema import AnalysisModel, BakeModel, HookModel, Steps
+from canary_mw.rules.plan import OnFailure, Promote
 from canary_mw.rules.release import DEFAULT_BUDGET, HashKind, Missing
 
 # Its range is for editors: a number outside of it is reported as `release-weight-value`.
@@ -133,10 +135,10 @@ class GrayReleaseModel(Strict):
     propagate: PropagateModel = Field(default_factory=PropagateModel)
     response_header: str | bool | None = None
     revision: str | None = None
-    steps: Any = None
-    analysis: dict[str, Any] | None = None
-    bake: dict[str, Any] | None = None
-    promote: Literal["auto", "manual"] | None = None
-    on_failure: Literal["rollback", "hold"] | None = None
-    hooks: list[dict[str, Any]] | None = None
+    steps: Steps | None = None
+    analysis: AnalysisModel | None = None
+    bake: BakeModel | None = None
+    promote: Promote | None = None
+    on_failure: OnFailure | None = None
+    hooks: list[HookModel] | None = None
     ambassador_id: Texts | None = None

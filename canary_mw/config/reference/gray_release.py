@@ -2,7 +2,6 @@
 
 from canary_mw.config.reference.attribute_doc import AttributeDoc
 
-_NOT_YET = "Not supported yet: a release with it is in error, so that nobody is in gray by mistake."
 _NO_EFFECT = "Read, and has no effect yet; a notice says so."
 
 VARIANTS = {
@@ -10,9 +9,9 @@ VARIANTS = {
         "The variants, 1 to 16, each with its percent of the users: a number with at most four decimals, or a map of"
         " `weight`, `mappings` (names, by default the variant's own; at most one of a group), `at` (the percent where"
         " its users begin), `grow` (`up` or `down` from there) and `always` (`ids`, and a `file` of them). The order"
-        " counts: end a variant by weight 0, and add new ones at the end. A list of names takes the percents from the"
-        " weights of the Mappings, which a hand or Argo Rollouts moves; one that is missing counts as 0, with a"
-        " warning. `stable`, `always` and `never` are no names.",
+        " counts: end a variant by weight 0, and add new ones at the end. A list of names takes the percents from"
+        " `steps`, or without them from the weights of the Mappings, which a hand or Argo Rollouts moves; one that is"
+        " missing then counts as 0, with a warning. `stable`, `always` and `never` are no names.",
         "gray: {svc-gray: 20}",
     ),
     "stable": AttributeDoc(
@@ -118,13 +117,50 @@ SAFETY = {
 }
 
 ROLLOUT = {
-    "steps": AttributeDoc(_NOT_YET, "steps: auto"),
-    "revision": AttributeDoc(_NO_EFFECT, 'revision: "1.4.2"'),
-    "analysis": AttributeDoc(_NO_EFFECT, "analysis: {}"),
-    "bake": AttributeDoc(_NO_EFFECT, "bake: {duration: 30m}"),
-    "promote": AttributeDoc(_NO_EFFECT, "promote: manual"),
-    "on_failure": AttributeDoc(_NO_EFFECT, "on_failure: hold"),
-    "hooks": AttributeDoc(_NO_EFFECT, "hooks: []"),
+    "steps": AttributeDoc(
+        "How the weight grows; the names are those of Argo Rollouts. A list of `setWeight` (percent; not falling, not"
+        " 0), `pause` (`duration`: so long at least; `{}`: until somebody promotes) and `analysis` (changes fields, and"
+        " adds or replaces metrics, from the weight before it on). `auto` is 1, 5, 25, 50 and 100 with 10 minutes each."
+        " After the last step comes 100. `gray` then holds no percents: it is a list, or a map with a `share` of each"
+        " variant (1 without one). The release begins at weight 0.",
+        "steps: [{setWeight: 5}, {pause: {duration: 10m}}, {setWeight: 50}, {pause: {}}, {setWeight: 100}]",
+        default="none: the percents are those of `gray`",
+    ),
+    "analysis": AttributeDoc(
+        "On which evidence a step up, or a rollback, follows; without it steps go by time alone. `{}` for the defaults:"
+        " `mode` (`act`, or `advise` to say only what would be done), `alpha` (1%, at most 10%: the probability of a"
+        " false rollback over the whole release), `margin` (0.5%: the share of all requests that a step up may newly"
+        " hit), `minimum_keys` (20 users in gray in a step), `timeout` (6h for a step) with `on_timeout` (`hold`,"
+        " `abort` or `advance`), and `metrics`, by default `error_rate` and `latency`. A metric has a `name`; `kind:"
+        " event` counts what the app records; `direction` (`increase` or `decrease` is worse), `share` (1) of alpha,"
+        " `on_failure`, `margin` (latency: 2% if that is more), `tolerated` (1: the risk ratio that gray may have),"
+        " `minimum_failures` (5) and `ignore_below` (0.1%). For latency also `quantiles` ([p95, p99]) or `threshold`,"
+        " and `allow` (10ms or 10%, taken off gray's times). A percent is 1% or 1; a duration is 90s, 1h30m or a number"
+        " of seconds.",
+        "analysis: {alpha: 1%, metrics: [{name: error_rate}, {name: latency, allow: 10ms}, {name: paid, kind: event,"
+        " direction: decrease}]}",
+    ),
+    "bake": AttributeDoc(
+        "What follows the last step: `duration` (0), and `holdback` (0), the percent that stays stable, so that there"
+        " still is something to compare with.",
+        "bake: {duration: 30m, holdback: 5}",
+    ),
+    "promote": AttributeDoc(
+        "`manual`: every raise waits for somebody to promote.", "promote: manual", default="`auto`"
+    ),
+    "on_failure": AttributeDoc(
+        "What a failed metric leads to: `rollback`, or `hold`, which waits for somebody.",
+        "on_failure: hold",
+        default="`rollback`",
+    ),
+    "revision": AttributeDoc(
+        "What is released, as an image tag. Another value is a new attempt, with new evidence.", 'revision: "1.4.2"'
+    ),
+    "hooks": AttributeDoc(
+        "Addresses that are asked or told; the kinds are those of Flagger. Each has a `type` and a `url` (http or"
+        " https), and may have `timeout` (10s), `name`, `metadata` (texts) and `muteAlert`.",
+        "hooks: [{type: confirm-promotion, url: 'http://gate/approve', timeout: 5s}]",
+    ),
 }
 
 GENERAL = {

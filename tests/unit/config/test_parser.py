@@ -445,8 +445,8 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
     [
         ("retry_policy", "{retry_on: 5xx, num_retry: 2}", "retry_policy.num_retry", "num_retries"),
         ("cors", "{origin: a}", "cors.origin", "origins"),
-        ("circuit_breakers", "[{max_request: 1}]", "circuit_breakers.max_request", "max_requests"),
-        ("add_request_headers", "{x: {value: a, apend: false}}", "add_request_headers.apend", "append"),
+        ("circuit_breakers", "[{max_request: 1}]", "circuit_breakers[0].max_request", "max_requests"),
+        ("add_request_headers", "{x: {value: a, apend: false}}", "add_request_headers.x.apend", "append"),
     ],
 )
 def test_an_unknown_field_inside_of_an_attribute_is_reported_too(

@@ -1,0 +1,141 @@
+"""`analysis` of a GrayRelease -> `Analysis`: which metrics are judged, and how."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from canary_mw.config.canary.fields import FieldError, shown
+from canary_mw.config.canary.plan_schema import METRIC_KINDS, AnalysisModel, MetricModel
+from canary_mw.config.canary.quantities import duration, number, rate
+from canary_mw.config.wording import did_you_mean
+from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, MetricRule
+from canary_mw.rules.wording import quoted
+
+MOST_ALPHA = 10
+# Slow answers are more frequent than failed ones, and cost a user less.
+_LATENCY_MARGIN = 0.02
+_QUANTILES = ("p95", "p99")
+_QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
+# The names that `canary_mw.record` takes.
+_EVENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_BUILT_IN: tuple[MetricKind, ...] = ("error_rate", "latency")
+_OF_LATENCY = ("threshold", "quantiles", "allow")
+
+
+def analysis(model: AnalysisModel, path: str = "analysis", before: Analysis | None = None) -> Analysis:
+    """The value of `analysis`, or of one among the steps.
+
+    Args:
+        before: what holds so far. Fields that are not written stay; metrics are added, or replaced by name.
+    """
+    read: dict[str, Any] = {}
+    if before is None or "alpha" in model.model_fields_set:
+        read["alpha"] = rate(model.alpha, f"{path}.alpha", most=MOST_ALPHA)
+    if before is None or "margin" in model.model_fields_set:
+        read["margin"] = rate(model.margin, f"{path}.margin")
+    if before is None or "minimum_keys" in model.model_fields_set:
+        read["minimum_keys"] = int(number(model.minimum_keys, f"{path}.minimum_keys", least=1))
+    if before is None or "timeout" in model.model_fields_set:
+        read["timeout"] = duration(model.timeout, f"{path}.timeout", above=0)
+    read |= {name: getattr(model, name) for name in ("mode", "on_timeout") if name in model.model_fields_set}
+    if before is not None and read.get("alpha", 0) > before.alpha:
+        text = f"{shown(path)}.alpha is more than before: the budget of a release is spent once"
+        raise FieldError("bad-value", f"{path}.alpha", text, "write the larger one at the top, in analysis")
+    margin = read.get("margin", before.margin if before else 0.0)
+    metrics = _metrics(model.metrics, f"{path}.metrics", margin, before)
+    return (before or Analysis(metrics))._replace(**read, metrics=metrics)
+
+
+def _metrics(
+    models: Sequence[MetricModel] | None, path: str, margin: float, before: Analysis | None
+) -> tuple[MetricRule, ...]:
+    if models is None:
+        if before is not None:
+            return before.metrics
+        models = [MetricModel(name=name) for name in _BUILT_IN]
+    if not models:
+        raise FieldError("bad-value", path, f"{shown(path)} is empty", "leave it out for error_rate and latency")
+    found: dict[str, MetricRule] = {}
+    for index, each in enumerate(models):
+        metric = _metric(each, f"{path}.{index}", margin)
+        if metric.name in found:
+            text = f"{shown(path)}[{index}]: {metric.name} is there twice"
+            raise FieldError("bad-value", f"{path}.{index}", text, "write each metric once")
+        found[metric.name] = metric
+    kept = {each.name: each for each in before.metrics} if before is not None else {}
+    return tuple((kept | found).values())
+
+
+def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
+    kind = _kind(model, path)
+    _check_fields(model, kind, path)
+    own = None if model.margin is None else rate(model.margin, f"{path}.margin")
+    default = max(margin, _LATENCY_MARGIN) if kind == "latency" else margin
+    is_quantile = kind == "latency" and model.threshold is None
+    return MetricRule(
+        name=model.name,
+        kind=kind,
+        direction=model.direction or "increase",
+        share=number(model.share, f"{path}.share", least=0, above=True),
+        on_failure=model.on_failure,
+        threshold=None if model.threshold is None else duration(model.threshold, f"{path}.threshold", above=0),
+        quantiles=_quantiles(model.quantiles, f"{path}.quantiles") if is_quantile else (),
+        allow=_allowance(model.allow, f"{path}.allow"),
+        margin=default if own is None else own,
+        tolerated=number(model.tolerated, f"{path}.tolerated", least=1),
+        minimum_failures=int(number(model.minimum_failures, f"{path}.minimum_failures", least=1)),
+        ignore_below=rate(model.ignore_below, f"{path}.ignore_below", with_zero=True),
+    )
+
+
+def _kind(model: MetricModel, path: str) -> MetricKind:
+    for what, is_written in (("provider", model.provider is not None), ("kind: value", model.kind == "value")):
+        if is_written:
+            text = f"{shown(path)}: {what} of {quoted(model.name)} is not supported yet"
+            raise FieldError("not-supported", path, text, "leave the metric out: the release would not heed it")
+    if model.kind is not None and model.kind not in METRIC_KINDS:
+        hint = did_you_mean(model.kind, METRIC_KINDS) or f"known are {', '.join(METRIC_KINDS)}"
+        raise FieldError("bad-value", path, f"{shown(path)}: there is no kind {quoted(model.kind)}", hint)
+    if model.name in _BUILT_IN:
+        if model.kind not in (None, model.name):
+            text = f"{shown(path)}: {model.name} is measured by the proxy, and is no {model.kind}"
+            raise FieldError("bad-value", path, text, "leave kind out, or give the event another name")
+        return "error_rate" if model.name == "error_rate" else "latency"
+    if model.kind != "event":
+        known = "known are error_rate and latency; write kind: event for what the app records"
+        hint = did_you_mean(model.name, _BUILT_IN) or known
+        raise FieldError("bad-value", path, f"{shown(path)}: there is no metric {quoted(model.name)}", hint)
+    if not _EVENT.fullmatch(model.name):
+        hint = "use 1 to 64 letters, digits, _ . : -"
+        raise FieldError("bad-value", path, f"{shown(path)}: {quoted(model.name)} is no name of an event", hint)
+    return "event"
+
+
+def _check_fields(model: MetricModel, kind: MetricKind, path: str) -> None:
+    """Refuse fields that say nothing for this kind of metric."""
+    written = [name for name in _OF_LATENCY if getattr(model, name) is not None]
+    if kind != "latency" and written:
+        raise FieldError("bad-value", path, f"{shown(path)}: {written[0]} is one of latency alone", "leave it out")
+    if kind != "event" and model.direction == "decrease":
+        text = f"{shown(path)}: less of {model.name} is no failure"
+        raise FieldError("bad-value", path, text, "leave direction out")
+    if model.threshold is not None and model.quantiles is not None:
+        text = f"{shown(path)}: threshold and quantiles both say what is slow"
+        raise FieldError("bad-value", path, text, "write one of them")
+
+
+def _quantiles(written: Sequence[str] | None, path: str) -> tuple[float, ...]:
+    texts = _QUANTILES if written is None else written
+    found = [_QUANTILE.fullmatch(each) for each in texts]
+    values = tuple(float(each[1]) / 100 for each in found if each)
+    if len(values) != len(texts) or not values or len({*values}) != len(values) or not all(values):
+        raise FieldError("bad-value", path, f"{shown(path)} must be different quantiles, as p95", "write [p95, p99]")
+    return values
+
+
+def _allowance(written: str | int | float | None, path: str) -> Allowance:
+    if written is None:
+        return NO_ALLOWANCE
+    if isinstance(written, str) and written.endswith("%"):
+        return Allowance(ratio=rate(written, path, with_zero=True))
+    return Allowance(seconds=duration(written, path))
