@@ -410,9 +410,9 @@ def test_the_digest_is_of_the_steps_so_far() -> None:
 def test_the_schema_of_editors_takes_what_is_read() -> None:
     validator = Draft7Validator(document_schema())
     head: dict[str, Any] = {"apiVersion": "canary-mw/v1", "kind": "GrayRelease", "name": "r", "gray": ["gray"]}
-    good = {"steps": AUTO, "analysis": {"alpha": 1, "timeout": 60}, "bake": {"holdback": "5%"}}
+    good: dict[str, Any] = {"steps": AUTO, "analysis": {"alpha": 1, "timeout": 60}, "bake": {"holdback": "5%"}}
     assert not [*validator.iter_errors(head | good)]
-    refused = [
+    refused: list[dict[str, Any]] = [
         {"steps": "now"},
         {"steps": [{"setWieght": 5}]},
         {"analysis": {"margn": 1}},
