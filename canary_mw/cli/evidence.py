@@ -6,7 +6,7 @@ import sys
 import click
 
 from canary_mw.cli.rules import standard_input
-from canary_mw.rollout.batch import answer_line
+from canary_mw.rollout.batch.answers import answer_line
 
 
 @click.command()
@@ -24,6 +24,7 @@ def evidence(batch: bool) -> None:
       streams         requests in their order: when gray is called worse
       thinning        a sample of keys
       threshold       a quantile of the first times
+      transitions     what a release does at an event or a command in a state
 
     A line that cannot be read is answered with "line", its number, and "error"; the exit code is 1 then.
     """

@@ -1,6 +1,7 @@
 """Numbers as people read them: `3.1 %`, `127 ms`, `12,480`."""
 
 from collections.abc import Callable, Sequence
+from math import ceil
 
 # Decimals of a percent: as many tell rates apart, and at most as many a rate from 0.
 _ENOUGH, _MOST = 2, 4
@@ -44,6 +45,14 @@ def waiting_time(seconds: float) -> str:
     unit, name = (1, "minute") if minutes < 120 else (60, "hour") if minutes < 48 * 60 else (24 * 60, "day")
     number = round(minutes / unit)
     return f"{count(number)} {name}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """A time that is written or counted: `45 seconds`, `10 minutes`, `6 hours`."""
+    if seconds >= 120:
+        return waiting_time(seconds)
+    number = max(ceil(seconds), 1)
+    return f"{number} second{'' if number == 1 else 's'}"
 
 
 def _apart(values: Sequence[float], write: Callable[[float, int], str]) -> list[str]:

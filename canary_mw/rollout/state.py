@@ -70,6 +70,7 @@ class ReleaseState:
         advised: what was advised last in this step, so that it is said once.
         reason: why it is in this phase, in words.
         held_by: what holds it, "" unless it is Held.
+        objection: the metric that holds it, or "sample_ratio"; "" unless one of these does.
         subject: what is released, see `subject_of`.
         revision: the same as the document says it.
         plan: digest of the stages up to the present one, see `plan_digest`.
@@ -92,6 +93,7 @@ class ReleaseState:
     advised: str = ""
     reason: str = ""
     held_by: HeldBy = ""
+    objection: str = ""
     subject: str = ""
     revision: str | None = None
     plan: str = ""
@@ -206,6 +208,7 @@ _TYPES: Dict[str, type] = {
     "resumed": bool,
     "advised": str,
     "reason": str,
+    "objection": str,
     "subject": str,
     "plan": str,
 }

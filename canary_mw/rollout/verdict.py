@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from canary_mw.rollout.findings import Findings, Metric, MetricEvidence, StepCounts
+from canary_mw.rollout.formatting import count
 from canary_mw.rollout.statistics import excess_upper, exposures_needed
 
 VerdictKind = Literal["aborted", "roll_back", "hold", "step_up", "wait"]
+WaitsFor = Literal["", "time", "hook", "human", "keys", "evidence", "suspicion", "margin"]
 BETA = 0.05
 MINIMUM_KEYS = 20
 
@@ -22,6 +24,7 @@ class Verdict(NamedTuple):
         metric: the metric that it is about, "" for none.
         needed: requests of gray that are still needed at the present rates, None where more do not help or it is not
             about requests.
+        waits_for: what a step waits for, "" for another verdict.
     """
 
     kind: VerdictKind
@@ -29,6 +32,20 @@ class Verdict(NamedTuple):
     variant: str = ""
     metric: str = ""
     needed: int | None = None
+    waits_for: WaitsFor = ""
+
+    @property
+    def text(self) -> str:
+        """The reason with all that is known of it, as a part of a sentence."""
+        about = ", ".join(filter(None, (self.variant, self.metric)))
+        return f"{self.reason}{f' ({about})' if about else ''}{self._more()}"
+
+    def _more(self) -> str:
+        if self.waits_for != "margin":
+            return ""
+        if self.needed is None:
+            return ": more requests do not help at the present rates"
+        return f": about {count(self.needed)} more request{'' if self.needed == 1 else 's'} in gray"
 
 
 class StepBound(NamedTuple):
@@ -56,7 +73,8 @@ class Look:
         next_weights: the share of each gray variant after the next step, in [0, 1]; empty where there is none.
         latched: whether the release was rolled back or aborted.
         external_failure: why a query or a hook demands to roll back, "" if none does.
-        gates: what else the step waits for, as "5 minutes of the pause"; empty when nothing.
+        gates: for how long the step waits anyhow, as "the pause has 5 minutes to go"; empty when it does not.
+        analysed: whether the next step needs evidence; one that raises nothing needs none.
     """
 
     findings: Dict[str, Findings]
@@ -66,6 +84,7 @@ class Look:
     latched: bool = False
     external_failure: str = ""
     gates: Sequence[str] = ()
+    analysed: bool = True
     minimum_keys: int = MINIMUM_KEYS
     beta: float = BETA
 
@@ -103,9 +122,14 @@ def _wait(look: Look) -> Verdict | None:
     if not look.next_weights:
         return Verdict("wait", "there is no next step")
     for gate in look.gates:
-        return Verdict("wait", gate)
+        return Verdict("wait", gate, waits_for="time")
+    return unproven(look) if look.analysed else None
+
+
+def unproven(look: Look) -> Verdict | None:
+    """What the evidence does not show yet of the next weights, or None."""
     for variant in look.next_weights:
-        waiting = _suspicion(look, variant) or _unproven(look, variant)
+        waiting = _suspicion(look, variant) or _unbounded(look, variant)
         if waiting is not None:
             return waiting
     return None
@@ -115,28 +139,28 @@ def _suspicion(look: Look, variant: str) -> Verdict | None:
     found = look.findings.get(variant)
     keys = look.gray_keys.get(variant, 0)
     if found is None:
-        return Verdict("wait", "there is no evidence of this step", variant)
+        return Verdict("wait", "there is no evidence of this step", variant, waits_for="evidence")
     if keys < look.minimum_keys:
-        return Verdict("wait", f"{keys} of {look.minimum_keys} keys were seen in gray", variant)
+        return Verdict("wait", f"{keys} of {look.minimum_keys} keys were seen in gray", variant, waits_for="keys")
     for each in found.metrics:
         if each.ln_e >= found.ln_needed / 2:
-            return Verdict("wait", "gray is under suspicion", variant, each.metric.name)
+            return Verdict("wait", "gray is under suspicion", variant, each.metric.name, waits_for="suspicion")
     return None
 
 
-def _unproven(look: Look, variant: str) -> Verdict | None:
+def _unbounded(look: Look, variant: str) -> Verdict | None:
     """The metric that does not bound what the next step could hit."""
     evidence = look.evidence.get(variant, ())
     if not evidence:
-        return Verdict("wait", "there is no evidence of this step", variant)
+        return Verdict("wait", "there is no evidence of this step", variant, waits_for="evidence")
     for metric, _, steps in evidence:
         if not steps:
-            return Verdict("wait", "there is no evidence of this step", variant, metric.name)
+            return Verdict("wait", "there is no evidence of this step", variant, metric.name, waits_for="evidence")
         for counts in steps:
             bound = step_bound(counts, metric, look.next_weights[variant], look.beta)
             if not bound.keeps:
                 reason = "the next step could hit more than the margin"
-                return Verdict("wait", reason, variant, metric.name, bound.needed)
+                return Verdict("wait", reason, variant, metric.name, bound.needed, "margin")
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from canary_mw.rollout.batch import answer
+from canary_mw.rollout.batch.answers import answer
 
 FOLDER = Path(__file__).parent / "evidence"
 # The outputs of a case, and how exact they are: the tests of failures to 1e-12, that of the sample ratio to 1e-10.

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from installation import ROOT
 
 from canary_mw.cli.main import main
-from canary_mw.rollout import batch
+from canary_mw.rollout.batch.answers import answer_line
 
 PAGE = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```shell\n(.*?)\n```\n\n```json\n(.*?)\n```$", PAGE, re.M | re.S)
@@ -31,7 +31,7 @@ def test_an_example_answers_what_is_shown(command: str, answer: str) -> None:
 
 def test_every_kind_is_listed() -> None:
     # The error for an unknown kind lists them all.
-    known = batch.answer_line(1, b'{"kind": ""}')["error"].partition("use one of ")[2]
+    known = answer_line(1, b'{"kind": ""}')["error"].partition("use one of ")[2]
     listed = set(re.findall(r"^\| `(\w+)` \| .* \| .* \|$", PAGE, re.M))
     assert listed == set(re.findall(r"\w+", known))
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from canary_mw.cli.main import main
-from canary_mw.rollout.batch import answer, answer_line
+from canary_mw.rollout.batch.answers import answer, answer_line
 from canary_mw.rollout.key_sample import FAILED_CAP
 
 EPOCH = {"weight": 0.1, "gray": 30, "stable": 90}
@@ -32,7 +32,7 @@ PROMOTION = {
         ("[]", "the line is no JSON object"),
         ('{"epochs": []}', "kind is None"),
         ('{"kind": ["attribution"]}', "kind is ['attribution']"),
-        ('{"kind": "transitions"}', "use one of attribution, combined"),
+        ('{"kind": "transition"}', "use one of attribution, combined"),
         ('{"kind": "attribution"}', "epochs is missing"),
         ('{"kind": "attribution", "epochs": {}}', "epochs must be a list"),
         ('{"kind": "attribution", "epochs": [1]}', "epochs[0] must be an object"),

@@ -64,7 +64,7 @@ def test_suspicion_waits_also_before_enough_keys_failed() -> None:
 def test_what_is_still_needed_is_said() -> None:
     few = GOOD._replace(steps=[StepCounts(Arm(0, 100), Arm(0, 900))])
     reason = "the next step could hit more than the margin"
-    assert verdict(with_evidence(few)) == Verdict("wait", reason, "v2", "error_rate", 458)
+    assert verdict(with_evidence(few)) == Verdict("wait", reason, "v2", "error_rate", 458, "margin")
 
 
 def test_every_variant_has_to_be_shown() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from canary_mw.exceptions import ConfigError
-from canary_mw.rollout.batch_values import Fields, checked_number
+from canary_mw.rollout.batch.values import Fields, checked_number
 from canary_mw.rollout.key_sample import Entry, KeySample
 from canary_mw.rollout.statistics import Epoch, attribution, ln_needed
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.inspection.batch import read_json
-from canary_mw.rollout.batch_values import Fields, checked_count, checked_digest, checked_number
+from canary_mw.rollout.batch.stream import follow, read_stream
+from canary_mw.rollout.batch.transitions import transition
+from canary_mw.rollout.batch.values import Fields, checked_count, checked_digest, checked_number
 from canary_mw.rollout.findings import ERROR_RATE
 from canary_mw.rollout.key_sample import FAILED_CAP, Entry, KeySample
 from canary_mw.rollout.statistics import (
@@ -28,7 +30,6 @@ from canary_mw.rollout.statistics import (
     sample_ratio,
     towards,
 )
-from canary_mw.rollout.stream import follow, read_stream
 from canary_mw.rollout.verdict import BETA, MINIMUM_KEYS
 
 _TINY = 1e-9
@@ -153,4 +154,5 @@ _ANSWERS = {
     "streams": _streams,
     "thinning": _thinning,
     "threshold": _threshold,
+    "transitions": transition,
 }

@@ -32,6 +32,13 @@ class Fields:
         """A whole number from `low` on."""
         return checked_count(self._place + name, self._get(name, default), low)
 
+    def text(self, name: str) -> str:
+        """A text."""
+        value = self._get(name, None)
+        if not isinstance(value, str):
+            raise ConfigError(f"{self._place}{name} must be a text, not {value!r:.60}")
+        return value
+
     def choice(self, name: str, *values: str, default: str | None = None) -> str:
         """One of some texts; the first is the default if any is."""
         value = self._get(name, default)

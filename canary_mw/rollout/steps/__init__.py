@@ -1,0 +1,1 @@
+"""Where a release goes next, what holds it back, and what it is then."""
