@@ -81,7 +81,7 @@ def ring(ranges: Sequence[tuple[float, float]], before: Sequence[float], at: flo
     return Markup("".join(parts))
 
 
-def length(part: float, whole: float) -> Markup:
+def length(part: float, whole: float, fill: str = "fill-gray-plain") -> Markup:
     """A part of a whole as a bar."""
     share = 100 * part / whole if whole else 0.0
-    return Markup(_rect("fill-track", 0, 0, 100, 5) + _rect("fill-gray-plain", 0, 0, share, 5))
+    return Markup(_rect("fill-track", 0, 0, 100, 5) + _rect(fill, 0, 0, share, 5))

@@ -42,12 +42,15 @@ def top_of(lines: Sequence[Line]) -> float:
     )
 
 
-def chart(lines: Sequence[Line], top: float, uprights: Sequence[float], titles: Sequence[str]) -> Markup:
+def chart(
+    lines: Sequence[Line], top: float, uprights: Sequence[float], titles: Sequence[str], limit: float | None = None
+) -> Markup:
     """Lines with bands, stable first.
 
     Args:
         uprights: where something happened, 0 to 1.
         titles: of each column; made of numbers.
+        limit: a value at which something happens.
     """
     grid = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>' for y in (0, 50, 100))
     marks = "".join(
@@ -58,7 +61,14 @@ def chart(lines: Sequence[Line], top: float, uprights: Sequence[float], titles: 
     bands = "".join(_band(line, top, _class(row)) for row, line in enumerate(lines))
     strokes = "".join(_stroke(line, top, f"{_class(row)} n{row}") for row, line in enumerate(lines))
     inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{bands}{strokes}</svg>'
-    return Markup(grid + inner + marks + _columns(titles))
+    return Markup(grid + inner + marks + _limit(limit, top) + _columns(titles))
+
+
+def _limit(limit: float | None, top: float) -> str:
+    if limit is None:
+        return ""
+    y = f"{100 - 100 * min(max(limit / top, 0), 1):.2f}%"
+    return f'<line class="limit" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
 
 
 def _class(row: int) -> str:

@@ -13,6 +13,8 @@ from canary_mw.admin.models.releases import Overview, Release
 from canary_mw.admin.models.rules import RulesAnswer
 from canary_mw.admin.pages import bars, comparison, timeline
 from canary_mw.admin.pages.comparison import Row
+from canary_mw.admin.pages.rollout import phases
+from canary_mw.admin.pages.rollout.view import rollout_view
 from canary_mw.admin.pages.timeline import Figure
 from canary_mw.admin.pages.todo import Part, roll_back, todo
 from canary_mw.admin.pages.wording import NOTHING, WINDOWS, moment, percent, plural, time_parts, weight
@@ -41,9 +43,18 @@ class Split(NamedTuple):
 
 
 class ReleaseView(NamedTuple):
-    """A release with all that is drawn of it."""
+    """A release with all that is drawn of it.
+
+    Attributes:
+        phase: label, sign and tone; None where nothing drives it, or it has no steps and was not taken back.
+        place: as "step 3 of 9"; empty before the first one.
+        announced: what is said aloud when it changes.
+    """
 
     release: Release
+    phase: tuple[str, tuple[str, str]] | None
+    place: str
+    announced: str
     names: list[str]
     titles: list[str]
     tone: str
@@ -70,11 +81,16 @@ def release_view(release: Release, window: str, requests: bool = False) -> Relea
     splits = _splits(release)
     seen = [each.seen or 0.0 for each in splits] if release["seen_percent"] is not None else []
     weights = [each.weight for each in splits]
+    rollout, verdict = release["rollout"], release["verdict"]
+    phase = phases.pill(rollout)
     return ReleaseView(
         release=release,
+        phase=phase,
+        place=phases.place(rollout) if rollout else "",
+        announced=f"{phase[0]}; {verdict['label']}" if phase else verdict["label"],
         names=comparison.columns(release),
         titles=comparison.titles(release),
-        tone=_TONES.get(release["verdict"]["state"], ""),
+        tone=_tone(release),
         splits=splits,
         split_label=_split_label(splits, window),
         split_bar=bars.split_bar(seen, sum(weights)),
@@ -83,11 +99,18 @@ def release_view(release: Release, window: str, requests: bool = False) -> Relea
         errors=comparison.errors_row(release),
         charts=timeline.figures(release, requests),
         last_change=_last_change(release),
-        todo=todo(release["verdict"]),
-        roll_back=roll_back(release["verdict"]),
+        todo=todo(verdict),
+        roll_back=roll_back(verdict),
         rps=sum(each["rps"] for each in release["variants"].values()),
         p95=_p95(release),
     )
+
+
+def _tone(release: Release) -> str:
+    """Of a release that was taken back, what the figures say is in the past."""
+    phase = release["rollout"]["phase"] if release["rollout"] else "Manual"
+    past = {"RolledBack": "worse", "Held": "slower", "Aborted": ""}
+    return past[phase] if phase in past else _TONES.get(release["verdict"]["state"], "")
 
 
 def _splits(release: Release) -> list[Split]:
@@ -148,7 +171,7 @@ def release(answer: ReleaseAnswer, in_force: InForce) -> View:
         before = [100 * each / ring["slots"] for each in ring["before"]]
         drawn = {"ring": bars.ring(ranges, before), "ring_label": _ring_label(ranges, before)}
     failures = max((each["count"] for each in answer["failures"]), default=0)
-    return {"view": {**view._asdict(), **drawn, "failures": failures}}
+    return {"view": {**view._asdict(), **drawn, "failures": failures}, "rollout": rollout_view(answer)}
 
 
 def _percents(low: float, high: float, slots: int) -> tuple[float, float]:

@@ -89,6 +89,14 @@ def ago(text: str | None, now: str) -> str:
     return f"{seconds / 86400:.0f} days ago"
 
 
+def lasting(seconds: float) -> str:
+    """A length of time in its two largest units: "7 min 12 s", "1 h 5 min"; what is 0 is left out."""
+    whole = round(seconds)
+    units = (("d", whole // 86400), ("h", whole // 3600 % 24), ("min", whole // 60 % 60), ("s", whole % 60))
+    first = next((place for place, (_, number) in enumerate(units) if number), len(units) - 1)
+    return " ".join(f"{number} {unit}" for unit, number in units[first : first + 2] if number) or "0 s"
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """A number and its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
