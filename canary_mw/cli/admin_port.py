@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable
+from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,7 +23,15 @@ class Unreachable(Exception):
 
 
 class Refusal(Exception):
-    """The admin port answers with an error; the text is its message."""
+    """The admin port answers with an error; the text is its message.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Answer(NamedTuple):
@@ -57,8 +66,8 @@ def _checked(context: click.Context, parameter: click.Parameter, value: str) -> 
     return value.rstrip("/")
 
 
-def ask(admin: str, path: str) -> Answer:
-    """The answer to a GET.
+def ask(admin: str, path: str, method: str = "GET", headers: Dict[str, str] | None = None) -> Answer:
+    """The answer to a request without a body.
 
     Raises:
         Unreachable: there is none.
@@ -67,7 +76,8 @@ def ask(admin: str, path: str) -> Answer:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
     try:
-        connection.request("GET", parts.path + path, headers={"accept": "application/json", "connection": "close"})
+        sent = {"accept": "application/json", "connection": "close", **(headers or {})}
+        connection.request(method, parts.path + path, headers=sent)
         answer = connection.getresponse()
         return Answer(answer.status, answer.read(_MOST_BYTES))
     except (OSError, http.client.HTTPException) as exc:
@@ -77,18 +87,18 @@ def ask(admin: str, path: str) -> Answer:
         connection.close()
 
 
-def ask_json(admin: str, path: str) -> Any:
+def ask_json(admin: str, path: str, method: str = "GET", headers: Dict[str, str] | None = None) -> Any:
     """The value of an answer of the API.
 
     Raises:
         Unreachable: there is none, or it is that of another server.
         Refusal: it is an error.
     """
-    answer = ask(admin, path)
+    answer = ask(admin, path, method, headers)
     try:
         value = json.loads(answer.body)
         if answer.status == 200 and isinstance(value, dict):
             return value
-        raise Refusal(value["error"]["message"])
+        raise Refusal(value["error"]["message"], answer.status)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Unreachable(f"{admin} is no admin port of canary-mw: {path} is answered with {answer.status}") from None

@@ -10,6 +10,7 @@ from canary_mw.cli.assign import assign
 from canary_mw.cli.check import check, schema
 from canary_mw.cli.evidence import evidence
 from canary_mw.cli.explain import explain_command
+from canary_mw.cli.release.group import release
 from canary_mw.cli.serve import serve
 from canary_mw.cli.server_libraries import server_libraries
 from canary_mw.cli.status import healthcheck, status
@@ -35,6 +36,7 @@ main.add_command(check)
 main.add_command(evidence)
 main.add_command(explain_command)
 main.add_command(healthcheck)
+main.add_command(release)
 main.add_command(schema)
 main.add_command(serve)
 main.add_command(status)

@@ -50,7 +50,7 @@ class RolloutMetric(TypedDict):
 
     Attributes:
         name: as in the document, for example "error_rate".
-        threshold_ms: above it a request is slow; null where the metric has none, or none is known yet.
+        title: the same with its threshold, for example "latency p95".
         gray: null while nothing was counted.
         ratio: of the rates of first failures, gray by stable; null where stable has none.
         ln_e: logarithm of the evidence of the whole attempt that gray is worse; the release is rolled back at
@@ -64,7 +64,7 @@ class RolloutMetric(TypedDict):
 
     variant: str
     name: str
-    threshold_ms: float | None
+    title: str
     gray: RolloutArm | None
     stable: RolloutArm | None
     ratio: float | None

@@ -1,0 +1,1 @@
+"""`canary-mw release`: how far a release is, and commands for it."""
