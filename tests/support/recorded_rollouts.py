@@ -58,6 +58,7 @@ def metric(name: str, gray: tuple[int, int], stable: tuple[int, int], **more: An
     return {
         "variant": "gray",
         "name": name,
+        "title": name,
         "threshold_ms": None,
         "gray": arm(*gray),
         "stable": arm(*stable),

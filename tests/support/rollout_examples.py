@@ -30,6 +30,7 @@ def metric(title: str, in_gray: tuple[int, int], in_stable: tuple[int, int], **m
         "variant": "gray",
         "name": title.partition(" ")[0],
         "title": title,
+        "threshold_ms": None,
         "gray": arms[0],
         "stable": arms[1],
         "ratio": in_gray[0] / in_gray[1] / (in_stable[0] / in_stable[1]),

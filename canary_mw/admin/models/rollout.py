@@ -2,9 +2,10 @@
 
 from typing import Literal, TypedDict
 
-Phase = Literal["Manual", "Pending", "Progressing", "Paused", "Held", "Baking", "Completed", "RolledBack", "Aborted"]
-Status = Literal["Progressing", "Paused", "Degraded", "Healthy"]
-CommandName = Literal["promote", "abort", "retry", "undo", "pause", "resume", "set-weight"]
+from canary_mw.rollout.commands import CommandName as CommandName
+from canary_mw.rollout.state import Phase as Phase
+from canary_mw.rollout.state import Status
+from canary_mw.rollout.verdict import VerdictKind
 
 
 class RolloutStep(TypedDict):
@@ -50,7 +51,8 @@ class RolloutMetric(TypedDict):
 
     Attributes:
         name: as in the document, for example "error_rate".
-        title: the same with its threshold, for example "latency p95".
+        title: the same with its quantile, for example "latency p95"; of one metric no two rows have the same.
+        threshold_ms: above it a request is slow, where the document says it; null for others.
         gray: null while nothing was counted.
         ratio: of the rates of first failures, gray by stable; null where stable has none.
         ln_e: logarithm of the evidence of the whole attempt that gray is worse; the release is rolled back at
@@ -65,6 +67,7 @@ class RolloutMetric(TypedDict):
     variant: str
     name: str
     title: str
+    threshold_ms: float | None
     gray: RolloutArm | None
     stable: RolloutArm | None
     ratio: float | None
@@ -104,7 +107,7 @@ class RolloutNext(TypedDict):
         needed: requests of gray that are still needed at the present rates; null where that is not the reason.
     """
 
-    verdict: Literal["aborted", "roll_back", "hold", "step_up", "wait"] | None
+    verdict: VerdictKind | None
     text: str
     weight: float | None
     needed: int | None
