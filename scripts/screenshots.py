@@ -15,15 +15,20 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from page_visits import Site, serving  # noqa: E402 - the folder of the tests' support is on the path by now
+# The folder of the tests' support is on the path by now.
+import recorded_answers as recorded  # noqa: E402
+from page_visits import Site, serving  # noqa: E402
+from recorded_rollouts import RELEASES  # noqa: E402
 
-# Name of the file: page and look.
+# Name of the file: page, for a release with steps with its phase, and look.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "overview": ("overview", {"color_scheme": "light", "height": 860}),
     "overview-light": ("overview", {"color_scheme": "light"}),
     "overview-dark": ("overview", {"color_scheme": "dark"}),
     "overview-phone": ("overview", {"color_scheme": "dark", "width": 390, "height": 1900, "device_scale_factor": 2}),
     "release-light": ("release", {"color_scheme": "light"}),
+    "release-progressing": ("release Progressing", {"color_scheme": "light", "height": 1620}),
+    "release-rolled-back": ("release RolledBack", {"color_scheme": "light", "height": 1620}),
     "rules-light": ("rules", {"color_scheme": "light"}),
     "explain-light": ("explain", {"color_scheme": "light"}),
     "traffic-dark": ("traffic", {"color_scheme": "dark"}),
@@ -33,6 +38,8 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def take(browser: Browser, site: Site, name: str, page: str, width: int = 1280, height: int = 0, **look: Any) -> None:
     """Take one picture: of the whole page, or so much of it from the top."""
+    page, _, phase = page.partition(" ")
+    site.answers["release"] = RELEASES[phase] if phase else recorded.RELEASE  # type: ignore[index]
     context = browser.new_context(viewport={"width": width, "height": height or 900}, reduced_motion="reduce", **look)
     opened = context.new_page()
     opened.goto(site.page(page))

@@ -1,8 +1,10 @@
 """How far a release is, in each phase: invented, of the checkout release of `recorded_answers`."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
+from recorded_answers import RELEASE, at, between, difference, lines, series, variant, verdict
+
+from canary_mw.admin.models.release import ReleaseAnswer
 from canary_mw.admin.models.rollout import (
     CommandName,
     EvidenceOverTime,
@@ -14,7 +16,6 @@ from canary_mw.admin.models.rollout import (
     RolloutStep,
 )
 
-NOW = datetime(2026, 11, 27, 14, 7, 0, tzinfo=UTC)
 LN_NEEDED = 4.605170
 # What the state does not refuse, by phase.
 COMMANDS: dict[Phase, list[CommandName]] = {
@@ -30,11 +31,6 @@ COMMANDS: dict[Phase, list[CommandName]] = {
 }
 _WEIGHTS = (1.0, 5.0, 25.0, 50.0, 95.0)
 _ITEMS = (1, 3, 5, 7, 9)
-
-
-def at(minute: float, second: float = 0) -> str:
-    """A time so many minutes before now."""
-    return (NOW - timedelta(minutes=minute, seconds=second)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def step(place: int, current: int) -> RolloutStep:
@@ -207,8 +203,9 @@ ROLLOUTS: dict[Phase, Rollout] = {
 assert set(ROLLOUTS) == set(get_args(Phase))
 
 
-def over_time(metrics: list[RolloutMetric], minutes: float = 28.0, looks: int = 57) -> list[EvidenceOverTime]:
-    """How the evidence of the metrics grew, a look each half a minute: flat at first, then up to what it is now."""
+def over_time(metrics: list[RolloutMetric], minutes: float = 28.0, until: float = 0.0) -> list[EvidenceOverTime]:
+    """How the evidence of the metrics grew between some minutes before now: flat at first, then up to what it is."""
+    looks = 57
     shares = [max((place - looks * 0.6) / (looks * 0.4), 0.0) ** 1.5 for place in range(looks)]
     return [
         {
@@ -216,7 +213,7 @@ def over_time(metrics: list[RolloutMetric], minutes: float = 28.0, looks: int = 
             "name": each["name"],
             "threshold_ms": each["threshold_ms"],
             "ln_needed": LN_NEEDED,
-            "at": [at(minutes * (1 - place / (looks - 1))) for place in range(looks)],
+            "at": [at(until + (minutes - until) * (1 - place / (looks - 1))) for place in range(looks)],
             "ln_e": [
                 (each["ln_e"] or 0.0) * share / shares[-1] - 0.2 * (1 - share / shares[-1]) * (1 + place % 3)
                 for place, share in enumerate(shares)
@@ -224,3 +221,132 @@ def over_time(metrics: list[RolloutMetric], minutes: float = 28.0, looks: int = 
         }
         for each in metrics
     ]
+
+
+_STEPS = (
+    "kind: GrayRelease",
+    "name: checkout-2026-11",
+    'revision: "1.4.2"',
+    "gray: [shop-gray]",
+    "sticky: {header: x-user-id, cookie: uid}",
+    "steps:",
+    "- setWeight: 1",
+    "- pause: {duration: 10m}",
+    "- setWeight: 5",
+    "- pause: {duration: 10m}",
+    "- setWeight: 25",
+    "- pause: {}",
+    "- setWeight: 50",
+    "- pause: {duration: 10m}",
+    "- setWeight: 100",
+    "bake: {duration: 30m, holdback: 5}",
+    "analysis: {}",
+)
+_STEPPED: Any = {
+    "events": [{"at": at(17, 12), "kind": "weight", "text": "weight 1 → 5"}],
+    "weights": {"stable": 95.0, "gray": 5.0},
+    "seen": {"stable": 94.96, "gray": 5.04},
+    "seen_percent": 5.04,
+    "requests": 62_350,
+    "failures": [{"variant": "gray", "kind": "503", "text": "503 sent by shop-gray", "count": 14}],
+    "clients_saw": {
+        "failures": 14,
+        "stepped_in": 9,
+        "clients": 5,
+        "text": "Clients saw 5 of these 14. Stable answered the other 9.",
+    },
+    "rules": [{**RELEASE["rules"][0], "excerpt": lines(9, *_STEPS)}],
+    "changes": [
+        {"at": at(17, 12), "generation": 43, "text": "gray 1 % to 5 %"},
+        {"at": at(28, 30), "generation": 42, "text": "gray 0 % to 1 %"},
+    ],
+    "choice": {
+        **RELEASE["choice"],
+        "ring": {**(RELEASE["choice"]["ring"] or {}), "ranges": {"gray": [[0, 50_000]]}, "before": [10_000]},
+    },
+    "reasons": [
+        {**RELEASE["reasons"][0], "requests": {"stable": 55_870, "gray": 2_962}},
+        {**RELEASE["reasons"][1], "requests": {"stable": 3_338, "gray": 180}},
+    ],
+    "answers": [
+        {"status": "2xx", "note": "", "requests": {"stable": 58_604, "gray": 3_059}},
+        {"status": "3xx", "note": "", "requests": {"stable": 388, "gray": 48}},
+        {"status": "4xx", "note": "not counted as errors", "requests": {"stable": 176, "gray": 19}},
+        {"status": "503", "note": "sent by shop-gray", "requests": {"stable": 3, "gray": 14}},
+    ],
+}
+_FIGURES = variant("shop-stable", 59_208, 243, (31, 118, 290)), variant("shop-gray", 3_142, 14, (32, 121, 301))
+
+
+def _seen(*rates: list[float]) -> Any:
+    return {
+        "start": at(60),
+        "step_seconds": 60,
+        "stable": series(1, 11_840, [0.0041] * 60, 118),
+        "gray": series(2, 600, [each for part in rates for each in part], 121),
+    }
+
+
+def _calm(state: Rollout) -> ReleaseAnswer:
+    """The checkout release while gray does what stable does."""
+    said = verdict("same", "No difference seen.", "In errors it lies between −0.2 and +0.4 points.")
+    apart = difference(between(-0.0016, 0.0036), between(-6, 11))
+    whole: Any = {
+        **RELEASE,
+        **_STEPPED,
+        "verdict": said,
+        "verdicts": {"gray": said},
+        "needs_you": False,
+        "variants": {"stable": _FIGURES[0], "gray": _FIGURES[1]},
+        "difference": apart,
+        "differences": {"gray": apart},
+        "series": _seen([0.0044] * 60),
+        "rollout": state,
+        "evidence": over_time(state["metrics"]),
+    }
+    return whole  # type: ignore[no-any-return]
+
+
+def _taken_back() -> ReleaseAnswer:
+    """The checkout release some minutes after it was rolled back."""
+    todo = (
+        "mend gray; then `canary-mw release retry checkout-2026-11`, or another revision in rules/checkout.yaml:11,"
+        " begins the next attempt."
+    )
+    since = "No gray request since 14:00. Rolled back at 14:00: gray fails more often."
+    said = verdict("off", "Off: gray's weight is 0.", since, todo, 11)
+    quiet = _seen([0.0044] * 45, [0.012, 0.021, 0.028, 0.029, 0.031, 0.03, 0.029, 0.031])
+    for name in ("requests", "errors", "error_rate", "error_low", "error_high", "p95_ms", "p95_low", "p95_high"):
+        quiet["gray"][name] = [*quiet["gray"][name], *[0 if name in ("requests", "errors") else None] * 7]
+    whole: Any = {
+        **_calm(ROLLED_BACK),
+        "verdict": said,
+        "verdicts": {"gray": said},
+        "needs_you": True,
+        "weights": {"stable": 100.0, "gray": 0.0},
+        "seen": {"stable": 100.0, "gray": 0.0},
+        "seen_percent": 0.0,
+        "events": [*_STEPPED["events"], {"at": at(6, 12), "kind": "weight", "text": "weight 5 → 0"}],
+        "variants": {"stable": variant("shop-stable", 62_350, 256, (31, 118, 290))},
+        "difference": None,
+        "differences": {"gray": None},
+        "series": quiet,
+        "failures": [],
+        "clients_saw": {"failures": 0, "stepped_in": 0, "clients": 0, "text": ""},
+        "evidence": over_time(BAD, 28, 6.2),
+        "changes": [{"at": at(6, 12), "generation": 44, "text": "gray 5 % to 0 %"}, *_STEPPED["changes"]],
+        "choice": {
+            **_STEPPED["choice"],
+            "ring": {**_STEPPED["choice"]["ring"], "ranges": {"gray": [[0, 0]]}, "before": [50_000]},
+        },
+        "reasons": [{**RELEASE["reasons"][0], "requests": {"stable": 62_350, "gray": 0}}],
+        "answers": [{"status": "2xx", "note": "", "requests": {"stable": 62_094, "gray": 0}}],
+    }
+    return whole  # type: ignore[no-any-return]
+
+
+# The whole page of it, in these phases.
+RELEASES: dict[Phase, ReleaseAnswer] = {
+    **{phase: _calm(state) for phase, state in ROLLOUTS.items()},
+    "RolledBack": _taken_back(),
+}

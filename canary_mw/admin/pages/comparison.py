@@ -81,14 +81,17 @@ def errors_row(release: Release) -> Row:
     """The shares of failed requests."""
     figures = figures_of(release)
     rates = [each["error_rate"] for each in figures]
-    cells = [Cell(f"{wording.share(each['error_rate']['value'])} %", _of(each)) for each in figures]
+    cells = [_share_of(each) for each in figures]
     found = release["difference"]
     difference, tone = _difference(found and found["error_rate"], 100.0, "points", "bad")
     return _row("Errors", cells, difference, tone, [_span(rate, 100.0) for rate in rates], "%")
 
 
-def _of(figures: VariantFigures) -> str:
-    return f"{figures['errors']:,} of {figures['requests']:,}"
+def _share_of(figures: VariantFigures) -> Cell:
+    rate = figures["error_rate"]["value"]
+    if rate is None:
+        return Cell(wording.NOTHING)
+    return Cell(f"{wording.share(rate)} %", f"{figures['errors']:,} of {figures['requests']:,}")
 
 
 def _time_row(release: Release, name: str, key: str, figures: list[VariantFigures]) -> Row:

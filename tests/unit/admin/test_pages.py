@@ -192,7 +192,8 @@ def test_a_release_without_a_gray_request_has_no_figures_of_gray() -> None:
     off = OVERVIEW["releases"][-1]
     found = page("release", **off)
     assert "Off: gray's weight is 0." in found.text
-    assert "– %" in found.text
+    assert "– –" in found.text
+    assert "– %" not in found.text
 
 
 def test_a_chart_of_a_young_server_begins_with_its_first_requests() -> None:

@@ -132,7 +132,7 @@ def over_time(known: Sequence[EvidenceOverTime], rollout: Rollout) -> Figure | N
         f"Evidence over time: {last}; {limit}",
         chart([Line(()), *lines], top, (), [_title(*each) for each in zip(grid, *values, strict=True)], needed),
         [e_value(top), e_value(top / 2), "1"],
-        [*(_clock(times[0] + (times[-1] - times[0]) * part / 4) for part in range(4)), "now"],
+        [_clock(times[0] + (times[-1] - times[0]) * part / 4) for part in range(5)],
     )
 
 
