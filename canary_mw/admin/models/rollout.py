@@ -84,14 +84,14 @@ class EvidenceOverTime(TypedDict):
     """How the evidence of one metric grew, at one threshold, about one gray variant.
 
     Attributes:
+        title: as that of the metric.
         ln_needed: where the release is rolled back.
         at: when it was looked at; at least one time.
         ln_e: what it was then.
     """
 
     variant: str
-    name: str
-    threshold_ms: float | None
+    title: str
     ln_needed: float
     at: list[str]
     ln_e: list[float]

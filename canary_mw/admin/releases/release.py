@@ -72,8 +72,7 @@ def _evidence(subject: Subject, release: Release, now: float) -> list[EvidenceOv
     return [
         {
             "variant": metric.variant,
-            "name": metric.name,
-            "threshold_ms": metric.threshold_ms,
+            "title": metric.title,
             "ln_needed": looks[-1].ln_needed,
             "at": [iso(each.time) for each in looks],
             "ln_e": [each.ln_e for each in looks],

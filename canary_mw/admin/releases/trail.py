@@ -15,8 +15,7 @@ class Metric(NamedTuple):
     """What is looked at."""
 
     variant: str
-    name: str
-    threshold_ms: float | None
+    title: str
 
 
 class Look(NamedTuple):
@@ -59,7 +58,7 @@ class Trail:
 
 
 def _metric(shown: RolloutMetric) -> Metric:
-    return Metric(shown["variant"], shown["name"], shown["threshold_ms"])
+    return Metric(shown["variant"], shown["title"])
 
 
 class Trails:

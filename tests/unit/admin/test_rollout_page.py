@@ -6,7 +6,8 @@ import pytest
 import recorded_answers as recorded
 from admin_examples import HOSTILE
 from page_reader import LOOK, Reader
-from recorded_rollouts import COMMANDS, GOOD, LN_NEEDED, ROLLED_BACK, ROLLOUTS, at, metric, over_time, rollout
+from recorded_answers import at
+from recorded_rollouts import COMMANDS, GOOD, LN_NEEDED, ROLLED_BACK, ROLLOUTS, metric, over_time, rollout
 
 from canary_mw.admin.models.rollout import Phase, Rollout
 from canary_mw.admin.pages import wording
@@ -138,7 +139,7 @@ def test_evidence_over_time_lies_under_the_line_until_it_is_enough() -> None:
     assert drawn.svg.count('class="limit"') == 1
     assert drawn.svg.count("<polyline") == 2
     assert drawn.ys == ["10,000", "100", "1"]
-    assert "error_rate is 0.7 now; latency above 180 ms is 2.0 now; gray is rolled back at 100" in drawn.label
+    assert "error_rate is 0.7 now; latency p95 is 2.0 now; gray is rolled back at 100" in drawn.label
     # Metrics that came later have no line before, and looks of any distance lie at their times.
     late: Any = {**over_time(GOOD)[1], "at": [at(1), at(0)], "ln_e": [1.0, 30.0]}
     drawn = chart_of(

@@ -110,9 +110,9 @@ def test_evidence_over_time_is_that_of_the_looks_at_one_attempt() -> None:
         return validated(await fetch_app(app, "/api/v1/releases/shop"), "/api/v1/releases/{name}")
 
     errors, latency = run(main())["evidence"]
-    assert (errors["name"], errors["ln_needed"], errors["ln_e"]) == ("error_rate", 4.60517, [-0.36])
+    assert (errors["title"], errors["ln_needed"], errors["ln_e"]) == ("error_rate", 4.60517, [-0.36])
     assert errors["at"] == ["2026-11-27T14:06:00.000Z"]
-    assert (latency["threshold_ms"], latency["ln_e"]) == (180.0, [0.69])
+    assert (latency["title"], latency["ln_e"]) == ("latency p95", [0.69])
 
 
 def test_a_trail_keeps_a_whole_attempt_in_so_many_looks() -> None:
@@ -125,7 +125,7 @@ def test_a_trail_keeps_a_whole_attempt_in_so_many_looks() -> None:
     assert errors[-1].time > 9_900
     trail.note([], 20_000.0)
     trail.note(BAD, 20_000.1)
-    assert trail.shown()[Metric("gray", "error_rate", None)][-1].time == 20_000.1
+    assert trail.shown()[Metric("gray", "error_rate")][-1].time == 20_000.1
 
 
 def test_another_attempt_begins_another_trail_and_a_release_that_is_gone_has_none() -> None:
@@ -133,6 +133,6 @@ def test_another_attempt_begins_another_trail_and_a_release_that_is_gone_has_non
     first = trails.of("shop", state, 1.0)
     assert trails.of("shop", state, 1.5) is first
     second = trails.of("shop", rollout("Progressing", attempt=2), 2.0)
-    assert len(second.shown()[Metric("gray", "error_rate", None)]) == 1
+    assert len(second.shown()[Metric("gray", "error_rate")]) == 1
     trails.keep({"other"})
     assert trails.of("shop", state, 3.0) not in (first, second)

@@ -52,7 +52,7 @@ def _row(metric: RolloutMetric, rollout: Rollout, several: bool) -> Row:
     enough = metric["ln_e"] is not None and metric["ln_needed"] is not None and metric["ln_e"] >= metric["ln_needed"]
     tone = "bad" if enough else "good" if metric["keeps"] and allowed else "none"
     return Row(
-        metric["name"],
+        metric["title"],
         ", ".join(parts),
         _arm(metric["gray"]),
         _arm(metric["stable"]),
@@ -100,12 +100,7 @@ def _bound(metric: RolloutMetric, rollout: Rollout) -> tuple[str, str]:
 def names(known: Sequence[EvidenceOverTime]) -> list[str]:
     """What each line of the chart is about."""
     several = len({each["variant"] for each in known}) > 1
-    return [_name(each, several) for each in known]
-
-
-def _name(each: EvidenceOverTime, several: bool) -> str:
-    above = "" if each["threshold_ms"] is None else f" above {milliseconds(each['threshold_ms'])}"
-    return f"{each['name']}{above}{' of ' + each['variant'] if several else ''}"
+    return [f"{each['title']} of {each['variant']}" if several else each["title"] for each in known]
 
 
 def over_time(known: Sequence[EvidenceOverTime], rollout: Rollout) -> Figure | None:
