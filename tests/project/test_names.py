@@ -27,6 +27,7 @@ canary_mw.middleware
 canary_mw.observers
 canary_mw.protocol
 canary_mw.relay
+canary_mw.rollouts
 canary_mw.run_folder
 canary_mw.shadow
 canary_mw.sources

@@ -1,0 +1,1 @@
+"""Releases that raise their own weight: where their state is kept, who drives them, and what is in force of it."""
