@@ -6,12 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from canary_mw.config.ambassador.interpretation import interpret
-from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, KUBERNETES_RESOLVERS, REQUIRED
-from canary_mw.config.ambassador.shared_resources import (
-    SHARED_KINDS,
-    SharedResources,
-    read_shared_resources,
-)
+from canary_mw.config.ambassador.kinds import KNOWN_KINDS
+from canary_mw.config.ambassador.shared_resources import SharedResources, is_shared, read_shared_resources
 from canary_mw.config.canary.documents import is_release, parse_release, releases_of
 from canary_mw.config.canary.resolution import ReadIds, Surroundings
 from canary_mw.config.document import Diagnostic, Document
@@ -34,7 +30,7 @@ from canary_mw.config.weights import keep_shares
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.release import NO_RELEASES, GrayRelease, Releases
 
-_OTHER_KINDS = frozenset((*REQUIRED, *EDGE_STACK_KINDS, *KUBERNETES_RESOLVERS, "Module", "TLSContext"))
+_OTHER_KINDS = frozenset(KNOWN_KINDS) - {"Mapping"}
 
 Documents = dict[int, tuple[Resource, ParsedDocument]]
 
@@ -139,8 +135,9 @@ def _read_shared(
     readings: list[tuple[Document, Reading]], ambassador_id: str, last_good: SharedResources, complete: bool
 ) -> tuple[SharedResources, list[Diagnostic]]:
     found: list[Diagnostic] = []
-    resources = [(r, d.name) for d, reading in readings for r in reading.resources if r.kind in SHARED_KINDS]
-    return read_shared_resources(resources, ambassador_id, last_good, complete, found), found
+    resources = [(r, d.name) for d, reading in readings for r in reading.resources if is_shared(r)]
+    cut_off = next((d.name for d, reading in readings if not reading.complete and "AuthService" in d.text), "")
+    return read_shared_resources(resources, ambassador_id, last_good, complete, found, cut_off), found
 
 
 def _parse_files(

@@ -104,7 +104,9 @@ def _report_misspelt(
     """Report the misspelt names as errors, and return them."""
     meant = {name: found for name in sorted(unknown) if (found := misspelt(name))}
     for name, found in meant.items():
-        text = f"unknown field {name}: it looks like {found}, and without {found} the Mapping takes other requests"
+        text = f"unknown field {name}: it looks like {found}"
+        if report.resource.kind == "Mapping":
+            text += f", and without {found} the Mapping takes other requests"
         report("error", "unknown-field", text, attribute=name, hint=f"did you mean {found}?")
     return meant.keys()
 

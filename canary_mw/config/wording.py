@@ -47,5 +47,11 @@ def odd_key_in_words(key: OddKey) -> tuple[str, str]:
 
 def did_you_mean(name: str | None, known: Sequence[str]) -> str | None:
     """A hint with the known name that is closest to a misspelt one, None without a close one."""
-    found = get_close_matches((name or "").lower(), [k.lower() for k in known], n=1)
-    return f"did you mean {next(k for k in known if k.lower() == found[0])}?" if found else None
+    found = closest_to(name or "", known)
+    return f"did you mean {found}?" if found else None
+
+
+def closest_to(name: str, known: Sequence[str]) -> str | None:
+    """The known name that is closest to a misspelt one, None without a close one."""
+    found = get_close_matches(name.lower(), [k.lower() for k in known], n=1)
+    return next(k for k in known if k.lower() == found[0]) if found else None

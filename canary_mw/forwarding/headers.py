@@ -58,6 +58,9 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
         headers.append((b"x-forwarded-proto", head.scheme.encode()))
         if b"host" in by_name:
             headers.append((b"x-forwarded-host", by_name[b"host"]))
+    if b"proxy-authorization" in by_name and _is_authorized(head):
+        # An auth service has seen it, as the proxy that it is for.
+        headers += [pair for pair in head.headers if pair[0] == b"proxy-authorization"]
     if b"x-request-id" not in by_name:
         headers.append((b"x-request-id", hop.new_id()))
     elif not mapping.keep_request_id:
@@ -67,6 +70,12 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
         context = TemplateContext(head, None, hop.now())
         return apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, context)
     return headers
+
+
+def _is_authorized(head: RequestHead) -> bool:
+    """Whether an auth service has allowed a request."""
+    asked = getattr(head, "asked", None)
+    return asked is not None and asked.auth == "allowed"
 
 
 def _without_aliases(headers: Headers, mapping: Mapping) -> Headers:

@@ -53,6 +53,7 @@ class RequestHead:
         query: the query with its "?", byte for byte as received, or empty.
         mount: the root path that was in front of the path.
         forwarded: the request to an upstream that was made of it, for who tells of it; unset before.
+        asked: what services of filters were asked about it, and have answered; unset where there are no filters.
 
     Raises:
         BadTarget: the target holds a fragment, control or non-ASCII bytes, or an escaped NUL.
@@ -61,6 +62,7 @@ class RequestHead:
 
     __slots__ = (
         "_headers_by_name",
+        "asked",
         "client",
         "client_port",
         "forwarded",
@@ -75,6 +77,7 @@ class RequestHead:
     )
 
     forwarded: Any
+    asked: Any
 
     def __init__(
         self,

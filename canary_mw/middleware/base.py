@@ -18,6 +18,7 @@ from canary_mw.host import HostLogger, speak
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.announcement import announce, warn_of_missing
+from canary_mw.middleware.filters.shell import filter_shell
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.observed_requests import ObservedRequests
 from canary_mw.middleware.options import Arguments, options_of, unused_variables
@@ -75,6 +76,7 @@ class MiddlewareBase(ObservedRequests):
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
         cluster: the endpoints of Services whose Mappings ask for them.
         release: what releases need of a middleware.
+        filters: what services of filters need of a middleware; None where they are not asked.
         person: what every decision is told; with header keys, comments in `via` need a signature.
         started: whether the rule store is started.
         enabled: whether the rules count. Without them the wrapped app gets every request.
@@ -134,6 +136,7 @@ class MiddlewareBase(ObservedRequests):
         keys = self.trusted_headers.keys if self.trusted_headers else ()
         self.release = ReleaseShell(self._is_trusted_peer, keys)
         self.person = self.release.person
+        self.filters = filter_shell(options, wraps=self.wraps, signed=bool(keys))
         self._hop_contexts = tuple(
             HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)

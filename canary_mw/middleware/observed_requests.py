@@ -1,6 +1,7 @@
 """Who hears of the requests of a middleware: observers, counters, a tracer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -114,6 +115,22 @@ class ObservedRequests:
             seconds, delay = perf_counter() - since, None if first_byte is None else first_byte - since
             record = finished_record(decision, head, status, seconds, reason, net, delay, body)
             notify(self.finished_observers, record)
+
+    def notify_answered(
+        self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None
+    ) -> None:
+        """Notify observers of a request that a service of a filter has answered: no release counts it.
+
+        Args:
+            since: see `notify_finished`.
+        """
+        for counters in self._counters:
+            counters.begin()
+        self.count_finished(None, head, status, since, reason)
+        if self.finished_observers:
+            plain = None if decision is None else replace(decision, release=None, split=None)
+            seconds = perf_counter() - since
+            notify(self.finished_observers, finished_record(plain, head, status, seconds, reason, None, None, 0))
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
         """Notify observers of a request that was refused before a decision."""

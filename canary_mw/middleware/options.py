@@ -31,6 +31,9 @@ class Arguments(NamedTuple):
     run_dir: str | os.PathLike[str] | None
     admin_host: str | None
     admin_port: int | None
+    filters: bool | None
+    guard_unmapped: bool | None
+    unguarded: Iterable[str] | None
 
 
 class Options(NamedTuple):
@@ -51,6 +54,9 @@ class Options(NamedTuple):
     run_dir: str | None
     admin_host: str
     admin_port: int
+    filters: bool
+    guard_unmapped: bool
+    unguarded: tuple[str, ...]
 
 
 def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
@@ -71,6 +77,9 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         os.fspath(given.run_dir) if given.run_dir else settings.run_dir,
         given.admin_host or settings.admin_host,
         _first(given.admin_port, settings.admin_port),
+        _first(given.filters, settings.filters),
+        _first(given.guard_unmapped, settings.guard_unmapped),
+        settings.unguarded if given.unguarded is None else tuple(given.unguarded),
     )
 
 

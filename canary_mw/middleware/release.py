@@ -44,7 +44,7 @@ class ReleaseShell:
         if not table.releases:
             return self.person
         trusted = self._is_trusted_peer(head.client)
-        return self.person._replace(trusted=trusted, client=self._client(table, head, trusted))
+        return self.person._replace(trusted=trusted, client=self.client_of(table, head, trusted))
 
     def without_lanes(self, table: RouteTable, headers: RawHeaders, client: str | None) -> RawHeaders:
         """The headers without lanes of other canary-mw that this peer may not send, as nobody behind may believe them.
@@ -60,7 +60,7 @@ class ReleaseShell:
         signed = {name for name in lanes if self._keys and is_signed(self._keys, headers, name, time())}
         return [pair for pair in headers if fold_underscores(pair[0]) not in lanes or pair[0] in signed]
 
-    def _client(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
+    def client_of(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
         """The address of the client: what the trusted proxies in front have seen."""
         hops = table.settings.trusted_hops
         if not hops and not trusted:

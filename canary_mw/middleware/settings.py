@@ -31,6 +31,8 @@ SERVER_SETTINGS = (
     "access_log access_log_format grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"
     " ssl_keyfile workers"
 ).split()
+# Paths by which somebody looks whether an app lives.
+UNGUARDED = ("/healthz", "/readyz", "/livez", "/ambassador/v0/check_alive", "/ambassador/v0/check_ready")
 # What Kubernetes puts into the containers of a namespace that has a Service named canary-mw, or canary-mw-something.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
 _TRUE = frozenset(("1", "true", "yes", "on"))
@@ -103,6 +105,9 @@ class MiddlewareSettings:
     admin_host_names: tuple[str, ...] = setting((), "Name by which the admin port may be asked.", ",")
     events: bool = setting(False, "Write Events about rules in error to their objects of a k8s:// address.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
+    filters: bool = setting(True, "Ask the services of AuthService; 0 for an app behind a gateway that asks.")
+    guard_unmapped: bool = setting(True, "An app's requests that no Mapping takes are asked about, too.")
+    unguarded: tuple[str, ...] = setting(UNGUARDED, "Path of an app that no AuthService is asked about.", ",")
     tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable
 

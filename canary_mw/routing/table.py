@@ -49,11 +49,12 @@ class RouteTable:
         middleware: the rules belong to a middleware, so the wrapped app takes the requests that no Mapping takes.
         settings: of the Module.
         request_policy: checks and changes of every request by the Module, or None.
-        has_extras: the Module or a release ask for more than a look-up of each request.
+        has_extras: the Module, a release or a filter ask for more than a look-up of each request.
         has_exceptions: some Mapping leads to the local service, or some group has a release.
+        filters: what is asked about every request of this process, or None.
         releases: the releases in force, by name.
         lane_headers: the headers by which other canary-mw tell these releases what they have decided.
-        asks_person: a release looks at the user or session of the app.
+        asks_person: a release looks at the user or session.
         documents: the releases as they are written, and the Mappings that are held back.
     """
 
@@ -65,6 +66,7 @@ class RouteTable:
         "asks_person",
         "diagnostics",
         "documents",
+        "filters",
         "groups",
         "has_exceptions",
         "has_extras",
@@ -90,7 +92,8 @@ class RouteTable:
         self.middleware = middleware
         self.settings = settings
         self.request_policy = settings.request_policy
-        self.has_extras = self.request_policy is not None or bool(releases.in_force)
+        self.filters = settings.filters.seen_by(local)
+        self.has_extras = self.request_policy is not None or bool(releases.in_force) or self.filters is not None
         self._local = local
         self.documents = releases
         self.releases: Dict[str, CompiledRelease] = compiled(releases, overrides, previous.releases if previous else {})
@@ -101,8 +104,7 @@ class RouteTable:
         self._entries: dict[_Key, _PrefixEntry] = build.entries(self.mappings, reusable)
         self.groups = _in_routing_order(self._entries.values(), previous.order if previous else {})
         found = [each for entry in self._entries.values() for each in entry.diagnostics]
-        found += split_findings(self.releases, previous.releases if previous else {})
-        self.diagnostics = tuple(found)
+        self.diagnostics = (*found, *split_findings(self.releases, previous.releases if previous else {}))
         self.has_exceptions = bool(self.releases) or any(group.sent_shares for group in self.groups)
         self._index = HostIndex(self.groups)
 

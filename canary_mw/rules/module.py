@@ -4,6 +4,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from typing import Any
 
+from canary_mw.rules.filters.asked import NO_FILTERS, Filters
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
 from canary_mw.rules.request_policy import RequestPolicy
 
@@ -18,6 +19,7 @@ class ModuleSettings:
         keep_request_id: a client's `x-request-id` is kept; Emissary's default is to replace it.
         trusted_hops: proxies in front whose X-Forwarded-* headers are continued, whatever their address.
         server_name: value of `server` in all responses, None to leave it to the upstream.
+        filters: what services are asked about every request.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)
@@ -26,6 +28,7 @@ class ModuleSettings:
     keep_request_id: bool = True
     trusted_hops: int = 0
     server_name: str | None = None
+    filters: Filters = NO_FILTERS
 
 
 DEFAULT_SETTINGS = ModuleSettings()

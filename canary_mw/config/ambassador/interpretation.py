@@ -3,7 +3,14 @@
 from functools import partial
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
-from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, ENDPOINT_RESOLVER, KUBERNETES_RESOLVERS, REQUIRED
+from canary_mw.config.ambassador.kinds import (
+    EDGE_STACK_KINDS,
+    EFFECTIVE_KINDS,
+    ENDPOINT_RESOLVER,
+    KNOWN_KINDS,
+    KUBERNETES_RESOLVERS,
+    REQUIRED,
+)
 from canary_mw.config.ambassador.mapping import to_mapping
 from canary_mw.config.ambassador.misspellings import deciding_attribute
 from canary_mw.config.ambassador.origin import DocumentOrigin
@@ -17,8 +24,6 @@ from canary_mw.config.wording import did_you_mean
 from canary_mw.rules.mapping import Mapping
 
 _GROUP = "getambassador.io/"
-_EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", *KUBERNETES_RESOLVERS)
-_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *_EFFECTIVE_KINDS)
 
 
 def interpret(resource: Resource, file: str, shared: SharedResources, report: Report) -> Mapping | None:
@@ -74,14 +79,14 @@ def _typed(resource: Resource, version: str, report: Report) -> Model | None:
 
 def _is_for_others(resource: Resource, ambassador_id: str, report: Report) -> bool:
     """Whether a document is meant for another program or process; reported if it would have an effect here."""
-    if resource.api_version is None and is_unrelated(resource.kind, resource.spec, _KINDS):
+    if resource.api_version is None and is_unrelated(resource.kind, resource.spec, KNOWN_KINDS):
         return True
     if resource.kind in EDGE_STACK_KINDS:
         report("notice", "kind-ignored", "a kind of Edge Stack: ignored")
         return True
     if matches_ambassador_id(resource, ambassador_id):
         return False
-    if resource.kind in _EFFECTIVE_KINDS:
+    if resource.kind in EFFECTIVE_KINDS:
         text = f"passed over: it is for ambassador_id {', '.join(ambassador_ids(resource))}, not for {ambassador_id}"
         hint = "--ambassador-id names the id of this process"
         report("notice", "other-ambassador-id", text, attribute="ambassador_id", hint=hint)
@@ -96,11 +101,13 @@ def _check_other_kind(resource: Resource, report: Report) -> None:
         if not resource.name:
             report("error", "no-name", "the resolver has no name: it is left out")
     elif resource.kind == "Module":
-        if resource.name != "ambassador":
+        if resource.name not in ("ambassador", "authentication"):
             report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-    elif resource.kind != "TLSContext":
+    elif resource.kind not in ("TLSContext", "AuthService"):
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
-        report("error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, _KINDS))
+        report(
+            "error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, KNOWN_KINDS)
+        )
 
 
 def _check_required(resource: Resource, report: Report) -> None:

@@ -4,7 +4,6 @@ What Emissary runs is no error here: a Host without hostname is one for `*`, a C
 """
 
 REQUIRED: dict[str, tuple[str, ...]] = {
-    "AuthService": ("auth_service",),
     "ConsulResolver": ("datacenter",),
     "DevPortal": (),
     "Host": (),
@@ -22,3 +21,5 @@ EDGE_STACK_KINDS = frozenset(
 ENDPOINT_RESOLVER = "KubernetesEndpointResolver"
 KUBERNETES_RESOLVERS = (ENDPOINT_RESOLVER, "KubernetesServiceResolver")
 RESOLVER_KINDS = frozenset(("ConsulResolver", *KUBERNETES_RESOLVERS))
+EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", "AuthService", *KUBERNETES_RESOLVERS)
+KNOWN_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *EFFECTIVE_KINDS)

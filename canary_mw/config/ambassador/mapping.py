@@ -237,6 +237,7 @@ _READERS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "shadow_writes": ("shadow_writes", lambda _, origin: origin.labels.get("shadow_writes") == "allow"),
     "allow_upgrade": ("upgrades", _upgrades),
     "metadata_labels": ("variant", _variant),
+    "bypass_auth": ("bypass_auth", lambda model, _: model.bypass_auth is True),
     "labels": ("extras", _extras),
 }
 # The same for the fields of UpstreamOptions.

@@ -1,13 +1,15 @@
 """What all Mappings of a source share: the Module's settings, resolvers and TLSContexts."""
 
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
-from canary_mw.config.ambassador.kinds import ENDPOINT_RESOLVER, RESOLVER_KINDS
+from canary_mw.config.ambassador.kinds import ENDPOINT_RESOLVER, KNOWN_KINDS, RESOLVER_KINDS
 from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_settings
 from canary_mw.config.ambassador.tls_context import read_contexts
 from canary_mw.config.document import Diagnostic
+from canary_mw.config.filters.auth_service import AuthSurroundings
+from canary_mw.config.filters.reading import FilterDocuments, is_filter, read_filters
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
 from canary_mw.config.wording import in_words
@@ -15,8 +17,8 @@ from canary_mw.exceptions import MappingError
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import UpstreamTLS
 
-# The kinds that `read_shared_resources` reads.
-SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
+# The kinds that `read_shared_resources` reads, besides those that name a service which is asked.
+_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,20 @@ class SharedResources:
     Attributes:
         resolvers: the kinds of resolvers, by the names that a `resolver` attribute may have.
         tls_contexts: by the names that a `tls` attribute may have.
+        filters: documents that name services which are asked; `settings` has what follows of them.
     """
 
     ambassador_id: str = "default"
     settings: ModuleSettings = DEFAULT_SETTINGS
     resolvers: Dict[str, str] = field(default_factory=lambda: _with_built_in({}))
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
+    filters: FilterDocuments = field(default_factory=FilterDocuments)
+
+
+def is_shared(resource: Resource) -> bool:
+    """Whether a document has an effect on all Mappings."""
+    kind = resource.kind
+    return kind != "Mapping" and (kind in _SHARED_KINDS or is_filter(resource, KNOWN_KINDS))
 
 
 def read_shared_resources(
@@ -40,14 +50,16 @@ def read_shared_resources(
     last_good: SharedResources,
     complete: bool,
     diagnostics: list[Diagnostic],
+    cut_off: str = "",
 ) -> SharedResources:
     """Read the Module, the resolvers and the TLSContexts of a source; they affect Mappings that stand before them too.
 
     Args:
-        resources: resources of `SHARED_KINDS`, each with its file.
+        resources: those of which `is_shared` is true, each with its file.
         last_good: of the last reading; its values replace those in error now.
         complete: False if a document of the source could not be read; then nothing of `last_good` is removed.
         diagnostics: what is found is added to this list.
+        cut_off: see `read_filters`.
     """
     named = _resolvers(resources, ambassador_id)
     resolvers = _with_built_in(named if complete else {**last_good.resolvers, **named})
@@ -69,7 +81,10 @@ def read_shared_resources(
     known = read_contexts(contexts, last_good.tls_contexts, diagnostics)
     if not complete:
         known = {**last_good.tls_contexts, **known}
-    return SharedResources(ambassador_id, settings, resolvers, known)
+    asked = [each for each in resources if is_filter(each[0], KNOWN_KINDS)]
+    around = AuthSurroundings(settings, known)
+    filters = read_filters(asked, ambassador_id, around, last_good.filters, complete, cut_off, diagnostics)
+    return SharedResources(ambassador_id, replace(settings, filters=filters.filters), resolvers, known, filters)
 
 
 def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:

@@ -182,7 +182,9 @@ NOT_YET = {
         differs="`false` means no; a middleware needs no `true`",
     ),
     "bypass_auth": AttributeDoc(
-        f"No request to the AuthService. {_HAS_NO_EFFECT}", "bypass_auth: true", differs=_NO_EFFECT_DIFFERENCE
+        "The AuthService is not asked about its requests.",
+        "bypass_auth: true",
+        differs="not where a header that only the service may give would lead to it",
     ),
     "auth_context_extensions": AttributeDoc(
         f"Sent to the AuthService. {_HAS_NO_EFFECT}",

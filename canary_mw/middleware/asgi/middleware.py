@@ -27,6 +27,7 @@ from canary_mw.middleware.asgi.scope import request_head, websocket_request, wit
 from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
+from canary_mw.middleware.filters.asgi import Gate
 from canary_mw.middleware.options import Arguments
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decided import Decision
@@ -43,11 +44,9 @@ class CanaryMiddleware(MiddlewareBase):
     """Pure ASGI middleware that routes by Mappings.
 
     A request that matches no Mapping, or whose Mapping leads to the service that this process runs, goes to the wrapped
-    app, with `scope["canary_mw"]` set to the `Decision` or None. All other requests are forwarded to their service;
-    websockets too, where the Mapping allows the upgrade. Other scope types go to the wrapped app. Rules are loaded at
-    lifespan startup, or at the first request when the server runs no lifespan.
-
-    An argument that is not given is read from its variable, such as `CANARY_MW_RULES`; README lists them.
+    app, with `scope["canary_mw"]` set to the `Decision` or None. All others are forwarded to their service, websockets
+    too, where the Mapping allows the upgrade. Other scope types go to the wrapped app. Rules are loaded at lifespan
+    startup, or else at the first request. An argument that is not given is read from its variable; README lists them.
 
     Args:
         app: the wrapped ASGI app.
@@ -57,8 +56,7 @@ class CanaryMiddleware(MiddlewareBase):
             the gray version usually runs the same code, and a `RuleStore` has names of its own.
         services: ASGI apps of this process by service; they serve its requests in place of an upstream. They start
             after the wrapped app, and end before it; one that does not start gets no requests (503).
-        transports: httpx transports by service, in place of the built-in client.
-        upstreams: URLs by service, "*" for all services that are not named.
+        transports, upstreams: by service: httpx transports in place of our client, or URLs; "*" for all others.
         roll: draws a percent in [0, 100).
         trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers are used.
         trusted_headers: names of headers that only those peers may send; they are removed from the requests of all
@@ -66,15 +64,17 @@ class CanaryMiddleware(MiddlewareBase):
         header_key_file: file of secrets, one per line; any peer may send a trusted header that is signed with one.
         observers: notified of every request.
         hop_id: name of this deployment in `via`; derived from the workload's name by default.
-        limits: limits of the built-in client.
+        limits: of the built-in client.
         dns_interval: seconds between two look-ups of the name of an upstream.
         replay_limit: bytes of a request body that are kept for retries and shadows, 65536 by default.
         shadow_limit: maximum number of shadow copies in flight, 100 by default.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets: directory of the Secrets that TLSContexts name.
-        run_dir: folder that the workers of this server share; told from the server by default, where that is possible.
+        run_dir: folder that the workers of this server share; told from the server by default, where possible.
         admin_host, admin_port: where one of its workers answers health, rules and metrics; nowhere by default.
+        filters, guard_unmapped: whether AuthServices are asked, and also about what no Mapping takes; both by default.
+        unguarded: paths of the app that they are never asked about, by default those of probes.
 
     Raises:
         ConfigError: an argument is not valid. In a running event loop the start raises it instead: the startup of the
@@ -108,14 +108,16 @@ class CanaryMiddleware(MiddlewareBase):
         run_dir: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
+        filters: bool | None = None,
+        guard_unmapped: bool | None = None,
+        unguarded: Iterable[str] | None = None,
     ) -> None:
-        self.app = app
-        self.started = False
-        self.host = HostProbe(wraps=self.wraps)
-        self.services = ServiceApps(services)
+        self.app, self.started = app, False
+        self.host, self.services = HostProbe(wraps=self.wraps), ServiceApps(services)
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
             *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
+            *(filters, guard_unmapped, unguarded),
         )
         try:
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)
@@ -135,6 +137,7 @@ class CanaryMiddleware(MiddlewareBase):
         self.shadows = ShadowSender(self.upstreams, options.shadow_limit, self.tally)
         self.nets = SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
+        self.gate = None if self.filters is None else Gate(self, self.filters, self._forwarder.refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one lifespan."""
@@ -182,10 +185,17 @@ class CanaryMiddleware(MiddlewareBase):
 
     async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         person = with_user(self.release.person_of(table, head), table, scope)
-        decision = scope["canary_mw"] = self.decide(table, head, self.roll(), person)
+        began = None
+        if table.filters is None or self.gate is None:
+            decision = self.decide(table, head, self.roll(), person)
+        elif (passage := await self.gate.admit(table, head, person, scope, receive, send)) is None:
+            return
+        else:
+            decision, head, person, receive, send, began = passage
+        scope["canary_mw"] = decision
         send = with_headers(send, self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
-        serve = self._observe if self.observed else self._serve
+        serve = partial(self._observe, began=began) if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)
 
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
@@ -235,8 +245,10 @@ class CanaryMiddleware(MiddlewareBase):
         since: float | None = None,
         pending: PendingResult | None = None,
         net: SafetyNet | None = None,
+        began: float | None = None,
     ) -> None:
-        started_at = self.notify_decided(decision, head) if since is None else since
+        decided_at = self.notify_decided(decision, head) if since is None else since
+        started_at = began or decided_at
         reason: str | None = None
 
         def count(sent: ObservedSend) -> None:

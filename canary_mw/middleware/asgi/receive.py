@@ -71,6 +71,7 @@ class RequestStream:
         receive: of the request; nothing else may call it meanwhile.
         timer: of the running loop.
         notifier: the connection of the client, where the server offers it.
+        by_notifier: only the notifier tells of a disconnect: the body is not read yet.
     """
 
     __slots__ = (
@@ -87,12 +88,19 @@ class RequestStream:
         "_watch_task",
     )
 
-    def __init__(self, receive: Receive, timer: DisconnectTimer, notifier: DisconnectNotifier | None = None) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        timer: DisconnectTimer,
+        notifier: DisconnectNotifier | None = None,
+        *,
+        by_notifier: bool = False,
+    ) -> None:
         self._receive = receive
         self._timer = timer
         self._notifier = notifier
         self._first_chunk = b""
-        self._uploading = False
+        self._uploading = by_notifier
         self._ended = False
         self._watch_requested = False
         self._watch_task: asyncio.Task[None] | None = None

@@ -21,6 +21,7 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
+from canary_mw.middleware.filters.wsgi import SyncGate, SyncPassage
 from canary_mw.middleware.options import Arguments
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.observed_body import ObservedBody, length_of, observe_body
@@ -85,10 +86,14 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         run_dir: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
+        filters: bool | None = None,
+        guard_unmapped: bool | None = None,
+        unguarded: Iterable[str] | None = None,
     ) -> None:
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
             *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
+            *(filters, guard_unmapped, unguarded),
         )
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app
@@ -111,6 +116,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         self.refusals = RefusalCounters(tally=self.tally)
         self.nets = SafetyNets(self)
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
+        self.gate = None if self.filters is None else SyncGate(self, self.filters, self._forwarder.refusal)
         self._prepare_start()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -143,12 +149,20 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
         person = with_user(self.release.person_of(table, head), table, environ)
-        decision = environ["canary_mw.decision"] = self.decide(table, head, self.roll(), person)
+        began = None
+        if table.filters is None or self.gate is None:
+            decision = self.decide(table, head, self.roll(), person)
+        else:
+            passage = self.gate.admit(table, head, person, environ, start_response)
+            if not isinstance(passage, SyncPassage):
+                return passage
+            decision, head, person, start_response, began = passage
+        environ["canary_mw.decision"] = decision
         start = with_headers(start_response, self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
         hop = self.hop(head, table.settings)
         if self.observed:
-            return self._observe(decision, head, hop, environ, start, net)
+            return self._observe(decision, head, hop, environ, start, net, began)
         return self._serve(decision, head, hop, environ, start, net).body
 
     def close(self) -> None:
@@ -195,8 +209,10 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         environ: Environ,
         start_response: StartResponse,
         net: SafetyNet | None = None,
+        began: float | None = None,
     ) -> Iterable[bytes]:
-        since = self.notify_decided(decision, head)
+        decided = self.notify_decided(decision, head)
+        since = decided if began is None else began
         status: int | None = None
         first_byte: float | None = None
         length: int | None = None

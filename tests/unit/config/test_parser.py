@@ -187,7 +187,7 @@ def test_the_notice_names_the_ids_and_the_own_one() -> None:
     assert rules.diagnostics[0].message == text
 
 
-@pytest.mark.parametrize("kind", ["Host", "AuthService"])
+@pytest.mark.parametrize("kind", ["Host", "LogService"])
 def test_another_kind_for_another_ambassador_is_passed_over_silently(kind: str) -> None:
     assert read_rules(other_kind(kind, ambassador_id="[blue]")).diagnostics == ()
 
@@ -432,7 +432,7 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"add_request_headers remove_request_headers add_response_headers remove_response_headers".split(),
         *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
         *"circuit_breakers shadow add_linkerd_headers allow_upgrade use_websocket".split(),
-        *"load_balancer outlier_detection health_checks v3health_checks resolver".split(),
+        *"load_balancer outlier_detection health_checks v3health_checks resolver bypass_auth".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
     converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "v3StatsName", "headers_regex"}

@@ -78,6 +78,9 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         ADMIN_PORT=8878,
         SECRETS=tmp_path,
         UPSTREAM="a=http://b",
+        FILTERS=0,
+        GUARD_UNMAPPED=0,
+        UNGUARDED="/ping",
     )
     options = middleware(rules=StaticSource(RULES)).options
     assert options == (
@@ -96,6 +99,9 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         str(tmp_path / "run"),
         "127.0.0.2",
         8878,
+        False,
+        False,
+        ("/ping",),
     )
 
 

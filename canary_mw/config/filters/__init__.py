@@ -1,0 +1,1 @@
+"""Documents that name services which are asked about every request."""

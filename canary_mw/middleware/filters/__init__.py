@@ -1,0 +1,1 @@
+"""How the middlewares ask the services of filters."""

@@ -1,0 +1,1 @@
+"""Services that are asked about every request, as values."""
