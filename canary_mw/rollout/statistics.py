@@ -47,6 +47,18 @@ class Arm(NamedTuple):
     exposures: int
 
 
+class Rates(NamedTuple):
+    """First failures for each exposure.
+
+    Attributes:
+        ratio: exposures of stable for each one of gray.
+    """
+
+    gray: float
+    stable: float
+    ratio: float
+
+
 class Bounds(NamedTuple):
     """A lower and an upper bound."""
 
@@ -183,16 +195,24 @@ def exposures_needed(gray: Arm, stable: Arm, next_weight: float, margin: float, 
     """
     gray_rate = gray.failures / gray.exposures if gray.exposures else 0.0
     stable_rate = stable.failures / stable.exposures if stable.exposures else 0.0
-    if (gray_rate - stable_rate) * next_weight >= margin:
-        return None
     ratio = stable.exposures / gray.exposures if gray.exposures and stable.exposures else 1.0
+    rates = Rates(gray_rate, stable_rate, ratio)
+    return exposures_at_rates(rates, next_weight, margin, beta, least_of=max(gray.exposures, 1))
+
+
+def exposures_at_rates(
+    rates: Rates, next_weight: float, margin: float, beta: float = 0.05, *, least_of: int = 1
+) -> int | None:
+    """The exposures of gray, from `least_of` on, at which the margin is kept; None where more do not help."""
+    if (rates.gray - rates.stable) * next_weight >= margin:
+        return None
 
     def keeps(exposures: int) -> bool:
-        others = exposures * ratio
-        bound = _excess_upper(gray_rate * exposures, exposures, stable_rate * others, others, beta)
+        others = exposures * rates.ratio
+        bound = _excess_upper(rates.gray * exposures, exposures, rates.stable * others, others, beta)
         return bound * next_weight <= margin
 
-    return least(keeps, max(gray.exposures, 1))
+    return least(keeps, least_of)
 
 
 def least(holds: Callable[[int], bool], start: int, most: int = 10**12) -> int | None:

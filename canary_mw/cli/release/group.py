@@ -3,6 +3,7 @@
 import click
 
 from canary_mw.cli.release import commands, show
+from canary_mw.cli.release.plan import plan_command
 from canary_mw.cli.release.waiting import status
 
 
@@ -12,7 +13,7 @@ def release() -> None:
 
 
 for each in (
-    *(show.list_command, show.get, show.watch, show.history, status),
+    *(show.list_command, show.get, show.watch, show.history, status, plan_command),
     *(commands.promote, commands.abort, commands.retry, commands.undo),
     *(commands.pause, commands.resume, commands.set_weight),
 ):

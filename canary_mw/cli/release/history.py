@@ -12,13 +12,13 @@ from canary_mw.rollout.formatting import share
 def history_lines(rollout: Any) -> list[Line]:
     """What happened, the newest last."""
     head = ("TIME", "PHASE", "STEP", "WEIGHT", "BY", "REASON")
-    return _table(head, [_change(each) for each in reversed(rollout["history"])])
+    return table(head, [_change(each) for each in reversed(rollout["history"])])
 
 
 def list_lines(releases: Sequence[Any]) -> list[Line]:
     """All releases, a line each."""
     head = ("NAME", "PHASE", "STEP", "WEIGHT", "ATTEMPT", "REASON")
-    return _table(head, [_listed(each) for each in releases])
+    return table(head, [_listed(each) for each in releases])
 
 
 def change_line(change: Any) -> str:
@@ -46,7 +46,8 @@ def _listed(release: Any) -> tuple[str, ...]:
     return visible(release["name"]), *cells, visible(rollout["reason"])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Line]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Line]:
+    """Rows below their head, in columns as wide as they need."""
     sizes = [max(width(row[column]) for row in (head, *rows)) for column in range(len(head) - 1)]
     lines: list[Line] = []
     for number, row in enumerate((head, *rows)):

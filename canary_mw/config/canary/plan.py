@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from canary_mw.config.canary import fields
 from canary_mw.config.canary.analysis import analysis
 from canary_mw.config.canary.fields import FieldError, shown
@@ -205,3 +207,19 @@ def without_effect(model: GrayReleaseModel) -> Iterator[str]:
     if model.steps is None:
         names = ("analysis", "bake", "promote", "on_failure", "hooks")
         yield from (name for name in names if name in model.model_fields_set)
+
+
+def plan_of(fields: dict[str, Any]) -> Plan:
+    """The plan of some fields of a release with one gray variant, outside of any document.
+
+    Raises:
+        FieldError: a value is wrong.
+    """
+    try:
+        model = GrayReleaseModel.model_validate({"gray": ["gray"], **fields})
+    except ValidationError as exc:
+        raise FieldError("wrong-type", "steps", f"{exc.error_count()} fields are of a wrong type") from None
+    found = plan(model, {name: read(model) for name, read in PARTS.items()})
+    if found is None:
+        raise FieldError("release-steps", "steps", "there are no steps", "write steps: auto")
+    return found
