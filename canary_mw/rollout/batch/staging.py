@@ -10,7 +10,7 @@ from canary_mw.rollout.engine import Now, tick
 from canary_mw.rollout.evidence import ReleaseEvidence, VariantEvidence
 from canary_mw.rollout.findings import ERROR_RATE, MetricEvidence, StepCounts
 from canary_mw.rollout.outcome import Outcome
-from canary_mw.rollout.state import PHASES, ReleaseState
+from canary_mw.rollout.state import PHASES, HeldBy, ReleaseState
 from canary_mw.rollout.statistics import Arm, Epoch, SeenKeys
 from canary_mw.rules.plan import Analysis, Hook, HookType, MetricRule, OnFailure, Plan, Stage
 from canary_mw.rules.release import GrayRelease, HashFunction, ReleaseVariant
@@ -23,6 +23,7 @@ FULL = 100.0 - _HOLDBACK
 PRESENT, LAST = 1, 2
 _PAUSE, _BAKE, _TIMEOUT = 600.0, 800.0, 21_600.0
 DAY = 86_400.0
+CAUSES: tuple[HeldBy, ...] = ("timeout", "evidence", "sample_ratio", "plan", "metric")
 # A release without steps is another one.
 ALL_PHASES = tuple(each for each in PHASES if each != "Manual")
 

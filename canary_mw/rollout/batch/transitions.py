@@ -9,6 +9,7 @@ from canary_mw.exceptions import CommandRefused, ConfigError
 from canary_mw.rollout.batch.staging import (
     ALL_PHASES,
     BAD,
+    CAUSES,
     CLEAN,
     DAY,
     FULL,
@@ -66,6 +67,8 @@ def transition(fields: Fields) -> dict[str, Any]:
     """The state after an event, its weight in words and as a number, and the HTTP status of a command."""
     event = fields.text("event")
     held = _HELD.fullmatch(event)
+    if held is not None and held["cause"] not in CAUSES:
+        raise ConfigError(f"{held['cause']!r:.40} holds nothing", hint=f"use one of {', '.join(CAUSES)}")
     question = _Question(
         fields.choice("state", *ALL_PHASES),
         held["event"] if held is not None else event,
@@ -205,7 +208,10 @@ _EVENTS: dict[str, Callable[[_Question], _Answer]] = {
     "process restarted": lambda question: _restarted(question, _CONTROLS),
     "process restarted, store away": lambda question: _restarted(question, replace(_CONTROLS, store="away")),
     "step: pause {}": lambda question: _looked(
-        question, now=_OVER, document=with_stage(release(), PRESENT, until_promoted=True)
+        # A timeout is only looked at where no human is waited for.
+        question._replace(cause="evidence"),
+        now=_OVER,
+        document=with_stage(release(), PRESENT, until_promoted=True),
     ),
     "timeout, on_timeout hold": _timeout("hold"),
     "timeout, on_timeout abort": _timeout("abort"),
