@@ -11,8 +11,9 @@ import pytest
 
 from canary_mw.exceptions import ConfigError
 from canary_mw.rollout.batch.answers import answer
-# A cell is the phase and the weight after an event: "same" for neither changed, "409" for a refused command, "gone" for
-# the end of the release, with the weights of the Mappings. Held is by a timeout where nothing else is said, but for
+
+# A cell is the phase and the weight after an event: "same" for neither changed, "409" for a refused command, "gone"
+# for the end of the release, with the weights of the Mappings. Held is by a timeout where nothing else is said, but for
 # "pause {}".
 TABLE = Path(__file__).with_name("transitions.txt").read_text(encoding="utf-8")
 WEIGHTS = {"Pending": 0, "Baking": 95, "Completed": 100, "RolledBack": 0, "Aborted": 0}
