@@ -81,9 +81,12 @@ def _is_allowed(document: GrayRelease, state: ReleaseState | None, name: Command
 
 
 def _cause(wanted: Command, who: Who) -> Cause:
-    words = f"{wanted.name} --full" if wanted.full else wanted.name
-    weight = f" {wanted.weight:g}" if wanted.weight is not None else ""
-    return Cause(f"the command {words}{weight}", who.at, who.name, who.address)
+    words: str = wanted.name
+    if wanted.name == "set-weight":
+        words = f"{wanted.name} {wanted.weight:g}"
+    elif wanted.name == "promote" and wanted.full:
+        words = f"{wanted.name} --full"
+    return Cause(f"the command {words}", who.at, who.name, who.address)
 
 
 def _promote(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who) -> Outcome:

@@ -137,8 +137,8 @@ def from_json(text: str | bytes) -> ReleaseState:
     """
     try:
         values = json.loads(text)
-        number = values["format"]
-        if isinstance(number, int) and number > FORMAT:
+        number = _count(values["format"])
+        if number > FORMAT:
             raise NewerFormat(f"the state has format {number}, and this version knows {FORMAT}: nothing is raised")
         return _state(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
@@ -193,7 +193,15 @@ def _held_by(value: Any) -> HeldBy:
 
 
 def _history(value: Any) -> tuple[Change, ...]:
-    return tuple(Change(**{**each, "weights": _weights(each["weights"])}) for each in value)[-HISTORY:]
+    return tuple(_change(Change(**each)) for each in value)[-HISTORY:]
+
+
+def _change(value: Change) -> Change:
+    texts = (value.before, value.reason, value.who, value.address)
+    if not all(isinstance(each, str) for each in texts):
+        raise ValueError(f"the history holds {texts!r:.100}")
+    at, step = _number(value.at), _count(value.step)
+    return value._replace(at=at, after=_phase(value.after), step=step, weights=_weights(value.weights))
 
 
 def _revision(value: Any) -> str | None:
