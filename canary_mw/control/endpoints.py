@@ -1,4 +1,4 @@
-"""Which API knows the endpoints of Services that rules ask for, and which Services those are."""
+"""Which APIs know the endpoints that rules ask for, and which services those are of."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,15 +9,17 @@ from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.exceptions import ConfigError
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.service import Service
-from canary_mw.rules.upstream import KubernetesService
-from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.rules.upstream import EndpointOptions
+from canary_mw.upstreams.discovery.cluster_endpoints import watch_cluster
+from canary_mw.upstreams.discovery.consul_watch import watch_consul
+from canary_mw.upstreams.discovery.discovery import Discovery
 
 if TYPE_CHECKING:
     from canary_mw.kubernetes.credentials import Connection
 
 
-def cluster_endpoints(source: ConfigSource, address: str | None, zone: str, *, may_exec: bool) -> ClusterEndpoints:
-    """The endpoints of the cluster at an address, by default of the one that rules come from.
+def discovery_of(source: ConfigSource, address: str | None, zone: str, *, may_exec: bool) -> Discovery:
+    """What knows endpoints: the cluster at an address, by default the one that rules come from; and Consul.
 
     Args:
         address: as `parse_endpoints_url` takes it.
@@ -42,7 +44,7 @@ def cluster_endpoints(source: ConfigSource, address: str | None, zone: str, *, m
         first: Connection = connections[0]
         return first
 
-    return ClusterEndpoints(connect, zone)
+    return Discovery(watch_cluster(connect, zone), watch_consul())
 
 
 def parse_endpoints_url(text: str) -> KubernetesURL:
@@ -60,10 +62,10 @@ def parse_endpoints_url(text: str) -> KubernetesURL:
     return url
 
 
-def services_to_find(
+def endpoints_to_find(
     table: RouteTable, *, wraps: bool, is_replaced: Callable[[Service], bool]
-) -> set[KubernetesService]:
-    """The Services of a table whose endpoints are asked for.
+) -> set[EndpointOptions]:
+    """The options of the Mappings of a table whose endpoints an API is asked for.
 
     Args:
         wraps: whether the wrapped app answers for the local service.
@@ -72,9 +74,9 @@ def services_to_find(
     found = set()
     for mapping in table.mappings:
         options = mapping.options.endpoints
-        if options is None or options.kubernetes_service is None:
+        if options is None or (options.kubernetes_service is None and options.consul_service is None):
             continue
         is_app = wraps and not table.local.isdisjoint(mapping.service.names)
         if not is_app and not is_replaced(mapping.service):
-            found.add(options.kubernetes_service)
+            found.add(options)
     return found

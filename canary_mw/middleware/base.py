@@ -7,7 +7,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from canary_mw.control.endpoints import cluster_endpoints, services_to_find
+from canary_mw.control.endpoints import discovery_of, endpoints_to_find
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.named import local_names_in, source_of
 from canary_mw.control.sources.static import StaticSource
@@ -74,7 +74,7 @@ class MiddlewareBase(ObservedRequests):
         options: the arguments, and the settings in place of those that are not given.
         roll: draws a percent in [0, 100).
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
-        cluster: the endpoints of Services whose Mappings ask for them.
+        discovery: the endpoints of services whose Mappings ask for them.
         release: what releases need of a middleware.
         filters: what services of filters need of a middleware; None where they are not asked.
         person: what every decision is told; with header keys, comments in `via` need a signature.
@@ -122,7 +122,7 @@ class MiddlewareBase(ObservedRequests):
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
         )
         zone, may_exec = settings.zone or "", not self.wraps
-        self.cluster = cluster_endpoints(self.store.source, settings.endpoints, zone, may_exec=may_exec)
+        self.discovery = discovery_of(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         self._set_observers(observers, tracing=settings.tracing)
         for counters in self._counting:
@@ -183,8 +183,8 @@ class MiddlewareBase(ObservedRequests):
     def _find_services(self, _: RouteTable) -> None:
         """Watch the Services that the table in force asks the endpoints of."""
         if self.started:
-            self.cluster.follow(
-                lambda: services_to_find(self.store.table, wraps=self.wraps, is_replaced=self.upstreams.is_replaced)
+            self.discovery.follow(
+                lambda: endpoints_to_find(self.store.table, wraps=self.wraps, is_replaced=self.upstreams.is_replaced)
             )
 
     def _check_rules(self) -> None:
@@ -214,7 +214,7 @@ class MiddlewareBase(ObservedRequests):
 
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network: rules, and endpoints."""
-        return [*self.store.source_status(), *self.cluster.status()]
+        return [*self.store.source_status(), *self.discovery.status()]
 
     def _is_first_start(self) -> bool:
         """True once after `_prepare_start`, also where several threads start at the same time."""
@@ -229,7 +229,7 @@ class MiddlewareBase(ObservedRequests):
 
     def _stop(self) -> None:
         self._prepare_start()
-        self.cluster.stop()
+        self.discovery.stop()
         if self.admin_port is not None:
             self.admin_port.close()
         if self._owns_store:

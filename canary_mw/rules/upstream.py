@@ -87,12 +87,14 @@ class EndpointOptions(NamedTuple):
 
     Attributes:
         kubernetes_service: for `resolver` with the name of a KubernetesEndpointResolver; None for DNS.
+        consul_service: for `resolver` with the name of a ConsulResolver.
     """
 
     load_balancer: LoadBalancing = LoadBalancing()
     outlier_detection: OutlierDetection | None = None
     health_checks: tuple[HealthCheck, ...] = ()
     kubernetes_service: KubernetesService | None = None
+    consul_service: "ConsulService | None" = None
 
 
 class UpstreamTLS(NamedTuple):
@@ -139,6 +141,24 @@ class Origin(NamedTuple):
     def endpoint(self) -> str:
         """address:port, or host:port where the address is not known."""
         return f"{self.address or self.host}:{self.port}"
+
+
+class ConsulAgent(NamedTuple):
+    """Where a ConsulResolver asks.
+
+    Attributes:
+        address: scheme, host and port; the scheme is empty where the document names none.
+    """
+
+    address: Origin
+    datacenter: str
+
+
+class ConsulService(NamedTuple):
+    """A service of a Consul catalog whose passing instances are asked for, in place of an address in DNS."""
+
+    agent: ConsulAgent
+    name: str
 
 
 class CircuitBreakers(NamedTuple):

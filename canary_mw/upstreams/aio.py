@@ -29,9 +29,8 @@ from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, U
 from canary_mw.types import ASGIApp
 from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
-from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.upstreams.discovery.discovery import Discovery
 from canary_mw.upstreams.discovery.dns import DNS_INTERVAL
-from canary_mw.upstreams.discovery.service_resolver import ServiceResolver
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
@@ -58,7 +57,7 @@ class Upstreams:
         dns_interval: seconds between two look-ups of the same name.
         in_flight: counts of requests and retries, if shared with other upstreams.
         errors: counts and logs failures, if shared with other upstreams.
-        cluster: the endpoints of Services whose Mappings ask for them; None where they are looked up by DNS.
+        discovery: the endpoints of services whose Mappings ask for them; None where they are looked up by DNS.
         tracer: makes a span of each attempt.
         secrets: directory of the Secrets that TLSContexts name; by default the variable `CANARY_MW_SECRETS`.
 
@@ -80,12 +79,12 @@ class Upstreams:
         in_flight: InFlight | None = None,
         secrets: str | os.PathLike[str] | None = None,
         errors: UpstreamErrors | None = None,
-        cluster: ClusterEndpoints | None = None,
+        discovery: Discovery | None = None,
         tracer: OpenTelemetry | None = None,
     ) -> None:
         self._tracer = tracer
         self.errors = errors or UpstreamErrors()
-        self._cluster = cluster
+        self._discovery = discovery
         self.contexts = TLSContexts(secrets)
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
@@ -249,7 +248,7 @@ class Upstreams:
     def _resolve(self, state: LoopState, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
         transport = find_override(self._transports, service)
-        environment = Environment(state.health_checker, dns_interval=self._dns_interval, cluster=self._cluster)
+        environment = Environment(state.health_checker, dns_interval=self._dns_interval, discovery=self._discovery)
         # A transport resolves names itself.
         endpoints = endpoints_of(service, self._overrides, options, environment, look_up=transport is None)
         route = state.routes[key] = Route(traced(transport or state.client, self._tracer), endpoints)
@@ -290,10 +289,10 @@ def endpoints_of(
     *,
     look_up: bool,
 ) -> EndpointSet:
-    """The endpoints of a service: its override, those of its Service in a cluster, or its own address."""
+    """The endpoints of a service: its override, those that an API knows, or its own address."""
     given = find_override(overrides, service) or overrides.get("*")
     origins, endpoint_options = with_tls(given or [service.origin], options.tls), options.endpoints or EndpointOptions()
-    of_cluster, cluster, resolver = endpoint_options.kubernetes_service, environment.cluster, None
-    if of_cluster is not None and cluster is not None and look_up and not given:
-        resolver = ServiceResolver(of_cluster, origins[0], cluster, environment.resolve)
+    discovery, resolver = environment.discovery, None
+    if discovery is not None and look_up and not given:
+        resolver = discovery.resolver(endpoint_options, origins[0], environment.resolve)
     return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)

@@ -10,7 +10,7 @@ from canary_mw.rules.upstream import HealthCheck, Origin
 from canary_mw.upstreams.discovery.dns import DNS_INTERVAL, Resolve, resolve
 
 if TYPE_CHECKING:
-    from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+    from canary_mw.upstreams.discovery.discovery import Discovery
 
 
 class Environment(NamedTuple):
@@ -22,7 +22,7 @@ class Environment(NamedTuple):
         dns_interval: seconds between two look-ups of a name.
         clock: monotonic seconds.
         random: in [0, 1).
-        cluster: the endpoints of Services of a cluster; None where no API is named.
+        discovery: what knows the endpoints of services; None where all are looked up by DNS.
     """
 
     check_health: Callable[[Origin, HealthCheck], Awaitable[int]]
@@ -31,4 +31,4 @@ class Environment(NamedTuple):
     clock: Callable[[], float] = monotonic
     random: Callable[[], float] = random
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
-    cluster: "ClusterEndpoints | None" = None
+    discovery: "Discovery | None" = None

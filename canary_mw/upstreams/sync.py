@@ -29,7 +29,7 @@ from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.upstreams.aio import Upstreams, endpoints_of
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
-from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.upstreams.discovery.discovery import Discovery
 from canary_mw.upstreams.discovery.dns import DNS_INTERVAL
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.environment import Environment
@@ -82,12 +82,12 @@ class SyncUpstreams:
         dns_interval: float = DNS_INTERVAL,
         *,
         secrets: str | os.PathLike[str] | None = None,
-        cluster: ClusterEndpoints | None = None,
+        discovery: Discovery | None = None,
         tracer: OpenTelemetry | None = None,
     ) -> None:
         self._tracer = tracer
         self._settings = overrides, transports, limits, dns_interval, secrets
-        self._cluster = cluster
+        self._discovery = discovery
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): SyncHttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
@@ -112,13 +112,13 @@ class SyncUpstreams:
             self._in_flight,
             secrets,
             self.errors,
-            self._cluster,
+            self._discovery,
             tracer=self._tracer,
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
         self.background.on_end = partial(_close_background, self._health_checker, self.background_upstreams)
-        self._environment = Environment(self._health_checker, dns_interval=dns_interval, cluster=self._cluster)
+        self._environment = Environment(self._health_checker, dns_interval=dns_interval, discovery=self._discovery)
         self._routes: dict[RouteKey, Route] = {}
         self._lock = new_lock()
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.ambassador.kinds import (
+    CONSUL_RESOLVER,
     EDGE_STACK_KINDS,
     EFFECTIVE_KINDS,
     ENDPOINT_RESOLVER,
@@ -50,21 +51,18 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
         report("error", "unknown-tls-context", text, attribute="tls", hint=f"define it; known are: {known}")
         return None
     place = (resource.name, resource.namespace, resource.labels, file, resource.line)
-    endpoints_in = _endpoints_in(model, resource, file, shared, report)
-    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts, endpoints_in)
+    resolver = model.resolver or shared.settings.attributes.get("resolver", "kubernetes-service")
+    endpoints_in = _endpoints_in(shared.resolvers.get(resolver), resource, file)
+    agent = shared.agents.get(resolver)
+    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts, endpoints_in, agent)
     mapping, found = to_mapping(model, origin)
     for each in found:
         report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
     return mapping
 
 
-def _endpoints_in(model: Model, resource: Resource, file: str, shared: SharedResources, report: Report) -> str | None:
+def _endpoints_in(kind: str | None, resource: Resource, file: str) -> str | None:
     """The namespace of a Service that is named without one, if its endpoints are asked for; see `DocumentOrigin`."""
-    name = model.resolver or shared.settings.attributes.get("resolver", "kubernetes-service")
-    kind = shared.resolvers.get(name)
-    if kind == "ConsulResolver" and model.resolver:
-        text = f"resolver {name} is a ConsulResolver, which is not supported yet: the service is looked up by DNS"
-        report("notice", "no-effect-yet", text, attribute="resolver")
     if kind != ENDPOINT_RESOLVER:
         return None
     # A file may leave the namespace to whoever applies it; an object of an API has one.
@@ -103,7 +101,7 @@ def _check_other_kind(resource: Resource, report: Report) -> None:
     elif resource.kind == "Module":
         if resource.name not in ("ambassador", "authentication"):
             report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-    elif resource.kind not in ("TLSContext", "AuthService"):
+    elif resource.kind not in ("TLSContext", "AuthService", CONSUL_RESOLVER):
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
         report(
             "error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, KNOWN_KINDS)

@@ -1,10 +1,9 @@
 """The kinds without effect yet, and the attributes that each requires (Emissary's CRDs, and its compiler).
 
-What Emissary runs is no error here: a Host without hostname is one for `*`, a ConsulResolver has a default address.
+What Emissary runs is no error here: a Host without hostname is one for `*`.
 """
 
 REQUIRED: dict[str, tuple[str, ...]] = {
-    "ConsulResolver": ("datacenter",),
     "DevPortal": (),
     "Host": (),
     "Listener": ("port", "securityModel", "hostBinding"),
@@ -20,6 +19,7 @@ EDGE_STACK_KINDS = frozenset(
 # The resolver by whose name a Mapping asks for the endpoints of a Service, in place of its address in DNS.
 ENDPOINT_RESOLVER = "KubernetesEndpointResolver"
 KUBERNETES_RESOLVERS = (ENDPOINT_RESOLVER, "KubernetesServiceResolver")
-RESOLVER_KINDS = frozenset(("ConsulResolver", *KUBERNETES_RESOLVERS))
-EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", "AuthService", *KUBERNETES_RESOLVERS)
+CONSUL_RESOLVER = "ConsulResolver"
+RESOLVER_KINDS = frozenset((CONSUL_RESOLVER, *KUBERNETES_RESOLVERS))
+EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", "AuthService", CONSUL_RESOLVER, *KUBERNETES_RESOLVERS)
 KNOWN_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *EFFECTIVE_KINDS)

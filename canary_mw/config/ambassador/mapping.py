@@ -13,12 +13,20 @@ from canary_mw.config.ambassador import endpoint_policies, matching, traffic_pol
 from canary_mw.config.ambassador.notices import AttributeDiagnostic, notices
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
 from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
+from canary_mw.config.services.consul_resolver import consul_name
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
 from canary_mw.rules.mapping import DEFAULT_TIMEOUT_MS, HeaderChange, Mapping, Redirect, RegexRewrite, Variant, percent
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.service import Service, kubernetes_service, parse_service
-from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, KubernetesService, UpstreamOptions, UpstreamTLS
+from canary_mw.rules.upstream import (
+    DEFAULT_OPTIONS,
+    ConsulService,
+    EndpointOptions,
+    KubernetesService,
+    UpstreamOptions,
+    UpstreamTLS,
+)
 from canary_mw.rules.wording import quoted
 
 _NOTHING: Dict[str, Any] = {}
@@ -78,10 +86,12 @@ def _first_given(model: Model, attributes: str) -> str:
 
 
 def _service(model: Model, origin: DocumentOrigin) -> Service:
-    service = _parse_service(model.service, origin.namespace)
+    # A name in Consul has no namespace.
+    namespace = "default" if origin.agent is not None else origin.namespace
+    service = _parse_service(model.service, namespace)
     secure = model.tls is True or (isinstance(model.tls, str) and not model.host_redirect)
     if secure and service.origin.scheme == "http":
-        service = _parse_service("https://" + (model.service.partition("://")[2] or model.service), origin.namespace)
+        service = _parse_service("https://" + (model.service.partition("://")[2] or model.service), namespace)
     return service
 
 
@@ -135,6 +145,13 @@ def _kubernetes_service(model: Model, origin: DocumentOrigin) -> KubernetesServi
     if origin.endpoints_in is None or model.host_redirect:
         return None
     return kubernetes_service(_service(model, origin).origin, origin.endpoints_in)
+
+
+def _consul_service(model: Model, origin: DocumentOrigin) -> ConsulService | None:
+    if origin.agent is None or model.host_redirect:
+        return None
+    name = consul_name(model.service)
+    return None if name is None else ConsulService(origin.agent, name)
 
 
 def _tls(model: Model, origin: DocumentOrigin) -> UpstreamTLS | None:
@@ -258,6 +275,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "tls": ("tls", _tls),
     "load_balancer": ("load_balancer", lambda model, _: endpoint_policies.load_balancer(model.load_balancer)),
     "resolver": ("kubernetes_service", _kubernetes_service),
+    "service resolver": ("consul_service", _consul_service),
     "v3health_checks health_checks": (
         "health_checks",
         lambda model, _: endpoint_policies.health_checks(health_checks_of(model)),

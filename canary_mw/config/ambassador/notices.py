@@ -51,6 +51,7 @@ def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[Attribu
         yield AttributeDiagnostic("notice", "allow_upgrade", "no-effect-yet", text)
     yield from _redirect_notices(model, mapping)
     yield from _endpoint_notices(model)
+    yield from _consul_notices(mapping)
 
 
 def _undecided(model: Model) -> Iterator[AttributeDiagnostic]:
@@ -105,3 +106,12 @@ def _endpoint_notices(model: Model) -> Iterator[AttributeDiagnostic]:
         attribute = "v3health_checks" if "v3health_checks" in model.model_fields_set else "health_checks"
         text = "a health check that is not by http has no effect yet"
         yield AttributeDiagnostic("notice", attribute, "no-effect-yet", text)
+
+
+def _consul_notices(mapping: Mapping) -> Iterator[AttributeDiagnostic]:
+    endpoints = mapping.options.endpoints
+    if endpoints is None or endpoints.consul_service is None:
+        return
+    if ":" in mapping.service.text.rpartition("://")[2]:
+        text = "the port of the service has no effect: Consul names the port of each instance"
+        yield AttributeDiagnostic("notice", "service", "no-effect-yet", text)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from canary_mw.rules.matchers import Regex, compile_regex
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
-from canary_mw.rules.upstream import UpstreamTLS
+from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
 
 
 class DocumentOrigin(NamedTuple):
@@ -14,6 +14,7 @@ class DocumentOrigin(NamedTuple):
     Attributes:
         endpoints_in: the namespace of a Service that is named without one, where the resolver asks for endpoints; empty
             for that of this process, None where services are looked up by DNS.
+        agent: where the service is asked for; None without a ConsulResolver.
     """
 
     name: str
@@ -24,6 +25,7 @@ class DocumentOrigin(NamedTuple):
     settings: ModuleSettings = DEFAULT_SETTINGS
     tls_contexts: Dict[str, UpstreamTLS] = {}
     endpoints_in: str | None = None
+    agent: ConsulAgent | None = None
 
 
 def compile_limited(pattern: str, origin: DocumentOrigin) -> Regex:

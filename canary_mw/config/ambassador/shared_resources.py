@@ -4,18 +4,25 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field, replace
 
 from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
-from canary_mw.config.ambassador.kinds import ENDPOINT_RESOLVER, KNOWN_KINDS, RESOLVER_KINDS
+from canary_mw.config.ambassador.kinds import (
+    CONSUL_RESOLVER,
+    ENDPOINT_RESOLVER,
+    KNOWN_KINDS,
+    KUBERNETES_RESOLVERS,
+    RESOLVER_KINDS,
+)
 from canary_mw.config.ambassador.module import NO_EFFECT_YET, UNSUPPORTED, ModuleConfig, to_settings
 from canary_mw.config.ambassador.tls_context import read_contexts
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.filters.auth_service import AuthSurroundings
 from canary_mw.config.filters.reading import FilterDocuments, is_filter, read_filters
 from canary_mw.config.resource import Resource
+from canary_mw.config.services.consul_resolver import read_agents
 from canary_mw.config.validation import Report, validate
 from canary_mw.config.wording import in_words
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
-from canary_mw.rules.upstream import UpstreamTLS
+from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
 
 # The kinds that `read_shared_resources` reads, besides those that name a service which is asked.
 _SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
@@ -27,6 +34,7 @@ class SharedResources:
 
     Attributes:
         resolvers: the kinds of resolvers, by the names that a `resolver` attribute may have.
+        agents: of the ConsulResolvers among them.
         tls_contexts: by the names that a `tls` attribute may have.
         filters: documents that name services which are asked; `settings` has what follows of them.
     """
@@ -36,6 +44,7 @@ class SharedResources:
     resolvers: Dict[str, str] = field(default_factory=lambda: _with_built_in({}))
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
     filters: FilterDocuments = field(default_factory=FilterDocuments)
+    agents: Dict[str, ConsulAgent] = field(default_factory=dict)
 
 
 def is_shared(resource: Resource) -> bool:
@@ -61,8 +70,10 @@ def read_shared_resources(
         diagnostics: what is found is added to this list.
         cut_off: see `read_filters`.
     """
+    agents = _agents(resources, ambassador_id, last_good, complete, diagnostics)
     named = _resolvers(resources, ambassador_id)
-    resolvers = _with_built_in(named if complete else {**last_good.resolvers, **named})
+    known_kinds = named if complete else {**last_good.resolvers, **named}
+    resolvers = _with_built_in({**known_kinds, **dict.fromkeys(agents, CONSUL_RESOLVER)})
     modules = [
         (resource, file)
         for resource, file in resources
@@ -84,14 +95,34 @@ def read_shared_resources(
     asked = [each for each in resources if is_filter(each[0], KNOWN_KINDS)]
     around = AuthSurroundings(settings, known)
     filters = read_filters(asked, ambassador_id, around, last_good.filters, complete, cut_off, diagnostics)
-    return SharedResources(ambassador_id, replace(settings, filters=filters.filters), resolvers, known, filters)
+    settings = replace(settings, filters=filters.filters)
+    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents)
+
+
+def _agents(
+    resources: list[tuple[Resource, str]],
+    ambassador_id: str,
+    last_good: SharedResources,
+    complete: bool,
+    diagnostics: list[Diagnostic],
+) -> dict[str, ConsulAgent]:
+    """The agents by the names of their resolvers; as in Emissary, two names stand for each other."""
+    documents = [
+        each for each in resources if each[0].kind == CONSUL_RESOLVER and matches_ambassador_id(each[0], ambassador_id)
+    ]
+    read = read_agents(documents, last_good.agents, diagnostics)
+    found = read if complete else {**last_good.agents, **read}
+    for name, alias in (("consul", "consul-endpoint"), ("consul-endpoint", "consul")):
+        if name in found:
+            found.setdefault(alias, found[name])
+    return found
 
 
 def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:
     return {
         resource.name: resource.kind
         for resource, _ in resources
-        if resource.kind in RESOLVER_KINDS and resource.name and matches_ambassador_id(resource, ambassador_id)
+        if resource.kind in KUBERNETES_RESOLVERS and resource.name and matches_ambassador_id(resource, ambassador_id)
     }
 
 

@@ -110,6 +110,9 @@ def _upstream_tls(spec: Dict[str, Any], name: str, namespace: str, report: Repor
 
 
 def _report_no_effect(model: TLSContext, report: Report) -> None:
+    if "consul-connect" in (model.secret or ""):
+        text = f"no certificates of Consul Connect are made: those in the Secret {model.secret} are used as they are"
+        report("notice", "no-effect-yet", text, attribute="secret", hint="let whoever issues them renew the Secret")
     for attribute in _WITHOUT_EFFECT:
         if attribute in model.model_fields_set:
             text = f"{attribute} has no effect on connections to upstreams"

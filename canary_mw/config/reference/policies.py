@@ -56,8 +56,8 @@ ENDPOINTS = {
     "resolver": AttributeDoc(
         "How endpoints are found: the name of a resolver. `kubernetes-service` looks the name of the service up by DNS."
         " `endpoint`, or `kubernetes-endpoint`, or a KubernetesEndpointResolver of the rules: requests go to the pods"
-        " that the [EndpointSlices](kubernetes.md#endpoints-of-services) of the Service name. A ConsulResolver has no"
-        " effect yet.",
+        " that the [EndpointSlices](kubernetes.md#endpoints-of-services) of the Service name. A ConsulResolver: to the"
+        " [passing instances in Consul](kubernetes.md#endpoints-in-consul); `service` is a name there.",
         "resolver: endpoint",
         default="the Module's, else `kubernetes-service`",
         differs="a Service or port that the cluster does not know is looked up by DNS",

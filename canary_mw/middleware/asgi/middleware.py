@@ -131,7 +131,7 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.enabled:
             self.services = ServiceApps(None)
         options, apps = self.options, self.services.by_name
-        create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, cluster=self.cluster)
+        create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, discovery=self.discovery)
         self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
         self.upstreams.errors.tally = self.tally
         self.shadows = ShadowSender(self.upstreams, options.shadow_limit, self.tally)

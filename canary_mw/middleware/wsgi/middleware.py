@@ -98,7 +98,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app
         options = self.options
-        create = partial(SyncUpstreams, secrets=options.secrets, tracer=self.tracer, cluster=self.cluster)
+        create = partial(SyncUpstreams, secrets=options.secrets, tracer=self.tracer, discovery=self.discovery)
         self.upstreams = create(options.upstreams, transports, services, options.limits, options.dns_interval)
         self._init_process()
         if options.strict and self.enabled:

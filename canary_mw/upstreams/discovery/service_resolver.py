@@ -1,30 +1,32 @@
-"""The endpoints of a Service for one set of endpoints: from the API of its cluster, else by DNS."""
+"""The endpoints of a service for one set of endpoints: from an API that knows them, else by DNS."""
+
+from typing import Generic
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamTimeout
-from canary_mw.rules.upstream import KubernetesService, Origin
+from canary_mw.rules.upstream import Origin
 from canary_mw.upstreams.discovery.answer import Answer
-from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
 from canary_mw.upstreams.discovery.dns import OriginResolver, Resolve
 from canary_mw.upstreams.discovery.interface import Sleep
+from canary_mw.upstreams.discovery.watched_endpoints import S, WatchedEndpoints
 
 # Seconds that the first answer of the API is waited for, before the name is looked up by DNS.
 _PATIENCE = 2.0
 
 
-class ServiceResolver:
+class ServiceResolver(Generic[S]):
     """See `Resolver`.
 
-    What the API says counts, also that there is no endpoint. Where it says nothing, or knows no such Service or port,
+    What the API says counts, also that there is no endpoint. Where it says nothing, or knows no such service or port,
     the name is looked up by DNS.
 
     Args:
-        origin: the address of the Service, whose host the endpoints are called by.
-        resolve: looks up a name.
+        origin: the address of the service, whose host the endpoints are called by.
+        resolve: looks up a name; None for a service whose name is in no DNS.
     """
 
-    def __init__(self, service: KubernetesService, origin: Origin, cluster: ClusterEndpoints, resolve: Resolve) -> None:
+    def __init__(self, service: S, origin: Origin, api: WatchedEndpoints[S], resolve: Resolve | None) -> None:
         self.names = [origin]
-        self._service, self._cluster, self._resolve = service, cluster, resolve
+        self._service, self._api, self._resolve = service, api, resolve
         self._seen: Answer | None = None
         self._by_name: OriginResolver | None = None
         self._origins: list[Origin] | None = None
@@ -35,20 +37,20 @@ class ServiceResolver:
 
     async def look_up(self, origin: Origin) -> bool:
         """Take what the API says now; the first time, wait for it."""
-        cluster, service = self._cluster, self._service
-        cluster.ensure(service)
-        if cluster.answer(service) is None:
-            await cluster.moved(service, None, _PATIENCE)
-        answer = self._seen = cluster.answer(service)
+        api, service = self._api, self._service
+        api.ensure(service)
+        if api.answer(service) is None:
+            await api.moved(service, None, _PATIENCE)
+        answer = self._seen = api.answer(service)
         if answer is None or answer.addresses is None:
-            return await self._look_up_by_name(origin)
+            return self._resolve is not None and await self._look_up_by_name(origin, self._resolve)
         self._by_name = None
         self._origins = [origin._replace(address=address, port=port) for address, port in answer.addresses]
         return True
 
-    async def _look_up_by_name(self, origin: Origin) -> bool:
+    async def _look_up_by_name(self, origin: Origin, resolve: Resolve) -> bool:
         if self._by_name is None:
-            self._by_name = OriginResolver(self.names, self._resolve, look_up=True)
+            self._by_name = OriginResolver(self.names, resolve, look_up=True)
         await self._by_name.look_up(origin)
         # No endpoint that the API had named stays.
         self._origins = self._by_name.resolved() or []
@@ -56,7 +58,7 @@ class ServiceResolver:
 
     async def pause(self, seconds: float, sleep: Sleep) -> float:
         """Wait for another answer of the API."""
-        return 0.0 if await self._cluster.moved(self._service, self._seen, seconds) else seconds
+        return 0.0 if await self._api.moved(self._service, self._seen, seconds) else seconds
 
     def error(self, *, at_deadline: bool) -> UpstreamError:
         """Why there is no endpoint."""

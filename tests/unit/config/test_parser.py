@@ -95,7 +95,6 @@ def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(ki
         ("Host", {"mappingSelector": "{matchLabels: {a: b}}"}),
         ("Host", {"requestPolicy": "{insecure: {action: Route}}"}),
         ("Host", {"hostname": '""'}),
-        ("ConsulResolver", {"datacenter": "dc1"}),
         ("LogService", {"service": "logs:9000"}),
         ("LogService", {"service": "logs:9000", "grpc": "true"}),
         ("DevPortal", {}),

@@ -5,7 +5,7 @@ from rules import document, findings, one, read_rules
 
 from canary_mw.config.document import APIObject, Document
 from canary_mw.config.parser import parse
-from canary_mw.rules.upstream import DEFAULT_OPTIONS, KubernetesService
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, ConsulAgent, ConsulService, KubernetesService, Origin
 
 
 def resolver(name: str, kind: str = "KubernetesEndpointResolver", **attributes: str) -> str:
@@ -103,10 +103,63 @@ def test_a_redirect_has_no_endpoints() -> None:
     assert one(document("gray", resolver="endpoint", host_redirect="true")).options is DEFAULT_OPTIONS
 
 
-def test_a_consul_resolver_has_no_effect_yet() -> None:
-    text = document("gray", resolver="c") + resolver("c", "ConsulResolver", datacenter="dc1")
+def consul(text: str) -> ConsulService | None:
+    """The service of Consul whose instances the Mapping of a text asks for."""
+    endpoints = one(text).options.endpoints
+    return endpoints.consul_service if endpoints else None
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (None, Origin("", "127.0.0.1", 8500)),
+        ("consul:8501", Origin("", "consul", 8501)),
+        ("http://Consul.Example", Origin("http", "consul.example", 8500)),
+        ("https://10.0.0.1:8501/", Origin("https", "10.0.0.1", 8501)),
+        ("'[::1]:8500'", Origin("", "::1", 8500)),
+    ],
+)
+def test_a_consul_resolver_says_where_instances_are_asked_for(address: str | None, expected: Origin) -> None:
+    given = {} if address is None else {"address": address}
+    text = document("gray", resolver="c") + resolver("c", "ConsulResolver", datacenter="dc1", **given)
+    assert consul(text) == ConsulService(ConsulAgent(expected, "dc1"), "gray")
     assert asked(text) is None
-    assert findings(read_rules(text).diagnostics)[0] == ("notice", "no-effect-yet", 7)
+    assert read_rules(text).diagnostics == ()
+
+
+@pytest.mark.parametrize("name", ["consul", "consul-endpoint"])
+def test_either_usual_name_of_a_consul_resolver_stands_for_the_other(name: str) -> None:
+    for asked_for in ("consul", "consul-endpoint"):
+        text = document("gray", resolver=asked_for) + resolver(name, "ConsulResolver", datacenter="dc1")
+        assert consul(text) is not None
+
+
+def test_a_name_in_consul_has_no_namespace_no_dot_and_no_port() -> None:
+    of_consul = resolver("c", "ConsulResolver", datacenter="dc1")
+    text = document("gray", resolver="c", service="https://gray:8443", namespace="shop") + of_consul
+    assert one(text).service.text == "https://gray:8443"
+    assert findings(read_rules(text).diagnostics) == [("notice", "no-effect-yet", 6)]
+    dotted = read_rules(document("gray", resolver="c", service="gray.shop") + of_consul)
+    assert (dotted.mappings, findings(dotted.diagnostics)) == ((), [("error", "bad-value", 6)])
+    address = document("gray", resolver="c", service="10.0.0.1:80") + of_consul
+    assert consul(address) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"datacenter": "''"}, {"datacenter": "dc1", "address": "a b"}, {"datacenter": "dc1", "address": "ftp://a"}]
+    + [{"datacenter": "dc1", "address": address} for address in ("a:0", "a:70000", "a/b", "'${HOST}:8500'", "[]")],
+)
+def test_a_consul_resolver_in_error_keeps_its_last_good_version(attributes: dict[str, str]) -> None:
+    user = document("gray", resolver="c")
+    bad = read_rules(user + resolver("c", "ConsulResolver", **attributes))
+    assert bad.mappings == ()
+    assert "error" in {each[0] for each in findings(bad.diagnostics)}
+    good = read_rules(user + resolver("c", "ConsulResolver", datacenter="dc1"))
+    kept = parse(
+        [Document(user + resolver("c", "ConsulResolver", **attributes), "rules.yaml")], previous=good, middleware=False
+    )
+    assert kept.mappings == good.mappings
 
 
 def test_a_resolver_without_a_name_is_an_error_that_hides_no_mapping() -> None:

@@ -101,11 +101,11 @@ def test_rules_of_an_api_reach_its_pods_and_a_change_of_rules_changes_what_is_wa
             await asyncio.to_thread(served.start)
             async with serving_middleware(served) as port:
                 await answered_by(served, port, cluster.ports[0])
-                watched = {each.kind for each in served.cluster.status()}
+                watched = {each.kind for each in served.discovery.cluster.status()}
                 assert watched == {"services", "endpointslices"}
                 # Nothing asks for endpoints any more.
                 cluster.api.map("shop", "gray", {**spec, "resolver": "kubernetes-service"})
-                await until(lambda: not served.cluster.status())
+                await until(lambda: not served.discovery.cluster.status())
 
     run(main())
 
@@ -127,8 +127,8 @@ def test_nothing_is_watched_that_no_request_needs(
     monkeypatch.setenv("CANARY_MW_ENDPOINTS", f"k8s://?kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:9')}")
     served = middleware(rules=StaticSource(rules), **options)
     served.start()
-    assert served.cluster.status() == []
-    assert not served.cluster._thread.started
+    assert served.discovery.cluster.status() == []
+    assert not served.discovery.cluster._thread.started
     served._stop()
 
 
@@ -136,10 +136,10 @@ def test_a_table_that_is_told_late_does_not_count(interface: str) -> None:
     """A start tells the table that it has read, while a reload may have told a newer one."""
     served = middleware(rules=StaticSource(GRAY))
     served.start()
-    wanted = served.cluster._services
+    wanted = served.discovery.cluster._services
     assert [each.name for each in wanted] == ["gray"]
     served._find_services(RouteTable.build(()))
-    assert served.cluster._services == wanted
+    assert served.discovery.cluster._services == wanted
     served._stop()
 
 

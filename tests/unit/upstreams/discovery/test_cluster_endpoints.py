@@ -18,7 +18,7 @@ from canary_mw.exceptions import ConfigError
 from canary_mw.kubernetes.credentials import Connection
 from canary_mw.rules.upstream import KubernetesService
 from canary_mw.upstreams.discovery.answer import Answer
-from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
+from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints, watch_cluster
 
 HTTP = [{"name": "http", "port": 80, "targetPort": 8080}]
 GRAY = KubernetesService("gray", "shop", 80)
@@ -60,7 +60,7 @@ async def cluster(
 ) -> AsyncIterator[Found]:
     async with serving_app(api.app, lifespan="off") as port:
         connection = Connection(server=f"http://127.0.0.1:{port}", namespace="shop", token=lambda: token)
-        endpoints = ClusterEndpoints(lambda: connection, zone)
+        endpoints = watch_cluster(lambda: connection, zone)
         endpoints.follow(lambda: services)
         try:
             yield Found(api, endpoints)
@@ -220,7 +220,7 @@ async def test_an_api_that_is_lost_takes_no_endpoint_along() -> None:
 @in_loop
 async def test_an_api_that_does_not_answer_leaves_names_to_dns() -> None:
     connection = Connection(server=f"http://127.0.0.1:{free_port()}", namespace="shop")
-    endpoints = ClusterEndpoints(lambda: connection)
+    endpoints = watch_cluster(lambda: connection)
     endpoints.follow(lambda: [GRAY])
     assert "services cannot be read: " in await Found(FakeApi(), endpoints).by_name()
     await asyncio.to_thread(endpoints.stop)
@@ -235,7 +235,7 @@ async def test_without_an_api_the_log_says_so_once_and_a_later_one_counts(caplog
             raise ConfigError("no API is named", hint="name one")
         return ways[0]
 
-    endpoints = ClusterEndpoints(connect)
+    endpoints = watch_cluster(connect)
     for _ in range(3):
         endpoints.ensure(GRAY)
     assert endpoints.answer(GRAY) == Answer(None, "endpoints cannot be asked for: no API is named (name one)")

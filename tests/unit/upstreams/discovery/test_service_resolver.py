@@ -10,11 +10,11 @@ import pytest
 from upstream import ON_BOTH_LOOPS, Run, until
 
 from canary_mw.exceptions import ConfigError, UpstreamConnectError, UpstreamTimeout
-from canary_mw.kubernetes.credentials import Connection
 from canary_mw.rules.upstream import EndpointOptions, KubernetesService, LoadBalancing, Origin, OutlierDetection
 from canary_mw.upstreams.discovery.answer import Answer
 from canary_mw.upstreams.discovery.cluster_endpoints import ClusterEndpoints
 from canary_mw.upstreams.discovery.service_resolver import ServiceResolver
+from canary_mw.upstreams.discovery.watched_endpoints import Publish, Watch
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health_checks import HealthChecker
@@ -29,7 +29,7 @@ class ToldCluster(ClusterEndpoints):
     """Says what the test says."""
 
     def __init__(self) -> None:
-        super().__init__(_no_connection)
+        super().__init__(_no_connection, "by DNS")
         self.ensured: list[KubernetesService] = []
 
     def ensure(self, service: KubernetesService) -> None:
@@ -40,7 +40,7 @@ class ToldCluster(ClusterEndpoints):
         self._publish({GRAY: Answer(found if known else None, reason)})
 
 
-def _no_connection() -> Connection:
+def _no_connection(publish: Publish[KubernetesService]) -> Watch[KubernetesService]:
     raise ConfigError("none")
 
 
@@ -50,9 +50,7 @@ class Setting:
     def __init__(self, **options: object) -> None:
         self.cluster = ToldCluster()
         self.names: dict[str, Sequence[str]] = {}
-        environment = Environment(
-            HealthChecker(), self._resolve, 60.0, lambda: 1000.0, Random(5).random, self._sleep, self.cluster
-        )
+        environment = Environment(HealthChecker(), self._resolve, 60.0, lambda: 1000.0, Random(5).random, self._sleep)
         resolver = ServiceResolver(GRAY, ORIGIN, self.cluster, self._resolve)
         self.set = EndpointSet([ORIGIN], EndpointOptions(**options), environment, resolver=resolver)  # type: ignore[arg-type]
 
