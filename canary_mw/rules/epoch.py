@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.plan import Analysis
 from canary_mw.rules.release import SLOTS_PER_PERCENT, STABLE, GrayRelease
 
 
@@ -19,18 +20,26 @@ class Epoch(NamedTuple):
         attempt: number of the attempt, as the state of a release with steps has it; 0 where whoever counts numbers
             the attempts.
         step: number of the step, from 0; 0 without steps.
+        analysis: of the step: what is counted for it. None without one.
     """
 
     subject: str
     weights: str
     attempt: int = 0
     step: int = 0
+    analysis: Analysis | None = None
 
 
 def epoch_of_release(document: GrayRelease, slots: Dict[str, int], attempt: int = 0, step: int = 0) -> Epoch:
     """The epoch of a release, given the slots of its variants; attempt and step as in `Epoch`."""
     percents = {name: count / SLOTS_PER_PERCENT for name, count in slots.items()}
-    return Epoch(subject_of(document), _weights(percents), attempt, step)
+    analysis = _analysis_of(document, step) if attempt else None
+    return Epoch(subject_of(document), _weights(percents), attempt, step, analysis)
+
+
+def _analysis_of(document: GrayRelease, step: int) -> Analysis | None:
+    stages = document.plan.stages if document.plan is not None else ()
+    return stages[min(step, len(stages) - 1)].analysis if stages else None
 
 
 def subject_of(document: GrayRelease) -> str:
