@@ -8,6 +8,7 @@ from typing import Any
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.records import decided_record, finished_record
+from canary_mw.middleware.release import ReleaseShell
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Finished
 from canary_mw.observability.failures import failure_of
@@ -31,6 +32,7 @@ class ObservedRequests:
 
     wraps: bool
     store: Any
+    release: ReleaseShell
 
     def _set_observers(self, observers: Sequence[Observer], *, tracing: bool) -> None:
         # No record is created when no observer uses it. Counters get `count` calls instead.
@@ -38,7 +40,7 @@ class ObservedRequests:
         self.decided_observers = [e for e in observers if getattr(type(e), "decided", None) is not Observer.decided]
         self.finished_observers = [e for e in observers if getattr(type(e), "finished", None) not in unused]
         self._counting = [each for each in observers if isinstance(each, RequestCounters)]
-        self.tally = Tallies([each.tally for each in self._counting])
+        self.tally = Tallies([each.tally for each in self._counting], [each.record for each in self._counting])
         self._counters = [each for each in self._counting if each not in self.finished_observers]
         # An app records where figures are kept.
         self._records = bool(self._counting) and self.wraps
@@ -53,7 +55,7 @@ class ObservedRequests:
         for counters in self._counters:
             counters.begin()
         if self._records:
-            enter(decision, self.tally)
+            enter(decision, self.tally, head, self.release, self.store.table)
         since = perf_counter()
         if self.tracer is not None:
             forwards = decision is not None and not (decision.local and self.wraps)
@@ -61,6 +63,10 @@ class ObservedRequests:
         if self.decided_observers:
             notify(self.decided_observers, decided_record(decision, head))
         return since
+
+    def address_of(self, head: RequestHead) -> str | None:
+        """The address of the client behind trusted proxies."""
+        return self.release.address_of(self.store.table, head)
 
     def count_finished(
         self,
@@ -82,7 +88,7 @@ class ObservedRequests:
         plain = net is None and reason is None and status is not None and status < 500
         failure = None if plain else failure_of(status, reason, net)
         for counters in self._counters:
-            counters.count(decision, head, status, seconds, delay, body, failure, net)
+            counters.count(decision, head, status, seconds, delay, body, failure, net, self)
             if now >= counters.sample.due or (failure and now >= counters.sample.failed_due):
                 counters.sample.take(decision, head, status, seconds, delay, net, now, failed=bool(failure))
 

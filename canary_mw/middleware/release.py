@@ -46,6 +46,10 @@ class ReleaseShell:
         trusted = self._is_trusted_peer(head.client)
         return self.person._replace(trusted=trusted, client=self.client_of(table, head, trusted))
 
+    def address_of(self, table: RouteTable, head: RequestHead) -> str | None:
+        """The address of the client of a request, as `person_of` has it."""
+        return self.client_of(table, head, self._is_trusted_peer(head.client))
+
     def without_lanes(self, table: RouteTable, headers: RawHeaders, client: str | None) -> RawHeaders:
         """The headers without lanes of other canary-mw that this peer may not send, as nobody behind may believe them.
 

@@ -9,7 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
-from canary_mw.observability.attempts.arms import ArmCounter, EvidenceWriter
+from canary_mw.observability.attempts.arms import ArmCounter
+from canary_mw.observability.attempts.keys import ClientAddresses
+from canary_mw.observability.attempts.release_evidence import EvidenceRead, private_evidence, read_evidence
+from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.failures import REFUSED, failure_of, kind_index
 from canary_mw.observability.figures.buckets import BOUNDS
@@ -34,6 +37,7 @@ from canary_mw.observability.figures.ticks import Ticks
 from canary_mw.observability.figures.values import FALLBACK_RESULTS, Figures, RowKey
 from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
 from canary_mw.observability.observers import Observer
+from canary_mw.routing.assignment import Assigned
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.epoch import Epoch
 
@@ -151,6 +155,7 @@ class RequestCounters(Observer):
         sent: int = 0,
         failure: str | None = None,
         net: SafetyNet | None = None,
+        addresses: ClientAddresses | None = None,
     ) -> None:
         """Count one request that has ended.
 
@@ -159,6 +164,7 @@ class RequestCounters(Observer):
             status, seconds, first_byte: as in `Finished`.
             sent: bytes of the body of its answer.
             failure: see `failure_of`.
+            addresses: knows the client.
         """
         key: Any = decision
         if decision is not None and decision.release is not None:
@@ -179,7 +185,7 @@ class RequestCounters(Observer):
             arm = target.arm
             if arm is not None and failure != REFUSED:
                 digest = None if decision is None or decision.release is None else decision.release.digest
-                arm.add(digest, seconds if first_byte is None else first_byte, failed=bool(failure))
+                arm.add(digest, seconds if first_byte is None else first_byte, head, addresses, failed=bool(failure))
 
     def _add(self, target: Target, status: int | None, seconds: float, first_byte: float, sent: int) -> None:
         """Add one request, with the lock held."""
@@ -219,6 +225,24 @@ class RequestCounters(Observer):
     def tally(self, *key: str, count: int = 1) -> None:
         """Count any other event, by its name and labels."""
         self.figures.add(*key, count=count)
+
+    def record(self, assigned: Assigned, name: str, client: str | None) -> None:
+        """Count an event of a request that is under way, where the analysis of its release asks for events."""
+        if assigned.epoch is not None and assigned.epoch.analysis is not None:
+            with self.figures.lock:
+                self.figures.open()
+                self._evidence.event(assigned, name, client, time())
+
+    def evidence(self) -> EvidenceRead:
+        """The evidence of all workers."""
+        folder = self.figures.open_folder()
+        with self.figures.lock:
+            storage = self.figures.storage
+            private = folder is None or (storage is not None and not storage.name)
+            content = storage.content() if storage is not None and private else None
+        if folder is not None and not private:
+            return read_evidence(folder.descriptor)
+        return private_evidence(content, self._evidence.attempts)
 
     def finished(self, record: Finished) -> None:
         """Count one request by its record."""

@@ -12,9 +12,10 @@ from canary_mw.rules.release import STABLE
 _NOTHING = ArmCounts()
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """What a gray variant and stable did in an epoch."""
 
+    step: int
     weight: float
     gray: ArmCounts
     stable: ArmCounts
@@ -33,7 +34,10 @@ def judge(
     return {
         variant: find(
             metric_evidence(evidence, variant),
-            [SeenKeys(weight, gray.requests, stable.requests) for weight, gray, stable in _pairs(evidence, variant)]
+            [
+                SeenKeys(weight, gray.requests, stable.requests)
+                for _, weight, gray, stable in pairs_of(evidence, variant)
+            ]
             if rolls
             else (),
             alpha=alpha,
@@ -46,42 +50,37 @@ def judge(
 
 def metric_evidence(evidence: Evidence, variant: str) -> list[MetricEvidence]:
     """The metrics that every release has, of one gray variant."""
-    pairs = list(_pairs(evidence, variant))
+    pairs = list(pairs_of(evidence, variant))
     failed = [
-        _epoch(evidence, each.weight, each.gray.first_failures, each.stable.first_failures, _exposures(each))
-        for each in pairs
+        Epoch(each.weight, each.gray.first_failures, each.stable.first_failures, *_exposures(each)) for each in pairs
     ]
-    slow = [_slow(evidence, pairs, index) for index in range(len(evidence.thresholds))]
+    slow = [_slow(pairs, index) for index in range(len(evidence.thresholds))]
     return [MetricEvidence(ERROR_RATE, [failed]), MetricEvidence(LATENCY, slow)]
 
 
-def _pairs(evidence: Evidence, variant: str) -> Iterator[_Pair]:
+def pairs_of(evidence: Evidence, variant: str) -> Iterator[Pair]:
+    """What a gray variant and stable did in each epoch."""
     for key, arms in evidence.epochs.items():
         percents = json.loads(key.weights)
         weight = pair_weight(percents.get(variant, 0.0), percents.get(STABLE, 0.0))
-        yield _Pair(weight, arms.get(variant, _NOTHING), arms.get(STABLE, _NOTHING))
+        yield Pair(key.step, weight, arms.get(variant, _NOTHING), arms.get(STABLE, _NOTHING))
 
 
-def _slow(evidence: Evidence, pairs: Sequence[_Pair], index: int) -> list[Epoch]:
+def _slow(pairs: Sequence[Pair], index: int) -> list[Epoch]:
     """The epochs of a threshold."""
     return [
-        _epoch(
-            evidence,
+        Epoch(
             each.weight,
             _at(each.gray.first_slow, index),
             _at(each.stable.first_slow, index),
-            (_at(each.gray.slow_exposures, index), _at(each.stable.slow_exposures, index)),
+            _at(each.gray.slow_exposures, index),
+            _at(each.stable.slow_exposures, index),
         )
         for each in pairs
     ]
 
 
-def _epoch(evidence: Evidence, weight: float, gray: int, stable: int, exposures: tuple[int, int]) -> Epoch:
-    """An epoch of the keys that are kept: where some are left out, their part of the exposures is, too."""
-    return Epoch(weight, gray, stable, exposures[0] >> evidence.level, exposures[1] >> evidence.level)
-
-
-def _exposures(pair: _Pair) -> tuple[int, int]:
+def _exposures(pair: Pair) -> tuple[int, int]:
     return pair.gray.exposures, pair.stable.exposures
 
 

@@ -2,11 +2,15 @@
 
 import re
 from contextvars import ContextVar
+from functools import partial
+from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
+from canary_mw.http.messages import RequestHead
 from canary_mw.observability.figures.tallies import Tallies
 from canary_mw.observability.figures.targets import assigned_of, is_drawn
 from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
 from canary_mw.rules.release import STABLE
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
@@ -17,7 +21,32 @@ _OTHER = "(other)"
 SCALE = 1000
 _MOST = 1e12
 
-_current: ContextVar[tuple[Decision | None, Tallies] | None] = ContextVar("canary_mw.current", default=None)
+
+class KnowsClients(Protocol):
+    """Knows the clients of requests."""
+
+    def address_of(self, table: RouteTable, head: RequestHead) -> str | None:
+        """The address of the client behind trusted proxies, None where it is not known."""
+
+
+class Current(NamedTuple):
+    """The request that is being served.
+
+    Attributes:
+        release, table: know its client; they refer to no middleware.
+        keyless: names of the events that a request which is its own key has brought; each counts once.
+    """
+
+    decision: Decision | None
+    tallies: Tallies
+    head: RequestHead
+    release: KnowsClients
+    table: RouteTable
+    keyless: list[str]
+
+
+_new_current = partial(tuple.__new__, Current)
+_current: ContextVar[Current | None] = ContextVar("canary_mw.current", default=None)
 _names: set[str] = set()
 # Those of middlewares that count: one of them hears of what belongs to no request.
 _tallies: "WeakSet[Tallies]" = WeakSet()
@@ -28,9 +57,11 @@ def add_tallies(tallies: Tallies) -> None:
     _tallies.add(tallies)
 
 
-def enter(decision: Decision | None, tallies: Tallies) -> None:
-    """A request is being served, in this task or thread and in all that it starts."""
-    _current.set((decision, tallies))
+def enter(
+    decision: Decision | None, tallies: Tallies, head: RequestHead, release: KnowsClients, table: RouteTable
+) -> None:
+    """A request is being served, in this task or thread and in all that it starts; the arguments as in `Current`."""
+    _current.set(_new_current((decision, tallies, head, release, table, [])))
 
 
 def leave() -> None:
@@ -55,7 +86,7 @@ def record(name: str, value: float = 1) -> None:
             tallies("ignored_events", "no request")
             break
         return
-    decision, tallies = current
+    decision, tallies = current.decision, current.tallies
     assigned = assigned_of(decision) if decision is not None and is_drawn(decision) else None
     if assigned is None:
         tallies("ignored_events", "not drawn")
@@ -65,6 +96,9 @@ def record(name: str, value: float = 1) -> None:
         labels = assigned.name, assigned.variant or STABLE, _bounded(name)
         tallies("events", *labels)
         tallies("event_values", *labels, count=round(value * SCALE))
+        if assigned.digest is not None or name not in current.keyless:
+            current.keyless.append(name)
+            tallies.record(assigned, name, current.release.address_of(current.table, current.head))
 
 
 def _is_name(name: object) -> bool:

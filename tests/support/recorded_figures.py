@@ -82,7 +82,7 @@ def evidence(weights: str, **arms: tuple[int, int, int]) -> Evidence:
         name: ArmCounts(requests=requests, exposures=keys, first_failures=failed)
         for name, (requests, keys, failed) in arms.items()
     }
-    return Evidence(1, (), {EpochKey("shop", 1, weights): counts}, 0, NOW - 3600)
+    return Evidence(1, (), {EpochKey("shop", 1, weights): counts}, NOW - 3600)
 
 
 def figures(**more: object) -> Figures:

@@ -1,241 +1,250 @@
-"""Counts the drawn requests of a release by variant and epoch, and keeps the keys that fail and those that are slow."""
+"""Counts the drawn requests of a variant in an epoch, and what happens to them."""
 
-from collections.abc import Callable
 from collections.abc import Mapping as Dict
-from contextlib import suppress
+from collections.abc import Sequence
+from math import inf
+from secrets import randbits
 
-from canary_mw.observability.attempts import layout
-from canary_mw.observability.attempts.layout import CHUNK, ENTRY, FAILED, SLOW, TIMES, Arm, arm_id
-from canary_mw.observability.attempts.register import Attempt, Attempts, change, is_on, limits_of, next_attempts, read
-from canary_mw.observability.attempts.union import times_of
-from canary_mw.observability.figures.layout import Kind
-from canary_mw.observability.figures.writer import FiguresWriter
-from canary_mw.rollout.key_sample import FAILED_CAP
-from canary_mw.rules.epoch import Epoch
+from canary_mw.http.messages import RequestHead
+from canary_mw.observability.attempts.keys import ClientAddresses, KeyLog, network_of
+from canary_mw.observability.attempts.layout import TIMES, Arm, Count
+from canary_mw.observability.attempts.measures import Measure
 
-_FIRST_CHUNK, _LARGEST_CHUNK = 64, 4096
-# Variants in epochs that one worker keeps.
-_MAX_ARMS = 1024
+# Members of enumerations take their time to look up.
+_KEYLESS = int(Arm.KEYLESS)
+_BAD, _REPEATS, _STEP_REPEATS = int(Count.BAD), int(Count.REPEATS), int(Count.STEP_REPEATS)
 
 
-class KeyLog:
-    """The keys of an attempt that have failed or were slow; those of all workers are added up by readers.
+class MeasureCounter:
+    """Counts what happens to the requests of an arm.
+
+    Args:
+        cells: see `Count`.
+        log: the keys to which it has happened in the attempt.
+        number, step: of the arm.
+        keyless: whether a request that is a key of its own is kept as a key, too.
 
     Attributes:
-        known: by the kind of entry.
-        limits: see `Attempt`.
-        full: whether this worker has enough times.
+        fails: whether it is that requests fail.
+        limit: seconds above which an answer is slow; infinite where it is not known, and for other kinds.
     """
 
-    def __init__(self, figures: FiguresWriter, release: str, attempt: Attempt) -> None:
-        self.known: tuple[dict[int, int], ...] = ({}, {}, {})
-        self.limits = attempt.limits
-        self.full = False
-        self._figures = figures
-        self._key = release, str(attempt.number)
-        self._level = 0
-        self._chunks = 0
+    __slots__ = ("_cells", "_keyless", "_number", "_step", "fails", "limit", "log", "measure")
 
-    def add(self, kind: int, digest: int, arm: int) -> None:
-        """Keep a key with the arm in which this happened first."""
-        known = self.known[kind]
-        if digest & ((1 << self._level) - 1):
+    def __init__(
+        self, measure: Measure, cells: memoryview, log: KeyLog, number: int, step: int, *, keyless: bool
+    ) -> None:
+        self.measure = measure
+        self.fails = measure.kind == "error_rate"
+        self.limit = inf
+        self.log = log
+        self._cells = cells
+        self._number = number
+        self._step = step
+        self._keyless = keyless
+
+    def count(self, digest: int | None, network: int, *, happened: bool) -> None:
+        """Count a request of a key, None for one that is its own key."""
+        cells, known = self._cells, self.log.known
+        if happened:
+            cells[_BAD] += 1
+        if digest is None:
+            if happened:
+                self._count_keyless(network)
+        elif steps := known.get(digest):
+            cells[_REPEATS] += 1
+            if steps >> self._step & 1:
+                cells[_STEP_REPEATS] += 1
+            elif happened:
+                self.log.add(digest, self._number, self._step, network)
+        elif happened:
+            self.log.add(digest, self._number, self._step, network)
+
+    def _count_keyless(self, network: int) -> None:
+        if self._keyless:
+            self.log.add(randbits(64), self._number, self._step, network)
+        else:
+            self._cells[Count.KEYLESS] += 1
+
+    def record(self, digest: int | None, network: int) -> None:
+        """Count an event of a request that is under way, and is counted when it ends."""
+        cells = self._cells
+        cells[Count.BAD] += 1
+        if digest is None:
+            self._count_keyless(network)
             return
-        known[digest] = arm
-        self._write(digest, arm, kind)
-        if len(known) > FAILED_CAP:
-            self._thin()
+        steps = self.log.known.get(digest, 0)
+        if not steps >> self._step & 1:
+            cells[Count.STEP_FIRST] += 1
+            if not steps:
+                cells[Count.FIRST] += 1
+            self.log.add(digest, self._number, self._step, network)
 
-    def _write(self, digest: int, arm: int, kind: int) -> None:
-        # Looked up each time: the memory of figures moves where their file was removed.
-        chunk = self._record(self._chunks - 1) if self._chunks else None
-        count = CHUNK.unpack_from(chunk)[1] if chunk is not None else 0
-        if chunk is None or CHUNK.size + (count + 1) * ENTRY.size > len(chunk):
-            chunk, count = self._record(self._chunks), 0
-            self._chunks += 1
-        if chunk is not None:
-            ENTRY.pack_into(chunk, CHUNK.size + count * ENTRY.size, digest, arm, kind)
-            CHUNK.pack_into(chunk, 0, self._level, count + 1)
+    def skip(self) -> None:
+        """Count a request that is not judged."""
+        self._cells[Count.UNJUDGED] += 1
 
-    def _record(self, number: int) -> memoryview | None:
-        entries = min(_FIRST_CHUNK << number, _LARGEST_CHUNK)
-        return self._figures.record(Kind.SAMPLE, (*self._key, str(number)), CHUNK.size + entries * ENTRY.size)
 
-    def _thin(self) -> None:
-        """Keep half of the keys, and write them anew."""
-        self._level += 1
-        mask = (1 << self._level) - 1
-        self.known = tuple({key: arm for key, arm in known.items() if not key & mask} for known in self.known)
-        for number in range(self._chunks):
-            chunk = self._record(number)
-            if chunk is not None:
-                CHUNK.pack_into(chunk, 0, self._level, 0)
-        self._chunks = 0
-        for kind, known in enumerate(self.known):
-            for key, arm in known.items():
-                self._write(key, arm, kind)
+class FirstTimes:
+    """The times of the first answers of an attempt in this worker, from which a limit will follow.
 
-    def add_time(self, seconds: float) -> None:
-        """Keep the time of a first answer, from which the thresholds will follow."""
-        cells, count = self._figures.record(Kind.TIMES, self._key, 8 + 4 * TIMES), 0
-        if cells is not None:
-            head, values = cells[:8].cast("Q"), cells[8:].cast("I")
-            count = head[0]
-            if count < TIMES:
-                values[count] = min(int(seconds * 1e6), 0xFFFFFFFF)
-                head[0] = count + 1
-        self.full = cells is None or count + 1 >= TIMES
+    Args:
+        cells: see `layout.times`; None where there is no room.
+    """
+
+    __slots__ = ("_head", "_values")
+
+    def __init__(self, cells: memoryview | None) -> None:
+        self._head = cells[:8].cast("Q") if cells is not None else None
+        self._values = cells[8:].cast("I") if cells is not None else None
+
+    def add(self, seconds: float) -> None:
+        """Keep a time, unless there are enough."""
+        if self._head is not None and self._values is not None and (count := self._head[0]) < TIMES:
+            self._values[count] = min(int(seconds * 1e6), 0xFFFFFFFF)
+            self._head[0] = count + 1
+
+
+class GrayKeys:
+    """The first keys that came to a variant in a step.
+
+    Args:
+        cells: see `layout.gray_keys`.
+    """
+
+    __slots__ = ("_cells", "_known")
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells.cast("Q")
+        self._known = set(self._cells[1 : 1 + self._cells[0]])
+
+    @property
+    def full(self) -> bool:
+        """Whether there are enough."""
+        return self._cells[0] >= len(self._cells) - 1
+
+    def add(self, digest: int) -> None:
+        """Keep a key."""
+        if digest not in self._known and not self.full:
+            self._known.add(digest)
+            self._cells[1 + self._cells[0]] = digest
+            self._cells[0] += 1
 
 
 class ArmCounter:
-    """Counts the drawn requests of a variant in an epoch; call it with the lock of the figures held."""
+    """Counts the drawn requests of a variant in an epoch; call it with the lock of the figures held.
 
-    __slots__ = ("_cells", "_id", "_log")
+    Args:
+        cells: see `layout.Arm`.
+        counters: of all measures.
+        touched: the keys that these know.
+        gray: whether it is a gray variant.
+        seen: the keys that came at all; None without analysis.
+        first_keys: of the step, None where they are not kept.
+        times: by `Measure.times`.
+    """
 
-    def __init__(self, cells: memoryview, identity: int, log: KeyLog) -> None:
+    __slots__ = (
+        "_cells",
+        "_counters",
+        "_first_keys",
+        "_gray",
+        "_least",
+        "_number",
+        "_seen",
+        "_times",
+        "_touched",
+        "_unlimited",
+    )
+
+    def __init__(
+        self,
+        cells: memoryview,
+        counters: Sequence[MeasureCounter],
+        touched: set[int],
+        *,
+        gray: bool,
+        seen: KeyLog | None = None,
+        first_keys: GrayKeys | None = None,
+        times: dict[str, FirstTimes] | None = None,
+    ) -> None:
         self._cells = cells
-        self._id = identity
-        self._log = log
+        self._number = cells[Arm.NUMBER]
+        self._counters = counters
+        self._gray = gray
+        self._seen = seen
+        self._first_keys = first_keys
+        self._times = times or {}
+        self._touched = touched
+        self.set_limits({})
 
-    def add(self, digest: int | None, first_byte: float, *, failed: bool) -> None:
+    def set_limits(self, limits: Dict[str, float]) -> None:
+        """Judge answers by these limits, by the name of the measure, and by those that measures have of themselves."""
+        for each in self._counters:
+            measure = each.measure
+            if measure.limit is None and measure.name in limits:
+                measure = measure._replace(limit=limits[measure.name])
+            if measure.limit is not None:
+                each.limit = measure.limit_of(gray=self._gray)
+        slow = [each for each in self._counters if each.measure.kind == "latency"]
+        self._unlimited = tuple(each for each in slow if each.limit == inf)
+        self._least = min((each.limit for each in slow), default=inf)
+
+    def add(
+        self,
+        digest: int | None,
+        first_byte: float,
+        head: RequestHead | None,
+        addresses: ClientAddresses | None,
+        *,
+        failed: bool,
+    ) -> None:
         """Count a request.
 
         Args:
             digest: of its key, None for a request that is its own key.
             first_byte: seconds up to the head of its answer, or to its end without one.
+            addresses: knows its client.
         """
-        cells, log = self._cells, self._log
-        cells[0] += 1
-        if failed:
-            cells[Arm.ERRORS] += 1
-        if failed or log.known[FAILED]:
-            self._count_once(digest, FAILED, Arm.REPEATS, Arm.FAILED, happened=failed)
-        limits = log.limits
-        if not limits:
-            if not log.full:
-                log.add_time(first_byte)
-            return
-        cells[3] += 1
-        if first_byte > limits[0] or log.known[SLOW]:
-            for index, limit in enumerate(limits):
-                self._count_once(
-                    digest, SLOW + index, Arm.SLOW_REPEATS + index, Arm.SLOW + index, happened=first_byte > limit
-                )
+        self._cells[0] += 1
+        seen = self._seen
+        if seen is not None:
+            if digest is None:
+                self._cells[_KEYLESS] += 1
+            elif digest not in seen.known and not digest & seen.mask:
+                seen.add(digest, self._number, 0)
+            if self._first_keys is not None and digest is not None:
+                self._add_first_key(digest)
+        happened = failed or first_byte > self._least
+        if happened or digest in self._touched:
+            network = network_of(address_of(head, addresses)) if happened else 0
+            for each in self._counters:
+                each.count(digest, network, happened=failed if each.fails else first_byte > each.limit)
+        if self._unlimited:
+            self._add_times(first_byte)
 
-    def _count_once(self, digest: int | None, kind: int, repeats: int, first: int, *, happened: bool) -> None:
-        cells = self._cells
-        if digest is None:
-            if happened:
-                cells[first] += 1
-        elif digest in self._log.known[kind]:
-            cells[repeats] += 1
-        elif happened:
-            self._log.add(kind, digest, self._id)
+    def _add_first_key(self, digest: int) -> None:
+        assert self._first_keys is not None
+        self._first_keys.add(digest)
+        if self._first_keys.full:
+            self._first_keys = None
 
+    def _add_times(self, first_byte: float) -> None:
+        """Count an answer that cannot be slow yet, and keep its time."""
+        for each in self._unlimited:
+            each.skip()
+        for name, allow in {each.measure.times: each.measure.allow for each in self._unlimited}.items():
+            self._times[name].add(allow.taken_off(first_byte) if self._gray else first_byte)
 
-class EvidenceWriter:
-    """The evidence of one worker.
-
-    Args:
-        figures: where it lies.
-
-    Attributes:
-        attempts: of the releases in force.
-    """
-
-    def __init__(self, figures: FiguresWriter) -> None:
-        self._figures = figures
-        self._storage_resets = -1
-        self.attempts: Attempts = {}
-        self._logs: dict[tuple[str, int], KeyLog] = {}
-        self._arms = 0
-
-    def reloaded(self, epochs: Dict[str, Epoch], now: float) -> None:
-        """Rules with these epochs are in force; call it in a thread that may wait."""
-        attempts = self._shared(lambda known: next_attempts(known, epochs, now), self.attempts)
-        self._adopt({name: attempts[name] for name in epochs if name in attempts})
-
-    def tick(self) -> None:
-        """Take over thresholds, or find them where enough first answers are known."""
-        missing = [name for name, each in self.attempts.items() if each.on and not each.limits]
-        if missing:
-            self._adopt({**self.attempts, **self._with_limits(missing)})
-
-    def _with_limits(self, names: list[str]) -> Attempts:
-        folder = self._figures.open_folder()
-        known = self.attempts if folder is None else read(folder.descriptor)
-        found = {}
-        for name in names:
-            attempt = self.attempts[name]
-            shared = known.get(name)
-            if shared is not None and shared.number == attempt.number and shared.limits:
-                found[name] = shared
-            elif limits := limits_of(self._times_of(name, attempt)):
-                settle = _settled(name, attempt.number, limits)
-                attempts = self._shared(settle, self.attempts)
-                if name in attempts and attempts[name].number == attempt.number:
-                    found[name] = attempts[name]
-        return found
-
-    def _times_of(self, name: str, attempt: Attempt) -> list[float]:
-        figures, folder = self._figures, self._figures.open_folder()
-        with figures.lock:
-            storage = figures.storage
-            private = folder is None or storage is None or not storage.name
-            content = storage.content() if storage is not None and private else None
-        return times_of(folder.descriptor if folder is not None else None, content, name, attempt.number)
-
-    def _shared(self, step: Callable[[Attempts], Attempts], own: Attempts) -> Attempts:
-        folder = self._figures.open_folder()
-        if folder is not None:
-            with suppress(OSError):
-                return change(folder.descriptor, step)
-        return step(own)
-
-    def _adopt(self, attempts: Attempts) -> None:
-        with self._figures.lock:
-            self.attempts = attempts
-            for name, attempt in attempts.items():
-                log = self._logs.get((name, attempt.number))
-                if log is not None:
-                    log.limits = attempt.limits
-            current = {(name, each.number) for name, each in attempts.items()}
-            self._logs = {key: log for key, log in self._logs.items() if key in current}
-
-    def arm(self, release: str, variant: str, epoch: Epoch | None, now: float) -> ArmCounter | None:
-        """What counts the drawn requests of a variant; None where nothing is compared. Call it with the lock held."""
-        self._forget_parent()
-        attempt = self.attempts.get(release)
-        if attempt is None or epoch is None or epoch.subject != attempt.subject or not is_on(epoch):
-            return None
-        key = release, str(attempt.number), epoch.weights, variant
-        if self._arms >= _MAX_ARMS:
-            return None
-        cells = self._figures.record(Kind.ARM, key, layout.ARM_CELLS * 8)
-        if cells is None:
-            return None
-        numbers = cells.cast("Q")
-        if not numbers[Arm.BEGIN]:
-            numbers[Arm.BEGIN] = int(now * 1e6)
-            self._arms += 1
-        log = self._logs.get((release, attempt.number))
-        if log is None:
-            log = self._logs[release, attempt.number] = KeyLog(self._figures, release, attempt)
-        return ArmCounter(numbers, arm_id(key), log)
-
-    def _forget_parent(self) -> None:
-        """In a forked child, forget the keys that the parent has counted."""
-        if self._storage_resets != self._figures.resets:
-            self._storage_resets = self._figures.resets
-            self._logs.clear()
-            self._arms = 0
+    def record(self, digest: int | None, event: str, client: str | None) -> None:
+        """Count an event of a request that is under way."""
+        for each in self._counters:
+            if each.measure.event == event:
+                each.record(digest, network_of(client))
 
 
-def _settled(name: str, number: int, limits: tuple[float, ...]) -> Callable[[Attempts], Attempts]:
-    def step(known: Attempts) -> Attempts:
-        attempt = known.get(name)
-        if attempt is None or attempt.number != number or attempt.limits:
-            return known
-        return {**known, name: attempt._replace(limits=limits)}
-
-    return step
+def address_of(head: RequestHead | None, addresses: ClientAddresses | None) -> str | None:
+    """The address of the client of a request."""
+    if head is None or addresses is None:
+        return None if head is None else head.client
+    return addresses.address_of(head)

@@ -1,57 +1,94 @@
-"""The cells of evidence in a file of figures: arms, samples of keys, and times of the first answers."""
+"""The cells of evidence in a file of figures: arms, what happened in them, keys, and times of the first answers."""
 
+from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
-from zlib import crc32
-
-from canary_mw.observability.figures.layout import key_text
+from typing import NamedTuple
 
 Key = tuple[str, ...]
 
 
 class Arm(IntEnum):
-    """Cells of an arm: a variant in an epoch of an attempt. Its key is release, attempt, weights, variant.
+    """Cells of an arm: a variant in an epoch of an attempt. Its key is release, attempt, weights, variant, step.
 
-    A repeat is a request of a key that had failed, or had been slow, before. Requests without a key never repeat; their
-    first failures are counted here, and those of keys follow from the samples of all workers.
+    `KEYLESS` are requests that are a key of their own, of releases with analysis. `NUMBER` is what entries of keys in
+    the same file know the arm by.
     """
 
     REQUESTS = 0
-    ERRORS = 1
+    KEYLESS = 1
+    BEGIN = 2
+    NUMBER = 3
+
+
+ARM_CELLS = len(Arm)
+
+
+class Count(IntEnum):
+    """Cells of a measure in an arm. Its key is that of the arm, and the name of the measure.
+
+    A repeat is a request of a key to which it had happened before, in the attempt or in the step. Events are recorded
+    while their request is under way, which then counts as a repeat: `FIRST` and `STEP_FIRST` are those requests.
+    `KEYLESS` is how often it happened to requests that are a key of their own, where those are not kept as keys.
+    """
+
+    BAD = 0
+    UNJUDGED = 1
     REPEATS = 2
-    JUDGED = 3
-    SLOW_REPEATS = 4
-    FAILED = 6
-    SLOW = 7
-    BEGIN = 9
+    STEP_REPEATS = 3
+    KEYLESS = 4
+    FIRST = 5
+    STEP_FIRST = 6
+    # Whether it is in use: what came before that is not judged by it.
+    BEGUN = 7
 
 
-ARM_CELLS = 10
-# Kinds of entries of a sample: the first failure of a key, and its first slow answer by each threshold.
-FAILED = 0
-SLOW = 1
+COUNT_CELLS = len(Count)
 
-# A chunk of a sample: its level, and its number of entries; then digest, arm and kind of each. Its key is release,
-# attempt and the number of the chunk.
+# A chunk of keys: its level, and its number of entries; then the entries. Its key is release, attempt, the name of the
+# measure, 0 or 1, and the number of the chunk. Keys that stay where others are thinned out are written under the other
+# of 0 and 1 before the old chunks are emptied, so that they are there at every moment.
 CHUNK = Struct("<QQ")
-ENTRY = Struct("<QII")
-# Times: their number, then as many 32-bit microseconds. The key is release and attempt.
+ENTRY = Struct("<QHHI")
+# The name of the keys that were seen at all.
+SEEN = "seen"
+# Times: their number, then as many 32-bit microseconds. The key is release, attempt, and what was taken off gray's.
 TIMES = 2000
 
 
-def arm_id(key: Key) -> int:
-    """What entries of a sample know an arm by."""
-    return crc32(key_text(key))
+class Entry(NamedTuple):
+    """What happened to a key first in a step, as it is kept.
+
+    Attributes:
+        digest: of the key, 64 bits.
+        arm: `Arm.NUMBER` of the arm in which it happened.
+        network: 16 bits of a hash of the network of the client, 0 where it is not known.
+        second: since 1970.
+    """
+
+    digest: int
+    arm: int
+    network: int
+    second: int
 
 
-def entries(cells: memoryview) -> tuple[int, list[tuple[int, int, int]]]:
-    """The level of a chunk, and its entries."""
+def entries(cells: memoryview) -> tuple[int, Iterator[tuple[int, int, int, int]]]:
+    """The level of a chunk, and its entries, as in `Entry`."""
     level, count = CHUNK.unpack_from(cells)
     end = min(CHUNK.size + count * ENTRY.size, len(cells) - (len(cells) - CHUNK.size) % ENTRY.size)
-    return level, list(ENTRY.iter_unpack(cells[CHUNK.size : end]))
+    return level, ENTRY.iter_unpack(cells[CHUNK.size : end])
 
 
 def times(cells: memoryview) -> list[float]:
     """The seconds that are kept."""
     count = min(cells[:8].cast("Q")[0], TIMES)
     return [micros / 1e6 for micros in cells[8 : 8 + 4 * count].cast("I")]
+
+
+def gray_keys(cells: memoryview) -> list[int]:
+    """The digests of the first keys of a step: their number, then as many.
+
+    The key is release, attempt, step, variant, and how many there are room for.
+    """
+    numbers = cells.cast("Q")
+    return numbers[1 : 1 + min(numbers[0], len(numbers) - 1)].tolist()

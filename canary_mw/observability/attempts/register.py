@@ -1,23 +1,22 @@
 """The attempts of releases, with their numbers and thresholds: one file for all workers, changed under the lock.
 
 An attempt of a release begins where what is released changes, or where gray rises from 0. Each worker notices it when
-it reads the rules, and whoever is first gives it its number.
+it reads the rules, and whoever is first gives it its number. The attempts of a release with steps are those of its
+state: there it begins with the number that the state has, and an older one is dropped.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import suppress
-from math import ceil
 from typing import Any, NamedTuple
 
 from canary_mw.observability.figures.files import folder_lock, read_text, write_text_file
+from canary_mw.rollout.statistics import nearest_rank
 from canary_mw.rules.epoch import Epoch
 from canary_mw.rules.release import STABLE
 
-NAME = "figures.attempts"
-# Quantiles of the first answers of both variants: what takes longer is slow.
-QUANTILES = {"p95": 0.95, "p99": 0.99}
+NAME = "figures.attempts.2"
 MIN_TIMES = 2000
 # Releases that are remembered: those that began last.
 _MAX_RELEASES = 256
@@ -31,14 +30,21 @@ class Attempt(NamedTuple):
         subject: of its epochs.
         on: whether gray had a weight when it was looked at last.
         since: when it began, in seconds since 1970.
-        limits: seconds beyond which an answer is slow, by `QUANTILES`; empty before enough answers were seen.
+        limits: seconds beyond which an answer is slow, by the name of the measure, where they were found.
+        stored: number of the attempt in the state of the release, 0 where it has none.
     """
 
     number: int
     subject: str
     on: bool
     since: float
-    limits: tuple[float, ...] = ()
+    limits: Dict[str, float] = {}
+    stored: int = 0
+
+    @property
+    def shown(self) -> int:
+        """The number that people know."""
+        return self.stored or self.number
 
 
 Attempts = dict[str, Attempt]
@@ -50,13 +56,19 @@ def next_attempts(known: Attempts, epochs: Dict[str, Epoch], now: float) -> Atte
     for name, epoch in epochs.items():
         before, on = found.get(name), is_on(epoch)
         if before is None:
-            found[name] = Attempt(1, epoch.subject, on, now)
-        elif before.subject != epoch.subject or (on and not before.on):
-            found[name] = Attempt(before.number + 1, epoch.subject, on, now)
-        elif before.on != on:
+            found[name] = Attempt(1, epoch.subject, on, now, stored=epoch.attempt)
+        elif _begins(before, epoch, on=on):
+            found[name] = Attempt(before.number + 1, epoch.subject, on, now, stored=epoch.attempt)
+        elif before.on != on and before.stored == epoch.attempt:
             found[name] = before._replace(on=on)
     newest = sorted(found, key=lambda name: (name in epochs, found[name].since))[-_MAX_RELEASES:]
     return {name: found[name] for name in newest}
+
+
+def _begins(before: Attempt, epoch: Epoch, *, on: bool) -> bool:
+    if epoch.attempt and before.stored:
+        return epoch.attempt > before.stored
+    return epoch.attempt != before.stored or before.subject != epoch.subject or (on and not before.on)
 
 
 def is_on(epoch: Epoch) -> bool:
@@ -65,12 +77,9 @@ def is_on(epoch: Epoch) -> bool:
     return any(percent > 0 for name, percent in weights.items() if name != STABLE)
 
 
-def limits_of(seconds: Sequence[float]) -> tuple[float, ...]:
-    """The thresholds by nearest rank; none of too few answers."""
-    if len(seconds) < MIN_TIMES:
-        return ()
-    ordered = sorted(seconds)
-    return tuple(ordered[ceil(share * len(ordered)) - 1] for share in QUANTILES.values())
+def limit_of(seconds: Sequence[float], quantile: float) -> float | None:
+    """The threshold by nearest rank; none of too few answers."""
+    return nearest_rank(seconds, quantile) if len(seconds) >= MIN_TIMES else None
 
 
 def change(folder: int, step: Callable[[Attempts], Attempts]) -> Attempts:
@@ -100,5 +109,5 @@ def read(folder: int) -> Attempts:
     return {}
 
 
-def _attempt(number: int, subject: str, on: Any, since: float, limits: list[float]) -> Attempt:
-    return Attempt(number, subject, bool(on), since, tuple(limits))
+def _attempt(number: int, subject: str, on: Any, since: float, limits: dict[str, float], stored: int) -> Attempt:
+    return Attempt(number, subject, bool(on), since, limits, stored)

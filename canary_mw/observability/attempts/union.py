@@ -1,176 +1,216 @@
 """The evidence of all workers: their counts in sum, and of each key what happened to it first."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import add
 
 from canary_mw.observability.attempts.layout import (
-    ARM_CELLS,
     CHUNK,
     ENTRY,
-    FAILED,
-    SLOW,
+    SEEN,
     TIMES,
     Arm,
-    arm_id,
+    Key,
     entries,
+    gray_keys,
     times,
 )
-from canary_mw.observability.attempts.register import QUANTILES, Attempts
-from canary_mw.observability.evidence import ArmCounts, EpochKey, Evidence, Threshold
-from canary_mw.observability.figures.files import retired_content, worker_files
-from canary_mw.observability.figures.layout import Kind, Record, records
-from canary_mw.rollout.key_sample import FAILED_CAP, Entry, KeySample
+from canary_mw.observability.figures.files import retired_contents, worker_files
+from canary_mw.observability.figures.layout import EVIDENCE, Kind, Record, records
+from canary_mw.rollout.key_sample import FAILED_CAP, SEEN_CAP
 
-Key = tuple[str, ...]
+# First failures a minute of one network of clients that count towards a rollback, and the seconds of that minute.
+_MOST_OF_NETWORK = 50
+_MINUTE = 60
+
+# When it happened first, the number of the arm in the union, and the network of the client.
+First = tuple[int, int, int]
 
 
-class Arms:
-    """The arms of some files, in sum.
+class Keys:
+    """The keys of all workers to which one thing has happened.
 
     Attributes:
-        counts: cells by key.
-        samples: by release and attempt, for each kind the keys with the moment and the arm of the first time.
+        level: those are kept whose so many low bits are 0.
+        by_step: for each step the keys to which it happened in that step, with the first time there.
     """
 
-    def __init__(self, found: Iterable[Record]) -> None:
-        self.counts: dict[Key, list[int]] = {}
-        self.samples: dict[Key, dict[int, KeySample]] = {}
-        self._ids: dict[int, Key] = {}
-        chunks = []
-        for record in found:
-            if record.kind == Kind.ARM:
-                self._add_arm(record.key, list(record.cells.cast("Q")))
-            elif record.kind == Kind.SAMPLE:
-                chunks.append(record)
-        self._numbers = {arm_id(key): number for number, key in enumerate(self.counts)}
-        for record in chunks:
-            self._add_chunk(record)
+    def __init__(self, cap: int) -> None:
+        self.level = 0
+        self.by_step: dict[str, dict[int, First]] = {}
+        self._cap = cap
 
-    def _add_arm(self, key: Key, cells: list[int]) -> None:
-        known = self.counts.get(key)
-        self._ids[arm_id(key)] = key
-        if known is None:
-            self.counts[key] = cells
-            return
-        begins = [each[Arm.BEGIN] for each in (known, cells) if each[Arm.BEGIN]]
-        self.counts[key] = [a + b for a, b in zip(known, cells, strict=True)]
-        self.counts[key][Arm.BEGIN] = min(begins, default=0)
+    def add(self, level: int, found: Iterable[tuple[int, int, int, int]], arms: dict[int, tuple[int, str]]) -> None:
+        """Add the entries of a chunk.
 
-    def _add_chunk(self, record: Record) -> None:
-        level, found = entries(record.cells)
-        samples = self.samples.setdefault(record.key[:2], {})
-        chunk: dict[int, KeySample] = {}
-        for digest, arm, kind in found:
-            key = self._ids.get(arm)
-            if key is not None:
-                sample = chunk.setdefault(kind, _sample(level))
-                sample.add(digest, Entry(self.counts[key][Arm.BEGIN], self._numbers[arm]))
-        for kind, sample in chunk.items():
-            samples.setdefault(kind, KeySample(FAILED_CAP)).update(sample)
+        Args:
+            arms: by their numbers in the file, those in the union, and their steps.
+        """
+        self._thin(level)
+        mask = (1 << self.level) - 1
+        for digest, number, network, second in found:
+            if number in arms and not digest & mask:
+                arm, step = arms[number]
+                known, new = self.by_step.setdefault(step, {}), (second, arm, network)
+                if digest not in known or new < known[digest]:
+                    known[digest] = new
 
-    def of(self, release: str, attempt: int) -> dict[Key, list[int]]:
-        """The arms of an attempt."""
-        return {key: cells for key, cells in self.counts.items() if key[:2] == (release, str(attempt))}
+    def settle(self) -> None:
+        """Thin out what is too much."""
+        while len(self.firsts()) > self._cap:
+            self._thin(self.level + 1)
 
-    def firsts(self, release: str, attempt: int, kind: int) -> dict[Key, int]:
-        """For each arm, the keys that failed first in it, or were slow."""
-        keys, found = list(self.counts), dict[Key, int]()
-        sample = self.samples.get((release, str(attempt)), {}).get(kind)
-        for entry in sample.values() if sample is not None else ():
-            key = keys[entry.arm]
-            found[key] = found.get(key, 0) + 1
+    def _thin(self, level: int) -> None:
+        if level > self.level:
+            self.level, mask = level, (1 << level) - 1
+            for step, known in self.by_step.items():
+                self.by_step[step] = {digest: first for digest, first in known.items() if not digest & mask}
+
+    def firsts(self) -> dict[int, First]:
+        """All keys with the first time of all steps."""
+        steps = iter(self.by_step.values())
+        found = dict(next(steps, {}))
+        for known in steps:
+            for digest, first in known.items():
+                if digest not in found or first < found[digest]:
+                    found[digest] = first
         return found
 
-    def level(self, release: str, attempt: int) -> int:
-        """The level of the samples of an attempt."""
-        samples = self.samples.get((release, str(attempt)), {})
-        return max((sample.level for sample in samples.values()), default=0)
+
+def by_arm(firsts: Iterable[First]) -> dict[int, int]:
+    """How many there are of each arm."""
+    found: dict[int, int] = {}
+    for _, arm, _ in firsts:
+        found[arm] = found.get(arm, 0) + 1
+    return found
 
 
-def _sample(level: int) -> KeySample:
-    sample = KeySample(FAILED_CAP)
-    sample.level = level
-    return sample
+def capped(firsts: dict[int, First]) -> list[First]:
+    """The first ones of each minute and network of clients; of one second those that no draw has chosen."""
+    seen: dict[tuple[int, int], int] = {}
+    found = []
+    # The low bits of a digest say nothing of the variant.
+    for _, first in sorted(firsts.items(), key=lambda item: (item[1][0], item[0] & 0xFFFFFFFF)):
+        place = first[0] // _MINUTE, first[2]
+        seen[place] = seen.get(place, 0) + 1
+        if seen[place] <= _MOST_OF_NETWORK:
+            found.append(first)
+    return found
 
 
-def evidence_of(found: Iterable[Record], attempts: Attempts) -> dict[str, Evidence]:
-    """The evidence of the present attempt of each release."""
-    arms = Arms(found)
-    return {name: _evidence(arms, name, attempts) for name in attempts if arms.of(name, attempts[name].number)}
+class Union:
+    """What the records of some files say together.
+
+    Args:
+        files: the records of each.
+
+    Attributes:
+        arms: cells by key, in the order in which the arms began.
+        counts: cells by the key of the arm, and the name of the measure.
+        arms_of: keys of arms, by release and attempt.
+        counts_of: keys of counts, by release, attempt and name of the measure.
+        keys: by release, attempt and name of the measure.
+        gray_keys: by release, attempt, step and variant.
+        times: by release, attempt and what was taken off.
+    """
+
+    def __init__(self, files: Iterable[Sequence[Record]]) -> None:
+        self.arms: dict[Key, list[int]] = {}
+        self.counts: dict[Key, list[int]] = {}
+        self.keys: dict[Key, Keys] = {}
+        self.gray_keys: dict[Key, set[int]] = {}
+        self.times: dict[Key, list[float]] = {}
+        files = [[record for record in file if record.kind in EVIDENCE] for file in files]
+        numbers = [self._add_arms(file) for file in files]
+        self.arms = dict(sorted(self.arms.items(), key=lambda item: (item[1][Arm.BEGIN], item[0])))
+        self.arms_of = _grouped((key[:2], key) for key in self.arms)
+        self.places = {key: place for place, key in enumerate(self.arms)}
+        for file, known in zip(files, numbers, strict=True):
+            arms = {number: (self.places[key], key[4]) for number, key in known.items()}
+            for record in file:
+                self._add(record, arms)
+        self.counts_of = _grouped(((*key[:2], key[5]), key) for key in self.counts if key[:5] in self.arms)
+        for each in self.keys.values():
+            each.settle()
+
+    def _add_arms(self, file: Sequence[Record]) -> dict[int, Key]:
+        """Add the arms of a file; returns their keys by their numbers there."""
+        found = {}
+        for record in file:
+            if record.kind == Kind.ARM:
+                cells = list(record.cells.cast("Q"))
+                found[cells[Arm.NUMBER]] = record.key
+                begins = [each[Arm.BEGIN] for each in (self.arms.get(record.key), cells) if each and each[Arm.BEGIN]]
+                _add_cells(self.arms, record.key, cells)
+                self.arms[record.key][Arm.BEGIN] = min(begins, default=0)
+        return found
+
+    def _add(self, record: Record, arms: dict[int, tuple[int, str]]) -> None:
+        if record.kind == Kind.MEASURE:
+            _add_cells(self.counts, record.key, list(record.cells.cast("Q")))
+        elif record.kind == Kind.KEYS:
+            cap = SEEN_CAP if record.key[2] == SEEN else FAILED_CAP
+            self.keys.setdefault(record.key[:3], Keys(cap)).add(*entries(record.cells), arms)
+        elif record.kind == Kind.GRAY_KEYS:
+            self.gray_keys.setdefault(record.key[:4], set()).update(gray_keys(record.cells))
+        elif record.kind == Kind.TIMES:
+            self.times.setdefault(record.key, []).extend(times(record.cells))
 
 
-def _evidence(arms: Arms, name: str, attempts: Attempts) -> Evidence:
-    attempt = attempts[name]
-    limits = tuple(map(Threshold, QUANTILES, attempt.limits))
-    own = arms.of(name, attempt.number)
-    kinds = [FAILED, *(SLOW + index for index in range(len(limits)))]
-    firsts = [arms.firsts(name, attempt.number, kind) for kind in kinds]
-    epochs: dict[EpochKey, dict[str, ArmCounts]] = {}
-    level = arms.level(name, attempt.number)
-    for key in sorted(own, key=lambda key: own[key][Arm.BEGIN]):
-        counts = _counts(own[key], [each.get(key, 0) for each in firsts], level)
-        epochs.setdefault(EpochKey(name, attempt.number, key[2]), {})[key[3]] = counts
-    return Evidence(attempt.number, limits, epochs, level, attempt.since)
+def _grouped(pairs: Iterable[tuple[Key, Key]]) -> dict[Key, list[Key]]:
+    found: dict[Key, list[Key]] = {}
+    for group, key in pairs:
+        found.setdefault(group, []).append(key)
+    return found
 
 
-def _counts(cells: Sequence[int], firsts: Sequence[int], level: int) -> ArmCounts:
-    """The value of an arm; of requests that are keys of their own the same part counts as of the others."""
-    slow = range(len(firsts) - 1)
-    return ArmCounts(
-        cells[Arm.REQUESTS],
-        cells[Arm.ERRORS],
-        cells[Arm.REQUESTS] - cells[Arm.REPEATS],
-        tuple(cells[Arm.JUDGED] - cells[Arm.SLOW_REPEATS + index] for index in slow),
-        (cells[Arm.FAILED] >> level) + firsts[0],
-        tuple((cells[Arm.SLOW + index] >> level) + firsts[1 + index] for index in slow),
-    )
+def _add_cells(total: dict[Key, list[int]], key: Key, cells: list[int]) -> None:
+    total[key] = list(map(add, total[key], cells)) if key in total else cells
 
 
-def times_of(folder: int | None, content: memoryview | None, release: str, attempt: int) -> list[float]:
+def times_of(folder: int | None, content: memoryview | None, key: Key) -> list[float]:
     """The times of the first answers of an attempt in all workers.
 
     Args:
         folder: the descriptor of the run folder, None without one.
         content: of the memory of this process, where it shares nothing.
+        key: as in `Union.times`.
     """
     contents = [content] if content is not None else []
     if folder is not None and content is None:
-        past = retired_content(folder)
-        contents = [each.content for each in worker_files(folder)[0]] + ([past] if past is not None else [])
+        contents = [each.content for each in worker_files(folder)[0]] + retired_contents(folder)
     found = (record for each in contents for record in records(each) if record.kind == Kind.TIMES)
-    return [second for record in found if record.key == (release, str(attempt)) for second in times(record.cells)]
+    return [second for record in found if record.key == key for second in times(record.cells)]
 
 
-def merged(found: Sequence[Record]) -> Iterator[tuple[Kind, Key, bytes]]:
-    """Records that hold what all of these hold, of the newest attempt of each release."""
+def merged(files: Sequence[Sequence[Record]]) -> Iterator[tuple[Kind, Key, bytes]]:
+    """Records that hold what those of all these files hold, of the newest attempt of each release."""
     newest: dict[str, int] = {}
-    for record in found:
-        if record.kind in (Kind.ARM, Kind.SAMPLE, Kind.TIMES):
-            newest[record.key[0]] = max(newest.get(record.key[0], 0), int(record.key[1]))
-    current = [each for each in found if len(each.key) > 1 and newest.get(each.key[0]) == _number(each.key[1])]
-    arms = Arms(current)
-    for key, cells in arms.counts.items():
-        yield Kind.ARM, key, b"".join(cell.to_bytes(8, "little") for cell in cells[:ARM_CELLS])
-    for key in arms.samples:
-        yield Kind.SAMPLE, (*key, "0"), _chunk(arms, key)
-    for name, number in newest.items():
-        own = [each for each in current if each.kind == Kind.TIMES and each.key[0] == name]
-        known = [second for record in own for second in times(record.cells)]
-        if known:
-            micros = b"".join(int(each * 1e6).to_bytes(4, "little") for each in known[:TIMES])
-            yield Kind.TIMES, (name, str(number)), min(len(known), TIMES).to_bytes(8, "little") + micros
+    for record in (each for file in files for each in file if each.kind in EVIDENCE):
+        newest[record.key[0]] = max(newest.get(record.key[0], 0), int(record.key[1]))
+    union = Union([_current(file, newest) for file in files])
+    for number, (key, cells) in enumerate(union.arms.items(), 1):
+        cells[Arm.NUMBER] = number
+        yield Kind.ARM, key, _packed(cells)
+    for key, cells in union.counts.items():
+        yield Kind.MEASURE, key, _packed(cells)
+    for key, known in union.keys.items():
+        yield Kind.KEYS, (*key, "0", "0"), _chunk(known)
+    for key, digests in union.gray_keys.items():
+        yield Kind.GRAY_KEYS, (*key, str(len(digests))), _packed([len(digests), *digests])
+    for key, seconds in union.times.items():
+        micros = b"".join(int(each * 1e6).to_bytes(4, "little") for each in seconds[:TIMES])
+        yield Kind.TIMES, key, min(len(seconds), TIMES).to_bytes(8, "little") + micros
 
 
-def _chunk(arms: Arms, key: Key) -> bytes:
-    keys = list(arms.counts)
-    level = arms.level(key[0], int(key[1]))
-    packed = [
-        ENTRY.pack(digest, arm_id(keys[entry.arm]), kind)
-        for kind, sample in arms.samples[key].items()
-        for digest, entry in sample.items()
-        if not digest & ((1 << level) - 1)
-    ]
-    return CHUNK.pack(level, len(packed)) + b"".join(packed)
+def _current(file: Sequence[Record], newest: dict[str, int]) -> list[Record]:
+    return [each for each in file if each.kind in EVIDENCE and int(each.key[1]) == newest[each.key[0]]]
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+def _packed(numbers: Iterable[int]) -> bytes:
+    return b"".join(each.to_bytes(8, "little") for each in numbers)
+
+
+def _chunk(known: Keys) -> bytes:
+    found = [(digest, first) for keys in known.by_step.values() for digest, first in keys.items()]
+    packed = [ENTRY.pack(digest, arm + 1, network, second) for digest, (second, arm, network) in found]
+    return CHUNK.pack(known.level, len(packed)) + b"".join(packed)

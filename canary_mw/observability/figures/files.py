@@ -17,6 +17,7 @@ from canary_mw.observability.figures.layout import (
     LOCK,
     MAX_BYTES,
     MIN_BYTES,
+    OLD_RETIRED,
     PREFIX,
     RETIRED,
     Header,
@@ -87,11 +88,17 @@ def worker_files(folder: int, *, only_dead: bool = False) -> tuple[list[WorkerFi
     return found, skipped
 
 
-def retired_content(folder: int) -> memoryview | None:
+def retired_content(folder: int, name: str = RETIRED) -> memoryview | None:
     """The file of all ended workers, None without one."""
-    with _opened(folder, RETIRED) as file:
+    with _opened(folder, name) as file:
         content = _content(file) if file is not None else memoryview(b"")
     return content if is_readable(content) else None
+
+
+def retired_contents(folder: int) -> list[memoryview]:
+    """The files of all ended workers: that which this code writes, and that of the format before."""
+    found = [retired_content(folder, name) for name in (RETIRED, OLD_RETIRED)]
+    return [each for each in found if each is not None]
 
 
 def read_text(folder: int, name: str) -> bytes | None:
@@ -141,7 +148,7 @@ def room_in(folder: int, own: str) -> Room:
     """
     names = [name for name in _names(folder) if name != own]
     size = 0
-    for name in (*names, own, RETIRED):
+    for name in (*names, own, RETIRED, OLD_RETIRED):
         with suppress(OSError):
             size += os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
     return Room(max(MAX_BYTES // (len(names) + 1), MIN_BYTES), MAX_BYTES // 4 * 3 - size)

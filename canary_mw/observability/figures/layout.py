@@ -14,12 +14,15 @@ from typing import NamedTuple
 from canary_mw.observability.figures.buckets import COUNT
 from canary_mw.observability.figures.values import CLASSES, COARSE, FAILURE_KINDS, FALLBACK_RESULTS, FINE
 
-# Changes whenever older code cannot read the file.
-FORMAT = 0x434D_5746_0000_0001
+# Changes whenever older code cannot read the file. Rows of both formats are added up, evidence of the newer one alone.
+FORMAT = 0x434D_5746_0000_0002
+FORMATS = frozenset((FORMAT, FORMAT - 1))
 PAGE = 4096
 # Names of files: those that are complete, and the one that holds what ended workers have counted.
 PREFIX = "figures-"
-RETIRED = "figures.retired"
+RETIRED = "figures.retired.2"
+# That of the format before: its code still writes it while workers of both run.
+OLD_RETIRED = "figures.retired"
 LOCK = "figures.lock"
 # The whole folder, and rows and counters of one worker.
 MAX_BYTES = 32 << 20
@@ -29,6 +32,8 @@ MIN_BYTES = 1 << 20
 MAX_ROWS = 4096
 MAX_COUNTERS = 4096
 MAX_LABEL = 200
+# Bytes of a key.
+MAX_KEY = 16_384
 
 
 class Header(IntEnum):
@@ -59,11 +64,18 @@ class Kind(IntEnum):
     HISTORY = 3
     COUNTER_HISTORY = 4
     RING = 5
-    ARM = 6
-    SAMPLE = 7
-    TIMES = 8
     # Of the file of ended workers only.
     ENDED = 9
+    # Evidence of releases; 6 to 8 were that of the format before.
+    ARM = 10
+    MEASURE = 11
+    KEYS = 12
+    TIMES = 13
+    GRAY_KEYS = 14
+
+
+# Their keys are whole: readers take them apart.
+EVIDENCE = frozenset((Kind.ARM, Kind.MEASURE, Kind.KEYS, Kind.TIMES, Kind.GRAY_KEYS))
 
 
 # Cells of a row.
@@ -112,9 +124,10 @@ class Record(NamedTuple):
     cells: memoryview
 
 
-def key_text(key: tuple[str, ...]) -> bytes:
-    """The bytes of a key; long labels are cut."""
-    return json.dumps([label[:MAX_LABEL] for label in key], separators=(",", ":")).encode()
+def key_text(kind: int, key: tuple[str, ...]) -> bytes:
+    """The bytes of a key; long labels of rows and counters are cut."""
+    labels = key if kind in EVIDENCE else tuple(label[:MAX_LABEL] for label in key)
+    return json.dumps(labels, separators=(",", ":")).encode()
 
 
 def record_size(key: bytes, cells: int) -> int:
@@ -158,7 +171,7 @@ def header_cells(content: memoryview) -> memoryview:
 
 def is_readable(content: memoryview) -> bool:
     """Whether this code can read the content of a file."""
-    return len(content) >= PAGE and header_cells(content)[Header.FORMAT] == FORMAT
+    return len(content) >= PAGE and header_cells(content)[Header.FORMAT] in FORMATS
 
 
 def _padded(size: int) -> int:

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from canary_mw.observability.attempts import register
-from canary_mw.observability.attempts.union import evidence_of
+from canary_mw.observability.attempts.evidence_of import evidence_of
 from canary_mw.observability.figures import layout
-from canary_mw.observability.figures.files import file_id, folder_lock, retired_content, worker_files
+from canary_mw.observability.figures.files import file_id, folder_lock, retired_contents, worker_files
 from canary_mw.observability.figures.layout import ROW_CELLS, Header, Kind
 from canary_mw.observability.figures.retire import merged_ids, retire
 from canary_mw.observability.figures.totals import (
@@ -47,14 +47,14 @@ def read(folder: int, now: float) -> Figures:
     retire(folder, now)
     with folder_lock(folder, exclusive=False):
         files, skipped = worker_files(folder)
-        retired = retired_content(folder)
+        retired = retired_contents(folder)
         attempts = register.read(folder)
     known = merged_ids(retired)
     # A file that is added up already may not be removed yet.
     files = [each for each in files if file_id(each.content) not in known]
     alive = [Part(each.content) for each in files if each.alive]
     dead = [Part(each.content) for each in files if not each.alive]
-    past = [Part(retired)] if retired is not None else []
+    past = [Part(each) for each in retired]
     return figures_of(alive, dead, past, now, attempts, shared=True, skipped=tuple(skipped))
 
 
@@ -95,7 +95,7 @@ def figures_of(
         tuple(sorted(ended, key=lambda worker: -worker.heartbeat)),
         tuple(_texts(parts, "recent", RecentRequest)),
         tuple(_texts(parts, "reloads", ReloadRecord)),
-        evidence_of((each for part in parts for each in part.others), attempts),
+        evidence_of([part.others for part in parts], attempts),
         shared,
         skipped,
     )

@@ -1,6 +1,7 @@
 """Adds the counts of workers that have ended to the one file that holds them all, and removes their files."""
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from math import ceil
 
@@ -12,6 +13,7 @@ from canary_mw.observability.figures.files import (
     folder_lock,
     remove,
     retired_content,
+    retired_contents,
     worker_files,
     write_text_file,
 )
@@ -49,7 +51,7 @@ def retire(folder: int, now: float) -> None:
         if not dead:
             return
         retired = retired_content(folder)
-        known = merged_ids(retired)
+        known = merged_ids(retired_contents(folder))
         new = [each for each in dead if file_id(each.content) not in known]
         if new:
             with suppress(OSError):
@@ -60,12 +62,10 @@ def retire(folder: int, now: float) -> None:
                 remove(folder, each.name)
 
 
-def merged_ids(retired: memoryview | None) -> set[int]:
+def merged_ids(retired: Iterable[memoryview]) -> set[int]:
     """The files that are added up already."""
-    if retired is None:
-        return set()
-    ended = (each.key for each in layout.records(retired) if each.kind == Kind.ENDED)
-    return {int(key[0]) for key in ended}
+    found = (record for each in retired for record in layout.records(each) if record.kind == Kind.ENDED)
+    return {int(record.key[0]) for record in found}
 
 
 def merged(retired: memoryview | None, dead: list[WorkerFile], now: float) -> bytes:
@@ -76,7 +76,7 @@ def merged(retired: memoryview | None, dead: list[WorkerFile], now: float) -> by
     _write_rows(target, parts)
     _write_histories(target, parts, now)
     _write_texts(target, parts)
-    for kind, key, content in evidence.merged([each for part in parts for each in part.others]):
+    for kind, key, content in evidence.merged([part.others for part in parts]):
         cells = target.allocate(kind, key, len(content))
         if cells is not None:
             cells[:] = content

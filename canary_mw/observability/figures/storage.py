@@ -11,6 +11,7 @@ from typing import Protocol
 from canary_mw.observability.figures.layout import (
     FORMAT,
     MAX_BYTES,
+    MAX_KEY,
     PAGE,
     PREFIX,
     Header,
@@ -123,7 +124,9 @@ class Storage:
         Args:
             cells: their size in bytes.
         """
-        text = key_text(key)
+        text = key_text(kind, key)
+        if len(text) > MAX_KEY:
+            return None
         size = record_size(text, cells)
         # What is left of a segment is marked as unused, and the mark needs room, too.
         fits = len(self._free) == size or len(self._free) >= size + 16

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from canary_mw.routing.assignment import Assigned
+
 
 class Tally(Protocol):
     """Counts an event by its name and labels."""
@@ -14,13 +16,29 @@ def no_tally(*key: str, count: int = 1) -> None:
     """Nobody counts."""
 
 
+class CountsEvents(Protocol):
+    """Counts an event that an app has recorded, for the evidence of its release; see `Tallies.record`."""
+
+    def __call__(self, assigned: Assigned, name: str, client: str | None) -> object: ...
+
+
 class Tallies:
     """Tells several counters. It refers to no middleware, so that what keeps it keeps none of them."""
 
-    def __init__(self, tallies: Sequence[Tally]) -> None:
+    def __init__(self, tallies: Sequence[Tally], events: Sequence[CountsEvents] = ()) -> None:
         self._tallies = tuple(tallies)
+        self._events = tuple(events)
 
     def __call__(self, *key: str, count: int = 1) -> None:
         """Count an event, or several."""
         for tally in self._tallies:
             tally(*key, count=count)
+
+    def record(self, assigned: Assigned, name: str, client: str | None) -> None:
+        """Count an event of a request whose variant was drawn.
+
+        Args:
+            client: its address.
+        """
+        for count_event in self._events:
+            count_event(assigned, name, client)

@@ -47,11 +47,6 @@ def test_the_bad_variant_is_found_and_the_other_is_not() -> None:
     assert (found["v2"].worse, found["v3"].worse) == (True, False)
 
 
-def test_where_keys_are_left_out_so_are_their_requests() -> None:
-    errors, _ = metric_evidence(Evidence(epochs=dict([FIRST]), level=1), "v2")
-    assert errors.series == [[Epoch(10 / 90, 30, 40, 495, 3950)]]
-
-
 def test_only_requests_that_are_drawn_one_by_one_have_to_come_as_the_weights_say() -> None:
     off = epoch({"v2": 10, "stable": 90}, v2=ArmCounts(2000), stable=ArmCounts(8000))
     assert judge(Evidence(epochs=dict([off])), ["v2"], rolls=True)["v2"].split_off

@@ -11,8 +11,8 @@ import pytest
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.http.messages import RequestHead
-from canary_mw.observability.attempts import arms
-from canary_mw.observability.attempts.register import MIN_TIMES, limits_of
+from canary_mw.observability.attempts import writer
+from canary_mw.observability.attempts.register import MIN_TIMES, limit_of
 from canary_mw.observability.evidence import ArmCounts, Evidence
 from canary_mw.observability.failures import REFUSED
 from canary_mw.observability.figures.reader import read
@@ -90,7 +90,11 @@ def evidence(folder: int, name: str = "r") -> Evidence:
 
 
 def by_weight(found: Evidence) -> dict[float, dict[str, ArmCounts]]:
-    return {json.loads(key.weights)["gray"]: dict(counts) for key, counts in found.epochs.items()}
+    """Counts of the two built-in metrics."""
+    return {
+        json.loads(key.weights)["gray"]: {name: ArmCounts(*counts[:6]) for name, counts in arms.items()}
+        for key, arms in found.epochs.items()
+    }
 
 
 def keys_of(worker: Worker, variant: str, count: int) -> list[str]:
@@ -237,8 +241,9 @@ def test_thresholds_are_those_of_the_first_answers_of_both_variants_in_all_worke
 
 
 def test_thresholds_need_enough_answers() -> None:
-    assert limits_of([1.0] * (MIN_TIMES - 1)) == ()
-    assert limits_of([float(number) for number in range(MIN_TIMES)]) == (1899.0, 1979.0)
+    assert limit_of([1.0] * (MIN_TIMES - 1), 0.95) is None
+    times = [float(number) for number in range(MIN_TIMES)]
+    assert (limit_of(times, 0.95), limit_of(times, 0.99)) == (1899.0, 1979.0)
 
 
 def test_a_worker_that_is_killed_takes_no_evidence_along(folder: int) -> None:
@@ -259,14 +264,16 @@ def test_a_worker_that_is_killed_takes_no_evidence_along(folder: int) -> None:
 
 
 def test_keys_are_thinned_out_alike_in_all_workers(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "FAILED_CAP", 100)
+    monkeypatch.setattr(writer, "FAILED_CAP", 100)
     workers = [Worker(folder, release(50)) for _ in range(2)]
     for number in range(1000):
         workers[number % 2].ask(f"u{number}", "500")
     found = evidence(folder)
-    kept = sum(counts.first_failures for each in by_weight(found).values() for counts in each.values())
-    assert found.level >= 3
-    assert 1000 * 0.6 < kept << found.level < 1000 * 1.6
+    counts = list(by_weight(found)[50.0].values())
+    kept = sum(each.first_failures for each in counts)
+    # What is left out of the keys is left out of the requests.
+    assert 20 < kept <= 200
+    assert 0.6 < kept / sum(each.exposures for each in counts) < 1.6
     for worker in workers:
         worker.kill()
         assert evidence(folder) == found

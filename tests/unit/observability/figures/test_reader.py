@@ -147,7 +147,7 @@ def test_many_workers_that_end_leave_one_file(folder: int, tmp_path: Path) -> No
         worker.count(1, KEY._replace(mapping=f"m{number}"))
         worker.kill()
         assert requests(folder) == number + 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.lock", "figures.retired"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.lock", "figures.retired.2"]
     assert len(read(folder, 1000.0).ended) == 16
 
 

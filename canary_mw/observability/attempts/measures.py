@@ -1,0 +1,73 @@
+"""What is counted of drawn requests beside their number: whether they fail, are slow, or bring an event."""
+
+from typing import NamedTuple
+
+from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, MetricRule
+
+# Names of measures, and how they begin.
+ERRORS = "error_rate"
+EVENT = "event "
+SLOWER = "slower than "
+
+
+class Measure(NamedTuple):
+    """Something that happens to a request, or does not.
+
+    Attributes:
+        name: under which it is counted. It changes with what is counted, so that nothing else is added to it.
+        event: the name of the event, "" for others.
+        limit: seconds above which an answer is slow; None where `quantile` says it, and for other kinds.
+        quantile: of the first answers, in (0, 1).
+        allow: what is taken off the times of gray.
+    """
+
+    name: str
+    kind: MetricKind
+    event: str = ""
+    limit: float | None = None
+    quantile: float = 0.0
+    allow: Allowance = NO_ALLOWANCE
+
+    @property
+    def times(self) -> str:
+        """The name of the first answers that the limit is found by: all with one allowance share them."""
+        return f"{self.allow.seconds:g}s {self.allow.ratio:g}"
+
+    def limit_of(self, *, gray: bool) -> float:
+        """The seconds above which an answer of this variant is slow, given the limit."""
+        assert self.limit is not None
+        return self.limit * (1 + self.allow.ratio) + self.allow.seconds if gray else self.limit
+
+
+DEFAULT = (
+    Measure(ERRORS, "error_rate"),
+    Measure("p95", "latency", quantile=0.95),
+    Measure("p99", "latency", quantile=0.99),
+)
+
+
+def measures_of(analysis: Analysis | None) -> tuple[Measure, ...]:
+    """What an analysis asks for; without one, what every release shows."""
+    if analysis is None:
+        return DEFAULT
+    found = {each.name: each for rule in analysis.metrics for each in measures_of_metric(rule)}
+    return tuple(found.values())
+
+
+def measures_of_metric(rule: MetricRule) -> tuple[Measure, ...]:
+    """What one metric asks for."""
+    if rule.kind == "event":
+        return (Measure(EVENT + rule.name, "event", rule.name),)
+    if rule.kind == "error_rate":
+        return (Measure(ERRORS, "error_rate"),)
+    if rule.threshold is not None:
+        name = f"{SLOWER}{rule.threshold!r}{_suffix(rule.allow)}"
+        return (Measure(name, "latency", limit=rule.threshold, allow=rule.allow),)
+    return tuple(
+        Measure(f"p{100 * each:g}{_suffix(rule.allow)}", "latency", quantile=each, allow=rule.allow)
+        for each in rule.quantiles
+    )
+
+
+def _suffix(allow: Allowance) -> str:
+    return "" if allow == NO_ALLOWANCE else f" less {allow.seconds:g}s {allow.ratio:g}"

@@ -1,0 +1,218 @@
+"""The evidence of one worker: its arms, the keys that it knows, and the attempts of the releases in force."""
+
+from collections.abc import Callable
+from collections.abc import Mapping as Dict
+from contextlib import suppress
+from typing import NamedTuple
+
+from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, GrayKeys, MeasureCounter
+from canary_mw.observability.attempts.keys import KeyLog, Touched
+from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm, Count
+from canary_mw.observability.attempts.measures import Measure, measures_of
+from canary_mw.observability.attempts.register import Attempt, Attempts, change, is_on, limit_of, next_attempts, read
+from canary_mw.observability.attempts.union import times_of
+from canary_mw.observability.figures.layout import Kind
+from canary_mw.observability.figures.storage import Storage
+from canary_mw.observability.figures.writer import FiguresWriter
+from canary_mw.rollout.key_sample import FAILED_CAP, SEEN_CAP
+from canary_mw.routing.assignment import Assigned
+from canary_mw.rules.epoch import Epoch
+from canary_mw.rules.release import STABLE
+
+# Variants in epochs of the attempts in force, and what is counted of each, that one worker keeps.
+_MAX_ARMS = 1024
+_MAX_MEASURES = 32
+_MAX_FIRST_KEYS = 4096
+
+Key = tuple[str, ...]
+
+
+class Logs(NamedTuple):
+    """What a worker knows of the keys of an attempt."""
+
+    touched: Touched
+    by_measure: dict[str, KeyLog]
+
+
+class EvidenceWriter:
+    """The evidence of one worker.
+
+    Args:
+        figures: where it lies.
+
+    Attributes:
+        attempts: of the releases in force.
+    """
+
+    def __init__(self, figures: FiguresWriter) -> None:
+        self._figures = figures
+        self._storage: Storage | None = None
+        self._resets = -1
+        self.attempts: Attempts = {}
+        self._measures: dict[str, tuple[Measure, ...]] = {}
+        self._logs: dict[tuple[str, int], Logs] = {}
+        self._arms: dict[Key, ArmCounter] = {}
+        self._numbers = 0
+
+    def reloaded(self, epochs: Dict[str, Epoch], now: float) -> None:
+        """Rules with these epochs are in force; call it in a thread that may wait."""
+        with self._figures.lock:
+            # What is counted may be another thing now.
+            self._arms = {}
+        self._measures = {name: measures_of(epoch.analysis)[:_MAX_MEASURES] for name, epoch in epochs.items()}
+        attempts = self._shared(lambda known: next_attempts(known, epochs, now), self.attempts)
+        self._adopt({name: attempts[name] for name in epochs if name in attempts})
+
+    def tick(self) -> None:
+        """Take over thresholds, or find them where enough first answers are known."""
+        missing = {name: self._without_limit(name, each) for name, each in self.attempts.items() if each.on}
+        missing = {name: each for name, each in missing.items() if each}
+        if missing:
+            self._adopt({**self.attempts, **self._with_limits(missing)})
+
+    def _without_limit(self, name: str, attempt: Attempt) -> list[Measure]:
+        measures = self._measures.get(name, ())
+        return [each for each in measures if each.quantile and each.name not in attempt.limits]
+
+    def _with_limits(self, missing: dict[str, list[Measure]]) -> Attempts:
+        folder = self._figures.open_folder()
+        known = self.attempts if folder is None else read(folder.descriptor)
+        found = {}
+        for name, measures in missing.items():
+            attempt = self.attempts[name]
+            shared = known.get(name)
+            if shared is not None and shared.number == attempt.number:
+                attempt = shared
+            wanted = [each for each in measures if each.name not in attempt.limits]
+            if limits := self._found_limits(name, attempt, wanted):
+                settled = self._shared(_settled(name, attempt.number, limits), self.attempts).get(name)
+                attempt = settled if settled is not None and settled.number == attempt.number else attempt
+            found[name] = attempt
+        return found
+
+    def _found_limits(self, name: str, attempt: Attempt, measures: list[Measure]) -> dict[str, float]:
+        times = {each.times: self._times_of(name, attempt, each.times) for each in measures}
+        found = {each.name: limit_of(times[each.times], each.quantile) for each in measures}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    def _times_of(self, name: str, attempt: Attempt, times: str) -> list[float]:
+        figures, folder = self._figures, self._figures.open_folder()
+        with figures.lock:
+            storage = figures.storage
+            private = folder is None or storage is None or not storage.name
+            content = storage.content() if storage is not None and private else None
+        key = name, str(attempt.number), times
+        return times_of(folder.descriptor if folder is not None else None, content, key)
+
+    def _shared(self, step: Callable[[Attempts], Attempts], own: Attempts) -> Attempts:
+        folder = self._figures.open_folder()
+        if folder is not None:
+            with suppress(OSError):
+                return change(folder.descriptor, step)
+        return step(own)
+
+    def _adopt(self, attempts: Attempts) -> None:
+        with self._figures.lock:
+            self.attempts = attempts
+            current = {(name, str(each.number)) for name, each in attempts.items()}
+            self._logs = {key: logs for key, logs in self._logs.items() if (key[0], str(key[1])) in current}
+            self._arms = {key: arm for key, arm in self._arms.items() if key[:2] in current}
+            for key, arm in self._arms.items():
+                arm.set_limits(attempts[key[0]].limits)
+
+    def arm(self, release: str, variant: str, epoch: Epoch | None, now: float) -> ArmCounter | None:
+        """What counts the drawn requests of a variant; None where nothing is compared. Call it with the lock held."""
+        self._forget_others()
+        attempt = self.attempts.get(release)
+        if attempt is None or epoch is None or not is_on(epoch) or not _is_of(epoch, attempt):
+            return None
+        key = release, str(attempt.number), epoch.weights, variant, str(epoch.step)
+        if key not in self._arms and len(self._arms) < _MAX_ARMS:
+            arm = self._new_arm(key, epoch, attempt, now)
+            if arm is not None:
+                self._arms[key] = arm
+        return self._arms.get(key)
+
+    def _new_arm(self, key: Key, epoch: Epoch, attempt: Attempt, now: float) -> ArmCounter | None:
+        record = self._figures.record
+        cells = record(Kind.ARM, key, ARM_CELLS * 8)
+        if cells is None:
+            return None
+        numbers = cells.cast("Q")
+        if not numbers[Arm.BEGIN]:
+            numbers[Arm.BEGIN] = int(now * 1e6)
+            self._numbers += 1
+            numbers[Arm.NUMBER] = self._numbers
+        measures = measures_of(epoch.analysis)[:_MAX_MEASURES]
+        counters = [self._counter(each, key, numbers, epoch) for each in measures]
+        times = {each.times: each for each in measures if each.quantile and each.name not in attempt.limits}
+        arm = ArmCounter(
+            numbers,
+            [each for each in counters if each is not None],
+            self._logs_of(key).touched.keys,
+            gray=key[3] != STABLE,
+            seen=self._log(key, SEEN, SEEN_CAP) if epoch.analysis is not None else None,
+            first_keys=self._first_keys(key, epoch),
+            times={name: FirstTimes(record(Kind.TIMES, (*key[:2], name), 8 + 4 * TIMES)) for name in times},
+        )
+        arm.set_limits(attempt.limits)
+        return arm
+
+    def _counter(self, measure: Measure, key: Key, arm: memoryview, epoch: Epoch) -> MeasureCounter | None:
+        cells = self._figures.record(Kind.MEASURE, (*key, measure.name), COUNT_CELLS * 8)
+        if cells is None:
+            return None
+        numbers, log = cells.cast("Q"), self._log(key, measure.name, FAILED_CAP)
+        if not numbers[Count.BEGUN]:
+            numbers[Count.UNJUDGED] = arm[Arm.REQUESTS]
+            numbers[Count.BEGUN] = 1
+        keyless = epoch.analysis is not None
+        return MeasureCounter(measure, numbers, log, arm[Arm.NUMBER], epoch.step, keyless=keyless)
+
+    def _first_keys(self, key: Key, epoch: Epoch) -> GrayKeys | None:
+        if epoch.analysis is None or key[3] == STABLE:
+            return None
+        most = min(epoch.analysis.minimum_keys, _MAX_FIRST_KEYS)
+        cells = self._figures.record(Kind.GRAY_KEYS, (*key[:2], key[4], key[3], str(most)), 8 + 8 * most)
+        return None if cells is None else GrayKeys(cells)
+
+    def _logs_of(self, key: Key) -> Logs:
+        return self._logs.setdefault((key[0], int(key[1])), Logs(Touched(), {}))
+
+    def _log(self, key: Key, name: str, cap: int) -> KeyLog:
+        touched, logs = self._logs_of(key)
+        if name not in logs:
+            logs[name] = KeyLog(self._figures, (*key[:2], name), cap, Touched() if name == SEEN else touched)
+        return logs[name]
+
+    def event(self, assigned: Assigned, name: str, client: str | None, now: float) -> None:
+        """Count an event of a drawn request that is under way; call it with the lock held."""
+        arm = self.arm(assigned.name, assigned.variant or STABLE, assigned.epoch, now)
+        if arm is not None:
+            arm.record(assigned.digest, name, client)
+
+    def _forget_others(self) -> None:
+        """In a forked child, forget the keys that the parent has counted; and cells of memory that is used no more."""
+        if self._storage is not self._figures.storage:
+            self._storage = self._figures.storage
+            self._arms = {}
+        if self._resets != self._figures.resets:
+            self._resets = self._figures.resets
+            self._logs = {}
+            self._numbers = 0
+
+
+def _is_of(epoch: Epoch, attempt: Attempt) -> bool:
+    if epoch.attempt or attempt.stored:
+        return epoch.attempt == attempt.stored
+    return epoch.subject == attempt.subject
+
+
+def _settled(name: str, number: int, limits: dict[str, float]) -> Callable[[Attempts], Attempts]:
+    def step(known: Attempts) -> Attempts:
+        attempt = known.get(name)
+        if attempt is None or attempt.number != number:
+            return known
+        return {**known, name: attempt._replace(limits={**limits, **attempt.limits})}
+
+    return step
