@@ -184,5 +184,13 @@ class CommandRefused(CanaryError):
     """A command does not fit the phase of a release; nothing changes (409)."""
 
 
+class VersionMoved(CanaryError):
+    """The state of a release has changed since the one who gives a command looked at it (412)."""
+
+
+class StoreAway(CanaryError):
+    """The store of states cannot be reached or written (503): nothing is raised. Lowering does not need it."""
+
+
 class ClientDisconnected(CanaryError):
     """The client closed its connection; nobody waits for a response."""

@@ -1,7 +1,6 @@
 """What is in force in place of the weights that a release is written with: the state of a progressive delivery."""
 
 from collections.abc import Mapping as Dict
-from collections.abc import MutableSequence
 from dataclasses import dataclass, replace
 
 from canary_mw.rules.id_list import NO_IDS
@@ -14,12 +13,12 @@ class LatchCell:
     Two of them are never equal: each is a place in memory.
 
     Attributes:
-        cells: one number.
+        cells: one number of 64 bits.
     """
 
     __slots__ = ("cells",)
 
-    def __init__(self, cells: MutableSequence[int]) -> None:
+    def __init__(self, cells: "memoryview[int]") -> None:
         self.cells = cells
 
 

@@ -142,7 +142,7 @@ def test_a_release_that_is_stopped_gives_gray_to_nobody() -> None:
 
 def test_a_latch_takes_a_release_back_without_a_new_table() -> None:
     store = store_of()
-    latch = LatchCell([0])
+    latch = LatchCell(memoryview(bytearray(8)).cast("Q"))
     store.override({"svc-r": Override(weights={"svc-gray": 100.0}, attempt=3, latch=latch)})
     table = store.table
     for attempt, share in ((0, 100), (2, 100), (3, 0), (4, 0)):

@@ -1,0 +1,200 @@
+"""One look at the releases: which states are in force, who controls, and what follows for the one who does.
+
+Every process calls `step` again and again, and derives everything anew: what it missed once it finds the next time.
+Three things are needed to raise: the lock of the folder, a store that answers, and a state that nobody else has written
+since it was read. None of them is needed to lower.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic, time
+
+from canary_mw.control.rollouts.checkpoints import keep_progress, restore_evidence
+from canary_mw.control.rollouts.inputs import AskGates, Evidence, Surroundings
+from canary_mw.control.rollouts.keeper import Keeper
+from canary_mw.control.rollouts.place import Opened, Place
+from canary_mw.control.rollouts.states import Known, only_counts
+from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import StoreAway
+from canary_mw.host import HostLogger
+from canary_mw.rollout.engine import Now, Store, tick
+from canary_mw.rollout.outcome import Message, Outcome
+from canary_mw.rollout.state import ReleaseState
+from canary_mw.rules.release import GrayRelease
+from canary_mw.run_folder.lock import RETRY_INTERVAL, FolderLock
+
+logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
+
+LOCK = "controller.lock"
+# Seconds between two looks of the controller at evidence.
+TICK = 1.0
+# The least between two, where gray fails.
+_SOONEST = 0.05
+# Seconds between two checkpoints.
+_CHECKPOINT = 5.0
+# The most that counts of the time between two ticks: a process that was stopped has not watched meanwhile.
+_LONGEST = 5.0
+# Seconds after which nobody waits for a controller that is silent: to roll back, nobody is needed.
+SILENCE = 10.0
+
+
+class Controller(Keeper):
+    """What a process does about releases; one thread at a time calls it.
+
+    Attributes:
+        gates: asks the hooks about a release.
+        leads: whether this process controls.
+        outcomes: of the last look at each release.
+    """
+
+    def __init__(
+        self,
+        rules: RuleStore,
+        place: Place,
+        evidence: Evidence,
+        surroundings: Surroundings,
+        *,
+        clock: Callable[[], float] = monotonic,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        super().__init__(rules, place, surroundings, clock)
+        self._evidence = evidence
+        self._wall = wall
+        self.gates: AskGates | None = None
+        self.leads = False
+        self.outcomes: dict[str, Outcome] = {}
+        self._lock = FolderLock(lambda: self.opened.folder if self.opened is not None else None, LOCK)
+        self._began = clock()
+        self._last_tick: float | None = None
+        self._looks = 0
+        self._restored: set[str] = set()
+
+    def step(self) -> None:
+        """Look once; a process that controls also does what is due."""
+        self.look_up()
+        self.apply()
+        if self.opened is None:
+            return
+        if self.is_due("lock", RETRY_INTERVAL):
+            self._contend()
+        if self.leads:
+            self._lead()
+        elif self.is_due("alone", TICK) and self._is_alone():
+            self._tick(0.0)
+        self.apply()
+
+    def _adopt(self, opened: Opened) -> None:
+        self._lock.release()
+        self.leads = False
+        super()._adopt(opened)
+
+    def _contend(self) -> None:
+        """Take the lock, or see whether it is still held."""
+        led, self.leads = self.leads, self._lock.acquire() and self._may_lead()
+        if self.leads and not led:
+            self._last_tick = None
+            logger.debug("this process controls the releases")
+
+    def _may_lead(self) -> bool:
+        # The lock of a folder that cannot be used any more is nobody's.
+        return self.opened is not None and (self._lock.folder is not None or self.opened.folder is None)
+
+    def _is_alone(self) -> bool:
+        """Whether nobody has controlled for long."""
+        assert self.opened is not None
+        silence = self.opened.latches.silence()
+        return (self._clock() - self._began if silence is None else silence) > SILENCE
+
+    def _lead(self) -> None:
+        assert self.opened is not None
+        latches = self.opened.latches
+        looks, due = latches.looks, self.is_due("tick", TICK)
+        if not due and (looks == self._looks or not self.is_due("look", _SOONEST)):
+            return
+        self._looks = looks
+        latches.beat()
+        now = self._clock()
+        elapsed = 0.0 if self._last_tick is None else min(now - self._last_tick, _LONGEST)
+        self._last_tick = now
+        self._restore()
+        self._tick(elapsed)
+        if self.is_due("checkpoint", _CHECKPOINT):
+            self.keep_progress()
+
+    def _tick(self, elapsed: float) -> None:
+        for document in self.documents:
+            known = self.states.known.get(document.name)
+            if document.plan is not None or known is not None:
+                with suppress(StoreAway):
+                    self._tick_release(document, known, elapsed)
+
+    def _tick_release(self, document: GrayRelease, known: Known | None, elapsed: float) -> None:
+        if known is None and self.is_young():
+            return
+        store = self.store_of(document.name)
+        outcome = self.outcomes[document.name] = self.judge(document, known, store, elapsed)
+        if outcome.state is not None:
+            self._follow(document.name, known, outcome.state, outcome.messages, store)
+
+    def judge(self, document: GrayRelease, known: Known | None, store: Store, elapsed: float = 0.0) -> Outcome:
+        """What follows from a look at a release; it changes nothing."""
+        state, evidence, gates = (known.state if known is not None else None), None, None
+        if state is not None and document.plan is not None:
+            evidence = self._evidence.of(document, state)
+            gates = self.gates(document, state) if self.gates is not None else None
+        now = Now(
+            elapsed=elapsed,
+            wall=self._wall(),
+            controller=self.leads,
+            gates=gates.open if gates is not None else {},
+            external_failure=gates.rollback if gates is not None else "",
+            store=store,
+            attempts=self._evidence.newest_attempt(document.name),
+        )
+        return tick(document, state, evidence, now)
+
+    def _follow(
+        self, name: str, known: Known | None, new: ReleaseState, messages: tuple[Message, ...], store: Store
+    ) -> None:
+        """Let a state be the next one, if this process may."""
+        if known is not None and new.latched and not known.state.latched:
+            self.lower(name, new, messages)
+        elif not self.leads or store != "answered":
+            return
+        elif known is not None and known.version is not None and only_counts(known.state, new):
+            self.states.count(name, new)
+        else:
+            self.write(name, new, messages)
+
+    def keep_progress(self) -> None:
+        """Store what a restart goes on with."""
+        if self.opened is None or not self.leads:
+            return
+        for state in self._under_way():
+            try:
+                keep_progress(self.opened.store, self._evidence, state)
+            except StoreAway as exc:
+                self.fail("written", exc)
+
+    def _restore(self) -> None:
+        """Go on with the evidence of before a restart, once for each release."""
+        assert self.opened is not None
+        missing = [state for state in self._under_way() if state.name not in self._restored]
+        if missing:
+            with suppress(StoreAway):
+                restore_evidence(self.opened.store, self._evidence, missing)
+            self._restored |= {state.name for state in missing}
+
+    def _under_way(self) -> list[ReleaseState]:
+        """The states of the releases that may still be raised."""
+        names = {each.name for each in self.documents if each.plan is not None}
+        known = [each.state for name, each in self.states.known.items() if name in names]
+        return [state for state in known if not state.latched]
+
+    def end(self) -> None:
+        """Let another process control from now on."""
+        self.keep_progress()
+        self.leads = False
+        self._lock.release()
+        self._place.close()

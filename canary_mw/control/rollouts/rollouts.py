@@ -1,0 +1,252 @@
+"""Drives the releases of a rule store: a thread where a release has steps, or was taken back, and nothing elsewhere."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+from weakref import WeakSet, WeakValueDictionary, ref
+
+from canary_mw.control.rollouts.controller import Controller
+from canary_mw.control.rollouts.inputs import AskGates, Evidence, Observe, Surroundings, surroundings
+from canary_mw.control.rollouts.place import Place
+from canary_mw.control.rollouts.standing import Standing, standing_of
+from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import CommandRefused, StoreAway, VersionMoved
+from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
+from canary_mw.host import HostLogger
+from canary_mw.locks import Latch, Mutex
+from canary_mw.rollout.commands import Command, Who, command
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.release import GrayRelease
+from canary_mw.run_folder.folder import Folder
+
+logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
+
+# Seconds within which a process hears of what others have stored.
+_INTERVAL = 0.05
+# Seconds between two looks for a state of a release without steps, which somebody may have aborted.
+_LOOK, _IDLE = 0.25, 5.0
+# Seconds for which a new process waits for the store before it says that it is ready.
+_PATIENCE = 5.0
+
+
+class Rollouts:
+    """The releases of a rule store. Any thread may call it.
+
+    Args:
+        named: the setting that names the place of the states.
+        run_folder: see `Place`.
+
+    Attributes:
+        observers: are told of each transition that this process has stored, in its thread.
+        gates: asks the hooks about a release, in its thread; it does not wait. None without hooks.
+    """
+
+    def __init__(
+        self,
+        rules: RuleStore,
+        named: str | None,
+        run_folder: Callable[[], Folder | None],
+        evidence: Evidence,
+        where: Surroundings | None = None,
+    ) -> None:
+        self._rules = rules
+        self._named, self._run_folder = named, run_folder
+        self._evidence = evidence
+        self._where = surroundings(os.environ) if where is None else where
+        self.observers: list[Observe] = []
+        self.gates: AskGates | None = None
+        self._reset()
+        _all.add(self)
+
+    def _reset(self) -> None:
+        """Make what each process has for itself."""
+        self._mutex = Mutex()
+        self._thread: SystemThread | None = None
+        self._began = monotonic()
+        self._said = False
+        self._place = Place(self._named, self._run_folder)
+        self._controller = Controller(self._rules, self._place, self._evidence, self._where)
+        self._controller.observers = self.observers
+
+    def start(self) -> None:
+        """Drive the releases from now on, where there are any; call it with the rules in force."""
+        ensure_forked_hooks()
+        self._began = monotonic()
+        self._rules.tell(self._take_table)
+        self._take_table(self._rules.table)
+
+    def watch(self) -> None:
+        """Look for the state of others from the thread of the rules; call it before that is started."""
+        tick = partial(_look_for_states, ref(self))
+        if not any(getattr(each, "func", None) is _look_for_states for each in self._rules.ticks):
+            self._rules.ticks.append(tick)
+
+    def _take_table(self, table: RouteTable) -> None:
+        if any(each.plan is not None for each in table.documents.in_force) or self._where.stopped:
+            self._begin()
+
+    def look_for_states(self) -> float:
+        """Begin where a state lies; returns the seconds until the next look."""
+        if not self._rules.table.documents.in_force or self._thread is not None:
+            return _IDLE
+        if self._place.is_used():
+            self._begin()
+        return _LOOK
+
+    def _begin(self) -> None:
+        """Start the thread, once; what was stored is in force on return, if the store answers at once."""
+        with self._mutex:
+            if self._thread is not None:
+                return
+            self._controller.look_up()
+            self._controller.apply()
+            self._say_where()
+            stop = Latch()
+            self._thread = start_thread(
+                partial(_drive, ref(self), stop), "canary-mw-rollouts", stop=stop.set, owner=self
+            )
+
+    def _say_where(self) -> None:
+        opened = self._controller.opened
+        if opened is None or opened.kind == "named":
+            return
+        if opened.folder is not None:
+            text = "the states of releases lie in the run folder %s and are lost with it; let --state name a folder"
+            logger.info(text, opened.folder.path)
+        else:
+            text = "the states of releases lie in the memory of this process, each process decides for itself, and a"
+            logger.warning("%s restart begins anew; let --state name a folder", text)
+
+    def step(self) -> None:
+        """Look once."""
+        with self._mutex:
+            self._controller.gates = self.gates
+            self._controller.step()
+
+    def end(self) -> None:
+        """Let another process control; what is counted is stored."""
+        with self._mutex:
+            self._controller.end()
+
+    def stop(self) -> None:
+        """End the thread; `start` starts it again."""
+        ensure_forked_hooks()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.stop is not None:
+            thread.stop()
+            if not thread.is_current():
+                thread.join(JOIN_TIMEOUT)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the weights of the releases are known, or were waited for long enough."""
+        controller = self._controller
+        known = controller.states.stored is not None or monotonic() - self._began > _PATIENCE
+        return known or not any(each.plan is not None for each in controller.documents)
+
+    def ask_to_look(self) -> None:
+        """Ask the controller, in whichever process, to look at the evidence now; requests may call it."""
+        opened = self._controller.opened
+        if opened is not None:
+            opened.latches.ask_to_look()
+
+    def standing(self, name: str) -> Standing | None:
+        """How a release stands; None where there is no such release."""
+        with self._mutex:
+            document = self._document(name)
+            return None if document is None else standing_of(self._controller, document, self._where)
+
+    def standings(self) -> Sequence[Standing]:
+        """How all releases stand, in the order of the documents."""
+        with self._mutex:
+            return [standing_of(self._controller, each, self._where) for each in self._controller.documents]
+
+    def _document(self, name: str) -> GrayRelease | None:
+        return next((each for each in self._controller.documents if each.name == name), None)
+
+    def command(self, name: str, wanted: Command, if_match: int | None, who: Who) -> Standing:
+        """Do what somebody asks of a release. Abort works without a store.
+
+        Args:
+            if_match: the version that they have seen; None for any.
+
+        Raises:
+            CommandRefused: it does not fit the phase, or there is no such release.
+            VersionMoved: the state is another one by now.
+            StoreAway: nothing can be stored.
+        """
+        self._begin()
+        with self._mutex:
+            document = self._document(name)
+            if document is None:
+                raise CommandRefused(f"there is no release {name}")
+            self._controller.look_up()
+            self._follow(document, wanted, if_match, who)
+            self._controller.apply()
+            return standing_of(self._controller, document, self._where)
+
+    def _follow(self, document: GrayRelease, wanted: Command, if_match: int | None, who: Who) -> None:
+        controller, name = self._controller, document.name
+        known = controller.states.known.get(name)
+        version = known.version or 0 if known is not None else 0
+        if if_match is not None and if_match != version:
+            raise VersionMoved(f"the state of {name} has version {version} by now, and not {if_match}")
+        outcome = command(document, known.state if known is not None else None, wanted, who)
+        state = outcome.state
+        if state is None or (known is not None and state == known.state):
+            return
+        if state.latched:
+            controller.lower(name, state, outcome.messages)
+            return
+        if controller.store_of(name) != "answered":
+            raise StoreAway(f"the state of {name} cannot be written: {'; '.join(controller.troubles.values())}")
+        if not controller.write(name, state, outcome.messages):
+            raise VersionMoved(f"somebody else has changed the state of {name} at the same time")
+
+
+def rollouts_of(rules: RuleStore, make: Callable[[], Rollouts]) -> Rollouts:
+    """The one that drives the releases of a store: two middlewares may share the store."""
+    found = _by_store.get(id(rules))
+    if found is None:
+        found = _by_store[id(rules)] = make()
+    return found
+
+
+def _look_for_states(reference: "ref[Rollouts]") -> float:
+    rollouts = reference()
+    return _IDLE if rollouts is None else rollouts.look_for_states()
+
+
+def _drive(reference: "ref[Rollouts]", stop: Latch) -> None:
+    """The thread: it keeps nothing alive."""
+    failed = False
+    while not stop.wait(_INTERVAL):
+        rollouts = reference()
+        if rollouts is None:
+            return
+        try:
+            rollouts.step()
+            failed = False
+        except Exception:
+            if not failed:
+                logger.exception("looking at the releases failed; trying again")
+            failed = True
+        del rollouts
+    rollouts = reference()
+    if rollouts is not None:
+        rollouts.end()
+
+
+_all: WeakSet[Rollouts] = WeakSet()
+# A store lives as long as what drives its releases, so no other one gets its number meanwhile.
+_by_store: WeakValueDictionary[int, Rollouts] = WeakValueDictionary()
+
+
+def _after_fork() -> None:
+    for rollouts in _all:
+        rollouts._reset()
+
+
+after_fork(_after_fork)
