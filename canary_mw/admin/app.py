@@ -104,6 +104,8 @@ def _readyz(subject: Subject) -> Handler:
     async def readyz(request: Request) -> Response:
         if subject.draining():
             return PlainTextResponse("not ready: shutting down\n", status_code=503)
+        if store.generation and (waiting := subject.waiting()):
+            return PlainTextResponse(f"not ready: {waiting}\n{verbose(request)}", status_code=503)
         if store.generation:
             return PlainTextResponse(f"ready: rules {store.generation} are in force\n{verbose(request)}")
         reason = store.error or "they were not read yet"

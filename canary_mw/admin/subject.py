@@ -59,6 +59,7 @@ class Subject:
         endpoints: the addresses of all services that this process knows; in any thread.
         sources: how it goes with what is watched over a network; in any thread.
         differences: what the reload changed in the texts after which a table was in force, by its number.
+        waiting: what a new process waits for before it is ready, "" for nothing.
         rollout: how far the release of a name is.
         settings: those in force, without secrets.
         folder: returns where the workers keep their figures, None for the memory of this process.
@@ -77,6 +78,7 @@ class Subject:
     endpoints: Callable[[], Sequence[EndpointStatus]] = tuple
     sources: Callable[[], Sequence[SourceStatus]] = tuple
     differences: Callable[[int], Sequence[FileDiff]] = no_differences
+    waiting: Callable[[], str] = str
     rollout: Callable[[str], Rollout | None] = no_rollout
     settings: Sequence[SettingInForce] = ()
     folder: Callable[[], str | None] = _nowhere

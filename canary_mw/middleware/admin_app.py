@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
 from canary_mw.admin.app import create_admin
+from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.control.store import RuleStore
 from canary_mw.middleware.settings import MiddlewareSettings
 from canary_mw.middleware.shown_settings import shown_settings
@@ -21,6 +22,8 @@ class Shown(MeteredMiddleware, Protocol):
     """A middleware that an admin port shows."""
 
     store: RuleStore
+
+    rollouts: Rollouts
 
     def endpoint_statuses(self) -> list[EndpointStatus]:
         """See `MiddlewareBase.endpoint_statuses`."""
@@ -48,6 +51,7 @@ def admin_app(
         settings=shown_settings(settings, arguments=arguments),
         endpoints=partial(_endpoints, ref(middleware)),
         sources=partial(_sources, ref(middleware)),
+        waiting=partial(_waiting, ref(middleware)),
         folder=lambda: getattr(metrics.figures.open_folder(), "path", None),
     )
 
@@ -62,3 +66,9 @@ def _sources(middleware: "ref[Shown]") -> list[SourceStatus]:
     """The same for what is watched over a network."""
     found = middleware()
     return [] if found is None else found.source_status()
+
+
+def _waiting(middleware: "ref[Shown]") -> str:
+    """What a new process still waits for, "" for nothing."""
+    found = middleware()
+    return "" if found is None or found.rollouts.ready else "the states of the releases were not read yet"

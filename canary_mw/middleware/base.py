@@ -23,6 +23,7 @@ from canary_mw.middleware.identity import default_hop_id, local_names, new_reque
 from canary_mw.middleware.observed_requests import ObservedRequests
 from canary_mw.middleware.options import Arguments, options_of, unused_variables
 from canary_mw.middleware.release import ReleaseShell
+from canary_mw.middleware.rollouts import rollouts_for
 from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
@@ -75,6 +76,7 @@ class MiddlewareBase(ObservedRequests):
         roll: draws a percent in [0, 100).
         trusted_headers: the headers that are removed from requests of untrusted peers, or None.
         discovery: the endpoints of services whose Mappings ask for them.
+        rollouts: drives the releases that raise their own weight.
         release: what releases need of a middleware.
         filters: what services of filters need of a middleware; None where they are not asked.
         person: what every decision is told; with header keys, comments in `via` need a signature.
@@ -122,6 +124,7 @@ class MiddlewareBase(ObservedRequests):
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
         )
         zone, may_exec = settings.zone or "", not self.wraps
+        self.rollouts = rollouts_for(self.store, options, wraps=self.wraps)
         self.discovery = discovery_of(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         self._set_observers(observers, tracing=settings.tracing)
@@ -175,7 +178,11 @@ class MiddlewareBase(ObservedRequests):
     def _start_rules(self) -> None:
         if self.options.strict and self.store.error is not None:
             self.store.reload()
+        if self.options.state or self._counting:
+            # Else nobody can abort a release without steps.
+            self.rollouts.watch()
         self.store.start()
+        self.rollouts.start()
         if self.options.strict and self.store.error is not None:
             self._stop()
             raise self.store.error.with_traceback(None)
@@ -233,6 +240,7 @@ class MiddlewareBase(ObservedRequests):
         if self.admin_port is not None:
             self.admin_port.close()
         if self._owns_store:
+            self.rollouts.stop()
             self.store.stop()
 
     def _strip_untrusted(self, headers: RawHeaders, client: str | None, table: RouteTable | None = None) -> RawHeaders:

@@ -29,6 +29,7 @@ class Arguments(NamedTuple):
     shadow_writes: bool | None
     strict: bool | None
     run_dir: str | os.PathLike[str] | None
+    state: str | os.PathLike[str] | None
     admin_host: str | None
     admin_port: int | None
     filters: bool | None
@@ -52,6 +53,7 @@ class Options(NamedTuple):
     shadow_writes: bool
     strict: bool
     run_dir: str | None
+    state: str | None
     admin_host: str
     admin_port: int
     filters: bool
@@ -75,6 +77,7 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         _first(given.shadow_writes, settings.shadow_writes),
         _first(given.strict, settings.strict),
         os.fspath(given.run_dir) if given.run_dir else settings.run_dir,
+        os.fspath(given.state) if given.state else settings.state,
         given.admin_host or settings.admin_host,
         _first(given.admin_port, settings.admin_port),
         _first(given.filters, settings.filters),

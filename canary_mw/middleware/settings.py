@@ -15,6 +15,7 @@ from typing import Any, Self
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.config.wording import did_you_mean
 from canary_mw.control.endpoints import parse_endpoints_url
+from canary_mw.control.rollouts.settings import SINGLE, check_state
 from canary_mw.control.sources.kubernetes_url import in_list, split_rules
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import local_names, via_token
@@ -25,7 +26,7 @@ PREFIX = "CANARY_MW_"
 # Whether middlewares have any effect; the standalone proxy does not read it.
 ENABLED = "CANARY_MW_ENABLED"
 # Variables that are no setting: they are read where they count.
-_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN")
+_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN", SINGLE)
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
     "access_log access_log_format grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"
@@ -98,6 +99,7 @@ class MiddlewareSettings:
     cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
     cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
     run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
+    state: str | None = setting(None, "Folder where the states of releases with steps are kept over restarts.")
     endpoints: str | None = setting(None, "k8s:// address of the API that knows the endpoints of Services.")
     zone: str | None = setting(None, "Zone of this node: endpoints in it come first, where the cluster says so.")
     admin_host: str = setting("127.0.0.1", "Address of the admin port.")
@@ -119,6 +121,8 @@ class MiddlewareSettings:
                 parse_origins(name, urls)
         with naming(named("endpoints")):
             parse_endpoints_url(self.endpoints or "k8s://")
+        with naming(named("state")):
+            check_state(self.state)
         with naming(named("forwarded_allow_ips")):
             trusted_peers(self.forwarded_allow_ips)
         with naming(named("trusted_headers")):

@@ -159,7 +159,7 @@ class Proxy:
             self._end_tracing = start_sdk()
         self._middleware.start()
         if os.environ.get(ENABLED) and not is_enabled(os.environ):
-            logger.warning("%s has no effect: it turns middlewares off, and a proxy serves its rules", ENABLED)
+            logger.warning("%s is 0: the rules are served, and all releases are stopped: nobody gets gray", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
             app = admin_app(self._middleware, self._metrics, self.settings, draining=lambda: self.draining)
@@ -176,6 +176,7 @@ class Proxy:
         self._remove_sigterm_handler()
         if self._admin is not None:
             await self._admin.stop()
+        self._middleware.rollouts.stop()
         self.store.stop()
         await self._middleware.aclose()
         self._end_tracing()

@@ -11,9 +11,10 @@ from contextlib import suppress
 from time import monotonic, time
 
 from canary_mw.control.rollouts.checkpoints import keep_progress, restore_evidence
-from canary_mw.control.rollouts.inputs import AskGates, Evidence, Surroundings
+from canary_mw.control.rollouts.inputs import AskGates, Evidence
 from canary_mw.control.rollouts.keeper import Keeper
 from canary_mw.control.rollouts.place import Opened, Place
+from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.states import Known, only_counts
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import StoreAway

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from canary_mw.control.rollouts.in_force import overrides_of
-from canary_mw.control.rollouts.inputs import Observe, Surroundings
+from canary_mw.control.rollouts.inputs import Observe
 from canary_mw.control.rollouts.latch import Latches
 from canary_mw.control.rollouts.place import Opened, Place
+from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.states import Lowered, States
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import StoreAway

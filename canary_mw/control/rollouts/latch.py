@@ -8,9 +8,9 @@ import fcntl
 import mmap
 import os
 from hashlib import blake2b
-from time import monotonic, sleep
+from time import monotonic
 
-from canary_mw.locks import new_lock
+from canary_mw.locks import Latch, new_lock, wait_for
 from canary_mw.routing.releases.override import LatchCell
 from canary_mw.run_folder.folder import Folder
 
@@ -130,7 +130,7 @@ class Latches:
             except OSError:
                 if monotonic() >= limit:
                     return False
-                sleep(_PAUSE)
+                wait_for(Latch(), _PAUSE)
         try:
             self._cells[place] = self._cells[place] or number
         finally:

@@ -8,14 +8,10 @@ from typing import Literal, NamedTuple
 
 from canary_mw.control.rollouts.latch import Latches
 from canary_mw.control.rollouts.memory import MemoryStore
-from canary_mw.control.rollouts.sqlite import NAME, STOP, SQLiteStore
 from canary_mw.control.rollouts.store import StateStore
-from canary_mw.exceptions import ConfigError
 from canary_mw.run_folder.folder import Folder
 
 Kind = Literal["named", "run folder", "memory"]
-# Addresses of stores that a later version may have.
-_NOT_YET = ("k8s://", "redis://", "rediss://")
 _LOCK_TEST = "lock-test"
 
 
@@ -37,18 +33,6 @@ class Opened(NamedTuple):
         if self.folder is None:
             return "the memory of this process"
         return f"{'the folder' if self.kind == 'named' else 'the run folder'} {self.folder.path}"
-
-
-def check_state(text: str | None) -> None:
-    """Check the setting that names the folder.
-
-    Raises:
-        ConfigError: it names what there is not yet.
-    """
-    for scheme in _NOT_YET:
-        if text is not None and text.startswith(scheme):
-            hint = "name a folder of this host; several hosts cannot share the state of a release yet"
-            raise ConfigError(f"{text!r}: this version keeps no state at {scheme}", hint=hint)
 
 
 class Place:
@@ -93,16 +77,11 @@ class Place:
     def _open(self, folder: Folder | None) -> Opened:
         if folder is None:
             return Opened("memory", None, self._memory, Latches(None))
+        # Here, so that SQLite is loaded where a release is driven, and nowhere else.
+        from canary_mw.control.rollouts.sqlite import SQLiteStore
+
         kind: Kind = "run folder" if self.named is None else "named"
         return Opened(kind, folder, SQLiteStore(folder), Latches(folder))
-
-    def is_used(self) -> bool:
-        """Whether a state or the stop lies there; it is cheap to ask, and makes nothing."""
-        try:
-            path = self.named or getattr(self._run_folder(), "path", None)
-        except OSError:
-            return True
-        return path is not None and any(os.path.lexists(os.path.join(path, name)) for name in (NAME, STOP))
 
     def close(self) -> None:
         """Close what is open."""

@@ -5,21 +5,24 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 from weakref import WeakSet, WeakValueDictionary, ref
 
-from canary_mw.control.rollouts.controller import Controller
-from canary_mw.control.rollouts.inputs import AskGates, Evidence, Observe, Surroundings, surroundings
-from canary_mw.control.rollouts.place import Place
-from canary_mw.control.rollouts.standing import Standing, standing_of
+from canary_mw.control.rollouts.settings import Surroundings, is_used, surroundings
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import CommandRefused, StoreAway, VersionMoved
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
 from canary_mw.host import HostLogger
 from canary_mw.locks import Latch, Mutex
-from canary_mw.rollout.commands import Command, Who, command
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.release import GrayRelease
 from canary_mw.run_folder.folder import Folder
+
+if TYPE_CHECKING:
+    from canary_mw.control.rollouts.controller import Controller
+    from canary_mw.control.rollouts.inputs import AskGates, Evidence, Observe
+    from canary_mw.control.rollouts.standing import Standing
+    from canary_mw.rollout.commands import Command, Who
 
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
@@ -32,11 +35,12 @@ _PATIENCE = 5.0
 
 
 class Rollouts:
-    """The releases of a rule store. Any thread may call it.
+    """The releases of a rule store. Any thread may call it. What drives them is loaded where there is one to drive.
 
     Args:
         named: the setting that names the place of the states.
-        run_folder: see `Place`.
+        run_folder: returns the run folder as it is now, None without one.
+        evidence: makes what reads it.
 
     Attributes:
         observers: are told of each transition that this process has stored, in its thread.
@@ -48,7 +52,7 @@ class Rollouts:
         rules: RuleStore,
         named: str | None,
         run_folder: Callable[[], Folder | None],
-        evidence: Evidence,
+        evidence: "Callable[[], Evidence]",
         where: Surroundings | None = None,
     ) -> None:
         self._rules = rules
@@ -65,10 +69,19 @@ class Rollouts:
         self._mutex = Mutex()
         self._thread: SystemThread | None = None
         self._began = monotonic()
-        self._said = False
-        self._place = Place(self._named, self._run_folder)
-        self._controller = Controller(self._rules, self._place, self._evidence, self._where)
-        self._controller.observers = self.observers
+        self._made: Controller | None = None
+
+    @property
+    def _controller(self) -> "Controller":
+        """What knows the states of this process; made at first use."""
+        if self._made is None:
+            from canary_mw.control.rollouts.controller import Controller
+            from canary_mw.control.rollouts.place import Place
+
+            place = Place(self._named, self._run_folder)
+            self._made = Controller(self._rules, place, self._evidence(), self._where)
+            self._made.observers = self.observers
+        return self._made
 
     def start(self) -> None:
         """Drive the releases from now on, where there are any; call it with the rules in force."""
@@ -91,7 +104,7 @@ class Rollouts:
         """Begin where a state lies; returns the seconds until the next look."""
         if not self._rules.table.documents.in_force or self._thread is not None:
             return _IDLE
-        if self._place.is_used():
+        if is_used(self._named, self._run_folder):
             self._begin()
         return _LOOK
 
@@ -142,31 +155,36 @@ class Rollouts:
     @property
     def ready(self) -> bool:
         """Whether the weights of the releases are known, or were waited for long enough."""
-        controller = self._controller
-        known = controller.states.stored is not None or monotonic() - self._began > _PATIENCE
-        return known or not any(each.plan is not None for each in controller.documents)
+        if not any(each.plan is not None for each in self._documents):
+            return True
+        return self._controller.states.stored is not None or monotonic() - self._began > _PATIENCE
 
     def ask_to_look(self) -> None:
         """Ask the controller, in whichever process, to look at the evidence now; requests may call it."""
-        opened = self._controller.opened
+        opened = self._made.opened if self._made is not None else None
         if opened is not None:
             opened.latches.ask_to_look()
 
-    def standing(self, name: str) -> Standing | None:
+    def standing(self, name: str) -> "Standing | None":
         """How a release stands; None where there is no such release."""
+        from canary_mw.control.rollouts.standing import standing_of
+
         with self._mutex:
             document = self._document(name)
             return None if document is None else standing_of(self._controller, document, self._where)
 
-    def standings(self) -> Sequence[Standing]:
+    def standings(self) -> "Sequence[Standing]":
         """How all releases stand, in the order of the documents."""
-        with self._mutex:
-            return [standing_of(self._controller, each, self._where) for each in self._controller.documents]
+        return [each for each in map(self.standing, [each.name for each in self._documents]) if each is not None]
+
+    @property
+    def _documents(self) -> Sequence[GrayRelease]:
+        return self._rules.table.documents.in_force
 
     def _document(self, name: str) -> GrayRelease | None:
-        return next((each for each in self._controller.documents if each.name == name), None)
+        return next((each for each in self._documents if each.name == name), None)
 
-    def command(self, name: str, wanted: Command, if_match: int | None, who: Who) -> Standing:
+    def command(self, name: str, wanted: "Command", if_match: int | None, who: "Who") -> "Standing":
         """Do what somebody asks of a release. Abort works without a store.
 
         Args:
@@ -177,6 +195,8 @@ class Rollouts:
             VersionMoved: the state is another one by now.
             StoreAway: nothing can be stored.
         """
+        from canary_mw.control.rollouts.standing import standing_of
+
         self._begin()
         with self._mutex:
             document = self._document(name)
@@ -187,7 +207,9 @@ class Rollouts:
             self._controller.apply()
             return standing_of(self._controller, document, self._where)
 
-    def _follow(self, document: GrayRelease, wanted: Command, if_match: int | None, who: Who) -> None:
+    def _follow(self, document: GrayRelease, wanted: "Command", if_match: int | None, who: "Who") -> None:
+        from canary_mw.rollout.commands import command
+
         controller, name = self._controller, document.name
         known = controller.states.known.get(name)
         version = known.version or 0 if known is not None else 0

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 from weakref import WeakSet
 
+from canary_mw.control.rollouts.settings import NAME, STOP
 from canary_mw.control.rollouts.store import Row, Stored
 from canary_mw.exceptions import NewerFormat, StateError, StoreAway
 from canary_mw.forking import after_fork, ensure_forked_hooks
@@ -18,9 +19,6 @@ from canary_mw.run_folder.folder import Folder
 
 T = TypeVar("T")
 
-NAME = "state.db"
-# Whoever makes this file puts everybody on stable, without any program of ours.
-STOP = "stop"
 # Of the tables. A newer one may mean something else by them.
 FORMAT = 1
 # Seconds for which a write waits for another one.

@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 
 from canary_mw.control.rollouts.controller import Controller
-from canary_mw.control.rollouts.inputs import Surroundings
+from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.verdict import Look, Verdict

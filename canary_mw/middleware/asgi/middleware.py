@@ -72,6 +72,7 @@ class CanaryMiddleware(MiddlewareBase):
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets: directory of the Secrets that TLSContexts name.
         run_dir: folder that the workers of this server share; told from the server by default, where possible.
+        state: folder where the states of releases with steps are kept over restarts.
         admin_host, admin_port: where one of its workers answers health, rules and metrics; nowhere by default.
         filters, guard_unmapped: whether AuthServices are asked, and also about what no Mapping takes; both by default.
         unguarded: paths of the app that they are never asked about, by default those of probes.
@@ -106,6 +107,7 @@ class CanaryMiddleware(MiddlewareBase):
         strict: bool | None = None,
         secrets: str | os.PathLike[str] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
         filters: bool | None = None,
@@ -116,7 +118,7 @@ class CanaryMiddleware(MiddlewareBase):
         self.host, self.services = HostProbe(wraps=self.wraps), ServiceApps(services)
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
-            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, state, admin_host, admin_port),
             *(filters, guard_unmapped, unguarded),
         )
         try:

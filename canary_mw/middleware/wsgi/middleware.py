@@ -84,6 +84,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         shadow_writes: bool | None = None,
         strict: bool | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
         filters: bool | None = None,
@@ -92,7 +93,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
     ) -> None:
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
-            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, admin_host, admin_port),
+            *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, state, admin_host, admin_port),
             *(filters, guard_unmapped, unguarded),
         )
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)

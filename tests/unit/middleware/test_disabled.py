@@ -134,4 +134,4 @@ def test_the_standalone_proxy_serves_its_rules_and_says_so(tmp_path: Path, caplo
 
     assert asyncio.run(main()) == ["gray"]
     assert proxy._middleware.enabled
-    assert "CANARY_MW_ENABLED has no effect: it turns middlewares off" in caplog.text
+    assert "CANARY_MW_ENABLED is 0: the rules are served, and all releases are stopped" in caplog.text

@@ -1,0 +1,32 @@
+"""What drives the releases of a middleware."""
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from canary_mw.control.rollouts.rollouts import Rollouts, rollouts_of
+from canary_mw.control.rollouts.settings import surroundings
+from canary_mw.control.store import RuleStore
+from canary_mw.middleware.options import Options
+from canary_mw.middleware.settings import is_enabled
+from canary_mw.run_folder.opened import run_folder
+
+if TYPE_CHECKING:
+    from canary_mw.control.rollouts.inputs import Evidence
+
+
+def rollouts_for(store: RuleStore, options: Options, *, wraps: bool) -> Rollouts:
+    """What drives the releases of a store: one for all middlewares that share it.
+
+    Args:
+        wraps: see `MiddlewareBase`. A proxy that is turned off stops all releases.
+    """
+    where = surroundings(os.environ, stopped=not wraps and not is_enabled(os.environ))
+    folder = partial(run_folder, options.run_dir)
+    return rollouts_of(store, lambda: Rollouts(store, options.state, folder, _evidence, where))
+
+
+def _evidence() -> "Evidence":
+    from canary_mw.control.rollouts.evidence import NoEvidence
+
+    return NoEvidence()
