@@ -70,9 +70,8 @@ class CanaryMiddleware(MiddlewareBase):
         shadow_limit: maximum number of shadow copies in flight, 100 by default.
         shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
-        secrets: directory of the Secrets that TLSContexts name.
+        secrets, state: directories of the Secrets that TLSContexts name, and of the states of releases with steps.
         run_dir: folder that the workers of this server share; told from the server by default, where possible.
-        state: folder where the states of releases with steps are kept over restarts.
         admin_host, admin_port: where one of its workers answers health, rules and metrics; nowhere by default.
         filters, guard_unmapped: whether AuthServices are asked, and also about what no Mapping takes; both by default.
         unguarded: paths of the app that they are never asked about, by default those of probes.
@@ -136,8 +135,7 @@ class CanaryMiddleware(MiddlewareBase):
         create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, discovery=self.discovery)
         self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
         self.upstreams.errors.tally = self.tally
-        self.shadows = ShadowSender(self.upstreams, options.shadow_limit, self.tally)
-        self.nets = SafetyNets(self)
+        self.shadows, self.nets = ShadowSender(self.upstreams, options.shadow_limit, self.tally), SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
         self.gate = None if self.filters is None else Gate(self, self.filters, self._forwarder.refusal)
 
