@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from canary_mw.admin.events import events
 from canary_mw.admin.guard import Guard
 from canary_mw.admin.openapi import openapi
 from canary_mw.admin.pages.routes import page_routes
+from canary_mw.admin.releases.looking import look
 from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
@@ -58,6 +60,7 @@ def create_admin(
     shown.setdefault("sources", store.source_status)
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     store.observers = (*store.observers, changes)
+    store.ticks.append(partial(look, ref(subject)))
     desk = Desk(subject)
     plain: dict[str, Handler] = {
         "/healthz": _healthz,

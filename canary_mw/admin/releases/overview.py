@@ -56,7 +56,7 @@ def release_of(
     windows, changes = windows_of(figures, view.name, view.weights, window), changes_of(figures, view)
     rollout = subject.rollout(view.name)
     if rollout is not None:
-        subject.trails.of(view.name, rollout, figures.now)
+        subject.trails.look(view.name, rollout, figures.now)
     found = judged(subject, figures, view, windows, changes, rollout)
     verdicts = {name: each.verdict for name, each in found.items()}
     worst = min(verdicts, key=lambda name: STATES.index(verdicts[name]["state"]))

@@ -68,7 +68,7 @@ def release_answer(subject: Subject, figures: Figures, view: ReleaseView, window
 
 def _evidence(subject: Subject, release: Release, now: float) -> list[EvidenceOverTime]:
     rollout = release["rollout"]
-    shown = {} if rollout is None else subject.trails.of(release["name"], rollout, now).shown()
+    shown = {} if rollout is None else subject.trails.look(release["name"], rollout, now)
     return [
         {
             "variant": metric.variant,

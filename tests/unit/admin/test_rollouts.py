@@ -1,9 +1,12 @@
 """What the API says of a release that raises its own weight: who is needed, what to do, and evidence over time."""
 
+import gc
+import json
+from itertools import count
 from typing import Any
 
 import pytest
-from admin_client import GOOD, admin, fetch_app, validated
+from admin_client import GOOD, admin, fetch_app, loaded, validated
 from recorded_figures import NOW, evidence, figures, release_figures, steady
 from recorded_rollouts import BAD, ROLLED_BACK, ROLLOUTS, rollout
 from servers import run
@@ -129,10 +132,40 @@ def test_a_trail_keeps_a_whole_attempt_in_so_many_looks() -> None:
 
 
 def test_another_attempt_begins_another_trail_and_a_release_that_is_gone_has_none() -> None:
-    trails, state = Trails(), rollout("Progressing")
-    first = trails.of("shop", state, 1.0)
-    assert trails.of("shop", state, 1.5) is first
-    second = trails.of("shop", rollout("Progressing", attempt=2), 2.0)
-    assert len(second.shown()[Metric("gray", "error_rate")]) == 1
+    trails, state, errors = Trails(), rollout("Progressing"), Metric("gray", "error_rate")
+    assert [len(trails.look("shop", state, now)[errors]) for now in (1.0, 1.5, 2.5)] == [1, 1, 2]
+    assert len(trails.look("shop", rollout("Progressing", attempt=2), 3.0)[errors]) == 1
     trails.keep({"other"})
-    assert trails.of("shop", state, 3.0) not in (first, second)
+    assert len(trails.look("shop", state, 4.0)[errors]) == 1
+
+
+def test_a_trail_ends_with_the_attempt() -> None:
+    trails, errors = Trails(), Metric("gray", "error_rate")
+    trails.look("shop", rollout("Progressing"), 1.0)
+    assert [each.ln_e for each in trails.look("shop", ROLLED_BACK, 1.1)[errors]] == [-0.36, 5.02]
+    assert len(trails.look("shop", ROLLED_BACK, 9_000.0)[errors]) == 2
+    # Of an attempt that had ended before the process began nothing is known.
+    assert Trails().look("shop", ROLLED_BACK, 1.0) == {}
+
+
+def test_the_evidence_is_looked_at_while_nobody_has_a_page_open() -> None:
+    steps = "gray: [gray]\nsteps: [{setWeight: 20}, {setWeight: 100}]"
+    store = loaded(GOOD.replace("gray: {gray: 20}", steps))
+    asked: list[str] = []
+
+    def state(name: str) -> Rollout:
+        asked.append(name)
+        return rollout("Progressing")
+
+    times = count(NOW - 60, 20)
+    app: list[Any] = [admin(store=store, read_figures=figures, clock=lambda: next(times), rollout=state)]
+    (tick,) = store.ticks
+    assert tick() == tick() == 5.0
+    assert asked == ["shop", "shop"], "a group has no attempt"
+
+    async def main() -> Any:
+        return json.loads((await fetch_app(app.pop(), "/api/v1/releases/shop")).body)
+
+    assert len(run(main())["evidence"][0]["at"]) == 3
+    gc.collect()
+    assert tick() > 60, "nobody shows it"
