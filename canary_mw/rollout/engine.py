@@ -42,7 +42,9 @@ class Now:
         wall: seconds since 1970, for what is shown.
         controller: whether this process may raise. Anyone may lower.
         alone_of: number of processes that judge on their own, without each other's figures.
-        gates: what hooks said, by their type: whether all of the type said yes.
+        gates: what hooks said, by their type: whether all of the type said yes; of `rollback`, whether all answered.
+        demand: why a hook of the type `rollback` takes the release back, "" if none does. It is a human's word: neither
+            `mode` nor `on_failure` softens it.
         external_failure: why a query demands to roll back, "" if none does.
         store: whether the shared state could be read, and shares it with all.
         subject: what is released, "" for what the document alone says.
@@ -54,6 +56,7 @@ class Now:
     controller: bool = False
     alone_of: int = 1
     gates: Dict[str, bool] = field(default_factory=dict)
+    demand: str = ""
     external_failure: str = ""
     store: Store = "answered"
     subject: str = ""
@@ -165,7 +168,7 @@ def _followed(
 ) -> tuple[Outcome, Verdict]:
     """What follows from a verdict: what lowers first, in every phase and by every process."""
     document, plan, _, now = release
-    demand = course.demand(plan, state, seen, found, now.gates)
+    demand = now.demand or course.demand(plan, state, seen, found)
     if demand:
         return latch(document, state, "RolledBack", Cause(demand, now.wall)), found
     if not now.leads:

@@ -39,6 +39,8 @@ _LOWER, _HIGHER = 2.0, 60.0
 _GATE = re.compile(r"gate:(?P<hook>[a-z-]+) (?P<answer>2xx|\d{3}|no answer)")
 _HELD = re.compile(r"(?P<event>.+) \(hold by (?P<cause>\w+)\)")
 _CONTROLS = Now(controller=True)
+# The pause of a step, and the bake, are over.
+_OVER = Now(controller=True, elapsed=DAY / 100)
 
 
 class _Question(NamedTuple):
@@ -91,7 +93,7 @@ def _answered(question: _Question) -> _Answer:
         return _told(question, name, argument)
     gate = _GATE.fullmatch(question.event)
     if gate is not None and gate["hook"] in HOOK_TYPES:
-        return _gate(question, HOOK_TYPES[HOOK_TYPES.index(gate["hook"])], yes=gate["answer"].startswith("2"))
+        return _gate(question, HOOK_TYPES[HOOK_TYPES.index(gate["hook"])], gate["answer"])
     happen = _EVENTS.get(question.event)
     if happen is None:
         known = ", ".join(("get", *COMMANDS, *_EVENTS, "gate:HOOK 2xx"))
@@ -129,12 +131,13 @@ def _weight(name: str, argument: str, before: ReleaseState) -> float | None:
         raise ConfigError(f"set-weight {argument!r:.40} is no percent", hint="write set-weight 25") from exc
 
 
-def _gate(question: _Question, hook: HookType, *, yes: bool) -> _Answer:
+def _gate(question: _Question, hook: HookType, said: str) -> _Answer:
     """A hook answers when all but it is ready."""
-    step = LAST if hook == "confirm-promotion" else PRESENT
     document = release(hooks=("confirm-rollout", hook))
-    before = in_phase(document, question.state, question.cause, step=step)
-    now = replace(_CONTROLS, elapsed=DAY / 100, gates={hook: yes})
+    before = in_phase(document, question.state, question.cause, step=LAST if hook == "confirm-promotion" else PRESENT)
+    yes, answered = said.startswith("2"), said != "no answer"
+    demand = "the hook rollback says so" if hook == "rollback" and yes else ""
+    now = replace(_OVER, gates={hook: answered if hook == "rollback" else yes}, demand=demand)
     return _Answer(before, document, tick(document, before, released(CLEAN, before), now))
 
 
@@ -197,7 +200,6 @@ def _timeout(on_timeout: str) -> Callable[[_Question], _Answer]:
     )
 
 
-_OVER = replace(_CONTROLS, elapsed=DAY / 100)
 _EVENTS: dict[str, Callable[[_Question], _Answer]] = {
     "controller_lost": lambda question: _looked(question, CLEAN, replace(_OVER, controller=False)),
     "document:plan_changed_after_current_step": lambda question: _looked(question, changed=_after_changed),

@@ -49,13 +49,8 @@ class At(NamedTuple):
         return Cause(reason, self.wall)
 
 
-def demand(plan: Plan, state: ReleaseState, seen: Look, found: Verdict, gates: Dict[str, bool]) -> str:
-    """Why the release is rolled back, "" where nothing demands it.
-
-    A hook of the type `rollback` that says yes is a human's word. Evidence and queries follow `mode` and `on_failure`.
-    """
-    if gates.get("rollback") and any(each.type == "rollback" for each in plan.hooks):
-        return "the hook rollback says so"
+def demand(plan: Plan, state: ReleaseState, seen: Look, found: Verdict) -> str:
+    """Why evidence or a query rolls the release back, "" where nothing does; it follows `mode` and `on_failure`."""
     if found.kind != "roll_back" or _advises(present_stage(plan, state).analysis):
         return ""
     if not found.variant:
@@ -133,7 +128,8 @@ def _gated(at: At) -> Verdict:
         return Verdict("wait", "the evidence cannot be read", waits_for="evidence")
     missing = hooks_missing(at.plan, at.state, at.gates)
     if missing:
-        return Verdict("wait", f"the hook {missing[0]} has not said yes", waits_for="hook")
+        lacks = "gives no answer" if missing[0] == "rollback" else "has not said yes"
+        return Verdict("wait", f"the hook {missing[0]} {lacks}", waits_for="hook")
     if at.plan.promote == "manual" and at.target.raises(at.state):
         return Verdict("wait", "the next step waits for promote", waits_for="human")
     return at.found

@@ -118,9 +118,12 @@ def _gates(plan: Plan, state: ReleaseState, target: Target) -> tuple[HookType, .
     return _LAST if target.step == last_step(plan) else _RAISE
 
 
-def hooks_missing(plan: Plan, state: ReleaseState, answers: Dict[str, bool]) -> tuple[str, ...]:
-    """The types of hooks that have not said yes to the next step; no answer is no yes."""
-    return tuple(each for each in hooks_asked(plan, state) if each != "rollback" and not answers.get(each))
+def hooks_missing(plan: Plan, state: ReleaseState, answers: Dict[str, bool]) -> tuple[HookType, ...]:
+    """The types of hooks that keep from a raise: those that have not said yes, and `rollback` where it says nothing."""
+    target = next_target(plan, state)
+    if target is None or not target.raises(state):
+        return ()
+    return tuple(each for each in hooks_asked(plan, state) if not answers.get(each))
 
 
 def admission(seen: Look) -> str:

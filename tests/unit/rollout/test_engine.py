@@ -22,6 +22,12 @@ ONLY_ERRORS = ANALYSIS._replace(metrics=(ERRORS,))
 DOCUMENT = a_release(5, 25, 50, analysis=ONLY_ERRORS, holdback=5, bake=100.0)
 
 
+def with_analysis(document: GrayRelease, **changes: Any) -> GrayRelease:
+    for step in range(4):
+        document = with_stage(document, step, analysis=ONLY_ERRORS._replace(**changes))
+    return document
+
+
 def state_of(outcome: Outcome) -> ReleaseState:
     assert outcome.state is not None
     return outcome.state
@@ -132,12 +138,6 @@ def test_lost_evidence_holds_until_the_gate_opens() -> None:
 
 
 TIMEOUT = replace(LEADS, elapsed=ANALYSIS.timeout)
-
-
-def with_analysis(document: GrayRelease, **changes: Any) -> GrayRelease:
-    for step in range(4):
-        document = with_stage(document, step, analysis=ONLY_ERRORS._replace(**changes))
-    return document
 
 
 def test_a_timeout_that_advances_admits_what_it_could_miss() -> None:
@@ -262,19 +262,36 @@ def test_each_hook_is_asked_where_it_belongs() -> None:
     assert hooks_asked(plan, told(document, pending, "abort")) == ()
 
 
-def test_every_hook_of_a_step_has_to_say_yes() -> None:
+@pytest.mark.parametrize(
+    ("gates", "text"),
+    [
+        ({}, "the hook rollout has not said yes"),
+        ({"rollout": True, "rollback": True}, "the hook confirm-traffic-increase has not said yes"),
+        ({"rollout": True, "confirm-traffic-increase": False}, "the hook confirm-traffic-increase has not said yes"),
+        ({"rollout": True, "confirm-traffic-increase": True, "rollback": False}, "the hook rollback gives no answer"),
+        ({"rollout": True, "confirm-traffic-increase": True, "rollback": True}, ""),
+    ],
+)
+def test_every_hook_of_a_step_has_to_say_yes(gates: dict[str, bool], text: str) -> None:
     document = with_plan(DOCUMENT, hooks=tuple(Hook(each, "http://gate/") for each in HOOKS))
-    for gates in ({}, {"rollout": True}, {"rollout": True, "confirm-traffic-increase": False}):
-        outcome = look(document, now=replace(OVER, gates=gates))
-        assert summary(outcome) == ("Progressing", 25)
-        assert outcome.verdict is not None
-        assert outcome.verdict.waits_for == "hook"
-    yes = {"rollout": True, "confirm-traffic-increase": True}
-    assert summary(look(document, now=replace(OVER, gates=yes))) == ("Progressing", 50)
+    outcome = look(document, now=replace(OVER, gates=gates))
+    assert summary(outcome) == ("Progressing", 25 if text else 50)
+    assert outcome.verdict is not None
+    assert not text or (outcome.verdict.text, outcome.verdict.waits_for) == (text, "hook")
 
 
 def test_an_answer_for_a_hook_that_is_not_written_counts_for_nothing() -> None:
-    assert summary(look(now=replace(OVER, gates={"rollback": True}))) == ("Progressing", 50)
+    assert summary(look(now=replace(OVER, gates={"rollback": False}))) == ("Progressing", 50)
+
+
+@pytest.mark.parametrize(
+    "document", [DOCUMENT, with_plan(DOCUMENT, on_failure="hold"), with_analysis(DOCUMENT, mode="advise")]
+)
+@pytest.mark.parametrize("controller", [True, False])
+def test_the_word_of_a_rollback_hook_rolls_back_whatever_the_plan_says(document: GrayRelease, controller: bool) -> None:
+    outcome = look(document, now=Now(controller=controller, demand="the hook stop says so"))
+    assert summary(outcome) == ("RolledBack", 0)
+    assert outcome.messages[0].reason == "the hook stop says so"
 
 
 def test_a_query_rolls_back_or_holds_as_the_plan_says() -> None:
