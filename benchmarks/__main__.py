@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from . import (
     asgi_servers,
     changes,
+    evidence,
     fallback,
     growth,
     imports,
@@ -62,6 +63,7 @@ ROWS: dict[str, ModuleType] = {
     "P13": p13,
     "SOCKETS": sockets,
     "METRICS": metrics,
+    "EVIDENCE": evidence,
     "RESOURCES": resources,
     "STICKY": sticky,
     "RELEASES": releases,
