@@ -9,6 +9,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.keys import ClientAddresses, KeyLog, network_of
 from canary_mw.observability.attempts.layout import TIMES, Arm, Count
 from canary_mw.observability.attempts.measures import Measure
+from canary_mw.rules.plan import Allowance
 
 # Members of enumerations take their time to look up.
 _KEYLESS = int(Arm.KEYLESS)
@@ -80,9 +81,15 @@ class MeasureCounter:
                 cells[Count.FIRST] += 1
             self.log.add(digest, self._number, self._step, network)
 
-    def skip(self) -> None:
-        """Count a request that is not judged."""
-        self._cells[Count.UNJUDGED] += 1
+    def judge(self, requests: int) -> None:
+        """Judge requests from now on, unless that has begun.
+
+        Args:
+            requests: that the arm has had.
+        """
+        if not self._cells[Count.BEGUN]:
+            self._cells[Count.UNJUDGED] = requests
+            self._cells[Count.BEGUN] = 1
 
 
 class FirstTimes:
@@ -90,19 +97,28 @@ class FirstTimes:
 
     Args:
         cells: see `layout.times`; None where there is no room.
+        allow: what is taken off.
+
+    Attributes:
+        full: whether there are enough.
     """
 
-    __slots__ = ("_head", "_values")
+    __slots__ = ("_allow", "_head", "_values", "full")
 
-    def __init__(self, cells: memoryview | None) -> None:
+    def __init__(self, cells: memoryview | None, allow: Allowance) -> None:
+        self.full = cells is None
+        self._allow = allow
         self._head = cells[:8].cast("Q") if cells is not None else None
         self._values = cells[8:].cast("I") if cells is not None else None
 
     def add(self, seconds: float) -> None:
         """Keep a time, unless there are enough."""
-        if self._head is not None and self._values is not None and (count := self._head[0]) < TIMES:
-            self._values[count] = min(int(seconds * 1e6), 0xFFFFFFFF)
-            self._head[0] = count + 1
+        head, values = self._head, self._values
+        if head is None or values is None or (count := head[0]) >= TIMES:
+            self.full = True
+        else:
+            values[count] = min(int(self._allow.taken_off(seconds) * 1e6), 0xFFFFFFFF)
+            head[0] = count + 1
 
 
 class GrayKeys:
@@ -141,20 +157,19 @@ class ArmCounter:
         gray: whether it is a gray variant.
         seen: the keys that came at all; None without analysis.
         first_keys: of the step, None where they are not kept.
-        times: by `Measure.times`.
+        first_times: those from which limits will follow.
     """
 
     __slots__ = (
         "_cells",
         "_counters",
         "_first_keys",
+        "_first_times",
         "_gray",
         "_least",
         "_number",
         "_seen",
-        "_times",
         "_touched",
-        "_unlimited",
     )
 
     def __init__(
@@ -166,7 +181,7 @@ class ArmCounter:
         gray: bool,
         seen: KeyLog | None = None,
         first_keys: GrayKeys | None = None,
-        times: dict[str, FirstTimes] | None = None,
+        first_times: Sequence[FirstTimes] = (),
     ) -> None:
         self._cells = cells
         self._number = cells[Arm.NUMBER]
@@ -174,7 +189,7 @@ class ArmCounter:
         self._gray = gray
         self._seen = seen
         self._first_keys = first_keys
-        self._times = times or {}
+        self._first_times = first_times
         self._touched = touched
         self.set_limits({})
 
@@ -186,9 +201,9 @@ class ArmCounter:
                 measure = measure._replace(limit=limits[measure.name])
             if measure.limit is not None:
                 each.limit = measure.limit_of(gray=self._gray)
-        slow = [each for each in self._counters if each.measure.kind == "latency"]
-        self._unlimited = tuple(each for each in slow if each.limit == inf)
-        self._least = min((each.limit for each in slow), default=inf)
+            if measure.limit is not None or measure.kind != "latency":
+                each.judge(self._cells[Arm.REQUESTS])
+        self._least = min((each.limit for each in self._counters), default=inf)
 
     def add(
         self,
@@ -220,7 +235,7 @@ class ArmCounter:
             network = network_of(address_of(head, addresses)) if happened else 0
             for each in self._counters:
                 each.count(digest, network, happened=failed if each.fails else first_byte > each.limit)
-        if self._unlimited:
+        if self._first_times:
             self._add_times(first_byte)
 
     def _add_first_key(self, digest: int) -> None:
@@ -230,11 +245,10 @@ class ArmCounter:
             self._first_keys = None
 
     def _add_times(self, first_byte: float) -> None:
-        """Count an answer that cannot be slow yet, and keep its time."""
-        for each in self._unlimited:
-            each.skip()
-        for name, allow in {each.measure.times: each.measure.allow for each in self._unlimited}.items():
-            self._times[name].add(allow.taken_off(first_byte) if self._gray else first_byte)
+        for each in self._first_times:
+            each.add(first_byte)
+            if each.full:
+                self._first_times = [other for other in self._first_times if not other.full]
 
     def record(self, digest: int | None, event: str, client: str | None) -> None:
         """Count an event of a request that is under way."""

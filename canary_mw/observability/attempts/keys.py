@@ -9,8 +9,9 @@ from typing import Protocol
 from zlib import crc32
 
 from canary_mw.http.messages import RequestHead
-from canary_mw.observability.attempts.layout import CHUNK, ENTRY, Entry, entries
+from canary_mw.observability.attempts.layout import CHUNK, ENTRY, entries
 from canary_mw.observability.figures.layout import Kind
+from canary_mw.observability.figures.storage import Storage
 from canary_mw.observability.figures.writer import FiguresWriter
 
 _FIRST_CHUNK, _LARGEST_CHUNK = 64, 4096
@@ -52,7 +53,22 @@ class KeyLog:
         mask: the low bits of kept keys, which are 0. Call all methods with the lock of the figures held.
     """
 
-    __slots__ = ("_busy", "_cap", "_chunks", "_figures", "_generation", "_key", "_late", "_touched", "known", "mask")
+    __slots__ = (
+        "_busy",
+        "_cap",
+        "_chunks",
+        "_count",
+        "_figures",
+        "_generation",
+        "_key",
+        "_late",
+        "_open",
+        "_room",
+        "_storage",
+        "_touched",
+        "known",
+        "mask",
+    )
 
     def __init__(self, figures: FiguresWriter, key: tuple[str, ...], cap: int, touched: Touched | None = None) -> None:
         self.known: dict[int, int] = {}
@@ -63,7 +79,11 @@ class KeyLog:
         self._generation = 0
         self._chunks = 0
         self._busy = False
-        self._late: list[tuple[Entry, int]] = []
+        self._late: list[tuple[int, int, int, int]] = []
+        # The chunk that is written, its entries, and what it has room for.
+        self._open: memoryview | None = None
+        self._count = self._room = 0
+        self._storage: Storage | None = None
         self._touched = touched or Touched()
         self._touched.logs.append(self)
 
@@ -72,7 +92,7 @@ class KeyLog:
 
         A collection of garbage in the midst of this may end another request, whose key is then kept after this one.
         """
-        self._late.append((Entry(digest, arm, network, int(time())), step))
+        self._late.append((digest, arm, step, network))
         if self._busy:
             return
         self._busy = True
@@ -82,33 +102,46 @@ class KeyLog:
         finally:
             self._busy = False
 
-    def _keep(self, entry: Entry, step: int) -> None:
-        digest, known = entry.digest, self.known
+    def _keep(self, digest: int, arm: int, step: int, network: int) -> None:
         if not digest & self.mask:
+            known = self.known
             known[digest] = known.get(digest, 0) | 1 << step
             self._touched.keys.add(digest)
-            self._write([entry])
+            self._write_one((digest, arm, network, int(time())))
             if len(known) > self._cap:
                 self._thin()
 
-    def _write(self, new: Sequence[Iterable[int]]) -> bool:
+    def _write_one(self, entry: tuple[int, int, int, int]) -> None:
+        chunk, count = self._open, self._count
+        # The memory of figures moves where their file was removed.
+        if chunk is None or count >= self._room or self._storage is not self._figures.storage:
+            self._write([entry])
+        else:
+            ENTRY.pack_into(chunk, CHUNK.size + count * ENTRY.size, *entry)
+            self._count = count + 1
+            CHUNK.pack_into(chunk, 0, self.mask.bit_length(), count + 1)
+
+    def _write(self, new: Sequence[tuple[int, ...]]) -> bool:
         """Write entries; returns whether there was room for all."""
+        self._storage = self._figures.storage
         while new:
-            # Looked up each time: the memory of figures moves where their file was removed.
-            chunk = self._record(self._chunks - 1) if self._chunks else None
+            self._open = chunk = self._record(self._chunks - 1) if self._chunks else None
             count = CHUNK.unpack_from(chunk)[1] if chunk is not None else 0
-            room = (len(chunk) - CHUNK.size) // ENTRY.size - count if chunk is not None else 0
-            if chunk is None or not room:
+            room = (len(chunk) - CHUNK.size) // ENTRY.size if chunk is not None else 0
+            if chunk is None or count >= room:
                 chunk, count = self._record(self._chunks), 0
                 if chunk is None:
                     return False
+                self._open = chunk
                 self._chunks += 1
                 room = (len(chunk) - CHUNK.size) // ENTRY.size
-            packed = b"".join(ENTRY.pack(*each) for each in new[:room])
+            part = new[: room - count]
+            packed = b"".join(ENTRY.pack(*each) for each in part)
             start = CHUNK.size + count * ENTRY.size
             chunk[start : start + len(packed)] = packed
-            CHUNK.pack_into(chunk, 0, self.mask.bit_length(), count + len(new[:room]))
-            new = new[room:]
+            self._count, self._room = count + len(part), room
+            CHUNK.pack_into(chunk, 0, self.mask.bit_length(), self._count)
+            new = new[len(part) :]
         return True
 
     def _record(self, number: int) -> memoryview | None:
@@ -117,6 +150,7 @@ class KeyLog:
 
     def _thin(self) -> None:
         """Keep half of the keys. Both lie in the file for a moment, so that a process that is killed loses nothing."""
+        self._open = None
         chunks = [chunk for chunk in map(self._record, range(self._chunks)) if chunk is not None]
         mask = self.mask = self.mask << 1 | 1
         self.known = {digest: steps for digest, steps in self.known.items() if not digest & mask}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
-from typing import NamedTuple
 
 Key = tuple[str, ...]
 
@@ -39,7 +38,7 @@ class Count(IntEnum):
     KEYLESS = 4
     FIRST = 5
     STEP_FIRST = 6
-    # Whether it is in use: what came before that is not judged by it.
+    # 0 as long as no request is judged; `UNJUDGED` are those up to then.
     BEGUN = 7
 
 
@@ -48,6 +47,9 @@ COUNT_CELLS = len(Count)
 # A chunk of keys: its level, and its number of entries; then the entries. Its key is release, attempt, the name of the
 # measure, 0 or 1, and the number of the chunk. Keys that stay where others are thinned out are written under the other
 # of 0 and 1 before the old chunks are emptied, so that they are there at every moment.
+#
+# An entry is what happened to a key first in a step: its digest, `Arm.NUMBER` of the arm, 16 bits of a hash of the
+# network of the client (0 where it is not known), and the second since 1970.
 CHUNK = Struct("<QQ")
 ENTRY = Struct("<QHHI")
 # The name of the keys that were seen at all.
@@ -56,24 +58,8 @@ SEEN = "seen"
 TIMES = 2000
 
 
-class Entry(NamedTuple):
-    """What happened to a key first in a step, as it is kept.
-
-    Attributes:
-        digest: of the key, 64 bits.
-        arm: `Arm.NUMBER` of the arm in which it happened.
-        network: 16 bits of a hash of the network of the client, 0 where it is not known.
-        second: since 1970.
-    """
-
-    digest: int
-    arm: int
-    network: int
-    second: int
-
-
 def entries(cells: memoryview) -> tuple[int, Iterator[tuple[int, int, int, int]]]:
-    """The level of a chunk, and its entries, as in `Entry`."""
+    """The level of a chunk, and its entries."""
     level, count = CHUNK.unpack_from(cells)
     end = min(CHUNK.size + count * ENTRY.size, len(cells) - (len(cells) - CHUNK.size) % ENTRY.size)
     return level, ENTRY.iter_unpack(cells[CHUNK.size : end])

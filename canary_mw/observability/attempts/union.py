@@ -9,6 +9,7 @@ from canary_mw.observability.attempts.layout import (
     SEEN,
     TIMES,
     Arm,
+    Count,
     Key,
     entries,
     gray_keys,
@@ -126,8 +127,12 @@ class Union:
         self.places = {key: place for place, key in enumerate(self.arms)}
         for file, known in zip(files, numbers, strict=True):
             arms = {number: (self.places[key], key[4]) for number, key in known.items()}
+            requests = {each.key: each.cells.cast("Q")[Arm.REQUESTS] for each in file if each.kind == Kind.ARM}
             for record in file:
-                self._add(record, arms)
+                if record.kind == Kind.MEASURE:
+                    _add_cells(self.counts, record.key, _judged(record, requests))
+                else:
+                    self._add(record, arms)
         self.counts_of = _grouped(((*key[:2], key[5]), key) for key in self.counts if key[:5] in self.arms)
         for each in self.keys.values():
             each.settle()
@@ -145,15 +150,21 @@ class Union:
         return found
 
     def _add(self, record: Record, arms: dict[int, tuple[int, str]]) -> None:
-        if record.kind == Kind.MEASURE:
-            _add_cells(self.counts, record.key, list(record.cells.cast("Q")))
-        elif record.kind == Kind.KEYS:
+        if record.kind == Kind.KEYS:
             cap = SEEN_CAP if record.key[2] == SEEN else FAILED_CAP
             self.keys.setdefault(record.key[:3], Keys(cap)).add(*entries(record.cells), arms)
         elif record.kind == Kind.GRAY_KEYS:
             self.gray_keys.setdefault(record.key[:4], set()).update(gray_keys(record.cells))
         elif record.kind == Kind.TIMES:
             self.times.setdefault(record.key, []).extend(times(record.cells))
+
+
+def _judged(record: Record, requests: dict[Key, int]) -> list[int]:
+    """The cells of a measure; of one that has no limit yet no request of its arm is judged."""
+    cells: list[int] = record.cells.cast("Q").tolist()
+    if not cells[Count.BEGUN]:
+        cells[Count.UNJUDGED] = requests.get(record.key[:5], 0)
+    return cells
 
 
 def _grouped(pairs: Iterable[tuple[Key, Key]]) -> dict[Key, list[Key]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, GrayKeys, MeasureCounter
 from canary_mw.observability.attempts.keys import KeyLog, Touched
-from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm, Count
+from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm
 from canary_mw.observability.attempts.measures import Measure, measures_of
 from canary_mw.observability.attempts.register import Attempt, Attempts, change, is_on, limit_of, next_attempts, read
 from canary_mw.observability.attempts.union import times_of
@@ -17,6 +17,7 @@ from canary_mw.observability.figures.writer import FiguresWriter
 from canary_mw.rollout.key_sample import FAILED_CAP, SEEN_CAP
 from canary_mw.routing.assignment import Assigned
 from canary_mw.rules.epoch import Epoch
+from canary_mw.rules.plan import NO_ALLOWANCE
 from canary_mw.rules.release import STABLE
 
 # Variants in epochs of the attempts in force, and what is counted of each, that one worker keeps.
@@ -146,14 +147,15 @@ class EvidenceWriter:
         measures = measures_of(epoch.analysis)[:_MAX_MEASURES]
         counters = [self._counter(each, key, numbers, epoch) for each in measures]
         times = {each.times: each for each in measures if each.quantile and each.name not in attempt.limits}
+        gray = key[3] != STABLE
         arm = ArmCounter(
             numbers,
             [each for each in counters if each is not None],
             self._logs_of(key).touched.keys,
-            gray=key[3] != STABLE,
+            gray=gray,
             seen=self._log(key, SEEN, SEEN_CAP) if epoch.analysis is not None else None,
             first_keys=self._first_keys(key, epoch),
-            times={name: FirstTimes(record(Kind.TIMES, (*key[:2], name), 8 + 4 * TIMES)) for name in times},
+            first_times=[self._first_times(key, each, gray=gray) for each in times.values()],
         )
         arm.set_limits(attempt.limits)
         return arm
@@ -163,11 +165,12 @@ class EvidenceWriter:
         if cells is None:
             return None
         numbers, log = cells.cast("Q"), self._log(key, measure.name, FAILED_CAP)
-        if not numbers[Count.BEGUN]:
-            numbers[Count.UNJUDGED] = arm[Arm.REQUESTS]
-            numbers[Count.BEGUN] = 1
         keyless = epoch.analysis is not None
         return MeasureCounter(measure, numbers, log, arm[Arm.NUMBER], epoch.step, keyless=keyless)
+
+    def _first_times(self, key: Key, measure: Measure, *, gray: bool) -> FirstTimes:
+        cells = self._figures.record(Kind.TIMES, (*key[:2], measure.times), 8 + 4 * TIMES)
+        return FirstTimes(cells, measure.allow if gray else NO_ALLOWANCE)
 
     def _first_keys(self, key: Key, epoch: Epoch) -> GrayKeys | None:
         if epoch.analysis is None or key[3] == STABLE:
