@@ -14,6 +14,7 @@ from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.config.weights import WEIGHT_RANGE
 from canary_mw.exceptions import ConfigError
 from canary_mw.inspection.explanation_json import diagnostic_json
+from canary_mw.inspection.filters import lint_filters
 from canary_mw.inspection.lint import lint, lint_variables
 from canary_mw.inspection.lint_documents import lint_documents
 from canary_mw.inspection.lint_settings import lint_local, lint_upstreams
@@ -71,7 +72,7 @@ def check(
         settings=rules.shared.settings,
         releases=rules.releases,
     )
-    found = [*_lint(rules, table, shadow_writes), *lint_local(table, names)]
+    found = [*_lint(rules, table, shadow_writes), *lint_local(table, names), *lint_filters(table)]
     if upstreams:
         found += lint_upstreams(table, upstreams, names)
     found.sort(key=lambda d: (d.file, d.line or 0))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from canary_mw.config.document import Diagnostic
 from canary_mw.host import HostLogger
+from canary_mw.inspection.changes import level_of
 
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "notice": logging.INFO}
 # Notices of one reload that are logged: an export of a cluster may have one for each Mapping.
@@ -31,4 +32,4 @@ def log_table(
     counts = (f"{len(names)} {what}" for what, names in difference.items())
     logger.info("rules %d are in force: %s", generation, ", ".join(counts))
     for line in lines:
-        logger.info("rules %d: %s", generation, line)
+        logger.log(level_of(line), "rules %d: %s", generation, line)

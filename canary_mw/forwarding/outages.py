@@ -107,8 +107,13 @@ def failure_line(failure: Failure, report: Report) -> str:
     text = f"{failure.error!s:.{_MAX_TEXT}}"
     reason = reason_of(failure.error)
     return on_one_line(
-        f"upstream {failure.service} {what}{since}: {reason}: {text} ({place}Mapping {failure.mapping}){after}"
+        f"upstream {failure.service} {what}{since}: {reason}: {text} ({place}{_rule(failure.mapping)}){after}"
     )
+
+
+def _rule(name: str) -> str:
+    """A Mapping by its name, or another document by its kind and name."""
+    return name if name.startswith("AuthService ") else f"Mapping {name}"
 
 
 def counted(report: Report, what: str) -> str:

@@ -1,13 +1,16 @@
 """What a reload has changed, in words: shares, and Mappings and releases that came, went or changed."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from itertools import islice
 from typing import TypeVar
 
 from canary_mw.config.document import on_one_line
+from canary_mw.inspection.filters import OPENED, change_lines
 from canary_mw.routing.group import MappingGroup
 from canary_mw.routing.table import RouteTable
+from canary_mw.rules.filters.asked import NO_FILTERS
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import ANY_HOST
 
@@ -41,8 +44,14 @@ def describe_changes(before: RouteTable, after: RouteTable) -> list[str]:
     return [*map(on_one_line, lines[:MAX_LINES]), *([rest] if left > 0 else [])]
 
 
+def level_of(line: str) -> int:
+    """The level of such a line in the log."""
+    return logging.WARNING if line.startswith(OPENED) else logging.INFO
+
+
 def _lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
-    if before.settings != after.settings:
+    yield from change_lines(before, after)
+    if replace(before.settings, filters=NO_FILTERS) != replace(after.settings, filters=NO_FILTERS):
         yield "the settings of the Module changed"
     yield from _share_lines(_apart(before.groups, after.groups), _apart(after.groups, before.groups), after.middleware)
     yield from _release_lines(before, after)

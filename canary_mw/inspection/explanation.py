@@ -13,6 +13,7 @@ from canary_mw.forwarding.exchange import exchange
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
 from canary_mw.http.messages import RequestHead
+from canary_mw.inspection.filters import asked_about
 from canary_mw.routing.assignment import Assigned, CompiledRelease
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide, decision_behind, remainder_bounds
@@ -41,11 +42,13 @@ class Candidate:
         decision: None when no Mapping takes the request.
         percent: exact share in (0, 100].
         outcome: the request to the upstream, or the proxy's own reply; None when the wrapped app answers.
+        asks: what is asked before it goes on, in words.
     """
 
     decision: Decision | None
     percent: float
     outcome: UpstreamRequest | Reply | None
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,17 @@ def explain(table: RouteTable, head: RequestHead, person: Person = NOBODY) -> Ex
         governed = governed or group
         for part, decision in possible:
             shares[decision] = shares.get(decision, 0.0) + part * (high - low)
-    candidates = [Candidate(d, round(each, 10), _outcome(table, d, admitted)) for d, each in shares.items() if each]
+    candidates = [_candidate(table, d, round(each, 10), admitted) for d, each in shares.items() if each]
     considered = [_trace(group, admitted) for group in table.candidates(admitted)]
     if governed is None:
         return Explanation(head, candidates, considered)
     assigned, _ = governed.outcomes(admitted, person)
     return Explanation(head, candidates, considered, governed.release, assigned, person)
+
+
+def _candidate(table: RouteTable, decision: Decision | None, percent: float, head: RequestHead) -> Candidate:
+    asks = asked_about(table, decision, head) if table.filters is not None else ()
+    return Candidate(decision, percent, _outcome(table, decision, head), tuple(asks))
 
 
 def _possible(

@@ -162,6 +162,8 @@ def _candidate_json(table: RouteTable, head: RequestHead, candidate: Candidate) 
     decision, outcome = candidate.decision, candidate.outcome
     status = outcome.status if isinstance(outcome, Reply) else 0
     result = _candidate(decision, candidate.percent, status)
+    if table.filters is not None:
+        result["asks"] = list(candidate.asks)
     if decision is None:
         return result if outcome is not None else {**result, "service": "app"}
     if isinstance(outcome, Reply) and outcome.headers and outcome.headers[0][0] == b"location":

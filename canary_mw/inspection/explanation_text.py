@@ -60,13 +60,13 @@ def _row(candidate: Candidate) -> list[str]:
     assigned = decision.release.variant if decision and decision.release else None
     variant = assigned or (decision.variant if decision else "-")
     if outcome is None:
-        return [share, variant, name, "the wrapped app answers"]
+        return [share, variant, name, "the wrapped app answers", *candidate.asks]
     if isinstance(outcome, Reply):
         location = [f" {value.decode()}" for key, value in outcome.headers or () if key == b"location"]
         return [share, variant, name, f"answered {outcome.status}{''.join(location)}"]
     # What is sent, is sent by a decision.
     assert decision is not None
-    lines = [*_request_lines(outcome), *_attribute_lines(decision.mapping)]
+    lines = [*candidate.asks, *_request_lines(outcome), *_attribute_lines(decision.mapping)]
     return [share, variant, name, f"-> {decision.mapping.service.text}", *lines]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from canary_mw.config.document import Diagnostic, on_one_line
+from canary_mw.inspection.filters import start_texts
 from canary_mw.inspection.lint_settings import lint_local, lint_upstreams
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.service import Service
@@ -19,7 +20,12 @@ class Line(NamedTuple):
 
 
 def start_lines(
-    table: RouteTable, source: str, upstreams: Collection[str], place: Callable[[Service], str]
+    table: RouteTable,
+    source: str,
+    upstreams: Collection[str],
+    place: Callable[[Service], str],
+    *,
+    asks: bool = True,
 ) -> Iterator[Line]:
     """The lines about the rules in force at start; without any rules there is only the first.
 
@@ -27,8 +33,10 @@ def start_lines(
         source: where the rules come from.
         upstreams: the names that URLs are given for.
         place: where a service is found.
+        asks: whether this process asks the services of filters.
     """
     yield Line(on_one_line(f"{_count(len(table.mappings), 'Mapping')} from {source}; {_local(table)}"))
+    yield from (Line(on_one_line(text), is_warning) for text, is_warning in start_texts(table, asks=asks))
     if not table.mappings:
         return
     services = list({each.service.text: each.service for each in table.mappings if each.redirect is None}.values())

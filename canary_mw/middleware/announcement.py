@@ -22,7 +22,12 @@ def warn_of_missing(source: ConfigSource) -> None:
 
 
 def announce(
-    store: RuleStore, upstreams: Collection[str], place: Callable[[Service], str], unused: Iterable[str]
+    store: RuleStore,
+    upstreams: Collection[str],
+    place: Callable[[Service], str],
+    unused: Iterable[str],
+    *,
+    asks: bool = True,
 ) -> None:
     """Write what is in force, and what is given without an effect.
 
@@ -30,9 +35,10 @@ def announce(
         upstreams: the names that URLs are given for.
         place: where a service is found.
         unused: what to say of variables whose argument is given.
+        asks: whether the services of filters are asked.
     """
     names = [name.lower() for name in upstreams]
-    for text, is_warning in start_lines(store.table, store.source_name, names, place):
+    for text, is_warning in start_lines(store.table, store.source_name, names, place, asks=asks):
         logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
     for text in unused:
         logger.info("%s", text)

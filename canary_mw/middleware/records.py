@@ -1,6 +1,7 @@
 """Records of requests, for observers that want them."""
 
 from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.forwarding.filters.calls import Asked
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Decided, Finished
@@ -47,7 +48,14 @@ def finished_record(
         _request_id(head, forwarded),
         _bytes_in(head, forwarded),
         bytes_out,
+        *_asked(head),
     )
+
+
+def _asked(head: RequestHead) -> tuple[str | None, float | None]:
+    """What an AuthService has said, and how long it took."""
+    asked: Asked | None = getattr(head, "asked", None)
+    return (None, None) if asked is None or asked.auth is None else (asked.auth, asked.auth_seconds)
 
 
 def _tries(forwarded: UpstreamRequest | None, net: SafetyNet | None) -> int:

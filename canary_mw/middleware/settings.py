@@ -20,6 +20,7 @@ from canary_mw.control.sources.kubernetes_url import in_list, split_rules
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.identity import local_names, via_token
 from canary_mw.middleware.trust import trusted_headers, trusted_peers
+from canary_mw.rules.filters.auth import PROBES
 from canary_mw.upstreams.overrides import parse_origins
 
 PREFIX = "CANARY_MW_"
@@ -32,12 +33,12 @@ SERVER_SETTINGS = (
     "access_log access_log_format grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"
     " ssl_keyfile workers"
 ).split()
-# Paths by which somebody looks whether an app lives.
-UNGUARDED = ("/healthz", "/readyz", "/livez", "/ambassador/v0/check_alive", "/ambassador/v0/check_ready")
 # What Kubernetes puts into the containers of a namespace that has a Service named canary-mw, or canary-mw-something.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
 _TRUE = frozenset(("1", "true", "yes", "on"))
 _FALSE = frozenset(("0", "false", "no", "off", ""))
+
+_UNGUARDED = tuple(path.decode() for path in PROBES)
 
 Naming = Callable[[str], str]
 Ranges = Iterable[tuple[str, int, int]]
@@ -109,7 +110,7 @@ class MiddlewareSettings:
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")
     filters: bool = setting(True, "Ask the services of AuthService; 0 for an app behind a gateway that asks.")
     guard_unmapped: bool = setting(True, "An app's requests that no Mapping takes are asked about, too.")
-    unguarded: tuple[str, ...] = setting(UNGUARDED, "Path of an app that no AuthService is asked about.", ",")
+    unguarded: tuple[str, ...] = setting(_UNGUARDED, "Path of an app that no AuthService is asked about.", ",")
     tracing: bool = setting(False, "Spans by OpenTelemetry, for each attempt at an upstream.")
     named: InitVar[Naming] = variable
 

@@ -47,6 +47,8 @@ class Finished(NamedTuple):
         request_id: the `x-request-id` that the upstream got, or else that of the client.
         bytes_in: of the body of the request; None where it came in chunks.
         bytes_out: of the body of the response.
+        auth: allowed, denied, error or failed_open, by an AuthService; None where it was not asked.
+        auth_seconds: how long it took.
     """
 
     method: str
@@ -70,6 +72,8 @@ class Finished(NamedTuple):
     request_id: str | None = None
     bytes_in: int | None = None
     bytes_out: int = 0
+    auth: str | None = None
+    auth_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "ignored_events": (("why",), "Events of the app that belong to no drawn request, or cannot be."),
     "stalled_clients": ((), "Connections ended because their client stopped reading."),
     "upstream_errors": (("service", "reason"), "Attempts that failed."),
+    "auth": (("service", "result"), "Requests that an AuthService was asked about, by what followed."),
+    "auth_seconds": (("service",), "Time that its answers took, in seconds."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),
     "reloads": (("result",), "Readings of rules, by whether they are wholly in force."),
 }
@@ -71,7 +73,7 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
 
 
 # What is counted in parts of one.
-_SCALES = {"event_values": 1000}
+_SCALES = {"event_values": 1000, "auth_seconds": 1_000_000}
 # Counters that are there before the first event.
 _ZEROS = {"shadow": ("sent", "failed", "skipped_body", "skipped_busy"), "stalled_clients": ("",)}
 

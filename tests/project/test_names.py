@@ -38,6 +38,8 @@ canary_mw.tls
 METRICS = """
 canary_mw_access_log_dropped_lines_total counter
 canary_mw_assignments_total counter
+canary_mw_auth_seconds_total counter
+canary_mw_auth_total counter
 canary_mw_config_age_seconds gauge
 canary_mw_ejections_total counter
 canary_mw_event_values_total counter

@@ -13,7 +13,7 @@ from canary_mw.exceptions import BodyTooLarge, UpstreamError
 from canary_mw.forwarding.exchange import direct_response
 from canary_mw.forwarding.filters import auth_http
 from canary_mw.forwarding.filters.calls import Admission, Admitted, Asked, BodyStart, Facts, WantBody, Wanted
-from canary_mw.forwarding.filters.guarding import is_guarded, policy_of, preflight, was_asked
+from canary_mw.forwarding.filters.guarding import is_guarded, preflight, rule_of, was_asked
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
@@ -41,7 +41,7 @@ def admission(
         ClientError: the request cannot be asked about; `LoopDetected` is one.
     """
     head.asked = Asked()
-    rule = policy_of(table, decision, head)
+    rule = rule_of(table, decision, head)
     if facts.wraps and (decision is None or decision.local):
         answer = preflight(rule, head)
         if answer is not None:

@@ -14,7 +14,7 @@ from canary_mw.rules.filters.asked import Filters
 from canary_mw.rules.mapping import Mapping
 
 
-def policy_of(table: RouteTable, decision: Decision | None, head: RequestHead) -> Mapping | None:
+def rule_of(table: RouteTable, decision: Decision | None, head: RequestHead) -> Mapping | None:
     """The Mapping whose attributes count for a request: that of its decision.
 
     Where weights leave the request of a group to the app, that is the first Mapping of the group: else a share of its
@@ -60,7 +60,7 @@ def _is_free(table: RouteTable, decision: Decision | None, head: RequestHead, fa
         return False
     if local and head.path in facts.unguarded:
         return True
-    rule = policy_of(table, decision, head)
+    rule = rule_of(table, decision, head)
     return rule.bypass_auth if rule is not None else not (local and facts.guard_unmapped)
 
 

@@ -71,7 +71,7 @@ def answered(tally: Tally, head: RequestHead) -> None:
     asked: Asked | None = getattr(head, "asked", None)
     if asked is not None and asked.auth is not None:
         tally("auth", asked.auth_service, asked.auth)
-        tally("auth_micros", asked.auth_service, count=int(asked.auth_seconds * 1e6))
+        tally("auth_seconds", asked.auth_service, count=int(asked.auth_seconds * 1e6))
 
 
 def note_failure(errors: UpstreamErrors, request: UpstreamRequest, error: UpstreamError) -> None:

@@ -35,6 +35,8 @@ FIELDS = {
     "sent": "true where another canary-mw had decided",
     "answered_by": "`stable`, where it was asked in place of a gray variant",
     "fallback": "how gray had failed then",
+    "auth": "what an AuthService has said: `allowed`, `denied`, `error` or `failed_open`",
+    "auth_seconds": "how long it took",
 }
 
 Formatter = Callable[[Finished, float], str]
@@ -73,9 +75,15 @@ def json_line(record: Finished, now: float) -> str:
 
 def _rare(record: Finished) -> str:
     """The fields that most lines do not have."""
-    if not (record.sent or record.answered_by or record.fallback):
+    if not (record.sent or record.answered_by or record.fallback or record.auth):
         return ""
-    fields = {"sent": record.sent, "answered_by": record.answered_by, "fallback": record.fallback}
+    fields: dict[str, object] = {
+        "sent": record.sent,
+        "answered_by": record.answered_by,
+        "fallback": record.fallback,
+        "auth": record.auth,
+        "auth_seconds": record.auth_seconds and round(record.auth_seconds, 6),
+    }
     return "".join(f', "{name}": {json.dumps(value)}' for name, value in fields.items() if value)
 
 
@@ -101,7 +109,8 @@ def text_line(record: Finished, now: float) -> str:
         f" {record.seconds:.6f} {part} {safe(record.upstream or '-')} {bytes_in} {record.bytes_out} {record.tries}"
         f" {safe(record.request_id or '-')}"
     )
-    said = [name for name in (record.reason, record.fallback and f"fallback: {record.fallback}") if name]
+    auth = f"auth: {record.auth}" if record.auth not in (None, "allowed") else None
+    said = [name for name in (record.reason, record.fallback and f"fallback: {record.fallback}", auth) if name]
     return f'{line} "{safe("; ".join(said))}"' if said else line
 
 

@@ -8,6 +8,8 @@ from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, UpstreamOptions
 
 Protocol = Literal["http", "grpc"]
+# Paths by which somebody looks whether an app lives.
+PROBES = (b"/healthz", b"/readyz", b"/livez", b"/ambassador/v0/check_alive", b"/ambassador/v0/check_ready")
 # Headers of the client that an HTTP service gets without being named.
 REQUEST_HEADERS = frozenset(
     b"authorization cookie from proxy-authorization user-agent x-forwarded-for x-forwarded-host"

@@ -1,0 +1,96 @@
+"""What is said of services that are asked about every request: by `explain`, `check`, at start, and after a reload."""
+
+from collections.abc import Iterator
+
+from canary_mw.config.document import Diagnostic
+from canary_mw.forwarding.exchange import direct_response
+from canary_mw.forwarding.filters.calls import Facts
+from canary_mw.forwarding.filters.guarding import is_guarded, preflight, rule_of
+from canary_mw.forwarding.hop import HopContext
+from canary_mw.http.messages import RequestHead
+from canary_mw.routing.decided import Decision
+from canary_mw.routing.decision import decide
+from canary_mw.routing.table import RouteTable
+from canary_mw.rules.filters.asked import Filters
+from canary_mw.rules.filters.auth import PROBES
+
+# What begins the line about a table that asks nobody any more.
+OPENED = "nobody is asked any more"
+_HOP = HopContext(b"canary-mw", trusted=False, new_id=lambda: b"")
+
+
+def asked_about(table: RouteTable, decision: Decision | None, head: RequestHead, roll: float = 0.0) -> list[str]:
+    """What is asked about a request before it goes on, in words; empty for nothing.
+
+    The headers of the request are taken as they are after the answer.
+    """
+    filters = table.filters
+    if filters is None or _is_answered(table, decision, head):
+        return []
+    facts = Facts(
+        lambda other: decide(table, other, roll), _HOP, table.middleware, int, float, unguarded=frozenset(PROBES)
+    )
+    if not is_guarded(table, filters, decision, head, facts):
+        return []
+    return [_auth_in_words(filters)]
+
+
+def _is_answered(table: RouteTable, decision: Decision | None, head: RequestHead) -> bool:
+    """Whether nobody is asked because nothing goes on."""
+    if table.middleware and (decision is None or decision.local):
+        return preflight(rule_of(table, decision, head), head) is not None
+    return decision is None or direct_response(decision, head) is not None
+
+
+def _auth_in_words(filters: Filters) -> str:
+    if filters.auth is None:
+        return f"AuthService {filters.auth_in_error} is in error: answered 500"
+    services = ", ".join(each.text for each in filters.auth.services)
+    return f"asks AuthService {filters.auth.name} ({services})"
+
+
+def start_texts(table: RouteTable, *, asks: bool) -> Iterator[tuple[str, bool]]:
+    """What is said at start, and whether it is a warning.
+
+    Args:
+        asks: whether this process asks anybody.
+    """
+    filters = table.settings.filters
+    if filters.auth is None and not filters.auth_in_error:
+        return
+    name = filters.auth.name if filters.auth is not None else filters.auth_in_error
+    if not asks:
+        yield f"AuthService {name} is not asked: filters are turned off", True
+    elif table.filters is None:
+        yield f"AuthService {name} is this process itself: nobody is asked, and every request passes", True
+    elif filters.auth is None:
+        yield f"AuthService {name} is in error, and has no good version: what it guards is answered with 500", True
+    else:
+        yield _auth_in_words(filters), False
+
+
+def lint_filters(table: RouteTable) -> list[Diagnostic]:
+    """An AuthService that is the local service, and so guards nothing."""
+    filters = table.settings.filters
+    if filters.auth is None or (table.filters is not None and table.filters.auth is not None):
+        return []
+    text = f"AuthService {filters.auth.name} is the local service: this process asks nobody, and every request passes"
+    hint = "name the service of the app in --local, not that of the AuthService"
+    return [Diagnostic(severity="warning", code="auth-is-local", message=text, file="--local", hint=hint)]
+
+
+def change_lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
+    """What a reload has changed of what is asked."""
+    old, new = before.settings.filters, after.settings.filters
+    if old == new:
+        return
+    if new.auth is None and not new.auth_in_error:
+        yield f"{OPENED} who sends a request: AuthService {_name(old)} is gone"
+    elif old.auth is None and not old.auth_in_error:
+        yield f"AuthService {_name(new)} is new: it guards every request that no Mapping exempts"
+    else:
+        yield f"AuthService {_name(new)} changed"
+
+
+def _name(filters: Filters) -> str:
+    return filters.auth.name if filters.auth is not None else filters.auth_in_error
