@@ -1,5 +1,6 @@
 """Counters of requests, and of refusals. Labels are worked out once for each decision in force."""
 
+from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from math import ceil, log2
@@ -119,6 +120,10 @@ class RequestCounters(Observer):
         """Count in a run folder, unless another one was given."""
         if self.figures.open_folder is no_folder:
             self.figures.open_folder = open_folder
+
+    def on_failure(self, tell: Callable[[], object]) -> None:
+        """Call a function when a key of gray fails, or is slow, for the first time; it does not wait."""
+        self._evidence.tell = tell
 
     def start(self) -> None:
         """This process serves requests; it counts as a worker from now on."""

@@ -19,7 +19,7 @@ class Epoch(NamedTuple):
         weights: the percent of each variant and of stable, as JSON.
         attempt: number of the attempt, as the state of a release with steps has it; 0 where whoever counts numbers
             the attempts.
-        step: number of the step, from 0; 0 without steps.
+        step: number of the stay at a weight, from 0; 0 without steps.
         analysis: of the step: what is counted for it. None without one.
     """
 
@@ -30,16 +30,22 @@ class Epoch(NamedTuple):
     analysis: Analysis | None = None
 
 
-def epoch_of_release(document: GrayRelease, slots: Dict[str, int], attempt: int = 0, step: int = 0) -> Epoch:
-    """The epoch of a release, given the slots of its variants; attempt and step as in `Epoch`."""
+def epoch_of_release(
+    document: GrayRelease, slots: Dict[str, int], attempt: int = 0, step: int = 0, stage: int = 0
+) -> Epoch:
+    """The epoch of a release, given the slots of its variants; attempt and step as in `Epoch`.
+
+    Args:
+        stage: index of the stage of the plan, whose analysis counts. A stage may be visited more than once.
+    """
     percents = {name: count / SLOTS_PER_PERCENT for name, count in slots.items()}
-    analysis = _analysis_of(document, step) if attempt else None
+    analysis = _analysis_of(document, stage) if attempt else None
     return Epoch(subject_of(document), _weights(percents), attempt, step, analysis)
 
 
-def _analysis_of(document: GrayRelease, step: int) -> Analysis | None:
+def _analysis_of(document: GrayRelease, stage: int) -> Analysis | None:
     stages = document.plan.stages if document.plan is not None else ()
-    return stages[min(step, len(stages) - 1)].analysis if stages else None
+    return stages[min(stage, len(stages) - 1)].analysis if stages else None
 
 
 def subject_of(document: GrayRelease) -> str:

@@ -1,6 +1,6 @@
 """The keys of an attempt to which something has happened, in this worker; readers add up those of all workers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from itertools import chain
@@ -18,6 +18,10 @@ _FIRST_CHUNK, _LARGEST_CHUNK = 64, 4096
 # A network is a /24 or a /64.
 _HOST_BITS = {4: 8, 6: 64}
 _CACHE_SIZE = 1024
+
+
+def nothing() -> None:
+    """Nobody is told."""
 
 
 class Touched:
@@ -65,7 +69,9 @@ class KeyLog:
         "_open",
         "_room",
         "_storage",
+        "_tell",
         "_touched",
+        "_watched",
         "known",
         "mask",
     )
@@ -84,8 +90,15 @@ class KeyLog:
         self._open: memoryview | None = None
         self._count = self._room = 0
         self._storage: Storage | None = None
+        self._watched: set[int] = set()
+        self._tell: Callable[[], object] = nothing
         self._touched = touched or Touched()
         self._touched.logs.append(self)
+
+    def watch(self, arm: int, tell: Callable[[], object]) -> None:
+        """Call a function for each key of an arm that is added."""
+        self._watched.add(arm)
+        self._tell = tell
 
     def add(self, digest: int, arm: int, step: int, network: int = 0) -> None:
         """Keep a key, unless it is thinned out.
@@ -108,6 +121,8 @@ class KeyLog:
             known[digest] = known.get(digest, 0) | 1 << step
             self._touched.keys.add(digest)
             self._write_one((digest, arm, network, int(time())))
+            if arm in self._watched:
+                self._tell()
             if len(known) > self._cap:
                 self._thin()
 

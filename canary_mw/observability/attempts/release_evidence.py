@@ -54,11 +54,15 @@ def private_evidence(content: memoryview | None, attempts: register.Attempts) ->
     return EvidenceRead(evidence_of([list(records(content))], attempts) if content is not None else {})
 
 
-def release_evidence(read: EvidenceRead, document: GrayRelease, attempt: int, step: int) -> ReleaseEvidence:
+def release_evidence(read: EvidenceRead, document: GrayRelease, attempt: int, step: int, stage: int) -> ReleaseEvidence:
     """The evidence of one attempt, with the counts of a step.
 
     It is not readable where another attempt is the newest that the figures know, or where some worker writes another
     format. Without requests it is empty.
+
+    Args:
+        step: as in `Epoch`.
+        stage: index of the stage of the plan that is in force.
     """
     found = read.releases.get(document.name)
     if found is None or not found.stored or document.plan is None:
@@ -66,7 +70,7 @@ def release_evidence(read: EvidenceRead, document: GrayRelease, attempt: int, st
     if found.attempt != attempt:
         return ReleaseEvidence(attempt=found.attempt, readable=read.whole)
     stages = document.plan.stages
-    analysis = stages[min(step, len(stages) - 1)].analysis
+    analysis = stages[min(stage, len(stages) - 1)].analysis
     variants = {each.name: _variant(found, each.name, analysis, step) for each in document.variants}
     return ReleaseEvidence(attempt=attempt, variants=variants, readable=read.whole)
 

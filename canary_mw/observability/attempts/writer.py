@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, GrayKeys, MeasureCounter
-from canary_mw.observability.attempts.keys import KeyLog, Touched
+from canary_mw.observability.attempts.keys import KeyLog, Touched, nothing
 from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm
 from canary_mw.observability.attempts.measures import Measure, measures_of
 from canary_mw.observability.attempts.register import Attempt, Attempts, change, is_on, limit_of, next_attempts, read
@@ -43,9 +43,11 @@ class EvidenceWriter:
 
     Attributes:
         attempts: of the releases in force.
+        tell: is called when something happens to a key of gray for the first time in a step.
     """
 
     def __init__(self, figures: FiguresWriter) -> None:
+        self.tell: Callable[[], object] = nothing
         self._figures = figures
         self._storage: Storage | None = None
         self._resets = -1
@@ -165,6 +167,11 @@ class EvidenceWriter:
         if cells is None:
             return None
         numbers, log = cells.cast("Q"), self._log(key, measure.name, FAILED_CAP)
+        if not numbers[Count.BEGUN]:
+            numbers[Count.UNJUDGED] = arm[Arm.REQUESTS]
+            numbers[Count.BEGUN] = 1
+        if key[3] != STABLE and epoch.analysis is not None:
+            log.watch(arm[Arm.NUMBER], self.tell)
         keyless = epoch.analysis is not None
         return MeasureCounter(measure, numbers, log, arm[Arm.NUMBER], epoch.step, keyless=keyless)
 

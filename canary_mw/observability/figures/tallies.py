@@ -34,6 +34,11 @@ class Tallies:
         for tally in self._tallies:
             tally(*key, count=count)
 
+    def add(self, tally: Tally, count_event: CountsEvents) -> None:
+        """Tell one more counter from now on."""
+        self._tallies = (*self._tallies, tally)
+        self._events = (*self._events, count_event)
+
     def record(self, assigned: Assigned, name: str, client: str | None) -> None:
         """Count an event of a request whose variant was drawn.
 

@@ -28,7 +28,9 @@ class Override:
 
     Attributes:
         weights: the percent of each gray variant; one without a percent gets nothing.
-        attempt, step: those of the state that this follows from; 0 for none.
+        attempt: that of the state which this follows from; 0 for none.
+        step: number of the stay at these weights.
+        stage: index of the stage of the plan.
         off: the attempt was rolled back or aborted: only a choice by name reaches gray.
         stopped: everybody gets stable, who chooses gray by name too.
         subject: what was released when this was decided; for a document with another subject, gray gets nothing. ""
@@ -39,6 +41,7 @@ class Override:
     weights: Dict[str, float]
     attempt: int = 0
     step: int = 0
+    stage: int = 0
     off: bool = False
     stopped: bool = False
     subject: str = ""
@@ -66,6 +69,6 @@ def _weighted(variant: ReleaseVariant, percent: float, *, off: bool) -> ReleaseV
     return replace(variant, slots=slots, always=NO_IDS if off else variant.always)
 
 
-def progress_of(override: Override | None) -> tuple[int, int]:
-    """Attempt and step, 0 and 0 without an override."""
-    return (0, 0) if override is None else (override.attempt, override.step)
+def progress_of(override: Override | None) -> tuple[int, int, int]:
+    """Attempt, step and stage; 0 without an override."""
+    return (0, 0, 0) if override is None else (override.attempt, override.step, override.stage)

@@ -144,7 +144,7 @@ class Worker:
         self.metrics.figures.storage.close()
 
     def evidence(self, step: int = 0, attempt: int = 1) -> ReleaseEvidence:
-        return release_evidence(self.metrics.evidence(), self.document, attempt, step)
+        return release_evidence(self.metrics.evidence(), self.document, attempt, step, step)
 
     def gray(self, step: int = 0) -> VariantEvidence:
         return self.evidence(step).variants["gray"]
