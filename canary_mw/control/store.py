@@ -265,9 +265,9 @@ class RuleStore:
         self._notify({})
         return False
 
-    def add_counters(self, counters: Observer, tick: Tick) -> None:
+    def add_counters(self, counters: Observer, tick: Tick | None) -> None:
         """Notify an observer, from now on, unless it is already, and call its `tick` in the thread of this store."""
-        if tick not in self.ticks:
+        if tick is not None and tick not in self.ticks:
             self.ticks.append(tick)
         if counters not in self.observers:
             self.observers = (*self.observers, counters)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakMethod
 
 from canary_mw.control.endpoints import discovery_of, endpoints_to_find
 from canary_mw.control.sources.base import ConfigSource
@@ -27,7 +28,7 @@ from canary_mw.middleware.rollouts import rollouts_for
 from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
-from canary_mw.observability.counters import RefusalCounters
+from canary_mw.observability.counters import RefusalCounters, RequestCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
@@ -93,6 +94,7 @@ class MiddlewareBase(ObservedRequests):
     shadows: Any
     nets: Any
     admin_port: "AdminPort | None" = None
+    _evidence_counters: RequestCounters | None = None
     # What was wrong with an argument, where `__init__` did not raise it.
     _config_error: ConfigError | None = None
 
@@ -124,7 +126,7 @@ class MiddlewareBase(ObservedRequests):
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
         )
         zone, may_exec = settings.zone or "", not self.wraps
-        self.rollouts = rollouts_for(self.store, options, wraps=self.wraps)
+        self.rollouts = rollouts_for(self.store, options, WeakMethod(self.counters), wraps=self.wraps)
         self.discovery = discovery_of(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         self._set_observers(observers, tracing=settings.tracing)
@@ -182,10 +184,27 @@ class MiddlewareBase(ObservedRequests):
             # Else nobody can abort a release without steps.
             self.rollouts.watch()
         self.store.start()
+        self._count_for_releases(self.store.table)
+        self.store.tell(self._count_for_releases)
         self.rollouts.start()
         if self.options.strict and self.store.error is not None:
             self._stop()
             raise self.store.error.with_traceback(None)
+
+    def _count_for_releases(self, table: RouteTable) -> None:
+        """Count requests where a release decides by them, and nobody counts them yet."""
+        if not self._counting and any(each.plan is not None for each in table.documents.in_force):
+            if self._evidence_counters is None:
+                self._evidence_counters = RequestCounters(partial(run_folder, self.options.run_dir))
+                self._count_also(self._evidence_counters)
+            self._evidence_counters.start()
+            self.store.add_counters(self._evidence_counters, None)
+        for counters in filter(None, (*self._counting, self._evidence_counters)):
+            counters.on_failure(self.rollouts.ask_to_look)
+
+    def counters(self) -> RequestCounters | None:
+        """What counts the requests of this process; None where nothing does."""
+        return next(iter(self._counting), self._evidence_counters)
 
     def _find_services(self, _: RouteTable) -> None:
         """Watch the Services that the table in force asks the endpoints of."""

@@ -50,6 +50,15 @@ class ObservedRequests:
         heard = self.decided_observers or self.finished_observers or self._counters
         self.observed = bool(heard) or self.tracer is not None
 
+    def _count_also(self, counters: RequestCounters) -> None:
+        """Count requests from now on, where nobody has counted them."""
+        self.tally.add(counters.tally, counters.record)
+        self._counters = [*self._counters, counters]
+        self._records = self.wraps
+        if self._records:
+            add_tallies(self.tally)
+        self.observed = True
+
     def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""
         for counters in self._counters:

@@ -1,6 +1,7 @@
 """What drives the releases of a middleware."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,24 +10,34 @@ from canary_mw.control.rollouts.settings import surroundings
 from canary_mw.control.store import RuleStore
 from canary_mw.middleware.options import Options
 from canary_mw.middleware.settings import is_enabled
+from canary_mw.observability.counters import RequestCounters
 from canary_mw.run_folder.opened import run_folder
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.inputs import Evidence
 
+# Returns the method that gives the counters, None where its middleware is gone.
+FindCounters = Callable[[], Callable[[], RequestCounters | None] | None]
 
-def rollouts_for(store: RuleStore, options: Options, *, wraps: bool) -> Rollouts:
+
+def rollouts_for(store: RuleStore, options: Options, counters: FindCounters, *, wraps: bool) -> Rollouts:
     """What drives the releases of a store: one for all middlewares that share it.
 
     Args:
+        counters: of the middleware.
         wraps: see `MiddlewareBase`. A proxy that is turned off stops all releases.
     """
     where = surroundings(os.environ, stopped=not wraps and not is_enabled(os.environ))
     folder = partial(run_folder, options.run_dir)
-    return rollouts_of(store, lambda: Rollouts(store, options.state, folder, _evidence, where))
+    return rollouts_of(store, lambda: Rollouts(store, options.state, folder, partial(_evidence, counters), where))
 
 
-def _evidence() -> "Evidence":
-    from canary_mw.control.rollouts.evidence import NoEvidence
+def _evidence(counters: FindCounters) -> "Evidence":
+    from canary_mw.control.rollouts.evidence import FiguresEvidence
 
-    return NoEvidence()
+    return FiguresEvidence(partial(_found, counters))
+
+
+def _found(counters: FindCounters) -> RequestCounters | None:
+    find = counters()
+    return None if find is None else find()

@@ -45,10 +45,12 @@ def keep_progress(store: StateStore, evidence: Evidence, state: ReleaseState) ->
     store.checkpoint(state.name, checkpoint_of(state, evidence.exported(state.name, state.attempt)))
 
 
-def restore_evidence(store: StateStore, evidence: Evidence, states: Collection[ReleaseState]) -> None:
-    """Take over the evidence of before a restart; raises StoreAway."""
+def restore_evidence(store: StateStore, evidence: Evidence, states: Collection[ReleaseState]) -> set[str]:
+    """Take over the evidence of before a restart; raises StoreAway.
+
+    Returns:
+        The releases whose evidence has not to be tried again.
+    """
     found = store.checkpoints()
-    for state in states:
-        data = evidence_in(found.get(state.name, b""), state.attempt)
-        if data:
-            evidence.restore(data)
+    known = {state.name: evidence_in(found.get(state.name, b""), state.attempt) for state in states}
+    return {name for name, data in known.items() if not data or evidence.restore(data)}

@@ -69,12 +69,15 @@ class Controller(Keeper):
         self._began = clock()
         self._last_tick: float | None = None
         self._looks = 0
+        self._soonest = _SOONEST
         self._restored: set[str] = set()
 
     def step(self) -> None:
         """Look once; a process that controls also does what is due."""
         self.look_up()
         self.apply()
+        if self.is_due("figures", TICK):
+            self._evidence.tick(self._rules)
         if self.opened is None:
             return
         if self.is_due("lock", RETRY_INTERVAL):
@@ -111,9 +114,9 @@ class Controller(Keeper):
         assert self.opened is not None
         latches = self.opened.latches
         looks, due = latches.looks, self.is_due("tick", TICK)
-        if not due and (looks == self._looks or not self.is_due("look", _SOONEST)):
+        if not due and (looks == self._looks or not self.is_due("look", self._soonest)):
             return
-        self._looks = looks
+        self._looks, began = looks, self._clock()
         latches.beat()
         now = self._clock()
         elapsed = 0.0 if self._last_tick is None else min(now - self._last_tick, _LONGEST)
@@ -122,6 +125,8 @@ class Controller(Keeper):
         self._tick(elapsed)
         if self.is_due("checkpoint", _CHECKPOINT):
             self.keep_progress()
+        # Where gray fails all the time, to look takes a fifth of a processor at most.
+        self._soonest = max(_SOONEST, 4 * (self._clock() - began))
 
     def _tick(self, elapsed: float) -> None:
         for document in self.documents:
@@ -149,7 +154,7 @@ class Controller(Keeper):
             wall=self._wall(),
             controller=self.leads,
             gates=gates.open if gates is not None else {},
-            external_failure=gates.rollback if gates is not None else "",
+            demand=gates.rollback if gates is not None else "",
             store=store,
             attempts=self._evidence.newest_attempt(document.name),
         )
@@ -173,6 +178,9 @@ class Controller(Keeper):
         if self.opened is None or not self.leads:
             return
         for state in self._under_way():
+            if state.name not in self._restored:
+                # What is stored is more than what is counted.
+                continue
             try:
                 keep_progress(self.opened.store, self._evidence, state)
             except StoreAway as exc:
@@ -184,8 +192,7 @@ class Controller(Keeper):
         missing = [state for state in self._under_way() if state.name not in self._restored]
         if missing:
             with suppress(StoreAway):
-                restore_evidence(self.opened.store, self._evidence, missing)
-            self._restored |= {state.name for state in missing}
+                self._restored |= restore_evidence(self.opened.store, self._evidence, missing)
 
     def _under_way(self) -> list[ReleaseState]:
         """The states of the releases that may still be raised."""

@@ -57,6 +57,7 @@ def _override(
         weights=NOTHING if off else state.weights,
         attempt=state.attempt,
         step=state.visit,
+        stage=state.step,
         off=off,
         subject="" if off and document.plan is None else state.subject,
         latch=latch,

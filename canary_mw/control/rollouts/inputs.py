@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from typing import Protocol
 
+from canary_mw.control.store import RuleStore
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
@@ -18,14 +19,17 @@ class Evidence(Protocol):
     def of(self, document: GrayRelease, state: ReleaseState) -> ReleaseEvidence | None:
         """The evidence of the present attempt; None where it cannot be read."""
 
+    def tick(self, rules: RuleStore) -> None:
+        """Do what is due for the figures every second, where the thread of the rules does not."""
+
     def newest_attempt(self, name: str) -> int:
         """The highest attempt that figures have seen; 0 for none."""
 
     def exported(self, name: str, attempt: int) -> bytes:
         """The evidence of an attempt, for a restart."""
 
-    def restore(self, data: bytes) -> None:
-        """Take over evidence from before a restart, if this is not done yet."""
+    def restore(self, data: bytes) -> bool:
+        """Take over evidence from before a restart, if this is not done yet; False where it has to be tried again."""
 
 
 class Gates(Protocol):

@@ -167,9 +167,6 @@ class EvidenceWriter:
         if cells is None:
             return None
         numbers, log = cells.cast("Q"), self._log(key, measure.name, FAILED_CAP)
-        if not numbers[Count.BEGUN]:
-            numbers[Count.UNJUDGED] = arm[Arm.REQUESTS]
-            numbers[Count.BEGUN] = 1
         if key[3] != STABLE and epoch.analysis is not None:
             log.watch(arm[Arm.NUMBER], self.tell)
         keyless = epoch.analysis is not None
