@@ -259,8 +259,9 @@ class MiddlewareBase(ObservedRequests):
         if self.admin_port is not None:
             self.admin_port.close()
         if self._owns_store:
-            self.rollouts.stop()
+            # The thread of the rules may begin what drives the releases.
             self.store.stop()
+            self.rollouts.stop()
 
     def _strip_untrusted(self, headers: RawHeaders, client: str | None, table: RouteTable | None = None) -> RawHeaders:
         """The headers without those that this peer may not send; rules, app and upstream see only these.

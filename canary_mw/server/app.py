@@ -176,8 +176,9 @@ class Proxy:
         self._remove_sigterm_handler()
         if self._admin is not None:
             await self._admin.stop()
-        self._middleware.rollouts.stop()
+        # The thread of the rules may begin what drives the releases.
         self.store.stop()
+        self._middleware.rollouts.stop()
         await self._middleware.aclose()
         self._end_tracing()
         if self._log_writer is not None:
