@@ -53,12 +53,22 @@ class Noting(Proxy):
         port: of the upstream of all services.
         handler: "asgi" disables the fast path.
         records: an observer.
+        named: ports of services that have another upstream.
     """
 
     def __init__(
-        self, rules: Path, port: int, *, handler: str = "fast_path", records: Observer | None = None, **options: Any
+        self,
+        rules: Path,
+        port: int,
+        *,
+        handler: str = "fast_path",
+        records: Observer | None = None,
+        named: dict[str, int] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(Settings(rules=(str(rules),), upstream=(f"*=http://127.0.0.1:{port}",), **options))
+        ports = {**(named or {}), "*": port}
+        upstream = tuple(f"{name}=http://127.0.0.1:{number}" for name, number in ports.items())
+        super().__init__(Settings(rules=(str(rules),), upstream=upstream, **options))
         self.came: list[str] = []
         if handler == "asgi":
             del self.fast_path
