@@ -15,7 +15,9 @@ from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
+from canary_mw.config.filters.auth_schema import AuthServiceV0, AuthServiceV3
 from canary_mw.config.reference.attribute_doc import AttributeDoc
+from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES
 from canary_mw.config.reference.mapping import SECTIONS
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
@@ -110,7 +112,7 @@ def row(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
 
 def page() -> str:
     """The text of the page."""
-    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *kinds()])
+    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *auth_service(), *kinds()])
 
 
 def table_head(title: str, what: str) -> Iterator[str]:
@@ -138,6 +140,13 @@ def tls_context() -> Iterator[str]:
     """The attributes of a TLSContext."""
     yield from table_head("TLSContext", "attribute")
     yield "\n".join(row(name, text, TLSContext) for name, text in TLS_CONTEXT_ATTRIBUTES.items()) + "\n"
+
+
+def auth_service() -> Iterator[str]:
+    """The attributes of an AuthService."""
+    yield from table_head("AuthService", "attribute")
+    models = (AuthServiceV3, AuthServiceV0)
+    yield "\n".join(row(name, text, *models) for name, text in AUTH_SERVICE_ATTRIBUTES.items()) + "\n"
 
 
 def kinds() -> Iterator[str]:

@@ -13,8 +13,10 @@ from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
 from canary_mw.config.canary.schema import GrayReleaseModel
+from canary_mw.config.filters.auth_schema import AUTH_MODELS
 from canary_mw.config.foreign_objects import CANARY_GROUPS
 from canary_mw.config.reference.attribute_doc import AttributeDoc
+from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES
 from canary_mw.config.reference.gray_release import GRAY_RELEASE_FIELDS
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
@@ -39,18 +41,20 @@ def document_schema() -> Json:
     config = _properties(ModuleConfig, KEYS, definitions)
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
     context = _properties(TLSContext, TLS_CONTEXT_ATTRIBUTES, definitions)
+    auth = {name: _properties(each, AUTH_SERVICE_ATTRIBUTES, definitions) for name, each in AUTH_MODELS.items()}
     release = _properties(GrayReleaseModel, GRAY_RELEASE_FIELDS, definitions)
     definitions |= {
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
         "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
         "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
         "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
+        **{f"AuthService{name}": _document("AuthService", [name], auth[name], ["auth_service"]) for name in auth},
         "GrayRelease": _document("GrayRelease", ("v1",), release, ["gray"], CANARY_GROUPS),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Rules of canary-mw",
-        "description": "A Mapping, Module or TLSContext of getambassador.io, or a GrayRelease, flat or in CRD shape.",
+        "description": "A Mapping, Module, TLSContext or AuthService of getambassador.io, or a GrayRelease.",
         "type": "object",
         "required": ["apiVersion", "kind"],
         "properties": {"apiVersion": _TEXT, "kind": _TEXT},
@@ -59,10 +63,15 @@ def document_schema() -> Json:
             _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
             _if_then({"kind": {"const": "Module"}}, "Module"),
             _if_then({"kind": {"const": "TLSContext"}}, "TLSContext"),
+            *(_if_then(_version_of("AuthService", name), f"AuthService{name}") for name in auth),
             _if_then({"kind": {"const": "GrayRelease"}}, "GrayRelease"),
         ],
         "definitions": definitions,
     }
+
+
+def _version_of(kind: str, version: str) -> Json:
+    return {"kind": {"const": kind}, "apiVersion": {"pattern": f"/{version}$"}}
 
 
 def _if_then(properties: Json, name: str) -> Json:
