@@ -130,7 +130,7 @@ def _report_unread(
         if value is None and isinstance(model, Exact):
             wrong = True
             text = f"{_written([*path.split('.')[:-1], name])} is null"
-            report("error", "wrong-type", text, attribute=path + name, hint="leave it out instead")
+            report("error", "wrong-type", text, attribute=path + name, hint="leave it out, or write a value")
         for part, submodel in _submodels(value):
             wrong |= _report_unread(submodel, report, (), f"{path}{name}.{part}")
     return wrong

@@ -124,3 +124,5 @@ def range_lines(release: CompiledRelease) -> Iterator[str]:
         slots = " ".join(f"[{low}, {high})" for low, high in ranges) or "no slots"
         yield f"{name}: {slots} of {SLOTS}, {shares[name]:g} % of all"
     yield f"{STABLE}: the rest, {shares[STABLE]:g} % of all"
+    if release.document.plan is not None and not any(release.claims.weights.values()):
+        yield "the weights are 0 until a server begins with the first of the steps"

@@ -107,6 +107,13 @@ def test_explain_prints_ranges_and_effective_shares(rules: Path) -> None:
     assert "release r: stable (missing)" in output
 
 
+def test_explain_says_that_steps_raise_the_weights(rules: Path) -> None:
+    said = "the weights are 0 until a server begins with the first of the steps"
+    assert said not in run("explain", rules, "GET", "/svc/").output
+    rules.write_text(RULES.replace("weight: 50, always", "share: 1, always") + "steps: auto\n")
+    assert said in run("explain", rules, "GET", "/svc/").output
+
+
 def test_explain_takes_user_session_and_predicates(rules: Path) -> None:
     audience = "audience: {user: {org.plan: pro}, session: {a: 1}, predicate: beta}\n"
     rules.write_text(RULES.replace("sticky:", f"{audience}sticky:"), "utf-8")
