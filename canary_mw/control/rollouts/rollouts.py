@@ -69,6 +69,7 @@ class Rollouts:
         self._mutex = Mutex()
         self._thread: SystemThread | None = None
         self._began = monotonic()
+        self._runs = False
         self._made: Controller | None = None
 
     @property
@@ -86,7 +87,7 @@ class Rollouts:
     def start(self) -> None:
         """Drive the releases from now on, where there are any; call it with the rules in force."""
         ensure_forked_hooks()
-        self._began = monotonic()
+        self._began, self._runs = monotonic(), True
         self._rules.tell(self._take_table)
         self._take_table(self._rules.table)
 
@@ -97,12 +98,12 @@ class Rollouts:
             self._rules.ticks.append(tick)
 
     def _take_table(self, table: RouteTable) -> None:
-        if any(each.plan is not None for each in table.documents.in_force) or self._where.stopped:
+        if self._runs and (self._where.stopped or any(each.plan is not None for each in table.documents.in_force)):
             self._begin()
 
     def look_for_states(self) -> float:
         """Begin where a state lies; returns the seconds until the next look."""
-        if not self._rules.table.documents.in_force or self._thread is not None:
+        if not self._runs or self._thread is not None or not self._rules.table.documents.in_force:
             return _IDLE
         if is_used(self._named, self._run_folder):
             self._begin()
@@ -111,7 +112,7 @@ class Rollouts:
     def _begin(self) -> None:
         """Start the thread, once; what was stored is in force on return, if the store answers at once."""
         with self._mutex:
-            if self._thread is not None:
+            if self._thread is not None or not self._runs:
                 return
             self._controller.look_up()
             self._controller.apply()
@@ -146,7 +147,10 @@ class Rollouts:
     def stop(self) -> None:
         """End the thread; `start` starts it again."""
         ensure_forked_hooks()
-        thread, self._thread = self._thread, None
+        # The thread of the rules may be about to begin it.
+        with self._mutex:
+            self._runs = False
+            thread, self._thread = self._thread, None
         if thread is not None and thread.stop is not None:
             thread.stop()
             if not thread.is_current():

@@ -66,8 +66,7 @@ class SQLiteStore:
         """See `StateStore.compare_and_set`."""
         text = to_json(state)
         with self._opened() as connection:
-            if connection.execute("pragma user_version").fetchone()[0] > FORMAT:
-                raise StoreAway(f"{self._path} was written by a newer version of canary-mw")
+            self._check_format(connection)
             if version is None:
                 done = connection.execute("insert or ignore into states values (?, 1, ?)", (name, text))
             else:
@@ -78,6 +77,7 @@ class SQLiteStore:
     def checkpoint(self, name: str, data: bytes) -> None:
         """See `StateStore.checkpoint`."""
         with self._opened() as connection:
+            self._check_format(connection)
             connection.execute("insert or replace into checkpoints values (?, ?)", (name, data))
 
     def checkpoints(self) -> Dict[str, bytes]:
@@ -89,6 +89,10 @@ class SQLiteStore:
         """See `StateStore.has_changed`."""
         with self._opened() as connection:
             return self._mark(connection) != self._seen
+
+    def _check_format(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("pragma user_version").fetchone()[0] > FORMAT:
+            raise StoreAway(f"{self._path} was written by a newer version of canary-mw")
 
     def _mark(self, connection: sqlite3.Connection) -> object:
         """What changes with every write of others, and with the stop."""
