@@ -65,6 +65,19 @@ RULES: RulesAnswer = {
     "filter": {"q": "", "state": None, "release": None, "limit": 100, "after": 0},
     "next": None,
     "releases": ["checkout-2026-11"],
+    "asked": [
+        {
+            "kind": "AuthService",
+            "name": "auth",
+            "services": ["auth.shop:3000"],
+            "state": "asked",
+            "label": "Asked",
+            "asked": 12_400,
+            "denied": 31,
+            "failed": 2,
+            "mean_ms": 3.1,
+        }
+    ],
     "problems": [
         {
             "severity": "error",

@@ -476,6 +476,7 @@ RULES: RulesAnswer = {
     "filter": {"q": "", "state": None, "release": None, "limit": 10, "after": 0},
     "next": 10,
     "releases": ["checkout-2026-11", "search-ranker-v7"],
+    "asked": [],
     "problems": [
         {
             "severity": "error",

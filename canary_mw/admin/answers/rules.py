@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from canary_mw.admin.answers.asked import asked_services
 from canary_mw.admin.answers.frame import iso_or_none, listing_frame
 from canary_mw.admin.answers.hits import Hits
 from canary_mw.admin.answers.problems import Findings, findings_of
@@ -64,6 +65,7 @@ def rules_answer(subject: Subject, figures: Figures, wanted: RulesFilter = NO_FI
         "next": last if last < len(found) else None,
         "releases": sorted(store.table.releases),
         "problems": findings.problems,
+        "asked": asked_services(store.table, figures),
         "rules": [_with_hits(each, hits) for each in found[wanted["after"] : last]],
     }
 

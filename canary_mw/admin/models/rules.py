@@ -4,6 +4,7 @@ from typing import Literal, TypedDict
 
 from canary_mw.admin.models.common import ExcerptLine, ListingAnswer, Place
 
+AskedState = Literal["asked", "failing", "in_error", "local"]
 RuleState = Literal["live", "last_good", "never_reached", "ignored"]
 
 
@@ -89,6 +90,29 @@ class Rule(TypedDict):
     last_hit: str | None
 
 
+class AskedService(TypedDict):
+    """What is asked about requests before they go on; counts are of the last 5 minutes.
+
+    Attributes:
+        kind: of its document.
+        label: the state in words.
+        asked: how often.
+        denied: how often it refused.
+        failed: how often it did not answer in time, or with a status of 500 and above.
+        mean_ms: of an answer on average; null where there was none.
+    """
+
+    kind: str
+    name: str
+    services: list[str]
+    state: AskedState
+    label: str
+    asked: int
+    denied: int
+    failed: int
+    mean_ms: float | None
+
+
 class RulesFilter(TypedDict):
     """What was asked for."""
 
@@ -112,6 +136,7 @@ class RulesAnswer(ListingAnswer):
         next: `after` of the next page; null on the last one.
         releases: names of all releases, for the filter.
         problems: all, whatever the filter is.
+        asked: what is asked about requests before they go on.
     """
 
     finding: str
@@ -124,4 +149,5 @@ class RulesAnswer(ListingAnswer):
     next: int | None
     releases: list[str]
     problems: list[RuleProblem]
+    asked: list[AskedService]
     rules: list[Rule]

@@ -32,7 +32,7 @@ AUTH_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
         "add_auth_headers: {x-api: key}",
     ),
     "include_body": AttributeDoc(
-        "The service gets the first `max_bytes` of a body; a longer one is cut with `allow_partial`, else refused (413).",
+        "The service gets the first `max_bytes` of a body; a longer one is cut with `allow_partial`, else refused.",
         "include_body: {max_bytes: 4096, allow_partial: true}",
     ),
     "allow_request_body": AttributeDoc(
