@@ -1,10 +1,12 @@
 """The admin app: health, the rules in force, metrics, the JSON API and its pages.
 
-It only reads, shows no secrets, and no Mapping leads to it.
+It only reads but for commands, shows no secrets, and no Mapping leads to it.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import Mapping as Dict
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -17,6 +19,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from canary_mw.admin.api import ANSWERS, PAGES, Answering
+from canary_mw.admin.commands.answer import Commands, FindRollouts, command_answer, tag_of
+from canary_mw.admin.commands.tokens import TokenFile
 from canary_mw.admin.desk import Desk
 from canary_mw.admin.errors import Refused, error_response
 from canary_mw.admin.events import events
@@ -24,10 +28,12 @@ from canary_mw.admin.guard import Guard
 from canary_mw.admin.openapi import openapi
 from canary_mw.admin.pages.routes import page_routes
 from canary_mw.admin.releases.looking import look
+from canary_mw.admin.releases.rollout import rollout_in_force
 from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.admin.text_changes import TextChanges
+from canary_mw.control.rollouts.rollouts import rollouts_known
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.prometheus import Metrics
 
@@ -43,6 +49,8 @@ def create_admin(
     draining: Callable[[], bool] = lambda: False,
     *,
     host_names: Collection[str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    rollouts: FindRollouts | None = None,
     **shown: Any,
 ) -> Starlette:
     """Create the admin app of a rule store.
@@ -51,6 +59,8 @@ def create_admin(
         draining: returns whether the process shuts down and takes no new requests.
         host_names: names by which the app may be asked, besides addresses and localhost; None for any. For a port of
             its own they are a protection against DNS rebinding.
+        token_file: a file with lines `SCOPE TOKEN`, of those who may give commands to releases; nobody without it.
+        rollouts: returns what drives the releases, None where nothing does; by default that of the store.
         shown: see `Subject`.
     """
     if isinstance(metrics, Metrics):
@@ -58,6 +68,8 @@ def create_admin(
     changes = TextChanges(store)
     shown.setdefault("differences", changes.differences)
     shown.setdefault("sources", store.source_status)
+    commands = Commands(TokenFile(token_file), rollouts or partial(rollouts_known, store))
+    shown.setdefault("rollout", partial(rollout_in_force, store, commands.rollouts))
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     store.observers = (*store.observers, changes)
     store.ticks.append(partial(look, ref(subject)))
@@ -75,7 +87,7 @@ def create_admin(
     for name, answering in ANSWERS.items():
         methods = ["GET", "POST"] if name == "explain" else ["GET"]
         routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
-    routes.append(Route("/api/v1/releases/{path:path}", _command, methods=["POST"]))
+    routes.append(Route("/api/v1/releases/{path:path}", _command(desk, commands), methods=["POST"]))
     streams = Streams()
     routes.append(Route("/api/v1/events", _events(desk, streams), methods=["GET"]))
     answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
@@ -161,22 +173,26 @@ def _events(desk: Desk, streams: Streams) -> Handler:
     return handler
 
 
-async def _command(_: Request) -> Response:
-    return error_response(403, "read-only", "commands need a token, and this admin port has none: it only reads")
+def _command(desk: Desk, commands: Commands) -> Handler:
+    async def handler(request: Request) -> Response:
+        answer = await command_answer(desk, commands, request)
+        return json_response(answer, tag_of(answer))
+
+    return handler
 
 
 def _answer(desk: Desk, answering: Answering) -> Handler:
     async def answer(request: Request) -> Response:
         answer = await answering(desk, request)
         # A long answer would hold up the loop, too.
-        return in_pieces(await desk.run(lambda: encoded(answer)), "application/json")
+        return in_pieces(await desk.run(lambda: encoded(answer)), "application/json", tag_of(answer))
 
     return answer
 
 
 async def _refused(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, Refused)
-    return error_response(exc.status, exc.code, exc.message)
+    return error_response(exc.status, exc.code, exc.message, exc.headers)
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:
@@ -186,9 +202,9 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     return error_response(exc.status_code, "not-allowed", exc.detail, exc.headers)
 
 
-def json_response(value: Any) -> Response:
+def json_response(value: Any, headers: Dict[str, str] | None = None) -> Response:
     """A value as JSON."""
-    return in_pieces(encoded(value), "application/json")
+    return in_pieces(encoded(value), "application/json", headers)
 
 
 def encoded(value: Any) -> bytes:
@@ -196,11 +212,13 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def in_pieces(body: bytes, media_type: str) -> Response:
+def in_pieces(body: bytes, media_type: str, headers: Dict[str, str] | None = None) -> Response:
     """A response that is sent in pieces: a client that reads slowly then holds no copy of the rest in our memory."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), _PIECE):
             yield body[start : start + _PIECE]
 
-    return StreamingResponse(pieces(), media_type=media_type, headers={"content-length": str(len(body))})
+    return StreamingResponse(
+        pieces(), media_type=media_type, headers={"content-length": str(len(body)), **(headers or {})}
+    )

@@ -63,6 +63,10 @@ class Desk:
                 self._work()
         return await future
 
+    def forget(self) -> None:
+        """Work all answers out anew: something was changed. A job may call it."""
+        self._kept.clear()
+
     def _result(self, job: Job[T], key: object, anew: bool) -> T:
         figures = self._fresh(anew)
         if key is None:

@@ -13,13 +13,15 @@ class Refused(Exception):
     Args:
         code: stable, lower-case, words joined by "-".
         message: what is wrong, and what to do.
+        headers: more of the answer.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.headers = headers
 
 
 def error_response(status: int, code: str, message: str, headers: Dict[str, str] | None = None) -> JSONResponse:

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from canary_mw import __version__
+from canary_mw.admin.commands import description
 from canary_mw.admin.events import ReloadChange, Tick, VerdictChange, WorkerChange
 from canary_mw.admin.models.common import ErrorAnswer
 from canary_mw.admin.models.counts import FiguresAnswer
@@ -82,11 +83,15 @@ def openapi() -> dict[str, Any]:
     components: dict[str, Any] = {}
     paths = {f"/api/v1/{path}": _path(path, components) for path in _PATHS}
     paths["/api/v1/events"] = _events(components)
+    paths[f"/api/v1/{description.PATH}"] = description.described(components)
     return {
         "openapi": "3.1.0",
         "info": {"title": "canary-mw admin port", "version": __version__},
         "paths": paths,
-        "components": {"schemas": dict(sorted(components.items()))},
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": description.SECURITY_SCHEMES,
+        },
     }
 
 

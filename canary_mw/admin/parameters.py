@@ -14,6 +14,7 @@ from canary_mw.admin.models.rules import RulesFilter, RuleState
 
 # Bytes of the body of a question.
 _MOST_BYTES = 65536
+_EXPLAIN = '{"method": "GET", "url": "https://shop.example/"}'
 
 
 def window_of(query: Dict[str, str]) -> WindowName:
@@ -63,8 +64,12 @@ def _number(query: Dict[str, str], name: str, default: int, low: int, high: int)
     return int(text)
 
 
-async def json_body(request: Request) -> Any:
+async def json_body(request: Request, example: str = _EXPLAIN, nothing: Any = ...) -> Any:
     """The body of a request as JSON.
+
+    Args:
+        example: of one, for errors.
+        nothing: what a request without a body means; without it, an error.
 
     Raises:
         Refused: it is too long, or no JSON.
@@ -74,8 +79,9 @@ async def json_body(request: Request) -> Any:
         body += piece
         if len(body) > _MOST_BYTES:
             raise Refused(413, "too-large", f"the body has more than {_MOST_BYTES} bytes")
+    if not body and nothing is not ...:
+        return nothing
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        message = 'the body is no JSON: write {"method": "GET", "url": "https://shop.example/"}'
-        raise Refused(400, "bad-json", message) from None
+        raise Refused(400, "bad-json", f"the body is no JSON: write {example}") from None

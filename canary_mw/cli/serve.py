@@ -26,6 +26,7 @@ _METAVARS = {
     "forwarded_allow_ips": "ADDRESS",
     "trusted_headers": "NAME",
     "admin_host_names": "NAME",
+    "hook_hosts": "HOST",
     "unguarded": "PATH",
 }
 

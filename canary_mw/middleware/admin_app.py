@@ -1,5 +1,6 @@
 """The app of an admin port for a middleware: that of an app, or that of the proxy."""
 
+import os
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -34,12 +35,14 @@ def admin_app(
     metrics: Metrics,
     settings: MiddlewareSettings,
     *,
+    token_file: str | os.PathLike[str] | None = None,
     arguments: Collection[str] = (),
     draining: Callable[[], bool] = lambda: False,
 ) -> "Starlette":
     """Create the admin app of a middleware.
 
     Args:
+        token_file: see `create_admin`.
         arguments: names of the settings that the middleware was given as arguments.
         draining: see `create_admin`.
     """
@@ -48,6 +51,7 @@ def admin_app(
         metrics,
         draining,
         host_names=settings.admin_host_names,
+        token_file=token_file,
         settings=shown_settings(settings, arguments=arguments),
         endpoints=partial(_endpoints, ref(middleware)),
         sources=partial(_sources, ref(middleware)),

@@ -62,6 +62,7 @@ class AdminPort:
         self._settings = settings
         self._arguments = [name for name, value in arguments._asdict().items() if value is not None]
         self._host, self._port = options.admin_host, options.admin_port
+        self._token_file = options.admin_token_file
         self._folder = partial(run_folder, options.run_dir)
         self._lock = Mutex()
         self._thread: SystemThread | None = None
@@ -83,7 +84,7 @@ class AdminPort:
         if owner is None or self._metrics is None:
             return None
         self._metrics.follow(owner)
-        return admin_app(owner, self._metrics, self._settings, arguments=self._arguments)
+        return admin_app(owner, self._metrics, self._settings, token_file=self._token_file, arguments=self._arguments)
 
     def open(self, until: Callable[[], bool] | None = None) -> None:
         """Open the port as soon as no other worker has it; a second call does nothing.

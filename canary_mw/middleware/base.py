@@ -117,8 +117,11 @@ class MiddlewareBase(ObservedRequests):
         options = self.options = options_of(arguments, settings)
         if self.wraps and options.admin_port:
             # uvicorn and the metrics are loaded where somebody asks for them.
+            from canary_mw.admin.commands.tokens import checked
             from canary_mw.middleware.admin_port import AdminPort
 
+            if options.admin_token_file:
+                checked(options.admin_token_file)
             self.admin_port = AdminPort(self, settings, arguments, options)
             observers = self.admin_port.with_metrics(observers)
         self._owns_store = not isinstance(rules, RuleStore)

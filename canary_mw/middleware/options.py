@@ -32,6 +32,7 @@ class Arguments(NamedTuple):
     state: str | os.PathLike[str] | None
     admin_host: str | None
     admin_port: int | None
+    admin_token_file: str | os.PathLike[str] | None
     filters: bool | None
     guard_unmapped: bool | None
     unguarded: Iterable[str] | None
@@ -56,6 +57,8 @@ class Options(NamedTuple):
     state: str | None
     admin_host: str
     admin_port: int
+    admin_token_file: str | os.PathLike[str] | None
+    hook_hosts: tuple[str, ...]
     filters: bool
     guard_unmapped: bool
     unguarded: tuple[str, ...]
@@ -80,6 +83,8 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         os.fspath(given.state) if given.state else settings.state,
         given.admin_host or settings.admin_host,
         _first(given.admin_port, settings.admin_port),
+        given.admin_token_file or settings.admin_token_file,
+        settings.hook_hosts,
         _first(given.filters, settings.filters),
         _first(given.guard_unmapped, settings.guard_unmapped),
         settings.unguarded if given.unguarded is None else tuple(given.unguarded),

@@ -15,6 +15,7 @@ from canary_mw.run_folder.opened import run_folder
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.inputs import Evidence
+    from canary_mw.rollout.outcome import Message
 
 # Returns the method that gives the counters, None where its middleware is gone.
 FindCounters = Callable[[], Callable[[], RequestCounters | None] | None]
@@ -29,7 +30,20 @@ def rollouts_for(store: RuleStore, options: Options, counters: FindCounters, *, 
     """
     where = surroundings(os.environ, stopped=not wraps and not is_enabled(os.environ))
     folder = partial(run_folder, options.run_dir)
-    return rollouts_of(store, lambda: Rollouts(store, options.state, folder, partial(_evidence, counters), where))
+
+    def make() -> Rollouts:
+        evidence = partial(_evidence, counters)
+        rollouts = Rollouts(store, options.state, folder, evidence, where, options.hook_hosts)
+        rollouts.observers.append(partial(_count, counters))
+        return rollouts
+
+    return rollouts_of(store, make)
+
+
+def _count(counters: FindCounters, message: "Message", _: object) -> None:
+    found = _found(counters)
+    if found is not None and message.kind == "transition":
+        found.tally("release_transitions", message.release, message.after)
 
 
 def _evidence(counters: FindCounters) -> "Evidence":

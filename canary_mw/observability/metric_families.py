@@ -32,6 +32,7 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "auth": (("service", "result"), "Requests that an AuthService was asked about, by what followed."),
     "auth_seconds": (("service",), "Time that its answers took, in seconds."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),
+    "release_transitions": (("release", "to"), "Changes of the state of releases, by the phase after them."),
     "reloads": (("result",), "Readings of rules, by whether they are wholly in force."),
 }
 

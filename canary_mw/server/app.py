@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from canary_mw.admin.commands.tokens import checked
 from canary_mw.admin.server import AdminServer, url_of
 from canary_mw.control.sources.base import ConfigSource
 from canary_mw.control.sources.named import local_names_in, source_of
@@ -76,6 +77,8 @@ class Proxy:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        if settings.admin_port and settings.admin_token_file:
+            checked(settings.admin_token_file)
         self._metrics = Metrics() if settings.admin_port else None
         observers: list[Observer] = [self._metrics] if self._metrics else []
         self._log_writer: BatchWriter | None = None
@@ -162,7 +165,13 @@ class Proxy:
             logger.warning("%s is 0: the rules are served, and all releases are stopped: nobody gets gray", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
         if self._metrics is not None:
-            app = admin_app(self._middleware, self._metrics, self.settings, draining=lambda: self.draining)
+            app = admin_app(
+                self._middleware,
+                self._metrics,
+                self.settings,
+                token_file=self.settings.admin_token_file,
+                draining=lambda: self.draining,
+            )
             host, port = self.settings.admin_host, self.settings.admin_port
             self._admin = await AdminServer.start(app, host, port, AdminProtocol)
             logger.info("admin port: %s with /healthz, /readyz, /rules and /metrics", url_of(host, port))

@@ -50,6 +50,7 @@ canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
 canary_mw_refused_requests_total counter
 canary_mw_release_evidence_log gauge
+canary_mw_release_transitions_total counter
 canary_mw_reloads_total counter
 canary_mw_request_duration_seconds histogram
 canary_mw_requests_total counter
@@ -71,6 +72,7 @@ CANARY_MW_ADMIN
 CANARY_MW_ADMIN_HOST
 CANARY_MW_ADMIN_HOST_NAMES
 CANARY_MW_ADMIN_PORT
+CANARY_MW_ADMIN_TOKEN_FILE
 CANARY_MW_AMBASSADOR_ID
 CANARY_MW_CACHE
 CANARY_MW_CACHE_MAX_AGE
@@ -84,6 +86,7 @@ CANARY_MW_FORWARDED_ALLOW_IPS
 CANARY_MW_GRACE
 CANARY_MW_GUARD_UNMAPPED
 CANARY_MW_HEADER_KEY_FILE
+CANARY_MW_HOOK_HOSTS
 CANARY_MW_HOST
 CANARY_MW_ID
 CANARY_MW_KEEP_ALIVE

@@ -149,6 +149,8 @@ def rollout(phase: Phase, **more: Any) -> Rollout:
         "steps": [step(place, -1 if latched else 1) for place in range(5)],
         "metrics": GOOD,
         "next": {"verdict": "wait", "text": "about 50 more requests in gray", "weight": 25.0, "needed": 50},
+        "stopped": False,
+        "findings": [],
         "commands": COMMANDS[phase],
         "history": _BEGUN,
     }

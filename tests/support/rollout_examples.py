@@ -92,6 +92,8 @@ PROGRESSING: Rollout = {
         metric("latency p95", (31, 480), (402, 9500), ln_e=0.69, excess_upper=0.077, excess_allowed=0.08, keeps=True),
     ],
     "next": {"verdict": "wait", "text": "the next step could hit more than the margin", "weight": 25.0, "needed": 50},
+    "stopped": False,
+    "findings": [],
     "commands": ["promote", "abort", "undo", "pause", "set-weight"],
     "history": [
         change("2026-11-27T13:59:48.000Z", "Progressing", "Progressing", 3, 5.0, "it keeps the margin"),

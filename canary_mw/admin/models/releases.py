@@ -6,7 +6,7 @@ Mapping.
 
 from typing import TypedDict
 
-from canary_mw.admin.models.common import Answer, Place
+from canary_mw.admin.models.common import Answer, Frame, Place
 from canary_mw.admin.models.figures import Difference, Series, Totals, VariantFigures, Window
 from canary_mw.admin.models.rollout import Rollout
 from canary_mw.rollout.sentence import State
@@ -142,3 +142,14 @@ class ReleasesAnswer(Answer):
     """All releases without their figures, by name."""
 
     releases: list[ListedRelease]
+
+
+class CommandAnswer(Frame):
+    """What a release is after a command.
+
+    Attributes:
+        rollout: as in the answer about the release.
+    """
+
+    name: str
+    rollout: Rollout | None

@@ -169,6 +169,8 @@ class Rollout(TypedDict):
         reason: why it is in this phase, in words.
         held_by: what holds it; empty where nothing does.
         since: when this phase began.
+        stopped: everybody gets stable, by the stop of all releases.
+        findings: what keeps the state from being read, written or raised, in words.
         commands: the commands that would not be refused now.
         history: the newest first.
     """
@@ -196,5 +198,7 @@ class Rollout(TypedDict):
     steps: list[RolloutStep]
     metrics: list[RolloutMetric]
     next: RolloutNext
+    stopped: bool
+    findings: list[str]
     commands: list[CommandName]
     history: list[RolloutChange]

@@ -148,7 +148,8 @@ class Controller(Keeper):
         state, evidence, gates = (known.state if known is not None else None), None, None
         if state is not None and document.plan is not None:
             evidence = self._evidence.of(document, state)
-            gates = self.gates(document, state) if self.gates is not None else None
+            # The process that controls asks them, so they are asked once.
+            gates = self.gates(document, state) if self.gates is not None and self.leads else None
         now = Now(
             elapsed=elapsed,
             wall=self._wall(),

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -20,9 +20,12 @@ from canary_mw.run_folder.folder import Folder
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.controller import Controller
-    from canary_mw.control.rollouts.inputs import AskGates, Evidence, Observe
+    from canary_mw.control.rollouts.hooks.hooks import Hooks
+    from canary_mw.control.rollouts.inputs import Evidence, Observe
     from canary_mw.control.rollouts.standing import Standing
     from canary_mw.rollout.commands import Command, Who
+    from canary_mw.rollout.outcome import Message
+    from canary_mw.rollout.state import ReleaseState
 
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
@@ -42,9 +45,11 @@ class Rollouts:
         run_folder: returns the run folder as it is now, None without one.
         evidence: makes what reads it.
 
+        hook_hosts: see `HookClient`.
+
     Attributes:
-        observers: are told of each transition that this process has stored, in its thread.
-        gates: asks the hooks about a release, in its thread; it does not wait. None without hooks.
+        observers: are told of each transition that this process has stored, in its thread. They are given before
+            anything is stored.
     """
 
     def __init__(
@@ -54,13 +59,14 @@ class Rollouts:
         run_folder: Callable[[], Folder | None],
         evidence: "Callable[[], Evidence]",
         where: Surroundings | None = None,
+        hook_hosts: Collection[str] = (),
     ) -> None:
         self._rules = rules
         self._named, self._run_folder = named, run_folder
         self._evidence = evidence
         self._where = surroundings(os.environ) if where is None else where
         self.observers: list[Observe] = []
-        self.gates: AskGates | None = None
+        self._hook_hosts = tuple(hook_hosts)
         self._reset()
         _all.add(self)
 
@@ -77,11 +83,14 @@ class Rollouts:
         """What knows the states of this process; made at first use."""
         if self._made is None:
             from canary_mw.control.rollouts.controller import Controller
+            from canary_mw.control.rollouts.hooks.hooks import Hooks
             from canary_mw.control.rollouts.place import Place
 
             place = Place(self._named, self._run_folder)
             self._made = Controller(self._rules, place, self._evidence(), self._where)
-            self._made.observers = self.observers
+            hooks = Hooks(self._hook_hosts)
+            self._made.gates = hooks.gates
+            self._made.observers = [*self.observers, partial(_tell, self._made, hooks)]
         return self._made
 
     def start(self) -> None:
@@ -136,7 +145,6 @@ class Rollouts:
     def step(self) -> None:
         """Look once."""
         with self._mutex:
-            self._controller.gates = self.gates
             self._controller.step()
 
     def end(self) -> None:
@@ -238,6 +246,19 @@ def rollouts_of(rules: RuleStore, make: Callable[[], Rollouts]) -> Rollouts:
     if found is None:
         found = _by_store[id(rules)] = make()
     return found
+
+
+def rollouts_known(rules: RuleStore) -> Rollouts | None:
+    """What drives the releases of a store; None where no middleware does."""
+    return _by_store.get(id(rules))
+
+
+def _tell(controller: "Controller", hooks: "Hooks", message: "Message", state: "ReleaseState") -> None:
+    """Tell the hooks of a release what happened to it."""
+    document = next((each for each in controller.documents if each.name == message.release), None)
+    outcome = controller.outcomes.get(message.release)
+    if document is not None:
+        hooks.changed(document, state, message, outcome.look if outcome is not None else None)
 
 
 def _look_for_states(reference: "ref[Rollouts]") -> float:

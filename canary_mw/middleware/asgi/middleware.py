@@ -64,15 +64,14 @@ class CanaryMiddleware(MiddlewareBase):
         header_key_file: file of secrets, one per line; any peer may send a trusted header that is signed with one.
         observers: notified of every request.
         hop_id: name of this deployment in `via`; derived from the workload's name by default.
-        limits: of the built-in client.
-        dns_interval: seconds between two look-ups of the name of an upstream.
+        limits, dns_interval: of the built-in client; seconds between two look-ups of the name of an upstream.
         replay_limit: bytes of a request body that are kept for retries and shadows, 65536 by default.
-        shadow_limit: maximum number of shadow copies in flight, 100 by default.
-        shadow_writes: shadows get copies of all requests, not only of GET, HEAD and OPTIONS.
+        shadow_limit, shadow_writes: copies in flight, 100 by default; of all requests, not only GET, HEAD and OPTIONS.
         strict: do not start with rules that are missing or in error; without it the app gets what no rule takes.
         secrets, state: directories of the Secrets that TLSContexts name, and of the states of releases with steps.
         run_dir: folder that the workers of this server share; told from the server by default, where possible.
         admin_host, admin_port: where one of its workers answers health, rules and metrics; nowhere by default.
+        admin_token_file: file with a line `SCOPE TOKEN` for each who may give commands there; nobody by default.
         filters, guard_unmapped: whether AuthServices are asked, and also about what no Mapping takes; both by default.
         unguarded: paths of the app that they are never asked about, by default those of probes.
 
@@ -109,6 +108,7 @@ class CanaryMiddleware(MiddlewareBase):
         state: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
+        admin_token_file: str | os.PathLike[str] | None = None,
         filters: bool | None = None,
         guard_unmapped: bool | None = None,
         unguarded: Iterable[str] | None = None,
@@ -118,7 +118,7 @@ class CanaryMiddleware(MiddlewareBase):
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
             *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, state, admin_host, admin_port),
-            *(filters, guard_unmapped, unguarded),
+            *(admin_token_file, filters, guard_unmapped, unguarded),
         )
         try:
             super().__init__("asgi", rules, local, roll=roll, observers=observers, arguments=given)

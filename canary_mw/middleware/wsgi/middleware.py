@@ -87,6 +87,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         state: str | os.PathLike[str] | None = None,
         admin_host: str | None = None,
         admin_port: int | None = None,
+        admin_token_file: str | os.PathLike[str] | None = None,
         filters: bool | None = None,
         guard_unmapped: bool | None = None,
         unguarded: Iterable[str] | None = None,
@@ -94,7 +95,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         given = Arguments(
             *(upstreams, trusted, trusted_headers, header_key_file, secrets, hop_id, limits, dns_interval),
             *(replay_limit, shadow_limit, shadow_writes, strict, run_dir, state, admin_host, admin_port),
-            *(filters, guard_unmapped, unguarded),
+            *(admin_token_file, filters, guard_unmapped, unguarded),
         )
         super().__init__("wsgi", rules, local, roll=roll, observers=observers, arguments=given)
         self.app = app

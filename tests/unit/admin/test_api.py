@@ -39,7 +39,7 @@ def test_the_description_is_that_of_openapi_and_names_every_path_of_the_api() ->
                 assert operation["summary"]
                 assert {"200", "default"} <= set(operation["responses"]), (path, method)
             # The events have no end.
-            if path != "/api/v1/events":
+            if "get" in operations and path != "/api/v1/events":
                 assert (await fetch_app(app, path.replace("{name}", "shop"))).status in (200, 400)
 
     run(main())

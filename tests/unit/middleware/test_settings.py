@@ -62,6 +62,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text("0123456789abcdef" * 2)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("operate 0123456789abcdef")
     setenv(
         FORWARDED_ALLOW_IPS="10.0.0.0/8",
         TRUSTED_HEADERS="gray",
@@ -77,6 +79,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         STATE=tmp_path / "state",
         ADMIN_HOST="127.0.0.2",
         ADMIN_PORT=8878,
+        ADMIN_TOKEN_FILE=tokens,
+        HOOK_HOSTS="127.0.0.1,gate",
         SECRETS=tmp_path,
         UPSTREAM="a=http://b",
         FILTERS=0,
@@ -101,6 +105,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         str(tmp_path / "state"),
         "127.0.0.2",
         8878,
+        str(tokens),
+        ("127.0.0.1", "gate"),
         False,
         False,
         ("/ping",),
@@ -172,6 +178,7 @@ def test_every_argument_has_a_setting() -> None:
         "CANARY_MW_CACHE_MAX_AGE",
         "CANARY_MW_EVENTS",
         "CANARY_MW_ENDPOINTS",
+        "CANARY_MW_HOOK_HOSTS",
         "CANARY_MW_TRACING",
         "CANARY_MW_ZONE",
     }

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from canary_mw.control.rollouts.hooks.deliveries import PAUSES, Deliveries
 from canary_mw.control.rollouts.hooks.payload import event, question
@@ -19,7 +19,8 @@ from canary_mw.locks import new_lock
 from canary_mw.rollout.engine import hooks_asked
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import Phase, ReleaseState
-from canary_mw.rules.plan import Hook, HookType
+from canary_mw.rollout.verdict import Look
+from canary_mw.rules.plan import Hook
 from canary_mw.rules.release import GrayRelease
 
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
@@ -38,7 +39,7 @@ class Gates(NamedTuple):
         rollback: why a rollback hook takes the release back; "" if none does.
     """
 
-    open: Dict[HookType, bool]
+    open: Dict[str, bool]
     rollback: str = ""
 
 
@@ -119,13 +120,16 @@ class Hooks:
         document: GrayRelease,
         state: ReleaseState,
         message: Message,
-        metrics: Iterable[dict[str, Any]] = (),
+        look: Look | None = None,
     ) -> None:
-        """Tell the hooks of a transition that this process has made. Returns at once."""
-        metrics = list(metrics)
+        """Tell the hooks of a transition that this process has made. Returns at once.
+
+        Args:
+            look: the last one at the evidence.
+        """
         for hook in document.plan.hooks if document.plan is not None else ():
             if hook.type == "event" or (hook.type == "post-rollout" and message.after in _ENDS):
-                self._tell(hook, document.name, event(hook, document, state, message, time(), metrics))
+                self._tell(hook, document.name, event(hook, document, state, message, time(), look))
 
     def close(self) -> None:
         """Try nothing a second time any more."""
@@ -188,7 +192,7 @@ class Hooks:
 
 
 def _gates(answers: Iterable[tuple[Hook, _Answer | None]]) -> Gates:
-    opened: dict[HookType, bool] = {}
+    opened: dict[str, bool] = {}
     demand = ""
     for hook, answer in answers:
         agrees = answer is not None and answer.agrees

@@ -1,11 +1,13 @@
 """What hooks are sent: Flagger's payload, and more about the step."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
+from canary_mw.rollout.verdict import Look
 from canary_mw.rules.plan import Hook
 from canary_mw.rules.release import GrayRelease
 
@@ -24,13 +26,13 @@ def event(
     state: ReleaseState,
     message: Message,
     at: float,
-    metrics: Iterable[dict[str, Any]] = (),
+    look: Look | None = None,
 ) -> bytes:
     """What a hook is told about a transition.
 
     Args:
         at: seconds since 1970.
-        metrics: what was known of them.
+        look: the last one at the evidence.
     """
     told = {
         "eventMessage": message.text,
@@ -45,9 +47,23 @@ def event(
         "weight": round(sum(message.weights.values()), 6),
         "reason": message.reason,
         "metadata": {**dict(hook.metadata), **told},
-        "metrics": list(metrics),
+        "metrics": [] if look is None else list(_metrics(look)),
     }
     return _json(_of(document, state) | changed)
+
+
+def _metrics(look: Look) -> Iterator[dict[str, Any]]:
+    """What each metric says of each gray variant: as JSON has no infinity, evidence without any is null."""
+    for variant, found in look.findings.items():
+        for each in found.metrics:
+            yield {
+                "name": each.metric.name,
+                "variant": variant,
+                "lnE": round(each.ln_e, 6) if isfinite(each.ln_e) else None,
+                "lnNeeded": round(found.ln_needed, 6),
+                "failedKeys": each.failures,
+                "excess": each.excess,
+            }
 
 
 def _of(document: GrayRelease, state: ReleaseState) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from planned_releases import planned
 
 from canary_mw.control.rollouts.hooks.hooks import Gates, Hooks
 from canary_mw.forking import running_threads
+from canary_mw.rollout.findings import ERROR_RATE, MetricEvidence, find
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
+from canary_mw.rollout.statistics import Epoch
+from canary_mw.rollout.verdict import Look
 from canary_mw.rules.plan import HOOK_TYPES, Hook, HookType
 from canary_mw.rules.release import GrayRelease
 
@@ -175,9 +178,11 @@ def test_a_release_without_hooks_or_that_stands_still_asks_nobody(hook: HookServ
 
 def test_a_transition_is_told_once_with_what_flagger_tells(hook: HookServer) -> None:
     teller = Hook("event", hook.url("/event"), metadata=(("team", "shop"), ("eventType", "mine")))
-    message, metrics = transition("RolledBack"), [{"name": "error_rate", "ln_e": 5.2}]
+    message = transition("RolledBack")
+    bad = MetricEvidence(ERROR_RATE, [[Epoch(0.05, 20, 2, 500, 9000)]])
+    look = Look(findings={"gray": find([bad], [])})
     hooks = asker()
-    hooks.changed(planned(teller), FIRST, message, metrics)
+    hooks.changed(planned(teller), FIRST, message, look)
     body = hook.next().body
     assert (body["name"], body["namespace"], body["phase"]) == ("shop", "default", "RolledBack")
     assert body["checksum"] == "of-the-first"
@@ -186,7 +191,9 @@ def test_a_transition_is_told_once_with_what_flagger_tells(hook: HookServer) -> 
     assert body["metadata"]["team"] == "shop"
     assert body["metadata"]["timestamp"].isdigit()
     assert (body["attempt"], body["step"], body["weight"], body["reason"]) == (1, 1, 5.0, "the release is new")
-    assert body["metrics"] == metrics
+    (metric,) = body["metrics"]
+    assert (metric["name"], metric["variant"], metric["failedKeys"]) == ("error_rate", "gray", 20)
+    assert metric["lnE"] > metric["lnNeeded"] > 4
     wait_for_deliveries()
     assert hook.posted.empty()
 

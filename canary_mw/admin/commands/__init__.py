@@ -1,0 +1,1 @@
+"""Commands of releases over the admin port: who may give them, and what they answer."""
