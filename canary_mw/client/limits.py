@@ -65,6 +65,11 @@ def check_pending(pending: int, limits: Limits, origin: Origin, circuit_breakers
     raise error
 
 
+def client_closed() -> UpstreamConnectError:
+    """The error of a request whose client is closed."""
+    return UpstreamConnectError("the client was closed")
+
+
 def pool_timeout(origin: Origin) -> UpstreamTimeout:
     """The error of a request whose deadline passes while it waits for a connection."""
     error = UpstreamTimeout(f"{origin.authority}: the deadline passed while waiting for a free connection")

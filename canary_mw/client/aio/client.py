@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.pool import Pool
 from canary_mw.client.aio.timed_parser import Upload
-from canary_mw.client.limits import Limits, tried_before
+from canary_mw.client.limits import Limits, client_closed, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError
@@ -132,7 +132,7 @@ class HTTP11Client:
     async def aclose(self) -> None:
         """Close every connection. Exchanges in progress raise UpstreamConnectError."""
         self._closed = True
-        error = UpstreamConnectError("the client was closed")
+        error = client_closed()
         for pool in list(self._pools.values()):
             pool.close(error)
         for connection in list(self._alive):
@@ -153,7 +153,7 @@ class HTTP11Client:
         pool = self._pools.get(key)
         if pool is None:
             if self._closed:
-                raise UpstreamConnectError("the client was closed")
+                raise client_closed()
             pool = Pool(origin, self._limits, self._contexts, self._alive, self._remove_pool, circuit_breakers)
             self._pools[key] = pool
         return pool

@@ -5,24 +5,21 @@ and no early response is read. While it waits for the system's resolver, the dea
 """
 
 import math
+import socket
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic
-from weakref import WeakSet
 
 from canary_mw.client.limits import Limits, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.sync.connection import SyncConnection, SyncUpload
 from canary_mw.client.sync.pool import SyncPool
+from canary_mw.client.sync.pools import SyncPools
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError
-from canary_mw.forking import after_fork
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.request_writer import encode_body, encode_head
-from canary_mw.locks import new_lock
-from canary_mw.rules.upstream import CircuitBreakers, Origin
-
-# Seconds between two searches for connections that were idle for too long.
-_SWEEP_INTERVAL = 1.0
+from canary_mw.rules.upstream import Origin
 
 
 class SyncHTTP11Response(BaseResponse[SyncConnection]):
@@ -54,27 +51,18 @@ class SyncHTTP11Response(BaseResponse[SyncConnection]):
         return self._take_complete()
 
 
-class SyncHTTP11Client:
-    """Sends requests to any number of origins, with a pool for each. Any thread may use it.
-
-    Pools are chosen as in `HTTP11Client`. Expired idle connections are closed by later requests, not by a timer. A
-    forked child starts without connections: the descriptors of its parent's are closed in it, and nothing is sent.
+class SyncHTTP11Client(SyncPools[SyncConnection]):
+    """Sends requests to any number of origins, with a pool for each; see `SyncPools`.
 
     Args:
         limits: see `Limits`.
         contexts: TLS settings of https origins; by default those of the environment.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_contexts", "_limits", "_pools", "_sweep_at", "_sweep_lock")
+    __slots__ = ()
 
     def __init__(self, *, limits: Limits = Limits(), contexts: TLSContexts | None = None) -> None:  # noqa: B008
-        self._limits = limits
-        self._contexts = contexts or TLSContexts()
-        self._pools: dict[Origin | tuple[Origin, CircuitBreakers], SyncPool] = {}
-        self._sweep_at = monotonic() + _SWEEP_INTERVAL
-        self._sweep_lock = new_lock()
-        self._closed = False
-        _clients.add(self)
+        super().__init__(limits, contexts or TLSContexts(), partial(_make_connection, limits))
 
     def send(
         self,
@@ -127,53 +115,6 @@ class SyncHTTP11Client:
                 connection.exchange(data, head_only, deadline, upload, options)
         return _response(connection)
 
-    def _acquire(
-        self, origin: Origin, request: UpstreamRequest, deadline: float, *, fresh: bool = False
-    ) -> SyncConnection:
-        options = request.options
-        if options.idle_timeout is not None:
-            # Nothing is sent or received while the request waits for a connection.
-            deadline = min(deadline, monotonic() + options.idle_timeout)
-        if request.timeout is not None and request.timeout_ends_at_head:
-            deadline = min(deadline, monotonic() + request.timeout)
-        return self._pool(origin, options.circuit_breakers).acquire(deadline, request.connect_timeout, fresh=fresh)
-
-    def close(self) -> None:
-        """Close every connection. Exchanges in progress raise UpstreamConnectError."""
-        self._closed = True
-        for pool in list(self._pools.values()):
-            pool.close()
-
-    def _pool(self, origin: Origin, circuit_breakers: CircuitBreakers | None = None) -> SyncPool:
-        key = origin if circuit_breakers is None else (origin, circuit_breakers)
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools.setdefault(key, SyncPool(origin, self._limits, self._contexts, circuit_breakers))
-            if self._closed:
-                # `close` may have closed the other pools before this one was added.
-                pool.close()
-        return pool
-
-    def _sweep(self, now: float) -> None:
-        """Close expired idle connections, and remove the pools that are empty."""
-        if not self._sweep_lock.acquire(blocking=False):
-            # Another thread sweeps. Two at once could remove a pool that was added after the other removed its key.
-            return
-        try:
-            self._sweep_at = now + _SWEEP_INTERVAL
-            for key, pool in list(self._pools.items()):
-                if pool.sweep(now):
-                    del self._pools[key]
-        finally:
-            self._sweep_lock.release()
-
-    def abandon(self) -> None:
-        """In a forked child: drop the connections of the parent."""
-        pools, self._pools = self._pools, {}
-        self._sweep_lock = new_lock()
-        for pool in pools.values():
-            pool.abandon()
-
 
 def _response(connection: SyncConnection) -> SyncHTTP11Response:
     """Build the response; when it is complete already, release the connection."""
@@ -186,10 +127,5 @@ def _response(connection: SyncConnection) -> SyncHTTP11Response:
     return SyncHTTP11Response(head, rest, None)
 
 
-def _abandon_all() -> None:
-    for client in list(_clients):
-        client.abandon()
-
-
-_clients: "WeakSet[SyncHTTP11Client]" = WeakSet()
-after_fork(_abandon_all)
+def _make_connection(limits: Limits, pool: SyncPool[SyncConnection], sock: socket.socket) -> SyncConnection:
+    return SyncConnection(pool, pool.origin.authority, limits.max_head, sock)

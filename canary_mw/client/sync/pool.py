@@ -6,11 +6,13 @@ closed. No thread watches idle connections: `take` checks that one is still open
 
 import math
 import queue
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import Generic, TypeAlias, TypeVar
 
 from canary_mw.client.idle import IdleConnections
 from canary_mw.client.limits import (
@@ -19,71 +21,64 @@ from canary_mw.client.limits import (
     IDLE_TIMEOUT,
     Limits,
     check_pending,
+    client_closed,
     connect_error,
     limits_under,
     pool_timeout,
 )
 from canary_mw.client.sync.connect import MAX_TIMEOUT, connect
-from canary_mw.client.sync.connection import SyncConnection
+from canary_mw.client.sync.pooled import PooledConnection
 from canary_mw.client.tls import ConnectionSecurity
 from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.locks import new_lock
 from canary_mw.rules.upstream import CircuitBreakers, Origin
 
+C = TypeVar("C", bound=PooledConnection)
 # What a waiting request gets: a connection, a slot (None), or the error because of which it gets neither.
-Grant = SyncConnection | Exception | None
-Waiter = queue.SimpleQueue[Grant]
+Grant: TypeAlias = C | Exception | None
+Waiter: TypeAlias = queue.SimpleQueue[Grant[C]]
 
 
-class SyncPool:
+class SyncPool(Generic[C]):
     """A connection pool. Any thread may use it.
 
     Args:
         origin: where the connections lead.
         limits: see `Limits`.
+        make: makes a connection of a socket that is connected.
         secure: returns the TLS settings of a new connection. When they change, older connections get no new request.
         circuit_breakers: lower limits. As in Envoy, a request that opens a connection counts as pending then, and one
             connection is always allowed.
     """
 
     __slots__ = (
-        "_alive",
-        "_closed",
-        "_connecting",
-        "_context",
-        "_idle",
-        "_limits",
-        "_lock",
-        "_outdated_before",
-        "_removed",
-        "_secure",
-        "_size",
-        "_waiters",
-        "circuit_breakers",
-        "origin",
-    )
+        "_alive _closed _connecting _context _idle _limits _lock _make _outdated_before _removed _secure _size _waiters"
+        " circuit_breakers origin"
+    ).split()
 
     def __init__(
         self,
         origin: Origin,
         limits: Limits,
+        make: Callable[["SyncPool[C]", socket.socket], C],
         secure: Callable[[Origin], ConnectionSecurity],
         circuit_breakers: CircuitBreakers | None = None,
     ) -> None:
         self.origin = origin
         self.circuit_breakers = circuit_breakers
         self._limits = limits_under(limits, circuit_breakers)
+        self._make = make
         self._secure = secure
         self._context: ssl.SSLContext | None = None
         self._outdated_before = -math.inf
         self._lock = new_lock()
-        self._idle: IdleConnections[SyncConnection] = IdleConnections()
-        self._alive: set[SyncConnection] = set()
-        self._waiters: deque[Waiter] = deque()
+        self._idle: IdleConnections[C] = IdleConnections()
+        self._alive: set[C] = set()
+        self._waiters: deque[Waiter[C]] = deque()
         self._size = self._connecting = 0
         self._closed = self._removed = False
 
-    def take(self) -> SyncConnection | None:
+    def take(self) -> C | None:
         """Take an idle connection that is still reusable, or None; `IdleConnections` says which."""
         while True:
             now = monotonic()
@@ -96,7 +91,7 @@ class SyncPool:
                 return connection
             connection.fail(UpstreamConnectError("the idle connection was closed, or too old"))
 
-    def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> SyncConnection:
+    def acquire(self, deadline: float, connect_timeout: float, *, fresh: bool = False) -> C:
         """Take an idle connection, open a new one, or wait for one.
 
         Args:
@@ -119,7 +114,7 @@ class SyncPool:
                 return granted
             granted.fail(UpstreamConnectError("the connection was closed before the waiting request got it"))
 
-    def release(self, connection: SyncConnection) -> None:
+    def release(self, connection: C) -> None:
         """Take back a reusable connection."""
         connection.reused = True
         options = connection.options
@@ -144,7 +139,7 @@ class SyncPool:
         """Whether there is more than one connection: several threads use the pool at once."""
         return len(self._alive) > 1
 
-    def discard(self, connection: SyncConnection) -> None:
+    def discard(self, connection: C) -> None:
         """Remove a closed connection and free its slot."""
         with self._lock:
             self._alive.discard(connection)
@@ -170,27 +165,27 @@ class SyncPool:
             waiters = list(self._waiters)
             self._waiters.clear()
         for waiter in waiters:
-            waiter.put(_client_closed())
+            waiter.put(client_closed())
         for connection in idle:
-            connection.fail(_client_closed())
+            connection.fail(client_closed())
         for connection in busy:
-            connection.abort(_client_closed())
+            connection.abort(client_closed())
 
     def abandon(self) -> None:
-        """In a forked child: see `SyncConnection.abandon`."""
+        """In a forked child: see `PooledConnection.abandon`."""
         # Without the lock: a thread of the parent may have held it at the fork.
         self._closed = True
         for connection in self._alive:
             connection.abandon(UpstreamConnectError("the process was forked during the exchange"))
 
-    def _enqueue(self, fresh: bool) -> Waiter:
+    def _enqueue(self, fresh: bool) -> Waiter[C]:
         """Join the queue; the waiter holds a connection or a slot at once when there is one."""
         # Looked up now: in an app that was loaded before gevent patched it, the other one would stop all greenlets.
-        waiter: Waiter = queue.SimpleQueue()
+        waiter: Waiter[C] = queue.SimpleQueue()
         oldest = None
         with self._lock:
             if self._closed:
-                raise _client_closed()
+                raise client_closed()
             if not fresh and (found := self._idle.take(monotonic())) is not None:
                 # Released since `take` was called.
                 waiter.put(found[0])
@@ -209,7 +204,7 @@ class SyncPool:
             oldest.fail(UpstreamConnectError(EVICTED))
         return waiter
 
-    def _grant_slot(self, waiter: Waiter) -> None:
+    def _grant_slot(self, waiter: Waiter[C]) -> None:
         # Counted under the same lock, so that no second request passes the circuit breakers before this one connects.
         self._connecting += 1
         waiter.put(None)
@@ -220,7 +215,7 @@ class SyncPool:
         else:
             self._size -= 1
 
-    def _wait(self, waiter: Waiter, deadline: float) -> SyncConnection | None:
+    def _wait(self, waiter: Waiter[C], deadline: float) -> C | None:
         """Wait for a connection, or for a slot, which is None."""
         timeout = None if deadline == math.inf else min(max(deadline - monotonic(), 0.0), MAX_TIMEOUT)
         try:
@@ -238,7 +233,7 @@ class SyncPool:
             raise grant
         return grant
 
-    def _cancel_wait(self, waiter: Waiter) -> None:
+    def _cancel_wait(self, waiter: Waiter[C]) -> None:
         """Leave the queue, or release what was granted in the moment of the interruption."""
         with self._lock:
             if waiter in self._waiters:
@@ -246,17 +241,17 @@ class SyncPool:
                 return
         with suppress(queue.Empty):
             grant = waiter.get_nowait()
-            if isinstance(grant, SyncConnection):
-                self.release(grant)
-            elif grant is None:
+            if grant is None:
                 self._return_slot()
+            elif not isinstance(grant, Exception):
+                self.release(grant)
 
     def _return_slot(self) -> None:
         with self._lock:
             self._connecting -= 1
             self._free_slot()
 
-    def _connect(self, deadline: float, connect_timeout: float) -> SyncConnection:
+    def _connect(self, deadline: float, connect_timeout: float) -> C:
         """Open a connection in the slot of the caller. A failure frees the slot."""
         try:
             connection = self._open_connection(deadline, connect_timeout)
@@ -268,10 +263,10 @@ class SyncPool:
             self._alive.add(connection)
             if not self._closed:
                 return connection
-        connection.fail(_client_closed())
-        raise _client_closed()
+        connection.fail(client_closed())
+        raise client_closed()
 
-    def _open_connection(self, deadline: float, connect_timeout: float) -> SyncConnection:
+    def _open_connection(self, deadline: float, connect_timeout: float) -> C:
         # First, so that reading certificates does not use up the time for connecting.
         security = self._secure(self.origin)
         started = monotonic()
@@ -282,7 +277,7 @@ class SyncPool:
             sock = connect(self.origin, security, limit)
         except (OSError, ValueError, OverflowError) as exc:
             raise connect_error(exc, self.origin, connect_timeout, at_deadline=limit == deadline) from exc
-        connection = SyncConnection(self, self.origin.authority, self._limits.max_head, sock)
+        connection = self._make(self, sock)
         connection.opened_at = started
         return connection
 
@@ -294,7 +289,3 @@ class SyncPool:
             idle = self._idle.clear()
         for connection in idle:
             connection.fail(UpstreamConnectError(CERTIFICATES_CHANGED))
-
-
-def _client_closed() -> UpstreamConnectError:
-    return UpstreamConnectError("the client was closed")

@@ -99,7 +99,7 @@ def until(condition: Callable[[], object]) -> None:
         threading.Event().wait(0.001)
 
 
-def pools(client: SyncHTTP11Client) -> list[SyncPool]:
+def pools(client: SyncHTTP11Client) -> list[SyncPool[SyncConnection]]:
     return list(client._pools.values())
 
 
@@ -244,18 +244,18 @@ def test_under_circuit_breakers_a_thread_that_opens_its_connection_is_pending_to
         assert pools(client)[0]._size == 0
 
 
-class LateWaiter(SimpleQueue[Grant]):
+class LateWaiter(SimpleQueue[Grant[SyncConnection]]):
     """Is granted something at the moment when its wait ends by an error."""
 
     def __init__(self, end: type[BaseException]) -> None:
         self.end = end
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Grant:
+    def get(self, block: bool = True, timeout: float | None = None) -> Grant[SyncConnection]:
         if block:
             raise self.end
         return super().get(block=False)
 
-    def get_nowait(self) -> Grant:
+    def get_nowait(self) -> Grant[SyncConnection]:
         return self.get(block=False)
 
 
