@@ -7,7 +7,7 @@ files are unusable, such as a pair that is half written, the last good context s
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -60,6 +60,7 @@ class TLSContexts:
             variable `CANARY_MW_SECRETS`.
         default: context of origins without a TLSContext; by default the system's CA certificates and full
             verification.
+        alpn: the protocols that are offered to the server (RFC 7301), none by default.
         clock: monotonic time in seconds.
     """
 
@@ -68,10 +69,12 @@ class TLSContexts:
         secrets: str | os.PathLike[str] | None = None,
         *,
         default: ssl.SSLContext | None = None,
+        alpn: Sequence[str] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
         root = secrets or os.environ.get(SECRETS)
         self._root = Path(root) if root else None
+        self._alpn = alpn
         self._default = default
         self._clock = clock
         self._reloaded: dict[UpstreamTLS, _ReloadedContext] = {}
@@ -89,21 +92,22 @@ class TLSContexts:
             return ConnectionSecurity(self._default_context(), origin.host)
         reloaded = self._reloaded.get(tls)
         if reloaded is None:
-            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root))
+            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root, self._alpn))
         return ConnectionSecurity(reloaded.current(self._clock()), tls.sni or origin.host)
 
     def _default_context(self) -> ssl.SSLContext:
         if self._default is None:
-            self._default = ssl.create_default_context()
+            self._default = _offering(ssl.create_default_context(), self._alpn)
         return self._default
 
 
 class _ReloadedContext:
     """The last good context of one TLSContext, and the current error of its files, if any."""
 
-    def __init__(self, tls: UpstreamTLS, root: Path | None) -> None:
+    def __init__(self, tls: UpstreamTLS, root: Path | None, alpn: Sequence[str]) -> None:
         self._tls = tls
         self._root = root
+        self._alpn = alpn
         self._context: ssl.SSLContext | None = None
         self._stamps: tuple[FileStamp, ...] = ()
         self._error: str | None = None
@@ -126,7 +130,7 @@ class _ReloadedContext:
             # Before reading: a change during the read is found by the next check.
             stamps = tuple(_stamp(path) for path in files if path is not None)
             if self._context is None or stamps != self._stamps:
-                self._context = make_context(files, self._tls)
+                self._context = _offering(make_context(files, self._tls), self._alpn)
                 self._stamps = stamps
                 logger.info(
                     "TLSContext %s: read %s", self._tls.name, ", ".join(stamp[0] for stamp in stamps) or "nothing"
@@ -142,6 +146,12 @@ class _ReloadedContext:
             kept = "no connection can be opened" if self._context is None else "what was read before stays in use"
             logger.error("TLSContext %s: %s; %s", self._tls.name, error, kept)
         self._error = error
+
+
+def _offering(context: ssl.SSLContext, protocols: Sequence[str]) -> ssl.SSLContext:
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
 
 
 def with_tls(origins: Iterable[Origin], tls: UpstreamTLS | None) -> list[Origin]:

@@ -88,6 +88,7 @@ class EndpointOptions(NamedTuple):
     Attributes:
         kubernetes_service: for `resolver` with the name of a KubernetesEndpointResolver; None for DNS.
         consul_service: for `resolver` with the name of a ConsulResolver.
+        grpc: requests are gRPC calls over HTTP/2: the body is the message, without its prefix.
     """
 
     load_balancer: LoadBalancing = LoadBalancing()
@@ -95,6 +96,7 @@ class EndpointOptions(NamedTuple):
     health_checks: tuple[HealthCheck, ...] = ()
     kubernetes_service: KubernetesService | None = None
     consul_service: "ConsulService | None" = None
+    grpc: bool = False
 
 
 class UpstreamTLS(NamedTuple):

@@ -15,9 +15,10 @@ from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.httpx_transport import AsyncTransport, HttpxTransport
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
 from canary_mw.client.aio.traced_transport import traced
+from canary_mw.client.extra import GRPC_PROTOCOLS, importing_grpc, is_grpc
 from canary_mw.client.interfaces import RequestBody, Transport, UpstreamResponse
 from canary_mw.client.limits import Limits
-from canary_mw.client.tls import TLSContexts, with_tls
+from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.exchange import Exchange
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
@@ -25,7 +26,7 @@ from canary_mw.observability.opentelemetry import OpenTelemetry
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.service import Service, parse_service
-from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, Origin, UpstreamOptions
+from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
 from canary_mw.types import ASGIApp
 from canary_mw.upstreams.attempts import Attempts, try_endpoints
 from canary_mw.upstreams.circuit_breakers import InFlight, Slot
@@ -37,7 +38,7 @@ from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, add_ejections, statuses_of
-from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
+from canary_mw.upstreams.overrides import endpoints_of, find_override, is_replaced, parse_origins, place_of
 
 T = TypeVar("T")
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
@@ -63,6 +64,7 @@ class Upstreams:
 
     Attributes:
         contexts: TLS of connections to upstreams.
+        grpc_contexts: the same for gRPC.
         errors: as given.
 
     Raises:
@@ -86,6 +88,8 @@ class Upstreams:
         self.errors = errors or UpstreamErrors()
         self._discovery = discovery
         self.contexts = TLSContexts(secrets)
+        self._limits = limits
+        self.grpc_contexts = TLSContexts(secrets, alpn=GRPC_PROTOCOLS)
         self._overrides = {name.lower(): parse_origins(name, urls) for name, urls in (overrides or {}).items()}
         self._transports = {name.lower(): HttpxTransport(each) for name, each in (transports or {}).items()}
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
@@ -247,12 +251,21 @@ class Upstreams:
 
     def _resolve(self, state: LoopState, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        transport = find_override(self._transports, service)
+        transport = None if is_grpc(options) else find_override(self._transports, service)
         environment = Environment(state.health_checker, dns_interval=self._dns_interval, discovery=self._discovery)
         # A transport resolves names itself.
         endpoints = endpoints_of(service, self._overrides, options, environment, look_up=transport is None)
-        route = state.routes[key] = Route(traced(transport or state.client, self._tracer), endpoints)
+        ours = self._grpc_client(state) if is_grpc(options) else state.client
+        route = state.routes[key] = Route(traced(transport or ours, self._tracer), endpoints)
         return route
+
+    def _grpc_client(self, state: LoopState) -> Transport:
+        if not state.grpc:
+            with importing_grpc():
+                from canary_mw.client.aio.grpc import GrpcClient
+
+            state.grpc.append(GrpcClient(self._limits, self.grpc_contexts))
+        return state.grpc[0]
 
     async def aclose(self) -> None:
         """Close connections and background tasks of the running loop; a later request opens new ones."""
@@ -262,7 +275,7 @@ class Upstreams:
 
 
 def _create_state(limits: Limits, contexts: TLSContexts, loop: asyncio.AbstractEventLoop) -> LoopState:
-    return LoopState(loop, HTTP11Client(limits=limits, contexts=contexts), HealthChecker(contexts), {})
+    return LoopState(loop, HTTP11Client(limits=limits, contexts=contexts), HealthChecker(contexts), {}, [])
 
 
 async def _send_to_endpoint(
@@ -279,20 +292,3 @@ async def _send_to_endpoint(
         return lease.held_by(await transport.send(lease.origin, request, body, deadline))
 
     return await try_endpoints(endpoints, request, deadline, attempt, errors)
-
-
-def endpoints_of(
-    service: Service,
-    overrides: Dict[str, list[Origin]],
-    options: UpstreamOptions,
-    environment: Environment,
-    *,
-    look_up: bool,
-) -> EndpointSet:
-    """The endpoints of a service: its override, those that an API knows, or its own address."""
-    given = find_override(overrides, service) or overrides.get("*")
-    origins, endpoint_options = with_tls(given or [service.origin], options.tls), options.endpoints or EndpointOptions()
-    discovery, resolver = environment.discovery, None
-    if discovery is not None and look_up and not given:
-        resolver = discovery.resolver(endpoint_options, origins[0], environment.resolve)
-    return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)

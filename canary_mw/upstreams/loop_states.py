@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from collections.abc import Mapping as Dict
 from contextlib import suppress
 from time import monotonic
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
 from canary_mw.client.aio.client import HTTP11Client
@@ -17,6 +17,9 @@ from canary_mw.rules.upstream import EndpointOptions, UpstreamTLS
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.health import EndpointStatus, status_of
 from canary_mw.upstreams.health_checks import HealthChecker
+
+if TYPE_CHECKING:
+    from canary_mw.client.aio.grpc import GrpcClient
 
 
 class Route(NamedTuple):
@@ -31,23 +34,30 @@ RouteKey = str | tuple[str, EndpointOptions | None, UpstreamTLS | None]
 
 
 class LoopState(NamedTuple):
-    """What belongs to one event loop."""
+    """What belongs to one event loop.
+
+    Attributes:
+        grpc: the client for gRPC, made at its first call because it needs an extra; empty before.
+    """
 
     loop: asyncio.AbstractEventLoop
     client: HTTP11Client
     health_checker: HealthChecker
     routes: dict[RouteKey, Route]
+    grpc: "list[GrpcClient]"
 
     async def aclose(self) -> None:
         """Close connections and background tasks."""
         await asyncio.gather(*(route.endpoints.aclose() for route in self.routes.values()))
         await self.health_checker.aclose()
-        await self.client.aclose()
+        await asyncio.gather(self.client.aclose(), *(each.aclose() for each in self.grpc))
 
     def close_after_loop(self) -> None:
         """The same after the loop was closed, from any thread."""
         # The connections first: what a task does at its end finds them closed.
         self.client.close_after_loop()
+        for grpc in self.grpc:
+            grpc.close_after_loop()
         self.health_checker.close_after_loop()
         for route in self.routes.values():
             route.endpoints.close_after_loop()

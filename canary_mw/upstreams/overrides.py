@@ -1,14 +1,17 @@
-"""Look-up of what replaces a service: URLs, transports and apps, each under one of the service's names."""
+"""What replaces a service: URLs, transports and apps, each under one of its names; and its endpoints then."""
 
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from canary_mw.client.tls import with_tls
 from canary_mw.exceptions import ConfigError
 from canary_mw.rules.service import Service
-from canary_mw.rules.upstream import Origin
+from canary_mw.rules.upstream import EndpointOptions, Origin, UpstreamOptions
 from canary_mw.upstreams.discovery.dns import is_looked_up
+from canary_mw.upstreams.endpoints import EndpointSet
+from canary_mw.upstreams.environment import Environment
 
 T = TypeVar("T")
 
@@ -67,3 +70,20 @@ def _origin(name: str, url: str) -> Origin:
         hint = "leave it out: the Mapping's rewrite decides about the path"
         raise ConfigError(f"upstream {name}: {url!r} holds more than scheme, host and port", hint=hint)
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+
+
+def endpoints_of(
+    service: Service,
+    overrides: Dict[str, list[Origin]],
+    options: UpstreamOptions,
+    environment: Environment,
+    *,
+    look_up: bool,
+) -> EndpointSet:
+    """The endpoints of a service: its override, those that an API knows, or its own address."""
+    given = find_override(overrides, service) or overrides.get("*")
+    origins, endpoint_options = with_tls(given or [service.origin], options.tls), options.endpoints or EndpointOptions()
+    discovery, resolver = environment.discovery, None
+    if discovery is not None and look_up and not given:
+        resolver = discovery.resolver(endpoint_options, origins[0], environment.resolve)
+    return EndpointSet(origins, endpoint_options, environment, look_up=look_up, resolver=resolver)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from canary_mw.client.extra import importing_grpc, is_grpc
 from canary_mw.client.interfaces import SyncBody, SyncResponse, SyncTransport
 from canary_mw.client.limits import Limits
 from canary_mw.client.sync.client import SyncHTTP11Client
 from canary_mw.client.sync.httpx_transport import SyncHttpxTransport, ThreadedTransport
+from canary_mw.client.sync.pools import SyncPools
 from canary_mw.client.sync.traced_transport import traced
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
 from canary_mw.forwarding.exchange import Exchange
@@ -26,7 +28,7 @@ from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.service import Service, parse_service
 from canary_mw.rules.upstream import CircuitBreakers, Origin, UpstreamOptions
-from canary_mw.upstreams.aio import Upstreams, endpoints_of
+from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.attempts import Attempts, next_endpoint
 from canary_mw.upstreams.circuit_breakers import InFlight, SyncTrackedResponse
 from canary_mw.upstreams.discovery.discovery import Discovery
@@ -38,13 +40,13 @@ from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
 from canary_mw.upstreams.loop_states import RouteKey, add_ejections, statuses_of
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
-from canary_mw.upstreams.overrides import find_override, is_replaced, parse_origins, place_of
+from canary_mw.upstreams.overrides import endpoints_of, find_override, is_replaced, parse_origins, place_of
 
 if TYPE_CHECKING:
     import httpx
 
+    from canary_mw.client.sync.grpc import SyncGrpcClient
     from canary_mw.types import WSGIApp
-
 
 OpenBody = Callable[[], bytes | Iterator[bytes]]
 
@@ -116,6 +118,7 @@ class SyncUpstreams:
             tracer=self._tracer,
         )
         self._client = SyncHTTP11Client(limits=limits, contexts=self.background_upstreams.contexts)
+        self._grpc: list[SyncGrpcClient] = []
         self._health_checker = HealthChecker(self.background_upstreams.contexts)
         self.background.on_end = partial(_close_background, self._health_checker, self.background_upstreams)
         self._environment = Environment(self._health_checker, dns_interval=dns_interval, discovery=self._discovery)
@@ -256,15 +259,22 @@ class SyncUpstreams:
 
     def _resolve(self, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
-        transport = find_override(self._transports, service)
+        given = None if is_grpc(options) else find_override(self._transports, service)
+        ours = self._grpc_client() if is_grpc(options) else self._client
         with self._lock:
             if key not in self._routes:
                 # A transport resolves names itself.
-                endpoints = endpoints_of(
-                    service, self._overrides, options, self._environment, look_up=transport is None
-                )
-                self._routes[key] = Route(traced(transport or self._client, self._tracer), endpoints)
+                endpoints = endpoints_of(service, self._overrides, options, self._environment, look_up=given is None)
+                self._routes[key] = Route(traced(given or ours, self._tracer), endpoints)
             return self._routes[key]
+
+    def _grpc_client(self) -> SyncTransport:
+        if not self._grpc:
+            with importing_grpc():
+                from canary_mw.client.sync.grpc import SyncGrpcClient
+
+            self._grpc.append(SyncGrpcClient(self._settings[2], self.background_upstreams.grpc_contexts))
+        return self._grpc[0]
 
     def close(self) -> None:
         """Close the connections and stop the background loop; a later request opens new ones."""
@@ -273,9 +283,11 @@ class SyncUpstreams:
         if self.background.started:
             self.background.run(_close_endpoints(list(routes.values())))
             self.background.stop()
-        client = self._client
+        clients: list[SyncPools[Any]] = [self._client, *self._grpc]
+        self._grpc = []
         self._client = SyncHTTP11Client(limits=self._settings[2], contexts=self.background_upstreams.contexts)
-        client.close()
+        for client in clients:
+            client.close()
 
 
 async def _close_endpoints(routes: Sequence[Route]) -> None:

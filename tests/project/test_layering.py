@@ -36,6 +36,7 @@ IO_MODULES = (
 LIBRARIES = {
     "click": {"cli"},
     "gevent": {"forking", "host", "locks"},
+    "h2": {"client"},
     "httptools": {"http", "server"},
     "httpx": {"client", "kubernetes"},
     "jinja2": {"admin"},

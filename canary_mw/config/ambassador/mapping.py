@@ -54,7 +54,9 @@ def to_mapping(model: Model, origin: DocumentOrigin) -> tuple[Mapping | None, li
     if diagnostics:
         return None, diagnostics
     options = {name: values.pop(name) for name, _ in _OPTIONS.values()}
-    endpoint_options = EndpointOptions(**{name: options.pop(name) for name in EndpointOptions._fields})
+    endpoint_options = EndpointOptions(
+        **{name: options.pop(name) for name in EndpointOptions._fields if name in options}
+    )
     upstream_options = UpstreamOptions(
         **options, endpoints=None if endpoint_options == EndpointOptions() else endpoint_options
     )
@@ -213,6 +215,10 @@ def _variant(_: Model, origin: DocumentOrigin) -> Variant | None:
     return "gray" if label == "gray" else "stable" if label == "stable" else None
 
 
+def _context_extensions(model: Model, _: DocumentOrigin) -> tuple[tuple[str, str], ...]:
+    return tuple((model.auth_context_extensions or {}).items())
+
+
 def _extras(model: Model, _: DocumentOrigin) -> Dict[str, Any]:
     kept = {*KEPT & model.model_fields_set}
     return dict(sorted(model.model_dump(include=kept, exclude_unset=True).items())) if kept else _NOTHING
@@ -255,6 +261,7 @@ _READERS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "allow_upgrade": ("upgrades", _upgrades),
     "metadata_labels": ("variant", _variant),
     "bypass_auth": ("bypass_auth", lambda model, _: model.bypass_auth is True),
+    "auth_context_extensions": ("context_extensions", _context_extensions),
     "labels": ("extras", _extras),
 }
 # The same for the fields of UpstreamOptions.
