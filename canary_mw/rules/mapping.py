@@ -122,6 +122,7 @@ class Mapping:
         shadow_writes: a shadow also gets copies of writes (`metadata_labels: {shadow_writes: allow}`).
         keep_request_id: False replaces a client's `x-request-id`.
         bypass_auth: no AuthService is asked about its requests.
+        context_extensions: told to an AuthService that is asked over gRPC.
         extras: further attributes as written, only for display; most have no effect yet.
         file, line: where it is written; not part of equality.
         timeout: seconds of `timeout_ms`, or of its default; None for no limit.
@@ -165,6 +166,7 @@ class Mapping:
     upgrades: tuple[str, ...] | None = None
     variant: Variant | None = None
     bypass_auth: bool = False
+    context_extensions: tuple[tuple[str, str], ...] = ()
     extras: Dict[str, Any] = field(default_factory=dict)
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from canary_mw.config.ambassador import traffic_policies
@@ -168,7 +169,11 @@ def _proto(model: AuthModel, *_: object) -> str:
         return "http"
     if isinstance(model, AuthServiceV2) and model.protocol_version == "v2":
         raise MappingError("protocol_version v2 exists no more", hint="write protocol_version: v3")
-    raise MappingError("proto grpc is not supported yet", hint="write proto: http")
+    if find_spec("h2") is None:
+        raise MappingError(
+            "proto grpc needs the extra `grpc`", hint="pip install 'canary-mw[grpc]', or write proto: http"
+        )
+    return "grpc"
 
 
 def _linkerd(model: AuthModel, _: Resource, surroundings: AuthSurroundings) -> bool:

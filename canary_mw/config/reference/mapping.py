@@ -187,9 +187,8 @@ NOT_YET = {
         differs="not where a header that only the service may give would lead to it",
     ),
     "auth_context_extensions": AttributeDoc(
-        f"Sent to the AuthService. {_HAS_NO_EFFECT}",
+        "Told to an AuthService that is asked over gRPC, as `context_extensions`.",
         "auth_context_extensions: {team: shop}",
-        differs=_NO_EFFECT_DIFFERENCE,
     ),
     "grpc": AttributeDoc(f"The upstream speaks gRPC. {_HAS_NO_EFFECT}", "grpc: true", differs=_NO_EFFECT_DIFFERENCE),
     "keepalive": AttributeDoc(

@@ -11,7 +11,7 @@ from typing import Any
 
 from canary_mw.exceptions import BodyTooLarge, UpstreamError
 from canary_mw.forwarding.exchange import direct_response
-from canary_mw.forwarding.filters import auth_http
+from canary_mw.forwarding.filters import auth_grpc, auth_http
 from canary_mw.forwarding.filters.calls import Admission, Admitted, Asked, BodyStart, Facts, WantBody, Wanted
 from canary_mw.forwarding.filters.guarding import is_guarded, preflight, rule_of, was_asked
 from canary_mw.forwarding.messages import Reply
@@ -50,7 +50,7 @@ def admission(
         return Admitted(decision, head)
     outcome: RequestHead | Reply = head
     if is_guarded(table, filters, decision, head, facts):
-        outcome = yield from _authorize(filters, head, facts)
+        outcome = yield from _authorize(filters, rule, head, facts)
     elif filters.auth is not None and (rule is None or not rule.bypass_auth) and not was_asked(decision, head, facts):
         # A probe, or what no Mapping takes: the app must not believe what no service has granted.
         outcome = auth_http.ungranted(filters.auth, head)
@@ -58,8 +58,8 @@ def admission(
         return _with_cors(outcome, rule, head)
     if outcome is not head:
         outcome.asked = head.asked
-        return Admitted(facts.decide(outcome), outcome)
-    return Admitted(decision, head)
+        return Admitted(facts.decide(outcome), outcome, head.asked.response_headers)
+    return Admitted(decision, head, head.asked.response_headers)
 
 
 def _is_answered_later(decision: Decision, head: RequestHead, facts: Facts) -> bool:
@@ -74,7 +74,7 @@ def _with_cors(reply: Reply, rule: Mapping | None, head: RequestHead) -> Reply:
     return reply
 
 
-def _authorize(filters: Filters, head: RequestHead, facts: Facts) -> _Outcome:
+def _authorize(filters: Filters, rule: Mapping | None, head: RequestHead, facts: Facts) -> _Outcome:
     """Ask the AuthService; the request as it goes on, or the reply."""
     policy, asked = filters.auth, head.asked
     if policy is None:
@@ -82,7 +82,7 @@ def _authorize(filters: Filters, head: RequestHead, facts: Facts) -> _Outcome:
         return _misconfigured(filters.auth_in_error)
     began = facts.clock()
     try:
-        return (yield from _ask(policy, head, facts))
+        return (yield from _ask(policy, rule, head, facts))
     except BodyTooLarge:
         asked.auth = "denied"
         return Reply(413, b"Payload Too Large", [(b"content-type", b"text/plain"), (b"content-length", b"17")])
@@ -90,7 +90,7 @@ def _authorize(filters: Filters, head: RequestHead, facts: Facts) -> _Outcome:
         asked.auth_seconds = facts.clock() - began
 
 
-def _ask(policy: AuthPolicy, head: RequestHead, facts: Facts) -> _Outcome:
+def _ask(policy: AuthPolicy, rule: Mapping | None, head: RequestHead, facts: Facts) -> _Outcome:
     body = None
     if policy.include_body is not None:
         body = yield from _body_start(policy, head)
@@ -98,6 +98,9 @@ def _ask(policy: AuthPolicy, head: RequestHead, facts: Facts) -> _Outcome:
     asked = head.asked
     asked.auth_service = service.text
     try:
+        if policy.proto == "grpc":
+            fields = yield auth_grpc.ask(policy, service, rule, head, facts, body)
+            return _settle(policy, head, auth_grpc.verdict(policy, head, fields))
         answer = yield auth_http.ask(policy, service, head, facts.hop, body)
     except UpstreamError:
         return _failed(policy, head)
@@ -108,6 +111,17 @@ def _ask(policy: AuthPolicy, head: RequestHead, facts: Facts) -> _Outcome:
         return _failed(policy, head)
     asked.auth = "denied"
     return auth_http.refusal(policy, head, answer)
+
+
+def _settle(policy: AuthPolicy, head: RequestHead, said: auth_grpc.Verdict) -> RequestHead | Reply:
+    """What happens after the verdict of a service."""
+    asked = head.asked
+    if said.failed:
+        failed = _failed(policy, head)
+        return said.outcome if isinstance(failed, Reply) else failed
+    asked.auth = "denied" if isinstance(said.outcome, Reply) else "allowed"
+    asked.response_headers = said.response_headers
+    return said.outcome
 
 
 def _body_start(policy: AuthPolicy, head: RequestHead) -> Generator[Wanted, Any, BodyStart | None]:

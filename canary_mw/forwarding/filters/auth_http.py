@@ -14,11 +14,11 @@ Headers = list[tuple[bytes, bytes]]
 
 PARTIAL_BODY = b"x-envoy-auth-partial-body"
 _TO_REMOVE = b"x-envoy-auth-headers-to-remove"
-_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 # Headers of the client that no service gets: of its connection, its body and its handshake, and what is set here.
 _NEVER_SENT = (
     (HOP_BY_HOP_HEADERS - {b"proxy-authorization"})
-    | _FORWARDED
+    | FORWARDED
     | frozenset((b"host", b"content-length", b"expect", b"via", PARTIAL_BODY))
 )
 # Headers of a refusal that reach the client though nobody names them.
@@ -61,10 +61,10 @@ def _headers(policy: AuthPolicy, service: Service, head: RequestHead, hop: HopCo
         added[b"l5d-dst-override"] = service.text.encode()
     forwarded = request_headers(APP, head, head.headers_by_name, hop)
     pairs = [pair for pair in head.headers if _is_sent(policy, pair[0])]
-    pairs += [pair for pair in forwarded if pair[0] in _FORWARDED]
+    pairs += [pair for pair in forwarded if pair[0] in FORWARDED]
     chain = via_prefix(head.headers, hop.via) if head.has(b"via") else b""
     via = (b"via", b"%b1.1 %b" % (chain, hop.via))
-    return [*(pair for pair in _joined(pairs) if fold_underscores(pair[0]) not in added), *added.items(), via]
+    return [*(pair for pair in joined(pairs) if fold_underscores(pair[0]) not in added), *added.items(), via]
 
 
 def _is_sent(policy: AuthPolicy, name: bytes) -> bool:
@@ -77,12 +77,12 @@ def _is_sent(policy: AuthPolicy, name: bytes) -> bool:
     return policy.all_request_headers and (name == plain or plain not in REQUEST_HEADERS)
 
 
-def _joined(pairs: RawHeaders) -> Headers:
+def joined(pairs: RawHeaders, by: bytes = b", ") -> Headers:
     """Repeated headers as one (RFC 9110, section 5.3); cookies by semicolons (RFC 6265, section 4.2.1)."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
-    return [(name, (b"; " if name == b"cookie" else b", ").join(each)) for name, each in values.items()]
+    return [(name, (b"; " if name == b"cookie" else by).join(each)) for name, each in values.items()]
 
 
 def granted(policy: AuthPolicy, head: RequestHead, answer: HttpAnswer) -> RequestHead:
@@ -116,9 +116,14 @@ def _names_to_remove(answer: HttpAnswer) -> frozenset[bytes]:
 def refusal(policy: AuthPolicy, head: RequestHead, answer: HttpAnswer) -> Reply:
     """The answer of a service that refuses, as the client gets it."""
     headers = [pair for pair in answer.headers if _counts(policy, pair[0]) or pair[0] in _KEPT_OF_DENIED]
-    body = b"" if answer.status in NO_BODY_STATUSES else answer.body
+    return refusal_reply(head, answer.status, headers, answer.body)
+
+
+def refusal_reply(head: RequestHead, status: int, headers: Headers, body: bytes) -> Reply:
+    """A refusal with these headers; its body is text unless they say otherwise."""
+    body = b"" if status in NO_BODY_STATUSES else body
     if body and not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"text/plain"))
-    if answer.status not in NO_BODY_STATUSES and head.method != "HEAD":
+    if status not in NO_BODY_STATUSES and head.method != "HEAD":
         headers.append((b"content-length", b"%d" % len(body)))
-    return Reply(answer.status, body, headers)
+    return Reply(status, body, headers)

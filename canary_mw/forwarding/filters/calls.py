@@ -103,11 +103,13 @@ class Asked:
     Attributes:
         auth: allowed, denied, error or failed_open; None where nobody was asked.
         auth_seconds: how long that took.
+        response_headers: what the AuthService adds to the answer.
     """
 
     auth: str | None = None
     auth_service: str = ""
     auth_seconds: float = 0.0
+    response_headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Facts(NamedTuple):

@@ -1,6 +1,8 @@
 """Asks the services of filters for an ASGI middleware, and changes the request by their answers."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from canary_mw.client.interfaces import UpstreamResponse
@@ -9,6 +11,7 @@ from canary_mw.forwarding.filters.calls import (
     MAX_ANSWER,
     Admission,
     Admitted,
+    AskGrpc,
     AskHttp,
     BodyStart,
     Given,
@@ -16,6 +19,7 @@ from canary_mw.forwarding.filters.calls import (
     WantBody,
     Wanted,
 )
+from canary_mw.forwarding.filters.grpc_calls import as_it_is, fields_of, request_of
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
@@ -154,10 +158,12 @@ class Asker:
     async def _give(self, wanted: Wanted, mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> Given:
         if isinstance(wanted, WantBody):
             return await mailbox.start_of_body(wanted.limit)
-        assert isinstance(wanted, AskHttp)
-        return await self._ask_http(wanted, loop)
+        if isinstance(wanted, AskGrpc):
+            return await self._ask(request_of(wanted), loop, partial(fields_of, wanted))
+        return await self._ask(wanted, loop, as_it_is)
 
-    async def _ask_http(self, ask: AskHttp, loop: asyncio.AbstractEventLoop) -> HttpAnswer:
+    async def _ask(self, ask: AskHttp, loop: asyncio.AbstractEventLoop, read: Callable[[HttpAnswer], Given]) -> Given:
+        """Ask; what is read in the answer may be that the service has failed."""
         request, errors = ask.request, self._upstreams.errors
         deadline = inf if request.timeout is None else loop.time() + request.timeout
         try:
@@ -166,12 +172,13 @@ class Asker:
                 body = await _read(response)
             finally:
                 response.close()
+            given = read(HttpAnswer(response.head.status, response.head.headers, body))
         except UpstreamError as exc:
             note_failure(errors, request, exc)
             raise
         if errors.failing:
             errors.succeeded(request.service)
-        return HttpAnswer(response.head.status, response.head.headers, body)
+        return given
 
 
 async def _read(response: UpstreamResponse) -> bytes:

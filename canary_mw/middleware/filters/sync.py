@@ -1,5 +1,7 @@
 """Asks the services of filters for a WSGI middleware: the twin of `filters.aio`, which awaits where this blocks."""
 
+from collections.abc import Callable
+from functools import partial
 from io import BufferedReader, BytesIO, RawIOBase
 from math import inf
 from time import monotonic
@@ -10,6 +12,7 @@ from canary_mw.forwarding.filters.calls import (
     MAX_ANSWER,
     Admission,
     Admitted,
+    AskGrpc,
     AskHttp,
     BodyStart,
     Given,
@@ -17,6 +20,7 @@ from canary_mw.forwarding.filters.calls import (
     WantBody,
     Wanted,
 )
+from canary_mw.forwarding.filters.grpc_calls import as_it_is, fields_of, request_of
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.filters.shell import note_failure
@@ -51,10 +55,12 @@ class SyncAsker:
     def _give(self, wanted: Wanted, head: RequestHead, environ: Environ) -> Given:
         if isinstance(wanted, WantBody):
             return start_of_body(head, environ, wanted.limit)
-        assert isinstance(wanted, AskHttp)
-        return self._ask_http(wanted)
+        if isinstance(wanted, AskGrpc):
+            return self._ask(request_of(wanted), partial(fields_of, wanted))
+        return self._ask(wanted, as_it_is)
 
-    def _ask_http(self, ask: AskHttp) -> HttpAnswer:
+    def _ask(self, ask: AskHttp, read: Callable[[HttpAnswer], Given]) -> Given:
+        """Ask; what is read in the answer may be that the service has failed."""
         request, errors = ask.request, self._upstreams.errors
         deadline = inf if request.timeout is None else monotonic() + request.timeout
         try:
@@ -63,12 +69,13 @@ class SyncAsker:
                 body = _read(response)
             finally:
                 response.close()
+            given = read(HttpAnswer(response.head.status, response.head.headers, body))
         except UpstreamError as exc:
             note_failure(errors, request, exc)
             raise
         if errors.failing:
             errors.succeeded(request.service)
-        return HttpAnswer(response.head.status, response.head.headers, body)
+        return given
 
 
 def _read(response: SyncResponse) -> bytes:

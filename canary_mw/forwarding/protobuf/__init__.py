@@ -1,0 +1,1 @@
+"""Messages of the protocol buffers format, by tables of their fields."""
