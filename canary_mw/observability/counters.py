@@ -12,7 +12,8 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.arms import ArmCounter
 from canary_mw.observability.attempts.keys import ClientAddresses
-from canary_mw.observability.attempts.release_evidence import EvidenceRead, private_evidence, read_evidence
+from canary_mw.observability.attempts.private import PrivateEvidence
+from canary_mw.observability.attempts.release_evidence import EvidenceRead, evidence_in, read_evidence
 from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.failures import REFUSED, failure_of, kind_index
@@ -107,6 +108,7 @@ class RequestCounters(Observer):
     Attributes:
         figures: where everything is counted.
         sample: of recent requests.
+        private: the evidence of this process, where it shares nothing.
     """
 
     def __init__(self, open_folder: OpenFolder = no_folder) -> None:
@@ -114,6 +116,7 @@ class RequestCounters(Observer):
         self.sample = RecentSample(self.figures)
         self._ticks = Ticks(self.figures)
         self._evidence = EvidenceWriter(self.figures)
+        self.private = PrivateEvidence(self.figures, self._evidence)
         self._epochs: Dict[str, Epoch] | None = None
 
     def share(self, open_folder: OpenFolder) -> None:
@@ -241,13 +244,9 @@ class RequestCounters(Observer):
     def evidence(self) -> EvidenceRead:
         """The evidence of all workers."""
         folder = self.figures.open_folder()
-        with self.figures.lock:
-            storage = self.figures.storage
-            private = folder is None or (storage is not None and not storage.name)
-            content = storage.content() if storage is not None and private else None
-        if folder is not None and not private:
-            return read_evidence(folder.descriptor)
-        return private_evidence(content, self._evidence.attempts)
+        if folder is None or self.private.counts:
+            return evidence_in(self.private.contents(), self._evidence.attempts)
+        return read_evidence(folder.descriptor)
 
     def finished(self, record: Finished) -> None:
         """Count one request by its record."""
@@ -273,7 +272,7 @@ class RequestCounters(Observer):
         with self.figures.lock:
             storage = self.figures.storage
             content = storage.content() if storage is not None else None
-        return read_private(content, now, self._evidence.attempts)
+        return read_private(content, now, self._evidence.attempts, self.private.restored)
 
 
 def _add_traffic(row: memoryview, forwarded: UpstreamRequest) -> None:

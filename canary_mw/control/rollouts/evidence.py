@@ -6,6 +6,7 @@ from time import monotonic
 
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.attempts import checkpoint, register
+from canary_mw.observability.attempts.private import PrivateEvidence
 from canary_mw.observability.attempts.release_evidence import EvidenceRead, release_evidence
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.figures.storage import OpenedFolder
@@ -39,8 +40,13 @@ class FiguresEvidence:
         return release_evidence(self._read, document, state.attempt, state.visit, state.step)
 
     def _folder(self) -> OpenedFolder | None:
+        """The folder that the workers share; None where this process counts for itself, or does not count."""
         counters = self._counters()
-        return None if counters is None else counters.figures.open_folder()
+        return None if counters is None or counters.private.counts else counters.figures.open_folder()
+
+    def _private(self) -> PrivateEvidence | None:
+        counters = self._counters()
+        return None if counters is None else counters.private
 
     def tick(self, rules: RuleStore) -> None:
         """See `Evidence.tick`."""
@@ -50,15 +56,17 @@ class FiguresEvidence:
 
     def newest_attempt(self, name: str) -> int:
         """See `Evidence.newest_attempt`."""
-        folder = self._folder()
-        known = register.read(folder.descriptor).get(name) if folder is not None else None
+        folder, private = self._folder(), self._private()
+        if folder is None:
+            return private.newest_attempt(name) if private is not None else 0
+        known = register.read(folder.descriptor).get(name)
         return known.stored if known is not None else 0
 
     def exported(self, name: str, attempt: int) -> bytes:
         """See `Evidence.exported`."""
-        folder = self._folder()
+        folder, private = self._folder(), self._private()
         if folder is None:
-            return b""
+            return private.exported(name, attempt) if private is not None else b""
         with suppress(OSError):
             checkpoint.hold(folder.descriptor, name, attempt)
             return checkpoint.exported(folder.descriptor, name, attempt)
@@ -66,9 +74,9 @@ class FiguresEvidence:
 
     def restore(self, data: bytes) -> bool:
         """See `Evidence.restore`."""
-        folder = self._folder()
-        if folder is None:
-            return True
+        folder, private = self._folder(), self._private()
         with suppress(OSError, ValueError, KeyError, TypeError):
+            if folder is None:
+                return private.restore(data) if private is not None else True
             return checkpoint.restore(folder.descriptor, data)
         return True

@@ -44,19 +44,36 @@ def exported(folder: int, name: str, attempt: int) -> bytes:
         retired = retired_contents(folder)
     ended = retire.merged_ids(retired)
     contents = [*retired, *(each.content for each in files if file_id(each.content) not in ended)]
-    head = {"format": FORMAT, "name": name, "attempt": known}
-    return json.dumps(head).encode() + b"\n" + zlib.compress(_content(contents, name, known), _LEVEL)
+    return packed(contents, name, known)
+
+
+def packed(contents: Iterable[memoryview], name: str, attempt: Attempt) -> bytes:
+    """The evidence of an attempt in files of figures."""
+    head = {"format": FORMAT, "name": name, "attempt": attempt}
+    return json.dumps(head).encode() + b"\n" + zlib.compress(_content(contents, name, attempt), _LEVEL)
+
+
+def unpacked(data: bytes) -> tuple[str, Attempt, memoryview] | None:
+    """The release, its attempt, and its evidence as a file of figures; None for that of another format.
+
+    Raises:
+        ValueError, KeyError, TypeError: the data are not what was packed.
+    """
+    line, _, rest = data.partition(b"\n")
+    head: dict[str, Any] = json.loads(line)
+    if head["format"] != FORMAT:
+        return None
+    try:
+        return head["name"], Attempt(*head["attempt"]), memoryview(zlib.decompress(rest))
+    except zlib.error as exc:
+        raise ValueError(str(exc)) from None
 
 
 def _content(contents: Iterable[memoryview], name: str, attempt: Attempt) -> bytes:
     """A file of figures with nothing but the evidence of an attempt."""
-    found = [[each for each in records(content) if _is_of(each, name, attempt.number)] for content in contents]
-    target = Storage()
-    for kind, key, content in merged(found):
-        cells = target.allocate(kind, key, len(content))
-        if cells is not None:
-            cells[:] = content
-    return bytes(target.content())
+    return bytes(
+        _joined([each for each in records(content) if _is_of(each, name, attempt.number)] for content in contents)
+    )
 
 
 def _is_of(record: Record, name: str, number: int) -> bool:
@@ -69,23 +86,22 @@ def restore(folder: int, data: bytes) -> bool:
     Returns:
         Whether the folder holds it now, or needs none; False where it has to be tried again.
     """
-    line, _, packed = data.partition(b"\n")
-    head: dict[str, Any] = json.loads(line)
-    if head["format"] != FORMAT:
+    found = unpacked(data)
+    if found is None:
         return True
-    before = Attempt(*head["attempt"])
+    name, before, content = found
     with folder_lock(folder, exclusive=True, patience=_PATIENCE) as locked:
         held = _held(folder)
         if not locked:
             return False
-        if held.get(head["name"]) == before.stored:
+        if held.get(name) == before.stored:
             return True
-        now = register.read(folder).get(head["name"])
+        now = register.read(folder).get(name)
         if now is None or now.stored != before.stored:
             return False
-        _add(folder, memoryview(zlib.decompress(packed)), head["name"], now.number)
-        _hold(folder, {**held, head["name"]: before.stored})
-    register.change(folder, lambda known: _with_limits(known, head["name"], before))
+        _add(folder, renumbered(content, name, now.number))
+        _hold(folder, {**held, name: before.stored})
+    register.change(folder, lambda known: _with_limits(known, name, before))
     return True
 
 
@@ -109,14 +125,38 @@ def _hold(folder: int, held: dict[str, int]) -> None:
     write_text_file(folder, _HELD, json.dumps(held).encode())
 
 
-def _add(folder: int, content: memoryview, name: str, number: int) -> None:
-    """Add the evidence to that of workers that have ended, as an attempt of this number."""
+def renumbered(content: memoryview, name: str, number: int) -> memoryview:
+    """Evidence as that of an attempt of this number."""
     target = Storage()
     for record in records(content):
         cells = target.allocate(record.kind, (name, str(number), *record.key[2:]), len(record.cells))
         if cells is not None:
             cells[:] = record.cells
-    known, restored = retired_content(folder), target.content()
+    return target.content()
+
+
+def joined(contents: Iterable[memoryview]) -> memoryview:
+    """The evidence in several files as one."""
+    return _joined(list(records(each)) for each in contents)
+
+
+def _joined(files: Iterable[list[Record]]) -> memoryview:
+    target = Storage()
+    for kind, key, content in merged(list(files)):
+        cells = target.allocate(kind, key, len(content))
+        if cells is not None:
+            cells[:] = content
+    return target.content()
+
+
+def holds(content: memoryview, name: str, number: int) -> bool:
+    """Whether a file has evidence of an attempt."""
+    return any(_is_of(each, name, number) for each in records(content))
+
+
+def _add(folder: int, restored: memoryview) -> None:
+    """Add evidence to that of workers that have ended."""
+    known = retired_content(folder)
     if known is None:
         write_text_file(folder, RETIRED, bytes(restored))
     else:

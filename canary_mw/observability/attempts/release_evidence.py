@@ -1,7 +1,7 @@
 """The evidence of a release with a plan, as its engine takes it."""
 
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Dict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,9 +49,9 @@ def read_evidence(folder: int) -> EvidenceRead:
     return EvidenceRead(evidence_of([list(records(each)) for each in contents], attempts), not skipped)
 
 
-def private_evidence(content: memoryview | None, attempts: register.Attempts) -> EvidenceRead:
-    """The evidence of this process alone, given the content of its memory."""
-    return EvidenceRead(evidence_of([list(records(content))], attempts) if content is not None else {})
+def evidence_in(contents: Iterable[memoryview], attempts: register.Attempts) -> EvidenceRead:
+    """The evidence in files of figures."""
+    return EvidenceRead(evidence_of([list(records(each)) for each in contents], attempts))
 
 
 def release_evidence(read: EvidenceRead, document: GrayRelease, attempt: int, step: int, stage: int) -> ReleaseEvidence:

@@ -73,6 +73,12 @@ class EvidenceWriter:
         if missing:
             self._adopt({**self.attempts, **self._with_limits(missing)})
 
+    def add_limits(self, release: str, number: int, limits: Dict[str, float]) -> None:
+        """Go on with the thresholds of before a restart, which are fixed for the whole attempt."""
+        known = self.attempts[release]
+        if known.number == number:
+            self._adopt({**self.attempts, release: known._replace(limits={**known.limits, **limits})})
+
     def _without_limit(self, name: str, attempt: Attempt) -> list[Measure]:
         measures = self._measures.get(name, ())
         return [each for each in measures if each.quantile and each.name not in attempt.limits]

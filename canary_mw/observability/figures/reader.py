@@ -58,9 +58,15 @@ def read(folder: int, now: float) -> Figures:
     return figures_of(alive, dead, past, now, attempts, shared=True, skipped=tuple(skipped))
 
 
-def read_private(content: memoryview | None, now: float, attempts: register.Attempts | None = None) -> Figures:
-    """The figures of this process alone, given the content of its memory."""
-    return figures_of([Part(content)] if content is not None else [], [], [], now, attempts or {}, shared=False)
+def read_private(
+    content: memoryview | None,
+    now: float,
+    attempts: register.Attempts | None = None,
+    restored: memoryview | None = None,
+) -> Figures:
+    """The figures of this process alone, given the content of its memory, and evidence of before a restart."""
+    own, past = ([Part(each)] if each is not None else [] for each in (content, restored))
+    return figures_of(own, [], past, now, attempts or {}, shared=False)
 
 
 def figures_of(

@@ -158,7 +158,8 @@ def _write_texts(target: Storage, parts: list[Part]) -> None:
 
 def _write_ended(target: Storage, parts: list[Part], dead: list[WorkerFile]) -> None:
     ended = [each.key for part in parts for each in part.others if each.kind == Kind.ENDED]
-    for each in dead:
+    # What is restored is of no worker.
+    for each in (each for each in dead if layout.header_cells(each.content)[Header.PID]):
         cells = layout.header_cells(each.content)
         names = Header.ID, Header.PID, Header.START, Header.HEARTBEAT, Header.GENERATION, Header.SINCE, Header.CONTENT
         numbers = [*(cells[name] for name in names), cells[Header.CLEAN], cells[Header.STOPPED]]
