@@ -6,7 +6,7 @@ from dataclasses import replace
 from canary_mw.config.canary.fields import FieldError
 from canary_mw.config.document import Severity
 from canary_mw.rules.mapping import Mapping
-from canary_mw.rules.release import GrayRelease
+from canary_mw.rules.release import SLOTS, GrayRelease
 
 # Argo Rollouts appends it to the name of the base Mapping, which it cuts first.
 _ARGO_SUFFIX = "-canary"
@@ -72,9 +72,11 @@ def plan_findings(release: GrayRelease) -> Iterator[tuple[Severity, FieldError]]
         yield "notice", FieldError("evidence-forgeable", "sticky", text, hint)
     users = _audience_size(release)
     variant, percent = min(judged.weights.items(), key=lambda each: each[1])
-    if users is not None and users * percent / 100 < judged.analysis.minimum_keys:
-        least = judged.analysis.minimum_keys
-        text = f"{users} users at {percent:g} percent are {users * percent / 100:g} in {variant}: fewer than {least}"
+    least = judged.analysis.minimum_keys
+    if users is not None and users * percent / 100 < least:
+        text = (
+            f"{users:g} users at {percent:g} percent are {users * percent / 100:.3g} in {variant}: fewer than {least}"
+        )
         hint = f"begin with a larger weight, or write fewer minimum_keys: the step waits for {least} of them"
         yield "warning", FieldError("release-keys", f"steps.{judged.item - 1}", text, hint)
 
@@ -86,10 +88,13 @@ def _is_forgeable(release: GrayRelease) -> bool:
     return all(each.kind in _CLIENT_TEXT for each in release.sticky)
 
 
-def _audience_size(release: GrayRelease) -> int | None:
-    """How many keys can be drawn at all; None where the document does not say it."""
+def _audience_size(release: GrayRelease) -> float | None:
+    """How many keys can be drawn, layer and holdout taken off; None where the document does not say it."""
     if len(release.sticky) != 1 or release.missing == "roll":
         return None
     key = release.sticky[0]
     sizes = [len(term.values) for term in release.audience if (term.kind, term.name) == key]
-    return min(sizes, default=None)
+    layer, holdout = release.layer, release.holdout
+    share = (layer.end - layer.start) / SLOTS if layer else 1.0
+    share *= 1 - holdout.slots / SLOTS if holdout else 1.0
+    return min(sizes) * share if sizes else None

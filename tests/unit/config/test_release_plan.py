@@ -383,6 +383,9 @@ def test_a_first_step_with_too_few_users_is_a_warning() -> None:
     assert found(400, analysis={}) == set()
     assert found(40, analysis={"minimum_keys": 2}) == set()
     assert found(5) == set()
+    halved = {"layer": {"name": "l", "from": 0, "to": 50}, "holdout": {"name": "h", "percent": 50}}
+    assert found(1599, analysis={}, **halved) == {"release-keys"}
+    assert found(1600, analysis={}, **halved) == set()
     by_another = {"cookie": {"plan": ["pro"]}}
     rules = read_rules(MAPPINGS + release(steps=AUTO, analysis={}, audience=by_another))
     assert codes(rules, "warning") == set()
