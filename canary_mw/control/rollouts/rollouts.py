@@ -75,7 +75,7 @@ class Rollouts:
         self._mutex = Mutex()
         self._thread: SystemThread | None = None
         self._began = monotonic()
-        self._runs = self._begins = False
+        self._runs = False
         self._made: Controller | None = None
 
     @property
@@ -121,20 +121,16 @@ class Rollouts:
     def _begin(self) -> None:
         """Start the thread, once; what was stored is in force on return, if the store answers at once."""
         with self._mutex:
-            # What comes into force here is a table, which would begin a second time.
-            if self._thread is not None or not self._runs or self._begins:
+            if self._thread is not None or not self._runs:
                 return
-            self._begins = True
-            try:
-                self._controller.look_up()
-                self._controller.apply()
-            finally:
-                self._begins = False
-            self._say_where()
+            # First the thread, which waits: what comes into force here is a table, which would begin a second one.
             stop = Latch()
             self._thread = start_thread(
                 partial(_drive, ref(self), stop), "canary-mw-rollouts", stop=stop.set, owner=self
             )
+            self._controller.look_up()
+            self._controller.apply()
+            self._say_where()
 
     def _say_where(self) -> None:
         opened = self._controller.opened
