@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from counting import counting
 from load import Load, eventually, load
 from preforked import rules
 from prometheus_client.parser import text_string_to_metric_families
@@ -95,13 +96,6 @@ async def killed_under_load(admin: int, asked: Load, pids: list[int]) -> None:
             assert found >= seen
             seen = found
     await asked.more(200)
-
-
-def counting(tmp_path: Path) -> list[int]:
-    """The workers that count, by their locks on files of figures."""
-    inodes = {str(each.stat().st_ino) for each in tmp_path.glob("*/figures-*")}
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return sorted({int(line[4]) for line in locks if line[1] == "FLOCK" and line[5].rpartition(":")[2] in inodes})
 
 
 @pytest.mark.parametrize("server", APPS)
