@@ -36,7 +36,7 @@ Answering = Callable[[Desk, Request], Awaitable[Any]]
 async def overview(desk: Desk, request: Request) -> Any:
     """All releases."""
     window = window_of(request.query_params)
-    key = "overview", window
+    key = "overview", window, desk.subject.stamp()
     return await desk.ask(lambda subject, figures: overview_answer(subject, figures, window), key)
 
 
@@ -57,7 +57,7 @@ async def release(desk: Desk, request: Request) -> Any:
             raise Refused(404, "unknown-release", "there is no release of this name; /api/v1/overview lists all")
         return release_answer(subject, figures, view, window)
 
-    return await desk.ask(answer, ("release", name, window))
+    return await desk.ask(answer, ("release", name, window, desk.subject.stamp()))
 
 
 async def traffic(desk: Desk, request: Request) -> Any:

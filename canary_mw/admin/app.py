@@ -28,7 +28,7 @@ from canary_mw.admin.guard import Guard
 from canary_mw.admin.openapi import openapi
 from canary_mw.admin.pages.routes import page_routes
 from canary_mw.admin.releases.looking import look
-from canary_mw.admin.releases.rollout import rollout_in_force
+from canary_mw.admin.releases.rollout import rollout_in_force, stamp
 from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
@@ -70,6 +70,7 @@ def create_admin(
     shown.setdefault("sources", store.source_status)
     commands = Commands(TokenFile(token_file), rollouts or partial(rollouts_known, store))
     shown.setdefault("rollout", partial(rollout_in_force, store, commands.rollouts))
+    shown.setdefault("stamp", partial(stamp, commands.rollouts))
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     store.observers = (*store.observers, changes)
     store.ticks.append(partial(look, ref(subject)))

@@ -41,6 +41,10 @@ def no_rollout(name: str) -> Rollout | None:
     return None
 
 
+def _nothing() -> object:
+    return None
+
+
 def _nowhere() -> str | None:
     return None
 
@@ -61,6 +65,7 @@ class Subject:
         differences: what the reload changed in the texts after which a table was in force, by its number.
         waiting: what a new process waits for before it is ready, "" for nothing.
         rollout: how far the release of a name is.
+        stamp: changes with the states of the releases; cheap, in any thread.
         settings: those in force, without secrets.
         folder: returns where the workers keep their figures, None for the memory of this process.
         pod: name of the pod or host.
@@ -80,6 +85,7 @@ class Subject:
     differences: Callable[[int], Sequence[FileDiff]] = no_differences
     waiting: Callable[[], str] = str
     rollout: Callable[[str], Rollout | None] = no_rollout
+    stamp: Callable[[], object] = _nothing
     settings: Sequence[SettingInForce] = ()
     folder: Callable[[], str | None] = _nowhere
     pod: str = field(default_factory=socket.gethostname)

@@ -50,26 +50,29 @@ class KeptRollouts(Rollouts):
     def __init__(self, *documents: GrayRelease, phase: Phase = "Pending") -> None:
         self.documents = {each.name: each for each in documents}
         self.states = {each.name: state_in(each, phase) for each in documents if each.plan is not None}
-        self.versions = dict.fromkeys(self.states, 7)
+        self.versions_by_name = dict.fromkeys(self.states, 7)
         self.error: Exception | None = None
         self.known: dict[str, dict[str, Any]] = {}
+
+    def versions(self) -> dict[str, int | None]:
+        return {**self.versions_by_name}
 
     def standing(self, name: str) -> Standing | None:
         if name not in self.documents:
             return None
-        state, version = self.states.get(name), self.versions.get(name, 0)
+        state, version = self.states.get(name), self.versions_by_name.get(name, 0)
         known = {"controller": "process 4711", "is_controller": True, **self.known.get(name, {})}
         return Standing(name=name, state=state, version=version, **known)
 
     def command(self, name: str, wanted: Command, if_match: int | None, who: Who) -> Standing:
         if self.error is not None:
             raise self.error
-        version = self.versions.get(name, 0)
+        version = self.versions_by_name.get(name, 0)
         if if_match not in (None, version):
             raise VersionMoved(f"the state of {name} has version {version} by now, and not {if_match}")
         state = command(self.documents[name], self.states.get(name), wanted, who).state
         if state is not None and state != self.states.get(name):
-            self.states[name], self.versions[name] = state, version + 1
+            self.states[name], self.versions_by_name[name] = state, version + 1
         standing = self.standing(name)
         assert standing is not None
         return standing

@@ -24,6 +24,12 @@ def rollout_in_force(store: RuleStore, find: Callable[[], Rollouts | None], name
     return None if standing is None or document is None else rollout_of(document, standing)
 
 
+def stamp(find: Callable[[], Rollouts | None]) -> object:
+    """What changes with the state of any release: an answer that was worked out before is not given after it."""
+    rollouts = find()
+    return None if rollouts is None else tuple(rollouts.versions().items())
+
+
 def rollout_of(document: GrayRelease, standing: Standing) -> Rollout:
     """How far a release is.
 

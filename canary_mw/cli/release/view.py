@@ -36,6 +36,8 @@ def _head(answer: Any, rollout: Any) -> Iterator[Line]:
     yield [Piece("Status:".ljust(_LABEL)), Piece(phase, role), Piece(f"   {progress_of(rollout)}".rstrip())]
     if rollout["reason"]:
         yield _labelled("Reason", visible(rollout["reason"]))
+    for text in rollout["findings"]:
+        yield [Piece("Problem:".ljust(_LABEL)), Piece(visible(text), "bad")]
     scope = answer["scope"]
     name = visible(rollout["controller"]["name"]) or "not known"
     yield _labelled("Controller", f"{name}, {scope['reporting']} of {scope['workers']} workers reporting")

@@ -178,6 +178,11 @@ class Rollouts:
         if opened is not None:
             opened.latches.ask_to_look()
 
+    def versions(self) -> "dict[str, int | None]":
+        """The versions of the states that this process knows; any thread may ask, and waits for nothing."""
+        made = self._made
+        return {} if made is None else {name: each.version for name, each in list(made.states.known.items())}
+
     def standing(self, name: str) -> "Standing | None":
         """How a release stands; None where there is no such release."""
         from canary_mw.control.rollouts.standing import standing_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from admin_client import admin, fetch_app, loaded, validated
-from kept_rollouts import KeptRollouts
+from kept_rollouts import SOMEBODY, KeptRollouts
+from phase_table import OTHERWISE, TABLE, UNCHANGED
 from servers import Answer, mapping, run
 from starlette.applications import Starlette
 
@@ -17,7 +18,7 @@ from canary_mw.admin.commands.tokens import TokenFile, checked, token_of
 from canary_mw.admin.openapi import openapi
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError, StoreAway
-from canary_mw.rollout.commands import COMMANDS
+from canary_mw.rollout.commands import COMMANDS, Command
 from canary_mw.rollout.state import Phase
 
 PATH = "/api/v1/releases/{name}/{command}"
@@ -56,20 +57,6 @@ gray: {old-gray: 20}
 sticky: {header: x-user-id}
 """
 )
-ON: dict[str, Any] = {"promote": "Progressing", "full": "Baking", "pause": "Paused", "set-weight": "Paused"}
-OVER: dict[str, Any] = dict.fromkeys(("promote", "full", "pause", "resume", "set-weight"), 409)
-# What a command leads to, by the phase that it is given in; 409 where it is refused.
-TABLE: dict[Phase, dict[str, Any]] = {
-    "Pending": {**ON, "resume": 409},
-    "Progressing": {**ON, "resume": 409},
-    "Paused": {**ON, "resume": "Progressing"},
-    "Held": {**ON, "resume": "Progressing"},
-    "Baking": {**ON, "promote": "Completed", "full": "Completed", "resume": 409},
-    "Completed": OVER,
-    "RolledBack": {**OVER, "abort": "RolledBack", "retry": "Pending", "undo": 409},
-    "Aborted": {**OVER, "abort": "Aborted", "retry": "Pending", "undo": 409},
-}
-OTHERWISE = {"abort": "Aborted", "retry": 409, "undo": "Aborted"}
 
 
 @cache
@@ -154,7 +141,7 @@ def give_as_the_table_says(box: Box, phase: Phase, command: str) -> None:
     assert (value["name"], value["rollout"]["phase"]) == ("shop", expected)
     assert value["rollout"] == after
     changed = after["version"] != before["version"]
-    assert changed is ((command, phase) not in {("pause", "Paused"), ("abort", "RolledBack"), ("abort", "Aborted")})
+    assert changed is ((command, phase) not in UNCHANGED)
     assert (command in before["commands"]) or command == "full"
     if changed:
         newest = after["history"][0]
@@ -177,6 +164,14 @@ def test_the_state_of_a_release_is_told_with_its_plan(box: Box) -> None:
     assert rollout["steps"][1]["until_promoted"]
     answer = box.fetch("/api/v1/releases/shop")
     assert validated(answer, "/api/v1/releases/{name}")["rollout"] == rollout
+
+
+def test_no_answer_is_older_than_a_change_that_another_process_made(box: Box) -> None:
+    for path in ("/api/v1/releases/shop", "/api/v1/overview"):
+        assert b'"phase":"Pending"' in box.fetch(path).body
+    box.rollouts.command("shop", Command(name="promote"), None, SOMEBODY)
+    for path in ("/api/v1/releases/shop", "/api/v1/overview"):
+        assert b'"phase":"Progressing"' in box.fetch(path).body
 
 
 def test_a_release_without_steps_takes_abort_and_retry(box: Box) -> None:

@@ -1,6 +1,6 @@
 """Hooks of releases: whom a step waits for, who takes a release back, and who is told what happened (Flagger's kinds).
 
-Nothing here waits. A hook that is asked is asked in a thread of its own, each 10 seconds, and its last answer counts
+Nothing here waits. A hook that is asked is asked in a thread of its own, each 5 seconds, and its last answer counts
 for the attempt and step that it was asked about. Only an answer of 200 to 299 opens a gate, or takes a release back.
 """
 
@@ -26,7 +26,7 @@ from canary_mw.rules.release import GrayRelease
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
 # Seconds from one question to the next.
-INTERVAL = 10.0
+INTERVAL = 5.0
 _ENDS: frozenset[Phase] = frozenset(("Completed", "RolledBack", "Aborted"))
 
 

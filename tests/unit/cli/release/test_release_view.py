@@ -94,6 +94,11 @@ def test_steps_are_broken_into_lines(columns: int) -> None:
     assert len(re.findall("○", "".join(lines[begin:]))) == 20
 
 
+def test_what_keeps_the_state_from_being_written_is_shown() -> None:
+    lines = shown(phase("Held", findings=["all releases are stopped: everybody gets stable"]))
+    assert lines[2] == "Problem:      all releases are stopped: everybody gets stable"
+
+
 def test_nothing_is_made_up_where_nothing_drives_a_release() -> None:
     lines = shown(None)
     assert lines[1] == "Status:       – nothing raises it by itself"

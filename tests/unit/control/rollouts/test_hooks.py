@@ -129,10 +129,10 @@ def test_a_hook_is_asked_again_after_a_while_and_its_last_answer_counts(hook: Ho
     hooks, document = asker(clock=clock), planned(Hook("confirm-rollout", hook.url()))
     assert settled(hooks, document, PENDING).open == {"confirm-rollout": True}
     hook.next()
-    clock.now = 9.9
+    clock.now = 4.9
     assert settled(hooks, document, PENDING).open == {"confirm-rollout": True}
     assert hook.posted.empty()
-    clock.now, hook.status["/"] = 10.0, 503
+    clock.now, hook.status["/"] = 5.0, 503
     assert settled(hooks, document, PENDING).open == {"confirm-rollout": False}
     hook.next()
 
@@ -157,7 +157,7 @@ def test_a_hook_that_is_away_is_told_in_the_log_once(hook: HookServer, caplog: p
     quiet = Hook("confirm-rollout", hook.url("/secret-path?quiet"), name="quiet", muted=True)
     hooks, document = asker(clock=clock), planned(gate, quiet)
     with caplog.at_level(logging.WARNING, "canary_mw.rollouts"):
-        for clock.now in (0.0, 10.0, 20.0):
+        for clock.now in (0.0, 5.0, 10.0):
             settled(hooks, document, PENDING)
     assert [each.getMessage() for each in caplog.records] == ["release shop: the hook gate says no: it answers 503"]
 
