@@ -16,8 +16,9 @@ from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
 from canary_mw.config.filters.auth_schema import AuthServiceV0, AuthServiceV3
+from canary_mw.config.filters.rate_limit_service import RateLimitServiceV3
 from canary_mw.config.reference.attribute_doc import AttributeDoc
-from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES
+from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES, RATE_LIMIT_SERVICE_ATTRIBUTES
 from canary_mw.config.reference.mapping import SECTIONS
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
@@ -112,7 +113,8 @@ def row(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
 
 def page() -> str:
     """The text of the page."""
-    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *auth_service(), *kinds()])
+    services = (*auth_service(), *rate_limit_service())
+    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *services, *kinds()])
 
 
 def table_head(title: str, what: str) -> Iterator[str]:
@@ -147,6 +149,13 @@ def auth_service() -> Iterator[str]:
     yield from table_head("AuthService", "attribute")
     models = (AuthServiceV3, AuthServiceV0)
     yield "\n".join(row(name, text, *models) for name, text in AUTH_SERVICE_ATTRIBUTES.items()) + "\n"
+
+
+def rate_limit_service() -> Iterator[str]:
+    """The attributes of a RateLimitService."""
+    yield from table_head("RateLimitService", "attribute")
+    models = (RateLimitServiceV3,)
+    yield "\n".join(row(name, text, *models) for name, text in RATE_LIMIT_SERVICE_ATTRIBUTES.items()) + "\n"
 
 
 def kinds() -> Iterator[str]:

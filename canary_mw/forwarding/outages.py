@@ -113,7 +113,7 @@ def failure_line(failure: Failure, report: Report) -> str:
 
 def _rule(name: str) -> str:
     """A Mapping by its name, or another document by its kind and name."""
-    return name if name.startswith("AuthService ") else f"Mapping {name}"
+    return name if name.startswith(("AuthService ", "RateLimitService ")) else f"Mapping {name}"
 
 
 def counted(report: Report, what: str) -> str:

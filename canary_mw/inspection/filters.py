@@ -1,6 +1,7 @@
 """What is said of services that are asked about every request: by `explain`, `check`, at start, and after a reload."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from canary_mw.config.document import Diagnostic
 from canary_mw.forwarding.exchange import direct_response
@@ -13,9 +14,13 @@ from canary_mw.routing.decision import decide
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.filters.asked import Filters
 from canary_mw.rules.filters.auth import PROBES
+from canary_mw.rules.filters.limits import RateLimitPolicy
+from canary_mw.rules.mapping import Mapping
 
 # What begins the line about a table that asks nobody any more.
 OPENED = "nobody is asked any more"
+# Seconds; a first connection may take that long.
+_LITTLE_TIME = 0.05
 _HOP = HopContext(b"canary-mw", trusted=False, new_id=lambda: b"")
 
 
@@ -30,9 +35,17 @@ def asked_about(table: RouteTable, decision: Decision | None, head: RequestHead,
     facts = Facts(
         lambda other: decide(table, other, roll), _HOP, table.middleware, int, float, unguarded=frozenset(PROBES)
     )
-    if not is_guarded(table, filters, decision, head, facts):
-        return []
-    return [_auth_in_words(filters)]
+    found = [_auth_in_words(filters)] if is_guarded(table, filters, decision, head, facts) else []
+    return [*found, *_limits_in_words(filters.rate_limit, rule_of(table, decision, head), head)]
+
+
+def _limits_in_words(policy: RateLimitPolicy | None, rule: Mapping | None, head: RequestHead) -> Iterator[str]:
+    """What a RateLimitService counts."""
+    if policy is None or rule is None:
+        return
+    for entries in policy.descriptors(rule.descriptors.get(policy.domain, ()), head, head.client):
+        text = ", ".join(f"{key}={value}" for key, value in entries)
+        yield f"asks RateLimitService {policy.name} ({policy.service.text}) about {text}"
 
 
 def _is_answered(table: RouteTable, decision: Decision | None, head: RequestHead) -> bool:
@@ -56,6 +69,9 @@ def start_texts(table: RouteTable, *, asks: bool) -> Iterator[tuple[str, bool]]:
         asks: whether this process asks anybody.
     """
     filters = table.settings.filters
+    if filters.rate_limit is not None:
+        text = f"RateLimitService {filters.rate_limit.name} ({filters.rate_limit.service.text})"
+        yield (f"asks {text}" if asks else f"{text} is not asked: filters are turned off"), not asks
     if filters.auth is None and not filters.auth_in_error:
         return
     name = filters.auth.name if filters.auth is not None else filters.auth_in_error
@@ -70,7 +86,26 @@ def start_texts(table: RouteTable, *, asks: bool) -> Iterator[tuple[str, bool]]:
 
 
 def lint_filters(table: RouteTable) -> list[Diagnostic]:
-    """An AuthService that is the local service, and so guards nothing."""
+    """An AuthService that is the local service, and so guards nothing; a RateLimitService that has little time."""
+    return [*_local_auth(table), *_short_time(table.settings.filters.rate_limit)]
+
+
+def _short_time(policy: RateLimitPolicy | None) -> Iterator[Diagnostic]:
+    if policy is not None and policy.timeout is not None and policy.timeout < _LITTLE_TIME:
+        failing = "is answered with 500" if policy.failure_mode_deny else "passes uncounted"
+        time = f"{policy.timeout * 1000:g} ms"
+        text = f"RateLimitService {policy.name}: without an answer in {time}, a request {failing}"
+        yield Diagnostic(
+            severity="notice",
+            code="little-time",
+            message=text,
+            file=policy.file,
+            line=policy.line or None,
+            hint="give timeout_ms 50 or more",
+        )
+
+
+def _local_auth(table: RouteTable) -> list[Diagnostic]:
     filters = table.settings.filters
     if filters.auth is None or (table.filters is not None and table.filters.auth is not None):
         return []
@@ -82,7 +117,11 @@ def lint_filters(table: RouteTable) -> list[Diagnostic]:
 def change_lines(before: RouteTable, after: RouteTable) -> Iterator[str]:
     """What a reload has changed of what is asked."""
     old, new = before.settings.filters, after.settings.filters
-    if old == new:
+    if old.rate_limit != new.rate_limit:
+        limits = new.rate_limit or old.rate_limit
+        what = "changed" if old.rate_limit and new.rate_limit else "is new" if new.rate_limit else "is gone"
+        yield f"RateLimitService {limits.name if limits else ''} {what}"
+    if replace(old, rate_limit=None) == replace(new, rate_limit=None):
         return
     if new.auth is None and not new.auth_in_error:
         yield f"{OPENED} who sends a request: AuthService {_name(old)} is gone"

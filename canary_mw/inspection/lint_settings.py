@@ -68,8 +68,9 @@ def _names(mappings: Iterable[Mapping]) -> dict[str, None]:
 
 def _asked_names(table: RouteTable) -> dict[str, None]:
     """The names of services that are asked about requests."""
-    auth = table.settings.filters.auth
-    return {name: None for each in (auth.services if auth is not None else ()) for name in each.names}
+    auth, limits = table.settings.filters.auth, table.settings.filters.rate_limit
+    services = (*(auth.services if auth is not None else ()), *([limits.service] if limits is not None else ()))
+    return {name: None for each in services for name in each.names}
 
 
 def _about_option(option: str, code: str, message: str, name: str, known: dict[str, None]) -> Diagnostic:

@@ -144,7 +144,7 @@ class MiddlewareBase(ObservedRequests):
         keys = self.trusted_headers.keys if self.trusted_headers else ()
         self.release = ReleaseShell(self._is_trusted_peer, keys)
         self.person = self.release.person
-        self.filters = filter_shell(options, wraps=self.wraps, signed=bool(keys))
+        self.filters = filter_shell(options, self.release, wraps=self.wraps, signed=bool(keys))
         self._hop_contexts = tuple(
             HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)

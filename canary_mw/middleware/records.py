@@ -1,5 +1,7 @@
 """Records of requests, for observers that want them."""
 
+from typing import NamedTuple
+
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.filters.calls import Asked
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -7,6 +9,16 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.figures.targets import assigned_of, decision_labels, is_drawn
 from canary_mw.routing.decided import Decision
+
+
+class _Asked(NamedTuple):
+    auth: str | None = None
+    auth_seconds: float | None = None
+    rate_limit: str | None = None
+    rate_limit_seconds: float | None = None
+
+
+_NOBODY = _Asked()
 
 
 def decided_record(decision: Decision | None, head: RequestHead) -> Decided:
@@ -28,6 +40,7 @@ def finished_record(
     """A request that has ended; the arguments are those of `Finished`."""
     assigned = None if decision is None else assigned_of(decision)
     forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
+    asked = _asked(head)
     return Finished(
         head.method,
         _path_of(head),
@@ -48,14 +61,24 @@ def finished_record(
         _request_id(head, forwarded),
         _bytes_in(head, forwarded),
         bytes_out,
-        *_asked(head),
+        asked.auth,
+        asked.auth_seconds,
+        asked.rate_limit,
+        asked.rate_limit_seconds,
     )
 
 
-def _asked(head: RequestHead) -> tuple[str | None, float | None]:
-    """What an AuthService has said, and how long it took."""
+def _asked(head: RequestHead) -> _Asked:
+    """What services of filters have said, and how long it took."""
     asked: Asked | None = getattr(head, "asked", None)
-    return (None, None) if asked is None or asked.auth is None else (asked.auth, asked.auth_seconds)
+    if asked is None:
+        return _NOBODY
+    return _Asked(
+        asked.auth,
+        None if asked.auth is None else asked.auth_seconds,
+        asked.rate_limit,
+        None if asked.rate_limit is None else asked.rate_limit_seconds,
+    )
 
 
 def _tries(forwarded: UpstreamRequest | None, net: SafetyNet | None) -> int:

@@ -49,6 +49,8 @@ class Finished(NamedTuple):
         bytes_out: of the body of the response.
         auth: allowed, denied, error or failed_open, by an AuthService; None where it was not asked.
         auth_seconds: how long it took.
+        rate_limit: ok, over_limit or error, by a RateLimitService; None where it was not asked.
+        rate_limit_seconds: how long it took.
     """
 
     method: str
@@ -74,6 +76,8 @@ class Finished(NamedTuple):
     bytes_out: int = 0
     auth: str | None = None
     auth_seconds: float | None = None
+    rate_limit: str | None = None
+    rate_limit_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "upstream_errors": (("service", "reason"), "Attempts that failed."),
     "auth": (("service", "result"), "Requests that an AuthService was asked about, by what followed."),
     "auth_seconds": (("service",), "Time that its answers took, in seconds."),
+    "rate_limit": (("result",), "Requests that a RateLimitService was asked about, by its answer."),
+    "rate_limit_seconds": ((), "Time that its answers took, in seconds."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),
     "release_transitions": (("release", "to"), "Changes of the state of releases, by the phase after them."),
     "reloads": (("result",), "Readings of rules, by whether they are wholly in force."),
@@ -74,7 +76,7 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
 
 
 # What is counted in parts of one.
-_SCALES = {"event_values": 1000, "auth_seconds": 1_000_000}
+_SCALES = {"event_values": 1000, "auth_seconds": 1_000_000, "rate_limit_seconds": 1_000_000}
 # Counters that are there before the first event.
 _ZEROS = {"shadow": ("sent", "failed", "skipped_body", "skipped_busy"), "stalled_clients": ("",)}
 

@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from canary_mw.rules.cors import CorsPolicy
+from canary_mw.rules.filters.limits import Descriptor
 from canary_mw.rules.header_templates import HeaderTemplate
 from canary_mw.rules.matchers import ANY_HOST, Condition, HostPattern, Regex, compile_regex
 from canary_mw.rules.service import Service
@@ -123,6 +124,7 @@ class Mapping:
         keep_request_id: False replaces a client's `x-request-id`.
         bypass_auth: no AuthService is asked about its requests.
         context_extensions: told to an AuthService that is asked over gRPC.
+        descriptors: what a RateLimitService counts about its requests, by domain.
         extras: further attributes as written, only for display; most have no effect yet.
         file, line: where it is written; not part of equality.
         timeout: seconds of `timeout_ms`, or of its default; None for no limit.
@@ -167,6 +169,7 @@ class Mapping:
     variant: Variant | None = None
     bypass_auth: bool = False
     context_extensions: tuple[tuple[str, str], ...] = ()
+    descriptors: Dict[str, tuple[Descriptor, ...]] = field(default_factory=dict)
     extras: Dict[str, Any] = field(default_factory=dict)
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canary_mw.rules.filters.asked import NO_FILTERS, Filters
+from canary_mw.rules.filters.limits import Descriptor
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
 from canary_mw.rules.request_policy import RequestPolicy
 
@@ -20,6 +21,8 @@ class ModuleSettings:
         trusted_hops: proxies in front whose X-Forwarded-* headers are continued, whatever their address.
         server_name: value of `server` in all responses, None to leave it to the upstream.
         filters: what services are asked about every request.
+        label_domain: of a RateLimitService that names none.
+        default_labels: put before the labels of Mappings, by domain.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)
@@ -29,6 +32,8 @@ class ModuleSettings:
     trusted_hops: int = 0
     server_name: str | None = None
     filters: Filters = NO_FILTERS
+    label_domain: str = ""
+    default_labels: Dict[str, Descriptor] = field(default_factory=dict)
 
 
 DEFAULT_SETTINGS = ModuleSettings()

@@ -48,6 +48,8 @@ canary_mw_fallbacks_total counter
 canary_mw_gray_failures_total counter
 canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
+canary_mw_rate_limit_seconds_total counter
+canary_mw_rate_limit_total counter
 canary_mw_refused_requests_total counter
 canary_mw_release_evidence_log gauge
 canary_mw_release_transitions_total counter

@@ -13,6 +13,8 @@ from canary_mw.config.ambassador import endpoint_policies, matching, traffic_pol
 from canary_mw.config.ambassador.notices import AttributeDiagnostic, notices
 from canary_mw.config.ambassador.origin import DocumentOrigin, compile_limited
 from canary_mw.config.ambassador.schema import KEPT, Model, RegexSubstitution, health_checks_of
+from canary_mw.config.ambassador.traffic_policies import seconds_from_ms
+from canary_mw.config.filters.labels import labels_of
 from canary_mw.config.services.consul_resolver import consul_name
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
@@ -64,7 +66,11 @@ def to_mapping(model: Model, origin: DocumentOrigin) -> tuple[Mapping | None, li
     # One object for all Mappings without options of their own.
     shared = DEFAULT_OPTIONS if upstream_options == DEFAULT_OPTIONS else upstream_options
     mapping = Mapping(options=shared, **values)
-    return mapping, [*notices(model, mapping, given)]
+    wrong = (
+        AttributeDiagnostic("error", "labels", "bad-label", e.message, e.hint)
+        for e in labels_of(model, origin, _service)[1]
+    )
+    return mapping, [*wrong, *notices(model, mapping, given)]
 
 
 def _unused(model: Model) -> Iterator[AttributeDiagnostic]:
@@ -215,10 +221,6 @@ def _variant(_: Model, origin: DocumentOrigin) -> Variant | None:
     return "gray" if label == "gray" else "stable" if label == "stable" else None
 
 
-def _context_extensions(model: Model, _: DocumentOrigin) -> tuple[tuple[str, str], ...]:
-    return tuple((model.auth_context_extensions or {}).items())
-
-
 def _extras(model: Model, _: DocumentOrigin) -> Dict[str, Any]:
     kept = {*KEPT & model.model_fields_set}
     return dict(sorted(model.model_dump(include=kept, exclude_unset=True).items())) if kept else _NOTHING
@@ -260,9 +262,10 @@ _READERS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "shadow_writes": ("shadow_writes", lambda _, origin: origin.labels.get("shadow_writes") == "allow"),
     "allow_upgrade": ("upgrades", _upgrades),
     "metadata_labels": ("variant", _variant),
+    "labels rate_limits": ("descriptors", lambda model, origin: labels_of(model, origin, _service)[0]),
     "bypass_auth": ("bypass_auth", lambda model, _: model.bypass_auth is True),
-    "auth_context_extensions": ("context_extensions", _context_extensions),
-    "labels": ("extras", _extras),
+    "auth_context_extensions": ("context_extensions", lambda m, _: tuple((m.auth_context_extensions or {}).items())),
+    "docs": ("extras", _extras),
 }
 # The same for the fields of UpstreamOptions.
 _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
@@ -270,14 +273,11 @@ _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
         "per_try_timeout",
         lambda model, _: traffic_policies.per_try_timeout(model.retry_policy),
     ),
-    "idle_timeout_ms": ("idle_timeout", lambda model, _: traffic_policies.seconds_from_ms(model.idle_timeout_ms)),
-    "cluster_idle_timeout_ms": (
-        "keepalive_expiry",
-        lambda model, _: traffic_policies.seconds_from_ms(model.cluster_idle_timeout_ms),
-    ),
+    "idle_timeout_ms": ("idle_timeout", lambda model, _: seconds_from_ms(model.idle_timeout_ms)),
+    "cluster_idle_timeout_ms": ("keepalive_expiry", lambda model, _: seconds_from_ms(model.cluster_idle_timeout_ms)),
     "cluster_max_connection_lifetime_ms": (
         "max_connection_lifetime",
-        lambda model, _: traffic_policies.seconds_from_ms(model.cluster_max_connection_lifetime_ms),
+        lambda model, _: seconds_from_ms(model.cluster_max_connection_lifetime_ms),
     ),
     "tls": ("tls", _tls),
     "load_balancer": ("load_balancer", lambda model, _: endpoint_policies.load_balancer(model.load_balancer)),
@@ -285,11 +285,11 @@ _OPTIONS: dict[str, tuple[str, Callable[[Model, DocumentOrigin], Any]]] = {
     "service resolver": ("consul_service", _consul_service),
     "v3health_checks health_checks": (
         "health_checks",
-        lambda model, _: endpoint_policies.health_checks(health_checks_of(model)),
+        lambda m, _: endpoint_policies.health_checks(health_checks_of(m)),
     ),
     "outlier_detection": (
         "outlier_detection",
-        lambda model, _: endpoint_policies.outlier_detection(model.outlier_detection)[0],
+        lambda m, _: endpoint_policies.outlier_detection(m.outlier_detection)[0],
     ),
     "circuit_breakers": (
         "circuit_breakers",

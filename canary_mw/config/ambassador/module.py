@@ -18,8 +18,10 @@ from canary_mw.config.ambassador.schema import (
     ShortAddedHeaders,
     Strict,
 )
+from canary_mw.config.filters.labels import LABEL_KINDS, Place, descriptor
 from canary_mw.exceptions import MappingError
 from canary_mw.http.headers import has_control
+from canary_mw.rules.filters.limits import Descriptor
 from canary_mw.rules.matchers import REGEX_MAX_SIZE, REGEX_SIZE_CAP
 from canary_mw.rules.module import ModuleSettings
 from canary_mw.rules.request_policy import AddressFilter, Network, RequestPolicy
@@ -61,6 +63,8 @@ class ModuleConfig(Strict):
     resolver: str | None = None
     keepalive: KeepAlive | None = None
     add_linkerd_headers: Flag | None = None
+    default_label_domain: str | None = None
+    default_labels: dict[str, dict[str, Any]] | None = None
     defaults: Defaults = Field(default_factory=Defaults)
     regex_max_size: int = Field(default=REGEX_MAX_SIZE, ge=1, le=REGEX_SIZE_CAP)
     merge_slashes: Flag = False
@@ -77,8 +81,8 @@ class ModuleConfig(Strict):
 
 # Emissary's other keys (`irambassador.py`), listed so that they are not reported as misspelt.
 UNSUPPORTED = frozenset(
-    "admin_port allow_chunked_length ambassador_id buffer buffer_limit_bytes debug_mode default_label_domain"
-    " default_labels diag_port diagnostics dns_type docs enable_grpc_http11_bridge enable_grpc_web enable_http10"
+    "admin_port allow_chunked_length ambassador_id buffer buffer_limit_bytes debug_mode diag_port"
+    " diagnostics dns_type docs enable_grpc_http11_bridge enable_grpc_web enable_http10"
     " enable_ipv4 enable_ipv6 envoy_log_format envoy_log_path envoy_log_type envoy_validation_timeout"
     " error_response_overrides forward_client_cert_details grpc_stats gzip header_case_overrides hostname"
     " listener_idle_timeout_ms liveness_probe lua_scripts max_request_headers_count outlier_detection proper_case"
@@ -127,7 +131,21 @@ def to_settings(config: ModuleConfig) -> ModuleSettings:
         config.preserve_external_request_id,
         config.xff_num_trusted_hops,
         _server_name(config.server_name),
+        label_domain=config.default_label_domain or "",
+        default_labels=_default_labels(config),
     )
+
+
+def _default_labels(config: ModuleConfig) -> dict[str, Descriptor]:
+    """The labels of each domain that come before those of Mappings, written as those of v3alpha1 or as older ones."""
+    found = {}
+    for domain, given in (config.default_labels or {}).items():
+        labels = given.get("defaults", [])
+        legacy = isinstance(labels, list) and not all(
+            isinstance(each, dict) and each.keys() <= LABEL_KINDS for each in labels
+        )
+        found[domain] = descriptor(labels, f"default_labels.{domain}.defaults", Place(legacy))
+    return found
 
 
 def _check_defaults(attributes: Dict[str, Any]) -> None:

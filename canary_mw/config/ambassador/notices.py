@@ -1,12 +1,13 @@
 """Findings about a valid Mapping: attributes without effect, and values that are probably not intended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from canary_mw.config.ambassador.endpoint_policies import outlier_detection
 from canary_mw.config.ambassador.matching import was_written_without_host
 from canary_mw.config.ambassador.schema import NO_EFFECT_YET, LegacyMapping, MappingV3, Model, health_checks_of
 from canary_mw.config.document import Severity
+from canary_mw.exceptions import MappingError
 from canary_mw.rules.mapping import Mapping
 from canary_mw.rules.matchers import ANY_HOST
 from canary_mw.rules.service import parse_service
@@ -22,12 +23,17 @@ class AttributeDiagnostic(NamedTuple):
     hint: str | None = None
 
 
-def notices(model: Model, mapping: Mapping, given: set[str]) -> Iterator[AttributeDiagnostic]:
+def notices(
+    model: Model, mapping: Mapping, given: set[str], wrong_labels: Iterable[MappingError] = ()
+) -> Iterator[AttributeDiagnostic]:
     """Findings about a valid Mapping.
 
     Args:
         given: the attributes that the document itself names, without those of the Module.
+        wrong_labels: what is wrong with labels, which are left out.
     """
+    for each in wrong_labels:
+        yield AttributeDiagnostic("error", "labels", "bad-label", each.message, each.hint)
     yield from _without_effect(model, given)
     _, problem = parse_service(model.service, mapping.namespace)
     if problem:

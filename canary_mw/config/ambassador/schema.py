@@ -279,11 +279,11 @@ TEXT_ATTRIBUTES = frozenset(
 # Attributes that are read and kept but have no effect yet: each gets a notice.
 NO_EFFECT_YET = frozenset(
     "bypass_error_response_overrides circuit_breaker cluster_tag"
-    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc keepalive labels"
-    " modules priority rate_limits respect_dns_ttl stats_name".split()
+    " dns_type docs enable_ipv4 enable_ipv6 envoy_override error_response_overrides grpc keepalive"
+    " modules priority respect_dns_ttl stats_name".split()
 )
 # Attributes kept on the Mapping and shown by `explain`, with or without effect.
 KEPT = NO_EFFECT_YET | frozenset(
-    "add_linkerd_headers allow_upgrade auth_context_extensions bypass_auth health_checks load_balancer"
-    " outlier_detection resolver tls use_websocket v3health_checks".split()
+    "add_linkerd_headers allow_upgrade auth_context_extensions bypass_auth health_checks labels load_balancer"
+    " outlier_detection rate_limits resolver tls use_websocket v3health_checks".split()
 )

@@ -93,7 +93,7 @@ def read_shared_resources(
     if not complete:
         known = {**last_good.tls_contexts, **known}
     asked = [each for each in resources if is_filter(each[0], KNOWN_KINDS)]
-    around = AuthSurroundings(settings, known)
+    around = AuthSurroundings(settings, known, ambassador_id)
     filters = read_filters(asked, ambassador_id, around, last_good.filters, complete, cut_off, diagnostics)
     settings = replace(settings, filters=filters.filters)
     return SharedResources(ambassador_id, settings, resolvers, known, filters, agents)

@@ -36,6 +36,7 @@ class AuthSurroundings:
 
     settings: ModuleSettings
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
+    ambassador_id: str = "default"
 
 
 def auth_policy(resource: Resource, surroundings: AuthSurroundings, report: Report) -> AuthPolicy | None:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.filters.auth_service import AuthSurroundings, auth_policy
+from canary_mw.config.filters.rate_limit_service import rate_limit_policy
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report
 from canary_mw.config.wording import closest_to
 from canary_mw.rules.filters.asked import Filters
 from canary_mw.rules.filters.auth import AuthPolicy
+from canary_mw.rules.filters.limits import RateLimitPolicy
 
 Name = tuple[str, str]  # namespace, name
-_AUTH = "AuthService"
+_AUTH, _LIMIT = "AuthService", "RateLimitService"
 _OWN = ("name", "services")
 
 
@@ -24,21 +26,23 @@ class FilterDocuments:
 
     Attributes:
         auth_in_error: the name of an AuthService that has no good version, "" for none.
+        rate_limit: the only RateLimitService.
     """
 
     auth: Dict[Name, AuthPolicy] = field(default_factory=dict)
     auth_in_error: str = ""
+    rate_limit: RateLimitPolicy | None = None
 
     @property
     def filters(self) -> Filters:
         """What is asked: by the first AuthService of its name, of the services of all."""
         policies = [self.auth[name] for name in sorted(self.auth, key=lambda each: each[::-1])]
         if not policies:
-            return Filters(auth_in_error=self.auth_in_error)
+            return Filters(auth_in_error=self.auth_in_error, rate_limit=self.rate_limit)
         first, *others = policies
         same = [each for each in others if not differences(first, each)]
         services = tuple(service for each in (first, *same) for service in each.services)
-        return Filters(auth=replace(first, services=services))
+        return Filters(auth=replace(first, services=services), rate_limit=self.rate_limit)
 
 
 def is_filter(resource: Resource, kinds: Collection[str]) -> bool:
@@ -49,7 +53,9 @@ def is_filter(resource: Resource, kinds: Collection[str]) -> bool:
     """
     if resource.kind == "Module":
         return resource.name == "authentication"
-    return resource.kind == _AUTH or (resource.kind not in kinds and closest_to(resource.kind or "", [_AUTH]) == _AUTH)
+    return resource.kind in (_AUTH, _LIMIT) or (
+        resource.kind not in kinds and closest_to(resource.kind or "", [_AUTH]) == _AUTH
+    )
 
 
 def read_filters(
@@ -72,8 +78,9 @@ def read_filters(
     found: dict[Name, AuthPolicy] = {}
     in_error = ""
     places: dict[Name, Report] = {}
+    resources = [each for each in resources if matches_ambassador_id(each[0], ambassador_id)]
     for resource, file in resources:
-        if not matches_ambassador_id(resource, ambassador_id):
+        if resource.kind == _LIMIT:
             continue
         name = resource.namespace, resource.name or ""
         report = places[name] = Report(resource, file, "config." if resource.kind == "Module" else "")
@@ -88,9 +95,37 @@ def read_filters(
         diagnostics += report.diagnostics
     if not complete:
         found = {**last_good.auth, **found}
-    documents = FilterDocuments(found, in_error or cut_off)
+    limits = [each for each in resources if each[0].kind == _LIMIT]
+    limit = _rate_limit(limits, surroundings, last_good.rate_limit, complete, diagnostics)
+    documents = FilterDocuments(found, in_error or cut_off, limit)
     _report_differences(documents, places, diagnostics)
     return documents
+
+
+def _rate_limit(
+    resources: list[tuple[Resource, str]],
+    surroundings: AuthSurroundings,
+    last_good: RateLimitPolicy | None,
+    complete: bool,
+    diagnostics: list[Diagnostic],
+) -> RateLimitPolicy | None:
+    """The only RateLimitService; of several the one that is in force already, or else the first."""
+    policies: list[RateLimitPolicy] = []
+    for resource, file in resources:
+        report = Report(resource, file)
+        policy = rate_limit_policy(resource, surroundings, report)
+        if policy is None and last_good is not None and last_good.name == resource.name:
+            policy = last_good
+        if policies:
+            text = f"there is one already, {policies[0].name}: only one RateLimitService can be in force"
+            report("error", "several-rate-limit-services", text, hint="remove all others")
+        if policy is not None:
+            policies.append(policy)
+        diagnostics += report.diagnostics
+    if not policies:
+        return None if complete and not resources else last_good
+    kept = [each for each in policies if last_good is not None and each.name == last_good.name]
+    return (kept or policies)[0]
 
 
 def differences(first: AuthPolicy, other: AuthPolicy) -> list[str]:

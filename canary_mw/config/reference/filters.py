@@ -1,4 +1,4 @@
-"""Descriptions of the attributes of an AuthService, for the reference page and for editors."""
+"""Descriptions of the attributes of AuthService and RateLimitService, for the reference page and for editors."""
 
 from canary_mw.config.reference.attribute_doc import AttributeDoc
 
@@ -58,6 +58,36 @@ AUTH_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
     "cluster_max_connection_lifetime_ms": AttributeDoc("As in a Mapping.", "cluster_max_connection_lifetime_ms: 60000"),
     "stats_name": AttributeDoc("Has no effect yet, and a notice says so.", "stats_name: auth", differs="no effect yet"),
     "v3StatsName": AttributeDoc(_OF_CONVERSION + "ignored.", "v3StatsName: auth"),
+    "v2ExplicitTLS": AttributeDoc(_OF_CONVERSION + "ignored.", "v2ExplicitTLS: {tls: x}"),
+    "ambassador_id": AttributeDoc("As in a Mapping.", "ambassador_id: [default]", default="all"),
+}
+
+RATE_LIMIT_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
+    "service": AttributeDoc("The service that is asked by gRPC, as `service` of a Mapping.", "service: limiter:5000"),
+    "timeout_ms": AttributeDoc(
+        "Bounds connect, send and answer together; 0 for no limit. `check` notes less than 50.", "timeout_ms: 50"
+    ),
+    "domain": AttributeDoc(
+        "The `labels` of this domain count.",
+        "domain: shop",
+        default="that of the Module, or `ambassador`",
+    ),
+    "tls": AttributeDoc("TLS to the service, by a TLSContext.", "tls: upstream-context"),
+    "protocol_version": AttributeDoc(
+        "Only v3 exists.", "protocol_version: v3", default="`v3`", differs="`v3` where it is missing, with a notice"
+    ),
+    "failure_mode_deny": AttributeDoc(
+        "A request is answered with 500 while the service fails; else it passes.", "failure_mode_deny: true"
+    ),
+    "grpc": AttributeDoc(
+        "With `use_resource_exhausted_code`, clients of gRPC get the status 8 over the limit, not 14.",
+        "grpc: {use_resource_exhausted_code: true}",
+        default="none",
+        differs="works; Emissary reads another key, and sends 14",
+    ),
+    "v3GRPC": AttributeDoc(_OF_CONVERSION + "`grpc`.", "v3GRPC: {}", default="none"),
+    "stats_name": AttributeDoc("Has no effect yet, and a notice says so.", "stats_name: rl", differs="no effect yet"),
+    "v3StatsName": AttributeDoc(_OF_CONVERSION + "ignored.", "v3StatsName: rl"),
     "v2ExplicitTLS": AttributeDoc(_OF_CONVERSION + "ignored.", "v2ExplicitTLS: {tls: x}"),
     "ambassador_id": AttributeDoc("As in a Mapping.", "ambassador_id: [default]", default="all"),
 }

@@ -14,9 +14,10 @@ from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
 from canary_mw.config.canary.schema import GrayReleaseModel
 from canary_mw.config.filters.auth_schema import AUTH_MODELS
+from canary_mw.config.filters.rate_limit_service import LIMIT_MODELS
 from canary_mw.config.foreign_objects import CANARY_GROUPS
 from canary_mw.config.reference.attribute_doc import AttributeDoc
-from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES
+from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES, RATE_LIMIT_SERVICE_ATTRIBUTES
 from canary_mw.config.reference.gray_release import GRAY_RELEASE_FIELDS
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
@@ -42,6 +43,9 @@ def document_schema() -> Json:
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
     context = _properties(TLSContext, TLS_CONTEXT_ATTRIBUTES, definitions)
     auth = {name: _properties(each, AUTH_SERVICE_ATTRIBUTES, definitions) for name, each in AUTH_MODELS.items()}
+    limits = {
+        name: _properties(each, RATE_LIMIT_SERVICE_ATTRIBUTES, definitions) for name, each in LIMIT_MODELS.items()
+    }
     release = _properties(GrayReleaseModel, GRAY_RELEASE_FIELDS, definitions)
     definitions |= {
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
@@ -49,6 +53,9 @@ def document_schema() -> Json:
         "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
         "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
         **{f"AuthService{name}": _document("AuthService", [name], auth[name], ["auth_service"]) for name in auth},
+        **{
+            f"RateLimitService{name}": _document("RateLimitService", [name], limits[name], ["service"]) for name in auth
+        },
         "GrayRelease": _document("GrayRelease", ("v1",), release, ["gray"], CANARY_GROUPS),
     }
     return {
@@ -64,6 +71,7 @@ def document_schema() -> Json:
             _if_then({"kind": {"const": "Module"}}, "Module"),
             _if_then({"kind": {"const": "TLSContext"}}, "TLSContext"),
             *(_if_then(_version_of("AuthService", name), f"AuthService{name}") for name in auth),
+            *(_if_then(_version_of("RateLimitService", name), f"RateLimitService{name}") for name in limits),
             _if_then({"kind": {"const": "GrayRelease"}}, "GrayRelease"),
         ],
         "definitions": definitions,

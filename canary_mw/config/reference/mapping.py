@@ -155,9 +155,9 @@ META = {
         f"Separates clusters. {_HAS_NO_EFFECT}", "cluster_tag: blue", differs=_NO_EFFECT_DIFFERENCE
     ),
     "labels": AttributeDoc(
-        f"Descriptors for rate limits. {_HAS_NO_EFFECT}",
+        "What a RateLimitService counts, by domain; each group is one descriptor.",
         "labels: {ambassador: [{request: [{generic_key: {value: shop}}]}]}",
-        differs=_NO_EFFECT_DIFFERENCE,
+        differs="a label in error leaves out its descriptor alone; labels are each Mapping's own",
     ),
     "v3StatsName": AttributeDoc("`stats_name`, written by Emissary's own conversion; ignored.", "v3StatsName: shop"),
     "v2ExplicitTLS": AttributeDoc("Written by Emissary's own conversion; ignored.", "v2ExplicitTLS: {tls: x}"),
@@ -223,7 +223,7 @@ NOT_YET = {
     ),
     "modules": AttributeDoc("From old versions: ignored.", "modules: []", differs=_NO_EFFECT_DIFFERENCE),
     "circuit_breaker": AttributeDoc("From v0: ignored.", "circuit_breaker: {}", differs=_NO_EFFECT_DIFFERENCE),
-    "rate_limits": AttributeDoc("From v0: ignored.", "rate_limits: []", differs=_NO_EFFECT_DIFFERENCE),
+    "rate_limits": AttributeDoc("Labels of v0, in the default domain.", "rate_limits: [{descriptor: shop}]"),
     "headers_regex": AttributeDoc("From v1, and never documented: ignored.", "headers_regex: {}"),
 }
 

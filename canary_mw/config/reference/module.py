@@ -65,5 +65,12 @@ KEYS: dict[str, AttributeDoc] = {
     "ip_deny": AttributeDoc("These peers get the response 403.", "ip_deny: [{peer: 192.0.2.7}]", default="no peers"),
     "load_balancer": AttributeDoc(f"`load_balancer` {_OF_MAPPINGS}.", "load_balancer: {policy: round_robin}"),
     "resolver": AttributeDoc(f"`resolver` {_OF_MAPPINGS}.", "resolver: kubernetes-endpoint"),
+    "default_label_domain": AttributeDoc(
+        "The domain of a RateLimitService that names none.", "default_label_domain: shop", default="`ambassador`"
+    ),
+    "default_labels": AttributeDoc(
+        "Labels before those of each group of a Mapping; where it has none, they make a group.",
+        "default_labels: {ambassador: {defaults: [{remote_address: {key: remote_address}}]}}",
+    ),
     "keepalive": AttributeDoc(f"`keepalive` {_OF_MAPPINGS}. Has no effect yet.", "keepalive: {probes: 3}"),
 }

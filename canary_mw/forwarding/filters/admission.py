@@ -11,9 +11,9 @@ from typing import Any
 
 from canary_mw.exceptions import BodyTooLarge, UpstreamError
 from canary_mw.forwarding.exchange import direct_response
-from canary_mw.forwarding.filters import auth_grpc, auth_http
+from canary_mw.forwarding.filters import auth_grpc, auth_http, rate_limit
 from canary_mw.forwarding.filters.calls import Admission, Admitted, Asked, BodyStart, Facts, WantBody, Wanted
-from canary_mw.forwarding.filters.guarding import is_guarded, preflight, rule_of, was_asked
+from canary_mw.forwarding.filters.guarding import is_guarded, is_probe, preflight, rule_of, was_asked
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
@@ -22,6 +22,7 @@ from canary_mw.routing.table import RouteTable
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.filters.asked import Filters
 from canary_mw.rules.filters.auth import AuthPolicy
+from canary_mw.rules.filters.limits import RateLimitPolicy
 from canary_mw.rules.mapping import Mapping
 
 _Outcome = Generator[Wanted, Any, RequestHead | Reply]
@@ -58,8 +59,45 @@ def admission(
         return _with_cors(outcome, rule, head)
     if outcome is not head:
         outcome.asked = head.asked
-        return Admitted(facts.decide(outcome), outcome, head.asked.response_headers)
-    return Admitted(decision, head, head.asked.response_headers)
+        decision, head = facts.decide(outcome), outcome
+        rule = rule_of(table, decision, head)
+    limited = yield from _limit(filters.rate_limit, rule, decision, head, facts)
+    added = head.asked.response_headers
+    if isinstance(limited, Reply):
+        limited.headers = [*(limited.headers or ()), *added]
+        return _with_cors(limited, rule, head)
+    return limited._replace(response_headers=(*added, *limited.response_headers))
+
+
+def _limit(
+    policy: RateLimitPolicy | None, rule: Mapping | None, decision: Decision | None, head: RequestHead, facts: Facts
+) -> Admission:
+    """Ask the RateLimitService about a request, by the labels of its Mapping."""
+    local = facts.wraps and (decision is None or decision.local)
+    if policy is None or rule is None or was_asked(decision, head, facts):
+        return Admitted(decision, head)
+    if (local and is_probe(head, facts)) or (
+        not local and (decision is None or _is_answered_later(decision, head, facts))
+    ):
+        return Admitted(decision, head)
+    descriptors = policy.descriptors(rule.descriptors.get(policy.domain, ()), head, facts.client)
+    if not descriptors:
+        return Admitted(decision, head)
+    asked, began = head.asked, facts.clock()
+    try:
+        answer = yield rate_limit.ask(policy, descriptors)
+    except UpstreamError:
+        asked.rate_limit = "error"
+        return rate_limit.failure_reply(policy) or Admitted(decision, head)
+    finally:
+        asked.rate_limit_seconds = facts.clock() - began
+    said = rate_limit.answer_of(policy, head, answer)
+    asked.rate_limit = "ok" if said.reply is None else "over_limit"
+    if said.reply is not None:
+        return said.reply
+    if said.request_headers:
+        head = head.replace(headers=[*head.headers, *said.request_headers])
+    return Admitted(decision, head, said.response_headers)
 
 
 def _is_answered_later(decision: Decision, head: RequestHead, facts: Facts) -> bool:

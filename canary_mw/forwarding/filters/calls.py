@@ -104,12 +104,15 @@ class Asked:
         auth: allowed, denied, error or failed_open; None where nobody was asked.
         auth_seconds: how long that took.
         response_headers: what the AuthService adds to the answer.
+        rate_limit: ok, over_limit or error; None where nobody was asked.
     """
 
     auth: str | None = None
     auth_service: str = ""
     auth_seconds: float = 0.0
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    rate_limit: str | None = None
+    rate_limit_seconds: float = 0.0
 
 
 class Facts(NamedTuple):

@@ -4,11 +4,12 @@ from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
 from canary_mw.exceptions import UpstreamProtocolError
-from canary_mw.forwarding.filters import auth_grpc
+from canary_mw.forwarding.filters import auth_grpc, rate_limit
 from canary_mw.forwarding.filters.calls import AskGrpc, AskHttp, HttpAnswer
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.protobuf.auth import CHECK_REQUEST, CHECK_RESPONSE
 from canary_mw.forwarding.protobuf.codec import Table, decode, encode
+from canary_mw.forwarding.protobuf.rate_limit import RATE_LIMIT_REQUEST, RATE_LIMIT_RESPONSE
 from canary_mw.http.messages import BodyFraming
 from canary_mw.rules.upstream import EndpointOptions
 
@@ -20,6 +21,7 @@ class _Method(NamedTuple):
 
 _METHODS = {
     auth_grpc.METHOD: _Method(CHECK_REQUEST, CHECK_RESPONSE),
+    rate_limit.METHOD: _Method(RATE_LIMIT_REQUEST, RATE_LIMIT_RESPONSE),
 }
 # By their numbers.
 _STATUSES = (

@@ -58,10 +58,15 @@ def _is_free(table: RouteTable, decision: Decision | None, head: RequestHead, fa
     if local and not facts.same_path:
         # The app may see another path than the rules.
         return False
-    if local and head.path in facts.unguarded:
+    if local and is_probe(head, facts):
         return True
     rule = rule_of(table, decision, head)
     return rule.bypass_auth if rule is not None else not (local and facts.guard_unmapped)
+
+
+def is_probe(head: RequestHead, facts: Facts) -> bool:
+    """Whether a local request has a path that is never asked about."""
+    return facts.same_path and head.path in facts.unguarded
 
 
 def is_same_path(head: RequestHead, app_path: bytes) -> bool:

@@ -93,7 +93,7 @@ class Gate:
         websocket = scope["type"] == "websocket"
         same = is_same_path(head, _app_path(scope))
         hop = self._owner.hop(head, table.settings)
-        facts = self._shell.facts(decide, hop, person, same_path=same, websocket=websocket)
+        facts = self._shell.facts(table, head, decide, hop, person, same_path=same, websocket=websocket)
         outcome: Admitted | Reply | None
         try:
             steps = admission(table, filters, decision, head, facts)

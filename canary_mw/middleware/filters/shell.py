@@ -11,10 +11,12 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.target import normalize_path
 from canary_mw.middleware.options import Options
+from canary_mw.middleware.release import ReleaseShell
 from canary_mw.observability.figures.tallies import Tally
 from canary_mw.observability.upstream_errors import UpstreamErrors
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import Person
+from canary_mw.routing.table import RouteTable
 
 
 class FilterShell:
@@ -25,17 +27,29 @@ class FilterShell:
         unguarded: paths of local requests that are never asked about.
         guard_unmapped: see `Facts`.
         signed: whether comments in `via` are signed, so that they prove who has sent a request.
+        client_of: the address of the client, as far as it is trusted.
     """
 
-    def __init__(self, *, wraps: bool, unguarded: Iterable[str], guard_unmapped: bool, signed: bool) -> None:
+    def __init__(
+        self,
+        *,
+        wraps: bool,
+        unguarded: Iterable[str],
+        guard_unmapped: bool,
+        signed: bool,
+        client_of: Callable[[RouteTable, RequestHead], str | None],
+    ) -> None:
         self._wraps = wraps
         self._unguarded = frozenset(normalize_path(path.encode()) for path in unguarded)
         self._guard_unmapped = guard_unmapped
         self._signed = signed
+        self._client_of = client_of
         self._turns = count()
 
     def facts(
         self,
+        table: RouteTable,
+        head: RequestHead,
         decide: Callable[[RequestHead], Decision | None],
         hop: HopContext,
         person: Person,
@@ -55,15 +69,21 @@ class FilterShell:
             self._unguarded,
             self._guard_unmapped,
             person.is_sent if self._signed else None,
-            person.client,
+            self._client_of(table, head),
         )
 
 
-def filter_shell(options: Options, *, wraps: bool, signed: bool) -> FilterShell | None:
+def filter_shell(options: Options, release: ReleaseShell, *, wraps: bool, signed: bool) -> FilterShell | None:
     """The shell of a middleware; None where no service is asked."""
     if not options.filters:
         return None
-    return FilterShell(wraps=wraps, unguarded=options.unguarded, guard_unmapped=options.guard_unmapped, signed=signed)
+    return FilterShell(
+        wraps=wraps,
+        unguarded=options.unguarded,
+        guard_unmapped=options.guard_unmapped,
+        signed=signed,
+        client_of=release.address_of,
+    )
 
 
 def answered(tally: Tally, head: RequestHead) -> None:
@@ -72,6 +92,9 @@ def answered(tally: Tally, head: RequestHead) -> None:
     if asked is not None and asked.auth is not None:
         tally("auth", asked.auth_service, asked.auth)
         tally("auth_seconds", asked.auth_service, count=int(asked.auth_seconds * 1e6))
+    if asked is not None and asked.rate_limit is not None:
+        tally("rate_limit", asked.rate_limit)
+        tally("rate_limit_seconds", count=int(asked.rate_limit_seconds * 1e6))
 
 
 def note_failure(errors: UpstreamErrors, request: UpstreamRequest, error: UpstreamError) -> None:

@@ -82,7 +82,7 @@ class SyncGate:
         since, decision, filters = perf_counter(), decide(head), table.filters
         assert filters is not None
         same = is_same_path(head, environ.get("PATH_INFO", "").encode("latin-1", "replace"))
-        facts = self._shell.facts(decide, self._owner.hop(head, table.settings), person, same_path=same)
+        facts = self._shell.facts(table, head, decide, self._owner.hop(head, table.settings), person, same_path=same)
         outcome: Admitted | Reply
         left = False
         try:

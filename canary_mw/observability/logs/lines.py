@@ -37,6 +37,8 @@ FIELDS = {
     "fallback": "how gray had failed then",
     "auth": "what an AuthService has said: `allowed`, `denied`, `error` or `failed_open`",
     "auth_seconds": "how long it took",
+    "rate_limit": "what a RateLimitService has said: `ok`, `over_limit` or `error`",
+    "rate_limit_seconds": "how long it took",
 }
 
 Formatter = Callable[[Finished, float], str]
@@ -75,7 +77,7 @@ def json_line(record: Finished, now: float) -> str:
 
 def _rare(record: Finished) -> str:
     """The fields that most lines do not have."""
-    if not (record.sent or record.answered_by or record.fallback or record.auth):
+    if not (record.sent or record.answered_by or record.fallback or record.auth or record.rate_limit):
         return ""
     fields: dict[str, object] = {
         "sent": record.sent,
@@ -83,6 +85,8 @@ def _rare(record: Finished) -> str:
         "fallback": record.fallback,
         "auth": record.auth,
         "auth_seconds": record.auth_seconds and round(record.auth_seconds, 6),
+        "rate_limit": record.rate_limit,
+        "rate_limit_seconds": record.rate_limit_seconds and round(record.rate_limit_seconds, 6),
     }
     return "".join(f', "{name}": {json.dumps(value)}' for name, value in fields.items() if value)
 
@@ -110,7 +114,9 @@ def text_line(record: Finished, now: float) -> str:
         f" {safe(record.request_id or '-')}"
     )
     auth = f"auth: {record.auth}" if record.auth not in (None, "allowed") else None
-    said = [name for name in (record.reason, record.fallback and f"fallback: {record.fallback}", auth) if name]
+    limit = f"rate_limit: {record.rate_limit}" if record.rate_limit not in (None, "ok") else None
+    fallback = record.fallback and f"fallback: {record.fallback}"
+    said = [text for text in (record.reason, fallback, auth, limit) if text]
     return f'{line} "{safe("; ".join(said))}"' if said else line
 
 

@@ -55,8 +55,12 @@ def accepted(version: str = LEGACY, **attributes: Any) -> bool:
         (V3, GROUP % "{remote_address: {key: y}}", "labels.domain[0].group[0].remote_address.key must be the text"),
     ],
 )
-def test_labels_of_a_wrong_shape_are_refused(version: str, labels: str, problem: str) -> None:
-    assert refusal(version, labels=labels).startswith(problem)
+def test_labels_of_a_wrong_shape_are_refused_without_their_mapping(version: str, labels: str, problem: str) -> None:
+    rules = read_rules(document("a", version, labels=labels))
+    assert [mapping.name for mapping in rules.mappings] == ["a"]
+    (error,) = [d for d in rules.diagnostics if d.severity == "error"]
+    assert error.line == 7
+    assert error.message.removeprefix("Mapping a: ").startswith(problem)
 
 
 @pytest.mark.parametrize(

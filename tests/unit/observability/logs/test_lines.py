@@ -27,6 +27,8 @@ FULL = PLAIN._replace(
     fallback="503",
     auth="failed_open",
     auth_seconds=0.25,
+    rate_limit="error",
+    rate_limit_seconds=0.02,
 )
 HOSTILE = '\n\x1b[31m"\\\x7f\x9b\u202e\u2066\u200f\u061c\u2028end'
 
@@ -61,6 +63,8 @@ def test_what_is_known_besides_is_written() -> None:
         "fallback": "503",
         "auth": "failed_open",
         "auth_seconds": 0.25,
+        "rate_limit": "error",
+        "rate_limit_seconds": 0.02,
     }
 
 
@@ -81,7 +85,7 @@ def test_a_client_that_left_has_no_status() -> None:
 def test_a_line_as_text() -> None:
     assert text_line(FULL._replace(reason="no answer"), NOW) == (
         '2026-11-27T16:00:00.062Z 10.1.2.3 "GET /shop/" 200 0.012346 shop_gray svc-gray:8080 gray shop-2026-11'
-        ' 10.0.0.3:8080 7 512 2 7f3a "no answer; fallback: 503; auth: failed_open"'
+        ' 10.0.0.3:8080 7 512 2 7f3a "no answer; fallback: 503; auth: failed_open; rate_limit: error"'
     )
 
 
