@@ -8,9 +8,11 @@ since it was read. None of them is needed to lower.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic, time
 
 from canary_mw.control.rollouts.checkpoints import keep_progress, restore_evidence
+from canary_mw.control.rollouts.hooks.hooks import Hooks
 from canary_mw.control.rollouts.inputs import AskGates, Evidence
 from canary_mw.control.rollouts.keeper import Keeper
 from canary_mw.control.rollouts.place import Opened, Place
@@ -71,6 +73,17 @@ class Controller(Keeper):
         self._looks = 0
         self._soonest = _SOONEST
         self._restored: set[str] = set()
+
+    def ask_and_tell(self, hooks: Hooks) -> None:
+        """Ask the hooks of releases, and tell them what this process has stored."""
+        self.gates = hooks.gates
+        self.observers.append(partial(self._tell, hooks))
+
+    def _tell(self, hooks: Hooks, message: Message, state: ReleaseState) -> None:
+        document = next((each for each in self.documents if each.name == message.release), None)
+        outcome = self.outcomes.get(message.release)
+        if document is not None and message.kind == "transition":
+            hooks.changed(document, state, message, outcome.look if outcome is not None else None)
 
     def step(self) -> None:
         """Look once; a process that controls also does what is due."""

@@ -20,12 +20,9 @@ from canary_mw.run_folder.folder import Folder
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.controller import Controller
-    from canary_mw.control.rollouts.hooks.hooks import Hooks
     from canary_mw.control.rollouts.inputs import Evidence, Observe
     from canary_mw.control.rollouts.standing import Standing
     from canary_mw.rollout.commands import Command, Who
-    from canary_mw.rollout.outcome import Message
-    from canary_mw.rollout.state import ReleaseState
 
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
@@ -88,9 +85,8 @@ class Rollouts:
 
             place = Place(self._named, self._run_folder)
             self._made = Controller(self._rules, place, self._evidence(), self._where)
-            hooks = Hooks(self._hook_hosts)
-            self._made.gates = hooks.gates
-            self._made.observers = [*self.observers, partial(_tell, self._made, hooks)]
+            self._made.observers = [*self.observers]
+            self._made.ask_and_tell(Hooks(self._hook_hosts))
         return self._made
 
     def start(self) -> None:
@@ -257,14 +253,6 @@ def rollouts_of(rules: RuleStore, make: Callable[[], Rollouts]) -> Rollouts:
 def rollouts_known(rules: RuleStore) -> Rollouts | None:
     """What drives the releases of a store; None where no middleware does."""
     return _by_store.get(id(rules))
-
-
-def _tell(controller: "Controller", hooks: "Hooks", message: "Message", state: "ReleaseState") -> None:
-    """Tell the hooks of a release what happened to it."""
-    document = next((each for each in controller.documents if each.name == message.release), None)
-    outcome = controller.outcomes.get(message.release)
-    if document is not None:
-        hooks.changed(document, state, message, outcome.look if outcome is not None else None)
 
 
 def _look_for_states(reference: "ref[Rollouts]") -> float:
