@@ -20,7 +20,7 @@ PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
 
-demo: $(INSTALLED_APP) ## a gray release and its page; ONCE=1 shows one round and ends, FAULT=3 lets gray fail, PORT=n
+demo: $(INSTALLED_APP) ## a gray release and its page; ONCE=1 shows one round and ends, FAULT=30 lets gray fail, PORT=n
 	@$(VENV)/bin/canary-mw demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT)) $(if $(FAULT),--fault $(FAULT))
 
 # Both show the slowest files at the end, and a warning when they took longer than their budget in minutes. Three

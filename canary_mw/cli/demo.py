@@ -13,14 +13,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 import click
 import uvicorn
 
-from canary_mw.cli.demo_report import print_hints, print_page, print_table, print_urls, print_verdict, table_rows
+from canary_mw.cli.demo_report import print_hints, print_page, print_rollback, print_table, print_urls, table_rows
 from canary_mw.cli.demo_requests import BATCHES, PATH, keep_sending, send_batch
-from canary_mw.cli.demo_verdict import Faults, page_of, verdict_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, page_of, rolled_back_within
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.rules.upstream import Origin
 from canary_mw.server.app import Proxy
@@ -31,8 +32,12 @@ HOST = "127.0.0.1"
 GRAY = "service-gray"
 SERVICES = ("service-stable", GRAY)
 ADMIN_PORT = 8877
-# Seconds in which the figures have to say that gray fails.
-VERDICT_WITHIN = 60
+# The file with the token for commands, beside the rules.
+TOKEN = "token"
+# Seconds in which the release has to begin, after which gray fails, and in which that has to be taken back.
+BEGINS_WITHIN = 20
+FAILS_AFTER = 5
+ROLLED_BACK_WITHIN = 60
 
 
 def run(*, once: bool, port: int, fault: float = 0.0) -> None:
@@ -40,10 +45,11 @@ def run(*, once: bool, port: int, fault: float = 0.0) -> None:
 
     Args:
         port: of the proxy, in [0, 65535]; a free one is used and printed where this one cannot be bound.
-        fault: percent of its requests that gray fails after the table; with `once` the verdict is waited for.
+        fault: percent of its requests that gray fails some seconds after the table; with `once` it does so at once, and
+            the rollback is waited for.
 
     Raises:
-        click.ClickException: requests failed, or there is no verdict in time.
+        click.ClickException: requests failed, or the release does not begin, or is not rolled back, in time.
     """
     # SIGTERM does what Ctrl-C does, so that the file of rules is removed too.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -83,7 +89,7 @@ def _rules_file() -> Iterator[Path]:
 
 
 def rules_text() -> str:
-    """The rules of the demo: a stable Mapping, one with a weight and one with a header, all of one prefix."""
+    """The rules of the demo: a stable Mapping and a gray one of one prefix, and a release with steps."""
     return files(__package__).joinpath("demo.yaml").read_text(encoding="utf-8")
 
 
@@ -93,24 +99,44 @@ async def _demo(rules: Path, port: int, once: bool, fault: float) -> None:
     urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}
     upstream = tuple(f"{service}={url}" for service, url in urls.items())
     admin_port = 0 if once and not fault else _free_port(ADMIN_PORT)
-    settings = Settings(
-        rules=(str(rules),), upstream=upstream, port=_port(listener), admin_port=admin_port, hop_id="demo"
-    )
-    proxy, faults = Proxy(settings), Faults()
+    proxy, faults = Proxy(_settings(rules, upstream, _port(listener), admin_port)), Faults()
     upstreams = {service: _upstream(service) for service in SERVICES}
     upstreams[GRAY] = faults.before(upstreams[GRAY])
     apps: list[tuple[ASGIApp, socket.socket]] = [(upstreams[service], each) for service, each in listeners.items()]
     url = f"http://{HOST}:{_port(listener)}{PATH}"
     async with _serving([*apps, (proxy, listener)]):
         print_urls(url, urls)
+        await first_step_within(BEGINS_WITHIN, proxy.store)
         await _send_and_report(proxy, Origin("http", HOST, _port(listener)))
-        faults.percent = fault
+        # Whoever looks has the page open by then.
+        asyncio.get_running_loop().call_later(0 if once else FAILS_AFTER, faults.begin, fault)
         if not once:
-            print_page(page_of(admin_port))
-            print_hints(url, rules)
-            _log_to_stdout()
+            print_page(page_of(admin_port), fault, FAILS_AFTER)
+            print_hints(url, rules, _command(rules, admin_port))
         if admin_port:
+            _log_to_stdout()
             await _go_on(Origin("http", HOST, _port(listener)), admin_port, once)
+
+
+def _settings(rules: Path, upstream: tuple[str, ...], port: int, admin_port: int) -> Settings:
+    token = rules.with_name(TOKEN)
+    token.touch(mode=0o600)
+    token.write_text(f"operate {token_hex(32)}\n", encoding="ascii")
+    return Settings(
+        rules=(str(rules),),
+        upstream=upstream,
+        port=port,
+        admin_port=admin_port,
+        admin_token_file=str(token),
+        state=str(rules.with_name("state")),
+        hop_id="demo",
+    )
+
+
+def _command(rules: Path, admin_port: int) -> str:
+    """A command to the release that works here."""
+    admin = "" if admin_port == ADMIN_PORT else f" --admin http://{HOST}:{admin_port}"
+    return f"canary-mw release pause {RELEASE} --token-file {rules.with_name(TOKEN)}{admin}"
 
 
 def _listen(port: int) -> socket.socket:
@@ -213,17 +239,17 @@ async def _send_and_report(proxy: Proxy, origin: Origin) -> None:
 
 
 async def _go_on(origin: Origin, admin_port: int, once: bool) -> None:
-    """Let the requests of the users go on: until the verdict is there with `once`, for ever else.
+    """Let the requests of the users go on: until the release is rolled back with `once`, for ever else.
 
     Raises:
-        click.ClickException: there is no verdict in time.
+        click.ClickException: it is not rolled back in time.
     """
     client = HTTP11Client()
     sending = asyncio.create_task(keep_sending(client, origin))
     try:
         if not once:
             await sending
-        print_verdict(await verdict_within(VERDICT_WITHIN, client, Origin("http", HOST, admin_port)))
+        print_rollback(await rolled_back_within(ROLLED_BACK_WITHIN, client, Origin("http", HOST, admin_port)))
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -231,7 +257,7 @@ async def _go_on(origin: Origin, admin_port: int, once: bool) -> None:
 
 
 def _log_to_stdout() -> None:
-    """Log reloads from here on: the user sees the effect of each edit of the rules."""
+    """Log from here on: the user sees how the release goes on, and the effect of each edit of the rules."""
     package_logger = logging.getLogger("canary_mw")
     package_logger.addHandler(logging.StreamHandler(sys.stdout))
     package_logger.setLevel(logging.INFO)

@@ -69,28 +69,33 @@ def print_urls(url: str, upstreams: dict[str, str]) -> None:
     click.echo()
 
 
-def print_page(page: str) -> None:
-    """Print where the pages are."""
+def print_page(page: str, fault: float, seconds: float) -> None:
+    """Print where the page is, and when gray begins to fail."""
     click.echo()
     click.echo(f"Look at it: {click.style(page, bold=True)}")
+    if fault:
+        click.echo(f"In {seconds:g} seconds gray begins to fail {fault:g} % of its requests.")
 
 
-def print_verdict(verdict: dict[str, Any]) -> None:
-    """Print what the figures say, and what to do about it."""
+def print_rollback(release: dict[str, Any]) -> None:
+    """Print what has happened to the release, why, and what to do about it."""
+    rollout = release["rollout"]
     click.echo()
-    click.secho(str(verdict["label"]), bold=True)
-    click.echo(str(verdict["sentence"]))
-    if verdict["what_to_do"]:
-        click.echo(f"What to do: {verdict['what_to_do']}")
+    click.secho(f"Rolled back in attempt {rollout['attempt']}: everybody is on stable.", bold=True)
+    click.echo(str(rollout["reason"]))
+    click.echo(f"What to do: {release['verdict']['what_to_do']}")
 
 
-def print_hints(url: str, rules: Path) -> None:
+def print_hints(url: str, rules: Path, command: str) -> None:
     """Print what the user can try while the demo is serving."""
     click.echo()
     click.secho("Try it in another terminal:", bold=True)
     click.echo(f"  curl {url}")
     click.echo(f"  curl -H 'gray: true' {url}")
     click.echo(f"  for i in $(seq 10); do curl -s {url}; done")
+    click.echo(f"  {command}")
     click.echo()
-    click.echo(f"Edit {click.style(str(rules), bold=True)}: a change is live within a second.")
+    click.echo(
+        f"Edit {click.style(str(rules), bold=True)}: a change is live within a second, another revision begins anew."
+    )
     click.echo("Serving until Ctrl-C.")

@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     by_users: bool = False
 
 
-BATCHES = (Batch("weight: 20", {}, 2000, by_users=True), Batch("headers: gray: true", {"gray": "true"}, 200))
+BATCHES = (Batch("setWeight: 20", {}, 2000, by_users=True), Batch("headers: gray: true", {"gray": "true"}, 200))
 
 
 class Result(NamedTuple):

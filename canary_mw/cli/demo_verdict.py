@@ -1,4 +1,4 @@
-"""Failures of gray in the demo, and the verdict that they lead to."""
+"""Failures of gray in the demo, and how far the release is."""
 
 import asyncio
 import json
@@ -10,13 +10,15 @@ import click
 
 from canary_mw.cli.demo_requests import SEED
 from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import raw_headers
+from canary_mw.rules.release import STABLE
 from canary_mw.rules.upstream import Origin
 from canary_mw.types import ASGIApp, Receive, Scope, Send
 
-_BAD = "worse"
+RELEASE = "svc-2026-11"
 
 
 class Faults:
@@ -29,6 +31,10 @@ class Faults:
     def __init__(self) -> None:
         self.percent = 0.0
         self._drawn = Random(SEED)
+
+    def begin(self, percent: float) -> None:
+        """Fail so many of the requests from now on."""
+        self.percent = percent
 
     def before(self, app: ASGIApp) -> ASGIApp:
         """An app that fails some requests in place of another one, which gets the others."""
@@ -44,34 +50,58 @@ class Faults:
 
 
 def page_of(port: int) -> str:
-    """The address of the pages."""
-    return f"http://127.0.0.1:{port}/ambassador/v0/diag/"
+    """The address of the page of the release."""
+    return f"http://127.0.0.1:{port}/ambassador/v0/diag/releases/{RELEASE}"
 
 
-async def verdict_within(seconds: float, client: HTTP11Client, admin: Origin) -> dict[str, Any]:
-    """The verdict that gray is worse, as the API of the admin port has it.
+async def first_step_within(seconds: float, store: RuleStore) -> None:
+    """Wait until the release gives gray its first users.
 
     Raises:
-        click.ClickException: the figures do not say so in this time.
+        click.ClickException: it does not in this time.
     """
-    verdict: dict[str, Any] = {"state": "", "sentence": "none"}
     try:
         async with asyncio.timeout(seconds):
-            for pause in chain([0], repeat(1)):
+            # The table is made anew in another thread.
+            for pause in chain([0], repeat(0.05)):
                 await asyncio.sleep(pause)
-                verdict = await _verdict(client, admin) or verdict
-                if verdict["state"] == _BAD:
+                if _gray(store):
                     break
     except TimeoutError:
-        message = f"gray is not called worse within {seconds:g} seconds; what was said last: {verdict['sentence']}"
+        raise click.ClickException(f"the release has not begun within {seconds:g} seconds") from None
+
+
+def _gray(store: RuleStore) -> float:
+    release = store.table.releases.get(RELEASE)
+    return 0.0 if release is None else 100.0 - release.effective_shares()[STABLE]
+
+
+async def rolled_back_within(seconds: float, client: HTTP11Client, admin: Origin) -> dict[str, Any]:
+    """The release when it has taken itself back, as the API of the admin port has it.
+
+    Raises:
+        click.ClickException: it does not in this time.
+    """
+    release: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(seconds):
+            for pause in chain([0], repeat(0.5)):
+                await asyncio.sleep(pause)
+                release = await _release(client, admin) or release
+                if release and release["rollout"] and release["rollout"]["phase"] == "RolledBack":
+                    break
+    except TimeoutError:
+        said = release["verdict"]["sentence"] if release else "nothing"
+        message = f"gray is not rolled back within {seconds:g} seconds; what was said last: {said}"
         raise click.ClickException(message) from None
-    return verdict
+    return release
 
 
-async def _verdict(client: HTTP11Client, admin: Origin) -> dict[str, Any] | None:
-    """What the overview says of the one release; None before its first figures."""
+async def _release(client: HTTP11Client, admin: Origin) -> dict[str, Any] | None:
+    """What the API says of the release; None before it is there."""
     head = raw_headers([("host", admin.authority)])
-    request = UpstreamRequest("demo", "GET", b"/api/v1/overview", head, timeout=5.0, replayable=True)
+    target = f"/api/v1/releases/{RELEASE}".encode()
+    request = UpstreamRequest("demo", "GET", target, head, timeout=5.0, replayable=True)
     body = b""
     try:
         response = await client.send(admin, request)
@@ -79,5 +109,5 @@ async def _verdict(client: HTTP11Client, admin: Origin) -> dict[str, Any] | None
             body += chunk
     except UpstreamError:
         return None
-    releases = json.loads(body).get("releases") if response.head.status == 200 else None
-    return releases[0]["verdict"] if releases else None
+    found: dict[str, Any] = json.loads(body)
+    return found if response.head.status == 200 else None

@@ -44,14 +44,14 @@ main.add_command(top)
 
 
 @main.command()
-@click.option("--once", is_flag=True, help="Exit after the table; with --fault when the verdict is there.")
+@click.option("--once", is_flag=True, help="Exit after the table; with --fault when gray is rolled back.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of the proxy.")
 @click.option("--fault", type=click.FloatRange(0, 100), default=0, help="Percent of its requests that gray fails.")
 def demo(once: bool, port: int, fault: float) -> None:
     """Show a gray release on this machine.
 
     Starts two small upstreams and a proxy for them, sends 2,200 requests, and shows which version answered them. Then
-    requests of 1,000 users go on, and a page shows how gray does beside stable.
+    requests of 1,000 users go on, and the release takes its next steps, or takes itself back where gray fails.
     """
     with server_libraries():
         from canary_mw.cli.demo import run

@@ -27,7 +27,7 @@ SAID: dict[Phase, str] = {
     "Held": "Held at step 3 of 9: gray stays at 5 %."
     " Assignment is not as drawn: 912 keys in gray where 521 were expected.",
     "Baking": "All steps are done: gray gets 95 %, and bakes. 26 min more of bake.",
-    "Completed": "Completed: gray gets 95 %, and 5 % stay on stable.",
+    "Completed": "Completed: gray gets 100 %.",
     "RolledBack": "Rolled back at 14:00: everybody is on stable. Gray fails more often: 14 of 501 keys against 30 of"
     " 9,890. Gray got 5 % then, in step 3 of 9. Only who chooses gray by name still gets it.",
     "Aborted": "Taken back at 14:04 by ci: everybody is on stable. Abort by ci. Gray got 5 % then, in step 3 of 9."
@@ -66,6 +66,12 @@ def test_every_phase_offers_a_way_out_but_a_completed_one_only_a_way_back() -> N
     assert ways["Completed"] == ways["Manual"] == {"abort"}
     assert ways["Held"] == {"promote", "resume", "pause", "set-weight", "abort"}
     assert set(COMMANDS) == set(PHASES)
+
+
+def test_what_was_missing_for_a_step_that_is_taken_is_not_told() -> None:
+    following = {**ROLLOUTS["Progressing"]["next"], "weight": 5.0}
+    assert phases.said(rollout("Progressing", next=following)).details == []
+    assert phases.said(rollout("Completed", weight=95.0)).headline.endswith("gets 95 %, and 5 % stay on stable.")
 
 
 def test_a_name_is_one_word_of_a_command() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from admin_client import loaded
 from click import ClickException
 from click.testing import CliRunner
 from click.testing import Result as CliResult
@@ -25,7 +26,7 @@ from upstream import Peer, serving
 from canary_mw.cli import demo
 from canary_mw.cli.demo_report import table_rows
 from canary_mw.cli.demo_requests import Batch, Result, send_request
-from canary_mw.cli.demo_verdict import Faults, verdict_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, rolled_back_within
 from canary_mw.cli.main import main
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -55,8 +56,8 @@ def shown() -> str:
 def test_one_run_shows_the_shares_that_the_rules_promise(shown: str) -> None:
     stable, gray, header = ROW.findall(shown)
     assert [row[:2] for row in (stable, gray, header)] == [
-        ("weight: 20", "stable"),
-        ("weight: 20", "gray"),
+        ("setWeight: 20", "stable"),
+        ("setWeight: 20", "gray"),
         ("headers: gray: true", "gray"),
     ]
     assert [row[3] for row in (stable, gray, header)] == ["80.0", "20.0", "100.0"]
@@ -127,19 +128,29 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> str:
 
 
 def test_the_hints_work_and_an_edit_of_the_rules_goes_live() -> None:
-    with running() as (child, lines):
+    with running() as (_, lines):
         hints = [line.strip() for line in lines if "curl " in line]
         assert len(hints) == 3
         url = hints[0].removeprefix("curl ")
         assert hints[1:] == [f"curl -H 'gray: true' {url}", f"for i in $(seq 10); do curl -s {url}; done"]
         assert fetch(url) in ("service-stable answers GET /\n", "service-gray answers GET /\n")
         assert fetch(url, {"gray": "true"}) == "service-gray answers GET /\n"
-        found = re.search(r"^Edit (.*): a change is live within a second\.$", "\n".join(lines), re.M)
+        found = re.search(r"^Edit (.*): a change is live within a second, ", "\n".join(lines), re.M)
         assert found is not None
         rules = Path(found[1])
-        rules.write_text(rules.read_text().replace("weight: 20", "weight: 100"))
-        until_line(child, "rules 2: GrayRelease svc-2026-11: gray 20 % to 100 %")
-        assert {fetch(url) for _ in range(30)} == {"service-gray answers GET /\n"}
+        rules.write_text(rules.read_text().replace('"true"', '"yes"'))
+        while fetch(url, {"gray": "yes"}) != "service-gray answers GET /\n":
+            pass
+
+
+@pytest.mark.slow
+def test_the_command_of_the_hints_holds_the_release() -> None:
+    with running() as (child, lines):
+        command = next(line.strip() for line in lines if "canary-mw release " in line).split()
+        result = CliRunner().invoke(main, command[1:])
+        assert result.exit_code == 0, result.output
+        assert "Paused" in result.output
+        until_line(child, f"Release {RELEASE} goes from Progressing to Paused")
 
 
 @pytest.mark.slow
@@ -148,16 +159,17 @@ def test_the_page_shows_requests_that_go_on() -> None:
         found = next(line for line in lines if line.startswith("Look at it: "))
         page = found.removeprefix("Look at it: ")
         assert "svc-2026-11" in fetch(page)
-        api = page.replace("/ambassador/v0/diag/", "/api/v1/overview")
+        api = page.partition("/ambassador/")[0] + "/api/v1/overview"
         first = json.loads(fetch(api))["totals"]["requests"]
         while json.loads(fetch(api))["totals"]["requests"] <= first:
             pass
 
 
-def overview_of(state: str) -> Callable[[Peer], Awaitable[None]]:
-    """An admin port whose one release is in this state."""
-    verdict = {"state": state, "label": state, "sentence": f"It is {state}.", "what_to_do": "take gray back"}
-    body = json.dumps({"releases": [{"verdict": verdict}]}).encode()
+def release_in(phase: str) -> Callable[[Peer], Awaitable[None]]:
+    """An admin port whose one release is in this phase."""
+    verdict = {"sentence": f"It is {phase}.", "what_to_do": "mend gray"}
+    rollout = {"phase": phase, "attempt": 1, "reason": "gray fails more often"}
+    body = json.dumps({"name": RELEASE, "verdict": verdict, "rollout": rollout}).encode()
 
     async def admin(peer: Peer) -> None:
         while await peer.request():
@@ -166,22 +178,28 @@ def overview_of(state: str) -> Callable[[Peer], Awaitable[None]]:
     return admin
 
 
-def judged(state: str, seconds: float) -> dict[str, Any]:
+def watched(phase: str, seconds: float) -> dict[str, Any]:
     async def scenario() -> dict[str, Any]:
         client = HTTP11Client()
-        async with serving(overview_of(state)) as upstream:
+        async with serving(release_in(phase)) as upstream:
             try:
-                return await verdict_within(seconds, client, upstream.origin)
+                return await rolled_back_within(seconds, client, upstream.origin)
             finally:
                 await client.aclose()
 
     return run_async(scenario())
 
 
-def test_the_demo_waits_until_gray_is_called_worse_and_not_longer() -> None:
-    assert judged("worse", 30)["sentence"] == "It is worse."
-    with pytest.raises(ClickException, match=r"not called worse within 0\.1 seconds; .*last: It is same\."):
-        judged("same", 0.1)
+def test_the_demo_waits_until_the_release_is_rolled_back_and_not_longer() -> None:
+    assert watched("RolledBack", 30)["rollout"]["reason"] == "gray fails more often"
+    with pytest.raises(ClickException, match=r"not rolled back within 0\.1 seconds; .*last: It is Held\."):
+        watched("Held", 0.1)
+
+
+def test_the_demo_says_that_a_release_does_not_begin() -> None:
+    store = loaded(demo.rules_text())
+    with pytest.raises(ClickException, match=r"the release has not begun within 0\.1 seconds"):
+        run_async(first_step_within(0.1, store))
 
 
 def test_gray_fails_as_many_requests_as_it_is_told() -> None:
@@ -204,12 +222,22 @@ def test_gray_fails_as_many_requests_as_it_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_gray_that_fails_is_called_worse_within_a_minute() -> None:
-    result = once("--port", "0", "--fault", "3")
+@pytest.mark.parametrize("percent", ["3", "30"])
+def test_a_gray_that_fails_is_rolled_back_within_a_minute(percent: str) -> None:
+    result = once("--port", "0", "--fault", percent)
     assert result.exit_code == 0, result.output
-    assert "Gray is worse" in result.output
-    assert "Gray fails more often" in result.output
-    assert "What to do: " in result.output
+    assert "Rolled back in attempt 1: everybody is on stable." in result.output
+    assert "fails more often" in result.output
+    assert f"What to do: mend gray; then `canary-mw release retry {RELEASE}`" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_gray_that_does_no_harm_gets_all_steps() -> None:
+    with running() as (child, lines):
+        page = next(line for line in lines if line.startswith("Look at it: ")).removeprefix("Look at it: ")
+        until_line(child, f"Release {RELEASE} goes from Baking to Completed")
+        assert "Completed: gray gets 100 %." in fetch(page)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -299,9 +327,12 @@ def test_a_request_that_no_rule_takes_has_no_row() -> None:
 
 
 def test_a_service_that_never_answered_has_a_row_without_times() -> None:
-    table = RouteTable.from_yaml(demo.rules_text())
+    # As the release is in its first step.
+    text = demo.rules_text().replace("{mappings: [svc_gray_mapping]}", "{mappings: [svc_gray_mapping], weight: 20}")
+    steps, rest = text.partition("steps:\n")[0], text.partition("sticky:")[2]
+    table = RouteTable.from_yaml(f"{steps}sticky:{rest}")
     results = [Result("service-stable", seconds) for seconds in (0.002, 0.001, 0.1)]
-    assert list(table_rows(Batch("weight: 20", {}, 3), results, table)) == [
-        ("weight: 20", "stable", "3", "80.0 %", "100.0 %", "2.00 ms", "100.00 ms"),
-        ("weight: 20", "gray", "0", "20.0 %", "0.0 %", "-", "-"),
+    assert list(table_rows(Batch("setWeight: 20", {}, 3), results, table)) == [
+        ("setWeight: 20", "stable", "3", "80.0 %", "100.0 %", "2.00 ms", "100.00 ms"),
+        ("setWeight: 20", "gray", "0", "20.0 %", "0.0 %", "-", "-"),
     ]

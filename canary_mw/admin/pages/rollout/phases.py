@@ -105,7 +105,8 @@ def _missing(rollout: Rollout) -> list[str]:
     if rollout["phase"] in ("Manual", "Completed"):
         return []
     following, text = rollout["next"], rollout["next"]["text"]
-    if not text or text in rollout["reason"]:
+    taken = following["weight"] is not None and following["weight"] <= rollout["weight"]
+    if not text or taken or text in rollout["reason"]:
         return []
     before = "" if following["weight"] is None else f"before the step to {weight(following['weight'])}: "
     return [_sentence(before + text)]
