@@ -72,7 +72,11 @@ def check(
         settings=rules.shared.settings,
         releases=rules.releases,
     )
-    found = [*_lint(rules, table, shadow_writes), *lint_local(table, names), *lint_filters(table)]
+    found = [
+        *_lint(rules, table, shadow_writes),
+        *lint_local(table, names),
+        *lint_filters(table, guard_unmapped=_guard_unmapped()),
+    ]
     if upstreams:
         found += lint_upstreams(table, upstreams, names)
     found.sort(key=lambda d: (d.file, d.line or 0))
@@ -97,6 +101,10 @@ def _upstreams(texts: tuple[str, ...]) -> frozenset[str]:
     except ConfigError as exc:
         raise click.UsageError(str(exc)) from exc
     return frozenset(given)
+
+
+def _guard_unmapped() -> bool:
+    return Settings.from_environ(_only(variable("guard_unmapped"))).guard_unmapped
 
 
 def _only(name: str) -> dict[str, str]:

@@ -62,11 +62,12 @@ def _auth_in_words(filters: Filters) -> str:
     return f"asks AuthService {filters.auth.name} ({services})"
 
 
-def start_texts(table: RouteTable, *, asks: bool) -> Iterator[tuple[str, bool]]:
+def start_texts(table: RouteTable, *, asks: bool, guard_unmapped: bool = True) -> Iterator[tuple[str, bool]]:
     """What is said at start, and whether it is a warning.
 
     Args:
         asks: whether this process asks anybody.
+        guard_unmapped: see `lint_filters`.
     """
     filters = table.settings.filters
     if filters.rate_limit is not None:
@@ -83,11 +84,27 @@ def start_texts(table: RouteTable, *, asks: bool) -> Iterator[tuple[str, bool]]:
         yield f"AuthService {name} is in error, and has no good version: what it guards is answered with 500", True
     else:
         yield _auth_in_words(filters), False
+        yield from (
+            (each.message, True)
+            for each in lint_filters(table, guard_unmapped=guard_unmapped)
+            if each.code == "unguarded"
+        )
 
 
-def lint_filters(table: RouteTable) -> list[Diagnostic]:
-    """An AuthService that is the local service, and so guards nothing; a RateLimitService that has little time."""
-    return [*_local_auth(table), *_short_time(table.settings.filters.rate_limit)]
+def lint_filters(table: RouteTable, *, guard_unmapped: bool = True) -> list[Diagnostic]:
+    """An AuthService that guards less than it seems to, or nothing; a RateLimitService that has little time.
+
+    Args:
+        guard_unmapped: requests of an app that no Mapping takes are asked about.
+    """
+    found = [*_local_auth(table), *_short_time(table.settings.filters.rate_limit)]
+    if table.middleware and not guard_unmapped and table.filters is not None and table.filters.auth is not None:
+        text = f"AuthService {table.filters.auth.name}: what no Mapping takes goes to the app unasked"
+        hint = "leave CANARY_MW_GUARD_UNMAPPED out to have it guarded"
+        found.append(
+            Diagnostic(severity="warning", code="unguarded", message=text, file="CANARY_MW_GUARD_UNMAPPED", hint=hint)
+        )
+    return found
 
 
 def _short_time(policy: RateLimitPolicy | None) -> Iterator[Diagnostic]:

@@ -26,6 +26,7 @@ def start_lines(
     place: Callable[[Service], str],
     *,
     asks: bool = True,
+    guard_unmapped: bool = True,
 ) -> Iterator[Line]:
     """The lines about the rules in force at start; without any rules there is only the first.
 
@@ -34,9 +35,13 @@ def start_lines(
         upstreams: the names that URLs are given for.
         place: where a service is found.
         asks: whether this process asks the services of filters.
+        guard_unmapped: see `lint_filters`.
     """
     yield Line(on_one_line(f"{_count(len(table.mappings), 'Mapping')} from {source}; {_local(table)}"))
-    yield from (Line(on_one_line(text), is_warning) for text, is_warning in start_texts(table, asks=asks))
+    yield from (
+        Line(on_one_line(text), is_warning)
+        for text, is_warning in start_texts(table, asks=asks, guard_unmapped=guard_unmapped)
+    )
     if not table.mappings:
         return
     services = list({each.service.text: each.service for each in table.mappings if each.redirect is None}.values())

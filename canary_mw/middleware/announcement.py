@@ -28,6 +28,7 @@ def announce(
     unused: Iterable[str],
     *,
     asks: bool = True,
+    guard_unmapped: bool = True,
 ) -> None:
     """Write what is in force, and what is given without an effect.
 
@@ -36,9 +37,12 @@ def announce(
         place: where a service is found.
         unused: what to say of variables whose argument is given.
         asks: whether the services of filters are asked.
+        guard_unmapped: whether also about requests of an app that no Mapping takes.
     """
     names = [name.lower() for name in upstreams]
-    for text, is_warning in start_lines(store.table, store.source_name, names, place, asks=asks):
+    for text, is_warning in start_lines(
+        store.table, store.source_name, names, place, asks=asks, guard_unmapped=guard_unmapped
+    ):
         logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
     for text in unused:
         logger.info("%s", text)

@@ -178,7 +178,9 @@ class MiddlewareBase(ObservedRequests):
         if self.admin_port is not None:
             self.admin_port.open()
         if self.enabled and self._is_first_start():
-            announce(self.store, self.options.upstreams, self.upstreams.place, self._unused, asks=self.options.filters)
+            options = self.options
+            filters = {"asks": options.filters, "guard_unmapped": options.guard_unmapped}
+            announce(self.store, options.upstreams, self.upstreams.place, self._unused, **filters)
 
     def _start_rules(self) -> None:
         if self.options.strict and self.store.error is not None:

@@ -94,6 +94,16 @@ def test_the_fastapi_app_reads_its_rules_from_where_it_is_told(tmp_path: Path) -
         assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(200, '{"version":"gray"}')}
 
 
+@pytest.mark.slow
+def test_the_guarded_app_knows_who_asks_by_the_auth_service_alone() -> None:
+    with app("auth_service") as auth, app("guarded_app", AUTH_URL=auth) as shop:
+        token = {"authorization": "Bearer alice-token", "x-user": "admin", "x-group": "admin"}
+        assert fetch(f"{shop}/shop/", token) == (200, '{"user":"alice","group":"customer"}')
+        assert fetch(f"{shop}/shop/", {"x-user": "admin"}) == (401, "a token is needed\n")
+        assert fetch(f"{shop}/docs") == (401, "a token is needed\n")
+        assert fetch(f"{shop}/healthz") == (200, '{"status":"ok"}')
+
+
 # The app, its server, its gray version.
 WSGI_AND_DJANGO = [
     ("flask_app:app", by_gunicorn, "flask_gray_app:app"),

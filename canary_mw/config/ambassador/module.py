@@ -38,10 +38,16 @@ class HeaderDefaults(Strict):
     stats_name: str | None = None
 
 
+class HTTPMappingDefaults(HeaderDefaults):
+    """`defaults.httpmapping`."""
+
+    bypass_auth: Flag | None = None
+
+
 class Defaults(HeaderDefaults):
     """`defaults`; `defaults.httpmapping` overrides it."""
 
-    httpmapping: HeaderDefaults | None = None
+    httpmapping: HTTPMappingDefaults | None = None
 
 
 class ModuleCors(LegacyCors):
@@ -123,6 +129,8 @@ def to_settings(config: ModuleConfig) -> ModuleSettings:
             value = getattr(defaults, name, None)
             if value is not None:
                 attributes[name] = value
+    if config.defaults.httpmapping is not None and config.defaults.httpmapping.bypass_auth is not None:
+        attributes["bypass_auth"] = config.defaults.httpmapping.bypass_auth
     _check_defaults(attributes)
     return ModuleSettings(
         attributes,

@@ -203,6 +203,13 @@ def test_bypass_auth_is_read_from_mappings() -> None:
     assert [each.bypass_auth for each in read_rules(MAPPING).mappings] == [False]
 
 
+def test_the_module_may_exempt_all_mappings_that_do_not_say_otherwise() -> None:
+    module = "---\napiVersion: getambassador.io/v2\nkind: Module\nname: ambassador\nconfig:\n"
+    module += "  defaults: {httpmapping: {bypass_auth: true}}\n"
+    found = read_rules(module + MAPPING + mapping("b", "/b/", "s", bypass_auth="false")).mappings
+    assert [each.bypass_auth for each in found] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("attributes", "code"),
     [

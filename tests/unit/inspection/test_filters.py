@@ -62,6 +62,13 @@ def test_check_finds_a_service_that_would_ask_itself() -> None:
     assert lint_filters(RouteTable.from_yaml(RULES + AUTH, local=["shop"])) == []
 
 
+def test_check_and_the_start_say_that_what_no_mapping_takes_is_unguarded() -> None:
+    table = RouteTable.from_yaml(RULES + AUTH, local=["shop"], middleware=True)
+    assert [each.code for each in lint_filters(table, guard_unmapped=False)] == ["unguarded"]
+    assert [warning for _, warning in start_texts(table, asks=True, guard_unmapped=False)] == [False, True]
+    assert lint_filters(RouteTable.from_yaml(RULES + AUTH), guard_unmapped=False) == []
+
+
 def test_the_url_of_an_auth_service_is_used() -> None:
     table = RouteTable.from_yaml(RULES + AUTH)
     assert [each.code for each in lint_upstreams(table, ["shop", "auth.ns"])] == []
