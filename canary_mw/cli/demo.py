@@ -21,7 +21,7 @@ import uvicorn
 
 from canary_mw.cli.demo_report import print_hints, print_page, print_rollback, print_table, print_urls, table_rows
 from canary_mw.cli.demo_requests import BATCHES, PATH, keep_sending, send_batch
-from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, page_of, rolled_back_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, page_of, resume, rolled_back_within
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.rules.upstream import Origin
 from canary_mw.server.app import Proxy
@@ -99,7 +99,8 @@ async def _demo(rules: Path, port: int, once: bool, fault: float) -> None:
     urls = {service: f"http://{HOST}:{_port(each)}" for service, each in listeners.items()}
     upstream = tuple(f"{service}={url}" for service, url in urls.items())
     admin_port = 0 if once and not fault else _free_port(ADMIN_PORT)
-    proxy, faults = Proxy(_settings(rules, upstream, _port(listener), admin_port)), Faults()
+    token = token_hex(32)
+    proxy, faults = Proxy(_settings(rules, upstream, _port(listener), admin_port, token)), Faults()
     upstreams = {service: _upstream(service) for service in SERVICES}
     upstreams[GRAY] = faults.before(upstreams[GRAY])
     apps: list[tuple[ASGIApp, socket.socket]] = [(upstreams[service], each) for service, each in listeners.items()]
@@ -115,19 +116,19 @@ async def _demo(rules: Path, port: int, once: bool, fault: float) -> None:
             print_hints(url, rules, _command(rules, admin_port))
         if admin_port:
             _log_to_stdout()
-            await _go_on(Origin("http", HOST, _port(listener)), admin_port, once)
+            await _go_on(Origin("http", HOST, _port(listener)), admin_port, token, once)
 
 
-def _settings(rules: Path, upstream: tuple[str, ...], port: int, admin_port: int) -> Settings:
-    token = rules.with_name(TOKEN)
-    token.touch(mode=0o600)
-    token.write_text(f"operate {token_hex(32)}\n", encoding="ascii")
+def _settings(rules: Path, upstream: tuple[str, ...], port: int, admin_port: int, token: str) -> Settings:
+    tokens = rules.with_name(TOKEN)
+    tokens.touch(mode=0o600)
+    tokens.write_text(f"operate {token} demo\n", encoding="ascii")
     return Settings(
         rules=(str(rules),),
         upstream=upstream,
         port=port,
         admin_port=admin_port,
-        admin_token_file=str(token),
+        admin_token_file=str(tokens),
         state=str(rules.with_name("state")),
         hop_id="demo",
     )
@@ -238,18 +239,19 @@ async def _send_and_report(proxy: Proxy, origin: Origin) -> None:
         raise click.ClickException(f"{failed:,} of {total:,} requests failed; the lines above say why")
 
 
-async def _go_on(origin: Origin, admin_port: int, once: bool) -> None:
-    """Let the requests of the users go on: until the release is rolled back with `once`, for ever else.
+async def _go_on(origin: Origin, admin_port: int, token: str, once: bool) -> None:
+    """Let the requests of the users go on: until the release is rolled back with `once`, else it goes on for ever, too.
 
     Raises:
-        click.ClickException: it is not rolled back in time.
+        click.ClickException: it is not rolled back in time, or does not go on.
     """
-    client = HTTP11Client()
+    client, admin = HTTP11Client(), Origin("http", HOST, admin_port)
     sending = asyncio.create_task(keep_sending(client, origin))
     try:
         if not once:
+            await resume(client, admin, token)
             await sending
-        print_rollback(await rolled_back_within(ROLLED_BACK_WITHIN, client, Origin("http", HOST, admin_port)))
+        print_rollback(await rolled_back_within(ROLLED_BACK_WITHIN, client, admin))
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -97,17 +97,36 @@ async def rolled_back_within(seconds: float, client: HTTP11Client, admin: Origin
     return release
 
 
+async def resume(client: HTTP11Client, admin: Origin, token: str) -> None:
+    """Let the release go on from its first step.
+
+    Raises:
+        click.ClickException: it does not.
+    """
+    head = raw_headers([("host", admin.authority), ("authorization", f"Bearer {token}"), ("content-length", "0")])
+    target = f"/api/v1/releases/{RELEASE}/resume".encode()
+    status, body = await _answer(client, admin, UpstreamRequest("demo", "POST", target, head, timeout=5.0))
+    if status != 200:
+        raise click.ClickException(f"the release does not go on: {body.decode(errors='replace')}")
+
+
 async def _release(client: HTTP11Client, admin: Origin) -> dict[str, Any] | None:
     """What the API says of the release; None before it is there."""
     head = raw_headers([("host", admin.authority)])
     target = f"/api/v1/releases/{RELEASE}".encode()
     request = UpstreamRequest("demo", "GET", target, head, timeout=5.0, replayable=True)
+    status, body = await _answer(client, admin, request)
+    found: dict[str, Any] | None = json.loads(body) if status == 200 else None
+    return found
+
+
+async def _answer(client: HTTP11Client, admin: Origin, request: UpstreamRequest) -> tuple[int, bytes]:
+    """The status and body of an answer of the admin port; a failure has the status 0, and its reason as body."""
     body = b""
     try:
         response = await client.send(admin, request)
         while chunk := await response.read():
             body += chunk
-    except UpstreamError:
-        return None
-    found: dict[str, Any] = json.loads(body)
-    return found if response.head.status == 200 else None
+    except UpstreamError as exc:
+        return 0, str(exc).encode()
+    return response.head.status, body

@@ -26,7 +26,7 @@ from upstream import Peer, serving
 from canary_mw.cli import demo
 from canary_mw.cli.demo_report import table_rows
 from canary_mw.cli.demo_requests import Batch, Result, send_request
-from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, rolled_back_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, resume, rolled_back_within
 from canary_mw.cli.main import main
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -153,6 +153,23 @@ def test_the_command_of_the_hints_holds_the_release() -> None:
         until_line(child, f"Release {RELEASE} goes from Progressing to Paused")
 
 
+def test_a_release_that_does_not_go_on_ends_the_demo_with_the_reason() -> None:
+    async def refusing(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 409 Conflict\r\ncontent-length: 11\r\n\r\nit is Held.")
+
+    async def scenario() -> None:
+        client = HTTP11Client()
+        async with serving(refusing) as upstream:
+            try:
+                await resume(client, upstream.origin, "token")
+            finally:
+                await client.aclose()
+
+    with pytest.raises(ClickException, match=r"the release does not go on: it is Held\."):
+        run_async(scenario())
+
+
 @pytest.mark.slow
 def test_the_page_shows_requests_that_go_on() -> None:
     with running() as (_, lines):
@@ -247,7 +264,9 @@ def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
         assert rules.exists()
         child.send_signal(number)
         rest, _ = child.communicate(timeout=30)
-    assert rest == "\nStopped.\n"
+    *going_on, empty, stopped = rest.splitlines()
+    assert (empty, stopped) == ("", "Stopped.")
+    assert all(line.startswith(("Release svc-2026-11 ", "rules ")) for line in going_on), rest
     assert child.returncode == 0
     assert not rules.parent.exists()
 
