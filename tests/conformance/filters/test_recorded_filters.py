@@ -1,4 +1,4 @@
-"""What Emissary's Envoy sent to an AuthService over HTTP, and made of its answers, recorded; and where we differ.
+"""What Emissary's Envoy asked AuthService and RateLimitService, and made of their answers, recorded; where we differ.
 
 `requests` say what the services answer, `expected` what arrived where. Differences on purpose:
 
@@ -11,9 +11,13 @@
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from google.protobuf.json_format import MessageToDict, ParseDict
+from grpc_peer import OK, Connection
+from grpc_peer import serving as serving_grpc
 from servers import Answer, run
 from standalone import Noting, Wire, listening, wire_to
 from upstream import Peer, serving
@@ -118,6 +122,37 @@ def wire_bytes(request: Json) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+class Limiter:
+    """A RateLimitService that answers as the request under way says."""
+
+    def __init__(self) -> None:
+        self.answer: Json = {}
+        self.seen: list[Json] = []
+
+    def __call__(self, connection: Connection) -> None:
+        while (asked := connection.take()) is not None:
+            message = RateLimitRequest.FromString(asked.message)
+            self.seen.append(MessageToDict(message, preserving_proto_field_name=True))
+            if "grpc_status" in self.answer:
+                connection.answer(asked, b"", [("grpc-status", "14")])
+            elif "delay" not in self.answer:
+                answer = ParseDict(self.answer or {"overall_code": "OK"}, RateLimitResponse())
+                connection.answer(asked, answer.SerializeToString(), OK)
+
+    def taken(self) -> list[Json]:
+        """What came since the last time."""
+        seen, self.seen = self.seen, []
+        return seen
+
+
+class Services(NamedTuple):
+    """What stands behind the proxy."""
+
+    auth: Stub
+    upstream: Stub
+    limiter: Limiter
+
+
 class Expected:
     """What is to be compared of one recorded request, with our differences."""
 
@@ -165,10 +200,12 @@ async def answer_of(client: Wire, method: str, *, upgraded: bool) -> Answer:
     return Answer(int(first.split(b" ")[1]), [(name, value) for name, value in pairs], b"", True)
 
 
-async def compare(case: Json, client: Wire, auth: Stub, upstream: Stub, number: int) -> None:
+async def compare(case: Json, client: Wire, services: Services, number: int) -> None:
     """Send one request of a case, and compare."""
+    auth, upstream, limiter = services
     request, recorded = case["requests"][number], case["expected"][number]
     answers = request.get("answers", {})
+    limiter.answer = answers.get("ratelimit", {})
     auth.answer = answers.get("auth_http", DEFAULT["auth_http"])
     upstream.answer = answers.get("upstream", DEFAULT["upstream"])
     await client.ask(wire_bytes(request))
@@ -183,8 +220,11 @@ async def compare(case: Json, client: Wire, auth: Stub, upstream: Stub, number: 
     if "content-type" not in headers:
         got.pop("content-type", None)
     assert answer.status == status, what
-    if upstream.seen or auth.seen:
+    if "skip" in recorded:
+        return
+    if upstream.seen or auth.seen or answers.get("ratelimit", {}).get("overall_code"):
         assert got == headers, what
+    assert limiter.taken() == recorded.get("ratelimit", []), what
     assert upstream.taken() == expected.upstream(), what
     assert auth.taken() == expected.calls(), what
 
@@ -194,14 +234,16 @@ def test_a_recorded_case(case: Json, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     # A service that does not answer in time is one that never does.
     rules.write_text(case["rules"].replace("timeout_ms: 300", "timeout_ms: 50"))
-    auth, upstream = Stub("auth"), Stub("upstream")
+    services = Services(Stub("auth"), Stub("upstream"), Limiter())
 
-    async def main() -> None:
-        async with serving(auth) as service, serving(upstream) as shop:
-            app = Noting(rules, shop.origin.port, named={"authsvc": service.origin.port, "dead": 1})
+    async def main(limiter_port: int) -> None:
+        async with serving(services.auth) as service, serving(services.upstream) as shop:
+            named = {"authsvc": service.origin.port, "dead": 1, "ratelimit": limiter_port}
+            app = Noting(rules, shop.origin.port, named=named)
             async with listening(app) as (port, _):
                 for number in range(len(case["requests"])):
                     async with wire_to(port) as client:
-                        await compare(case, client, auth, upstream, number)
+                        await compare(case, client, services, number)
 
-    run(main())
+    with serving_grpc(services.limiter) as limiter:
+        run(main(limiter.origin.port))
