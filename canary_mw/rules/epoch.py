@@ -51,7 +51,8 @@ def _analysis_of(document: GrayRelease, stage: int) -> Analysis | None:
 def subject_of(document: GrayRelease) -> str:
     """What a release releases; a hash, the same for the same in all processes."""
     variants = [[each.name, each.mappings] for each in document.variants]
-    return _hash([variants, document.stable, document.stable_local, document.hash, document.revision])
+    matched = [document.groups] if document.groups else []
+    return _hash([variants, document.stable, document.stable_local, document.hash, document.revision, *matched])
 
 
 def epoch_of_group(stable: Iterable[Mapping], gray: Iterable[tuple[str, Mapping, float]]) -> Epoch:

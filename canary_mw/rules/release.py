@@ -190,6 +190,7 @@ class GrayRelease:
         fallback: None for no safety net.
         revision: what is released, as an image tag.
         plan: the steps by which its weight grows, until then 0; None where the percents are written.
+        groups: of a release with a plan, what the Mappings match that it governs, see `Mapping.key`.
         response_header: the header that names the variant on every answer, None for none.
         file, line: where it is written; not part of equality.
         lines: the line of every attribute.
@@ -217,6 +218,7 @@ class GrayRelease:
     propagate: Propagate = DEFAULT_PROPAGATE
     revision: str | None = None
     plan: Plan | None = None
+    groups: tuple[tuple[object, ...], ...] = ()
     response_header: bytes | None = DEFAULT_RESPONSE_HEADER
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)

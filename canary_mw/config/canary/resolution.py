@@ -173,7 +173,8 @@ def _with_final_names(release: GrayRelease, scope: Surroundings) -> GrayRelease:
         return mapping.name if mapping else name
 
     variants = tuple(replace(each, mappings=tuple(map(final, each.mappings))) for each in release.variants)
-    return replace(release, variants=variants, stable=tuple(map(final, release.stable)))
+    named = replace(release, variants=variants, stable=tuple(map(final, release.stable)))
+    return named if release.plan is None else replace(named, groups=tuple(_governed(named, scope)))
 
 
 def _governed(release: GrayRelease, scope: Surroundings) -> list[_Key]:

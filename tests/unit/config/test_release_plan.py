@@ -12,6 +12,7 @@ from canary_mw.config.parser import RuleSet
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.routing.decision import decide
 from canary_mw.routing.table import RouteTable
+from canary_mw.rules.epoch import subject_of
 from canary_mw.rules.plan import HOOK_TYPES, Allowance, Plan, plan_digest
 from canary_mw.rules.release import GrayRelease
 
@@ -433,3 +434,14 @@ def test_an_edit_of_the_plan_alone_is_another_release() -> None:
     assert of(steps=AUTO) == of(steps=AUTO)
     assert of(steps=AUTO) != of(steps=AUTO, analysis={})
     assert of(steps="auto") != of(steps=AUTO)
+
+
+def test_other_requests_or_another_revision_are_another_subject_and_another_plan_is_not() -> None:
+    def subject(mappings: str = MAPPINGS, **fields: Any) -> str:
+        (found,) = read_rules(mappings + release(**{"steps": AUTO, **fields})).releases.in_force
+        return subject_of(found)
+
+    elsewhere = document("svc", prefix="/other/") + document("gray", prefix="/other/", weight=0)
+    same = document("svc", prefix="/svc/", timeout_ms=7000) + document("gray", prefix="/svc/", weight=0)
+    assert subject(same) == subject() == subject(steps=[{"setWeight": 7}], promote="manual")
+    assert len({subject(), subject(elsewhere), subject(revision="2"), subject(salt="other")}) == 4
