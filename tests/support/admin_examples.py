@@ -192,6 +192,7 @@ EXPLAIN: ExplainAnswer = {
         "percent": 12.4,
         "text": "The key of header:x-user-id lies at 12.4; shop-gray has 0 – 20",
     },
+    "asks": ["asks AuthService auth (auth.shop:3000)"],
     "sent": {
         "to": "GET http://shop-gray.shop:8080/pay?step=2",
         "path": "/checkout/pay?step=2",

@@ -615,6 +615,7 @@ EXPLAIN: ExplainAnswer = {
         for applies, title, text, place, name in _STEPS
     ],
     "position": {"slot": 124_000, "percent": 12.4, "text": "User 42 lies at 12.4; gray has 0 – 20"},
+    "asks": [],
     "sent": {
         "to": "GET http://shop-gray.shop:8080/pay?step=2",
         "path": "/checkout/",

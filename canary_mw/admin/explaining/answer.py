@@ -30,6 +30,7 @@ def explain_answer(subject: Subject, figures: Figures, question: ExplainQuestion
         "gray": decision[1] if decision else None,
         "steps": [*steps(table, explanation)],
         "position": position(explanation),
+        "asks": list(dict.fromkeys(text for each in explanation.candidates for text in each.asks)),
         "sent": sent(explanation),
         "others": [*others(table, explanation)],
     }

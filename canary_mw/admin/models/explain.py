@@ -144,6 +144,7 @@ class Explained(TypedDict):
         variant: "stable" or the name of a variant; null where each request is drawn.
         gray: whether a gray version answers; null where each request is drawn.
         position: null where no key decides.
+        asks: which services are asked before it goes on, and about what; of all outcomes.
         sent: of the outcome; null where nothing is sent, or where it depends on the draw.
     """
 
@@ -156,6 +157,7 @@ class Explained(TypedDict):
     gray: bool | None
     steps: list[ExplainStep]
     position: Position | None
+    asks: list[str]
     sent: Sent | None
     others: list[Other]
 
