@@ -2,21 +2,10 @@
 
 from typing import Any
 
+from canary_mw.cli.top.view import PHASES as PHASES
 from canary_mw.cli.top.view import Role
 from canary_mw.rollout.formatting import share
 
-# Sign and role of each phase.
-PHASES: dict[str, tuple[str, Role]] = {
-    "Manual": ("–", "dim"),
-    "Pending": ("◷", "dim"),
-    "Progressing": ("◌", "good"),
-    "Paused": ("‖", "warn"),
-    "Held": ("◆", "warn"),
-    "Baking": ("◌", "good"),
-    "Completed": ("✔", "good"),
-    "RolledBack": ("✖", "bad"),
-    "Aborted": ("✖", "bad"),
-}
 _SECONDS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 

@@ -20,6 +20,18 @@ STATES: dict[str, tuple[str, str, Role]] = {
     "better": ("✓", "better", "good"),
     "off": ("⊖", "off", "dim"),
 }
+# Sign and role of each phase.
+PHASES: dict[str, tuple[str, Role]] = {
+    "Manual": ("–", "dim"),
+    "Pending": ("◷", "dim"),
+    "Progressing": ("◌", "good"),
+    "Paused": ("‖", "warn"),
+    "Held": ("◆", "warn"),
+    "Baking": ("◌", "good"),
+    "Completed": ("✔", "good"),
+    "RolledBack": ("✖", "bad"),
+    "Aborted": ("✖", "bad"),
+}
 WINDOWS = {"1m": "1 min", "5m": "5 min", "15m": "15 min", "1h": "1 h"}
 # Columns besides the release: state, gray, requests, errors, p95; the interval is left out of narrow terminals.
 _STATE, _GRAY, _RPS, _ERRORS, _INTERVAL, _P95 = 16, 11, 8, 11, 22, 9
@@ -141,13 +153,20 @@ def _rows(release: Any, wanted: Wanted, *, chosen: bool) -> Iterator[Line]:
         shown = "–" if seen is None else f"{seen:.1f} seen"
         place = _match(release) if number == 0 else ""
         text = "  " + visible(place if len(grays) == 1 else f"{place} {name}".strip())
-        state = _own_state(release, name) if len(grays) > 1 else Piece("")
+        state = _own_state(release, name) if len(grays) > 1 else _phase(release)
         yield _figures([Piece(text), state, Piece(shown, "dim")], release["variants"][name], "gray", most, wanted)
 
 
 def _own_state(release: Any, name: str) -> Piece:
     sign, word, role = STATES[release["verdicts"][name]["state"]]
     return Piece(f"{sign} {word}", role)
+
+
+def _phase(release: Any) -> Piece:
+    """How far a release with steps is."""
+    phase = release["rollout"]["phase"] if release["rollout"] else "Manual"
+    sign, role = PHASES.get(phase, ("?", ""))
+    return Piece("") if phase == "Manual" else Piece(f"{sign} {phase}", role)
 
 
 def _high(figures: Any) -> float:

@@ -68,6 +68,13 @@ def test_a_variant_without_requests_and_few_errors_are_told_as_such() -> None:
     assert "0 of 27" in shown(Wanted(80), few)[5]
 
 
+@pytest.mark.parametrize(("phase", "sign"), [("RolledBack", "✖"), ("Progressing", "◌"), ("unheard of", "?")])
+def test_a_release_with_steps_has_its_phase_beside_gray(phase: str, sign: str) -> None:
+    release = {**WORSE, "rollout": {"phase": phase}}
+    assert f"  {sign} {phase} " in shown(Wanted(120), release)[5]
+    assert shown(Wanted(120), {**WORSE, "rollout": {"phase": "Manual"}}) == shown(Wanted(120), WORSE)
+
+
 def test_several_gray_variants_have_a_line_each() -> None:
     variants = {**WORSE["variants"], "v3": WORSE["variants"]["shop-gray"]}
     several = {**WORSE, "variants": variants, "verdicts": {**WORSE["verdicts"], "v3": OFF["verdict"]}}
