@@ -53,6 +53,9 @@ _TEXTS = [
     b"a: 'not closed\n- b\n\tc: d\n",
     b"%TAG ! tag:x,2000:\n--- !a\nb: \xff\xfe\n",
 ]
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+_GRPC_HEAD = b"\0\0\x13\1\4\0\0\0\1\x88\x5f\x10application/grpc"
+_GRPC_END = b"\0\0\x0f\1\5\0\0\0\1@\x0bgrpc-status\0010"
 _GET = b"GET /svc/a?b=c HTTP/1.1\r\nHost: shop.example:80\r\nX-Blank: a b \t\r\n\r\n"
 _SIZED = b"POST /svc/ HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello"
 _CHUNKED = (
@@ -145,6 +148,23 @@ SEEDS: dict[str, list[bytes]] = {
         b"03" + _CHUNKED.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost") + _GET,
         b"03" + _SIZED.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost"),
         b"02POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    ],
+    "grpc_answers": [
+        b"\xff" + _SETTINGS + _GRPC_HEAD + b"\0\0\6\0\0\0\0\0\1\0\0\0\0\1x" + _GRPC_END,
+        b"\2" + _SETTINGS + _GRPC_HEAD + b"\0\0\5\0\0\0\0\0\1\0\0\0\0\0" + _GRPC_END,
+        b"\xff" + _SETTINGS + b"\0\0\x08\7\0\0\0\0\0\0\0\0\1\0\0\0\0" + _GRPC_HEAD + _GRPC_END,
+        b"\xff" + _SETTINGS + b"\0\0\4\3\0\0\0\0\1\0\0\0\7" + b"\0\0\4\x08\0\0\0\0\0\0\1\0\0",
+        b"\xff" + _SETTINGS + b"\0\0\x08\6\0\0\0\0\x0012345678" * 50,
+        # h2 takes it for the end of everything, and would wait for 16 MiB.
+        b"\xff\xff\xff\xff\0\0\0\0\0\1",
+        b"\xffHTTP/1.1 400 Bad Request\r\n\r\n",
+    ],
+    "grpc_messages": [
+        b"\n\2\x08\7\x12\x12\n\3\x08\x91\3\x12\x0b\n\t\n\3x-a\x12\2b!",
+        b"\x1a\x10\n\x0e\n\6x-user\x12\4\n\2\x10\1",
+        b"\x08\2\x1a\6\n\1a\x12\1b*\1x",
+        b"\n\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
+        b"\x12\4\x1a\2\xc3\x28",
     ],
     "upstream_answers": [
         b"05" + _ANSWER,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import answers, guarding, heads, proxies, texts, values
+from . import answers, grpc, guarding, heads, proxies, texts, values
 
 Target = Callable[[bytes], None]
 
@@ -21,6 +21,8 @@ TARGETS: dict[str, Target] = {
         values.regex_rewrites,
         guarding.guard,
         answers.upstream_answers,
+        grpc.grpc_answers,
+        grpc.grpc_messages,
         proxies.whole_proxy,
     )
 }

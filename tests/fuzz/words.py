@@ -36,10 +36,18 @@ _VALUES = (
     "|\\1|\\0|\\\\|\\9|(?i)|(?P<a>|[[:alpha:]]|\\pN|^|$|\\b|\\C|\\Q|^$|١"
 )
 
+_FRAMES = (
+    "\0\0\0\4\0\0\0\0\0|\0\0\0\4\1\0\0\0\0|\0\0\x14\1\4\0\0\0\1\x88_\x10application/grpc|\0\0\6\0\0\0\0\0\1\0\0\0\0\1x"
+    "|\0\0\x10\1\5\0\0\0\1@\x0bgrpc-status\0010|\0\0\x08\7\0\0\0\0\0\0\0\0\1\0\0\0\0|\0\0\4\3\0\0\0\0\1\0\0\0\7"
+    "|\0\0\4\x08\0\0\0\0\0\0\1\0\0|\0\0\x08\6\0\0\0\0\x0012345678|\0\0\0\0\1\0\0\0\1|\0\0\6\4\0\0\0\0\0\0\3\0\0\0\1"
+    "|\0\0\6\4\0\0\0\0\0\0\4\0\0\0\0|\xff\xff\xff|\0\0\1\0\x08\0\0\0\1\xff|\x08\7|\x12\4|\x1a\6\n\4|\n\2\x08\0|\0\0\0\0\0"
+)
+
 _KINDS = {
     **dict.fromkeys(("yaml", "documents", "annotations", "source", "rules"), _TEXTS),
     **dict.fromkeys(("forwarding", "answer_heads", "websockets"), _HEADS),
     **dict.fromkeys(("header_values", "regex_rewrites"), _VALUES),
+    **dict.fromkeys(("grpc_answers", "grpc_messages"), _FRAMES),
     **dict.fromkeys(("guard", "upstream_answers", "whole_proxy"), _WIRE),
 }
 
