@@ -22,7 +22,7 @@ def grpc_answers(data: bytes) -> None:
     calls = [Call("a:1", _HEADERS, b"m" * size) for size in (3, 100_000)]
     ended: list[Call] = []
     for call in calls:
-        call.on_end = lambda call=call: ended.append(call)  # type: ignore[misc]
+        call.on_end = lambda call=call: ended.append(call)
         session.open(call)
     size = data[0] + 1 if data else 1
     for at in range(1, len(data), size):

@@ -178,7 +178,43 @@ def test_the_standalone_example_routes_by_header_and_by_weight(path_with_command
         assert fetch(f"{url}/elsewhere")[0] == 404
 
 
-@pytest.mark.parametrize("rules", ["fastapi_rules", "flask_rules", "django_rules", "standalone/rules"])
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis of the system; yields its URL."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not there: the package redis-server has it")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            assert any("Ready to accept connections" in line for line in child.stdout)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            child.terminate()
+            child.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_the_rate_limiter_counts_what_two_proxies_let_through_together(path_with_command: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        shop = stack.enter_context(service("shop"))
+        environ = {"REDIS_URL": stack.enter_context(redis_server(tmp_path)), "LIMITER": f"127.0.0.1:{free_port()}"}
+        limiter = stack.enter_context(listening(sys.executable, str(EXAMPLES / "rate_limit" / "limiter.py"), **environ))
+        environ = {"PATH": path_with_command, "PORT": "0", "SHOP_URL": shop, "LIMITER_URL": limiter}
+        serve = str(EXAMPLES / "rate_limit" / "serve.sh")
+        proxies = [stack.enter_context(listening(serve, **environ)) for _ in range(2)]
+        # A window may end in between: then five more are let through.
+        answers = [fetch(f"{proxies[number % 2]}/shop/") for number in range(20)]
+    assert set(answers) == {(200, "shop"), (429, "too many requests\n")}
+    assert answers.count((200, "shop")) in (5, 10)
+    assert answers[:5] == [(200, "shop")] * 5 or answers.count((200, "shop")) == 10
+
+
+@pytest.mark.parametrize(
+    "rules", ["fastapi_rules", "flask_rules", "django_rules", "standalone/rules", "rate_limit/rules"]
+)
 def test_the_rules_of_the_examples_are_clean(rules: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["check", str(EXAMPLES / rules)])
