@@ -28,6 +28,7 @@ class ObservedRequests:
         tally: counts events in the figures, by their name and labels.
         tracer: None without tracing.
         observed: whether any observer is notified of requests, or counts them.
+        sole_counters: what counts requests, where nobody else is told of them; else None.
     """
 
     wraps: bool
@@ -47,8 +48,14 @@ class ObservedRequests:
         if self._records:
             add_tallies(self.tally)
         self.tracer = tracer_of(observers, asked=tracing)
-        heard = self.decided_observers or self.finished_observers or self._counters
-        self.observed = bool(heard) or self.tracer is not None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Work out who is told of each request."""
+        records = self.decided_observers or self.finished_observers
+        self.observed = bool(records or self._counters) or self.tracer is not None
+        alone = len(self._counters) == 1 and not (records or self._records or self.tracer)
+        self.sole_counters = self._counters[0] if alone else None
 
     def _count_also(self, counters: RequestCounters) -> None:
         """Count requests from now on, where nobody has counted them."""
@@ -57,7 +64,7 @@ class ObservedRequests:
         self._records = self.wraps
         if self._records:
             add_tallies(self.tally)
-        self.observed = True
+        self._settle()
 
     def notify_decided(self, decision: Decision | None, head: RequestHead) -> float:
         """Notify observers of a decision; returns the `perf_counter` time, for `notify_finished`."""

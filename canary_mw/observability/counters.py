@@ -4,39 +4,34 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from math import ceil, log2
-from time import time
-from typing import Any, ClassVar, NamedTuple
+from time import perf_counter, time
+from typing import Any, ClassVar
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
-from canary_mw.observability.attempts.arms import ArmCounter
 from canary_mw.observability.attempts.keys import ClientAddresses
 from canary_mw.observability.attempts.private import PrivateEvidence
 from canary_mw.observability.attempts.release_evidence import EvidenceRead, evidence_in, read_evidence
 from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
-from canary_mw.observability.failures import REFUSED, failure_of, kind_index
+from canary_mw.observability.failures import REFUSED, failure_of
 from canary_mw.observability.figures.buckets import BOUNDS
 from canary_mw.observability.figures.layout import (
     BUCKET_0,
-    BYTES_IN,
     BYTES_OUT,
-    ERRORS,
-    FAILURE_0,
-    FALLBACK_0,
     FIRST_BYTE_MICROS,
     MICROS,
-    RETRIES,
     ROW_CELLS,
     Header,
 )
 from canary_mw.observability.figures.reader import read_private
 from canary_mw.observability.figures.recent import RecentSample
 from canary_mw.observability.figures.tallies import Tally, no_tally
+from canary_mw.observability.figures.target import Target, add_failure, add_traffic
 from canary_mw.observability.figures.targets import Labels, labels_of
 from canary_mw.observability.figures.ticks import Ticks
-from canary_mw.observability.figures.values import FALLBACK_RESULTS, Figures, RowKey
+from canary_mw.observability.figures.values import Figures, RowKey
 from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.assignment import Assigned
@@ -76,24 +71,6 @@ class RefusalCounters:
         """Count one client that stopped reading."""
         self.stalled += 1
         self.tally("stalled_clients")
-
-
-class Target(NamedTuple):
-    """Where the requests of a decision count.
-
-    Attributes:
-        row: its cells.
-        reason: the cell of its reason, None where nothing was assigned.
-        header: the cells of the header of the file.
-        arm: counts drawn requests, None where nothing is compared.
-        decision: is kept, so that no other one has its identity.
-    """
-
-    row: memoryview
-    reason: memoryview | None
-    header: memoryview
-    arm: ArmCounter | None
-    decision: Decision | None
 
 
 class RequestCounters(Observer):
@@ -187,9 +164,9 @@ class RequestCounters(Observer):
                 forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
                 # Most requests have no body and no retry.
                 if forwarded is not None and (forwarded.body is not None or forwarded.attempts > 1):
-                    _add_traffic(target.row, forwarded)
+                    add_traffic(target.row, forwarded)
             if failure:
-                _add_failure(target.row, failure, net)
+                add_failure(target.row, failure, net)
             arm = target.arm
             if arm is not None and failure != REFUSED:
                 digest = None if decision is None or decision.release is None else decision.release.digest
@@ -214,6 +191,47 @@ class RequestCounters(Observer):
         # A child may end what its parent has begun.
         if header[_IN_FLIGHT]:
             header[_IN_FLIGHT] -= 1
+
+    def begin_now(self) -> float:
+        """As `begin`; returns the `perf_counter` time."""
+        figures = self.figures
+        with figures.lock:
+            header = (figures.storage or figures.open()).header
+            header[_IN_FLIGHT] += 1
+        return perf_counter()
+
+    def count_at_once(self, decision: Decision | None, head: RequestHead, status: int, since: float, sent: int) -> None:
+        """As `count`, with the sample, for a request whose whole answer has come at once, below 500.
+
+        It is of no release, has no body, and got one attempt. Most requests of a proxy are such: the same in one call.
+
+        Args:
+            since: of `begin_now`.
+        """
+        now = perf_counter()
+        seconds = now - since
+        figures = self.figures
+        with figures.lock:
+            target = figures.targets.get(decision) or self._new_target(decision, labels_of(decision), decision)
+            row, reason, header, arm, _ = target
+            bucket = BUCKET_0 if seconds <= _SHORTEST else ceil(log2(seconds) * 8) + _OFFSET
+            if bucket >= ROW_CELLS:
+                bucket = _LAST
+            micros = int(seconds * 1e6)
+            row[status // 100] += 1
+            row[bucket] += 1
+            row[MICROS] += micros
+            row[FIRST_BYTE_MICROS] += micros
+            row[BYTES_OUT] += sent
+            if reason is not None:
+                reason[0] += 1
+            if header[_IN_FLIGHT]:
+                header[_IN_FLIGHT] -= 1
+            if arm is not None:
+                arm.add(None, seconds, head, None, failed=False)
+        sample = self.sample
+        if now >= sample.due:
+            sample.take(decision, head, status, seconds, seconds, None, now, failed=False)
 
     def _new_target(self, key: Any, labels: Labels, decision: Decision | None = None) -> Target:
         figures = self.figures
@@ -258,7 +276,7 @@ class RequestCounters(Observer):
             target = self.figures.targets.get(key) or self._new_target(key, Labels(key))
             self._add(target, record.status, record.seconds, first_byte, 0)
             if failure:
-                _add_failure(target.row, failure, None)
+                add_failure(target.row, failure, None)
 
     def reloaded(self, record: Reloaded) -> None:
         """Release decisions that may no longer be in force."""
@@ -273,21 +291,3 @@ class RequestCounters(Observer):
             storage = self.figures.storage
             content = storage.content() if storage is not None else None
         return read_private(content, now, self._evidence.attempts, self.private.restored)
-
-
-def _add_traffic(row: memoryview, forwarded: UpstreamRequest) -> None:
-    if forwarded.attempts > 1:
-        retries = forwarded.attempts - 1
-        row[RETRIES] += retries
-    length = forwarded.body.length if forwarded.body is not None else None
-    if length:
-        row[BYTES_IN] += length
-
-
-def _add_failure(row: memoryview, failure: str, net: SafetyNet | None) -> None:
-    kind = FAILURE_0 + kind_index(failure)
-    row[ERRORS] += 1
-    row[kind] += 1
-    if net is not None and net.result is not None:
-        result = FALLBACK_0 + FALLBACK_RESULTS.index(net.result)
-        row[result] += 1

@@ -102,7 +102,11 @@ class FastPath:
         connection = middleware.upstreams.idle_connection(request, client.loop)
         if connection is None:
             return started
-        since = middleware.notify_decided(decision, head) if middleware.observed else None
+        counters, since = middleware.sole_counters, None
+        if counters is not None:
+            since = counters.begin_now()
+        elif middleware.observed:
+            since = middleware.notify_decided(decision, head)
         deadline = inf if request.timeout is None else client.loop.time() + request.timeout
         fast = FastPathRequest(client, middleware, started, generator, request, connection, deadline, since)
         fast.keep_alive = keep_alive
@@ -239,12 +243,19 @@ class FastPathRequest:
         data = b"" if head.empty else encode_chunk(body, last=True) if head.chunked else body
         if self._since is not None:
             # Before the write: where this process is killed then, nobody has got a response that was not counted.
-            self._middleware.notify_finished(
-                self._started.decision, self._started.head, status, self._since, reason, None, perf_counter(), len(body)
-            )
+            self._count(status, reason, self._since, len(body))
         client.transport.write(head.data + data)
         self.response_complete = True
         client.on_response_complete()
+
+    def _count(self, status: int, reason: str | None, since: float, size: int) -> None:
+        started = self._started
+        counters = self._middleware.sole_counters
+        if counters is not None and reason is None and status < 500:
+            counters.count_at_once(started[0], started[1], status, since, size)
+        else:
+            args = started.decision, started.head, status, since, reason, None, perf_counter(), size
+            self._middleware.notify_finished(*args)
 
     def on_disconnect(self) -> None:
         """The client has left."""
