@@ -70,9 +70,12 @@ def is_probe(head: RequestHead, facts: Facts) -> bool:
 
 
 def is_same_path(head: RequestHead, app_path: bytes) -> bool:
-    """Whether the path by which an app routes is the one that the rules see.
+    """Whether the path by which an app routes is the one that the rules see, segment by segment.
+
+    `%2F` is no slash to the rules, and one to an app that gets the path without escapes.
 
     Args:
         app_path: without escapes, and without what the app is mounted at.
     """
-    return unquote_to_bytes(head.path) == app_path
+    plain = unquote_to_bytes(head.path)
+    return plain == app_path and plain.count(b"/") == head.path.count(b"/") and b"\\" not in plain

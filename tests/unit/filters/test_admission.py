@@ -11,6 +11,7 @@ from servers import mapping
 from canary_mw.exceptions import LoopDetected, UpstreamConnectError
 from canary_mw.forwarding.filters.admission import admission
 from canary_mw.forwarding.filters.calls import Admitted, AskHttp, BodyStart, Facts, HttpAnswer, WantBody
+from canary_mw.forwarding.filters.guarding import is_same_path
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.decision import decide
@@ -271,6 +272,22 @@ def test_a_free_mapping_is_none_for_a_path_that_the_app_reads_in_another_way() -
         except StopIteration:
             pass
         assert calls == asks
+
+
+@pytest.mark.parametrize(
+    ("path", "app_path", "same"),
+    [
+        ("/open/a", b"/open/a", True),
+        ("/open/caf%C3%A9", "/open/caf\u00e9".encode(), True),
+        ("/x/../open/a", b"/x/../open/a", False),
+        ("/open/a%2Fb", b"/open/a/b", False),
+        ("/secret%2fopen/a", b"/secret/open/a", False),
+        ("/open/a%5Cb", b"/open/a\\b", False),
+        ("/%6fpen/a", b"/open/a", True),
+    ],
+)
+def test_a_path_is_the_same_for_an_app_segment_by_segment(path: str, app_path: bytes, same: bool) -> None:
+    assert is_same_path(get(path), app_path) == same
 
 
 def test_what_a_canary_mw_has_sent_by_proof_is_not_asked_again() -> None:
