@@ -70,11 +70,18 @@ def followed(at: At) -> tuple[Outcome, Verdict]:
     if at.found.kind in ("roll_back", "hold"):
         return _objected(at)
     if at.state.phase == "Paused" or at.state.held_by in ("sample_ratio", "plan", "metric"):
-        return kept(at.state), at.found
+        return kept(at.state), _for_human(at.found)
     if at.state.held_by == "store":
         phase: Phase = "Progressing" if begun(at.state) else "Pending"
         return resume(at.plan, at.state, phase, at.because("the store has answered")), at.found
     return _running(at)
+
+
+def _for_human(found: Verdict) -> Verdict:
+    """Nothing follows without a human, who wants to know how safe the next step is."""
+    if found.kind == "step_up":
+        return Verdict("wait", "promote or resume goes on: nothing else keeps from the next step", waits_for="human")
+    return found._replace(reason=f"promote or resume goes on; before a step by itself: {found.reason}")
 
 
 def _objected(at: At) -> tuple[Outcome, Verdict]:

@@ -342,6 +342,20 @@ def test_without_an_analysis_steps_go_by_time() -> None:
     assert summary(tick(document, at_step(document), None, OVER)) == ("Progressing", 50)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [
+        (shown(), "promote or resume goes on: nothing else keeps from the next step"),
+        (NOTHING, "promote or resume goes on; before a step by itself: 0 of 20 keys were seen in gray (gray)"),
+    ],
+)
+def test_where_a_human_is_asked_it_is_said_how_safe_the_next_step_is(evidence: ReleaseEvidence, text: str) -> None:
+    paused = replace(told(DOCUMENT, PRESENT, "pause"), elapsed=60.0)
+    outcome = tick(DOCUMENT, paused, evidence, LEADS)
+    assert outcome.verdict is not None
+    assert (outcome.verdict.kind, outcome.verdict.text) == ("wait", text)
+
+
 def test_a_metric_that_the_figures_do_not_have_lets_a_step_wait() -> None:
     document = with_analysis(DOCUMENT, metrics=(ERRORS, ERRORS._replace(name="checkout_failed", kind="event")))
     outcome = look(document)
