@@ -78,6 +78,7 @@ class TLSContexts:
         self._default = default
         self._clock = clock
         self._reloaded: dict[UpstreamTLS, _ReloadedContext] = {}
+        self._accepting: dict[UpstreamTLS, _ReloadedContext] = {}
 
     def __call__(self, origin: Origin) -> ConnectionSecurity:
         """Return the TLS settings of a new connection.
@@ -92,8 +93,22 @@ class TLSContexts:
             return ConnectionSecurity(self._default_context(), origin.host)
         reloaded = self._reloaded.get(tls)
         if reloaded is None:
-            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root, self._alpn))
+            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root, self._make_context))
         return ConnectionSecurity(reloaded.current(self._clock()), tls.sni or origin.host)
+
+    def accepting(self, tls: UpstreamTLS) -> ssl.SSLContext:
+        """Return the context of a connection that is accepted with the certificate of a TLSContext.
+
+        Raises:
+            UpstreamConnectError: the files of the TLSContext were never usable.
+        """
+        reloaded = self._accepting.get(tls)
+        if reloaded is None:
+            reloaded = self._accepting.setdefault(tls, _ReloadedContext(tls, self._root, make_server_context))
+        return reloaded.current(self._clock())
+
+    def _make_context(self, files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
+        return _offering(make_context(files, tls), self._alpn)
 
     def _default_context(self) -> ssl.SSLContext:
         if self._default is None:
@@ -104,10 +119,13 @@ class TLSContexts:
 class _ReloadedContext:
     """The last good context of one TLSContext, and the current error of its files, if any."""
 
-    def __init__(self, tls: UpstreamTLS, root: Path | None, alpn: Sequence[str]) -> None:
-        self._tls = tls
-        self._root = root
-        self._alpn = alpn
+    def __init__(
+        self,
+        tls: UpstreamTLS,
+        root: Path | None,
+        make: Callable[[CertificateFiles, UpstreamTLS], ssl.SSLContext],
+    ) -> None:
+        self._tls, self._root, self._make = tls, root, make
         self._context: ssl.SSLContext | None = None
         self._stamps: tuple[FileStamp, ...] = ()
         self._error: str | None = None
@@ -130,7 +148,7 @@ class _ReloadedContext:
             # Before reading: a change during the read is found by the next check.
             stamps = tuple(_stamp(path) for path in files if path is not None)
             if self._context is None or stamps != self._stamps:
-                self._context = _offering(make_context(files, self._tls), self._alpn)
+                self._context = self._make(files, self._tls)
                 self._stamps = stamps
                 logger.info(
                     "TLSContext %s: read %s", self._tls.name, ", ".join(stamp[0] for stamp in stamps) or "nothing"
@@ -229,6 +247,27 @@ def make_context(files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
         load_authorities(context, files.authorities)
         # An intermediate CA in the file is trusted without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.minimum_version = _VERSIONS[tls.min_version or "v1.2"]
+    if tls.max_version:
+        context.maximum_version = _VERSIONS[tls.max_version]
+    return context
+
+
+def make_server_context(files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
+    """Build a context that accepts connections with the certificate in the files.
+
+    Raises:
+        ConfigError: the content of a file is not usable.
+    """
+    if files.certificate is None:
+        raise ConfigError("there is no certificate", hint=f"write {CERTIFICATE} and {KEY} into the Secret")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_certificate(context, files.certificate, files.key)
+    if files.authorities is not None and (tls.ca_secret or tls.cert_required):
+        load_authorities(context, files.authorities)
+        context.verify_mode = ssl.CERT_REQUIRED if tls.cert_required else ssl.CERT_OPTIONAL
+    elif tls.cert_required:
+        raise ConfigError("there are no authorities for the certificates of clients", hint=f"write {AUTHORITIES}")
     context.minimum_version = _VERSIONS[tls.min_version or "v1.2"]
     if tls.max_version:
         context.maximum_version = _VERSIONS[tls.max_version]

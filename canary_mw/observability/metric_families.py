@@ -33,6 +33,8 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "auth_seconds": (("service",), "Time that its answers took, in seconds."),
     "rate_limit": (("result",), "Requests that a RateLimitService was asked about, by its answer."),
     "rate_limit_seconds": ((), "Time that its answers took, in seconds."),
+    "tcp_connections": (("mapping", "state"), "Connections of TCPMappings: accepted, and how they ended."),
+    "tcp_bytes": (("mapping", "direction"), "Bytes of ended connections of TCPMappings, as seen from the client."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),
     "release_transitions": (("release", "to"), "Changes of the state of releases, by the phase after them."),
     "reloads": (("result",), "Readings of rules, by whether they are wholly in force."),

@@ -8,6 +8,7 @@ from canary_mw.rules.filters.asked import NO_FILTERS, Filters
 from canary_mw.rules.filters.limits import Descriptor
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
 from canary_mw.rules.request_policy import RequestPolicy
+from canary_mw.rules.tcp.mapping import TCPMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ModuleSettings:
         filters: what services are asked about every request.
         label_domain: of a RateLimitService that names none.
         default_labels: put before the labels of Mappings, by domain.
+        tcp: where the connections of ports lead that a proxy opens besides its own.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ModuleSettings:
     filters: Filters = NO_FILTERS
     label_domain: str = ""
     default_labels: Dict[str, Descriptor] = field(default_factory=dict)
+    tcp: tuple[TCPMapping, ...] = ()
 
 
 DEFAULT_SETTINGS = ModuleSettings()

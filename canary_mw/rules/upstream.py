@@ -100,7 +100,9 @@ class EndpointOptions(NamedTuple):
 
 
 class UpstreamTLS(NamedTuple):
-    """A TLSContext: the TLS of connections to an upstream; its files are read when a connection is opened.
+    """A TLSContext: the TLS of connections to an upstream, or of those that a port accepts.
+
+    Its files are read when a connection is opened.
 
     Attributes:
         name: for the log.
@@ -109,6 +111,8 @@ class UpstreamTLS(NamedTuple):
         sni: server name, which the certificate must hold; None for the host of the service.
         min_version: "v1.2" or "v1.3", None for v1.2.
         max_version: "v1.2" or "v1.3", None for the newest.
+        hosts: names that a port is called by where this is its certificate.
+        cert_required: whether a client of such a port needs a certificate.
     """
 
     name: str
@@ -117,6 +121,8 @@ class UpstreamTLS(NamedTuple):
     sni: str | None = None
     min_version: str | None = None
     max_version: str | None = None
+    hosts: tuple[str, ...] = ()
+    cert_required: bool = False
 
 
 class Origin(NamedTuple):

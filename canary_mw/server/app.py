@@ -32,6 +32,7 @@ from canary_mw.server.access_log import open_access_log
 from canary_mw.server.admin_protocol import AdminProtocol
 from canary_mw.server.fast_path import FastPath
 from canary_mw.server.settings import Settings
+from canary_mw.server.tcp.listeners import TCPListeners
 from canary_mw.server.traced_app import serve_traced
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -107,6 +108,10 @@ class Proxy:
         self._tracer = self._middleware.tracer
         self._end_tracing: Callable[[], None] = lambda: None
         self._remove_sigterm_handler: Callable[[], None] = lambda: None
+        self._tcp = TCPListeners(
+            self._middleware.upstreams, (settings.port, settings.admin_port), self._middleware.tally
+        )
+        self.store.tell(self._tcp.take_table)
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,6 +169,7 @@ class Proxy:
         if os.environ.get(ENABLED) and not is_enabled(os.environ):
             logger.warning("%s is 0: the rules are served, and all releases are stopped: nobody gets gray", ENABLED)
         self._remove_sigterm_handler = on_sigterm(self._drain)
+        self._tcp.start(self.store.table)
         if self._metrics is not None:
             app = admin_app(
                 self._middleware,
@@ -179,10 +185,12 @@ class Proxy:
     def _drain(self) -> list[asyncio.Task[Any]]:
         """Report not ready and close websockets at SIGTERM, while the server still finishes running requests."""
         self.draining = True
+        self._tcp.close()
         return self._middleware.end_websockets()
 
     async def _stop(self) -> None:
         self._remove_sigterm_handler()
+        await self._tcp.stop(self.settings.grace)
         if self._admin is not None:
             await self._admin.stop()
         # The thread of the rules may begin what drives the releases.

@@ -15,10 +15,9 @@ from canary_mw.config.ambassador.kinds import (
 )
 from canary_mw.config.ambassador.mapping import to_mapping
 from canary_mw.config.ambassador.misspellings import deciding_attribute
-from canary_mw.config.ambassador.origin import DocumentOrigin
+from canary_mw.config.ambassador.origin import DocumentOrigin, endpoints_in
 from canary_mw.config.ambassador.schema import MODELS, Model
 from canary_mw.config.ambassador.shared_resources import SharedResources
-from canary_mw.config.document import API_SCHEME
 from canary_mw.config.foreign_objects import is_unrelated
 from canary_mw.config.resource import Resource
 from canary_mw.config.validation import Report, validate
@@ -53,22 +52,13 @@ def interpret(resource: Resource, file: str, shared: SharedResources, report: Re
         return None
     place = (resource.name, resource.namespace, resource.labels, file, resource.line)
     resolver = model.resolver or shared.settings.attributes.get("resolver", "kubernetes-service")
-    endpoints_in = _endpoints_in(shared.resolvers.get(resolver), resource, file)
+    asked_in = endpoints_in(resource, file) if shared.resolvers.get(resolver) == ENDPOINT_RESOLVER else None
     agent = shared.agents.get(resolver)
-    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts, endpoints_in, agent)
+    origin = DocumentOrigin(*place, shared.settings, shared.tls_contexts, asked_in, agent)
     mapping, found = to_mapping(model, origin)
     for each in found:
         report(each.severity, each.code, each.message, attribute=each.attribute, hint=each.hint)
     return mapping
-
-
-def _endpoints_in(kind: str | None, resource: Resource, file: str) -> str | None:
-    """The namespace of a Service that is named without one, if its endpoints are asked for; see `DocumentOrigin`."""
-    if kind != ENDPOINT_RESOLVER:
-        return None
-    # A file may leave the namespace to whoever applies it; an object of an API has one.
-    named = resource.namespace != "default" or "namespace" in resource.lines_inside or file.startswith(API_SCHEME)
-    return resource.namespace if named else ""
 
 
 def _typed(resource: Resource, version: str, report: Report) -> Model | None:
@@ -102,7 +92,7 @@ def _check_other_kind(resource: Resource, report: Report) -> None:
     elif resource.kind == "Module":
         if resource.name not in ("ambassador", "authentication"):
             report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-    elif resource.kind not in ("TLSContext", *FILTER_KINDS, CONSUL_RESOLVER):
+    elif resource.kind not in ("TLSContext", "TCPMapping", *FILTER_KINDS, CONSUL_RESOLVER):
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
         report(
             "error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, KNOWN_KINDS)

@@ -8,7 +8,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "Host": (),
     "Listener": ("port", "securityModel", "hostBinding"),
     "LogService": ("service",),
-    "TCPMapping": ("port", "service"),
     "TracingService": ("driver", "service"),
 }
 # Kinds of Edge Stack in the same API group, in versions of their own.
@@ -21,5 +20,8 @@ KUBERNETES_RESOLVERS = (ENDPOINT_RESOLVER, "KubernetesServiceResolver")
 CONSUL_RESOLVER = "ConsulResolver"
 RESOLVER_KINDS = frozenset((CONSUL_RESOLVER, *KUBERNETES_RESOLVERS))
 FILTER_KINDS = ("AuthService", "RateLimitService")
-EFFECTIVE_KINDS = ("Mapping", "Module", "TLSContext", *FILTER_KINDS, CONSUL_RESOLVER, *KUBERNETES_RESOLVERS)
+EFFECTIVE_KINDS = (
+    *("Mapping", "Module", "TLSContext", "TCPMapping"),
+    *(*FILTER_KINDS, CONSUL_RESOLVER, *KUBERNETES_RESOLVERS),
+)
 KNOWN_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *EFFECTIVE_KINDS)

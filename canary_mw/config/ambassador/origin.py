@@ -3,6 +3,8 @@
 from collections.abc import Mapping as Dict
 from typing import NamedTuple
 
+from canary_mw.config.document import API_SCHEME
+from canary_mw.config.resource import Resource
 from canary_mw.rules.matchers import Regex, compile_regex
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
@@ -31,3 +33,12 @@ class DocumentOrigin(NamedTuple):
 def compile_limited(pattern: str, origin: DocumentOrigin) -> Regex:
     """Compile a regex under the Module's size limit; the matchers compile it again, from RE2's cache."""
     return compile_regex(pattern, max_size=origin.settings.regex_max_size)
+
+
+def endpoints_in(resource: Resource, file: str) -> str:
+    """The namespace of a Service that a document names without one; empty for that of this process.
+
+    A file may leave the namespace to whoever applies it; an object of an API has one.
+    """
+    named = resource.namespace != "default" or "namespace" in resource.lines_inside or file.startswith(API_SCHEME)
+    return resource.namespace if named else ""

@@ -18,6 +18,8 @@ from canary_mw.config.filters.auth_service import AuthSurroundings
 from canary_mw.config.filters.reading import FilterDocuments, is_filter, read_filters
 from canary_mw.config.resource import Resource
 from canary_mw.config.services.consul_resolver import read_agents
+from canary_mw.config.services.tcp_mapping import KIND as TCP_MAPPING
+from canary_mw.config.services.tcp_mapping import TCPMappings, TCPSurroundings, read_tcp_mappings
 from canary_mw.config.validation import Report, validate
 from canary_mw.config.wording import in_words
 from canary_mw.exceptions import MappingError
@@ -25,7 +27,7 @@ from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
 
 # The kinds that `read_shared_resources` reads, besides those that name a service which is asked.
-_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext"))
+_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext", TCP_MAPPING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class SharedResources:
         agents: of the ConsulResolvers among them.
         tls_contexts: by the names that a `tls` attribute may have.
         filters: documents that name services which are asked; `settings` has what follows of them.
+        tcp: TCPMappings, also in `settings`.
     """
 
     ambassador_id: str = "default"
@@ -45,6 +48,7 @@ class SharedResources:
     tls_contexts: Dict[str, UpstreamTLS] = field(default_factory=dict)
     filters: FilterDocuments = field(default_factory=FilterDocuments)
     agents: Dict[str, ConsulAgent] = field(default_factory=dict)
+    tcp: TCPMappings = field(default_factory=dict)
 
 
 def is_shared(resource: Resource) -> bool:
@@ -95,8 +99,11 @@ def read_shared_resources(
     asked = [each for each in resources if is_filter(each[0], KNOWN_KINDS)]
     around = AuthSurroundings(settings, known, ambassador_id)
     filters = read_filters(asked, ambassador_id, around, last_good.filters, complete, cut_off, diagnostics)
-    settings = replace(settings, filters=filters.filters)
-    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents)
+    resolver = settings.attributes.get("resolver", "kubernetes-service")
+    surroundings = TCPSurroundings(resolver, resolvers, agents, known)
+    tcp = read_tcp_mappings(resources, ambassador_id, surroundings, last_good.tcp, complete, diagnostics)
+    settings = replace(settings, filters=filters.filters, tcp=tuple(tcp.values()))
+    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp)
 
 
 def _agents(

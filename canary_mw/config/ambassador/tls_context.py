@@ -46,10 +46,7 @@ class TLSContext(Strict):
     cacert_chain_file: str | None = None
 
 
-_WITHOUT_EFFECT = (
-    *("hosts", "alpn_protocols", "cert_required", "redirect_cleartext_from"),
-    *("cipher_suites", "ecdh_curves", "crl_secret"),
-)
+_WITHOUT_EFFECT = (*("alpn_protocols", "redirect_cleartext_from", "cipher_suites", "ecdh_curves", "crl_secret"),)
 _SINGLE_FILES = ("cert_chain_file", "private_key_file", "cacert_chain_file")
 
 
@@ -154,10 +151,12 @@ def _max_version(model: TLSContext, _: str) -> str | None:
 
 
 # Attributes of the document -> field of UpstreamTLS, and the function that reads it.
-_READERS: dict[str, tuple[str, Callable[[TLSContext, str], str | None]]] = {
+_READERS: dict[str, tuple[str, Callable[[TLSContext, str], Any]]] = {
     "secret": ("secret", lambda model, namespace: _secret(model.secret, model, namespace)),
     "ca_secret": ("ca_secret", lambda model, namespace: _secret(model.ca_secret, model, namespace)),
     "sni": ("sni", _sni),
     "min_tls_version": ("min_version", _min_version),
     "max_tls_version": ("max_version", _max_version),
+    "hosts": ("hosts", lambda model, _: tuple(host.lower() for host in model.hosts or ())),
+    "cert_required": ("cert_required", lambda model, _: bool(model.cert_required)),
 }

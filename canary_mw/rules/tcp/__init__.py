@@ -1,0 +1,1 @@
+"""TCPMappings as values, and which of them takes a connection."""

@@ -1,0 +1,1 @@
+"""The ports of TCPMappings: opened by the standalone proxy beside its own."""
