@@ -32,7 +32,7 @@ class TCPMapping(NamedTuple):
 
 def covers(pattern: str, host: str) -> bool:
     """Whether a name of a certificate, or of a TCPMapping, holds for a host; `*.` stands for one or more labels."""
-    return pattern == host or (pattern.startswith("*.") and len(host) > len(pattern) and host.endswith(pattern[1:]))
+    return pattern == host or (pattern.startswith("*.") and len(host) >= len(pattern) and host.endswith(pattern[1:]))
 
 
 def most_specific(patterns: Iterable[str], host: str) -> str | None:

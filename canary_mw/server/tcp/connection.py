@@ -48,6 +48,7 @@ class Pair:
         self.moved()
         if idle_timeout is not None:
             self._idle = self._loop.call_later(idle_timeout, self._check_idle)
+        self.client.hand_on_early()
         self.client.resume()
         self.upstream.resume()
 
@@ -92,7 +93,7 @@ class Side(asyncio.BufferedProtocol):
         is_over: whether it is closed, or was never opened.
     """
 
-    __slots__ = ("_buffer", "_is_paused", "_pair", "_saw_end", "is_over", "other", "transport")
+    __slots__ = ("_early", "_pair", "_saw_end", "is_over", "other", "transport")
 
     other: "Side"
 
@@ -101,6 +102,8 @@ class Side(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.is_over = True
         self._saw_end = False
+        # What came before the upstream was there: uvloop reads once after `connection_made`, whatever that says.
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open; nothing is read yet."""
@@ -121,15 +124,30 @@ class Side(asyncio.BufferedProtocol):
             pair.received += nbytes
         else:
             pair.sent += nbytes
+        # A copy: the transport keeps what it cannot send at once.
+        data = bytes(memoryview(_buffer)[:nbytes])
         if target is not None:
-            # A copy: the transport keeps what it cannot send at once.
-            target.write(bytes(memoryview(_buffer)[:nbytes]))
+            target.write(data)
+        else:
+            self._early += data
+            assert self.transport is not None
+            self.transport.pause_reading()
+
+    def hand_on_early(self) -> None:
+        """Send what came before the other side was open, and its end."""
+        target, early, self._early = self.other.transport, self._early, b""
+        if target is not None and early:
+            target.write(early)
+        if target is not None and self._saw_end and target.can_write_eof():
+            target.write_eof()
 
     def eof_received(self) -> bool:
         """No more comes from here. The other direction goes on, where the transports can do so."""
         self._saw_end = True
         target = self.other.transport
-        if self.other._saw_end or target is None or not target.can_write_eof():
+        if target is None:
+            return True
+        if self.other._saw_end or not target.can_write_eof():
             return False
         target.write_eof()
         return True
