@@ -22,7 +22,7 @@ SECRETS = "CANARY_MW_SECRETS"
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 # Least seconds between two checks of the files of a TLSContext. They are checked only when a connection is opened.
 RELOAD_INTERVAL = 1.0
-_VERSIONS = {"v1.2": ssl.TLSVersion.TLSv1_2, "v1.3": ssl.TLSVersion.TLSv1_3}
+VERSIONS = {"v1.2": ssl.TLSVersion.TLSv1_2, "v1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class ConnectionSecurity(NamedTuple):
@@ -73,12 +73,11 @@ class TLSContexts:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         root = secrets or os.environ.get(SECRETS)
-        self._root = Path(root) if root else None
+        self.root = Path(root) if root else None
         self._alpn = alpn
         self._default = default
         self._clock = clock
-        self._reloaded: dict[UpstreamTLS, _ReloadedContext] = {}
-        self._accepting: dict[UpstreamTLS, _ReloadedContext] = {}
+        self._reloaded: dict[UpstreamTLS, ReloadedContext] = {}
 
     def __call__(self, origin: Origin) -> ConnectionSecurity:
         """Return the TLS settings of a new connection.
@@ -93,19 +92,8 @@ class TLSContexts:
             return ConnectionSecurity(self._default_context(), origin.host)
         reloaded = self._reloaded.get(tls)
         if reloaded is None:
-            reloaded = self._reloaded.setdefault(tls, _ReloadedContext(tls, self._root, self._make_context))
+            reloaded = self._reloaded.setdefault(tls, ReloadedContext(tls, self.root, self._make_context))
         return ConnectionSecurity(reloaded.current(self._clock()), tls.sni or origin.host)
-
-    def accepting(self, tls: UpstreamTLS) -> ssl.SSLContext:
-        """Return the context of a connection that is accepted with the certificate of a TLSContext.
-
-        Raises:
-            UpstreamConnectError: the files of the TLSContext were never usable.
-        """
-        reloaded = self._accepting.get(tls)
-        if reloaded is None:
-            reloaded = self._accepting.setdefault(tls, _ReloadedContext(tls, self._root, make_server_context))
-        return reloaded.current(self._clock())
 
     def _make_context(self, files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
         return _offering(make_context(files, tls), self._alpn)
@@ -116,7 +104,7 @@ class TLSContexts:
         return self._default
 
 
-class _ReloadedContext:
+class ReloadedContext:
     """The last good context of one TLSContext, and the current error of its files, if any."""
 
     def __init__(
@@ -247,30 +235,9 @@ def make_context(files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
         load_authorities(context, files.authorities)
         # An intermediate CA in the file is trusted without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.minimum_version = _VERSIONS[tls.min_version or "v1.2"]
+    context.minimum_version = VERSIONS[tls.min_version or "v1.2"]
     if tls.max_version:
-        context.maximum_version = _VERSIONS[tls.max_version]
-    return context
-
-
-def make_server_context(files: CertificateFiles, tls: UpstreamTLS) -> ssl.SSLContext:
-    """Build a context that accepts connections with the certificate in the files.
-
-    Raises:
-        ConfigError: the content of a file is not usable.
-    """
-    if files.certificate is None:
-        raise ConfigError("there is no certificate", hint=f"write {CERTIFICATE} and {KEY} into the Secret")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load_certificate(context, files.certificate, files.key)
-    if files.authorities is not None and (tls.ca_secret or tls.cert_required):
-        load_authorities(context, files.authorities)
-        context.verify_mode = ssl.CERT_REQUIRED if tls.cert_required else ssl.CERT_OPTIONAL
-    elif tls.cert_required:
-        raise ConfigError("there are no authorities for the certificates of clients", hint=f"write {AUTHORITIES}")
-    context.minimum_version = _VERSIONS[tls.min_version or "v1.2"]
-    if tls.max_version:
-        context.maximum_version = _VERSIONS[tls.max_version]
+        context.maximum_version = VERSIONS[tls.max_version]
     return context
 
 

@@ -23,6 +23,7 @@ from canary_mw.config.last_good import (
 from canary_mw.config.reader import Reading, read
 from canary_mw.config.reading_cache import ReadingCache
 from canary_mw.config.resource import Resource
+from canary_mw.config.services.tcp_mapping import unopened_ports
 from canary_mw.config.unique_names import unique_names
 from canary_mw.config.validation import Report
 from canary_mw.config.variables import listed_variables, unknown_variables
@@ -116,6 +117,7 @@ def parse(
         if not all(file.complete for file in again.values()):
             shared, found, files = kept, found_then, again
     diagnostics = [each for _, reading in readings for each in reading.diagnostics] + found
+    diagnostics += unopened_ports(shared.tcp) if middleware else []
     for document, reading in readings:
         known = variables[document.api_object is None]
         diagnostics += unknown_variables(reading.variables, known, document.name)

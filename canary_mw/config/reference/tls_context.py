@@ -35,11 +35,19 @@ TLS_CONTEXT_ATTRIBUTES: dict[str, AttributeDoc] = {
     ),
     "max_tls_version": AttributeDoc("Highest version of TLS.", "max_tls_version: v1.2", differs="`v1.2` or `v1.3`"),
     "ambassador_id": AttributeDoc("As in a Mapping.", "ambassador_id: [default]", default="all"),
-    "hosts": AttributeDoc(_LISTENING, "hosts: [shop.example.com]", differs=_AT_THE_SERVER),
+    "hosts": AttributeDoc(
+        "Server names: the certificate of `secret` is that of a [TCPMapping](tcp.md) with one of them as `host`.",
+        "hosts: [shop.example.com]",
+        differs="no effect on the port of the proxy: the server's own options apply",
+    ),
     "alpn_protocols": AttributeDoc(
         "Always HTTP/1.1; a notice says so.", "alpn_protocols: http/1.1", differs="no effect"
     ),
-    "cert_required": AttributeDoc(_LISTENING, "cert_required: true", differs=_AT_THE_SERVER),
+    "cert_required": AttributeDoc(
+        "Whether clients of such a TCPMapping need a certificate.",
+        "cert_required: true",
+        differs="no effect on the port of the proxy: the server's own options apply",
+    ),
     "redirect_cleartext_from": AttributeDoc(_LISTENING, "redirect_cleartext_from: 8080", differs=_AT_THE_SERVER),
     "cipher_suites": AttributeDoc(_NONE, "cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]", differs="no effect yet"),
     "ecdh_curves": AttributeDoc(_NONE, "ecdh_curves: [P-256]", differs="no effect yet"),

@@ -238,3 +238,18 @@ def _report_notices(model: TCPMappingModel, report: Report) -> None:
     if model.host and model.port in (22, 2222):
         text = "SSH sends no server name: none of its connections gets to a TCPMapping with host"
         report("warning", "no-server-name", text, attribute="host", hint="leave host out, and use a port of its own")
+
+
+def unopened_ports(found: TCPMappings) -> list[Diagnostic]:
+    """Notices about the TCPMappings of a middleware, which opens no ports."""
+    return [
+        Diagnostic(
+            severity="notice",
+            code="no-effect-yet",
+            message=f"TCPMapping {each.mapping.name}: a middleware opens no ports",
+            file=each.mapping.file,
+            line=each.mapping.line,
+            hint="let `canary-mw serve` read it",
+        )
+        for each in found.values()
+    ]

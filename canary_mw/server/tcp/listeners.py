@@ -18,6 +18,7 @@ from canary_mw.rules.tcp.mapping import TCPMapping
 from canary_mw.rules.tcp.ports import Address, TCPGroup, TCPPort, tcp_ports
 from canary_mw.rules.upstream import CircuitBreakers
 from canary_mw.server.tcp.accepting import HELLO_TIMEOUT, SILENCE, Acceptor, peek_server_name
+from canary_mw.server.tcp.certificates import Certificates
 from canary_mw.server.tcp.connection import Pair
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.lease import Lease
@@ -48,6 +49,7 @@ class TCPListeners:
         roll: Callable[[], float] = random,
     ) -> None:
         self._upstreams, self._taken, self._tally, self._roll = upstreams, taken, tally, roll
+        self._certificates = Certificates(upstreams.contexts.root)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ports: dict[Address, _Port] = {}
         self._used: dict[tuple[str, CircuitBreakers], int] = {}
@@ -120,7 +122,7 @@ class TCPListeners:
         """
         tls = group.shares[0][1].certificate
         assert tls is not None
-        return self._upstreams.contexts.accepting(tls)
+        return self._certificates(tls)
 
     def lead(self, group: TCPGroup, pair: Pair) -> None:
         """Lead a connection of a group to an upstream."""

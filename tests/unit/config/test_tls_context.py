@@ -177,9 +177,7 @@ def test_old_versions_are_not_used_and_a_notice_says_so() -> None:
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [
-        ("hosts", "[a.com]"),
         ("alpn_protocols", "h2"),
-        ("cert_required", "true"),
         ("redirect_cleartext_from", "8080"),
         ("cipher_suites", "[AES128-SHA]"),
         ("ecdh_curves", "[P-256]"),

@@ -19,6 +19,7 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.routing.table import RouteTable
 from canary_mw.server.tcp import accepting
+from canary_mw.server.tcp import listeners as listeners_module
 from canary_mw.server.tcp.listeners import TCPListeners
 from canary_mw.upstreams.aio import Upstreams
 
@@ -306,7 +307,7 @@ def test_without_a_hostless_member_an_unknown_name_and_plain_bytes_are_closed(ru
 def test_a_server_that_speaks_first_is_reached_behind_a_port_with_names(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepting, "SILENCE", 0.05)
+    monkeypatch.setattr(listeners_module, "SILENCE", 0.05)
     folder = write(tmp_path / "one", secret(leaf("one.example")))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
