@@ -33,6 +33,7 @@ canary_mw.shadow
 canary_mw.sources
 canary_mw.start
 canary_mw.store
+canary_mw.tcp
 canary_mw.tls
 """.split()
 METRICS = """
@@ -61,6 +62,8 @@ canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
 canary_mw_stalled_clients_total counter
+canary_mw_tcp_bytes_total counter
+canary_mw_tcp_connections_total counter
 canary_mw_upstream_errors_total counter
 canary_mw_verdict gauge
 canary_mw_weight_ratio gauge

@@ -431,7 +431,7 @@ def test_every_known_attribute_has_an_effect_or_a_notice() -> None:
         *"retry_policy idle_timeout_ms cluster_idle_timeout_ms cluster_max_connection_lifetime_ms cors".split(),
         *"circuit_breakers shadow add_linkerd_headers allow_upgrade use_websocket".split(),
         *"load_balancer outlier_detection health_checks v3health_checks resolver bypass_auth".split(),
-        "auth_context_extensions",
+        *"auth_context_extensions labels rate_limits".split(),
     }
     # Written by Emissary's own conversion, which keeps in them what v2 said; and a field that v1 never documented.
     converted = {"v2ExplicitTLS", "v2BoolHeaders", "v2BoolQueryParameters", "v3StatsName", "headers_regex"}
