@@ -179,6 +179,7 @@ ROLLOUTS: dict[Phase, Rollout] = {
         "Paused",
         status="Paused",
         reason="paused by ci",
+        findings=["the store of states cannot be written: No space left on device"],
         history=[
             change(2, "Progressing", "Paused", 3, 5.0, "pause", "ci"),
             *_BEGUN,

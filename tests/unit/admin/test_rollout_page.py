@@ -4,10 +4,13 @@ from typing import Any, get_args
 
 import pytest
 import recorded_answers as recorded
+from admin_client import admin, fetch_app, loaded
 from admin_examples import HOSTILE
+from kept_rollouts import KeptRollouts
 from page_reader import LOOK, Reader
 from recorded_answers import at
 from recorded_rollouts import COMMANDS, GOOD, LN_NEEDED, ROLLED_BACK, ROLLOUTS, metric, over_time, rollout
+from servers import mapping, run
 
 from canary_mw.admin.models.rollout import Phase, Rollout
 from canary_mw.admin.pages import wording
@@ -72,6 +75,57 @@ def test_what_was_missing_for_a_step_that_is_taken_is_not_told() -> None:
     following = {**ROLLOUTS["Progressing"]["next"], "weight": 5.0}
     assert phases.said(rollout("Progressing", next=following)).details == []
     assert phases.said(rollout("Completed", weight=95.0)).headline.endswith("gets 95 %, and 5 % stay on stable.")
+
+
+def test_what_keeps_a_release_from_being_raised_stands_with_its_phase() -> None:
+    away = ["the store of states cannot be written: No space left on device", HOSTILE]
+    shown = page(rollout("Progressing", findings=away)).text
+    assert away[0] in shown
+    stopped = rollout("Progressing", stopped=True, findings=["all releases are stopped: everybody gets stable"])
+    assert phases.said(stopped) == ("Stopped with all other releases: everybody is on stable.", [])
+    assert "Step 3 of 9" not in page(stopped).text
+    assert phases.said({**ROLLED_BACK, "stopped": True}) == phases.said(ROLLED_BACK)
+
+
+PLAN = (
+    mapping("svc", "/svc/", "svc")
+    + mapping("svc-gray", "/svc/", "svc-gray")
+    + """\
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: shop
+stable: svc
+gray: [svc-gray]
+sticky: {header: x-user-id}
+steps:
+- setWeight: 5
+- pause: {duration: 10m}
+- setWeight: 25
+- pause: {}
+- setWeight: 100
+bake: {duration: 30m}
+analysis: {}
+"""
+)
+
+
+@pytest.mark.parametrize("phase", [each for each in PHASES if each != "Manual"])
+def test_states_that_releases_really_have_are_shown(phase: Phase) -> None:
+    store = loaded(PLAN)
+    rollouts = KeptRollouts(*store.table.documents.in_force, phase=phase)
+
+    async def main() -> list[str]:
+        app = admin(store=store, rollouts=lambda: rollouts)
+        paths = ("releases/shop", "")
+        return [(await fetch_app(app, f"/ambassador/v0/diag/{path}")).body.decode() for path in paths]
+
+    release, overview = map(Reader, run(main()))
+    assert f"Rollout {phases.PHASES[phase][2]} Since" in release.text
+    offered = {each.text.split()[2] for each in phases.commands("shop", ROLLOUTS[phase])}
+    told = {found["data-copy"].split()[2] for _, found in release.elements if "data-copy" in found}
+    assert told == offered, "the recorded ones are what the engine allows"
+    assert phases.PHASES[phase][2] in overview.text
 
 
 def test_a_name_is_one_word_of_a_command() -> None:

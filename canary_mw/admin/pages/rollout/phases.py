@@ -54,6 +54,8 @@ def place(rollout: Rollout) -> str:
 
 def said(rollout: Rollout) -> Said:
     """Where a release is, why, and what is missing."""
+    if rollout["stopped"] and rollout["phase"] not in ("RolledBack", "Aborted"):
+        return Said("Stopped with all other releases: everybody is on stable.", [])
     headline = _HEADLINES[rollout["phase"]](rollout)
     return Said(headline, [each for each in (_sentence(rollout["reason"]), *_missing(rollout)) if each])
 
