@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dict
 from contextlib import contextmanager, suppress
 from typing import TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from canary_mw.control.rollouts.settings import NAME, STOP
 from canary_mw.control.rollouts.store import Row, Stored
@@ -50,7 +50,7 @@ class SQLiteStore:
     def _reset(self) -> None:
         self._lock = Mutex()
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: _File | None = None
         self._seen: object = None
 
     def load(self) -> Stored:
@@ -96,7 +96,7 @@ class SQLiteStore:
 
     def _mark(self, connection: sqlite3.Connection) -> object:
         """What changes with every write of others, and with the stop."""
-        return connection.execute("pragma data_version").fetchone(), self._file, self._is_stopped()
+        return connection.execute("pragma data_version").fetchone(), id(self._file), self._is_stopped()
 
     def _is_stopped(self) -> bool:
         return is_stopped(self._folder)
@@ -125,12 +125,13 @@ class SQLiteStore:
 
     def _current(self) -> sqlite3.Connection:
         """The connection to the file that has the name now."""
-        if self._connection is not None and self._file == _identity(self._folder):
+        if self._connection is not None and self._file is not None and self._file.is_in(self._folder):
             return self._connection
         self._close()
         # SQLite would make it with the rights that the process gives to other files.
-        os.close(self._folder.open(NAME, os.O_RDWR | os.O_CREAT))
-        self._file = _identity(self._folder)
+        with suppress(FileExistsError):
+            os.close(self._folder.create(NAME))
+        self._file = _File(self._folder)
         self._connection = _connected(self._path)
         return self._connection
 
@@ -148,12 +149,19 @@ def _exists(look: Callable[[], object]) -> bool:
     return True
 
 
-def _identity(folder: Folder) -> tuple[int, int] | None:
-    try:
-        found = folder.stat(NAME)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+class _File:
+    """The file of a folder, as long as this object lives: its number is given to no other file meanwhile."""
+
+    def __init__(self, folder: Folder) -> None:
+        # To close a descriptor of any other kind would give up the locks that SQLite has on the file.
+        self._descriptor = folder.open(NAME, os.O_PATH)
+        finalize(self, os.close, self._descriptor).atexit = False
+
+    def is_in(self, folder: Folder) -> bool:
+        """Whether the file has its name still."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(folder.stat(NAME), os.fstat(self._descriptor))
+        return False
 
 
 def _connected(path: str) -> sqlite3.Connection:
