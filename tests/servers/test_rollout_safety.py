@@ -203,7 +203,7 @@ def test_gray_that_fails_is_off_in_all_workers_with_the_next_request(place: Plac
 def test_the_controller_runs_in_a_worker_and_ends_with_it(tmp_path: Path, server: str) -> None:
     state, log = tmp_path / "state", tmp_path / "server.log"
     path = tmp_path / "rules.yaml"
-    path.write_text(rules("timed", steps=[{"setWeight": 100}]).replace("service: stable", "service: here"))
+    path.write_text(rules("timed", steps=[{"setWeight": 100}]))
     environ = {"STEPPED_RULES": str(path), "CANARY_MW_STATE": str(state)}
     with contextlib.ExitStack() as stack:
         if server == "uvicorn":

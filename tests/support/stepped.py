@@ -1,4 +1,4 @@
-"""An app whose gray version is at the same place, for servers in processes of their own: it says who was chosen.
+"""An app whose two versions are at one place, for servers in processes of their own: each says who it is.
 
 Environment: `STEPPED_RULES`, the rules.
 """
@@ -13,24 +13,34 @@ from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
 from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 
-def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """The version that was chosen."""
-    decision = environ["canary_mw.decision"]
-    return respond(start_response, b"stable" if decision is None else decision.variant.encode())
+def stable(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The stable version."""
+    return respond(start_response, b"stable")
 
 
-async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same."""
+def gray(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The gray version."""
+    return respond(start_response, b"gray")
+
+
+async def asgi_stable(scope: Scope, receive: Receive, send: Send) -> None:
+    """The stable version for ASGI."""
     if scope["type"] == "http":
-        decision = scope["canary_mw.decision"]
-        await respond_async(send, b"stable" if decision is None else decision.variant.encode())
+        await respond_async(send, b"stable")
+
+
+async def asgi_gray(scope: Scope, receive: Receive, send: Send) -> None:
+    """The gray version for ASGI."""
+    await respond_async(send, b"gray")
 
 
 def create_app() -> CanaryWSGIMiddleware:
     """The app behind the middleware."""
-    return CanaryWSGIMiddleware(app, rules=os.environ["STEPPED_RULES"], services={"gray": app, "here": app})
+    rules = os.environ["STEPPED_RULES"]
+    return CanaryWSGIMiddleware(stable, rules=rules, services={"gray": gray, "stable": stable})
 
 
 def create_asgi() -> CanaryMiddleware:
     """The same for ASGI."""
-    return CanaryMiddleware(asgi_app, rules=os.environ["STEPPED_RULES"], services={"gray": asgi_app, "here": asgi_app})
+    rules = os.environ["STEPPED_RULES"]
+    return CanaryMiddleware(asgi_stable, rules=rules, services={"gray": asgi_gray, "stable": asgi_stable})

@@ -69,10 +69,11 @@ class Rollouts:
 
     def _reset(self) -> None:
         """Make what each process has for itself."""
-        self._mutex = Mutex()
+        # The first is held while a table comes into force: who puts tables in force takes only the second.
+        self._mutex, self._starting = Mutex(), Mutex()
         self._thread: SystemThread | None = None
         self._began = monotonic()
-        self._runs = False
+        self._runs = self._said = False
         self._made: Controller | None = None
 
     @property
@@ -95,6 +96,11 @@ class Rollouts:
         self._began, self._runs = monotonic(), True
         self._rules.tell(self._take_table)
         self._take_table(self._rules.table)
+        if self._thread is not None:
+            # What is stored is in force on return, if the store answers at once.
+            with self._mutex:
+                self._controller.look_up()
+                self._controller.apply()
 
     def watch(self) -> None:
         """Look for the state of others from the thread of the rules; call it before that is started."""
@@ -115,22 +121,19 @@ class Rollouts:
         return _LOOK
 
     def _begin(self) -> None:
-        """Start the thread, once; what was stored is in force on return, if the store answers at once."""
-        with self._mutex:
-            if self._thread is not None or not self._runs:
-                return
-            # First the thread, which waits: what comes into force here is a table, which would begin a second one.
-            stop = Latch()
-            self._thread = start_thread(
-                partial(_drive, ref(self), stop), "canary-mw-rollouts", stop=stop.set, owner=self
-            )
-            self._controller.look_up()
-            self._controller.apply()
-            self._say_where()
+        """Start the thread, once."""
+        with self._starting:
+            if self._thread is None and self._runs:
+                stop = Latch()
+                drive = partial(_drive, ref(self), stop)
+                self._thread = start_thread(drive, "canary-mw-rollouts", stop=stop.set, owner=self)
 
     def _say_where(self) -> None:
         opened = self._controller.opened
-        if opened is None or opened.kind == "named":
+        if opened is None or self._said:
+            return
+        self._said = True
+        if opened.kind == "named":
             return
         if opened.folder is not None:
             text = "the states of releases lie in the run folder %s and are lost with it; let --state name a folder"
@@ -143,6 +146,7 @@ class Rollouts:
         """Look once."""
         with self._mutex:
             self._controller.step()
+            self._say_where()
 
     def end(self) -> None:
         """Let another process control; what is counted is stored."""
@@ -153,7 +157,7 @@ class Rollouts:
         """End the thread; `start` starts it again."""
         ensure_forked_hooks()
         # The thread of the rules may be about to begin it.
-        with self._mutex:
+        with self._starting:
             self._runs = False
             thread, self._thread = self._thread, None
         if thread is not None and thread.stop is not None:
