@@ -28,8 +28,7 @@ from canary_mw.observability.figures.layout import (
 from canary_mw.observability.figures.reader import read_private
 from canary_mw.observability.figures.recent import RecentSample
 from canary_mw.observability.figures.tallies import Tally, no_tally
-from canary_mw.observability.figures.target import Target, add_failure, add_traffic
-from canary_mw.observability.figures.targets import Labels, labels_of
+from canary_mw.observability.figures.targets import Labels, Target, add_failure, add_traffic, labels_of
 from canary_mw.observability.figures.ticks import Ticks
 from canary_mw.observability.figures.values import Figures, RowKey
 from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
