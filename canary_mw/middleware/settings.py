@@ -18,6 +18,7 @@ from canary_mw.control.endpoints import parse_endpoints_url
 from canary_mw.control.rollouts.settings import SINGLE, check_state
 from canary_mw.control.sources.kubernetes_url import in_list, split_rules
 from canary_mw.exceptions import ConfigError
+from canary_mw.forwarding.filters.guarding import paths_of
 from canary_mw.middleware.identity import local_names, via_token
 from canary_mw.middleware.trust import trusted_headers, trusted_peers
 from canary_mw.rules.filters.auth import PROBES
@@ -130,6 +131,8 @@ class MiddlewareSettings:
             trusted_peers(self.forwarded_allow_ips)
         with naming(named("trusted_headers")):
             trusted_headers(self.trusted_headers, None)
+        with naming(named("unguarded")):
+            paths_of(self.unguarded)
         with naming(named("hop_id")):
             via_token(self.hop_id or "any")
 

@@ -1,11 +1,14 @@
 """Which requests an AuthService is asked about."""
 
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
+from canary_mw.exceptions import BadTarget, ClientError, ConfigError
 from canary_mw.forwarding.filters.auth_http import ungranted
 from canary_mw.forwarding.filters.calls import Facts
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import RequestHead
+from canary_mw.http.target import normalize_path
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.governed import APP
 from canary_mw.routing.table import RouteTable
@@ -67,6 +70,24 @@ def _is_free(table: RouteTable, decision: Decision | None, head: RequestHead, fa
 def is_probe(head: RequestHead, facts: Facts) -> bool:
     """Whether a local request has a path that is never asked about."""
     return facts.same_path and head.path in facts.unguarded
+
+
+def paths_of(texts: Iterable[str]) -> frozenset[bytes]:
+    """Paths that are never asked about, as the rules see them.
+
+    Raises:
+        ConfigError: one is not a path.
+    """
+    try:
+        return frozenset(_path(text) for text in texts)
+    except ClientError as exc:
+        raise ConfigError(str(exc), hint="write /healthz") from exc
+
+
+def _path(text: str) -> bytes:
+    if not text.startswith("/"):
+        raise BadTarget(f"{text!r} is not a path")
+    return normalize_path(text.encode())
 
 
 def is_same_path(head: RequestHead, app_path: bytes) -> bool:

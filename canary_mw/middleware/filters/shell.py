@@ -6,10 +6,10 @@ from time import perf_counter
 
 from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.filters.calls import Asked, Facts
+from canary_mw.forwarding.filters.guarding import paths_of
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
-from canary_mw.http.target import normalize_path
 from canary_mw.middleware.options import Options
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.observability.figures.tallies import Tally
@@ -40,7 +40,7 @@ class FilterShell:
         client_of: Callable[[RouteTable, RequestHead], str | None],
     ) -> None:
         self._wraps = wraps
-        self._unguarded = frozenset(normalize_path(path.encode()) for path in unguarded)
+        self._unguarded = paths_of(unguarded)
         self._guard_unmapped = guard_unmapped
         self._signed = signed
         self._client_of = client_of

@@ -22,6 +22,7 @@ from test_both import Log
 from upstream import Peer, serving, until
 
 from canary_mw.control.sources.static import StaticSource
+from canary_mw.exceptions import ConfigError
 from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 RULES = (
@@ -114,6 +115,12 @@ def test_a_test_answers_for_the_service_by_a_transport(interface: str) -> None:
             assert json.loads(answer.body)[0] == "tester"
 
     run(main())
+
+
+@pytest.mark.parametrize("path", ["healthz", "", "/a#b", "*"])
+def test_a_probe_that_is_no_path_is_refused_at_once(interface: str, path: str) -> None:
+    with pytest.raises(ConfigError):
+        guarded(1, unguarded=[path])
 
 
 def test_an_app_behind_a_gateway_that_asks_may_turn_filters_off(interface: str) -> None:
