@@ -7,6 +7,7 @@ from typing import NamedTuple, TypedDict
 
 from canary_mw.admin.answers.frame import iso, workers_of
 from canary_mw.admin.desk import Desk
+from canary_mw.admin.models.releases import Release
 from canary_mw.admin.releases.overview import overview_answer
 from canary_mw.admin.streams import Messages, message
 from canary_mw.admin.subject import Subject
@@ -41,6 +42,28 @@ class VerdictChange(TypedDict):
     sentence: str
 
 
+class Transition(TypedDict):
+    """A release with steps took one, or is in another phase.
+
+    Attributes:
+        before: the phase before; empty for a new release.
+        after: the phase after.
+        item: number of the `setWeight` that is in force, 0 for none.
+        weights: percent by gray variant.
+        who: who gave the command; empty where nobody did.
+    """
+
+    release: str
+    attempt: int
+    at: str
+    before: str
+    after: str
+    item: int
+    weights: dict[str, float]
+    reason: str
+    who: str
+
+
 class ReloadChange(TypedDict):
     """Other rules are in force, or what is wrong with them is another thing."""
 
@@ -64,6 +87,7 @@ class _State(NamedTuple):
 
     tick: Tick
     verdicts: dict[tuple[str, str], VerdictChange]
+    transitions: dict[str, list[Transition]]
     reload: ReloadChange
     workers: WorkerChange
 
@@ -119,6 +143,7 @@ def _state(subject: Subject, figures: Figures) -> _State:
     return _State(
         {"now": iso(now), "age": age, "rps": overview["totals"]["rps"]},
         verdicts,
+        {each["name"]: _transitions(each) for each in overview["releases"]},
         {"generation": store.generation, "error": error},
         {"workers": len(pids), "pids": pids},
     )
@@ -134,4 +159,43 @@ def _changes(before: _State | None, now: _State) -> Iterator[tuple[str, object]]
         known = before.verdicts.get(key) if before else None
         if known is None or known["state"] != verdict["state"]:
             yield "verdict", verdict
+    for release, transitions in now.transitions.items():
+        yield from (
+            ("release", each) for each in _news(before.transitions.get(release, []) if before else [], transitions)
+        )
     yield "tick", now.tick
+
+
+def _transitions(release: Release) -> list[Transition]:
+    """What happened to a release, the newest first."""
+    rollout = release["rollout"]
+    if rollout is None:
+        return []
+    name, attempt = release["name"], rollout["attempt"]
+    return [
+        {
+            "release": name,
+            "attempt": attempt,
+            "at": each["at"],
+            "before": each["before"],
+            "after": each["after"],
+            "item": each["item"],
+            "weights": each["weights"],
+            "reason": each["reason"],
+            "who": each["who"],
+        }
+        for each in rollout["history"]
+    ]
+
+
+def _news(known: list[Transition], now: list[Transition]) -> list[Transition]:
+    """What happened since, the oldest first; at the first look the last thing that happened."""
+    if not known:
+        return now[:1]
+    place = next((at for at, each in enumerate(now) if _same(each, known[0])), len(now))
+    return now[:place][::-1]
+
+
+def _same(one: Transition, other: Transition) -> bool:
+    # The number of the attempt is that of now.
+    return {**one, "attempt": 0} == {**other, "attempt": 0}

@@ -5,7 +5,7 @@ from typing import Any
 
 from canary_mw import __version__
 from canary_mw.admin.commands import description
-from canary_mw.admin.events import ReloadChange, Tick, VerdictChange, WorkerChange
+from canary_mw.admin.events import ReloadChange, Tick, Transition, VerdictChange, WorkerChange
 from canary_mw.admin.models.common import ErrorAnswer
 from canary_mw.admin.models.counts import FiguresAnswer
 from canary_mw.admin.models.explain import ExplainAnswer
@@ -124,9 +124,9 @@ def _path(path: str, components: dict[str, Any]) -> dict[str, Any]:
 
 def _events(components: dict[str, Any]) -> dict[str, Any]:
     """The stream: its messages are no JSON as a whole, but the data of each is."""
-    for model in (Tick, VerdictChange, ReloadChange, WorkerChange):
+    for model in (Tick, VerdictChange, Transition, ReloadChange, WorkerChange):
         schema_of(model, components)
-    names = "tick (Tick), verdict (VerdictChange), reload (ReloadChange) and worker (WorkerChange)"
+    names = "tick (Tick), verdict (VerdictChange), release (Transition), reload (ReloadChange), worker (WorkerChange)"
     text = f"Server-sent events {names}. The first ones tell what there is. It ends when the server shuts down."
     answers = {
         "200": {"description": text, "content": {"text/event-stream": {"schema": _TEXT}}},

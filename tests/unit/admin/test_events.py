@@ -10,16 +10,24 @@ import pytest
 from admin_client import GOOD, Changing
 from jsonschema import Draft202012Validator
 from recorded_figures import NOW, evidence, figures, release_figures, steady, worker
+from recorded_rollouts import ROLLED_BACK, ROLLOUTS
 from servers import Client, client_of, fetch_admin, run, serving_app
 from starlette.applications import Starlette
 
 from canary_mw.admin import create_admin
+from canary_mw.admin.models.rollout import Rollout
 from canary_mw.admin.openapi import openapi
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.prometheus import Metrics
 
-NAMES = {"tick": "Tick", "verdict": "VerdictChange", "reload": "ReloadChange", "worker": "WorkerChange"}
+NAMES = {
+    "tick": "Tick",
+    "verdict": "VerdictChange",
+    "reload": "ReloadChange",
+    "worker": "WorkerChange",
+    "release": "Transition",
+}
 FAILING = evidence('{"stable": 80, "gray": 20}', stable=(8000, 7900, 20), gray=(2000, 1900, 60))
 
 
@@ -38,9 +46,15 @@ class Pod:
         self.store = RuleStore(self.source)
         self.store.reload()
         self.figures: Figures = release_figures(steady(800), steady(200))
+        self.rollouts: dict[str, Rollout] = {}
 
     def app(self) -> Starlette:
-        return create_admin(self.store, Metrics(), read_figures=lambda: self.figures, clock=lambda: NOW)
+        return create_admin(
+            self.store, Metrics(), read_figures=lambda: self.figures, clock=lambda: NOW, rollout=self.rollout
+        )
+
+    def rollout(self, name: str) -> Rollout | None:
+        return self.rollouts.get(name)
 
 
 @asynccontextmanager
@@ -110,6 +124,31 @@ def test_a_change_is_told_once() -> None:
             assert "200" in (await next_of(found, "reload"))["error"]
             pod.figures = release_figures(steady(800, 3), steady(200, 6), FAILING, workers=(worker(2), worker(3)))
             assert (await next_of(found, "worker"))["pids"] == [2, 3]
+            await next_of(found, "tick")
+            assert (await anext(found))[0] == "tick"
+
+    run(main())
+
+
+def test_each_step_of_a_release_is_told_once() -> None:
+    async def main() -> None:
+        pod = Pod()
+        pod.rollouts["shop"] = ROLLOUTS["Progressing"]
+        async with serving_app(pod.app(), lifespan="off") as port, reading(port) as client:
+            found = messages(client)
+            first = await next_of(found, "release")
+            assert (first["release"], first["after"], first["item"]) == ("shop", "Progressing", 3)
+            await next_of(found, "tick")
+            # Two at once, and those that were there before.
+            pod.rollouts["shop"] = {
+                **ROLLED_BACK,
+                "history": [ROLLED_BACK["history"][0], ROLLOUTS["Paused"]["history"][0], *ROLLED_BACK["history"][1:]],
+            }
+            told = [await next_of(found, "release"), await next_of(found, "release")]
+            assert [(each["before"], each["after"], each["who"]) for each in told] == [
+                ("Progressing", "Paused", "ci"),
+                ("Progressing", "RolledBack", ""),
+            ]
             await next_of(found, "tick")
             assert (await anext(found))[0] == "tick"
 
