@@ -94,6 +94,23 @@ ROWS: dict[str, tuple[Graph, ...]] = {
             ),
         ),
         Graph(
+            "Steps of releases",
+            "short",
+            "Which weight is in force, from 1; 0 before the first one, and when everybody is on stable again.",
+            (Query(f"max by (release) (canary_mw_release_step{{{_OF_RELEASE}}})", "{{release}}"),),
+        ),
+        Graph(
+            "Possible excess of gray",
+            "percentunit",
+            "How much more often gray fails at most, in this step. The next step waits until it is small enough.",
+            (
+                Query(
+                    f"max by (release, metric) (canary_mw_release_excess_upper{{{_OF_RELEASE}}})",
+                    "{{release}} {{metric}}",
+                ),
+            ),
+        ),
+        Graph(
             "Stable answers for gray",
             "reqps",
             "What the safety net does. `ok` is hidden from users; `denied` is an error that a user has seen.",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from canary_mw.observability.attempts.driven import NOTHING
+from canary_mw.observability.attempts.rollout_metrics import rollout_families
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.logs.lines import FIELDS
 from canary_mw.observability.metric_families import families
@@ -33,7 +35,8 @@ _SOURCE = SourceStatus(
 
 def metrics_table() -> str:
     """All metrics: what is counted, and what is told of sources that are watched."""
-    rows = "".join(_row(each) for each in (*families(Figures()), *source_metrics([_SOURCE])))
+    every = (*families(Figures()), *rollout_families(NOTHING, {}), *source_metrics([_SOURCE]))
+    rows = "".join(map(_row, every))
     return f"| metric | kind | labels | what it says |\n|---|---|---|---|\n{rows}"
 
 

@@ -1,14 +1,17 @@
-"""Who hears of the requests of a middleware: observers, counters, a tracer."""
+"""Who hears of the requests and releases of a middleware: observers, counters, a tracer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.records import decided_record, finished_record
 from canary_mw.middleware.release import ReleaseShell
+from canary_mw.middleware.rollouts import driven_by
+from canary_mw.observability.attempts.driven import Driven
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Finished
 from canary_mw.observability.failures import failure_of
@@ -20,9 +23,10 @@ from canary_mw.routing.decided import Decision
 
 
 class ObservedRequests:
-    """The part of a middleware that tells of its requests.
+    """The part of a middleware that tells of its requests and releases.
 
     Attributes:
+        rollouts: see `MiddlewareBase`.
         wraps: see `MiddlewareBase`.
         decided_observers, finished_observers: the observers that implement `decided`, and `finished`.
         tally: counts events in the figures, by their name and labels.
@@ -34,6 +38,11 @@ class ObservedRequests:
     wraps: bool
     store: Any
     release: ReleaseShell
+    rollouts: Rollouts
+
+    def driven(self) -> Driven:
+        """The releases with steps, and whether somebody raises them."""
+        return driven_by(self.rollouts)
 
     def _set_observers(self, observers: Sequence[Observer], *, tracing: bool) -> None:
         # No record is created when no observer uses it. Counters get `count` calls instead.

@@ -10,6 +10,7 @@ from canary_mw.control.rollouts.settings import surroundings
 from canary_mw.control.store import RuleStore
 from canary_mw.middleware.options import Options
 from canary_mw.middleware.settings import is_enabled
+from canary_mw.observability.attempts.driven import NOTHING, Driven
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.run_folder.opened import run_folder
 
@@ -38,6 +39,12 @@ def rollouts_for(store: RuleStore, options: Options, counters: FindCounters, *, 
         return rollouts
 
     return rollouts_of(store, make)
+
+
+def driven_by(rollouts: Rollouts) -> Driven:
+    """What is driven, for metrics; nothing where no release has steps or was aborted."""
+    controlled = rollouts.is_controlled
+    return NOTHING if controlled is None else Driven(rollouts.standings(), controlled)
 
 
 def _count(counters: FindCounters, message: "Message", _: object) -> None:

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
+from canary_mw.observability.attempts.driven import NOTHING, Driven
+from canary_mw.observability.attempts.rollout_metrics import rollout_families
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.figures.layout import Header
@@ -26,6 +28,9 @@ class MeteredMiddleware(Protocol):
 
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network."""
+
+    def driven(self) -> Driven:
+        """The releases with steps."""
 
     def ejections(self) -> dict[str, int]:
         """Numbers of ejections of endpoints, by service."""
@@ -91,8 +96,9 @@ class Metrics(RequestCounters):
 
     def collect(self) -> Iterable[Metric]:
         """The metric families; called by `prometheus_client`."""
-        yield from families(self.read())
-        middleware = self._middleware()
+        figures, middleware = self.read(), self._middleware()
+        yield from families(figures)
+        yield from rollout_families(middleware.driven() if middleware is not None else NOTHING, figures.evidence)
         statuses = middleware.source_status() if middleware is not None else []
         if statuses:
             yield from source_metrics(statuses)

@@ -15,6 +15,7 @@ from canary_mw.control.rollouts.checkpoints import keep_progress, restore_eviden
 from canary_mw.control.rollouts.hooks.hooks import Hooks
 from canary_mw.control.rollouts.inputs import AskGates, Evidence
 from canary_mw.control.rollouts.keeper import Keeper
+from canary_mw.control.rollouts.latch import SILENCE
 from canary_mw.control.rollouts.place import Opened, Place
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.states import Known, only_counts
@@ -38,8 +39,6 @@ _SOONEST = 0.05
 _CHECKPOINT = 5.0
 # The most that counts of the time between two ticks: a process that was stopped has not watched meanwhile.
 _LONGEST = 5.0
-# Seconds after which nobody waits for a controller that is silent: to roll back, nobody is needed.
-SILENCE = 10.0
 
 
 class Controller(Keeper):

@@ -15,6 +15,8 @@ from canary_mw.routing.releases.override import LatchCell
 from canary_mw.run_folder.folder import Folder
 
 NAME = "latches"
+# Seconds after which nobody waits for a controller that is silent: to roll back, nobody is needed.
+SILENCE = 10.0
 _MAGIC = int.from_bytes(b"cmwltch1", "little")
 # Numbers of 64 bits: those of all, then two for each release, its hash and the attempt that was taken back.
 _HEARTBEAT, _CONTROLLER, _LOOKS, _FIRST = 1, 2, 3, 8
@@ -85,6 +87,11 @@ class Latches:
         """Note that this process controls."""
         self._cells[_CONTROLLER] = os.getpid()
         self._cells[_HEARTBEAT] = int(monotonic() * 1e3) + 1
+
+    def is_beaten(self) -> bool:
+        """Whether somebody controls."""
+        silence = self.silence()
+        return silence is not None and silence <= SILENCE
 
     def silence(self) -> float | None:
         """Seconds for which nobody has controlled; None where nobody ever has since the host began."""

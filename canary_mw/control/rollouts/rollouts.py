@@ -191,6 +191,12 @@ class Rollouts:
             document = self._document(name)
             return None if document is None else standing_of(self._controller, document, self._where)
 
+    @property
+    def is_controlled(self) -> bool | None:
+        """Whether some process of this host raises the releases; None where nothing is driven."""
+        opened = self._made.opened if self._made is not None and self._thread is not None else None
+        return None if opened is None else opened.latches.is_beaten()
+
     def standings(self) -> "Sequence[Standing]":
         """How all releases stand, in the order of the documents."""
         return [each for each in map(self.standing, [each.name for each in self._documents]) if each is not None]
