@@ -188,6 +188,9 @@ def _report_notices(model: AuthModel, report: Report) -> None:
             report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
     if not isinstance(model, AuthServiceV1):
         return
+    if model.proto == "grpc" and getattr(model, "protocol_version", None) is None:
+        text = "no protocol_version: v3 is spoken (in Emissary v2, which it refuses)"
+        report("notice", "protocol-version", text, attribute="proto")
     body = model.include_body
     if body is not None and model.allow_request_body:
         text = "allow_request_body is ignored beside include_body"

@@ -8,9 +8,11 @@ AUTH_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
     "auth_service": AttributeDoc("The service that is asked, as `service` of a Mapping.", "auth_service: auth:3000"),
     "path_prefix": AttributeDoc("Put before the path that the service gets.", "path_prefix: /check", default="none"),
     "tls": AttributeDoc("TLS to the service, by a TLSContext.", "tls: upstream-context"),
-    "proto": AttributeDoc("How the service is asked.", "proto: http", differs="`grpc` is not supported yet: an error"),
+    "proto": AttributeDoc(
+        "How the service is asked.", "proto: http", differs="`grpc` needs the extra `grpc`; without it, an error"
+    ),
     "protocol_version": AttributeDoc(
-        "Of gRPC; HTTP has none.", "protocol_version: v3", differs="`v3` where it is missing"
+        "Of gRPC; HTTP has none.", "protocol_version: v3", differs="`v3` where it is missing, with a notice"
     ),
     "timeout_ms": AttributeDoc("Bounds connect, send and answer together; 0 for no limit.", "timeout_ms: 500"),
     "connect_timeout_ms": AttributeDoc("Bounds the attempt to connect; 0 for no limit.", "connect_timeout_ms: 100"),

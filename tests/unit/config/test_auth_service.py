@@ -216,6 +216,7 @@ def test_the_module_may_exempt_all_mappings_that_do_not_say_otherwise() -> None:
         ({"failure_mode_allow": "true"}, "fails-open"),
         ({"include_body": "{max_bytes: 2000000, allow_partial: true}"}, "large-body"),
         ({"stats_name": "s"}, "no-effect-yet"),
+        ({"proto": "grpc"}, "protocol-version"),
     ],
 )
 def test_what_is_legal_and_worth_a_word_gets_a_notice(attributes: dict[str, str], code: str) -> None:
