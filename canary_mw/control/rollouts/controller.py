@@ -183,8 +183,9 @@ class Controller(Keeper):
             return
         elif known is not None and known.version is not None and only_counts(known.state, new):
             self.states.count(name, new)
-        else:
-            self.write(name, new, messages)
+        elif self.write(name, new, messages) and known is None:
+            # What is new waits for nothing but its hooks.
+            self._next.pop("tick", None)
 
     def keep_progress(self) -> None:
         """Store what a restart goes on with."""

@@ -44,7 +44,8 @@ class Place:
     """
 
     def __init__(self, named: str | None, run_folder: Callable[[], Folder | None]) -> None:
-        self.named = named
+        # An app may change its directory later.
+        self.named = None if named is None else os.path.abspath(named)
         self._run_folder = run_folder
         self._memory = MemoryStore()
         self._opened: Opened | None = None

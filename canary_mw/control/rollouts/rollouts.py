@@ -114,9 +114,9 @@ class Rollouts:
 
     def look_for_states(self) -> float:
         """Begin where a state lies; returns the seconds until the next look."""
-        if not self._runs or self._thread is not None or not self._rules.table.documents.in_force:
+        if self._thread is not None or not self._rules.table.documents.in_force:
             return _IDLE
-        if is_used(self._named, self._run_folder):
+        if self._runs and is_used(self._named, self._run_folder):
             self._begin()
         return _LOOK
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plans import MANUAL, RULES, Clock, Evidence
 
 from canary_mw.control.rollouts import sqlite as sqlite_module
 from canary_mw.control.rollouts.controller import Controller
@@ -17,76 +18,9 @@ from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import StoreAway
 from canary_mw.rollout.commands import Command, Who, command
-from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import FORMAT, ReleaseState
-from canary_mw.rules.release import GrayRelease
 from canary_mw.run_folder.folder import Folder
-
-RULES = """
-apiVersion: getambassador.io/v3alpha1
-kind: Mapping
-metadata: {name: svc}
-spec: {hostname: '*', prefix: /, service: stable}
----
-apiVersion: getambassador.io/v3alpha1
-kind: Mapping
-metadata: {name: svc-gray}
-spec: {hostname: '*', prefix: /, service: gray, weight: 0}
----
-apiVersion: canary-mw/v1
-kind: GrayRelease
-name: svc-r
-salt: s
-revision: "1"
-stable: svc
-gray: [svc-gray]
-sticky: [{header: x-user}]
-steps:
-- setWeight: 5
-- pause: {duration: 30s}
-- setWeight: 50
-- pause: {duration: 30s}
-- setWeight: 100
-bake: {duration: 30s}
-"""
-MANUAL = RULES[: RULES.index("steps:")].replace("gray: [svc-gray]", "gray: {svc-gray: 20}")
-
-
-class Clock:
-    """A clock that stands still."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Evidence:
-    """Evidence as a test says it."""
-
-    def __init__(self) -> None:
-        self.found: ReleaseEvidence | None = None
-        self.restored: list[bytes] = []
-        self.looks = 0
-
-    def of(self, document: GrayRelease, state: ReleaseState) -> ReleaseEvidence | None:
-        self.looks += 1
-        return self.found
-
-    def tick(self, rules: RuleStore) -> None:
-        pass
-
-    def newest_attempt(self, name: str) -> int:
-        return 0
-
-    def exported(self, name: str, attempt: int) -> bytes:
-        return b"evidence of %d" % attempt
-
-    def restore(self, data: bytes) -> bool:
-        self.restored.append(data)
-        return True
 
 
 class Process:

@@ -1,0 +1,71 @@
+"""A release with steps, and one without, as rules; a clock that stands still, and evidence as a test says it."""
+
+from canary_mw.control.store import RuleStore
+from canary_mw.rollout.evidence import ReleaseEvidence
+from canary_mw.rollout.state import ReleaseState
+from canary_mw.rules.release import GrayRelease
+
+RULES = """
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {name: svc}
+spec: {hostname: '*', prefix: /, service: stable}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: Mapping
+metadata: {name: svc-gray}
+spec: {hostname: '*', prefix: /, service: gray, weight: 0}
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: svc-r
+salt: s
+revision: "1"
+stable: svc
+gray: [svc-gray]
+sticky: [{header: x-user}]
+steps:
+- setWeight: 5
+- pause: {duration: 30s}
+- setWeight: 50
+- pause: {duration: 30s}
+- setWeight: 100
+bake: {duration: 30s}
+"""
+MANUAL = RULES[: RULES.index("steps:")].replace("gray: [svc-gray]", "gray: {svc-gray: 20}")
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Evidence:
+    """Evidence as a test says it."""
+
+    def __init__(self) -> None:
+        self.found: ReleaseEvidence | None = None
+        self.restored: list[bytes] = []
+        self.looks = 0
+
+    def of(self, document: GrayRelease, state: ReleaseState) -> ReleaseEvidence | None:
+        self.looks += 1
+        return self.found
+
+    def tick(self, rules: RuleStore) -> None:
+        pass
+
+    def newest_attempt(self, name: str) -> int:
+        return 0
+
+    def exported(self, name: str, attempt: int) -> bytes:
+        return b"evidence of %d" % attempt
+
+    def restore(self, data: bytes) -> bool:
+        self.restored.append(data)
+        return True
