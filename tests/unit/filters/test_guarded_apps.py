@@ -12,14 +12,14 @@ import httpx
 import pytest
 from auth_rules import AuthService, auth_service, headers_of
 from flask import Flask, request
-from middlewares import ASGI_ONLY, current, middleware, serving_middleware
+from middlewares import ASGI_ONLY, current, middleware, serving_middleware, use
 from servers import client_of, fetch, mapping, respond, run
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from test_both import Log
-from upstream import Peer, serving, until
+from upstream import Peer, serving, silent, until
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.exceptions import ConfigError
@@ -310,5 +310,78 @@ def test_no_way_to_write_a_path_gets_to_the_app_unasked(interface: str, make: An
                 answer = await fetch(port, path)
                 assert answer.status in (400, 403, 404), path
         assert reached == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("body", [b"", b"12345"])
+def test_a_connection_that_the_service_has_closed_is_replaced(interface: str, body: bytes) -> None:
+    async def once(peer: Peer) -> None:
+        """It answers one request, and closes the connection when the next one comes."""
+        await peer.request()
+        await peer.answer(b"")
+        await peer.request()
+        peer.reset()
+
+    async def main() -> None:
+        rules = RULES + auth_service(**BODY)
+        async with serving(once) as service, serving_middleware(guarded(service.origin.port, rules)) as port:
+            for _ in range(3):
+                assert (await fetch(port, "/own/", "POST", body=body)).status == 200
+            assert service.accepted == 3
+
+    run(main())
+
+
+LIES = {
+    "nothing": b"",
+    "no HTTP": b"hello\r\n\r\n",
+    "half a head": b"HTTP/1.1 200 OK\r\nx-user: ad",
+    "half a body": b"HTTP/1.1 401 No\r\ncontent-length: 10\r\n\r\nhalf",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-length: 5\r\n\r\n",
+    "a header that is none": b"HTTP/1.1 200 OK\r\nx user: a\r\ncontent-length: 0\r\n\r\n",
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", LIES.values(), ids=list(LIES))
+def test_what_is_no_answer_closes_the_door(answer: bytes) -> None:
+    async def liar(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer)
+        peer.finish()
+
+    async def main() -> None:
+        async with serving(liar) as service, serving_middleware(guarded(service.origin.port)) as port:
+            assert (await fetch(port, "/own/")).status == 403
+
+    use("asgi")
+    run(main())
+
+
+def test_a_service_that_does_not_answer_in_time_closes_the_door(interface: str) -> None:
+    async def main() -> None:
+        rules = RULES + auth_service(timeout_ms=50)
+        async with serving(silent) as service, serving_middleware(guarded(service.origin.port, rules)) as port:
+            assert (await fetch(port, "/own/")).status == 403
+            assert (await fetch(port, "/free/")).status == 200
+
+    run(main())
+
+
+@ASGI_ONLY
+def test_a_client_that_leaves_in_its_body_is_asked_about_nowhere(interface: str) -> None:
+    auth, log = AuthService(), Log()
+
+    async def main() -> None:
+        rules = RULES + auth_service(include_body="{max_bytes: 50, allow_partial: true}")
+        async with (
+            serving(auth) as service,
+            serving_middleware(guarded(service.origin.port, rules, observers=[log])) as port,
+        ):
+            async with client_of(port) as client:
+                await client.put(b"POST /own/ HTTP/1.1\r\nhost: a\r\ncontent-length: 40\r\n\r\nhalf")
+            await until(lambda: log.has(1))
+        assert (auth.seen, log.ends[0].reason) == ([], "client left")
 
     run(main())
