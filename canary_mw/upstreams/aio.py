@@ -219,7 +219,7 @@ class Upstreams:
 
     def endpoint_statuses(self) -> list[EndpointStatus]:
         """The addresses of all services that were asked."""
-        return [status for state in self._states.all() for status in statuses_of(state.routes)]
+        return [status for state in self._states.all() for status in statuses_of(state.routes, state.client.held())]
 
     def acquire(self, request: UpstreamRequest) -> Slot | None:
         """A slot of `max_requests` for a request that `send` does not send; None if the service has no limits.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from canary_mw.rules.upstream import HealthCheck, OutlierDetection
 
 if TYPE_CHECKING:
+    from canary_mw.client.held import Held
     from canary_mw.rules.upstream import Origin
 
 
@@ -108,6 +109,7 @@ class EndpointStatus(NamedTuple):
         address: "" while no address of the service is known.
         why: why it gets no requests, "" where it does.
         back_in: seconds until an ejected one gets requests again.
+        held: the connections to it, and requests that wait for one; None while there is neither.
     """
 
     service: str
@@ -115,6 +117,7 @@ class EndpointStatus(NamedTuple):
     state: Literal["healthy", "ejected", "unhealthy", "unresolved"]
     why: str = ""
     back_in: float | None = None
+    held: "Held | None" = None
 
 
 def status_of(service: str, endpoint: Endpoint, now: float) -> EndpointStatus:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
 from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.client.held import Held
 from canary_mw.client.interfaces import Transport
-from canary_mw.rules.upstream import EndpointOptions, UpstreamTLS
+from canary_mw.rules.upstream import EndpointOptions, Origin, UpstreamTLS
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.health import EndpointStatus, status_of
 from canary_mw.upstreams.health_checks import HealthChecker
@@ -128,13 +129,15 @@ async def _close_with_loop(state: LoopState, states: "ref[LoopStates]") -> Async
         await state.aclose()
 
 
-def statuses_of(routes: Dict[RouteKey, tuple[object, EndpointSet]]) -> Iterable[EndpointStatus]:
+def statuses_of(
+    routes: Dict[RouteKey, tuple[object, EndpointSet]], held: Dict[Origin, Held]
+) -> Iterable[EndpointStatus]:
     """The addresses of all services that were asked; any thread may call it."""
     now = monotonic()
     for key, (_, endpoints) in list(routes.items()):
         service = key if isinstance(key, str) else key[0]
         known = list(endpoints.endpoints)
-        yield from (status_of(service, each, now) for each in known)
+        yield from (status_of(service, each, now)._replace(held=held.get(each.origin)) for each in known)
         if not known:
             yield EndpointStatus(service, "", "unresolved", "no address is known")
 

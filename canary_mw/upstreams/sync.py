@@ -214,7 +214,7 @@ class SyncUpstreams:
 
     def endpoint_statuses(self) -> list[EndpointStatus]:
         """The addresses of all services that were asked."""
-        return [*self.background_upstreams.endpoint_statuses(), *statuses_of(self._routes)]
+        return [*self.background_upstreams.endpoint_statuses(), *statuses_of(self._routes, self._client.held())]
 
     def _send_to_endpoint(
         self,

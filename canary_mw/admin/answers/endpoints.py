@@ -37,12 +37,12 @@ def _endpoint(status: EndpointStatus) -> Endpoint:
         "state": status.state,
         "why": status.why,
         "back_in_seconds": None if status.back_in is None else round(status.back_in, 1),
-        # Requests are counted by service; of its addresses only their health is known.
+        # Requests are counted by service, and not by address.
         "requests": None,
         "errors": None,
         "p95_ms": None,
-        "connections": None,
-        "waiting": None,
+        "connections": None if status.held is None else status.held.connections,
+        "waiting": None if status.held is None else status.held.waiting,
     }
 
 

@@ -85,8 +85,8 @@ class Endpoint(TypedDict):
         why: why it is not healthy; empty where it is.
         back_in_seconds: when an ejected one gets requests again.
         requests: of the window; null where they are not counted by address.
-        connections: open ones of this process.
-        waiting: requests that wait for a connection.
+        connections: open ones of this process; null while it has none.
+        waiting: requests that wait for one of them.
     """
 
     address: str

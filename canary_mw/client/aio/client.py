@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.pool import Pool
 from canary_mw.client.aio.timed_parser import Upload
+from canary_mw.client.held import Held, held_by
 from canary_mw.client.limits import Limits, client_closed, tried_before
 from canary_mw.client.response import BaseResponse
 from canary_mw.client.tls import TLSContexts
@@ -115,6 +116,10 @@ class HTTP11Client:
         """Take an idle connection of the pool without circuit breakers, or None."""
         pool = self._pools.get(origin)
         return None if pool is None else pool.take()
+
+    def held(self) -> dict[Origin, Held]:
+        """What is held, by origin; any thread may ask."""
+        return held_by(list(self._pools.values()))
 
     async def _acquire(
         self, origin: Origin, request: UpstreamRequest, deadline: float, *, fresh: bool = False

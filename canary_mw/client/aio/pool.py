@@ -14,6 +14,7 @@ from contextlib import suppress
 from canary_mw.client.aio.connect import open_connection
 from canary_mw.client.aio.connection import Connection
 from canary_mw.client.aio.timed_parser import TIMER_SLACK
+from canary_mw.client.held import Held
 from canary_mw.client.idle import IdleConnections
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
@@ -87,6 +88,11 @@ class Pool:
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+
+    @property
+    def held(self) -> Held:
+        """See `HoldingPool`."""
+        return Held(self._size, len(self._waiters))
 
     def take(self) -> Connection | None:
         """Take an idle connection, or None; `IdleConnections` says which."""

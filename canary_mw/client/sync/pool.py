@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Generic, TypeAlias, TypeVar
 
+from canary_mw.client.held import Held
 from canary_mw.client.idle import IdleConnections
 from canary_mw.client.limits import (
     CERTIFICATES_CHANGED,
@@ -77,6 +78,11 @@ class SyncPool(Generic[C]):
         self._waiters: deque[Waiter[C]] = deque()
         self._size = self._connecting = 0
         self._closed = self._removed = False
+
+    @property
+    def held(self) -> Held:
+        """See `HoldingPool`."""
+        return Held(self._size, len(self._waiters))
 
     def take(self) -> C | None:
         """Take an idle connection that is still reusable, or None; `IdleConnections` says which."""

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from canary_mw.client.held import Held, held_by
 from canary_mw.client.limits import Limits
 from canary_mw.client.sync.pool import SyncPool
 from canary_mw.client.sync.pooled import PooledConnection
@@ -44,6 +45,10 @@ class SyncPools(Generic[C]):
         self._sweep_lock = new_lock()
         self._closed = False
         _clients.add(self)
+
+    def held(self) -> dict[Origin, Held]:
+        """What is held, by origin; any thread may ask."""
+        return held_by(list(self._pools.values()))
 
     def close(self) -> None:
         """Close every connection. Exchanges in progress raise UpstreamConnectError."""

@@ -12,6 +12,7 @@ from admin_examples import HOSTILE
 from servers import mapping, run
 
 from canary_mw.admin.openapi import openapi
+from canary_mw.client.held import Held
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.upstreams.health import EndpointStatus
@@ -376,6 +377,8 @@ def test_endpoints_are_listed_by_service_with_their_worst_state() -> None:
         (service,) = mixed["services"]
         shown = [(each["address"], each["state"], each["back_in_seconds"]) for each in service["endpoints"]]
         assert shown == [("10.0.0.1:80", "unhealthy", None), ("10.0.0.2:80", "ejected", 12.3)]
+        held = (await listed(status(1, "healthy"), status(2, "healthy")._replace(held=Held(3, 1))))["services"][0]
+        assert [(each["connections"], each["waiting"]) for each in held["endpoints"]] == [(None, None), (3, 1)]
 
     run(main())
 

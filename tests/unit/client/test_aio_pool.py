@@ -25,6 +25,7 @@ from upstream import (
 
 from canary_mw.client import idle
 from canary_mw.client.aio.client import HTTP11Client
+from canary_mw.client.held import Held
 from canary_mw.client.limits import Limits
 from canary_mw.client.tls import TLSContexts
 from canary_mw.exceptions import UpstreamConnectError, UpstreamOverloaded, UpstreamProtocolError, UpstreamTimeout
@@ -342,6 +343,32 @@ def test_a_slot_that_becomes_free_goes_to_the_one_who_waits(run: Run) -> None:
         async with serving(script) as upstream, aclosing(run.client(limits=limits)) as client:
             answers = await asyncio.gather(*(get(client, upstream) for _ in range(5)))
             assert sorted(answers) == [b"1", b"2", b"3", b"4", b"5"]
+
+    run(main)
+
+
+@ON_BOTH_LOOPS
+def test_what_is_held_of_an_origin_is_told_also_under_several_limits(run: Run) -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await go.wait()
+        await peer.answer()
+        await forever(peer)
+
+    async def main() -> None:
+        go.clear()
+        limited = UpstreamOptions(circuit_breakers=CircuitBreakers(max_connections=5))
+        limits = Limits(max_connections=1)
+        async with serving(script) as upstream, aclosing(HTTP11Client(limits=limits)) as client:
+            assert client.held() == {}
+            requests = [*(get(client, upstream) for _ in range(3)), get(client, upstream, req(options=limited))]
+            asked = asyncio.gather(*requests)
+            await until(lambda: client.held() == {upstream.origin: Held(2, 2)})
+            go.set()
+            await asked
+            assert client.held() == {upstream.origin: Held(2, 0)}
 
     run(main)
 

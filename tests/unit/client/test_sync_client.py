@@ -22,6 +22,7 @@ import pytest
 from upstream import CERTIFICATE, OK, Peer, Script, Upstream, answering, forever, req, serving, silent
 from upstream import until as until_async
 
+from canary_mw.client.held import Held
 from canary_mw.client.limits import Limits
 from canary_mw.client.sync import connect
 from canary_mw.client.sync import pool as sync_pool
@@ -205,7 +206,7 @@ def test_a_request_that_waits_is_given_the_connection_that_comes_back() -> None:
         ThreadPoolExecutor(4) as executor,
     ):
         waiting = [executor.submit(get, client, upstream) for _ in range(4)]
-        until(lambda: pools(client) and len(pools(client)[0]._waiters) == 3)
+        until(lambda: client.held() == {upstream.origin: Held(1, 3)})
         with pytest.raises(UpstreamConnectError, match="too many requests waiting"):
             get(client, upstream)
         go.set()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from time import monotonic
 
+from canary_mw.client.held import Held
 from canary_mw.rules.upstream import EndpointOptions, HealthCheck, Origin, OutlierDetection
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.environment import Environment
@@ -19,7 +20,8 @@ def endpoints(*hosts: str, options: EndpointOptions = EndpointOptions()) -> Endp
 
 
 def statuses(found: EndpointSet) -> Sequence[EndpointStatus]:
-    return list(statuses_of({"shop": (None, found), ("cart", None, None): (None, endpoints("10.0.0.9"))}))
+    held = {Origin("http", "10.0.0.2", 80): Held(3, 1)}
+    return list(statuses_of({"shop": (None, found), ("cart", None, None): (None, endpoints("10.0.0.9"))}, held))
 
 
 def test_addresses_that_get_requests_are_healthy() -> None:
@@ -29,6 +31,7 @@ def test_addresses_that_get_requests_are_healthy() -> None:
         ("shop", "10.0.0.2:80", "healthy"),
         ("cart", "10.0.0.9:80", "healthy"),
     ]
+    assert [each.held for each in shown] == [None, (3, 1), None]
 
 
 def test_an_ejected_address_tells_when_it_is_back() -> None:
