@@ -55,7 +55,6 @@ class EvidenceWriter:
         self._measures: dict[str, tuple[Measure, ...]] = {}
         self._logs: dict[tuple[str, int], Logs] = {}
         self._arms: dict[Key, ArmCounter] = {}
-        self._numbers = 0
 
     def reloaded(self, epochs: Dict[str, Epoch], now: float) -> None:
         """Rules with these epochs are in force; call it in a thread that may wait."""
@@ -122,12 +121,20 @@ class EvidenceWriter:
 
     def _adopt(self, attempts: Attempts) -> None:
         with self._figures.lock:
-            self.attempts = attempts
+            known, self.attempts = self.attempts, attempts
             current = {(name, str(each.number)) for name, each in attempts.items()}
             self._logs = {key: logs for key, logs in self._logs.items() if (key[0], str(key[1])) in current}
             self._arms = {key: arm for key, arm in self._arms.items() if key[:2] in current}
             for key, arm in self._arms.items():
                 arm.set_limits(attempts[key[0]].limits)
+            if any(name in known and known[name].number < each.number for name, each in attempts.items()):
+                # Their counters and logs are forgotten above.
+                self._figures.release(self._is_over)
+
+    def _is_over(self, key: Key) -> bool:
+        """Whether a record is of an attempt that another one has followed."""
+        attempt = self.attempts.get(key[0])
+        return attempt is not None and int(key[1]) < attempt.number
 
     def arm(self, release: str, variant: str, epoch: Epoch | None, now: float) -> ArmCounter | None:
         """What counts the drawn requests of a variant; None where nothing is compared. Call it with the lock held."""
@@ -136,22 +143,16 @@ class EvidenceWriter:
         if attempt is None or epoch is None or not is_on(epoch) or not _is_of(epoch, attempt):
             return None
         key = release, str(attempt.number), epoch.weights, variant, str(epoch.step)
-        if key not in self._arms and len(self._arms) < _MAX_ARMS:
+        if key not in self._arms:
             arm = self._new_arm(key, epoch, attempt, now)
             if arm is not None:
                 self._arms[key] = arm
         return self._arms.get(key)
 
     def _new_arm(self, key: Key, epoch: Epoch, attempt: Attempt, now: float) -> ArmCounter | None:
-        record = self._figures.record
-        cells = record(Kind.ARM, key, ARM_CELLS * 8)
-        if cells is None:
+        numbers = self._arm_cells(key, now)
+        if numbers is None:
             return None
-        numbers = cells.cast("Q")
-        if not numbers[Arm.BEGIN]:
-            numbers[Arm.BEGIN] = int(now * 1e6)
-            self._numbers += 1
-            numbers[Arm.NUMBER] = self._numbers
         measures = measures_of(epoch.analysis)[:_MAX_MEASURES]
         counters = [self._counter(each, key, numbers, epoch) for each in measures]
         times = {each.times: each for each in measures if each.quantile and each.name not in attempt.limits}
@@ -167,6 +168,20 @@ class EvidenceWriter:
         )
         arm.set_limits(attempt.limits)
         return arm
+
+    def _arm_cells(self, key: Key, now: float) -> memoryview | None:
+        known = self._figures.views(Kind.ARM)
+        if key not in known and len(known) >= _MAX_ARMS:
+            return None
+        cells = self._figures.record(Kind.ARM, key, ARM_CELLS * 8)
+        if cells is None:
+            return None
+        numbers = cells.cast("Q")
+        if not numbers[Arm.BEGIN]:
+            used = {each.cast("Q")[Arm.NUMBER] for each in known.values()}
+            numbers[Arm.BEGIN] = int(now * 1e6)
+            numbers[Arm.NUMBER] = next(number for number in range(1, _MAX_ARMS + 1) if number not in used)
+        return numbers
 
     def _counter(self, measure: Measure, key: Key, arm: memoryview, epoch: Epoch) -> MeasureCounter | None:
         cells = self._figures.record(Kind.MEASURE, (*key, measure.name), COUNT_CELLS * 8)
@@ -212,7 +227,6 @@ class EvidenceWriter:
         if self._resets != self._figures.resets:
             self._resets = self._figures.resets
             self._logs = {}
-            self._numbers = 0
 
 
 def _is_of(epoch: Epoch, attempt: Attempt) -> bool:

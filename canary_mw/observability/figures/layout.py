@@ -106,6 +106,9 @@ BLOCK_SLOT_CELLS = BLOCK + 2
 BLOCK_CELLS = SLOTS * BLOCK_SLOT_CELLS
 
 _RECORD = Struct("<IHHII")
+# Bytes of the head of a record.
+HEAD = _RECORD.size
+_KIND, _KIND_OFFSET = Struct("<H"), 4
 assert sys.byteorder == "little"
 
 
@@ -141,6 +144,26 @@ def write_record(target: memoryview, kind: int, key: bytes, cells: int) -> memor
     _RECORD.pack_into(target, 0, record_size(key, cells), kind, len(key), begin, cells)
     target[_RECORD.size : _RECORD.size + len(key)] = key
     return target[begin : begin + cells]
+
+
+def rewrite_record(target: memoryview, kind: int, key: bytes, cells: int) -> memoryview:
+    """Write a record over a view that is marked as unused, as a reader may look at any moment; returns its cells.
+
+    The mark is removed last. What is left of the view is marked as unused, unless it is too small for that.
+    """
+    size, begin = record_size(key, cells), _RECORD.size + _padded(len(key))
+    if len(target) < size + _RECORD.size:
+        size = len(target)
+    write_filler(target[size:])
+    target[_RECORD.size : size] = key + bytes(size - _RECORD.size - len(key))
+    _RECORD.pack_into(target, 0, size, Kind.FILLER, len(key), begin, cells)
+    _KIND.pack_into(target, _KIND_OFFSET, kind)
+    return target[begin : begin + cells]
+
+
+def mark_unused(record: memoryview) -> None:
+    """Mark a record as unused."""
+    _KIND.pack_into(record, _KIND_OFFSET, Kind.FILLER)
 
 
 def write_filler(target: memoryview) -> None:

@@ -9,14 +9,18 @@ from mmap import mmap
 from typing import Protocol
 
 from canary_mw.observability.figures.layout import (
+    EVIDENCE,
     FORMAT,
+    HEAD,
     MAX_BYTES,
     MAX_KEY,
     PAGE,
     PREFIX,
     Header,
     key_text,
+    mark_unused,
     record_size,
+    rewrite_record,
     write_filler,
     write_record,
 )
@@ -62,6 +66,9 @@ class Storage:
         self._segments: list[mmap] = []
         self._size = 0
         self._free = memoryview(b"")
+        # Records of evidence, and those that are given up.
+        self._records: dict[tuple[int, tuple[str, ...]], memoryview] = {}
+        self._unused: list[memoryview] = []
         if folder is None:
             self.header = self._grow(PAGE).cast("Q")
         else:
@@ -128,15 +135,39 @@ class Storage:
         if len(text) > MAX_KEY:
             return None
         size = record_size(text, cells)
+        unused = min((each for each in self._unused if len(each) >= size), key=len, default=None)
+        if unused is not None:
+            self._unused.remove(unused)
+            view = rewrite_record(unused, kind, text, cells)
+            self._note(unused, kind, key, size)
+            return view
         # What is left of a segment is marked as unused, and the mark needs room, too.
         fits = len(self._free) == size or len(self._free) >= size + 16
         if not fits and not self._next_segment(size + 16):
             return None
         view = write_record(self._free, kind, text, cells)
+        if kind in EVIDENCE:
+            self._records[kind, key] = self._free[:size]
         self._free = self._free[size:]
         write_filler(self._free)
         self.header[Header.USED] = self._size - len(self._free)
         return view
+
+    def _note(self, unused: memoryview, kind: int, key: tuple[str, ...], size: int) -> None:
+        """Keep where a record lies, and what it has left over."""
+        rest = len(unused) - size
+        if rest >= HEAD:
+            unused, left = unused[:size], unused[size:]
+            self._unused.append(left)
+        if kind in EVIDENCE:
+            self._records[kind, key] = unused
+
+    def release(self, kind: int, key: tuple[str, ...]) -> None:
+        """Give the memory of a record of evidence to later ones; nobody may use its cells any more."""
+        record = self._records.pop((kind, key), None)
+        if record is not None:
+            mark_unused(record)
+            self._unused.append(record)
 
     def _next_segment(self, size: int) -> bool:
         # Each map has a descriptor, so that a file with many records has larger ones.

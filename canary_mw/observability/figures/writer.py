@@ -181,6 +181,18 @@ class FiguresWriter:
         """The cells of any other record, in bytes; None where there is no room. Call it with `lock` held."""
         return self._view(kind, key, size)
 
+    def release(self, is_over: Callable[[tuple[str, ...]], bool]) -> None:
+        """Give up the records of evidence whose key is over; call it with `lock` held.
+
+        Nobody may use their cells any more: what callers keep of cells is forgotten.
+        """
+        self.targets.clear()
+        for kind, key in [each for each in self._views if each[0] in layout.EVIDENCE and is_over(each[1])]:
+            del self._views[kind, key]
+            self._amounts[Kind(kind)] -= 1
+            if self.storage is not None:
+                self.storage.release(kind, key)
+
     def views(self, kind: Kind) -> dict[tuple[str, ...], memoryview]:
         """All records of a kind, in their order in the file; call it with `lock` held."""
         return {key: cells for (each, key), cells in self._views.items() if each == kind}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from struct import Struct
 from typing import NamedTuple
 
 import pytest
@@ -17,8 +18,10 @@ from canary_mw.observability.attempts.keys import network_of
 from canary_mw.observability.attempts.register import MIN_TIMES
 from canary_mw.observability.attempts.release_evidence import release_evidence
 from canary_mw.observability.events import Reloaded
-from canary_mw.observability.figures.layout import FORMAT, Header
+from canary_mw.observability.figures import layout
+from canary_mw.observability.figures.layout import FORMAT, Header, Kind
 from canary_mw.observability.figures.reader import read
+from canary_mw.observability.figures.storage import Storage
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.rollout.evidence import ReleaseEvidence, VariantEvidence
 from canary_mw.rollout.findings import StepCounts
@@ -558,3 +561,76 @@ def test_the_union_of_workers_is_one_process(tmp_path: Path, clock: Clock, seed:
     assert [told(running[0], step) for step in range(4)] == expected
     for opened in folders:
         os.close(opened)
+
+
+def test_attempts_that_are_over_leave_their_memory_to_later_ones(folder: int) -> None:
+    worker, other = Worker(folder, planned(ERRORS)), Worker(folder, planned(ERRORS))
+    sizes = []
+    for attempt in range(1, 12):
+        worker.to(2, attempt)
+        other.to(2, attempt)
+        for number in range(400):
+            worker.ask(f"u{number}", "500" if number % 2 else None, client=f"10.{number}.0.1")
+        other.ask("u1")
+        found = worker.evidence(2, attempt).variants["gray"]
+        told = counts(found)
+        assert told.gray_requests + told.stable_requests == 401
+        assert sum(each.gray + each.stable for each in found.seen) == 400
+        assert told.gray.failures + told.stable.failures == 200
+        assert worker.metrics.figures.storage is not None
+        sizes.append(worker.metrics.figures.storage.header[Header.USED])
+    # Two attempts at most lie beside each other, and the numbers of later ones are longer.
+    assert sizes[-1] < 1.1 * sizes[1]
+    # Rows are not evidence: they stay.
+    assert sum(row.requests for row in read(folder, 1e9).rows.values()) == 11 * 401
+    worker.kill()
+    assert counts(other.evidence(2, 11).variants["gray"]) == told
+
+
+def test_a_record_in_the_place_of_another_is_whole_at_every_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, looks = Storage(), []
+    before = storage.allocate(Kind.KEYS, ("a" * 50, "1"), 400)
+    last = storage.allocate(Kind.ARM, ("z",), 32)
+    assert before is not None
+    assert last is not None
+    before[:] = bytes([255]) * 400
+    storage.release(Kind.KEYS, ("a" * 50, "1"))
+    pack, kind = layout._RECORD, layout._KIND
+
+    class Looking:
+        """Looks at the records after each write."""
+
+        def __init__(self, packer: Struct) -> None:
+            self.size, self._packer, self.unpack_from = packer.size, packer, packer.unpack_from
+
+        def pack_into(self, target: memoryview, offset: int, *values: int) -> None:
+            self._packer.pack_into(target, offset, *values)
+            looks.append([(each.kind, each.key, bytes(each.cells)) for each in layout.records(storage.content())])
+
+    monkeypatch.setattr(layout, "_RECORD", Looking(pack))
+    monkeypatch.setattr(layout, "_KIND", Looking(kind))
+    for name, size in (("b", 40), ("c", 8)):
+        cells = storage.allocate(Kind.ARM, (name, "2"), size)
+        assert cells is not None
+        assert bytes(cells) == bytes(size)
+    known = [(Kind.ARM, ("b", "2"), bytes(40)), (Kind.ARM, ("c", "2"), bytes(8)), (Kind.ARM, ("z",), bytes(32))]
+    for each in looks:
+        assert each in ([known[2]], [known[0], known[2]], known)
+    assert looks[-1] == known
+
+
+def test_arms_are_bounded_and_their_numbers_are_used_again(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MAX_ARMS", 6)
+    worker = Worker(folder, planned(ERRORS))
+    gray, stable = "u1", "u2"
+    for attempt in range(1, 9):
+        for weight in (10.0, 20.0, 30.0, 40.0):
+            worker.to(2, attempt, weight)
+            gray, stable = worker.keys("gray", 1)[0], worker.keys("stable", 1)[0]
+            worker.ask(gray, "500")
+            worker.ask(stable)
+        found = worker.evidence(2, attempt).variants["gray"]
+        # What is beyond the bound is not counted, and no key counts in the arm of another.
+        assert counts(found).gray_requests + counts(found).stable_requests == 6
+        first = found.metrics[0].series[0][0]
+        assert (first.weight, first.gray) == (0.1, 1)
