@@ -20,8 +20,9 @@ from canary_mw.control.rollouts.place import Opened, Place
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.states import Known, only_counts
 from canary_mw.control.store import RuleStore
-from canary_mw.exceptions import StoreAway
+from canary_mw.exceptions import StoreAway, VersionMoved
 from canary_mw.host import HostLogger
+from canary_mw.rollout.commands import Command, Who, command
 from canary_mw.rollout.engine import Now, Store, tick
 from canary_mw.rollout.outcome import Message, Outcome
 from canary_mw.rollout.state import ReleaseState
@@ -186,6 +187,25 @@ class Controller(Keeper):
         elif self.write(name, new, messages) and known is None:
             # What is new waits for nothing but its hooks.
             self._next.pop("tick", None)
+
+    def obey(self, document: GrayRelease, wanted: Command, if_match: int | None, who: Who) -> None:
+        """Do what somebody asks of a release; see `Rollouts.command`."""
+        name = document.name
+        known = self.states.known.get(name)
+        version = known.version or 0 if known is not None else 0
+        if if_match is not None and if_match != version:
+            raise VersionMoved(f"the state of {name} has version {version} by now, and not {if_match}")
+        outcome = command(document, known.state if known is not None else None, wanted, who)
+        state = outcome.state
+        if state is None or (known is not None and state == known.state):
+            return
+        if state.latched:
+            self.lower(name, state, outcome.messages)
+            return
+        if self.store_of(name) != "answered":
+            raise StoreAway(f"the state of {name} cannot be written: {'; '.join(self.troubles.values())}")
+        if not self.write(name, state, outcome.messages):
+            raise VersionMoved(f"somebody else has changed the state of {name} at the same time")
 
     def keep_progress(self) -> None:
         """Store what a restart goes on with."""

@@ -10,7 +10,7 @@ from weakref import WeakSet, WeakValueDictionary, ref
 
 from canary_mw.control.rollouts.settings import Surroundings, is_used, surroundings
 from canary_mw.control.store import RuleStore
-from canary_mw.exceptions import CommandRefused, StoreAway, VersionMoved
+from canary_mw.exceptions import CommandRefused
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
 from canary_mw.host import HostLogger
 from canary_mw.locks import Latch, Mutex
@@ -41,7 +41,6 @@ class Rollouts:
         named: the setting that names the place of the states.
         run_folder: returns the run folder as it is now, None without one.
         evidence: makes what reads it.
-
         hook_hosts: see `HookClient`.
 
     Attributes:
@@ -227,29 +226,9 @@ class Rollouts:
             if document is None:
                 raise CommandRefused(f"there is no release {name}")
             self._controller.look_up()
-            self._follow(document, wanted, if_match, who)
+            self._controller.obey(document, wanted, if_match, who)
             self._controller.apply()
             return standing_of(self._controller, document, self._where)
-
-    def _follow(self, document: GrayRelease, wanted: "Command", if_match: int | None, who: "Who") -> None:
-        from canary_mw.rollout.commands import command
-
-        controller, name = self._controller, document.name
-        known = controller.states.known.get(name)
-        version = known.version or 0 if known is not None else 0
-        if if_match is not None and if_match != version:
-            raise VersionMoved(f"the state of {name} has version {version} by now, and not {if_match}")
-        outcome = command(document, known.state if known is not None else None, wanted, who)
-        state = outcome.state
-        if state is None or (known is not None and state == known.state):
-            return
-        if state.latched:
-            controller.lower(name, state, outcome.messages)
-            return
-        if controller.store_of(name) != "answered":
-            raise StoreAway(f"the state of {name} cannot be written: {'; '.join(controller.troubles.values())}")
-        if not controller.write(name, state, outcome.messages):
-            raise VersionMoved(f"somebody else has changed the state of {name} at the same time")
 
 
 def rollouts_of(rules: RuleStore, make: Callable[[], Rollouts]) -> Rollouts:
