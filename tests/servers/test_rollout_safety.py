@@ -12,7 +12,20 @@ from pathlib import Path
 
 import pytest
 from servers import Process, free_port, process
-from staged import LONG, PHASES, States, Upstreams, gray_share, put_states, rules, serve_options, until, upstreams
+from staged import (
+    LONG,
+    PHASES,
+    States,
+    Upstreams,
+    ask,
+    gray_share,
+    put_states,
+    rules,
+    serve_options,
+    small_disk,
+    until,
+    upstreams,
+)
 from workers import workers
 from wsgiprocess import served
 
@@ -115,7 +128,7 @@ def test_what_was_rolled_back_stays_so_after_a_restart(seeded: Place, harm: str)
         seeded.state.chmod(0o755)
     if harm == "no database":
         (seeded.state / "state.db").write_bytes(b"no database" * 1000)
-    with seeded.served(count=2) as (running, port):
+    with seeded.served() as (running, port):
         shares = seeded.shares(port)
         chosen = gray_share(port, "rolledback", keys=5, **{"x-choose": "always"})
         logged = running.output
@@ -134,7 +147,7 @@ def test_everybody_is_on_stable_while_the_file_stop_is_there(seeded: Place) -> N
         (seeded.state / "stop").touch()
         until(lambda: not any(seeded.shares(port).values()))
         assert not any(gray_share(port, name, keys=5, **{"x-choose": "always"}) for name in PHASES)
-    with seeded.served(name="again", count=2) as (_, port):
+    with seeded.served(name="again") as (_, port):
         assert not any(seeded.shares(port).values())
         (seeded.state / "stop").unlink()
         until(lambda: is_near(seeded.shares(port)))
@@ -197,6 +210,43 @@ def test_gray_that_fails_is_off_in_all_workers_with_the_next_request(place: Plac
         assert len(workers(running.child.pid)) == 4
         # Each connection is that of some worker.
         assert sum(gray_share(port, "judged", keys=100) for _ in range(20)) == 0
+
+
+def test_evidence_outlives_a_restart(place: Place) -> None:
+    """Five keys that fail are enough: three before it, and two after it."""
+    place.path.write_text(rules("judged", steps=[{"setWeight": 5}, LONG, {"setWeight": 100}], analysis={}))
+    keys = [f"user-{number}" for number in range(400)]
+    with place.served(count=2) as (_, port):
+        until(lambda: "gray" in ask(port, "judged", *keys[:100]))
+        gray = [key for key, who in zip(keys, ask(port, "judged", *keys), strict=True) if who == "gray"]
+        place.upstreams.failing = True
+        ask(port, "judged", *gray[:3])
+    assert place.states.all()["judged"][0].phase == "Progressing"
+    with place.served(name="again") as (_, port):
+        ask(port, "judged", *gray[3:5])
+        until(lambda: place.states.all()["judged"][0].phase == "RolledBack")
+        assert set(ask(port, "judged", *keys)) == {"stable"}
+
+
+def test_a_full_disk_lowers_and_raises_nothing(place: Place) -> None:
+    """What is rolled back meanwhile is off in all workers, and is stored when there is room again."""
+    judged = rules("judged", steps=[{"setWeight": 20}, LONG, {"setWeight": 100}], analysis={})
+    timed = rules("timed", steps=[{"setWeight": 20}, {"pause": {"duration": "3s"}}, {"setWeight": 100}])
+    place.path.write_text(judged + timed)
+    disk = place.state
+    with small_disk(disk) as fill, place.served(count=2) as (running, port):
+        until(lambda: place.states.all().get("timed", (None, 0))[1] and gray_share(port, "timed") > 0)
+        fill()
+        place.upstreams.failing = True
+        until(lambda: gray_share(port, "judged") == 0)
+        until(lambda: "cannot be written" in running.output)
+        assert gray_share(port, "timed") < 20 + NEAR
+        assert sum(gray_share(port, "judged") for _ in range(8)) == 0
+        assert place.states.all()["judged"][0].phase == "Progressing"
+        (disk / "fill").unlink()
+        until(lambda: place.states.all()["judged"][0].phase == "RolledBack")
+        until(lambda: gray_share(port, "timed") == 100)
+        assert gray_share(port, "judged") == 0
 
 
 @pytest.mark.parametrize("server", ["sync", "gthread", "gevent", "gevent preload", "preload", "uvicorn"])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sqlite3
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from servers import mapping
 
 from canary_mw.control.rollouts.sqlite import SQLiteStore
@@ -188,15 +190,42 @@ def upstreams() -> Iterator[Upstreams]:
         found.close()
 
 
+def ask(port: int, name: str, *keys: str) -> list[str]:
+    """Who answers each of some keys."""
+    found = []
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
+        for key in keys:
+            connection.request("GET", f"/{name}/", headers={"x-user": key})
+            found.append(connection.getresponse().read().decode())
+    return found
+
+
 def gray_share(port: int, name: str, *, keys: int = _KEYS, **headers: str) -> float:
     """The percent of the keys that gets gray, each over the same connection."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
     gray = 0
-    with contextlib.closing(connection):
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
         for key in range(keys):
             connection.request("GET", f"/{name}/", headers={"x-user": f"user-{key}", **headers})
             gray += connection.getresponse().read() == b"gray"
     return 100 * gray / keys
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A file system of 1 MiB on a folder; yields what fills it, and what makes room again."""
+    folder.mkdir(mode=0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", folder], check=False).returncode:
+        pytest.skip("a file system of a bounded size cannot be mounted here")
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), (folder / "fill").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
