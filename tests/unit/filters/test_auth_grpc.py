@@ -1,6 +1,8 @@
 """An AuthService over gRPC: what it is asked, and what its answers do, through both middlewares."""
 
 import asyncio
+import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +21,7 @@ from canary_mw.forwarding.filters import auth_grpc
 from canary_mw.forwarding.filters.calls import AskGrpc, HttpAnswer
 from canary_mw.forwarding.filters.grpc_calls import fields_of
 from canary_mw.rules.upstream import DEFAULT_OPTIONS
+from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 RULES = (
     mapping("shop", "/shop/", "shop", auth_context_extensions="{team: blue}")
@@ -275,6 +278,46 @@ def test_headers_for_the_client_are_added_to_the_answer(interface: str) -> None:
         assert outcome.answer.body == b"shop"
         given = [pair for pair in texts(outcome.answer) if pair[0] in ("x-added", "set-cookie", "te")]
         assert sorted(given) == [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-added", "1")]
+
+    run(main())
+
+
+async def showing(scope: Scope, receive: Receive, send: Send) -> None:
+    """What an ASGI app gets."""
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    told = [scope["path"], scope["query_string"].decode(), headers.get("host"), headers.get("x-set")]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+
+
+def wsgi_showing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The same of a WSGI app."""
+    told = [environ[name] for name in ("PATH_INFO", "QUERY_STRING", "HTTP_HOST")]
+    start_response("200 OK", [])
+    return [json.dumps([*told, environ.get("HTTP_X_SET")]).encode()]
+
+
+def test_an_app_gets_what_the_service_has_changed(interface: str) -> None:
+    def check(connection: Connection) -> None:
+        said = ok(
+            headers=[header(":path", "/new%20path?a=1"), header("host", "other"), header("x-set", "1")],
+            query_parameters_to_set=[{"key": "b", "value": "2"}],
+            response_headers_to_add=[header("x-added", "1")],
+        )
+        while (asked := connection.take()) is not None:
+            connection.answer(asked, ParseDict(said, CheckResponse()).SerializeToString())
+
+    async def main() -> None:
+        with serving_grpc(check) as service:
+            served = middleware(
+                showing if interface == "asgi" else wsgi_showing,
+                rules=StaticSource(auth_service(**GRPC)),
+                upstreams={"auth": f"http://{service.origin.authority}"},
+            )
+            async with serving_middleware(served) as port:
+                answer = await fetch(port, "/old?c=3", headers=[("x-set", "client")])
+        assert json.loads(answer.body) == ["/new path", "a=1&b=2", "other", "1"]
+        assert ("x-added", "1") in texts(answer)
 
     run(main())
 

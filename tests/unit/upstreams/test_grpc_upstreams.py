@@ -2,22 +2,30 @@
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from math import inf
+from pathlib import Path
 from time import monotonic
 
 import pytest
 from auth_rules import auth_service
+from certificates import OURS, leaf, secret, write
+from certificates import server as tls_server
 from grpc_peer import METHOD, Connection, serving
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rules import read_rules
 
 from canary_mw.exceptions import UpstreamConnectError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import BodyFraming, ResponseHead
-from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, UpstreamOptions
+from canary_mw.observability.opentelemetry import OpenTelemetry
+from canary_mw.rules.upstream import CircuitBreakers, EndpointOptions, UpstreamOptions, UpstreamTLS
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.sync import SyncUpstreams
 
@@ -101,6 +109,43 @@ def test_a_dead_endpoint_is_passed_over(kind: type[Aio | Sync], peers: list[str]
     upstreams = kind(overrides={"auth": ["http://127.0.0.1:9", peers[0]]})
     assert [upstreams.ask()[1] for _ in range(4)] == [b"1"] * 4
     upstreams.close()
+
+
+def test_a_tls_context_offers_http2_and_shows_our_certificate(kind: type[Aio | Sync], tmp_path: Path) -> None:
+    write(tmp_path / "auth", secret(leaf("us"), OURS))
+    context = tls_server(clients=OURS)
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    with serving(context=context) as peer:
+        upstreams = kind(overrides={"auth": f"https://{peer.origin.authority}"}, secrets=tmp_path)
+        assert upstreams.ask(GRPC._replace(tls=UpstreamTLS("auth", "auth")))[1] == b"x"
+        sock = peer.connections[0].sock
+        assert isinstance(sock, ssl.SSLSocket)
+        assert sock.selected_alpn_protocol() == "h2"
+        assert sock.getpeercert() is not None
+        # It has no certificate of ours that way, and the other way no authority.
+        with pytest.raises(UpstreamConnectError):
+            upstreams.ask()
+        upstreams.close()
+
+
+def test_a_call_carries_the_trace_of_its_attempt(kind: type[Aio | Sync]) -> None:
+    seen: list[dict[str, str]] = []
+
+    def handler(connection: Connection) -> None:
+        while (asked := connection.take()) is not None:
+            seen.append(asked.headers)
+            connection.answer(asked)
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with serving(handler) as peer:
+        url = f"http://{peer.origin.authority}"
+        upstreams = kind(overrides={"auth": url}, tracer=OpenTelemetry(provider))
+        upstreams.ask()
+        upstreams.close()
+    (span,) = exporter.get_finished_spans()
+    assert seen[0]["traceparent"].split("-")[1:3] == [f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"]
+    provider.shutdown()
 
 
 def test_calls_under_circuit_breakers_have_connections_of_their_own(kind: type[Aio | Sync], peers: list[str]) -> None:
