@@ -1,8 +1,9 @@
 """An AuthService over gRPC: what it is asked, and what its answers do, through both middlewares."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -61,45 +62,70 @@ class Said(NamedTuple):
     message: bytes = b""
 
 
-async def ask(
-    said: dict[str, Any] | Said,
-    path: str = "/shop/x",
-    *headers: tuple[str, str],
-    method: str = "GET",
-    body: bytes = b"",
-    **attributes: str,
-) -> Outcome:
-    """Make one request through a middleware whose service answers so."""
-    checks: list[dict[str, Any]] = []
-    seen: list[tuple[str, str, dict[str, str]]] = []
+class Guarded:
+    """A middleware that runs, its service and its upstreams.
 
-    def check(connection: Connection) -> None:
+    Attributes:
+        said: what the service answers next.
+    """
+
+    def __init__(self) -> None:
+        self.said: dict[str, Any] | Said = ALLOWED
+        self.port = 0
+        self._checks: list[dict[str, Any]] = []
+        self._seen: list[tuple[str, str, dict[str, str]]] = []
+
+    def check(self, connection: Connection) -> None:
+        """The service."""
         while (asked := connection.take()) is not None:
-            checks.append(MessageToDict(CheckRequest.FromString(asked.message), preserving_proto_field_name=True))
+            message = CheckRequest.FromString(asked.message)
+            self._checks.append(MessageToDict(message, preserving_proto_field_name=True))
+            said = self.said
             if isinstance(said, Said):
                 connection.answer(asked, said.message, [("grpc-status", said.status)])
             else:
                 connection.answer(asked, ParseDict(said, CheckResponse()).SerializeToString(), OK)
 
-    def upstream(name: str) -> Any:
+    def upstream(self, name: str) -> Any:
+        """The script of an upstream."""
+
         async def script(peer: Peer) -> None:
             while True:
                 request = await peer.request()
-                seen.append((name, request.line.split()[1].decode("latin-1"), headers_of(request)))
+                self._seen.append((name, request.line.split()[1].decode("latin-1"), headers_of(request)))
                 await peer.answer(name.encode())
 
         return script
 
-    with serving_grpc(check) as service:
-        async with serving(upstream("shop")) as shop, serving(upstream("gray")) as gray:
+    async def ask(
+        self,
+        said: dict[str, Any] | Said,
+        path: str = "/shop/x",
+        *headers: tuple[str, str],
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> Outcome:
+        """Make one request, about which the service says so."""
+        self.said = said
+        self._checks.clear()
+        self._seen.clear()
+        answer = await fetch(self.port, path, method, list(headers), body)
+        return Outcome(answer, [*self._checks], [*self._seen])
+
+
+@contextlib.asynccontextmanager
+async def guarded(**attributes: str) -> AsyncIterator[Guarded]:
+    """A middleware behind an AuthService with these attributes."""
+    made = Guarded()
+    with serving_grpc(made.check) as service:
+        async with serving(made.upstream("shop")) as shop, serving(made.upstream("gray")) as gray:
             ports = {"auth": service.origin.port, "shop": shop.origin.port, "gray": gray.origin.port}
             served = middleware(
                 rules=StaticSource(RULES + auth_service(**{**GRPC, **attributes})),
                 upstreams={name: f"http://127.0.0.1:{port}" for name, port in ports.items()},
             )
-            async with serving_middleware(served) as port:
-                answer = await fetch(port, path, method, list(headers), body)
-    return Outcome(answer, checks, seen)
+            async with serving_middleware(served) as made.port:
+                yield made
 
 
 def ok(**fields: object) -> dict[str, Any]:
@@ -118,8 +144,9 @@ def texts(answer: Answer) -> list[tuple[str, str]]:
 
 def test_a_service_is_told_of_the_whole_request(interface: str) -> None:
     async def main() -> None:
-        sent = [("x-tok", "1"), ("x-tok", "2"), ("cookie", "a=1"), ("cookie", "b=2")]
-        outcome = await ask(ALLOWED, "/shop/a%7Eb/../c?y=1&z=%2F", *sent, ("host", "Shop.Example:8080"))
+        sent = [("x-tok", "1"), ("x-tok", "2"), ("cookie", "a=1"), ("cookie", "b=2"), ("host", "Shop.Example:8080")]
+        async with guarded() as behind:
+            outcome = await behind.ask(ALLOWED, "/shop/a%7Eb/../c?y=1&z=%2F", *sent)
         assert (outcome.answer.status, outcome.answer.body) == (200, b"shop")
         http = outcome.http
         headers = http.pop("headers")
@@ -146,30 +173,25 @@ def test_a_service_is_told_of_the_whole_request(interface: str) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("body", "wanted"),
-    [
-        (b"hello", {"body": "hello", "size": "5"}),
-        (b"\xff\x00\x01", {"raw_body": "/wAB", "size": "3"}),
-        (b"0123456789", {"body": "01234567", "size": "10"}),
-        (b"", {}),
-    ],
-)
-def test_a_body_is_sent_as_it_is(interface: str, body: bytes, wanted: dict[str, str]) -> None:
+BODIES: dict[bytes, dict[str, str]] = {
+    b"hello": {"body": "hello", "size": "5"},
+    b"\xff\x00\x01": {"raw_body": "/wAB", "size": "3"},
+    b"0123456789": {"body": "01234567", "size": "10"},
+    b"": {},
+}
+
+
+def test_a_body_is_sent_as_it_is(interface: str) -> None:
     async def main() -> None:
-        outcome = await ask(
-            ALLOWED,
-            "/shop/",
-            ("x-envoy-auth-partial-body", "lies"),
-            method="POST",
-            body=body,
-            include_body="{max_bytes: 8, allow_partial: true}",
-        )
-        assert outcome.answer.status == 200
-        http = outcome.http
-        assert {name: http[name] for name in ("body", "raw_body", "size") if name in http} == wanted
-        partial = {"true" if len(body) > 8 else "false"} if body else {None}
-        assert {http["headers"].get("x-envoy-auth-partial-body")} == partial
+        lie = ("x-envoy-auth-partial-body", "lies")
+        async with guarded(include_body="{max_bytes: 8, allow_partial: true}") as behind:
+            for body, wanted in BODIES.items():
+                outcome = await behind.ask(ALLOWED, "/shop/", lie, method="POST", body=body)
+                assert outcome.answer.status == 200
+                http = outcome.http
+                assert {name: http[name] for name in ("body", "raw_body", "size") if name in http} == wanted
+                partial = ("true" if len(body) > 8 else "false") if body else None
+                assert http["headers"].get("x-envoy-auth-partial-body") == partial
 
     run(main())
 
@@ -184,11 +206,15 @@ def test_bytes_that_are_no_text_are_marked(value: bytes, text: str) -> None:
 # Requests that go on.
 
 
-@pytest.mark.parametrize("said", [ALLOWED, {}, {"status": {}}, {"denied_response": {}}])
-def test_code_0_and_no_status_let_a_request_go_on(interface: str, said: dict[str, Any]) -> None:
+GO_ON: list[dict[str, Any]] = [ALLOWED, {}, {"status": {}}, {"denied_response": {}}]
+
+
+def test_code_0_and_no_status_let_a_request_go_on(interface: str) -> None:
     async def main() -> None:
-        outcome = await ask(said)
-        assert (outcome.answer.status, [name for name, *_ in outcome.seen]) == (200, ["shop"])
+        async with guarded() as behind:
+            for said in GO_ON:
+                outcome = await behind.ask(said)
+                assert (outcome.answer.status, [name for name, *_ in outcome.seen]) == (200, ["shop"])
 
     run(main())
 
@@ -200,8 +226,7 @@ def test_headers_of_an_answer_are_set_appended_and_removed(interface: str) -> No
                 header("X-Set", "service"),
                 header("x-has", "more", append=True),
                 header("x-none", "dropped", append=True),
-                header("x-raw", "", append_action="APPEND_IF_EXISTS_OR_ADD")
-                | {"header": {"key": "x-raw", "raw_value": "w6Q="}},
+                {"header": {"key": "x-raw", "raw_value": "w6Q="}, "append_action": "OVERWRITE_IF_EXISTS"},
                 header("connection", "x-set"),
                 header("content-length", "7"),
                 header(":method", "DELETE"),
@@ -209,7 +234,8 @@ def test_headers_of_an_answer_are_set_appended_and_removed(interface: str) -> No
             headers_to_remove=["X-Gone", "host", ":path", "via"],
         )
         sent = [("x-set", "client"), ("x-has", "one"), ("x-gone", "1"), ("x-stays", "1")]
-        outcome = await ask(said, "/shop/", *sent)
+        async with guarded() as behind:
+            outcome = await behind.ask(said, "/shop/", *sent)
         ((_, target, headers),) = outcome.seen
         assert target == "/"
         assert headers["x-set"] == "service"
@@ -225,9 +251,8 @@ def test_headers_of_an_answer_are_set_appended_and_removed(interface: str) -> No
 def test_no_spelling_of_a_header_brings_what_the_service_grants(interface: str) -> None:
     async def main() -> None:
         sent = [("x_user", "admin"), ("x-role", "root")]
-        outcome = await ask(
-            ok(headers=[header("x-user", "bob")]), "/shop/", *sent, allowed_authorization_headers="[x-role]"
-        )
+        async with guarded(allowed_authorization_headers="[x-role]") as behind:
+            outcome = await behind.ask(ok(headers=[header("x-user", "bob")]), "/shop/", *sent)
         ((_, _, headers),) = outcome.seen
         assert headers["x-user"] == "bob"
         assert not {"x_user", "x-role"} & headers.keys()
@@ -235,38 +260,40 @@ def test_no_spelling_of_a_header_brings_what_the_service_grants(interface: str) 
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("headers", "wanted"),
-    [
-        ([header("x-user", "vip")], ("gray", "/x")),
-        ([header(":path", "/other/a/../b?c=d")], ("gray", "/b?c=d")),
-        ([header("host", "other.example")], ("gray", "/x")),
-    ],
-)
-def test_a_change_may_lead_elsewhere(interface: str, headers: list[dict[str, Any]], wanted: tuple[str, str]) -> None:
+ELSEWHERE = [
+    (header("x-user", "vip"), ("gray", "/x")),
+    (header(":path", "/other/a/../b?c=d"), ("gray", "/b?c=d")),
+    (header("host", "other.example"), ("gray", "/x")),
+]
+
+
+def test_a_change_may_lead_elsewhere(interface: str) -> None:
     async def main() -> None:
-        outcome = await ask(ok(headers=headers))
-        ((name, target, _),) = outcome.seen
-        assert (name, target) == wanted
-        assert len(outcome.checks) == 1
+        async with guarded() as behind:
+            for change, wanted in ELSEWHERE:
+                outcome = await behind.ask(ok(headers=[change]))
+                ((name, target, _),) = outcome.seen
+                assert (name, target) == wanted
+                assert len(outcome.checks) == 1
 
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
-        ("", "?b=x%20y&n=%C3%A4"),
-        ("?a=1&b=2&keep=%2F&b=3&gone", "?a=1&keep=%2F&b=x%20y&n=%C3%A4"),
-        ("?%62=2&g%6fne=1&g+n=1&x", "?g+n=1&x&b=x%20y&n=%C3%A4"),
-    ],
-)
-def test_query_parameters_are_set_and_removed_in_any_spelling(interface: str, query: str, wanted: str) -> None:
+QUERIES = {
+    "": "?b=x%20y&n=%C3%A4",
+    "?a=1&b=2&keep=%2F&b=3&gone": "?a=1&keep=%2F&b=x%20y&n=%C3%A4",
+    "?%62=2&g%6fne=1&g+n=1&x": "?g+n=1&x&b=x%20y&n=%C3%A4",
+}
+
+
+def test_query_parameters_are_set_and_removed_in_any_spelling(interface: str) -> None:
     async def main() -> None:
         parameters = [{"key": "b", "value": "x y"}, {"key": "n", "value": "\xe4"}]
         said = ok(query_parameters_to_set=parameters, query_parameters_to_remove=["gone"])
-        outcome = await ask(said, "/shop/" + query)
-        assert outcome.seen[0][1] == "/" + wanted
+        async with guarded() as behind:
+            for query, wanted in QUERIES.items():
+                outcome = await behind.ask(said, "/shop/" + query)
+                assert outcome.seen[0][1] == "/" + wanted
 
     run(main())
 
@@ -274,7 +301,8 @@ def test_query_parameters_are_set_and_removed_in_any_spelling(interface: str, qu
 def test_headers_for_the_client_are_added_to_the_answer(interface: str) -> None:
     async def main() -> None:
         added = [header("x-added", "1"), header("set-cookie", "a=1"), header("set-cookie", "b=2"), header("te", "x")]
-        outcome = await ask(ok(response_headers_to_add=added))
+        async with guarded() as behind:
+            outcome = await behind.ask(ok(response_headers_to_add=added))
         assert outcome.answer.body == b"shop"
         given = [pair for pair in texts(outcome.answer) if pair[0] in ("x-added", "set-cookie", "te")]
         assert sorted(given) == [("set-cookie", "a=1"), ("set-cookie", "b=2"), ("x-added", "1")]
@@ -325,33 +353,28 @@ def test_an_app_gets_what_the_service_has_changed(interface: str) -> None:
 # Requests that do not.
 
 COOKIES = [header("set-cookie", "a=1", append=True), header("set-cookie", "b=2", append=True)]
-DENIED: dict[str, tuple[dict[str, Any], int, bytes]] = {
-    "nothing": ({}, 403, b""),
-    "a status": ({"status": {"code": 401}}, 401, b""),
-    "a body": ({"body": "no", "headers": [header("x-any", "1")]}, 403, b"no"),
-    "cookies": ({"status": {"code": 302}, "headers": [header("location", "/login"), *COOKIES]}, 302, b""),
-    "a 200": ({"status": {"code": 200}, "body": "fine"}, 200, b"fine"),
-    "a length": (
-        {"body": "four", "headers": [header("content-length", "99"), header("connection", "x")]},
-        403,
-        b"four",
-    ),
-}
+DENIED: list[tuple[dict[str, Any], int, bytes]] = [
+    ({}, 403, b""),
+    ({"status": {"code": 401}}, 401, b""),
+    ({"body": "no", "headers": [header("x-any", "1")]}, 403, b"no"),
+    ({"status": {"code": 302}, "headers": [header("location", "/login"), *COOKIES]}, 302, b""),
+    ({"status": {"code": 200}, "body": "fine"}, 200, b"fine"),
+    ({"body": "no", "headers": [header("content-length", "99"), header("connection", "x")]}, 403, b"no"),
+]
 
 
-@pytest.mark.parametrize("what", DENIED)
-def test_a_refusal_reaches_the_client_as_the_service_has_written_it(interface: str, what: str) -> None:
+def test_a_refusal_reaches_the_client_as_the_service_has_written_it(interface: str) -> None:
     async def main() -> None:
-        denied, status, body = DENIED[what]
-        outcome = await ask({"status": {"code": 7}, "denied_response": denied})
-        assert (outcome.answer.status, outcome.answer.body) == (status, body)
-        assert outcome.seen == []
-        headers = texts(outcome.answer)
-        for each in denied.get("headers", []):
-            pair = (each["header"]["key"], each["header"]["value"])
-            assert (pair in headers) == (pair[0] not in ("content-length", "connection"))
-        if body:
-            assert ("content-type", "text/plain") in headers
+        async with guarded() as behind:
+            for denied, status, body in DENIED:
+                outcome = await behind.ask({"status": {"code": 7}, "denied_response": denied})
+                assert (outcome.answer.status, outcome.answer.body, outcome.seen) == (status, body, [])
+                headers = texts(outcome.answer)
+                for each in denied.get("headers", []):
+                    pair = (each["header"]["key"], each["header"]["value"])
+                    assert (pair in headers) == (pair[0] not in ("content-length", "connection"))
+                if body:
+                    assert ("content-type", "text/plain") in headers
 
     run(main())
 
@@ -368,30 +391,27 @@ FAILURES: dict[str, dict[str, Any] | Said] = {
 }
 
 
-@pytest.mark.parametrize("what", FAILURES)
-def test_a_service_that_fails_closes_the_door(interface: str, what: str) -> None:
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_service_that_fails_closes_the_door(interface: str, status: int) -> None:
     async def main() -> None:
-        outcome = await ask(FAILURES[what])
-        assert (outcome.answer.status, outcome.answer.body, outcome.seen) == (403, b"", [])
-        outcome = await ask(FAILURES[what], status_on_error="{code: 500}")
-        assert (outcome.answer.status, outcome.seen) == (500, [])
+        attributes = {} if status == 403 else {"status_on_error": f"{{code: {status}}}"}
+        async with guarded(**attributes) as behind:
+            for what, said in FAILURES.items():
+                outcome = await behind.ask(said)
+                assert (what, outcome.answer.status, outcome.answer.body) == (what, status, b"")
+                assert outcome.seen == []
 
     run(main())
 
 
 def test_a_service_that_fails_lets_requests_go_on_where_the_document_says_so(interface: str) -> None:
     async def main() -> None:
-        for said in (Said("14"), {"status": {"code": 14}, "error_response": {"status": {"code": 503}}}):
-            outcome = await ask(
-                said,
-                "/shop/",
-                ("x-user", "vip"),
-                failure_mode_allow="true",
-                allowed_authorization_headers="[x-user]",
-            )
-            ((name, _, headers),) = outcome.seen
-            assert (outcome.answer.status, name) == (200, "shop")
-            assert "x-user" not in headers
+        async with guarded(failure_mode_allow="true", allowed_authorization_headers="[x-user]") as behind:
+            for said in (Said("14"), {"status": {"code": 14}, "error_response": {"status": {"code": 503}}}):
+                outcome = await behind.ask(said, "/shop/", ("x-user", "vip"))
+                ((name, _, headers),) = outcome.seen
+                assert (outcome.answer.status, name) == (200, "shop")
+                assert "x-user" not in headers
 
     run(main())
 
@@ -399,7 +419,8 @@ def test_a_service_that_fails_lets_requests_go_on_where_the_document_says_so(int
 def test_an_error_of_the_service_has_an_answer_of_its_own(interface: str) -> None:
     async def main() -> None:
         error = {"status": {"code": 503}, "body": "later", "headers": [header("retry-after", "7")]}
-        outcome = await ask({"status": {"code": 14}, "error_response": error})
+        async with guarded() as behind:
+            outcome = await behind.ask({"status": {"code": 14}, "error_response": error})
         assert (outcome.answer.status, outcome.answer.body) == (503, b"later")
         assert ("retry-after", "7") in texts(outcome.answer)
 
@@ -413,16 +434,16 @@ def test_a_service_that_is_dead_closes_the_door(interface: str) -> None:
             upstreams={"auth": "http://127.0.0.1:9", "shop": "http://127.0.0.1:9"},
         )
         async with serving_middleware(served) as port:
-            assert [answer.status for answer in await asyncio.gather(*(fetch(port, "/shop/") for _ in range(3)))] == [
-                403
-            ] * 3
+            answers = await asyncio.gather(*(fetch(port, "/shop/") for _ in range(3)))
+        assert [answer.status for answer in answers] == [403] * 3
 
     run(main())
 
 
 def test_what_bypasses_the_service_is_asked_about_nowhere(interface: str) -> None:
     async def main() -> None:
-        outcome = await ask(Said("14"), "/free/")
+        async with guarded() as behind:
+            outcome = await behind.ask(Said("14"), "/free/")
         assert (outcome.answer.status, outcome.checks) == (200, [])
 
     run(main())

@@ -174,12 +174,14 @@ def test_without_the_extra_a_document_is_an_error_that_names_it(monkeypatch: pyt
     assert rules.shared.filters.auth_in_error == "auth"
 
 
+@pytest.mark.slow
 def test_nothing_of_the_extra_is_loaded_before_a_call() -> None:
     script = "import canary_mw.middleware.asgi.middleware, canary_mw.middleware.wsgi.middleware, sys"
     script += "; sys.exit('h2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_forked_child_uses_none_of_the_connections_of_its_parent() -> None:
     script = """\
         import os, sys
