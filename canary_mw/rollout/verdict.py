@@ -75,6 +75,7 @@ class Look:
         external_failure: why a query or a hook demands to roll back, "" if none does.
         gates: for how long the step waits anyhow, as "the pause has 5 minutes to go"; empty when it does not.
         analysed: whether the next step needs evidence; one that raises nothing needs none.
+        bounded: whether evidence has bounded what the next weights could hit; then only a suspicion keeps from them.
     """
 
     findings: Dict[str, Findings]
@@ -85,6 +86,7 @@ class Look:
     external_failure: str = ""
     gates: Sequence[str] = ()
     analysed: bool = True
+    bounded: bool = False
     minimum_keys: int = MINIMUM_KEYS
     beta: float = BETA
 
@@ -129,7 +131,7 @@ def _wait(look: Look) -> Verdict | None:
 def unproven(look: Look) -> Verdict | None:
     """What the evidence does not show yet of the next weights, or None."""
     for variant in look.next_weights:
-        waiting = _suspicion(look, variant) or _unbounded(look, variant)
+        waiting = _suspicion(look, variant) or (None if look.bounded else _unbounded(look, variant))
         if waiting is not None:
             return waiting
     return None

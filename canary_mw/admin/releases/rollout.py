@@ -11,6 +11,7 @@ from canary_mw.control.store import RuleStore
 from canary_mw.rollout.commands import allowed
 from canary_mw.rollout.state import Change, ReleaseState
 from canary_mw.rollout.steps.moves import first_state
+from canary_mw.rollout.steps.targets import next_target
 from canary_mw.rules.epoch import subject_of
 from canary_mw.rules.plan import Plan
 from canary_mw.rules.release import GrayRelease
@@ -64,7 +65,7 @@ def rollout_of(document: GrayRelease, standing: Standing) -> Rollout:
         "controller": {"name": standing.controller, "here": standing.is_controller},
         "steps": _steps(plan, state) if plan else [],
         "metrics": metrics_of(analysis, standing.look),
-        "next": _next(standing),
+        "next": _next(plan, state, standing),
         "stopped": standing.stopped,
         "findings": list(standing.findings),
         "commands": list(allowed(document, state)),
@@ -92,14 +93,13 @@ def _steps(plan: Plan, state: ReleaseState) -> list[RolloutStep]:
     return found
 
 
-def _next(standing: Standing) -> RolloutNext:
+def _next(plan: Plan | None, state: ReleaseState, standing: Standing) -> RolloutNext:
     """What follows from the last look; the process that drives the release has one."""
-    found, look = standing.verdict, standing.look
-    weights = look.next_weights if look is not None else {}
+    found, target = standing.verdict, None if plan is None else next_target(plan, state)
     return {
         "verdict": found.kind if found else None,
         "text": found.text if found else "",
-        "weight": _percent(100 * sum(weights.values())) if weights else None,
+        "weight": None if target is None else _percent(sum(target.weights.values())),
         "needed": found.needed if found else None,
     }
 

@@ -19,7 +19,8 @@ def metrics_of(analysis: Analysis | None, look: Look | None) -> list[RolloutMetr
 
 
 def _rows(look: Look, variant: str, rules: Dict[str, MetricRule]) -> Iterator[RolloutMetric]:
-    found, share = look.findings[variant], look.next_weights.get(variant)
+    # Where the next weights were bounded before, no bound is compared with anything.
+    found, share = look.findings[variant], None if look.bounded else look.next_weights.get(variant)
     for evidence in look.evidence.get(variant, ()):
         name = evidence.metric.name
         # Without a step nothing was counted in it, and the evidence of the attempt is there all the same.

@@ -194,7 +194,7 @@ def _disabled(document: GrayRelease, _: ReleaseState) -> GrayRelease:
 def _timeout(on_timeout: str) -> Callable[[_Question], _Answer]:
     return lambda question: _looked(
         question,
-        LITTLE,
+        LITTLE if on_timeout == "advance" else NO_TRAFFIC,
         now=replace(_CONTROLS, elapsed=DAY),
         document=with_analysis(release(), on_timeout=on_timeout),
     )

@@ -116,7 +116,7 @@ def _running(at: At) -> tuple[Outcome, Verdict]:
         return pause(state, at.because("the plan waits for promote or resume")), at.found
     found = _gated(at)
     if found.kind == "step_up" and at.target is not None:
-        return enter(plan, state, at.target, at.because(_why(at, at.target))), found
+        return enter(plan, state, at.target, at.because(_why(at))), found
     return _timed_out(at, found) or kept(state), found
 
 
@@ -142,12 +142,14 @@ def _gated(at: At) -> Verdict:
     return at.found
 
 
-def _why(at: At, target: Target) -> str:
+def _why(at: At) -> str:
     if not begun(at.state):
         return "the first step begins"
+    if at.state.baking:
+        return "the bake is over"
     if at.seen.analysed:
-        return f"the evidence keeps the margin at {share(sum(target.weights.values()))}"
-    return "the bake is over" if at.state.baking else "the time of the step is over"
+        return f"the evidence keeps the margin at {share(100 * sum(at.seen.next_weights.values()))}"
+    return "the time of the step is over"
 
 
 def _timed_out(at: At, found: Verdict) -> Outcome | None:

@@ -10,7 +10,7 @@ from canary_mw.rollout.formatting import percents, span
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.steps.targets import Target, begun, last_step, next_target, present_stage, reached
 from canary_mw.rollout.verdict import Look, step_bound
-from canary_mw.rules.plan import Analysis, HookType, MetricRule, Plan
+from canary_mw.rules.plan import Analysis, HookType, MetricRule, Plan, divided
 
 _NOTHING = VariantEvidence()
 _START: tuple[HookType, ...] = ("confirm-rollout", "pre-rollout")
@@ -43,14 +43,21 @@ def look(plan: Plan, state: ReleaseState, evidence: ReleaseEvidence, target: Tar
         },
         evidence=judged,
         gray_keys={name: each.gray_keys for name, each in variants.items()},
-        next_weights={name: percent / 100 for name, percent in target.weights.items()} if target is not None else {},
+        next_weights={} if target is None else _hit(plan, target),
         latched=state.latched,
         external_failure=outside.external_failure,
         gates=tuple(_time_left(plan, state)),
         # From weight 0 there is nothing that gray could have shown.
         analysed=analysis is not None and analysis.mode == "act" and raised and begun(state),
+        bounded=state.baking,
         minimum_keys=analysis.minimum_keys if analysis is not None else 0,
     )
+
+
+def _hit(plan: Plan, target: Target) -> Dict[str, float]:
+    """The shares for which a step has to be safe: that to the last stage for all users, whom the bake ends with."""
+    weights = divided(100.0, plan.shares) if target.step == last_step(plan) else target.weights
+    return {name: percent / 100 for name, percent in weights.items()}
 
 
 def alpha_of(state: ReleaseState, analysis: Analysis | None) -> float:

@@ -370,12 +370,24 @@ def test_how_a_metric_is_judged_follows_from_the_document() -> None:
     assert summary(look(tolerant, BAD)) != ("RolledBack", 0)
 
 
-def test_baking_needs_its_time_and_the_evidence_of_the_rest() -> None:
+def test_the_step_to_the_last_stage_is_safe_for_all_users() -> None:
+    """The bake ends with everybody, so what the step could hit is not only of those who come with it."""
+    state = at_step(DOCUMENT, 2)
+    # 1,115 are needed for 100 percent, and fewer for 95.
+    assert summary(tick(DOCUMENT, state, shown(Arm(0, 1110)), OVER)) == ("Progressing", 50)
+    assert summary(tick(DOCUMENT, state, shown(Arm(0, 1120)), OVER)) == ("Baking", 95)
+
+
+def test_baking_ends_by_its_time_unless_nobody_came_or_gray_is_under_suspicion() -> None:
     baking = told_full(PRESENT)
-    assert summary(tick(DOCUMENT, baking, shown(), replace(LEADS, elapsed=99.0))) == ("Baking", 95)
-    over = replace(LEADS, elapsed=100.0)
+    few, over = shown(Arm(0, 40), Arm(0, 2)), replace(LEADS, elapsed=100.0)
+    assert summary(tick(DOCUMENT, baking, few, replace(LEADS, elapsed=99.0))) == ("Baking", 95)
     assert summary(tick(DOCUMENT, baking, NOTHING, over)) == ("Baking", 95)
-    assert summary(tick(DOCUMENT, baking, shown(), over)) == ("Completed", 100)
+    suspicious = tick(DOCUMENT, baking, shown(Arm(14, 5000), Arm(12, 5000)), over)
+    assert summary(suspicious) == ("Baking", 95)
+    assert suspicious.verdict is not None
+    assert suspicious.verdict.waits_for == "suspicion"
+    assert summary(tick(DOCUMENT, baking, few, over)) == ("Completed", 100)
 
 
 def test_without_a_holdback_the_bake_goes_by_time() -> None:
