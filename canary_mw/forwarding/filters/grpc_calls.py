@@ -70,5 +70,11 @@ def fields_of(ask: AskGrpc, answer: HttpAnswer) -> Dict[str, Any]:
 
 
 def as_it_is(answer: HttpAnswer) -> HttpAnswer:
-    """What is read in an answer over HTTP: all of it."""
+    """What is read in an answer over HTTP: all of it.
+
+    Raises:
+        UpstreamProtocolError: the service says that it has failed, which the log tells as any failure.
+    """
+    if answer.status >= 500:
+        raise UpstreamProtocolError(f"answered with the status {answer.status}", sent=True)
     return answer

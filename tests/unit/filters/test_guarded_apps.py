@@ -359,6 +359,20 @@ def test_what_is_no_answer_closes_the_door(answer: bytes) -> None:
     run(main())
 
 
+def test_a_service_that_fails_is_told_of_in_the_log(interface: str, caplog: pytest.LogCaptureFixture) -> None:
+    auth = AuthService((b"503 Busy", [], b""))
+
+    async def main() -> None:
+        async with serving(auth) as service, serving_middleware(guarded(service.origin.port)) as port:
+            assert [(await fetch(port, "/own/")).status for _ in range(2)] == [403, 200]
+
+    caplog.set_level("INFO", logger="canary_mw")
+    run(main())
+    text = "upstream auth failed: protocol: answered with the status 503 "
+    assert [each.getMessage().startswith(text) for each in caplog.records if "failed" in each.getMessage()] == [True]
+    assert "AuthService auth)" in caplog.text
+
+
 def test_a_service_that_does_not_answer_in_time_closes_the_door(interface: str) -> None:
     async def main() -> None:
         rules = RULES + auth_service(timeout_ms=50)
