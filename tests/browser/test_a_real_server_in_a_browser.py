@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from admin_thread import served_in_thread
 from page_visits import AXE, CHROMIUM, PATHS, Site, Visitor
-from servers import free_port, mapping, process
+from servers import free_port, hello, mapping, process
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -57,10 +58,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield Server(port, rules, Site(f"http://127.0.0.1:{admin}"))
 
 
-def ask(port: int, target: str, user: int) -> None:
+def ask(port: int, target: str, user: int, *statuses: int) -> None:
     connection = HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", target, headers={"x-user-id": str(user)})
-    assert connection.getresponse().status == 503
+    assert connection.getresponse().status in (statuses or (503,))
     connection.close()
 
 
@@ -111,4 +112,43 @@ def test_what_happens_is_shown_while_a_person_types(browser: "Browser", server: 
     page.get_by_role("article", name="Rules 2").get_by_text("live on 2 of 2 workers").wait_for()
     assert page.get_by_role("article", name="Rules 2").locator("li.good").inner_text().endswith("weight: 60}}")
     visitor.close()
+    assert (visitor.seen.told, visitor.seen.outside) == ([], [])
+
+
+STEPS = """\
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: checkout-2026-11
+gray: {gray: {mappings: [checkout-gray]}}
+sticky: {header: x-user-id}
+steps: [{setWeight: 50}, {pause: {duration: 1h}}, {setWeight: 100}]
+analysis: {metrics: [{name: error_rate}]}
+fallback: {}
+"""
+
+
+def test_a_release_takes_itself_back_before_the_eyes_of_who_looks(browser: "Browser", tmp_path: Path) -> None:
+    rules, port, admin = tmp_path / "rules.yaml", free_port(), free_port()
+    with served_in_thread(hello) as stable:
+        # Nobody listens where gray should be.
+        rules.write_text(
+            mapping("checkout", "/checkout/", f"127.0.0.1:{stable}")
+            + mapping("checkout-gray", "/checkout/", "127.0.0.1:2", weight=0)
+            + STEPS
+        )
+        state = ("--state", str(tmp_path / "state"))
+        command = ("serve", "--rules", str(rules), "--port", str(port), "--admin-port", str(admin), "--workers", "2")
+        with process(*command, *state, log=tmp_path / "log", wait_for=[port, admin]):
+            visitor = Visitor(browser, Site(f"http://127.0.0.1:{admin}"))
+            page, overview = visitor.open("release"), visitor.open("overview")
+            page.get_by_text("Step 1 of 3: gray gets 50 %.").wait_for()
+            for user in range(60):
+                # Stable answers in place of gray for a part of them.
+                ask(port, "/checkout/", user, 200, 503)
+            page.get_by_text("everybody is on stable.").wait_for()
+            page.get_by_role("list", name="Commands to copy").get_by_text("begins attempt 2").wait_for()
+            assert page.get_by_role("table", name="What happened").get_by_text("RolledBack").count() == 1
+            overview.get_by_role("heading", name="checkout-2026-11 needs you: it was rolled back.").wait_for()
+            visitor.close()
     assert (visitor.seen.told, visitor.seen.outside) == ([], [])
