@@ -24,7 +24,13 @@ from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamPr
 
 # Calls at once on one connection, whatever the server allows.
 MAX_CALLS = 100
+# Calls that have ended, of which h2 knows that what still comes for them is no fault. It would keep 65,536, or 7 MB.
+_MAX_ENDED = 1000
 _CONFIG = H2Configuration(client_side=True, header_encoding=None)
+
+
+class _Connection(H2Connection):
+    MAX_CLOSED_STREAMS = _MAX_ENDED
 
 
 class Session:
@@ -45,7 +51,7 @@ class Session:
         self._authority = authority
         self._splitter = FrameSplitter(authority)
         self._blocked: dict[int, Call] = {}
-        self._h2 = H2Connection(_CONFIG)
+        self._h2 = _Connection(_CONFIG)
         self._h2.local_settings = Settings(
             client=True,
             # A pushed answer would be one to a question that nobody asked.

@@ -145,6 +145,19 @@ def test_goaway_spares_what_the_server_has_begun() -> None:
     assert [call.answer for call in calls] == [(0, "", b""), (0, "", b""), None]
 
 
+def test_a_connection_keeps_little_of_the_calls_that_have_ended() -> None:
+    session, server = with_server()
+    for stream in range(1, 2061, 2):
+        session.open(new_call(b""))
+        server.receive_data(session.outgoing())
+        server.send_headers(stream, [*HEADERS, *OK], end_stream=True)
+        session.receive(server.data_to_send())
+    # What is late for the first call is no fault yet; it is as old as can be.
+    session.receive(frame(8, b"\0\0\0\1", stream=1))
+    assert session.error is None
+    assert len(session._h2._closed_streams) == 1000
+
+
 def test_a_server_that_takes_no_calls_gets_none() -> None:
     session, server = with_server()
     server.update_settings({3: 0})
