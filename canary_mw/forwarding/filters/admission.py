@@ -137,6 +137,7 @@ def _ask(policy: AuthPolicy, rule: Mapping | None, head: RequestHead, facts: Fac
     asked.auth_service = service.text
     try:
         if policy.proto == "grpc":
+            head = auth_grpc.identified(head, facts)
             fields = yield auth_grpc.ask(policy, service, rule, head, facts, body)
             return _settle(policy, head, auth_grpc.verdict(policy, head, fields))
         answer = yield auth_http.ask(policy, service, head, facts.hop, body)

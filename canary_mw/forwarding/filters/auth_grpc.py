@@ -41,6 +41,13 @@ class Verdict(NamedTuple):
     failed: bool = False
 
 
+def identified(head: RequestHead, facts: Facts) -> RequestHead:
+    """The request with an id: the service is told of it, and the upstream and the log then have the same one."""
+    if head.has(b"x-request-id"):
+        return head
+    return head.replace(headers=[*head.headers, (b"x-request-id", facts.hop.new_id())])
+
+
 def ask(
     policy: AuthPolicy, service: Service, rule: Mapping | None, head: RequestHead, facts: Facts, body: BodyStart | None
 ) -> AskGrpc:

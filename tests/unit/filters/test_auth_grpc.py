@@ -173,6 +173,18 @@ def test_a_service_is_told_of_the_whole_request(interface: str) -> None:
     run(main())
 
 
+def test_service_and_upstream_know_a_request_by_the_same_id(interface: str) -> None:
+    async def main() -> None:
+        async with guarded() as behind:
+            for sent in ((), (("x-request-id", "of-the-client"),)):
+                outcome = await behind.ask(ALLOWED, "/shop/", *sent)
+                told = outcome.http["headers"]["x-request-id"]
+                assert outcome.seen[0][2]["x-request-id"] == told
+                assert told == "of-the-client" if sent else len(told) > 8
+
+    run(main())
+
+
 BODIES: dict[bytes, dict[str, str]] = {
     b"hello": {"body": "hello", "size": "5"},
     b"\xff\x00\x01": {"raw_body": "/wAB", "size": "3"},
