@@ -169,7 +169,8 @@ class Rollouts:
         """Whether the weights of the releases are known, or were waited for long enough."""
         if not any(each.plan is not None for each in self._documents):
             return True
-        return self._controller.states.stored is not None or monotonic() - self._began > _PATIENCE
+        known = self._made is not None and self._made.states.stored is not None
+        return known or monotonic() - self._began > _PATIENCE
 
     def ask_to_look(self) -> None:
         """Ask the controller, in whichever process, to look at the evidence now; requests may call it."""

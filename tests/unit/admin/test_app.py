@@ -56,6 +56,23 @@ def test_it_is_alive_from_the_start_and_ready_with_the_first_rules(tmp_path: Pat
     run(main())
 
 
+def test_it_is_not_ready_while_it_waits_for_the_states_of_releases(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    store = RuleStore(FileSource(tmp_path / "rules.yaml"))
+    store.reload()
+    waiting = ["the states of the releases were not read yet"]
+
+    async def main() -> None:
+        app = create_admin(store, Metrics(), waiting=lambda: waiting[0])
+        async with serving_app(app, lifespan="off") as port:
+            answer = await fetch(port, "/readyz")
+            assert (answer.status, answer.body.decode()) == (503, f"not ready: {waiting[0]}\n")
+            waiting[0] = ""
+            assert (await fetch(port, "/readyz")).status == 200
+
+    run(main())
+
+
 def test_it_is_ready_beside_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text(RULES)
