@@ -58,6 +58,7 @@ class Keeper:
         self._own_latches = Latches(None)
         self._next: dict[str, float] = {}
         self._in_force: object = None
+        self._said_stop = False
 
     @property
     def documents(self) -> Sequence[GrayRelease]:
@@ -104,6 +105,8 @@ class Keeper:
         stored = self.states.stored
         if stored is not None and not stored.states and not self._young_until and self._surroundings.in_cluster:
             self._young_until = self._clock() + _YOUNG
+            text = "the store of states is new and knows nothing: no release begins in its first %d seconds"
+            logger.info(text, _YOUNG)
 
     def is_young(self) -> bool:
         """Whether a store that knows nothing may be one that has lost what it knew."""
@@ -195,6 +198,7 @@ class Keeper:
         basis = states.changes, self.stopped, latched, states.stored is None, id(self.opened)
         if (table, basis) == self._in_force:
             return
+        self._say_stop()
         known = {name: each.state for name, each in states.known.items()}
         overrides = overrides_of(
             table.documents,
@@ -205,6 +209,14 @@ class Keeper:
         )
         self._rules.override(overrides)
         self._in_force = self._rules.table, basis
+
+    def _say_stop(self) -> None:
+        if self.stopped != self._said_stop:
+            self._said_stop = self.stopped
+            text = (
+                "all releases are stopped: everybody gets stable" if self.stopped else "no release is stopped any more"
+            )
+            logger.warning(text)
 
     def _cell(self, name: str) -> LatchCell:
         latches = self._own_latches if self.opened is None else self.opened.latches

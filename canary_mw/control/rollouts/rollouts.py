@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakSet, WeakValueDictionary, ref
 
-from canary_mw.control.rollouts.settings import Surroundings, is_used, surroundings
+from canary_mw.control.rollouts.settings import SINGLE, Surroundings, is_used, surroundings
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import CommandRefused
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
@@ -132,7 +132,12 @@ class Rollouts:
         if opened is None or self._said:
             return
         self._said = True
-        if opened.kind == "named":
+        if self._where.unshared:
+            text = (
+                "no shared store: several pods cannot agree, and releases with steps give gray nothing; set %s=1 where"
+            )
+            logger.warning(text + " there is one pod only", SINGLE)
+        if opened.kind == "named" or self._where.unshared:
             return
         if opened.folder is not None:
             text = "the states of releases lie in the run folder %s and are lost with it; let --state name a folder"

@@ -192,3 +192,16 @@ def test_a_place_that_there_is_not_yet_is_refused_by_its_name(name: str, monkeyp
     monkeypatch.setenv("CANARY_MW_STATE", name)
     with pytest.raises(ConfigError, match=f"CANARY_MW_STATE: '{name}'"):
         MiddlewareSettings.from_environ()
+
+
+def test_in_a_cluster_the_log_says_why_nobody_gets_gray(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = RuleStore(StaticSource(RULES))
+    rules.start()
+    found = Rollouts(rules, str(tmp_path / "state"), lambda: None, Evidence, Surroundings(unshared=True))
+    found.start()
+    try:
+        until(lambda: "set CANARY_MW_SINGLE=1 where there is one pod only" in caplog.text)
+        assert weight(found) == 0
+    finally:
+        rules.stop()
+        found.stop()
