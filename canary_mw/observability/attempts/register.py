@@ -68,6 +68,9 @@ def next_attempts(known: Attempts, epochs: Dict[str, Epoch], now: float) -> Atte
 def _begins(before: Attempt, epoch: Epoch, *, on: bool) -> bool:
     if epoch.attempt and before.stored:
         return epoch.attempt > before.stored
+    if before.stored and not on:
+        # A worker that starts has read its rules, and not the state yet.
+        return False
     return epoch.attempt != before.stored or before.subject != epoch.subject or (on and not before.on)
 
 

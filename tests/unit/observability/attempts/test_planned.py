@@ -370,6 +370,18 @@ def test_an_older_attempt_is_dropped(folder: int) -> None:
     assert [(each.gray, each.gray_exposures) for each in series] == [(0, 1)]
 
 
+def test_workers_that_start_one_after_the_other_count_for_one_attempt(folder: int) -> None:
+    """Each reads its rules, in which a release with steps has no weight yet, before it reads the state."""
+    workers = []
+    for _ in range(4):
+        workers.append(Worker(folder, planned(ERRORS)))
+        workers[-1].to(0, attempt=0, weight=0.0)
+        workers[-1].to(2, attempt=1)
+    for number, worker in enumerate(workers):
+        worker.ask(worker.keys("gray", 1, 100 * number)[0], "500")
+    assert counts(workers[0].evidence(2).variants["gray"]).gray.failures == 4
+
+
 def test_attempts_of_the_figures_and_those_of_a_state_are_not_mixed_up(folder: int) -> None:
     worker = Worker(folder, planned(ERRORS), step=2)
     (key,) = worker.keys("gray", 1)
