@@ -1,6 +1,7 @@
 """The admin port beside an app under real servers: one worker has it, and another one takes over when it is killed."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from clusters import in_loop
+from hook_server import hook_server
 from load import eventually
 from preforked import rules
-from servers import Answer, fetch, fetch_admin, free_port
+from servers import Answer, fetch, fetch_admin, free_port, mapping
 from wsgiprocess import ServerProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -32,17 +34,24 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @contextmanager
-def app_served(server: str, tmp_path: Path, admin: int, name: str = "log") -> Iterator[tuple[ServerProcess, int]]:
-    """An app with an admin port; nobody has sent it a request."""
+def app_served(
+    server: str, tmp_path: Path, admin: int, name: str = "log", more: str = "", **settings: str
+) -> Iterator[tuple[ServerProcess, int]]:
+    """An app with an admin port; nobody has sent it a request.
+
+    Args:
+        more: rules besides.
+        settings: by the names of their variables.
+    """
     file = tmp_path / "rules.yaml"
-    file.write_text(rules(1, 9))
+    file.write_text(rules(1, 9) + more)
     port = free_port()
     if "uvicorn" in server:
         command = [*SERVERS[server], "--port", str(port), "preforked_asgi:create_app"]
     else:
         command = [*SERVERS[server], "--bind", f"127.0.0.1:{port}", "preforked:create_app()"]
     environ = {"PREFORKED_RULES": str(file), "CANARY_MW_ADMIN_PORT": str(admin), "CANARY_MW_RUN_DIR": ""}
-    environ["XDG_RUNTIME_DIR"] = str(tmp_path)
+    environ = {**environ, "XDG_RUNTIME_DIR": str(tmp_path), **settings}
     running = ServerProcess(command, SUPPORT, tmp_path / name, environ)
     try:
         running.wait_for_port(port)
@@ -103,6 +112,66 @@ async def test_one_worker_has_the_admin_port_and_another_takes_over(server: str,
         assert await asyncio.to_thread(running.stop) == 0
     found = [word for word in ("Traceback", "CRITICAL", "Warning", "goes on without") if word in running.output]
     assert found == [], running.output
+
+
+RELEASE = """\
+---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: copies-2026
+stable: copies
+gray: [copies-gray]
+sticky: {{header: x-user-id}}
+promote: manual
+steps:
+- setWeight: 50
+- pause: {{duration: 1h}}
+- setWeight: 100
+hooks:
+- {{type: event, url: "{url}"}}
+"""
+
+
+async def phase_of(admin: int, path: str, *headers: tuple[str, str]) -> tuple[int, str]:
+    """The status of an answer to a command, and the phase that the release has then."""
+    answer = await fetch_admin(admin, path, "POST", headers)
+    value = json.loads(answer.body)
+    return answer.status, value["rollout"]["phase"] if answer.status == 200 else value["error"]["code"]
+
+
+@pytest.mark.parametrize("server", ["sync", "gevent", "uvicorn"])
+@in_loop
+async def test_a_release_takes_commands_and_tells_its_hooks_beside_an_app(server: str, tmp_path: Path) -> None:
+    admin, path, token = free_port(), "/api/v1/releases/copies-2026", "operate-token-0123456789abcdef"
+    (tmp_path / "tokens").write_text(f"operate {token} alice\n")
+    settings = {"CANARY_MW_ADMIN_TOKEN_FILE": str(tmp_path / "tokens"), "CANARY_MW_HOOK_HOSTS": "127.0.0.1"}
+    with (
+        hook_server() as hook,
+        app_served(
+            server,
+            tmp_path,
+            admin,
+            more=mapping("copies-gray", "/copies/", "127.0.0.1:8", weight=0) + RELEASE.format(url=hook.url()),
+            **settings,
+        ) as served,
+    ):
+        await answered(admin, path)
+        assert await phase_of(admin, f"{path}/promote") == (403, "no-token")
+        assert await phase_of(admin, f"{path}/promote", ("authorization", f"Bearer {token}x")) == (401, "wrong-token")
+        bearer = ("authorization", f"Bearer {token}")
+        assert await phase_of(admin, f"{path}/promote", bearer) == (200, "Progressing")
+        assert await phase_of(admin, f"{path}/pause", bearer, ("if-match", '"999"')) == (412, "version-moved")
+        assert await phase_of(admin, f"{path}/abort", bearer) == (200, "Aborted")
+        assert await phase_of(admin, f"{path}/promote", bearer) == (409, "refused")
+        assert (
+            b'canary_mw_release_phase{phase="Aborted",release="copies-2026"} 1.0'
+            in (await answered(admin, "/metrics")).body
+        )
+        phases = [await asyncio.to_thread(hook.next) for _ in range(3)]
+        assert [each.body["phase"] for each in phases] == ["Pending", "Progressing", "Aborted"]
+        assert await asyncio.to_thread(served[0].stop) == 0
+    assert token not in served[0].output
+    assert "Traceback" not in served[0].output, served[0].output
 
 
 @in_loop

@@ -63,7 +63,8 @@ def _row(
         "ratio": None if counts is None else _ratio(counts),
         "ln_e": ln_e,
         "ln_needed": found.ln_needed,
-        "excess_upper": bound.excess_upper if bound else None,
+        # With few requests the bound is above what a rate can be.
+        "excess_upper": min(bound.excess_upper, 1.0) if bound and bound.excess_upper is not None else None,
         "excess_allowed": metric.margin / share if share else None,
         "keeps": bound is not None and bound.keeps,
         "needed": bound.needed if bound else None,

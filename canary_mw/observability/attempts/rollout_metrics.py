@@ -67,7 +67,8 @@ def _uppers(look: Look) -> dict[str, float]:
             for counts in steps:
                 upper = step_bound(counts, metric, 0.0, look.beta).excess_upper
                 if upper is not None:
-                    found[metric.name] = max(upper, found.get(metric.name, upper))
+                    # With few requests the bound is above what a rate can be.
+                    found[metric.name] = max(min(upper, 1.0), found.get(metric.name, 0.0))
     return found
 
 

@@ -54,6 +54,13 @@ def test_the_bound_is_the_largest_of_the_thresholds_and_variants() -> None:
     assert found == {("shop", "error_rate"): excess_upper(many.gray, many.stable)}
 
 
+def test_a_bound_by_few_requests_is_no_more_than_everything() -> None:
+    evidence = {"a": [MetricEvidence(ERROR_RATE, [], [StepCounts(Arm(1, 1), Arm(1, 1))])]}
+    look = Look(findings={"a": find(evidence["a"])}, evidence=evidence)
+    found = told(Driven([Shown("shop", state("Progressing"), look)]))["canary_mw_release_excess_upper"]
+    assert found == {("shop", "error_rate"): 1.0}
+
+
 def test_keys_are_those_of_the_attempt_of_releases_with_a_state() -> None:
     epochs = {
         EpochKey("shop", 1, "{}", step): {"stable": ArmCounts(seen=900), "gray": ArmCounts(seen=50 + step)}
