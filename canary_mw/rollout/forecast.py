@@ -16,7 +16,7 @@ from typing import NamedTuple
 from canary_mw.rollout.findings import Finding, Metric, MetricEvidence, combined, finding_of
 from canary_mw.rollout.statistics import Epoch, Rates, exposures_at_rates, least, ln_needed, pair_weight
 from canary_mw.rollout.steps.looks import metric_of
-from canary_mw.rules.plan import Analysis, MetricRule, Plan, Stage
+from canary_mw.rules.plan import Analysis, MetricRule, Plan, Stage, divided
 
 # A harm is called found where so many releases of these find it.
 _RUNS, _FOUND = 100, 90
@@ -80,7 +80,8 @@ class _Need(NamedTuple):
 
 def forecast(plan: Plan, traffic: Traffic, seed: int = 1) -> list[StepForecast]:
     """The steps of a plan, one after the other."""
-    nexts = [*(stage.weights for stage in plan.stages[1:]), {}]
+    # The bake ends with everybody in gray: the step to the last stage has to be safe for all.
+    nexts = [*(stage.weights for stage in plan.stages[1:-1]), divided(100.0, plan.shares), {}][-len(plan.stages) :]
     needs = [_slowest(plan, stage, after, traffic) for stage, after in zip(plan.stages, nexts, strict=True)]
     lengths = [_length(stage, need) for stage, need in zip(plan.stages, needs, strict=True)]
     found = []

@@ -45,6 +45,14 @@ def test_with_failures_it_needs_more_and_keeps_the_margin_then(error_rate: float
     assert exposures_needed(gray, stable, 0.5, 0.005) == pytest.approx(first.exposures, rel=0.15)
 
 
+def test_a_holdback_needs_no_less_before_the_last_step() -> None:
+    """The bake ends with everybody in gray."""
+    whole, held = (forecast(plan(10, 50, 100, bake={"holdback": part}), Traffic(20, 0.005)) for part in (0, 50))
+    assert held[1].exposures == whole[1].exposures
+    assert [each.weight for each in held] == [10, 50, 50]
+    assert [each.exposures for each in forecast(plan(100), Traffic(20, 0.005))] == [0]
+
+
 def test_a_pause_is_the_least_and_traffic_the_rest() -> None:
     busy, slow = (forecast(plan(1, 100), Traffic(rate, 0.005))[0] for rate in (1e5, 1))
     assert busy.seconds == 600
