@@ -12,9 +12,11 @@ from canary_mw.observability.attempts.rollout_metrics import rollout_families
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.logs.lines import FIELDS
 from canary_mw.observability.metric_families import families
-from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_metrics import rule_metrics, source_metrics
 from canary_mw.observability.source_status import DELAY_BOUNDS, SourceStatus
+from canary_mw.routing.table import RouteTable
 
+_RULES = rule_metrics(RouteTable.build(()), None, ())
 PAGE = Path(__file__).parent.parent / "docs" / "observability.md"
 # One of each kind that is told.
 _SOURCE = SourceStatus(
@@ -35,7 +37,7 @@ _SOURCE = SourceStatus(
 
 def metrics_table() -> str:
     """All metrics: what is counted, and what is told of sources that are watched."""
-    every = (*families(Figures()), *rollout_families(NOTHING, {}), *source_metrics([_SOURCE]))
+    every = (*families(Figures()), *rollout_families(NOTHING, {}), _RULES, *source_metrics([_SOURCE]))
     rows = "".join(map(_row, every))
     return f"| metric | kind | labels | what it says |\n|---|---|---|---|\n{rows}"
 

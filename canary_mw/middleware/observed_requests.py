@@ -20,6 +20,7 @@ from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.opentelemetry import tracer_of
 from canary_mw.propagate.context import add_tallies, enter, leave
 from canary_mw.routing.decided import Decision
+from canary_mw.upstreams.health import gauges_of
 
 
 class ObservedRequests:
@@ -37,6 +38,7 @@ class ObservedRequests:
 
     wraps: bool
     store: Any
+    upstreams: Any
     release: ReleaseShell
     rollouts: Rollouts
 
@@ -88,6 +90,10 @@ class ObservedRequests:
         if self.decided_observers:
             notify(self.decided_observers, decided_record(decision, head))
         return since
+
+    def upstream_gauges(self) -> dict[tuple[str, ...], int]:
+        """See `gauges_of`; any thread may call it."""
+        return gauges_of(self.upstreams)
 
     def address_of(self, head: RequestHead) -> str | None:
         """The address of the client behind trusted proxies."""

@@ -117,9 +117,28 @@ def gauge_families(figures: Figures) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"canary_mw_{name}", text, value=value)
 
 
+UPSTREAM_GAUGES = {
+    "upstream_connections": "Connections to upstreams, open or being opened.",
+    "upstream_waiting_requests": "Requests that wait for a connection.",
+    "circuit_breaker_requests": "Requests in flight that count towards `max_requests`.",
+    "circuit_breaker_retries": "Retries in flight that count towards `max_retries`.",
+}
+
+
+def upstream_families(figures: Figures) -> Iterator[Metric]:
+    """Gauges of the upstreams of the workers that run."""
+    for name, text in UPSTREAM_GAUGES.items():
+        family = GaugeMetricFamily(f"canary_mw_{name}", text, labels=("service",))
+        for key, value in figures.upstream_gauges.items():
+            if key[0] == name:
+                family.add_metric(key[1:], value)
+        yield family
+
+
 def families(figures: Figures) -> Iterable[Metric]:
     """All metrics of figures."""
     yield from request_families(figures)
     yield from event_families(figures)
     yield from release_families(figures)
     yield from gauge_families(figures)
+    yield from upstream_families(figures)

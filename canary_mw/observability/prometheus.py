@@ -1,8 +1,9 @@
 """Metrics in the Prometheus text formats, rendered on each scrape from the figures of all workers."""
 
 from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Dict
 from time import time
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import ref
 
 from prometheus_client import CollectorRegistry
@@ -19,15 +20,20 @@ from canary_mw.observability.figures.recent import reload_text
 from canary_mw.observability.figures.values import Figures
 from canary_mw.observability.figures.writer import OpenFolder, no_folder
 from canary_mw.observability.metric_families import families
-from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_metrics import rule_metrics, source_metrics
 from canary_mw.observability.source_status import SourceStatus
 
 
 class MeteredMiddleware(Protocol):
     """What a middleware tells besides what it counts."""
 
+    store: Any
+
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network."""
+
+    def upstream_gauges(self) -> Dict[tuple[str, ...], int]:
+        """Gauges by name and service."""
 
     def driven(self) -> Driven:
         """The releases with steps."""
@@ -76,29 +82,33 @@ class Metrics(RequestCounters):
 
     def tick(self) -> float:
         """Do what is due for the figures; returns the seconds until more is."""
-        self._count_ejections()
+        self._note_upstreams()
         return super().tick()
 
     def read(self, now: float | None = None) -> Figures:
         """The figures of all workers, or without a run folder those of this process."""
         now = time() if now is None else now
-        self._count_ejections()
+        self._note_upstreams()
         storage, folder = self.figures.storage, self.figures.open_folder()
         if folder is None or (storage is not None and not storage.name):
             return super().read(now)
         return read(folder.descriptor, now)
 
-    def _count_ejections(self) -> None:
+    def _note_upstreams(self) -> None:
         middleware = self._middleware()
         if middleware is not None and self.figures.storage is not None:
             for service, count in middleware.ejections().items():
                 self.figures.set_counter(count, "ejections", service)
+            self.figures.set_gauges(middleware.upstream_gauges())
 
     def collect(self) -> Iterable[Metric]:
         """The metric families; called by `prometheus_client`."""
         figures, middleware = self.read(), self._middleware()
         yield from families(figures)
         yield from rollout_families(middleware.driven() if middleware is not None else NOTHING, figures.evidence)
+        if middleware is not None:
+            store = middleware.store
+            yield rule_metrics(store.table, store.rules, store.diagnostics)
         statuses = middleware.source_status() if middleware is not None else []
         if statuses:
             yield from source_metrics(statuses)

@@ -1,13 +1,43 @@
-"""Metrics of sources of rules that are watched over a network."""
+"""Metrics of the rules of this process, and of sources of rules that are watched over a network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from canary_mw.config.document import Diagnostic
+from canary_mw.config.parser import RuleSet
 from canary_mw.observability.source_status import DELAY_BOUNDS, SourceStatus
+from canary_mw.routing.group import MappingGroup
+from canary_mw.routing.table import RouteTable
 
+_RELEASE = re.compile(r"GrayRelease ([^\s:]+):")
 _LABELS = ("source", "kind", "namespace")
+
+
+def rule_metrics(table: RouteTable, rules: RuleSet | None, diagnostics: Sequence[Diagnostic]) -> Metric:
+    """How many rules are live as written, kept at their last good version, or ignored for an error.
+
+    A rule is a group of Mappings, as on the page. One that is never reached is live.
+    """
+    errors = [each for each in diagnostics if each.severity == "error"]
+    last_good = {name for file in (rules.files.values() if rules else ()) for _, name in file.in_error}
+    releases = {match[1] for each in errors if (match := _RELEASE.match(each.message)) is not None}
+    kept = sum(_is_kept(group, last_good, releases) for group in table.groups)
+    mappings = {each.name for each in table.mappings}
+    ignored = {each.mapping for each in errors if each.mapping is not None} - mappings
+    counts = {"live": len(table.groups) - kept, "last_good": kept, "ignored": len(ignored)}
+    family = GaugeMetricFamily("canary_mw_rules", "Rules of this worker by their state.", labels=("state",))
+    for state, count in counts.items():
+        family.add_metric((state,), count)
+    return family
+
+
+def _is_kept(group: MappingGroup, last_good: Collection[str], releases: Collection[str]) -> bool:
+    if group.governed is not None and group.governed.release.name in releases:
+        return True
+    return any(each.name in last_good for each in group.mappings)
 
 
 def source_metrics(statuses: Sequence[SourceStatus]) -> Iterable[Metric]:

@@ -95,7 +95,7 @@ class Upstreams:
         self._apps = {name.lower(): app for name, app in (apps or {}).items()}
         self._dns_interval = dns_interval
         self._states = LoopStates(partial(_create_state, limits, self.contexts))
-        self._in_flight = in_flight or InFlight()
+        self.in_flight = in_flight or InFlight()
 
     def app(self, decision: Decision) -> ASGIApp | None:
         """The app in this process in place of the service of a decision, if there is one."""
@@ -154,7 +154,7 @@ class Upstreams:
         self, attempts: Attempts[UpstreamResponse], open_body: OpenBody, loop: asyncio.AbstractEventLoop
     ) -> UpstreamResponse:
         request = attempts.request
-        with attempts.acquire_retry(self._in_flight):
+        with attempts.acquire_retry(self.in_flight):
             await asyncio.sleep(attempts.backoff())
             attempts.check_deadline()
             body = await open_body() if request.body is not None and request.body.length != 0 else None
@@ -184,7 +184,7 @@ class Upstreams:
                 raise
         if circuit_breakers is None:
             return await _send_to_endpoint(endpoints, transport, request, body, deadline, self.errors)
-        with self._in_flight.acquire_request(request.service, circuit_breakers) as slot:
+        with self.in_flight.acquire_request(request.service, circuit_breakers) as slot:
             return slot.held_by(await _send_to_endpoint(endpoints, transport, request, body, deadline, self.errors))
 
     def idle_connection(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Connection | None:
@@ -208,7 +208,7 @@ class Upstreams:
 
     def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:
         """Whether `max_retries` allows one more retry."""
-        return circuit_breakers is None or self._in_flight.may_retry(service, circuit_breakers)
+        return circuit_breakers is None or self.in_flight.may_retry(service, circuit_breakers)
 
     def ejections(self) -> dict[str, int]:
         """Ejections of endpoints by the text of the service, for services with `outlier_detection`."""
@@ -228,7 +228,7 @@ class Upstreams:
             UpstreamOverloaded: no slot is free.
         """
         circuit_breakers = request.options.circuit_breakers
-        return None if circuit_breakers is None else self._in_flight.acquire_request(request.service, circuit_breakers)
+        return None if circuit_breakers is None else self.in_flight.acquire_request(request.service, circuit_breakers)
 
     async def at_endpoint(
         self,

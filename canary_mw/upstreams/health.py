@@ -1,10 +1,12 @@
 """The health of an endpoint, as in Envoy: ejection after failed responses, and the state of each health check."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from canary_mw.rules.upstream import HealthCheck, OutlierDetection
+from canary_mw.upstreams.circuit_breakers import InFlight
 
 if TYPE_CHECKING:
     from canary_mw.client.held import Held
@@ -128,3 +130,24 @@ def status_of(service: str, endpoint: Endpoint, now: float) -> EndpointStatus:
     if not endpoint.is_healthy(now):
         return EndpointStatus(service, endpoint.name, "unhealthy", "it does not pass its health check")
     return EndpointStatus(service, endpoint.name, "healthy")
+
+
+class ObservedUpstreams(Protocol):
+    """What is told of upstreams in one process."""
+
+    in_flight: InFlight
+
+    def endpoint_statuses(self) -> list[EndpointStatus]:
+        """See `Upstreams.endpoint_statuses`."""
+
+
+def gauges_of(upstreams: ObservedUpstreams) -> dict[tuple[str, ...], int]:
+    """Connections, waiting requests, and what counts towards circuit breakers, by name and service."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for status in upstreams.endpoint_statuses():
+        if status.held is not None:
+            found["upstream_connections", status.service] += status.held.connections
+            found["upstream_waiting_requests", status.service] += status.held.waiting
+    for (service, _, kind), count in list(upstreams.in_flight.counts.items()):
+        found["circuit_breaker_retries" if kind else "circuit_breaker_requests", service] += count
+    return found

@@ -100,7 +100,7 @@ class SyncUpstreams:
         """Create what each process has for itself; called again in a forked child, which cannot use the parent's."""
         overrides, transports, limits, dns_interval, secrets = self._settings
         self.background.reset_after_fork()
-        self._in_flight = InFlight()
+        self.in_flight = InFlight()
         self.errors = UpstreamErrors()
         background_transports = {
             name: ThreadedTransport(each, run_in_thread) for name, each in (transports or {}).items()
@@ -111,7 +111,7 @@ class SyncUpstreams:
             None,
             limits,
             dns_interval,
-            self._in_flight,
+            self.in_flight,
             secrets,
             self.errors,
             self._discovery,
@@ -169,7 +169,7 @@ class SyncUpstreams:
 
     def _retry(self, attempts: Attempts[SyncResponse], open_body: OpenBody) -> SyncResponse:
         request = attempts.request
-        with attempts.acquire_retry(self._in_flight):
+        with attempts.acquire_retry(self.in_flight):
             # Looked up now: gevent may have patched it since the import.
             time.sleep(attempts.backoff())
             attempts.check_deadline()
@@ -197,14 +197,14 @@ class SyncUpstreams:
                 raise
         if circuit_breakers is None:
             return self._send_to_endpoint(endpoints, transport, request, body, deadline)
-        with self._in_flight.acquire_request(request.service, circuit_breakers) as slot:
+        with self.in_flight.acquire_request(request.service, circuit_breakers) as slot:
             response = self._send_to_endpoint(endpoints, transport, request, body, deadline)
             slot.keep()
             return SyncTrackedResponse(response, slot)
 
     def may_retry(self, service: str, circuit_breakers: CircuitBreakers | None) -> bool:
         """Whether `max_retries` allows one more retry."""
-        return circuit_breakers is None or self._in_flight.may_retry(service, circuit_breakers)
+        return circuit_breakers is None or self.in_flight.may_retry(service, circuit_breakers)
 
     def ejections(self) -> dict[str, int]:
         """Ejections of endpoints by the text of the service, for services with `outlier_detection`."""

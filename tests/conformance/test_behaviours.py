@@ -71,7 +71,7 @@ async def world(rules: str, script: Script | None = None, **options: Any) -> Asy
         async with serving_middleware(served) as port:
             yield World(port, seen, upstream, served)
         # Whatever a test did, nothing is left in flight.
-        assert served.upstreams._in_flight.counts == {}
+        assert served.upstreams.in_flight.counts == {}
 
 
 async def act(peer: Peer, path: list[bytes], number: int) -> bool:
@@ -543,7 +543,7 @@ def test_requests_over_max_requests_are_refused_until_one_is_done() -> None:
                 release.set()
                 while await client.data():
                     pass
-            await until(lambda: not there.middleware.upstreams._in_flight.counts)
+            await until(lambda: not there.middleware.upstreams.in_flight.counts)
             for target, status in (("/a/", 200), ("/a/reset", 503), ("/a/", 200)):
                 answer = await there.fetch(target)
                 assert (answer.status, answer.header("x-envoy-overloaded")) == (status, None)
@@ -560,7 +560,7 @@ def test_a_client_that_leaves_makes_room_for_another() -> None:
                 await client.ask("GET", "/a/stall")
                 assert (await client.head()).status_code == 200
                 assert_overloaded(await there.fetch("/a/"))
-            await until(lambda: not there.middleware.upstreams._in_flight.counts)
+            await until(lambda: not there.middleware.upstreams.in_flight.counts)
             assert (await there.fetch("/a/")).status == 200
 
     run(main())
@@ -627,7 +627,7 @@ def test_retries_over_max_retries_do_not_happen() -> None:
                 assert len(seen) == 3
                 release.set()
                 assert (await client.answer()).status == 200
-            await until(lambda: not there.middleware.upstreams._in_flight.counts)
+            await until(lambda: not there.middleware.upstreams.in_flight.counts)
             assert (await there.fetch("/a/last")).status == 503
             assert len(seen) == 7
 
@@ -683,7 +683,7 @@ def test_places_are_freed_whatever_becomes_of_a_request() -> None:
             for _ in range(4):
                 asked = [there.fetch(target) for target in targets]
                 await asyncio.gather(*asked, *(leave(there, target) for target in targets))
-            await until(lambda: not there.middleware.upstreams._in_flight.counts)
+            await until(lambda: not there.middleware.upstreams.in_flight.counts)
             assert (await there.fetch("/a/")).status == 200
 
     run(main())

@@ -41,6 +41,8 @@ canary_mw_access_log_dropped_lines_total counter
 canary_mw_assignments_total counter
 canary_mw_auth_seconds_total counter
 canary_mw_auth_total counter
+canary_mw_circuit_breaker_requests gauge
+canary_mw_circuit_breaker_retries gauge
 canary_mw_config_age_seconds gauge
 canary_mw_ejections_total counter
 canary_mw_event_values_total counter
@@ -63,13 +65,16 @@ canary_mw_reloads_total counter
 canary_mw_request_duration_seconds histogram
 canary_mw_requests_total counter
 canary_mw_retries_total counter
+canary_mw_rules gauge
 canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
 canary_mw_stalled_clients_total counter
 canary_mw_tcp_bytes_total counter
 canary_mw_tcp_connections_total counter
+canary_mw_upstream_connections gauge
 canary_mw_upstream_errors_total counter
+canary_mw_upstream_waiting_requests gauge
 canary_mw_verdict gauge
 canary_mw_weight_ratio gauge
 canary_mw_workers gauge

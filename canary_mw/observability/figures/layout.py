@@ -31,6 +31,7 @@ MAX_RETIRED = MAX_BYTES // 4
 MIN_BYTES = 1 << 20
 MAX_ROWS = 4096
 MAX_COUNTERS = 4096
+MAX_GAUGES = 1024
 MAX_LABEL = 200
 # Bytes of a key.
 MAX_KEY = 16_384
@@ -72,6 +73,8 @@ class Kind(IntEnum):
     KEYS = 12
     TIMES = 13
     GRAY_KEYS = 14
+    # Of workers that run only.
+    GAUGE = 15
 
 
 # Their keys are whole: readers take them apart.

@@ -20,6 +20,7 @@ from canary_mw.observability.figures.totals import (
     sum_cells,
     sum_counter_histories,
     sum_counters,
+    sum_gauges,
     sum_rows,
 )
 from canary_mw.observability.figures.values import (
@@ -95,6 +96,7 @@ def figures_of(
         {_row_key(key): row_of(cells) for key, cells in rows.items() if any(cells)},
         sum_counters(parts),
         {name: sum(part.header[cell] for part in alive) for name, cell in _GAUGES.items()},
+        sum_gauges(alive),
         Histories(parts, all_series(rows), now),
         CounterHistory(_by_key(sum_counter_histories(parts, now), rows)),
         tuple(sorted(_worker(part) for part in alive)),

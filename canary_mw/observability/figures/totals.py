@@ -24,7 +24,7 @@ class Part:
         content: the whole file.
         header: its first cells.
         start: when its worker began to count, in seconds since 1970.
-        rows, counters: cells by key.
+        rows, counters, gauges: cells by key.
         histories: for each series its rings: the cells of its slots by their time.
         texts: of rings, by their name, the oldest first.
         others: all other records.
@@ -36,6 +36,7 @@ class Part:
         self.start = self.header[Header.START] / 1e6
         self.rows: dict[Key, memoryview] = {}
         self.counters: dict[Key, int] = {}
+        self.gauges: dict[Key, int] = {}
         self.histories: dict[Key, tuple[dict[int, memoryview], ...]] = {}
         self.texts: dict[str, list[bytes]] = {}
         self.others: list[layout.Record] = []
@@ -52,6 +53,8 @@ class Part:
         elif record.kind == Kind.COUNTER:
             self.counters[record.key] = record.cells.cast("Q")[0]
             self._things.append(record.key)
+        elif record.kind == Kind.GAUGE:
+            self.gauges[record.key] = record.cells.cast("Q")[0]
         elif record.kind == Kind.HISTORY:
             self._add_history(record.cells)
         elif record.kind == Kind.COUNTER_HISTORY:
@@ -207,6 +210,15 @@ def sum_counters(parts: Iterable[Part]) -> dict[Key, int]:
     for part in parts:
         for key, count in part.counters.items():
             total[key] = total.get(key, 0) + count
+    return total
+
+
+def sum_gauges(parts: Iterable[Part]) -> dict[Key, int]:
+    """The gauges of several files in sum."""
+    total: dict[Key, int] = {}
+    for part in parts:
+        for key, value in part.gauges.items():
+            total[key] = total.get(key, 0) + value
     return total
 
 

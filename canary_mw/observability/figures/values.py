@@ -247,6 +247,8 @@ class Figures:
         rows: since the pod started, workers that ended included.
         counters: other counts by name and labels, as `("upstream_errors", service, reason)`.
         gauges: of the workers that run, in sum: "in_flight".
+        upstream_gauges: the same by name and service, as `("upstream_connections", service)`; they are up to 5 seconds
+            old.
         histories: by series.
         workers: those that run; `ended` those of the past, the newest first.
         recent: requests, and `reloads`, the newest first.
@@ -259,6 +261,7 @@ class Figures:
     rows: Dict[RowKey, Row] = field(default_factory=dict)
     counters: Dict[tuple[str, ...], int] = field(default_factory=dict)
     gauges: Dict[str, int] = field(default_factory=dict)
+    upstream_gauges: Dict[tuple[str, ...], int] = field(default_factory=dict)
     histories: Dict[SeriesKey, History] = field(default_factory=dict)
     counter_history: CounterHistory = _NO_HISTORY
     workers: tuple[Worker, ...] = ()

@@ -4,7 +4,7 @@ import atexit
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from time import time
@@ -167,6 +167,18 @@ class FiguresWriter:
             self.open()
             cell = self.counter(*key)
             cell[0] = max(cell[0], count)
+
+    def set_gauges(self, values: Mapping[tuple[str, ...], int]) -> None:
+        """Set gauges by name and labels; those that are not named are 0."""
+        with self.lock:
+            self.open()
+            for key, cells in self.views(Kind.GAUGE).items():
+                cells.cast("Q")[0] = values.get(key, 0)
+            for key, value in values.items():
+                if (Kind.GAUGE, key) not in self._views and self._amounts[Kind.GAUGE] < layout.MAX_GAUGES:
+                    new = self._view(Kind.GAUGE, key, 8)
+                    if new is not None:
+                        new.cast("Q")[0] = value
 
     def text(self, ring: str, text: bytes) -> None:
         """Write a text into a ring; one that is too long is left out."""

@@ -652,7 +652,7 @@ def test_a_tunnel_counts_as_a_request_to_its_end() -> None:
                     for headers in (UPGRADE, []):
                         refused = await fetch(port, "/shop/", headers=headers)
                         assert (refused.status, refused.header("x-envoy-overloaded")) == (503, "true")
-                await until(lambda: not app.upstreams._in_flight.counts)
+                await until(lambda: not app.upstreams.in_flight.counts)
                 async with connect(url, proxy=None):
                     pass
 
