@@ -26,6 +26,7 @@ from canary_mw.rollout.commands import Command, Who, command
 from canary_mw.rollout.engine import Now, Store, tick
 from canary_mw.rollout.outcome import Message, Outcome
 from canary_mw.rollout.state import ReleaseState
+from canary_mw.rollout.steps.moves import Cause, latch
 from canary_mw.rules.release import GrayRelease
 from canary_mw.run_folder.lock import RETRY_INTERVAL, FolderLock
 
@@ -40,6 +41,9 @@ _SOONEST = 0.05
 _CHECKPOINT = 5.0
 # The most that counts of the time between two ticks: a process that was stopped has not watched meanwhile.
 _LONGEST = 5.0
+# Seconds within which a process that takes a release back stores why, if it can.
+_STORED_WITHIN = 3.0
+_ENDED = "a process took it back, and ended before it could store why"
 
 
 class Controller(Keeper):
@@ -73,6 +77,7 @@ class Controller(Keeper):
         self._looks = 0
         self._soonest = _SOONEST
         self._restored: set[str] = set()
+        self._latched_since: dict[tuple[str, int], float] = {}
 
     def ask_and_tell(self, hooks: Hooks) -> None:
         """Ask the hooks of releases, and tell them what this process has stored."""
@@ -152,9 +157,20 @@ class Controller(Keeper):
         if known is None and self.is_young():
             return
         store = self.store_of(document.name)
-        outcome = self.outcomes[document.name] = self.judge(document, known, store, elapsed)
+        if known is not None and self._was_taken_back(known.state):
+            outcome = latch(document, known.state, "RolledBack", Cause(_ENDED, self._wall()))
+        else:
+            outcome = self.judge(document, known, store, elapsed)
+        self.outcomes[document.name] = outcome
         if outcome.state is not None:
             self._follow(document.name, known, outcome.state, outcome.messages, store)
+
+    def _was_taken_back(self, state: ReleaseState) -> bool:
+        """Whether a latch was set by a process that has not stored why: it was killed, or cannot write."""
+        place = state.name, state.attempt
+        if state.latched or self.opened is None or not self.opened.latches.is_set(*place):
+            return False
+        return self._clock() - self._latched_since.setdefault(place, self._clock()) >= _STORED_WITHIN
 
     def judge(self, document: GrayRelease, known: Known | None, store: Store, elapsed: float = 0.0) -> Outcome:
         """What follows from a look at a release; it changes nothing."""

@@ -232,6 +232,25 @@ def test_a_file_that_is_lost_is_written_again_from_what_is_known(tmp_path: Path)
     assert Process(tmp_path / "state").run(0).state.phase == "Aborted"
 
 
+def test_a_latch_of_a_process_that_was_killed_before_it_stored_why_becomes_the_state(tmp_path: Path) -> None:
+    process = Process(tmp_path / "state").run(33)
+    assert process.weight == 50
+    Latches(Folder(str(tmp_path / "state"))).set("svc-r", 1)
+    process.run(1)
+    assert (process.weight, process.state.phase) == (0, "Progressing")
+    process.run(5)
+    assert process.state.phase == "RolledBack"
+    assert process.state.history[-1].reason == "a process took it back, and ended before it could store why"
+    assert [message.after for message in process.said][-1] == "RolledBack"
+    process.end()
+    (tmp_path / "state" / "latches").unlink()
+    again = Process(tmp_path / "state").run(2)
+    assert again.weight == 0
+    again.order("retry")
+    again.run(2)
+    assert (again.state.attempt, again.weight) == (2, 5)
+
+
 def test_another_revision_begins_anew_at_weight_0_before_anybody_has_looked(tmp_path: Path) -> None:
     process = Process(tmp_path / "state").run(33)
     assert process.weight == 50
