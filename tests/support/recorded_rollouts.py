@@ -178,7 +178,7 @@ ROLLOUTS: dict[Phase, Rollout] = {
     "Paused": rollout(
         "Paused",
         status="Paused",
-        reason="paused by ci",
+        reason="the command pause",
         findings=["the store of states cannot be written: No space left on device"],
         history=[
             change(2, "Progressing", "Paused", 3, 5.0, "pause", "ci"),
@@ -216,7 +216,7 @@ ROLLOUTS: dict[Phase, Rollout] = {
     "Aborted": rollout(
         "Aborted",
         status="Degraded",
-        reason="abort by ci",
+        reason="the command abort",
         since=at(3),
         next=_ABORTED,
         history=[change(3, "Progressing", "Aborted", 0, 0.0, "abort", "ci"), *_BEGUN],

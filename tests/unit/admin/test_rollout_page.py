@@ -25,7 +25,7 @@ SAID: dict[Phase, str] = {
     "Pending": "Nobody gets gray yet. Confirm-rollout has not agreed yet."
     " Before the step to 25 %: about 50 more requests in gray.",
     "Progressing": "Step 3 of 9: gray gets 5 %. Before the step to 25 %: about 50 more requests in gray.",
-    "Paused": "Paused at step 3 of 9: gray stays at 5 %. Paused by ci."
+    "Paused": "Paused at step 3 of 9: gray stays at 5 %. By the command pause of ci."
     " Before the step to 25 %: about 50 more requests in gray.",
     "Held": "Held at step 3 of 9: gray stays at 5 %."
     " Assignment is not as drawn: 912 keys in gray where 521 were expected.",
@@ -33,8 +33,8 @@ SAID: dict[Phase, str] = {
     "Completed": "Completed: gray gets 100 %.",
     "RolledBack": "Rolled back at 14:00: everybody is on stable. Gray fails more often: 14 of 501 keys against 30 of"
     " 9,890. Gray got 5 % then, in step 3 of 9. Only who chooses gray by name still gets it.",
-    "Aborted": "Taken back at 14:04 by ci: everybody is on stable. Abort by ci. Gray got 5 % then, in step 3 of 9."
-    " Only who chooses gray by name still gets it.",
+    "Aborted": "Taken back at 14:04 by ci: everybody is on stable. By the command abort of ci. Gray got 5 % then, in"
+    " step 3 of 9. Only who chooses gray by name still gets it.",
 }
 
 
@@ -69,6 +69,14 @@ def test_every_phase_offers_a_way_out_but_a_completed_one_only_a_way_back() -> N
     assert ways["Completed"] == ways["Manual"] == {"abort"}
     assert ways["Held"] == {"promote", "resume", "pause", "set-weight", "abort"}
     assert set(COMMANDS) == set(PHASES)
+
+
+def test_a_weight_that_somebody_has_set_lies_before_its_step() -> None:
+    less = {"weight": 3.0, "weights": {"gray": 3.0}}
+    assert phases.said(rollout("Paused", **less)).headline == "Paused before step 3 of 9: gray stays at 3 %."
+    assert phases.said(rollout("Progressing", **less)).headline == "Before step 3 of 9: gray gets 3 %."
+    assert states_of(rollout("Paused", **less)) == ["done", *["ahead"] * 5]
+    assert phases.progress(rollout("Baking", bake_seconds=0.0, baked_seconds=2.0)) == "2 s"
 
 
 def test_what_was_missing_for_a_step_that_is_taken_is_not_told() -> None:

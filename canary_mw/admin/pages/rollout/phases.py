@@ -48,8 +48,21 @@ def pill(rollout: Rollout | None) -> tuple[str, tuple[str, str]] | None:
 
 
 def place(rollout: Rollout) -> str:
-    """Which of the written steps is in force: "step 3 of 9"; empty before the first one."""
-    return f"step {rollout['item']} of {rollout['items']}" if rollout["item"] and rollout["items"] else ""
+    """Which of the written steps is in force: "step 3 of 9", or "before step 3 of 9" with less than its weight.
+
+    Empty before the first one, and without steps.
+    """
+    if not rollout["item"] or not rollout["items"]:
+        return ""
+    return f"{'before ' if is_before(rollout) else ''}step {rollout['item']} of {rollout['items']}"
+
+
+def is_before(rollout: Rollout) -> bool:
+    """Whether gray gets less than its step gives: somebody has set another weight, or it has not begun."""
+    if rollout["phase"] in ("RolledBack", "Aborted"):
+        return False
+    step = next((each for each in rollout["steps"] if each["item"] == rollout["item"]), None)
+    return step is not None and rollout["weight"] < step["weight"] - 1e-6
 
 
 def said(rollout: Rollout) -> Said:
@@ -57,7 +70,15 @@ def said(rollout: Rollout) -> Said:
     if rollout["stopped"] and rollout["phase"] not in ("RolledBack", "Aborted"):
         return Said("Stopped with all other releases: everybody is on stable.", [])
     headline = _HEADLINES[rollout["phase"]](rollout)
-    return Said(headline, [each for each in (_sentence(rollout["reason"]), *_missing(rollout)) if each])
+    return Said(headline, [each for each in (_why(rollout), *_missing(rollout)) if each])
+
+
+def _why(rollout: Rollout) -> str:
+    reason = rollout["reason"]
+    if not reason.startswith("the command "):
+        return _sentence(reason)
+    who = rollout["history"][0]["who"] if rollout["history"] else ""
+    return _sentence(f"by {reason}{f' of {who}' if who else ''}")
 
 
 def _gray(rollout: Rollout) -> str:
@@ -69,8 +90,9 @@ def _progressing(rollout: Rollout) -> str:
 
 
 def _stays(word: str, rollout: Rollout) -> str:
-    at = f" at {place(rollout)}" if place(rollout) else ""
-    return f"{word}{at}: gray stays at {_gray(rollout)}."
+    where = place(rollout)
+    at = " " if is_before(rollout) else " at "
+    return f"{word}{at + where if where else ''}: gray stays at {_gray(rollout)}."
 
 
 def _completed(rollout: Rollout) -> str:
@@ -139,7 +161,8 @@ def _sentence(text: str) -> str:
 def progress(rollout: Rollout) -> str:
     """How long a step, or the bake, has been: "7 min 12 s of at least 10 min"; empty where nothing goes on."""
     if rollout["phase"] == "Baking":
-        return f"{lasting(rollout['baked_seconds'])} of {lasting(rollout['bake_seconds'])}"
+        baked = lasting(rollout["baked_seconds"])
+        return f"{baked} of {lasting(rollout['bake_seconds'])}" if rollout["bake_seconds"] else baked
     if rollout["phase"] not in ("Progressing", "Paused", "Held"):
         return ""
     elapsed = lasting(rollout["elapsed_seconds"])

@@ -86,7 +86,7 @@ def stages(rollout: Rollout) -> list[Stage]:
     """The steps in their order, and the bake at the end."""
     before = phases.fell_from(rollout) if rollout["phase"] in ("RolledBack", "Aborted") else None
     fell = before["item"] if before else None
-    found = [_stage(each, fell) for each in rollout["steps"]]
+    found = [_stage(each, fell, phases.is_before(rollout)) for each in rollout["steps"]]
     if found and rollout["bake_seconds"]:
         state = {"Baking": "current", "Completed": "done"}.get(rollout["phase"], "ahead")
         stays = f", {weight(rollout['holdback'])} stay on stable" if rollout["holdback"] else ""
@@ -94,8 +94,8 @@ def stages(rollout: Rollout) -> list[Stage]:
     return found
 
 
-def _stage(step: RolloutStep, fell: int | None) -> Stage:
-    state: str = step["state"]
+def _stage(step: RolloutStep, fell: int | None, before: bool) -> Stage:
+    state: str = "ahead" if before and step["state"] == "current" else step["state"]
     if fell is not None:
         state = "fell" if step["item"] == fell else "done" if step["item"] < fell else "ahead"
     waits = [f"{lasting(step['pause_seconds'])} at least"] if step["pause_seconds"] else []
