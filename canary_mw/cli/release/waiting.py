@@ -45,8 +45,8 @@ def status(name: str, admin: str, wait: bool, timeout: float | None, output: str
     """
     answer, error = _waited(admin, name, timeout) if wait else _look(admin, name)
     if answer is None:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(TIMED_OUT if wait else UNKNOWN)
+        click.echo(f"Error: {visible(str(error))}", err=True)
+        sys.exit(TIMED_OUT if wait and not isinstance(error, Refusal) else UNKNOWN)
     click.echo(as_json(answer) if output == "json" else f"{visible(name)}: {line_of(answer)}")
     sys.exit(_code(answer, TIMED_OUT if wait else COMPLETED))
 
@@ -66,14 +66,17 @@ def _code(answer: Any, under_way: int) -> int:
     return _CODES.get(rollout["phase"], under_way)
 
 
-def _look(admin: str, name: str) -> tuple[Any, str]:
+def _look(admin: str, name: str) -> tuple[Any, Exception | None]:
+    """The answer, or why there is none: a name that is not known, or a server that is away for now."""
     try:
-        return ask_json(admin, path_of(name)), ""
-    except (Unreachable, Refusal) as exc:
-        return None, visible(str(exc))
+        return ask_json(admin, path_of(name)), None
+    except Refusal as exc:
+        return None, exc if exc.status == 404 else Unreachable(str(exc))
+    except Unreachable as exc:
+        return None, exc
 
 
-def _waited(admin: str, name: str, timeout: float | None) -> tuple[Any, str]:
+def _waited(admin: str, name: str, timeout: float | None) -> tuple[Any, Exception | None]:
     """The answer when it is over, or the last one at the end of the time."""
     end = None if timeout is None else time.monotonic() + timeout
     held_since: float | None = None
@@ -82,7 +85,8 @@ def _waited(admin: str, name: str, timeout: float | None) -> tuple[Any, str]:
         now = time.monotonic()
         held = answer is not None and _code(answer, TIMED_OUT) == HELD
         held_since = (now if held_since is None else held_since) if held else None
-        if _is_over(answer, now, held_since) or (end is not None and now >= end):
+        known = not isinstance(error, Refusal)
+        if not known or _is_over(answer, now, held_since) or (end is not None and now >= end):
             return answer, error
         time.sleep(_PAUSE if end is None else min(_PAUSE, max(end - now, 0.0)))
 

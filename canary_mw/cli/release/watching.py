@@ -30,13 +30,15 @@ def watch_release(admin: str, name: str, output: str) -> None:
 
 
 def _on_a_terminal(admin: str, name: str, answer: Any) -> None:
-    click.echo(_HOME_AND_CLEAR, nl=False)
+    # `click.echo` leaves out codes for terminals where nobody wants colours.
+    sys.stdout.write(_HOME_AND_CLEAR)
     lost = ""
     while True:
         lines = view(answer, shutil.get_terminal_size().columns)
         if lost:
             lines += [[], [Piece(f"The server is lost: {lost}", "bad")]]
-        click.echo(_CLEAR_BELOW + painted(lines))
+        sys.stdout.write(_CLEAR_BELOW)
+        click.echo(painted(lines))
         time.sleep(EVERY)
         answer, lost = _again(admin, name, answer)
 

@@ -69,6 +69,7 @@ class Controller(Keeper):
         self._evidence = evidence
         self._wall = wall
         self.gates: AskGates | None = None
+        self._hooks: Hooks | None = None
         self.leads = False
         self.outcomes: dict[str, Outcome] = {}
         self._lock = FolderLock(lambda: self.opened.folder if self.opened is not None else None, LOCK)
@@ -81,7 +82,7 @@ class Controller(Keeper):
 
     def ask_and_tell(self, hooks: Hooks) -> None:
         """Ask the hooks of releases, and tell them what this process has stored."""
-        self.gates = hooks.gates
+        self.gates, self._hooks = hooks.gates, hooks
         self.observers.append(partial(self._tell, hooks))
 
     def _tell(self, hooks: Hooks, message: Message, state: ReleaseState) -> None:
@@ -253,6 +254,8 @@ class Controller(Keeper):
     def end(self) -> None:
         """Let another process control from now on."""
         self.keep_progress()
+        if self._hooks is not None:
+            self._hooks.close()
         self.leads = False
         self._lock.release()
         self._place.close()

@@ -51,8 +51,9 @@ class Deliveries:
             self._start(receiver)
 
     def stop(self) -> None:
-        """Try nothing a second time any more. In any thread."""
-        self._stopped.set()
+        """Try nothing a second time of what is under way. In any thread."""
+        stopped, self._stopped = self._stopped, Latch()
+        stopped.set()
 
     def _start(self, receiver: str) -> None:
         try:
@@ -62,11 +63,12 @@ class Deliveries:
                 item[1](f"no thread can be started: {exc}")
 
     def _run(self, receiver: str) -> None:
+        stopped = self._stopped
         while (item := self._next(receiver)) is not None:
             attempt, given_up = item
             reason = attempt()
             for pause in self._pauses:
-                if not reason or self._stopped.wait(pause):
+                if not reason or stopped.wait(pause):
                     break
                 reason = attempt()
             if reason:

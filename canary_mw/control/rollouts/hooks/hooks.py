@@ -132,7 +132,7 @@ class Hooks:
                 self._tell(hook, document.name, event(hook, document, state, message, time(), look))
 
     def close(self) -> None:
-        """Try nothing a second time any more."""
+        """Try nothing a second time of what is under way."""
         self._deliveries.stop()
 
     def _tell(self, hook: Hook, release: str, body: bytes) -> None:

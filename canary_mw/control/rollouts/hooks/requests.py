@@ -118,7 +118,7 @@ def is_near(address: Address) -> bool:
     """Whether an address is of this machine or link, or stands for one that is."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if address in _TRANSLATED:
+        if address in _TRANSLATED or int(address) >> 32 == 0:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_near(inner)

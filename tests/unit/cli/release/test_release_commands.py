@@ -118,6 +118,20 @@ def test_a_server_that_is_away_is_waited_for() -> None:
     assert canary(url, "status", NAME, "--wait", "--timeout", "0.1").exit_code == 3
 
 
+def test_a_name_that_is_not_known_is_not_waited_for() -> None:
+    with canned_admin({}) as canned:
+        result = canary(canned, "status", NAME, "--wait")
+        assert (result.exit_code, result.output) == (4, "Error: nothing is here\n")
+        assert len(canned.asked) == 1
+
+
+def test_a_server_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_PAUSE", 0.0)
+    answers = {PATH: [(503, {"error": {"code": "busy", "message": "later"}}), (200, answer(COMPLETED))]}
+    with canned_admin(answers) as canned:
+        assert canary(canned, "status", NAME, "--wait").exit_code == 0
+
+
 @pytest.mark.parametrize(("text", "code"), [("1s", 3), ("0.2", 3), ("1 parsec", 2), ("-1", 2)])
 def test_a_timeout_is_a_number_of_seconds_or_a_duration(text: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("canary_mw.cli.release.waiting.time.monotonic", iter(range(0, 1000, 2)).__next__)

@@ -258,6 +258,13 @@ def test_at_the_end_nothing_is_tried_again(hook: HookServer) -> None:
     hooks.close()
     wait_for_deliveries()
     assert hook.posted.empty()
+    left = iter([503, 200])
+    hook.decide = lambda path: next(left)
+    again = Hooks(NEAR, pauses=(0.0,))
+    again.close()
+    again.changed(planned(Hook("event", hook.url())), FIRST, transition())
+    wait_for_deliveries()
+    assert hook.posted.qsize() == 2, "what comes afterwards is tried again"
 
 
 def test_without_threads_gates_stay_closed_and_events_are_given_up(
