@@ -851,7 +851,8 @@ def test_a_client_that_leaves_ends_its_request_at_the_upstream(rules: Path, leav
 
     talk(rules, after_one(then), exchange, records=records if observed else None)
     if observed:
-        unknown = ("answered_by", "fallback", "release", "key")
+        services = ("auth", "auth_seconds", "rate_limit", "rate_limit_seconds")
+        unknown = ("answered_by", "fallback", "release", "key", *services)
         ended_as = {"status": None, "reason": "client left", **dict.fromkeys(unknown), "drawn": False, "bytes_out": 0}
         last = records.dicts()[-1]
         assert (last["client"], last["tries"], last["bytes_in"]) == ("127.0.0.1", 1, 0)
