@@ -11,20 +11,22 @@ from canary_mw.routing.table import RouteTable
 from canary_mw.rules.service import Service
 from canary_mw.rules.upstream import EndpointOptions
 from canary_mw.upstreams.discovery.cluster_endpoints import watch_cluster
-from canary_mw.upstreams.discovery.consul_watch import watch_consul
-from canary_mw.upstreams.discovery.discovery import Discovery
 
 if TYPE_CHECKING:
     from canary_mw.kubernetes.credentials import Connection
+    from canary_mw.upstreams.discovery.discovery import Discovery
 
 
-def discovery_of(source: ConfigSource, address: str | None, zone: str, *, may_exec: bool) -> Discovery:
+def discovery_of(source: ConfigSource, address: str | None, zone: str, *, may_exec: bool) -> "Discovery":
     """What knows endpoints: the cluster at an address, by default the one that rules come from; and Consul.
 
     Args:
         address: as `parse_endpoints_url` takes it.
         may_exec: whether a kubeconfig may have a command run, if its address allows that.
     """
+    # Settings, which a command reads before it looks for its libraries, import this module.
+    from canary_mw.upstreams.discovery.consul_watch import watch_consul
+    from canary_mw.upstreams.discovery.discovery import Discovery
 
     connections = [each.connection for each in getattr(source, "sources", (source,)) if hasattr(each, "connection")]
     if address or connections:
