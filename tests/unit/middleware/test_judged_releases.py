@@ -1,0 +1,83 @@
+"""A release with steps is judged by the requests of its middleware, where nobody asked for figures, too."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from middlewares import Middleware, middleware, serving_middleware
+from rules import document
+from servers import fetch, respond, run
+from upstream import until
+from wsgiservers import respond as wsgi_respond
+
+from canary_mw import record
+from canary_mw.observability.evidence import ArmCounts, Evidence
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("interface")]
+
+STEPS = """steps: [{setWeight: 100}, {pause: {}}]
+analysis: {metrics: [{name: error_rate}, {name: bought, kind: event}]}
+"""
+RELEASE = """---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: r
+stable: shop
+gray: [gray]
+sticky: [{header: x-user}]
+"""
+RULES = document("shop", prefix="/shop/") + document("gray", prefix="/shop/", weight=0)
+LOCAL = ["shop", "gray"]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    record("bought")
+    await respond(send, b"app")
+
+
+def wsgi_app(environ: Any, start_response: Any) -> Any:
+    record("bought")
+    return wsgi_respond(start_response, b"app")
+
+
+def evidence_of(served: Middleware) -> Evidence | None:
+    counters = served.counters()
+    return None if counters is None else counters.evidence().releases.get("r")
+
+
+def gray_of(served: Middleware) -> ArmCounts:
+    found = evidence_of(served)
+    assert found is not None
+    return next(iter(found.epochs.values()))["gray"]
+
+
+def test_requests_are_counted_where_a_release_has_steps(tmp_path: Path, interface: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES + RELEASE.replace("[gray]", "{gray: 100}"))
+    served = middleware(
+        app if interface == "asgi" else wsgi_app, rules=str(path), local=LOCAL, state=str(tmp_path / "state")
+    )
+
+    async def asked(port: int, user: str) -> bool:
+        answer = await fetch(port, "/shop/", headers=[("x-user", user)])
+        return (b"x-canary-variant", b"gray") in answer.headers
+
+    async def main() -> None:
+        async with serving_middleware(served) as port:
+            assert await asked(port, "anna")
+            assert evidence_of(served) is None
+            path.write_text(RULES + RELEASE + STEPS)
+            served.store.reload()
+            # A thread stores the state, and the weights follow from it.
+            await until(lambda: served.store.table.releases["r"].epoch.attempt == 1)
+            while not await asked(port, "anna"):
+                pass
+            first = gray_of(served).requests
+            assert await asked(port, "berta")
+            assert await asked(port, "anna")
+            await until(lambda: gray_of(served).requests == first + 2)
+
+    run(main())
+    gray = gray_of(served)
+    assert (gray.seen, gray.measures["event bought"].firsts) == (2, 2)
+    assert gray.measures["event bought"].exposures == 2
