@@ -61,7 +61,7 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         path = _path(request.scope)
         if request.method not in _METHODS and not (request.method == "POST" and path.startswith(_POSTS)):
-            message = "the admin port only reads: use GET, or POST for /api/v1/explain"
+            message = "the admin port only reads: use GET, or POST for /api/v1/explain and for commands to releases"
             return error_response(405, "method-not-allowed", message, {"allow": "GET, HEAD"})
         if path in HEALTH:
             return None

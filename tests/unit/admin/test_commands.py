@@ -11,13 +11,17 @@ import pytest
 from admin_client import admin, fetch_app, loaded, validated
 from kept_rollouts import SOMEBODY, KeptRollouts
 from phase_table import OTHERWISE, TABLE, UNCHANGED
-from servers import Answer, mapping, run
+from servers import Answer, hello, mapping, run
 from starlette.applications import Starlette
 
+from canary_mw import CanaryMiddleware
+from canary_mw.admin import create_admin
 from canary_mw.admin.commands.tokens import TokenFile, checked, token_of
 from canary_mw.admin.openapi import openapi
+from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import ConfigError, StoreAway
+from canary_mw.observability.prometheus import Metrics
 from canary_mw.rollout.commands import COMMANDS, Command
 from canary_mw.rollout.state import Phase
 
@@ -352,6 +356,21 @@ def test_where_nothing_drives_releases_there_are_no_commands(tmp_path: Path) -> 
         assert answer.header("etag") is None
 
     run(main())
+
+
+def test_an_app_that_mounts_the_pages_takes_commands_for_its_middleware(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(TOKENS)
+    served = CanaryMiddleware(hello, rules=StaticSource(RELEASES))
+    served.start()
+    try:
+        app = create_admin(served.store, Metrics(), token_file=file)
+        headers = [("authorization", f"Bearer {STOP}")]
+        answer = run(fetch_app(app, "/api/v1/releases/shop/abort", "POST", headers))
+        assert validated(answer, PATH, method="post")["rollout"]["phase"] == "Aborted"
+        assert served.driven().controlled in (True, False)
+    finally:
+        served._stop()
 
 
 @pytest.mark.parametrize(
