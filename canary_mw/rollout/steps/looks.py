@@ -15,7 +15,7 @@ from canary_mw.rules.plan import Analysis, HookType, MetricRule, Plan, divided
 _NOTHING = VariantEvidence()
 _START: tuple[HookType, ...] = ("confirm-rollout", "pre-rollout")
 _RAISE: tuple[HookType, ...] = ("rollout", "confirm-traffic-increase")
-_LAST: tuple[HookType, ...] = (*_RAISE, "confirm-promotion")
+_LAST: tuple[HookType, ...] = ("confirm-promotion",)
 
 
 class Outside(NamedTuple):
@@ -120,9 +120,8 @@ def hooks_asked(plan: Plan, state: ReleaseState) -> tuple[HookType, ...]:
 def _gates(plan: Plan, state: ReleaseState, target: Target) -> tuple[HookType, ...]:
     if not target.raises(state) or state.baking:
         return ()
-    if not begun(state):
-        return _START
-    return _LAST if target.step == last_step(plan) else _RAISE
+    last = _LAST if target.step == last_step(plan) else ()
+    return (*(_RAISE if begun(state) else _START), *last)
 
 
 def hooks_missing(plan: Plan, state: ReleaseState, answers: Dict[str, bool]) -> tuple[HookType, ...]:

@@ -260,6 +260,10 @@ def test_each_hook_is_asked_where_it_belongs() -> None:
     assert hooks_asked(plan, at_step(document, 2)) == (*steps, "confirm-promotion", "rollback")
     assert hooks_asked(plan, at_step(document, 3)) == ("rollback",)
     assert hooks_asked(plan, told(document, pending, "abort")) == ()
+    only_step = with_plan(document, stages=plan.stages[-1:])
+    assert only_step.plan is not None
+    asked = hooks_asked(only_step.plan, state_of(tick(only_step, None, None, LEADS)))
+    assert asked == ("confirm-rollout", "pre-rollout", "confirm-promotion", "rollback")
 
 
 @pytest.mark.parametrize(
