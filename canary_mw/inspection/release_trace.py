@@ -52,6 +52,8 @@ def _found(
     yield "enabled", "enabled: true" if document.enabled else "enabled: false"
     yield "lane", _lane(release, head, person)
     yield "choice", _choice(release, head, person)
+    if assigned.reason == "rolled_back":
+        yield "rolled_back", "the release was taken back: only a choice by name reaches gray"
     found = release.by_list(key[0], text) if key else None
     yield "lists", f"{found.reason}, by {text}" if found else f"{text} is in no list" if key else "there is no key"
     drained = release.by_drain(head, person)

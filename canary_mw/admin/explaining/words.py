@@ -39,6 +39,7 @@ TITLES = {
 _BECAUSE = {
     "sent": "because another canary-mw has decided already and sent the request here",
     "disabled": "because the release is switched off",
+    "rolled_back": "because the release was taken back",
     "lane": "because the lane of a trusted peer says so",
     "choice:header": "because a header of the request chooses it",
     "choice:cookie": "because a cookie of the request chooses it",

@@ -9,8 +9,10 @@ from canary_mw.routing.releases.override import LatchCell, Override, Overrides
 from canary_mw.rules.epoch import subject_of
 from canary_mw.rules.release import STABLE, GrayRelease, Releases
 
-# The reason of a decision after a latch is set, up to the next table.
-TAKEN_BACK = "taken_back"
+# The reason of a decision where a release was rolled back or aborted.
+ROLLED_BACK = "rolled_back"
+# The latch of what is off already.
+_SET = LatchCell(memoryview(b"\xff" * 8).cast("Q"))
 
 
 class LatchedRelease(CompiledRelease):
@@ -40,9 +42,9 @@ class LatchedRelease(CompiledRelease):
 
 def _taken_back(assigned: Assigned) -> Assigned:
     """Stable, but for a choice by name."""
-    if assigned.variant == STABLE or assigned.reason.startswith("choice:"):
+    if assigned.reason.startswith("choice:"):
         return assigned
-    return Assigned(assigned.name, STABLE, TAKEN_BACK)
+    return Assigned(assigned.name, STABLE, ROLLED_BACK)
 
 
 def compiled(
@@ -65,6 +67,7 @@ def _fitting(document: GrayRelease, override: Override | None) -> Override | Non
 
 
 def _compile(document: GrayRelease, override: Override | None) -> CompiledRelease:
-    if override is None or override.latch is None or override.off or override.stopped:
+    latch = _SET if override is not None and override.off else override.latch if override is not None else None
+    if override is None or latch is None or override.stopped or not document.enabled:
         return CompiledRelease(document, override)
-    return LatchedRelease(document, override, override.latch)
+    return LatchedRelease(document, override, latch)

@@ -5,6 +5,8 @@ import queue
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.http.messages import RequestHead
+from canary_mw.inspection.explanation import explain
+from canary_mw.inspection.release_trace import release_steps
 from canary_mw.observability.events import Reloaded
 from canary_mw.observability.observers import Observer
 from canary_mw.routing.decision import decide
@@ -170,3 +172,21 @@ def test_what_is_drawn_counts_in_the_attempt_and_step_of_the_override() -> None:
     store.override({"svc-r": Override(weights={"svc-gray": 10.0}, attempt=3, step=2)})
     epoch = store.table.releases["svc-r"].epoch
     assert (epoch.attempt, epoch.step) == (3, 2)
+
+
+def test_a_request_is_told_that_its_release_was_taken_back() -> None:
+    store = store_of()
+    latch = LatchCell(memoryview(bytearray(8)).cast("Q"))
+    head = RequestHead("GET", "/", [(b"x-user", b"user-1")])
+    for override in (
+        Override(weights={"svc-gray": 50.0}, attempt=1, off=True),
+        Override(weights={"svc-gray": 50.0}, attempt=1, latch=latch),
+    ):
+        store.override({"svc-r": override})
+        latch.cells[0] = 1
+        assigned = store.table.releases["svc-r"].assign(head, NOBODY, 0.0)
+        assert (assigned.variant, assigned.reason, assigned.epoch) == ("stable", "rolled_back", None)
+        steps = [each for each in release_steps(explain(store.table, head)) if each.applies]
+        assert [(each.name, each.why) for each in steps] == [
+            ("rolled_back", "the release was taken back: only a choice by name reaches gray")
+        ]
