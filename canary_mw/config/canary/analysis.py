@@ -20,6 +20,9 @@ _QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 _EVENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BUILT_IN: tuple[MetricKind, ...] = ("error_rate", "latency")
 _OF_LATENCY = ("threshold", "quantiles", "allow")
+# Gray is one hop further away than an app in the middleware, and a service with few requests answers each more slowly
+# than a busy one: its connections and caches are cold, and its process has to be woken up.
+_HOP = Allowance(seconds=0.01)
 
 
 def analysis(model: AnalysisModel, path: str = "analysis", before: Analysis | None = None) -> Analysis:
@@ -80,7 +83,7 @@ def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
         on_failure=model.on_failure,
         threshold=None if model.threshold is None else duration(model.threshold, f"{path}.threshold", above=0),
         quantiles=_quantiles(model.quantiles, f"{path}.quantiles") if is_quantile else (),
-        allow=_allowance(model.allow, f"{path}.allow"),
+        allow=_HOP if is_quantile and model.allow is None else _allowance(model.allow, f"{path}.allow"),
         margin=default if own is None else own,
         tolerated=number(model.tolerated, f"{path}.tolerated", least=1),
         minimum_failures=int(number(model.minimum_failures, f"{path}.minimum_failures", least=1)),

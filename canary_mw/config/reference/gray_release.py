@@ -135,8 +135,8 @@ ROLLOUT = {
         " event` counts what the app records; `direction` (`increase` or `decrease` is worse), `share` (1) of alpha,"
         " `on_failure`, `margin` (latency: 2% if that is more), `tolerated` (1: the risk ratio that gray may have),"
         " `minimum_failures` (5) and `ignore_below` (0.1%). For latency also `quantiles` ([p95, p99]) or `threshold`,"
-        " and `allow` (10ms or 10%, taken off gray's times). A percent is 1% or 1; a duration is 90s, 1h30m or a number"
-        " of seconds.",
+        " and `allow`, taken off gray's times: a time or a percent, 10ms beside quantiles, else nothing. A percent is"
+        " 1% or 1; a duration is 90s, 1h30m or a number of seconds.",
         "analysis: {alpha: 1%, metrics: [{name: error_rate}, {name: latency, allow: 10ms}, {name: paid, kind: event,"
         " direction: decrease}]}",
     ),

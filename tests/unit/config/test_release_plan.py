@@ -183,7 +183,8 @@ def test_rates_are_percents(written: Any, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "allowed"), [("10ms", (0.01, 0)), ("10%", (0, 0.1)), (2, (2, 0)), ("0%", (0, 0)), (None, (0, 0))]
+    ("written", "allowed"),
+    [("10ms", (0.01, 0)), ("10%", (0, 0.1)), (2, (2, 0)), ("0%", (0, 0)), ("0ms", (0, 0)), (None, (0.01, 0))],
 )
 def test_an_allowance_is_a_time_or_a_percent(written: Any, allowed: tuple[float, float]) -> None:
     metric = {"name": "latency", **({} if written is None else {"allow": written})}
