@@ -4,6 +4,7 @@ from canary_mw.forwarding.filters.calls import AskHttp, BodyStart, HttpAnswer
 from canary_mw.forwarding.headers import request_headers
 from canary_mw.forwarding.hop import HopContext, via_prefix
 from canary_mw.forwarding.messages import Reply, UpstreamRequest
+from canary_mw.http.framing import well_formed
 from canary_mw.http.headers import HOP_BY_HOP_HEADERS, fold_underscores
 from canary_mw.http.messages import NO_BODY_STATUSES, BodyFraming, RawHeaders, RequestHead
 from canary_mw.routing.governed import APP
@@ -87,7 +88,8 @@ def joined(pairs: RawHeaders, by: bytes = b", ") -> Headers:
 
 def granted(policy: AuthPolicy, head: RequestHead, answer: HttpAnswer) -> RequestHead:
     """The request that a service has allowed, with the headers of its answer in place of the client's."""
-    found = {name: value for name, value in answer.headers if _counts(policy, name)}
+    # Our own client checks what it reads; transports of others may not.
+    found = {n: value for n, value in answer.headers if _counts(policy, n) and well_formed((n,), (value,))}
     removed = _names_to_remove(answer)
     kept = [pair for pair in head.headers if _stays(policy, fold_underscores(pair[0]), found)]
     headers = [pair for pair in (*kept, *found.items()) if fold_underscores(pair[0]) not in removed]
@@ -110,7 +112,7 @@ def _counts(policy: AuthPolicy, name: bytes) -> bool:
 
 def _names_to_remove(answer: HttpAnswer) -> frozenset[bytes]:
     text = b",".join(value for name, value in answer.headers if name == _TO_REMOVE).lower()
-    return frozenset(name.strip(b" \t") for name in text.split(b",")) - NEVER_SET
+    return frozenset(fold_underscores(name.strip(b" \t")) for name in text.split(b",")) - NEVER_SET
 
 
 def refusal(policy: AuthPolicy, head: RequestHead, answer: HttpAnswer) -> Reply:

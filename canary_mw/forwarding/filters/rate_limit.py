@@ -1,5 +1,6 @@
 """RateLimitService: the call about a request, and what its answer means (Envoy's ratelimit filter)."""
 
+import re
 from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 _OVER_LIMIT = 2
+# Not `application/grpc-web`, whose clients read the status of HTTP.
+_GRPC = re.compile(rb"application/grpc(?:[+; ]|$)", re.I)
 # Statuses of gRPC: UNAVAILABLE, RESOURCE_EXHAUSTED.
 _UNAVAILABLE, _EXHAUSTED = b"14", b"8"
 
@@ -56,7 +59,7 @@ def answer_of(policy: RateLimitPolicy, head: RequestHead, answer: Dict[str, Any]
 
 def _over_limit(policy: RateLimitPolicy, head: RequestHead, answer: Dict[str, Any], added: Headers) -> Reply:
     headers = [(b"x-envoy-ratelimited", b"true"), *added]
-    if (head.header(b"content-type") or b"").startswith(b"application/grpc"):
+    if _GRPC.match(head.header(b"content-type") or b""):
         status = _EXHAUSTED if policy.resource_exhausted else _UNAVAILABLE
         grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", status), (b"content-length", b"0")]
         return Reply(200, b"", [*headers, *grpc])

@@ -96,6 +96,17 @@ def test_of_several_the_one_in_force_stays() -> None:
     assert read("", rules)[0] is None
 
 
+@pytest.mark.parametrize(
+    "labels", ["{ambassador: {defaults: text}}", "{ambassador: {defaults: [{unknown: {key: a}}, 5]}}"]
+)
+def test_default_labels_in_error_keep_the_last_good_module(labels: str) -> None:
+    _, rules = read(module(default_labels="{ambassador: {defaults: [a]}}") + service())
+    good = rules.shared.settings.default_labels
+    _, after = read(module(default_labels=labels) + service(), rules)
+    assert after.shared.settings.default_labels == good
+    assert any(each.severity == "error" for each in after.diagnostics)
+
+
 # Labels.
 
 KINDS: dict[str, tuple[str, str, Label]] = {

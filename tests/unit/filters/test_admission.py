@@ -184,6 +184,13 @@ def test_headers_that_no_service_may_set_or_remove_stay() -> None:
     assert changed.headers == [(b"host", b"a"), (b"content-length", b"0")]
 
 
+def test_a_value_that_is_none_is_not_granted() -> None:
+    answer = HttpAnswer(200, [(b"x-user", b"a\r\nx-role: admin"), (b"x-role", b"b")])
+    head = get("/shop/", {"host": "a", "x-user": "admin"})
+    found = ask(head, answer, allowed_authorization_headers="[x-user, x-role]").admitted.head
+    assert found.headers == [(b"host", b"a"), (b"x-role", b"b")]
+
+
 def test_several_services_take_turns() -> None:
     rules = RULES + auth_service(name="b", service="two") + auth_service(name="a", service="one")
     table = RouteTable.from_yaml(rules)

@@ -111,6 +111,13 @@ def test_a_client_of_grpc_gets_a_status_of_grpc(attributes: dict[str, Any], stat
     assert dict(reply.headers or ())[b"grpc-status"] == status
 
 
+@pytest.mark.parametrize("kind", ["application/grpc-web", "application/json", "text/application/grpc"])
+def test_other_clients_get_a_status_of_http(kind: str) -> None:
+    _, reply = ask(get("/shop/", {"x-user": "bob", "content-type": kind}), OVER)
+    assert isinstance(reply, Reply)
+    assert reply.status == 429
+
+
 def test_below_the_limit_headers_are_added_both_ways() -> None:
     answer = {
         **OK,
