@@ -47,8 +47,9 @@ def _override(
     document: GrayRelease, state: ReleaseState | None, cell: Callable[[str], LatchCell], *, known: bool
 ) -> Override | None:
     if state is None:
-        # A release that was rolled back must not come back before its state was read: lanes and lists wait, too.
-        return Override(weights=NOTHING, off=not known) if document.plan is not None else None
+        # A release that was rolled back must not come back before its state was read: lanes and lists wait, too. One
+        # with steps that has no state is at weight 0 by itself.
+        return Override(weights=NOTHING, off=True) if document.plan is not None and not known else None
     latch = cell(document.name)
     off = state.latched or latch.cells[0] >= state.attempt
     if document.plan is None and not off:

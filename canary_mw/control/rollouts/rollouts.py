@@ -129,7 +129,7 @@ class Rollouts:
 
     def _say_where(self) -> None:
         opened = self._controller.opened
-        if opened is None or self._said:
+        if opened is None or self._said or (opened.folder is not None and not self._controller.leads):
             return
         self._said = True
         if self._where.unshared:
