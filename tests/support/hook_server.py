@@ -1,13 +1,17 @@
 """A hook on a real socket: keeps what was posted, and answers what a test says."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+# Of "localhost" and 127.0.0.1, signed by itself.
+CERTIFICATE = Path(__file__).with_name("upstream.pem")
 _SECONDS = 20
 
 
@@ -51,7 +55,7 @@ class HookServer:
 
 
 @contextmanager
-def hook_server(host: str = "127.0.0.1", port: int = 0) -> Iterator[HookServer]:
+def hook_server(host: str = "127.0.0.1", port: int = 0, *, tls: bool = False) -> Iterator[HookServer]:
     """A hook while the block runs."""
     hook = HookServer()
 
@@ -80,6 +84,10 @@ def hook_server(host: str = "127.0.0.1", port: int = 0) -> Iterator[HookServer]:
 
     server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     hook.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

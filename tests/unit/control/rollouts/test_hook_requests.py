@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hook_server import HookServer, hook_server
+from hook_server import CERTIFICATE, HookServer, hook_server
 
 from canary_mw.control.rollouts.hooks.requests import HookClient, NoAnswer, is_near
 
@@ -56,6 +56,23 @@ def test_a_hook_that_does_not_answer_is_left_after_its_time(hook: HookServer) ->
     hook.go.clear()
     with pytest.raises(NoAnswer, match=r"127\.0\.0\.1 does not answer in time"):
         HookClient(NEAR).post(hook.url(), b"{}", 0.1)
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("localhost", True), ("localhost", False), ("gate", True)])
+def test_over_tls_the_name_is_verified_and_not_the_address(
+    name: str, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    resolves(monkeypatch, "127.0.0.1")
+    with hook_server(tls=True) as hook:
+        url, client = f"https://{name}:{hook.port}/", HookClient(("localhost", "gate"))
+        if (name, trusted) == ("localhost", True):
+            assert client.post(url, b"{}", 5) == 200
+            return
+        with pytest.raises(NoAnswer, match=f"{name} cannot be reached"):
+            client.post(url, b"{}", 5)
+        assert hook.posted.empty()
 
 
 def test_what_was_sent_is_not_sent_to_another_address(hook: HookServer, monkeypatch: pytest.MonkeyPatch) -> None:
