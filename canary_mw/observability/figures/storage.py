@@ -135,9 +135,9 @@ class Storage:
         if len(text) > MAX_KEY:
             return None
         size = record_size(text, cells)
-        unused = min((each for each in self._unused if len(each) >= size), key=len, default=None)
+        # Histories know rows and counters by their order in the file.
+        unused = self._take_unused(size) if kind in EVIDENCE else None
         if unused is not None:
-            self._unused.remove(unused)
             view = rewrite_record(unused, kind, text, cells)
             self._note(unused, kind, key, size)
             return view
@@ -153,14 +153,20 @@ class Storage:
         self.header[Header.USED] = self._size - len(self._free)
         return view
 
+    def _take_unused(self, size: int) -> memoryview | None:
+        """The smallest unused record that has room."""
+        fitting = [place for place, each in enumerate(self._unused) if len(each) >= size]
+        best = min(fitting, key=lambda place: len(self._unused[place]), default=None)
+        # By its place: equal views of different memory are equal.
+        return None if best is None else self._unused.pop(best)
+
     def _note(self, unused: memoryview, kind: int, key: tuple[str, ...], size: int) -> None:
         """Keep where a record lies, and what it has left over."""
         rest = len(unused) - size
         if rest >= HEAD:
             unused, left = unused[:size], unused[size:]
             self._unused.append(left)
-        if kind in EVIDENCE:
-            self._records[kind, key] = unused
+        self._records[kind, key] = unused
 
     def release(self, kind: int, key: tuple[str, ...]) -> None:
         """Give the memory of a record of evidence to later ones; nobody may use its cells any more."""

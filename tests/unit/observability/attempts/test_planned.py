@@ -646,3 +646,34 @@ def test_arms_are_bounded_and_their_numbers_are_used_again(folder: int, monkeypa
         assert counts(found).gray_requests + counts(found).stable_requests == 6
         first = found.metrics[0].series[0][0]
         assert (first.weight, first.gray) == (0.1, 1)
+
+
+def test_counters_never_lie_in_the_place_of_evidence(folder: int) -> None:
+    worker = Worker(folder, planned(ERRORS))
+    worker.to(2, 1)
+    for number in range(200):
+        worker.ask(f"u{number}", "500")
+    worker.metrics.tally("events", "first")
+    worker.to(2, 2)
+    names = [f"n{number}" for number in range(20)]
+    for name in names:
+        worker.metrics.tally("events", name)
+    assert worker.metrics.figures.storage is not None
+    kept = layout.records(worker.metrics.figures.storage.content())
+    found = [each.key for each in kept if each.kind == Kind.COUNTER and each.key[0] == "events"]
+    assert found == [("events", name) for name in ["first", *names]]
+
+
+def test_an_unused_record_is_given_to_one_alone() -> None:
+    storage, names = Storage(), ("a", "b", "c")
+    for name in names:
+        storage.allocate(Kind.KEYS, (name, "1"), 64)
+    for name in names:
+        storage.release(Kind.KEYS, (name, "1"))
+    found = [storage.allocate(Kind.KEYS, ("z", str(number)), 64) for number in range(4)]
+    for number, cells in enumerate(found):
+        assert cells is not None
+        cells[:] = bytes([number]) * 64
+    assert [bytes(each.cells) for each in layout.records(storage.content()) if each.key[0] == "z"] == [
+        bytes([number]) * 64 for number in (0, 1, 2, 3)
+    ]
