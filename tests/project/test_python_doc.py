@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 
 import canary_mw
 from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
-from canary_mw.observability.source_metrics import source_metrics
+from canary_mw.observability.source_metrics import rule_metrics, source_metrics
 from canary_mw.observability.source_status import SourceStatus
+from canary_mw.routing.table import RouteTable
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
@@ -64,12 +65,13 @@ def test_the_admin_pages_answer_where_they_are_mounted(tmp_path: Path, monkeypat
 
 
 class Sources(Collector):
-    """The metrics of one source that is watched."""
+    """The metrics of one source that is watched, and of its rules."""
 
     def collect(self) -> Iterable[Metric]:
         known: dict[str, Any] = {"source": "k8s://", "kind": "services", "namespace": "*", "version": "v1"}
         counts: dict[str, Any] = {"objects": 1, "relists": {}, "errors": {}, "last_contact": 0.1, "cache_age": None}
-        return source_metrics([SourceStatus(**known, **counts, synced=True, error=None)])
+        of_rules = rule_metrics(RouteTable.build(()), None, ())
+        return [of_rules, *source_metrics([SourceStatus(**known, **counts, synced=True, error=None)])]
 
 
 def test_every_metric_is_listed_and_no_other() -> None:
