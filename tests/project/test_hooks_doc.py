@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 from planned_releases import planned
+from servers import mapping
 
 from canary_mw.control.rollouts.hooks.deliveries import PAUSES
 from canary_mw.control.rollouts.hooks.hooks import INTERVAL
 from canary_mw.control.rollouts.hooks.payload import event, question
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
 from canary_mw.rollout.findings import ERROR_RATE, MetricEvidence, find
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
@@ -18,6 +21,25 @@ from canary_mw.rules.plan import HOOK_TYPES, Hook
 
 PAGE = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text(encoding="utf-8")
 EXAMPLE = json.loads(PAGE.partition("```json\n")[2].partition("```")[0])
+
+
+def test_the_hooks_of_the_page_are_read() -> None:
+    written = PAGE.partition("```yaml\n")[2].partition("```")[0]
+    steps = "steps:\n- setWeight: 5\n- setWeight: 100\n"
+    store = RuleStore(
+        StaticSource(
+            mapping("svc", "/", "svc")
+            + mapping("gray", "/", "gray", weight=0)
+            + "---\napiVersion: canary-mw/v1\nkind: GrayRelease\nname: shop\nstable: svc\ngray: [gray]\n"
+            + f"sticky: {{header: x}}\n{steps}{written}"
+        )
+    )
+    store.reload()
+    (document,) = store.table.documents.in_force
+    assert document.plan is not None
+    assert [each.type for each in document.plan.hooks] == ["confirm-promotion", "rollback", "event"]
+    assert document.plan.hooks[2].metadata == (("team", "shop"),)
+    assert {each.timeout for each in document.plan.hooks} == {5.0, 10.0}
 
 
 def test_every_kind_is_listed() -> None:
