@@ -6,6 +6,7 @@ The rules are those of docs/progressive-delivery.md. Every test has processes of
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from collections.abc import Mapping as Dict
 from pathlib import Path
@@ -247,6 +248,19 @@ def test_a_full_disk_lowers_and_raises_nothing(place: Place) -> None:
         until(lambda: place.states.all()["judged"][0].phase == "RolledBack")
         until(lambda: gray_share(port, "timed") == 100)
         assert gray_share(port, "judged") == 0
+
+
+def test_a_disk_that_cannot_be_written_gives_gray_to_nobody(place: Place) -> None:
+    """A process that starts on it knows nothing of what others have seen since; who names gray gets it."""
+    text = rules(*PHASES)
+    place.path.write_text(text)
+    with small_disk(place.state):
+        put_states(place.state, text)
+        subprocess.run(["mount", "-o", "remount,ro", place.state], check=True)
+        with place.served() as (running, port):
+            assert not any(place.shares(port).values())
+            assert gray_share(port, "progressing", keys=5, **{"x-choose": "always"}) == 100
+            assert f"the state folder {place.state} cannot be read" in running.output
 
 
 @pytest.mark.parametrize("server", ["sync", "gthread", "gevent", "gevent preload", "preload", "uvicorn"])
