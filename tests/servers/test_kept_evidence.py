@@ -123,6 +123,9 @@ def test_a_worker_that_is_killed_takes_no_key_along(server: str, tmp_path: Path)
             await eventually(lambda wanted=wanted: len(asked.requests) >= wanted)  # type: ignore[misc]
             os.kill(pid, signal.SIGKILL)
         await asyncio.gather(*clients)
+        # Workers that take their place begin no attempt anew.
+        await eventually(lambda: len(set(counting(tmp_path)) - set(pids)) == 4)
+        await until_all_draw(admin)
 
     with served(server, tmp_path, admin) as (running, port):
         run(main(port), SECONDS)
