@@ -21,7 +21,7 @@ import uvicorn
 
 from canary_mw.cli.demo_report import print_hints, print_page, print_rollback, print_table, print_urls, table_rows
 from canary_mw.cli.demo_requests import BATCHES, PATH, keep_sending, send_batch
-from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, page_of, resume, rolled_back_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, page_of, phase_within, resume
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.rules.upstream import Origin
 from canary_mw.server.app import Proxy
@@ -249,9 +249,11 @@ async def _go_on(origin: Origin, admin_port: int, token: str, once: bool) -> Non
     sending = asyncio.create_task(keep_sending(client, origin))
     try:
         if not once:
+            # The controller looks each second: only then does the step wait for somebody.
+            await phase_within(BEGINS_WITHIN, "Paused", client, admin)
             await resume(client, admin, token)
             await sending
-        print_rollback(await rolled_back_within(ROLLED_BACK_WITHIN, client, admin))
+        print_rollback(await phase_within(ROLLED_BACK_WITHIN, "RolledBack", client, admin))
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

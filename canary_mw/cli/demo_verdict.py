@@ -76,23 +76,23 @@ def _gray(store: RuleStore) -> float:
     return 0.0 if release is None else 100.0 - release.effective_shares()[STABLE]
 
 
-async def rolled_back_within(seconds: float, client: HTTP11Client, admin: Origin) -> dict[str, Any]:
-    """The release when it has taken itself back, as the API of the admin port has it.
+async def phase_within(seconds: float, phase: str, client: HTTP11Client, admin: Origin) -> dict[str, Any]:
+    """The release when it is in a phase, as the API of the admin port has it.
 
     Raises:
-        click.ClickException: it does not in this time.
+        click.ClickException: it does not get there in this time.
     """
     release: dict[str, Any] = {}
     try:
         async with asyncio.timeout(seconds):
-            for pause in chain([0], repeat(0.5)):
+            for pause in chain([0], repeat(0.2)):
                 await asyncio.sleep(pause)
                 release = await _release(client, admin) or release
-                if release and release["rollout"] and release["rollout"]["phase"] == "RolledBack":
+                if release and release["rollout"] and release["rollout"]["phase"] == phase:
                     break
     except TimeoutError:
         said = release["verdict"]["sentence"] if release else "nothing"
-        message = f"gray is not rolled back within {seconds:g} seconds; what was said last: {said}"
+        message = f"the release is not {phase} within {seconds:g} seconds; what was said last: {said}"
         raise click.ClickException(message) from None
     return release
 

@@ -26,7 +26,7 @@ from upstream import Peer, serving
 from canary_mw.cli import demo
 from canary_mw.cli.demo_report import table_rows
 from canary_mw.cli.demo_requests import Batch, Result, send_request
-from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, resume, rolled_back_within
+from canary_mw.cli.demo_verdict import RELEASE, Faults, first_step_within, phase_within, resume
 from canary_mw.cli.main import main
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -200,7 +200,7 @@ def watched(phase: str, seconds: float) -> dict[str, Any]:
         client = HTTP11Client()
         async with serving(release_in(phase)) as upstream:
             try:
-                return await rolled_back_within(seconds, client, upstream.origin)
+                return await phase_within(seconds, "RolledBack", client, upstream.origin)
             finally:
                 await client.aclose()
 
@@ -209,7 +209,7 @@ def watched(phase: str, seconds: float) -> dict[str, Any]:
 
 def test_the_demo_waits_until_the_release_is_rolled_back_and_not_longer() -> None:
     assert watched("RolledBack", 30)["rollout"]["reason"] == "gray fails more often"
-    with pytest.raises(ClickException, match=r"not rolled back within 0\.1 seconds; .*last: It is Held\."):
+    with pytest.raises(ClickException, match=r"not RolledBack within 0\.1 seconds; .*last: It is Held\."):
         watched("Held", 0.1)
 
 
