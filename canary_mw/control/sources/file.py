@@ -23,6 +23,8 @@ logger = HostLogger(logging.getLogger("canary_mw.sources"))
 _POLL_INTERVAL = 0.5
 # Seconds after which a watched path is checked for being another directory than before.
 _WATCH_TIMEOUT = 0.25
+# Seconds that a native thread has to end.
+_END_OF_THREAD = 0.5
 
 
 class FileSource:
@@ -139,11 +141,25 @@ class FileSource:
 
 @cache
 def _initialize_watchfiles() -> None:
-    """Import watchfiles, and call it once: its native part initializes itself under locks at the first call."""
-    ended = Latch()
+    """Import watchfiles, and call it once: its native part initializes itself under locks at the first call.
+
+    That call has a native thread, which ends a moment later. It is waited for: a server may fork next.
+    """
+    ended, before = Latch(), _threads()
     ended.set()
     for _ in import_module("watchfiles").watch(step=1, force_polling=True, stop_event=ended):
         raise AssertionError("it was stopped before")
+    deadline = time.monotonic() + _END_OF_THREAD
+    while _threads() > before and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _threads() -> int:
+    """How many threads the process has, native ones included; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
 
 
 def _load(path: str) -> list[TextFile]:

@@ -253,7 +253,7 @@ async def test_objects_are_read_in_the_version_that_needs_no_webhook(
     old: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = FakeApi(mappings_kind("v2", "v3alpha1", webhook=True), old=old)
-    monkeypatch.setattr(api_module, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(api_module, "HEAD_TIMEOUT", 1.0)
     async with following(server, MAPPINGS) as follower:
         # An empty list needs no webhook, so that it dies under the watch.
         await until(lambda: follower.reflector.complete)
