@@ -121,7 +121,7 @@ def _slowest(plan: Plan, stage: Stage, after: Dict[str, float], traffic: Traffic
 
 
 def _stable(stage: Stage) -> float:
-    return 100.0 - sum(stage.weights.values())
+    return max(round(100.0 - sum(stage.weights.values()), 6), 0.0)
 
 
 def _rates_of(rule: MetricRule, traffic: Traffic) -> list[float]:

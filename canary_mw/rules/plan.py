@@ -165,11 +165,16 @@ class Plan:
 
 
 def divided(percent: float, shares: tuple[tuple[str, float], ...]) -> Dict[str, float]:
-    """A percent divided by shares, in whole slots; what is left by rounding is stable's."""
+    """A percent divided by shares, in whole slots; what is left by rounding goes to the largest share.
+
+    The sum is the percent: at 100 nobody is left on stable.
+    """
     # The decimal numbers that are written, not the floats next to them.
     exact = {name: Fraction(str(share)) for name, share in shares}
     slots, total = round(percent * SLOTS_PER_PERCENT), sum(exact.values())
-    return {name: int(slots * share / total) / SLOTS_PER_PERCENT for name, share in exact.items()}
+    whole = {name: int(slots * share / total) for name, share in exact.items()}
+    whole[max(exact, key=exact.__getitem__)] += slots - sum(whole.values())
+    return {name: each / SLOTS_PER_PERCENT for name, each in whole.items()}
 
 
 def plan_digest(plan: Plan, up_to_stage: int) -> str:
