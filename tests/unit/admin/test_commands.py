@@ -281,6 +281,12 @@ def test_who_may_stop_may_do_nothing_else(box: Box, token: str, may: tuple[str, 
             assert json.loads(answer.body)["rollout"]["history"][0]["who"] == "stop, line 4"
 
 
+@pytest.mark.parametrize("token", [OPERATE, STOP, PEER])
+def test_a_command_that_is_none_is_told_to_whoever_has_a_token(box: Box, token: str) -> None:
+    assert error_of(box.give("halt", token)) == (404, "unknown-command")
+    assert box.rollout()["version"] == 7
+
+
 def test_without_tokens_the_port_only_reads(tmp_path: Path) -> None:
     for box in (Box(tmp_path, tokens=None), Box(tmp_path, tokens="# none yet\n")):
         assert error_of(box.give("abort")) == (403, "read-only")
