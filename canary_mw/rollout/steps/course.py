@@ -86,7 +86,7 @@ def _for_human(found: Verdict) -> Verdict:
 
 def _objected(at: At) -> tuple[Outcome, Verdict]:
     """The evidence speaks against gray, and does not roll back: hold, or advise."""
-    waiting = Verdict("wait", at.found.text, at.found.variant, at.found.metric, waits_for="suspicion")
+    waiting = Verdict("wait", at.found.reason, at.found.variant, at.found.metric, waits_for="suspicion")
     if _advises(at.analysis):
         return _advised(at), waiting
     cause: HeldBy = "sample_ratio" if at.found.kind == "hold" and not at.found.metric else "metric"

@@ -336,6 +336,12 @@ def test_advice_is_given_once_and_does_not_raise() -> None:
     assert summary(later) == ("Progressing", 25)
 
 
+def test_what_is_advised_names_variant_and_metric_once() -> None:
+    verdict = look(with_analysis(DOCUMENT, mode="advise"), BAD).verdict
+    assert verdict is not None
+    assert verdict.text.count(verdict.metric) == 1
+
+
 def test_with_advice_alone_steps_go_by_time() -> None:
     assert summary(look(with_analysis(DOCUMENT, mode="advise"), NOTHING)) == ("Progressing", 50)
 
