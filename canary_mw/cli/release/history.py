@@ -43,7 +43,11 @@ def _listed(release: Any) -> tuple[str, ...]:
     if rollout["phase"] == "Manual":
         weight = sum(percent for name, percent in release["weights"].items() if name != "stable")
     cells = phase_of(rollout)[0], step_of(rollout), share(weight), str(rollout["attempt"])
-    return visible(release["name"]), *cells, visible(rollout["reason"])
+    return (
+        visible(release["name"]),
+        *cells,
+        "; ".join(map(visible, filter(None, (rollout["reason"], *rollout["findings"])))),
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Line]:

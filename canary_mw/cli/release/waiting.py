@@ -56,7 +56,8 @@ def line_of(answer: Any) -> str:
     rollout = answer["rollout"]
     if rollout is None or rollout["phase"] == "Manual":
         return "it has no steps, and ends by no evidence"
-    return ": ".join(filter(None, (f"{phase_of(rollout)[0]} {progress_of(rollout)}", visible(rollout["reason"]))))
+    line = ": ".join(filter(None, (f"{phase_of(rollout)[0]} {progress_of(rollout)}", visible(rollout["reason"]))))
+    return "; ".join((line, *map(visible, rollout["findings"])))
 
 
 def _code(answer: Any, under_way: int) -> int:

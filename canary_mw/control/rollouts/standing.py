@@ -63,17 +63,19 @@ def standing_of(controller: Controller, document: GrayRelease, where: Surroundin
         is_controller=controller.leads,
         controller=f"process {opened.latches.controller}" if opened is not None and opened.latches.controller else "",
         place=opened.where if opened is not None else "",
-        findings=tuple(_findings(controller, document.name, where)),
+        findings=tuple(_findings(controller, document, where)),
         verdict=outcome.verdict,
         look=outcome.look,
         messages=controller.messages.get(document.name, ()),
     )
 
 
-def _findings(controller: Controller, name: str, where: Surroundings) -> Iterator[str]:
-    stored = controller.states.stored
+def _findings(controller: Controller, document: GrayRelease, where: Surroundings) -> Iterator[str]:
+    stored, name = controller.states.stored, document.name
     if controller.stopped:
         yield "all releases are stopped: everybody gets stable"
+    if not document.enabled:
+        yield "enabled is false: everybody gets stable, and nothing goes on until it is true"
     if where.unshared:
         yield "no shared store: several pods cannot agree; where there is one pod only, set CANARY_MW_SINGLE=1"
     for what, reason in controller.troubles.items():

@@ -101,6 +101,12 @@ def test_status_waits_for_the_end_past_what_goes_on_by_itself(monkeypatch: pytes
         assert len(canned.asked) == 5
 
 
+def test_what_keeps_gray_from_everybody_is_in_the_line() -> None:
+    off = "all releases are stopped: everybody gets stable"
+    with canned_admin(get_of(phase("Progressing", reason="the first step begins", findings=[off]))) as canned:
+        assert canary(canned, "status", NAME).output.endswith(f": the first step begins; {off}\n")
+
+
 def test_what_holds_a_release_for_long_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_PAUSE", 0.0)
     monkeypatch.setattr(waiting, "_SETTLED", 0.0)

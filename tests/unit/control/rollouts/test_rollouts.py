@@ -112,6 +112,20 @@ def test_a_command_in_one_process_is_in_force_in_all(start: Start) -> None:
     assert sum(each.is_controller for each in (*one.standings(), *other.standings())) == 1
 
 
+def test_a_release_that_is_not_enabled_says_so(start: Start) -> None:
+    """Its state keeps the weight, which nobody gets."""
+    off = "enabled is false: everybody gets stable, and nothing goes on until it is true"
+
+    def findings(rollouts: Rollouts) -> tuple[str, ...]:
+        standing = rollouts.standing("svc-r")
+        assert standing is not None
+        return standing.findings if standing.version else ("not begun",)
+
+    enabled, disabled = start(), start(RULES + "enabled: false\n")
+    until(lambda: findings(enabled) == ())
+    until(lambda: findings(disabled) == (off,))
+
+
 def test_a_command_for_another_version_than_the_present_one_is_refused(start: Start) -> None:
     rollouts = start()
     until(lambda: weight(rollouts) == 5)
