@@ -1,5 +1,7 @@
 """Replies of the proxy itself: short fixed texts, without anything from the request or internal details."""
 
+from http import HTTPStatus
+
 from canary_mw.exceptions import ClientError
 from canary_mw.forwarding.messages import Reply
 
@@ -12,6 +14,14 @@ _ERROR_TEXTS = {
     431: "the head of the request is too large\n",
     508: "the request came back to where it was: a loop\n",
 }
+
+
+_REASONS = {status.value: status.phrase.lower() for status in HTTPStatus}
+
+
+def reason_of(reply: Reply) -> str:
+    """The reason of a reply for the access log, such as "not found"; services may answer with any status."""
+    return _REASONS.get(reply.status, "unknown status")
 
 
 def text_reply(status: int, text: str = "") -> Reply:

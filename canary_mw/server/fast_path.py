@@ -8,7 +8,6 @@ relay a response of several segments) continues on the ASGI path, with what is k
 import asyncio
 import logging
 from functools import partial
-from http import HTTPStatus
 from math import inf
 from time import perf_counter
 from typing import Protocol
@@ -18,6 +17,7 @@ from canary_mw.client.aio.connection import Connection
 from canary_mw.exceptions import ClientError, UpstreamConnectError, UpstreamError, UpstreamProtocolError
 from canary_mw.forwarding.exchange import Exchange, exchange, finish_with_error, finish_with_response
 from canary_mw.forwarding.messages import Relay, UpstreamRequest
+from canary_mw.forwarding.replies import reason_of
 from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_writer import encode_chunk, render_head
@@ -212,7 +212,7 @@ class FastPathRequest:
             return
         self._note(error)
         reply = finish_with_error(self._exchange, error)
-        self._write(reply.status, reply.headers or (), reply.body, HTTPStatus(reply.status).phrase.lower())
+        self._write(reply.status, reply.headers or (), reply.body, reason_of(reply))
 
     def _note(self, error: UpstreamError) -> None:
         error.address = self._connection.origin.endpoint

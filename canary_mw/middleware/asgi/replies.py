@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from time import perf_counter
 
 from canary_mw.client.interfaces import UpstreamResponse
 from canary_mw.client.limits import CLOSE_TIMEOUT
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.messages import Relay, Reply
+from canary_mw.forwarding.replies import reason_of
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.asgi.receive import RequestStream
 from canary_mw.types import Message, Receive, Scope, Send
@@ -59,7 +59,7 @@ async def send_reply(send: Send, reply: Reply) -> str:
     """Send a reply; returns its reason for the access log, such as "not found"."""
     await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers or []})
     await send({"type": "http.response.body", "body": reply.body})
-    return HTTPStatus(reply.status).phrase.lower()
+    return reason_of(reply)
 
 
 async def deny_handshake(scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:

@@ -1,7 +1,6 @@
 """Responses to a WSGI server: replies of our own, and responses of upstreams as they come."""
 
 from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
 from typing import NamedTuple
 
 from canary_mw.client.interfaces import SyncResponse
@@ -9,6 +8,7 @@ from canary_mw.exceptions import UpstreamError
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.headers import is_event_stream
 from canary_mw.forwarding.messages import Relay, Reply
+from canary_mw.forwarding.replies import reason_of
 from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import NO_BODY_STATUSES, RequestHead
 from canary_mw.middleware.wsgi.in_process import status_line, text_pairs
@@ -26,7 +26,7 @@ class WSGIResult(NamedTuple):
 def send_reply(reply: Reply, start_response: StartResponse) -> WSGIResult:
     """Start a reply; returns its body and its reason for the access log."""
     start_response(status_line(reply.status), text_pairs(reply.headers or ()))
-    return WSGIResult([reply.body] if reply.body else [], HTTPStatus(reply.status).phrase.lower())
+    return WSGIResult([reply.body] if reply.body else [], reason_of(reply))
 
 
 def relay(relayed: "RelayedBody", outcome: Relay, head: RequestHead, start_response: StartResponse) -> Iterable[bytes]:

@@ -93,6 +93,23 @@ def test_the_app_is_spared_what_the_service_refuses(interface: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("status", [299, 420, 499])
+def test_a_refusal_may_have_a_status_that_nobody_has_registered(interface: str, status: int) -> None:
+    auth = AuthService((b"%d No" % status, [], b"no"))
+    log = Log()
+
+    async def main() -> None:
+        async with serving(auth) as service:
+            served = guarded(service.origin.port, observers=[log])
+            async with serving_middleware(served) as port:
+                answer = await fetch(port, "/own/x")
+                assert (answer.status, answer.body) == (status, b"no")
+                await until(lambda: log.has(1))
+        assert (log.ends[0].status, log.ends[0].auth) == (status, "denied")
+
+    run(main())
+
+
 def test_probes_reach_the_app_while_the_service_is_dead(interface: str) -> None:
     async def main() -> None:
         async with serving_middleware(guarded(1)) as port:
