@@ -119,13 +119,19 @@ def change_environ(environ: Environ, before: RequestHead, after: RequestHead) ->
 
 
 def _changed(before: RequestHead, after: RequestHead) -> Environ:
-    """The keys of headers that are new, or have another value; repeated headers are joined."""
-    same = set(before.headers)
-    found: Environ = {}
-    for name, value in after.headers:
-        if (name, value) not in same:
-            key, text = environ_key(name), value.decode("latin-1")
-            found[key] = f"{found[key]}, {text}" if key in found else text
+    """The keys of headers that are new, or have other values; the values of repeated headers are joined."""
+    old = _values(before)
+    return {
+        environ_key(name): (b"; " if name == b"cookie" else b", ").join(values).decode("latin-1")
+        for name, values in _values(after).items()
+        if values != old.get(name)
+    }
+
+
+def _values(head: RequestHead) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in head.headers:
+        found.setdefault(name, []).append(value)
     return found
 
 

@@ -1,5 +1,6 @@
 """A RateLimitService that is really asked, through both middlewares: over HTTP/2, and what comes of its answers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -8,18 +9,21 @@ from google.protobuf.json_format import ParseDict
 from grpc_peer import OK, Connection
 from grpc_peer import serving as serving_grpc
 from middlewares import middleware, serving_middleware
-from servers import Answer, fetch, mapping, run
+from servers import Answer, fetch, mapping, respond, run
 from test_both import Log
 from upstream import until
 
 from canary_mw.control.sources.static import StaticSource
+from canary_mw.types import Environ, Receive, Scope, Send, StartResponse
 
 RULES = mapping("own", "/own/", "me", labels="{ambassador: [{g: [remote_address, {user: {header: x-user}}]}]}")
 LIMITS = "---\napiVersion: getambassador.io/v3alpha1\nkind: RateLimitService\nname: limits\nservice: limits\n"
 USER = [("x-user", "bob")]
 
 
-def ask(*answers: dict[str, Any] | None, path: str = "/own/", more: str = "") -> tuple[list[Answer], list[Any], Log]:
+def ask(
+    *answers: dict[str, Any] | None, path: str = "/own/", more: str = "", app: Any = None
+) -> tuple[list[Answer], list[Any], Log]:
     """One request for each answer of the service: what came, what it was asked, and what was told of it."""
     asked: list[Any] = []
     log = Log()
@@ -33,7 +37,9 @@ def ask(*answers: dict[str, Any] | None, path: str = "/own/", more: str = "") ->
 
     async def main(port: int) -> list[Answer]:
         rules = StaticSource(RULES + LIMITS + "protocol_version: v3\ntimeout_ms: 5000\n" + more)
-        served = middleware(rules=rules, local="me", upstreams={"limits": f"http://127.0.0.1:{port}"}, observers=[log])
+        served = middleware(
+            app, rules=rules, local="me", upstreams={"limits": f"http://127.0.0.1:{port}"}, observers=[log]
+        )
         async with serving_middleware(served) as front:
             found = [await fetch(front, path, headers=USER) for _ in answers]
             await until(lambda: log.has(len(answers)))
@@ -63,3 +69,22 @@ def test_a_service_that_fails_is_told_of(interface: str, more: str, status: int)
     answers, _, log = ask(None, more=more)
     assert answers[0].status == status
     assert log.ends[0].rate_limit == "error"
+
+
+async def showing(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that says which users it got."""
+    users = [value for name, value in scope["headers"] if name == b"x-user"]
+    await respond(send, b", ".join(users))
+
+
+def wsgi_showing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The same for WSGI."""
+    start_response("200 OK", [])
+    return [environ["HTTP_X_USER"].encode()]
+
+
+def test_what_the_service_adds_is_beside_what_the_client_has_sent(interface: str) -> None:
+    added = [{"key": "x-user", "value": "2"}, {"key": "x-user", "value": "3"}]
+    app = showing if interface == "asgi" else wsgi_showing
+    answers, _, _ = ask({"overall_code": "OK", "request_headers_to_add": added}, app=app)
+    assert answers[0].body == b"bob, 2, 3"
