@@ -61,6 +61,9 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
     if b"proxy-authorization" in by_name and _is_authorized(head):
         # An auth service has seen it, as the proxy that it is for.
         headers += [pair for pair in head.headers if pair[0] == b"proxy-authorization"]
+    if b"proxy-authenticate" in by_name and _is_authorized(head):
+        # Only in a request because the service has put it there.
+        headers += [pair for pair in head.headers if pair[0] == b"proxy-authenticate"]
     if b"x-request-id" not in by_name:
         headers.append((b"x-request-id", hop.new_id()))
     elif not mapping.keep_request_id:

@@ -96,7 +96,8 @@ def _limit(
     if said.reply is not None:
         return said.reply
     if said.request_headers:
-        head = head.replace(headers=[*head.headers, *said.request_headers])
+        headers = [*head.headers, *said.request_headers]
+        head = head.replace(headers=auth_http.unnominated(headers, dict(said.request_headers)))
     return Admitted(decision, head, said.response_headers)
 
 
@@ -140,6 +141,8 @@ def _ask(policy: AuthPolicy, rule: Mapping | None, head: RequestHead, facts: Fac
             head = auth_grpc.identified(head, facts)
             fields = yield auth_grpc.ask(policy, service, rule, head, facts, body)
             return _settle(policy, head, auth_grpc.verdict(policy, head, fields))
+        if policy.all_request_headers or b"x-request-id" in policy.request_headers:
+            head = auth_grpc.identified(head, facts)
         answer = yield auth_http.ask(policy, service, head, facts.hop, body)
     except UpstreamError:
         return _failed(policy, head)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 from canary_mw.exceptions import ClientError, UpstreamProtocolError
-from canary_mw.forwarding.filters.auth_http import FORWARDED, PARTIAL_BODY, joined, refusal_reply
+from canary_mw.forwarding.filters.auth_http import FORWARDED, PARTIAL_BODY, joined, refusal_reply, unnominated
 from canary_mw.forwarding.filters.calls import AskGrpc, BodyStart, Facts
 from canary_mw.forwarding.headers import request_headers
 from canary_mw.forwarding.messages import Reply
@@ -165,7 +165,8 @@ def _granted(policy: AuthPolicy, head: RequestHead, said: Dict[str, Any]) -> Req
     removed = {
         fold_underscores(name.strip().lower().encode()) for name in said.get("headers_to_remove", ())
     } - NEVER_SET
-    headers = [pair for pair in headers if fold_underscores(pair[0]) not in removed]
+    given = {_pair(policy, option)[0] for option in said.get("headers", ())}
+    headers = [pair for pair in unnominated(headers, given) if fold_underscores(pair[0]) not in removed]
     query = _changed_query(query, said)
     if headers == list(head.headers) and (path, query) == (head.path, head.query):
         return head

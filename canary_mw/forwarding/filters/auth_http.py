@@ -1,5 +1,7 @@
 """AuthService over HTTP: the request that it gets, and what its answer means (Envoy's ext_authz)."""
 
+from collections.abc import Iterable
+
 from canary_mw.forwarding.filters.calls import AskHttp, BodyStart, HttpAnswer
 from canary_mw.forwarding.headers import request_headers
 from canary_mw.forwarding.hop import HopContext, via_prefix
@@ -92,8 +94,28 @@ def granted(policy: AuthPolicy, head: RequestHead, answer: HttpAnswer) -> Reques
     found = {n: value for n, value in answer.headers if _counts(policy, n) and well_formed((n,), (value,))}
     removed = _names_to_remove(answer)
     kept = [pair for pair in head.headers if _stays(policy, fold_underscores(pair[0]), found)]
-    headers = [pair for pair in (*kept, *found.items()) if fold_underscores(pair[0]) not in removed]
+    pairs = unnominated([*kept, *found.items()], found)
+    headers = [pair for pair in pairs if fold_underscores(pair[0]) not in removed]
     return head if headers == list(head.headers) else head.replace(headers=headers)
+
+
+def unnominated(headers: RawHeaders, names: Iterable[bytes]) -> RawHeaders:
+    """Headers of which Connection names none that a service has set.
+
+    A client names headers of its own. What a service sets has to arrive, or the upstream knows less than was granted.
+    """
+    known = frozenset(names)
+    if not known or not any(name == b"connection" for name, _ in headers):
+        return headers
+    return [pair for pair in (_without_options(pair, known) for pair in headers) if pair is not None]
+
+
+def _without_options(pair: tuple[bytes, bytes], names: frozenset[bytes]) -> tuple[bytes, bytes] | None:
+    if pair[0] != b"connection":
+        return pair
+    options = pair[1].split(b",")
+    kept = [option for option in options if option.strip(b" \t").lower() not in names]
+    return pair if len(kept) == len(options) else (b"connection", b",".join(kept)) if kept else None
 
 
 def _stays(policy: AuthPolicy, name: bytes, found: dict[bytes, bytes]) -> bool:

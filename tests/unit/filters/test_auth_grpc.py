@@ -272,6 +272,17 @@ def test_no_spelling_of_a_header_brings_what_the_service_grants(interface: str) 
     run(main())
 
 
+def test_no_client_keeps_from_the_upstream_what_a_service_sets(interface: str) -> None:
+    async def main() -> None:
+        said = ok(headers=[header("x-set", "1"), header("x-own", "2", append=True)])
+        async with guarded() as behind:
+            outcome = await behind.ask(said, "/shop/x", ("connection", "X-Set, x-own"), ("x-own", "1"))
+        ((_, _, headers),) = outcome.seen
+        assert (headers["x-set"], headers["x-own"]) == ("1", "1,2")
+
+    run(main())
+
+
 ELSEWHERE = [
     (header("x-user", "vip"), ("gray", "/x")),
     (header(":path", "/other/a/../b?c=d"), ("gray", "/b?c=d")),

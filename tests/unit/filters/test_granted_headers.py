@@ -77,6 +77,39 @@ def test_a_name_with_underscores_is_the_same_name() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("named", ["x-user", "close, X-User", "x-user, authorization"])
+def test_no_client_keeps_from_the_upstream_what_the_service_grants(interface: str, named: str) -> None:
+    auth = AuthService((b"200 OK", [b"x-user: bob", b"authorization: granted"], b""))
+
+    async def main() -> None:
+        _, shop = await ask(auth, "/shop/", ("connection", named), ("authorization", "own"))
+        assert (shop.seen[0]["x-user"], shop.seen[0]["authorization"]) == ("bob", "granted")
+
+    run(main())
+
+
+def test_the_upstream_gets_what_the_service_says_of_a_proxy(interface: str) -> None:
+    auth = AuthService((b"200 OK", [b"proxy-authenticate: Basic"], b""))
+
+    async def main() -> None:
+        _, shop = await ask(auth, "/shop/")
+        assert shop.seen[0]["proxy-authenticate"] == "Basic"
+
+    run(main())
+
+
+@pytest.mark.parametrize("named", ["[X-Request-Id]", '["*"]'])
+def test_the_service_and_the_upstream_know_a_request_by_the_same_id(interface: str, named: str) -> None:
+    auth = AuthService()
+
+    async def main() -> None:
+        _, shop = await ask(auth, "/shop/", allowed_request_headers=named)
+        told = headers_of(auth.seen[0])["x-request-id"]
+        assert told == shop.seen[0]["x-request-id"]
+
+    run(main())
+
+
 def test_a_service_that_fails_open_grants_nothing(interface: str) -> None:
     auth = AuthService((b"500 Oops", [b"x-user: b"], b""))
 

@@ -118,6 +118,14 @@ def test_other_clients_get_a_status_of_http(kind: str) -> None:
     assert reply.status == 429
 
 
+def test_a_header_of_the_service_is_none_that_a_client_has_named_as_its_own() -> None:
+    answer = {**OK, "request_headers_to_add": [{"key": "x-left", "value": "3"}]}
+    head = get("/shop/", {"x-user": "bob", "host": "a", "connection": "close, X-Left"})
+    _, outcome = ask(head, answer)
+    assert isinstance(outcome, Admitted)
+    assert outcome.head.header(b"connection") == b"close"
+
+
 def test_below_the_limit_headers_are_added_both_ways() -> None:
     answer = {
         **OK,
