@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from canary_mw.config.ambassador.schema import TEXT_ATTRIBUTES, Exact, Strict
 from canary_mw.config.document import Diagnostic, Severity
 from canary_mw.config.resource import Resource
-from canary_mw.config.wording import did_you_mean, in_words, odd_key_in_words
+from canary_mw.config.wording import did_you_mean, in_words, kind_in_words, odd_key_in_words
 from canary_mw.config.yaml.scalars import OddKey
 
 M = TypeVar("M", bound=Strict)
@@ -182,7 +182,8 @@ def _by_attribute(spec: dict[str, Any], errors: list[ErrorDetails]) -> Iterator[
                 texts = [text for text in texts if text != "a whole number"]
                 hint = "take it out of its quotes" if isinstance(value, str) else hint
             wanted = " or ".join(dict.fromkeys(texts))
-            yield _Found(attribute, f"{name} must be {wanted}, not {in_words(value)}", hint)
+            said = f"{kind_in_words(value)} that is written" if path[0] in _SECRETS else in_words(value)
+            yield _Found(attribute, f"{name} must be {wanted}, not {said}", hint)
 
 
 def _path_in(spec: dict[str, Any], location: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -228,6 +229,8 @@ _UNION_MEMBERS = frozenset(
 )
 _UNION_SHAPE = re.compile(r"(dict|list|union|literal)\[")
 _MISSING = "given"
+# Attributes whose values no message may show.
+_SECRETS = frozenset(("add_auth_headers",))
 _EXPECTED = {
     "string_type": "a text",
     "int_type": "a whole number",

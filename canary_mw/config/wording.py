@@ -15,12 +15,16 @@ def in_words(value: Any) -> str:
     """A value with its kind: "the text 'a'", "the number 5", "the boolean true", "the list [a]", "null"."""
     if value is None:
         return "null"
-    if isinstance(value, bool):
-        return f"the boolean {_flow(value)}"
-    kind = "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else None
-    kind = kind or ("list" if isinstance(value, list) else "map")
     text = _flow(value)
-    return f"the {kind} {text if len(text) < _MAX_LENGTH else text[: _MAX_LENGTH - 3] + '...'}"
+    return f"{kind_in_words(value)} {text if len(text) < _MAX_LENGTH else text[: _MAX_LENGTH - 3] + '...'}"
+
+
+def kind_in_words(value: Any) -> str:
+    """The kind of a value alone, where the value may be a secret: "the text"."""
+    if isinstance(value, bool):
+        return "the boolean"
+    kind = "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else None
+    return f"the {kind or ('list' if isinstance(value, list) else 'map')}"
 
 
 def _flow(value: Any) -> str:

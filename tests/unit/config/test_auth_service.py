@@ -190,6 +190,17 @@ def test_secrets_are_in_no_representation_and_no_finding() -> None:
     assert not re.search("s3cret", "".join(map(str, (*rules.diagnostics, *wrong.diagnostics))))
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["s3cret", "[s3cret]", "{x-api: [s3cret]}", "{x-api: {s3cret: s3cret}}", "{x-api: 53.3}", "{x-api: true}"],
+)
+def test_a_secret_of_a_wrong_type_is_in_no_finding(written: str) -> None:
+    _, rules = filters(auth_service(add_auth_headers=written))
+    (found,) = rules.diagnostics
+    assert found.code == "wrong-type"
+    assert not re.search("s3cret|53.3|true", str(found))
+
+
 def test_one_that_differs_from_the_first_is_left_out() -> None:
     found, rules = filters(auth_service(name="b", service="two", timeout_ms=9) + auth_service(name="a", service="one"))
     assert found.auth is not None
