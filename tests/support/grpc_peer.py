@@ -115,6 +115,20 @@ class Connection:
                 return None
         return self._ready.pop(0)
 
+    def messages(self) -> list[bytes]:
+        """The whole messages that have arrived, of all calls."""
+        found = []
+        for data in self._data.values():
+            while len(data) >= 5 and len(data) >= (end := 5 + int.from_bytes(data[1:5], "big")):
+                found.append(data[5:end])
+                data = data[end:]
+        return found
+
+    def ended(self) -> list[Asked]:
+        """The calls whose last message has arrived, once."""
+        ended, self._ready = self._ready, []
+        return ended
+
     def read_to_end(self) -> None:
         """Read until the client closes."""
         while self.read():

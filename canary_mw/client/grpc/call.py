@@ -1,4 +1,4 @@
-"""One gRPC call with one message in each direction, over HTTP/2 (grpc PROTOCOL-HTTP2.md)."""
+"""One gRPC call over HTTP/2, with one message or several there and one back (grpc PROTOCOL-HTTP2.md)."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -36,13 +36,14 @@ class Call:
     Args:
         authority: the name of the server, for messages.
         headers: of the request, pseudo headers first.
-        message: of the request.
+        message: of the request; None for a stream, whose messages come by `Session.push`.
 
     Attributes:
         on_end: is called at the end.
         stream: its number on the connection; 0 before it is opened.
         unsent: what is left of the request.
         begun: a part of the answer was received.
+        is_open: more messages may follow.
     """
 
     __slots__ = (
@@ -54,18 +55,20 @@ class Call:
         "begun",
         "error",
         "headers",
+        "is_open",
         "on_end",
         "stream",
         "unsent",
     )
 
-    def __init__(self, authority: str, headers: list[tuple[bytes, bytes]], message: bytes) -> None:
+    def __init__(self, authority: str, headers: list[tuple[bytes, bytes]], message: bytes | None) -> None:
         self._authority = authority
         self._received = bytearray()
         self._status: int | None = None
         self._text = ""
         self.headers = headers
-        self.unsent = memoryview(b"\0" + len(message).to_bytes(4, "big") + message)
+        self.is_open = message is None
+        self.unsent = memoryview(b"" if message is None else framed(message))
         self.stream = 0
         self.on_end: Callable[[], object] | None = None
         self.begun = False
@@ -155,6 +158,11 @@ class Call:
 
     def _fault(self, text: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f"{self._authority}: {text}", sent=True)
+
+
+def framed(message: bytes) -> bytes:
+    """A message as it is sent, without compression."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def _shown(value: bytes) -> str:

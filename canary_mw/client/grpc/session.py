@@ -18,7 +18,7 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes, Settings
 
-from canary_mw.client.grpc.call import Call
+from canary_mw.client.grpc.call import Call, framed
 from canary_mw.client.grpc.frames import CREDIT_OF_CALL, CREDIT_OF_PART, FrameSplitter, GoAway
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError, UpstreamProtocolError
 
@@ -93,6 +93,19 @@ class Session:
             self._splitter.allow(CREDIT_OF_CALL)
             self._send(call)
 
+    def push(self, call: Call, message: bytes) -> None:
+        """Add a message to a stream."""
+        if not call.ended:
+            call.unsent = memoryview(bytes(call.unsent) + framed(message))
+            self._send(call)
+
+    def finish(self, call: Call) -> None:
+        """Say that a stream has no more messages; all that were pushed are sent."""
+        call.is_open = False
+        if not call.ended:
+            with suppress(H2Error):
+                self._h2.end_stream(call.stream)
+
     def cancel(self, call: Call, error: UpstreamError) -> None:
         """End a call that has not ended, and tell the server."""
         if self._forget(call) and self.error is None:
@@ -156,7 +169,7 @@ class Session:
         elif isinstance(event, TrailersReceived):
             call.take_trailers(event.headers or ())
         elif isinstance(event, StreamEnded):
-            if call.unsent:
+            if call.unsent or call.is_open:
                 # It has answered before the end of the request, and wants no more of it.
                 self._reset_stream(call.stream, ErrorCodes.NO_ERROR)
             self._forget(call)
@@ -203,7 +216,7 @@ class Session:
                 return
             part, call.unsent = call.unsent[:size], call.unsent[size:]
             self._splitter.allow(CREDIT_OF_PART)
-            h2.send_data(stream, bytes(part), end_stream=not call.unsent)
+            h2.send_data(stream, bytes(part), end_stream=not (call.unsent or call.is_open))
         self._blocked.pop(stream, None)
 
     def _forget(self, call: Call) -> bool:

@@ -1,4 +1,7 @@
-"""One HTTP/2 connection to a gRPC server, for threads, with one call at a time: the twin of that for asyncio."""
+"""One HTTP/2 connection to a gRPC server, for threads, with one call at a time: the twin of that for asyncio.
+
+Streams are here alone: what sends them has a thread of its own.
+"""
 
 import math
 import select
@@ -64,11 +67,40 @@ class SyncGrpcConnection:
         self._session.open(call)
         try:
             while not call.ended:
-                self._step(call, started, deadline)
+                self._flush()
+                self._wait(call, started, deadline)
         except BaseException:
             self.fail(UpstreamProtocolError(f"{self._authority}: the call was cancelled", sent=True))
             raise
         self._flush()
+
+    def begin(self, call: Call) -> None:
+        """Open a stream; what is sent goes with its first message."""
+        self._session.open(call)
+
+    def push(self, call: Call, message: bytes, deadline: float) -> None:
+        """Send a message of a stream, as soon as the server takes it; the stream may have ended then."""
+        self.hear()
+        self._session.push(call, message)
+        started = monotonic()
+        self._flush()
+        while not call.ended and (call.unsent or self._unsent):
+            self._wait(call, started, deadline)
+            self._flush()
+
+    def hear(self) -> None:
+        """Read what the server has sent: the end of a stream, an answer before the end, or the reason of one."""
+        for _ in range(_MAX_READS):
+            if self.closed or not self._receive_some():
+                return
+
+    def finish(self, call: Call, deadline: float) -> None:
+        """End a stream and wait for the answer, so that the server has read all; then close."""
+        self._session.finish(call)
+        while not call.ended:
+            self._flush()
+            self._wait(call, monotonic(), deadline)
+        self.fail(UpstreamConnectError(f"{self._authority}: the stream is over"))
 
     def release(self) -> None:
         """Return to the pool if it can take another call, else close."""
@@ -108,9 +140,8 @@ class SyncGrpcConnection:
         self._unsent.clear()
         self._sock.close()
 
-    def _step(self, call: Call, started: float, deadline: float) -> None:
-        """Send a part of the call or receive a part of the answer."""
-        self._flush()
+    def _wait(self, call: Call, started: float, deadline: float) -> None:
+        """Wait until more can be sent, or receive a part of the answer."""
         remaining = deadline - monotonic()
         events = select.POLLIN | select.POLLOUT if self._unsent else select.POLLIN
         ready = self._poll_events(events, remaining) if remaining > 0 and not call.ended else 0
@@ -133,16 +164,10 @@ class SyncGrpcConnection:
             except _BLOCKED:
                 return
             except OSError as exc:
-                self._read_last_words()
+                self.hear()
                 self._lose_connection(exc)
                 return
             del self._unsent[:sent]
-
-    def _read_last_words(self) -> None:
-        """What the server sent before it closed the connection: an answer, or the reason."""
-        for _ in range(_MAX_READS):
-            if self.closed or not self._receive_some():
-                return
 
     def _receive_some(self) -> bool:
         """Read once; whether there was anything to read, the end of the stream included."""
