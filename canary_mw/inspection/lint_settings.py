@@ -67,9 +67,10 @@ def _names(mappings: Iterable[Mapping]) -> dict[str, None]:
 
 
 def _asked_names(table: RouteTable) -> dict[str, None]:
-    """The names of services that are asked about requests."""
+    """The names of services that are asked about requests, or told of them."""
     auth, limits = table.settings.filters.auth, table.settings.filters.rate_limit
-    services = (*(auth.services if auth is not None else ()), *([limits.service] if limits is not None else ()))
+    asked = (*(auth.services if auth is not None else ()), *([limits.service] if limits is not None else ()))
+    services = (*asked, *(each.service for each in table.settings.logs))
     return {name: None for each in services for name in each.names}
 
 

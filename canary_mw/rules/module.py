@@ -6,6 +6,7 @@ from typing import Any
 
 from canary_mw.rules.filters.asked import NO_FILTERS, Filters
 from canary_mw.rules.filters.limits import Descriptor
+from canary_mw.rules.filters.logs import LogPolicy
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
 from canary_mw.rules.request_policy import RequestPolicy
 from canary_mw.rules.tcp.mapping import TCPMapping
@@ -25,6 +26,7 @@ class ModuleSettings:
         label_domain: of a RateLimitService that names none.
         default_labels: put before the labels of Mappings, by domain.
         tcp: where the connections of ports lead that a proxy opens besides its own.
+        logs: what is told of every request.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class ModuleSettings:
     label_domain: str = ""
     default_labels: Dict[str, Descriptor] = field(default_factory=dict)
     tcp: tuple[TCPMapping, ...] = ()
+    logs: tuple[LogPolicy, ...] = ()
 
 
 DEFAULT_SETTINGS = ModuleSettings()

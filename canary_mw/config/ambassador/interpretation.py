@@ -92,7 +92,7 @@ def _check_other_kind(resource: Resource, report: Report) -> None:
     elif resource.kind == "Module":
         if resource.name not in ("ambassador", "authentication"):
             report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-    elif resource.kind not in ("TLSContext", "TCPMapping", *FILTER_KINDS, CONSUL_RESOLVER):
+    elif resource.kind not in ("TLSContext", "TCPMapping", "LogService", *FILTER_KINDS, CONSUL_RESOLVER):
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
         report(
             "error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, KNOWN_KINDS)

@@ -7,7 +7,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "DevPortal": (),
     "Host": (),
     "Listener": ("port", "securityModel", "hostBinding"),
-    "LogService": ("service",),
     "TracingService": ("driver", "service"),
 }
 # Kinds of Edge Stack in the same API group, in versions of their own.
@@ -21,7 +20,7 @@ CONSUL_RESOLVER = "ConsulResolver"
 RESOLVER_KINDS = frozenset((CONSUL_RESOLVER, *KUBERNETES_RESOLVERS))
 FILTER_KINDS = ("AuthService", "RateLimitService")
 EFFECTIVE_KINDS = (
-    *("Mapping", "Module", "TLSContext", "TCPMapping"),
+    *("Mapping", "Module", "TLSContext", "TCPMapping", "LogService"),
     *(*FILTER_KINDS, CONSUL_RESOLVER, *KUBERNETES_RESOLVERS),
 )
 KNOWN_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *EFFECTIVE_KINDS)

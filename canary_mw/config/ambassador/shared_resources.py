@@ -18,6 +18,8 @@ from canary_mw.config.filters.auth_service import AuthSurroundings
 from canary_mw.config.filters.reading import FilterDocuments, is_filter, read_filters
 from canary_mw.config.resource import Resource
 from canary_mw.config.services.consul_resolver import read_agents
+from canary_mw.config.services.log_service import KIND as LOG_SERVICE
+from canary_mw.config.services.log_service import LogServices, read_log_services
 from canary_mw.config.services.tcp_mapping import KIND as TCP_MAPPING
 from canary_mw.config.services.tcp_mapping import TCPMappings, TCPSurroundings, read_tcp_mappings
 from canary_mw.config.validation import Report, validate
@@ -27,7 +29,7 @@ from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
 
 # The kinds that `read_shared_resources` reads, besides those that name a service which is asked.
-_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext", TCP_MAPPING))
+_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext", TCP_MAPPING, LOG_SERVICE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class SharedResources:
         agents: of the ConsulResolvers among them.
         tls_contexts: by the names that a `tls` attribute may have.
         filters: documents that name services which are asked; `settings` has what follows of them.
-        tcp: TCPMappings, also in `settings`.
+        tcp: TCPMappings, also in `settings`; so are `logs`.
     """
 
     ambassador_id: str = "default"
@@ -49,6 +51,7 @@ class SharedResources:
     filters: FilterDocuments = field(default_factory=FilterDocuments)
     agents: Dict[str, ConsulAgent] = field(default_factory=dict)
     tcp: TCPMappings = field(default_factory=dict)
+    logs: LogServices = field(default_factory=dict)
 
 
 def is_shared(resource: Resource) -> bool:
@@ -102,8 +105,9 @@ def read_shared_resources(
     resolver = settings.attributes.get("resolver", "kubernetes-service")
     surroundings = TCPSurroundings(resolver, resolvers, agents, known)
     tcp = read_tcp_mappings(resources, ambassador_id, surroundings, last_good.tcp, complete, diagnostics)
-    settings = replace(settings, filters=filters.filters, tcp=tuple(tcp.values()))
-    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp)
+    logs = read_log_services(resources, ambassador_id, last_good.logs, complete, diagnostics)
+    settings = replace(settings, filters=filters.filters, tcp=tuple(tcp.values()), logs=tuple(logs.values()))
+    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp, logs)
 
 
 def _agents(

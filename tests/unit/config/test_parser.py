@@ -95,8 +95,6 @@ def test_another_kind_without_what_it_needs_is_an_error_that_hides_no_mapping(ki
         ("Host", {"mappingSelector": "{matchLabels: {a: b}}"}),
         ("Host", {"requestPolicy": "{insecure: {action: Route}}"}),
         ("Host", {"hostname": '""'}),
-        ("LogService", {"service": "logs:9000"}),
-        ("LogService", {"service": "logs:9000", "grpc": "true"}),
         ("DevPortal", {}),
     ],
 )
@@ -186,7 +184,7 @@ def test_the_notice_names_the_ids_and_the_own_one() -> None:
     assert rules.diagnostics[0].message == text
 
 
-@pytest.mark.parametrize("kind", ["Host", "LogService"])
+@pytest.mark.parametrize("kind", ["Host", "TracingService"])
 def test_another_kind_for_another_ambassador_is_passed_over_silently(kind: str) -> None:
     assert read_rules(other_kind(kind, ambassador_id="[blue]")).diagnostics == ()
 
