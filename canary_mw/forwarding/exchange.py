@@ -64,6 +64,7 @@ def exchange(
             response = yield request
         except UpstreamError as exc:
             if not retries_left or not should_retry_error(mapping.retry, exc) or not can_replay():
+                head.failed = exc.reason, exc.sent
                 return upstream_error_reply(mapping, exc)
         else:
             if not retries_left or not should_retry_status(mapping.retry, response.status) or not can_replay():

@@ -53,6 +53,8 @@ class RequestHead:
         query: the query with its "?", byte for byte as received, or empty.
         mount: the root path that was in front of the path.
         forwarded: the request to an upstream that was made of it, for who tells of it; unset before.
+        answered: the headers of the answer, likewise; unset where no LogService is told.
+        failed: why an upstream has not answered at last, by the reason of the error and whether it may have been sent.
         asked: what services of filters were asked about it, and have answered; unset where there are no filters.
 
     Raises:
@@ -62,9 +64,11 @@ class RequestHead:
 
     __slots__ = (
         "_headers_by_name",
+        "answered",
         "asked",
         "client",
         "client_port",
+        "failed",
         "forwarded",
         "headers",
         "http_version",
@@ -77,6 +81,8 @@ class RequestHead:
     )
 
     forwarded: Any
+    answered: Any
+    failed: Any
     asked: Any
 
     def __init__(

@@ -28,7 +28,7 @@ from canary_mw.middleware.rollouts import rollouts_for
 from canary_mw.middleware.settings import ENABLED, MiddlewareSettings, is_enabled, variable
 from canary_mw.middleware.trust import trusted_headers as as_trusted_headers
 from canary_mw.middleware.trust import trusted_peers
-from canary_mw.observability.counters import RefusalCounters, RequestCounters
+from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
@@ -94,7 +94,6 @@ class MiddlewareBase(ObservedRequests):
     shadows: Any
     nets: Any
     admin_port: "AdminPort | None" = None
-    _evidence_counters: RequestCounters | None = None
     # What was wrong with an argument, where `__init__` did not raise it.
     _config_error: ConfigError | None = None
 
@@ -191,25 +190,12 @@ class MiddlewareBase(ObservedRequests):
         self.store.start()
         self._count_for_releases(self.store.table)
         self.store.tell(self._count_for_releases)
+        self._log_requests(self.store.table)
+        self.store.tell(self._log_requests)
         self.rollouts.start()
         if self.options.strict and self.store.error is not None:
             self._stop()
             raise self.store.error.with_traceback(None)
-
-    def _count_for_releases(self, table: RouteTable) -> None:
-        """Count requests where a release decides by them, and nobody counts them yet."""
-        if not self._counting and any(each.plan is not None for each in table.documents.in_force):
-            if self._evidence_counters is None:
-                self._evidence_counters = RequestCounters(partial(run_folder, self.options.run_dir))
-                self._count_also(self._evidence_counters)
-            self._evidence_counters.start()
-            self.store.add_counters(self._evidence_counters, None)
-        for counters in filter(None, (*self._counting, self._evidence_counters)):
-            counters.on_failure(self.rollouts.ask_to_look)
-
-    def counters(self) -> RequestCounters | None:
-        """What counts the requests of this process; None where nothing does."""
-        return next(iter(self._counting), self._evidence_counters)
 
     def _find_services(self, _: RouteTable) -> None:
         """Watch the Services that the table in force asks the endpoints of."""
@@ -263,6 +249,8 @@ class MiddlewareBase(ObservedRequests):
         self.discovery.stop()
         if self.admin_port is not None:
             self.admin_port.close()
+        if self.request_log is not None:
+            self.request_log.queues.close()
         if self._owns_store:
             # The thread of the rules may begin what drives the releases.
             self.store.stop()

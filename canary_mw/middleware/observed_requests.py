@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.options import Options
 from canary_mw.middleware.records import decided_record, finished_record
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.rollouts import driven_by
@@ -20,7 +22,12 @@ from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.opentelemetry import tracer_of
 from canary_mw.propagate.context import add_tallies, enter, leave
 from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
+from canary_mw.run_folder.opened import run_folder
 from canary_mw.upstreams.health import gauges_of
+
+if TYPE_CHECKING:
+    from canary_mw.observability.logs.service import RequestLog
 
 
 class ObservedRequests:
@@ -33,6 +40,7 @@ class ObservedRequests:
         tally: counts events in the figures, by their name and labels.
         tracer: None without tracing.
         observed: whether any observer is notified of requests, or counts them.
+        request_log: what tells LogServices, None where no document names one.
         sole_counters: what counts requests, where nobody else is told of them; else None.
     """
 
@@ -41,6 +49,9 @@ class ObservedRequests:
     upstreams: Any
     release: ReleaseShell
     rollouts: Rollouts
+    options: Options
+    request_log: "RequestLog | None" = None
+    _evidence_counters: RequestCounters | None = None
 
     def driven(self) -> Driven:
         """The releases with steps, and whether somebody raises them."""
@@ -67,6 +78,47 @@ class ObservedRequests:
         self.observed = bool(records or self._counters) or self.tracer is not None
         alone = len(self._counters) == 1 and not (records or self._records or self.tracer)
         self.sole_counters = self._counters[0] if alone else None
+
+    def _count_for_releases(self, table: RouteTable) -> None:
+        """Count requests where a release decides by them, and nobody counts them yet."""
+        if not self._counting and any(each.plan is not None for each in table.documents.in_force):
+            if self._evidence_counters is None:
+                self._evidence_counters = RequestCounters(partial(run_folder, self.options.run_dir))
+                self._count_also(self._evidence_counters)
+            self._evidence_counters.start()
+            self.store.add_counters(self._evidence_counters, None)
+        for counters in filter(None, (*self._counting, self._evidence_counters)):
+            counters.on_failure(self.rollouts.ask_to_look)
+
+    def counters(self) -> RequestCounters | None:
+        """What counts the requests of this process; None where nothing does."""
+        return next(iter(self._counting), self._evidence_counters)
+
+    def _log_requests(self, table: RouteTable) -> None:
+        """Tell the LogServices of a table of requests from now on."""
+        policies, log = table.settings.logs, self.request_log
+        if not policies and log is None:
+            return
+        if log is None:
+            # Loads what nobody else needs.
+            from canary_mw.middleware.filters.logs import request_log
+
+            log = request_log(self.options, self.tally, wraps=self.wraps)
+        log.queues.follow(policies)
+        if not policies:
+            log.queues.end()
+        others = [each for each in self.finished_observers if each is not log]
+        # Observers of the end of requests are what makes records.
+        self.finished_observers = [*others, log] if policies else others
+        self.request_log = log if policies else None
+        self._settle()
+
+    def _tell_finished(
+        self, record: Finished, head: RequestHead | None = None, decision: Decision | None = None
+    ) -> None:
+        notify(self.finished_observers, record)
+        if self.request_log is not None:
+            self.request_log.add(record, head, decision)
 
     def _count_also(self, counters: RequestCounters) -> None:
         """Count requests from now on, where nobody has counted them."""
@@ -151,7 +203,7 @@ class ObservedRequests:
         if self.finished_observers:
             seconds, delay = perf_counter() - since, None if first_byte is None else first_byte - since
             record = finished_record(decision, head, status, seconds, reason, net, delay, body)
-            notify(self.finished_observers, record)
+            self._tell_finished(record, head, decision)
 
     def notify_answered(
         self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None
@@ -167,11 +219,12 @@ class ObservedRequests:
         if self.finished_observers:
             plain = None if decision is None else replace(decision, release=None, split=None)
             seconds = perf_counter() - since
-            notify(self.finished_observers, finished_record(plain, head, status, seconds, reason, None, None, 0))
+            record = finished_record(plain, head, status, seconds, reason, None, None, 0)
+            self._tell_finished(record, head, decision)
 
     def notify_refused(self, method: str, path: str, status: int, reason: str | None) -> None:
         """Notify observers of a request that was refused before a decision."""
         for counters in self._counters:
             counters.begin()
             counters.count(None, None, status, 0.0)
-        notify(self.finished_observers, Finished(method, path, status, 0.0, reason=reason))
+        self._tell_finished(Finished(method, path, status, 0.0, reason=reason))

@@ -33,6 +33,7 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "auth_seconds": (("service",), "Time that its answers took, in seconds."),
     "rate_limit": (("result",), "Requests that a RateLimitService was asked about, by its answer."),
     "rate_limit_seconds": ((), "Time that its answers took, in seconds."),
+    "log_entries": (("service", "result"), "Entries for LogServices: sent, and dropped."),
     "tcp_connections": (("mapping", "state"), "Connections of TCPMappings: accepted, and how they ended."),
     "tcp_bytes": (("mapping", "direction"), "Bytes of ended connections of TCPMappings, as seen from the client."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),

@@ -84,9 +84,12 @@ class FastPath:
             head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, headers_by_name)
         except ClientError:
             return None
-        # What a filter asks, a release decides or may have to be told is for the ASGI path.
+        # What a filter asks, a log is told, a release decides or may have to be told is for the ASGI path.
         if table.has_extras and (
-            table.filters is not None or table.request_policy is not None or may_be_governed(table, head)
+            table.filters is not None
+            or table.request_policy is not None
+            or table.settings.logs
+            or may_be_governed(table, head)
         ):
             return None
         decision = middleware.decide(table, head, middleware.roll())

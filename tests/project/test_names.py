@@ -23,6 +23,7 @@ canary_mw.demo
 canary_mw.direct
 canary_mw.endpoints
 canary_mw.figures
+canary_mw.log_service
 canary_mw.middleware
 canary_mw.observers
 canary_mw.protocol
@@ -51,6 +52,7 @@ canary_mw_fallbacks_total counter
 canary_mw_gray_failures_total counter
 canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
+canary_mw_log_entries_total counter
 canary_mw_rate_limit_seconds_total counter
 canary_mw_rate_limit_total counter
 canary_mw_refused_requests_total counter

@@ -21,7 +21,7 @@ from canary_mw.middleware.asgi.host_server import HostProbe
 from canary_mw.middleware.asgi.lifespan import in_event_loop, run_lifespan
 from canary_mw.middleware.asgi.open_tunnels import close_tunnels, wait_tunnels
 from canary_mw.middleware.asgi.relay import Forwarder, PendingResult, StartedRequest
-from canary_mw.middleware.asgi.release import with_headers
+from canary_mw.middleware.asgi.release import noting, with_headers
 from canary_mw.middleware.asgi.replies import ObservedSend, deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request, with_user
 from canary_mw.middleware.asgi.services import ServiceApps
@@ -193,7 +193,7 @@ class CanaryMiddleware(MiddlewareBase):
         else:
             decision, head, person, receive, send, began = passage
         scope["canary_mw"] = decision
-        send = with_headers(send, self.release.headers(table, decision, head))
+        send = with_headers(noting(send, head, table), self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
         serve = partial(self._observe, began=began) if self.observed else self._serve
         await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)

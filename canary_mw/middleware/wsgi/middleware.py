@@ -27,7 +27,7 @@ from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.observed_body import ObservedBody, length_of, observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder
 from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
-from canary_mw.middleware.wsgi.release import with_headers
+from canary_mw.middleware.wsgi.release import noting, with_headers
 from canary_mw.middleware.wsgi.user import with_user
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
@@ -160,7 +160,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
                 return passage
             decision, head, person, start_response, began = passage
         environ["canary_mw.decision"] = decision
-        start = with_headers(start_response, self.release.headers(table, decision, head))
+        start = with_headers(noting(start_response, head, table), self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
         hop = self.hop(head, table.settings)
         if self.observed:
