@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
+from urllib.parse import quote_from_bytes
 
 from canary_mw.forwarding.filters.calls import AskGrpc
 from canary_mw.forwarding.messages import Reply
@@ -17,6 +18,8 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 _OVER_LIMIT = 2
 # Not `application/grpc-web`, whose clients read the status of HTTP.
 _GRPC = re.compile(rb"application/grpc(?:[+; ]|$)", re.I)
+# What stands in `grpc-message` as it is: printable ASCII but "%".
+_PLAIN = bytes(each for each in range(0x20, 0x7F) if each != 0x25)
 # Statuses of gRPC: UNAVAILABLE, RESOURCE_EXHAUSTED.
 _UNAVAILABLE, _EXHAUSTED = b"14", b"8"
 
@@ -59,11 +62,14 @@ def answer_of(policy: RateLimitPolicy, head: RequestHead, answer: Dict[str, Any]
 
 def _over_limit(policy: RateLimitPolicy, head: RequestHead, answer: Dict[str, Any], added: Headers) -> Reply:
     headers = [(b"x-envoy-ratelimited", b"true"), *added]
+    body: bytes = answer.get("raw_body") or b""
     if _GRPC.match(head.header(b"content-type") or b""):
         status = _EXHAUSTED if policy.resource_exhausted else _UNAVAILABLE
         grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", status), (b"content-length", b"0")]
+        if body:
+            # Clients of gRPC read no body; the text is that of the status.
+            grpc.append((b"grpc-message", quote_from_bytes(body, safe=_PLAIN).encode()))
         return Reply(200, b"", [*headers, *grpc])
-    body: bytes = answer.get("raw_body") or b""
     if body and not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"text/plain"))
     return Reply(429, body, [*headers, (b"content-length", b"%d" % len(body))])

@@ -118,6 +118,16 @@ def test_other_clients_get_a_status_of_http(kind: str) -> None:
     assert reply.status == 429
 
 
+@pytest.mark.parametrize(
+    ("body", "text"), [(b"slow down: 5/s", b"slow down: 5/s"), (b"50%\r\n\xc3\xa9", b"50%25%0D%0A%C3%A9")]
+)
+def test_a_client_of_grpc_is_told_why(body: bytes, text: bytes) -> None:
+    head = get("/shop/", {"x-user": "bob", "host": "a", "content-type": "application/grpc"})
+    _, outcome = ask(head, {**OVER, "raw_body": body})
+    assert isinstance(outcome, Reply)
+    assert (outcome.body, dict(outcome.headers or ())[b"grpc-message"]) == (b"", text)
+
+
 def test_a_header_of_the_service_is_none_that_a_client_has_named_as_its_own() -> None:
     answer = {**OK, "request_headers_to_add": [{"key": "x-left", "value": "3"}]}
     head = get("/shop/", {"x-user": "bob", "host": "a", "connection": "close, X-Left"})
