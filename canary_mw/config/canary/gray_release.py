@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,8 @@ from canary_mw.rules.release import (
 
 KIND = "GrayRelease"
 _KINDS = (KIND, "Mapping")
+# Without one of these more people get gray than are meant to, or sooner.
+_HOLDING = frozenset("analysis audience bake enabled holdout hooks layer never on_failure promote steps".split())
 VERSIONS = tuple(f"{group}/v1" for group in CANARY_GROUPS)
 MAX_VARIANTS = 16
 _RESERVED = frozenset((STABLE, "always", "never"))
@@ -57,8 +60,14 @@ def to_release(resource: Resource, file: str, ambassador_id: str, report: Report
     if not resource.name:
         report("error", "no-name", "the GrayRelease has no name: it is left out", hint="give it a name")
         return None
-    model = validate(GrayReleaseModel, _with_plain_on(resource.spec), report)
+    model = validate(GrayReleaseModel, _with_plain_on(resource.spec), report, misspelt=_holding_field)
     return None if model is None else _convert(model, resource, file, report)
+
+
+def _holding_field(name: str) -> str | None:
+    """The field of `_HOLDING` that an unknown name is a misspelling of."""
+    found = get_close_matches(name.lower(), GrayReleaseModel.model_fields, n=1, cutoff=0.8)
+    return found[0] if found and found[0] in _HOLDING else None
 
 
 def _with_plain_on(spec: Dict[str, Any]) -> dict[str, Any]:

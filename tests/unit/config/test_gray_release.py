@@ -166,6 +166,13 @@ MISTAKES: list[tuple[dict[str, Any], str, int]] = [
     ({"gray": ["gray"], "steps": "automatic"}, "wrong-type", 8),
     ({"response_header": "a b"}, "bad-value", 8),
     ({"never": {"file": "nobody.txt"}}, "release-list", 8),
+    ({"stepz": "auto"}, "unknown-field", 8),
+    ({"Steps": "auto"}, "unknown-field", 8),
+    ({"analysiz": {}}, "unknown-field", 8),
+    ({"enable": False}, "unknown-field", 8),
+    ({"onFailure": "hold"}, "unknown-field", 8),
+    ({"promot": "manual"}, "unknown-field", 8),
+    ({"nevr": {"ids": ["a"]}}, "unknown-field", 8),
 ]
 
 
@@ -336,9 +343,10 @@ def test_releases_of_a_layer_have_slices_and_keys_that_fit() -> None:
 
 
 def test_an_unknown_field_is_a_warning() -> None:
-    rules = read_rules(MAPPINGS + release(sticki=[], gray={"gray": {"weight": 5, "alway": {}}}))
+    """Those apart that would give gray to more people, or sooner."""
+    rules = read_rules(MAPPINGS + release(sticki=[], owner="me", gray={"gray": {"weight": 5, "alway": {}}}))
     unknown = [each.message for each in rules.diagnostics if each.code == "unknown-field"]
-    assert len(unknown) == 2
+    assert len(unknown) == 3
     assert only(rules).name == "r"
 
 
