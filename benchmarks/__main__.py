@@ -15,6 +15,7 @@ from types import FrameType, ModuleType
 
 from . import (
     asgi_servers,
+    auth,
     changes,
     evidence,
     fallback,
@@ -68,6 +69,7 @@ ROWS: dict[str, ModuleType] = {
     "STICKY": sticky,
     "RELEASES": releases,
     "FALLBACK": fallback,
+    "AUTH": auth,
     "IMPORTS": imports,
     "WATCHES": watches,
     "CHANGES": changes,

