@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from servers import Process, free_port, mapping
 from wire import TIMEOUT, Line, Origin
 from wsgiprocess import ServerProcess, command
@@ -21,6 +22,8 @@ KINDS = ("serve", "two workers", "guarded", "httptools", "h11")
 _SERVE = ("serve", "two workers")
 # The WSGI middleware under other servers, by their names in wsgiprocess.
 WSGI_KINDS = {"gunicorn": "16 threads", "waitress": "waitress"}
+# Two workers run the code of one.
+PARAMS = [pytest.param(each, marks=pytest.mark.slow if each == "two workers" else ()) for each in (*KINDS, *WSGI_KINDS)]
 
 
 class Answer(NamedTuple):

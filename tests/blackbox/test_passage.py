@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from running_proxy import KINDS, WSGI_KINDS, Client, RunningProxy, get, running_proxy
+from running_proxy import PARAMS, Client, RunningProxy, get, running_proxy
 from wire import Head, Line, Script, body_of, chunked, new_token
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -21,7 +21,7 @@ NO_DISCONNECT_REPORTED = "an app learns that its client has left when it has som
 CLOSES_WITHOUT_LENGTH = "waitress ends the connection behind every answer without a body or with a shorter one"
 
 
-@pytest.fixture(scope="module", params=[*KINDS, *WSGI_KINDS])
+@pytest.fixture(scope="module", params=PARAMS)
 def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
     with running_proxy(request.param, tmp_path_factory.mktemp("proxy")) as running:
         yield running

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from running_proxy import KINDS, WSGI_KINDS, RunningProxy, get, running_proxy
+from running_proxy import PARAMS, RunningProxy, get, running_proxy
 from wire import faults, new_token
 
 HIDDEN = b"GET /svc/{hidden} HTTP/1.1\r\nHost: proxy.test\r\n\r\n"
 BEHIND_CHUNKS = b"0\r\n\r\n" + HIDDEN
 
 
-@pytest.fixture(scope="module", params=[*KINDS, *WSGI_KINDS])
+@pytest.fixture(scope="module", params=PARAMS)
 def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
     with running_proxy(request.param, tmp_path_factory.mktemp("proxy")) as running:
         yield running

@@ -138,6 +138,7 @@ def refused(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.slow
 def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: Path) -> None:
     port, admin = free_port(), free_port()
 
@@ -160,7 +161,9 @@ def test_workers_get_their_settings_from_the_environment(rules: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "same", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one deployment", "two deployments"]
+    "same",
+    [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)],
+    ids=["one deployment", "two deployments"],
 )
 def test_two_proxies_that_forward_to_each_other_answer_508(same: bool, tmp_path: Path) -> None:
     ports = free_port(), free_port()

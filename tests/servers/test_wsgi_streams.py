@@ -48,7 +48,7 @@ async def chunk(client: Client, data: bytes) -> None:
     await client.put(b"%x\r\n%b\r\n" % (len(data), data))
 
 
-@pytest.mark.parametrize("server", ["sync", "gthread", "waitress"])
+@pytest.mark.parametrize("server", [pytest.param("sync", marks=pytest.mark.slow), "gthread", "waitress"])
 def test_what_an_upstream_leaves_unfinished_is_unfinished_for_the_client(server: str, tmp_path: Path) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -79,7 +79,7 @@ def test_what_an_upstream_leaves_unfinished_is_unfinished_for_the_client(server:
     run(main())
 
 
-@pytest.mark.parametrize("server", ["sync", "gthread"])
+@pytest.mark.parametrize("server", [pytest.param("sync", marks=pytest.mark.slow), "gthread"])
 def test_an_upload_passes_in_chunks_and_is_never_completed_for_the_client(server: str, tmp_path: Path) -> None:
     begun = asyncio.Event()
     bodies: list[bytes] = []
@@ -153,7 +153,7 @@ def test_an_answer_passes_while_it_still_comes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["sync", "gthread"])
+@pytest.mark.parametrize("server", [pytest.param("sync", marks=pytest.mark.slow), "gthread"])
 def test_large_bodies_take_no_memory(server: str, tmp_path: Path) -> None:
     size = 256 << 20
     chunk = bytes(1 << 18)

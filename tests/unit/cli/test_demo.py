@@ -257,7 +257,7 @@ def test_a_gray_that_does_no_harm_gets_all_steps() -> None:
         assert "Completed: gray gets 100 %." in fetch(page)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
     with running() as (child, lines):
         rules = Path(next(line for line in lines if line.startswith("Edit "))[len("Edit ") :].partition(": a ")[0])
@@ -291,6 +291,7 @@ def read_terminal(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_is_coloured_and_progress_is_one_redrawn_line() -> None:
     output = on_terminal()
     assert "\x1b[32mstable" in output
@@ -299,6 +300,7 @@ def test_on_a_terminal_it_is_coloured_and_progress_is_one_redrawn_line() -> None
     assert progress.count("\r") > 10
 
 
+@pytest.mark.slow
 def test_no_color_is_respected_on_a_terminal() -> None:
     output = on_terminal(NO_COLOR="1")
     assert ROW.search(output.replace("\r\n", "\n"))

@@ -448,7 +448,8 @@ def test_a_failure_of_our_own_keeps_the_last_good_rules(
 # -- following a source
 
 
-@pytest.mark.parametrize("style", ["modern", pytest.param("legacy", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["modern", "legacy"])
 def test_every_one_of_100_swaps_becomes_the_table(tmp_path: Path, style: Style) -> None:
     volume = Volume(tmp_path, style)
     volume.set({"rules.yaml": rule(service="shop-0")})

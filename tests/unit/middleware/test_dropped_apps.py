@@ -81,8 +81,9 @@ def files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts what /proc shows")
-@pytest.mark.parametrize("ask", [pytest.param(ask_asgi, marks=pytest.mark.slow), ask_wsgi])
+@pytest.mark.parametrize("ask", [ask_asgi, ask_wsgi])
 def test_many_apps_leave_no_thread_and_no_descriptor(ask: Callable[[Path], object], tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(forever) as upstream:
