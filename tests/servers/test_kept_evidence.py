@@ -37,7 +37,7 @@ sticky: [{header: x-user}]
 steps: [{setWeight: 50}, {pause: {}}]
 analysis: {metrics: [{name: error_rate}], minimum_keys: 1000}
 """
-CLIENTS, USERS = 4, 60
+CLIENTS, USERS, KILLED = 4, 60, 2
 
 
 class Asked(NamedTuple):
@@ -117,7 +117,7 @@ def test_a_worker_that_is_killed_takes_no_key_along(server: str, tmp_path: Path)
 
     async def main(port: int) -> None:
         await until_all_draw(admin)
-        pids = counting(tmp_path)[:2]
+        pids = counting(tmp_path)[:KILLED]
         clients = [asyncio.create_task(client(port, name, asked)) for name in range(CLIENTS)]
         for wanted, pid in zip((100, 250), pids, strict=True):
             await eventually(lambda wanted=wanted: len(asked.requests) >= wanted)  # type: ignore[misc]
@@ -133,10 +133,13 @@ def test_a_worker_that_is_killed_takes_no_key_along(server: str, tmp_path: Path)
     assert "Traceback" not in running.output
     arms = [arm for epoch in found.epochs.values() for arm in epoch.values()]
     failures = [arm.measures.get("error_rate", MeasureCounts()) for arm in arms]
-    # What a client did not get may have been counted.
+    # What a client did not get may have been counted. And an answer may have left a moment before a worker was killed
+    # that would have counted it: one of each worker, which may serve several clients.
+    cut = KILLED * (1 if server == "sync" else CLIENTS)
     failing = {user for user in asked.answered if int(user.partition("-")[2]) % 5 == 0}
-    assert len(asked.answered) <= sum(arm.seen for arm in arms) <= len(asked.answered | set(asked.lost))
-    assert len(asked.requests) <= sum(arm.requests for arm in arms) <= len(asked.requests) + len(asked.lost)
-    assert sum(asked.requests) <= sum(each.bad for each in failures) <= sum(asked.requests) + sum(asked.lost_requests)
-    assert len(failing) <= sum(each.step_firsts for each in failures) <= len(failing) + sum(asked.lost_requests)
+    assert len(asked.answered) - cut <= sum(arm.seen for arm in arms) <= len(asked.answered | set(asked.lost))
+    assert len(asked.requests) - cut <= sum(arm.requests for arm in arms) <= len(asked.requests) + len(asked.lost)
+    bad, firsts = sum(each.bad for each in failures), sum(each.step_firsts for each in failures)
+    assert sum(asked.requests) - cut <= bad <= sum(asked.requests) + sum(asked.lost_requests)
+    assert len(failing) - cut <= firsts <= len(failing) + sum(asked.lost_requests)
     assert len(asked.answered) > CLIENTS * USERS * 0.9
