@@ -252,12 +252,22 @@ async def _go_on(origin: Origin, admin_port: int, token: str, once: bool) -> Non
             # The controller looks each second: only then does the step wait for somebody.
             await phase_within(BEGINS_WITHIN, "Paused", client, admin)
             await resume(client, admin, token)
-            await sending
+            await _until_interrupted(sending)
         print_rollback(await phase_within(ROLLED_BACK_WITHIN, "RolledBack", client, admin))
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         await client.aclose()
+
+
+async def _until_interrupted(sending: "asyncio.Task[None]") -> None:
+    """Wait for Ctrl-C, also for one that came while something else was awaited and did not end it."""
+    task = asyncio.current_task()
+    while not sending.done():
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        await asyncio.wait({sending}, timeout=0.5)
+    await sending
 
 
 def _log_to_stdout() -> None:

@@ -213,7 +213,9 @@ def test_broken_rules_are_served_as_far_as_they_go_but_strict_exits_with_1(rules
     with process("serve", "--rules", str(rules), "--port", str(port), log=tmp_path / "log", wait_for=[port]) as proxy:
         assert run(fetch(port, "/shop/", headers=[("gray", "true")])).status == 503
         assert str(rules) in proxy.output
-    outcome = CliRunner().invoke(main, ["serve", "--rules", str(rules), "--port", str(port), "--strict"])
+    outcome = CliRunner().invoke(
+        main, ["serve", "--rules", str(rules), "--port", str(port), "--strict", "--admin-port", "0"]
+    )
     assert outcome.exit_code == 1
     assert outcome.output.startswith(f"canary-mw: {rules}:")
 
