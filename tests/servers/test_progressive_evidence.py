@@ -78,7 +78,7 @@ def test_an_incident_of_both_sides_changes_nothing_and_a_gray_that_fails_is_roll
             state = await release.until(is_in("RolledBack"), load=100)
             assert "gray fails more often (gray, error_rate)" in state.reason
             assert state.weights == {"gray": 0}
-            assert {who for _, who in await release.users.send(4000)} == {b"stable"}
+            assert {who for _, who in await release.users.send(10_000)} == {b"stable"}
             user = release.users.key_below(5)
             assert set(await release.users.send_as(user, 10, chosen=True)) == {b"gray"}
 
