@@ -51,7 +51,10 @@ def run(*, once: bool, port: int, fault: float = 0.0) -> None:
     Raises:
         click.ClickException: requests failed, or the release does not begin, or is not rolled back, in time.
     """
-    # SIGTERM does what Ctrl-C does, so that the file of rules is removed too.
+    # SIGTERM does what Ctrl-C does, so that the file of rules is removed too. A shell without job control lets what it
+    # starts in the background ignore Ctrl-C, which would take SIGTERM along.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with _rules_file() as rules, asyncio.Runner(loop_factory=_new_event_loop) as runner, _quiet_package():
@@ -252,22 +255,12 @@ async def _go_on(origin: Origin, admin_port: int, token: str, once: bool) -> Non
             # The controller looks each second: only then does the step wait for somebody.
             await phase_within(BEGINS_WITHIN, "Paused", client, admin)
             await resume(client, admin, token)
-            await _until_interrupted(sending)
+            await sending
         print_rollback(await phase_within(ROLLED_BACK_WITHIN, "RolledBack", client, admin))
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         await client.aclose()
-
-
-async def _until_interrupted(sending: "asyncio.Task[None]") -> None:
-    """Wait for Ctrl-C, also for one that came while something else was awaited and did not end it."""
-    task = asyncio.current_task()
-    while not sending.done():
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
-        await asyncio.wait({sending}, timeout=0.5)
-    await sending
 
 
 def _log_to_stdout() -> None:

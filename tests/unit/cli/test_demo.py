@@ -101,9 +101,13 @@ def test_a_port_outside_the_range_is_refused() -> None:
 
 
 @contextmanager
-def running() -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The demo in a process of its own, serving, and the lines that it has printed so far."""
-    command = [sys.executable, "-m", "canary_mw", "demo", "--port", "0"]
+def running(*shell: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """The demo in a process of its own, serving, and the lines that it has printed so far.
+
+    Args:
+        shell: what runs its command.
+    """
+    command = [*shell, sys.executable, "-m", "canary_mw", "demo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         try:
             yield child, until_line(child, "Serving until Ctrl-C")
@@ -257,9 +261,21 @@ def test_a_gray_that_does_no_harm_gets_all_steps() -> None:
         assert "Completed: gray gets 100 %." in fetch(page)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_it_ends_cleanly_when_interrupted(number: signal.Signals) -> None:
-    with running() as (child, lines):
+# As a shell without job control starts what ends with "&".
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize(
+    ("number", "shell"),
+    [
+        (signal.SIGINT, ()),
+        pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
+        (signal.SIGTERM, IN_BACKGROUND),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM in the background"],
+)
+def test_it_ends_cleanly_when_interrupted(number: signal.Signals, shell: tuple[str, ...]) -> None:
+    with running(*shell) as (child, lines):
         rules = Path(next(line for line in lines if line.startswith("Edit "))[len("Edit ") :].partition(": a ")[0])
         assert rules.exists()
         child.send_signal(number)
