@@ -74,14 +74,28 @@ def create_admin(
     subject = Subject(store=store, metrics=metrics, draining=draining, **shown)
     store.observers = (*store.observers, changes)
     store.ticks.append(partial(look, ref(subject)))
-    desk = Desk(subject)
+    streams = Streams()
+    app = Starlette(
+        routes=_routes(subject, commands, streams),
+        middleware=[Middleware(Guard, host_names=host_names)],
+        exception_handlers={HTTPException: _http_error, Refused: _refused},
+    )
+    app.router.redirect_slashes = False
+    # Whoever serves the app calls it before the server waits for its clients: a stream has no other end.
+    app.state.streams, app.state.stop_streams = streams, streams.stop
+    return app
+
+
+def _routes(subject: Subject, commands: Commands, streams: Streams) -> list[Route]:
+    """What the app answers."""
+    desk, store = Desk(subject), subject.store
     plain: dict[str, Handler] = {
         "/healthz": _healthz,
         "/readyz": _readyz(subject),
         "/ambassador/v0/check_alive": _healthz,
         "/ambassador/v0/check_ready": _readyz(subject),
         "/rules": _rules(store),
-        "/metrics": _metrics(desk, metrics),
+        "/metrics": _metrics(desk, subject.metrics),
         "/api/v1/openapi.json": _openapi,
     }
     routes = [Route(path, handler, methods=["GET"]) for path, handler in plain.items()]
@@ -89,17 +103,9 @@ def create_admin(
         methods = ["GET", "POST"] if name == "explain" else ["GET"]
         routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
     routes.append(Route("/api/v1/releases/{path:path}", _command(desk, commands), methods=["POST"]))
-    streams = Streams()
     routes.append(Route("/api/v1/events", _events(desk, streams), methods=["GET"]))
     answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
-    routes += page_routes(answerers, streams, desk.run, json_response)
-    errors: Any = {HTTPException: _http_error, Refused: _refused}
-    guard = Middleware(Guard, host_names=host_names)
-    app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
-    app.router.redirect_slashes = False
-    # Whoever serves the app calls it before the server waits for its clients: a stream has no other end.
-    app.state.streams, app.state.stop_streams = streams, streams.stop
-    return app
+    return [*routes, *page_routes(answerers, streams, desk.run, json_response)]
 
 
 async def _healthz(_: Request) -> Response:

@@ -115,13 +115,7 @@ class MiddlewareBase(ObservedRequests):
         settings = self._read_settings() if self.enabled else MiddlewareSettings()
         options = self.options = options_of(arguments, settings)
         if self.wraps and options.admin_port:
-            # uvicorn and the metrics are loaded where somebody asks for them.
-            from canary_mw.admin.commands.tokens import checked
-            from canary_mw.middleware.admin_port import AdminPort
-
-            if options.admin_token_file:
-                checked(options.admin_token_file)
-            self.admin_port = AdminPort(self, settings, arguments, options)
+            self.admin_port = self._make_admin_port(settings, arguments)
             observers = self.admin_port.with_metrics(observers)
         self._owns_store = not isinstance(rules, RuleStore)
         self.store = (
@@ -152,6 +146,15 @@ class MiddlewareBase(ObservedRequests):
         # What is given to the proxy is made of its settings.
         self._unused = unused_variables(arguments, rules, os.environ) if self.wraps else []
         self._prepare_start()
+
+    def _make_admin_port(self, settings: MiddlewareSettings, arguments: Arguments) -> "AdminPort":
+        # uvicorn and the metrics are loaded where somebody asks for them.
+        from canary_mw.admin.commands.tokens import checked
+        from canary_mw.middleware.admin_port import AdminPort
+
+        if self.options.admin_token_file:
+            checked(self.options.admin_token_file)
+        return AdminPort(self, settings, arguments, self.options)
 
     def start(self) -> None:
         """Load the rules and follow their changes; does nothing when started already.

@@ -24,6 +24,7 @@ from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult, StartedRequest
 from canary_mw.routing.decision import may_be_governed
+from canary_mw.routing.table import RouteTable
 
 logger = logging.getLogger("canary_mw.direct")
 
@@ -84,13 +85,7 @@ class FastPath:
             head = RequestHead.from_wire(method, path, query, client.headers, *client.peer, headers_by_name)
         except ClientError:
             return None
-        # What a filter asks, a log is told, a release decides or may have to be told is for the ASGI path.
-        if table.has_extras and (
-            table.filters is not None
-            or table.request_policy is not None
-            or table.settings.logs
-            or may_be_governed(table, head)
-        ):
+        if table.has_extras and _is_for_asgi(table, head):
             return None
         decision = middleware.decide(table, head, middleware.roll())
         started = StartedRequest(decision, head, middleware.hop(head, table.settings))
@@ -115,6 +110,13 @@ class FastPath:
         fast.keep_alive = keep_alive
         connection.begin(data, method == "HEAD", deadline, None, request.options, fast)
         return fast
+
+
+def _is_for_asgi(table: RouteTable, head: RequestHead) -> bool:
+    """Whether a filter is asked, a log is told, or a release decides about a request or may have to be told."""
+    if table.filters is not None or table.request_policy is not None or table.settings.logs:
+        return True
+    return may_be_governed(table, head)
 
 
 class FastPathRequest:

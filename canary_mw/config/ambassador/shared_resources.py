@@ -20,6 +20,7 @@ from canary_mw.config.resource import Resource
 from canary_mw.config.services.consul_resolver import read_agents
 from canary_mw.config.services.log_service import KIND as LOG_SERVICE
 from canary_mw.config.services.log_service import LogServices, read_log_services
+from canary_mw.config.services.named import Source
 from canary_mw.config.services.tcp_mapping import KIND as TCP_MAPPING
 from canary_mw.config.services.tcp_mapping import TCPMappings, TCPSurroundings, read_tcp_mappings
 from canary_mw.config.validation import Report, validate
@@ -77,7 +78,8 @@ def read_shared_resources(
         diagnostics: what is found is added to this list.
         cut_off: see `read_filters`.
     """
-    agents = _agents(resources, ambassador_id, last_good, complete, diagnostics)
+    source = Source(resources, ambassador_id, complete)
+    agents = read_agents(source, last_good.agents, diagnostics)
     named = _resolvers(resources, ambassador_id)
     known_kinds = named if complete else {**last_good.resolvers, **named}
     resolvers = _with_built_in({**known_kinds, **dict.fromkeys(agents, CONSUL_RESOLVER)})
@@ -104,29 +106,10 @@ def read_shared_resources(
     filters = read_filters(asked, ambassador_id, around, last_good.filters, complete, cut_off, diagnostics)
     resolver = settings.attributes.get("resolver", "kubernetes-service")
     surroundings = TCPSurroundings(resolver, resolvers, agents, known)
-    tcp = read_tcp_mappings(resources, ambassador_id, surroundings, last_good.tcp, complete, diagnostics)
-    logs = read_log_services(resources, ambassador_id, last_good.logs, complete, diagnostics)
+    tcp = read_tcp_mappings(source, surroundings, last_good.tcp, diagnostics)
+    logs = read_log_services(source, last_good.logs, diagnostics)
     settings = replace(settings, filters=filters.filters, tcp=tuple(tcp.values()), logs=tuple(logs.values()))
     return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp, logs)
-
-
-def _agents(
-    resources: list[tuple[Resource, str]],
-    ambassador_id: str,
-    last_good: SharedResources,
-    complete: bool,
-    diagnostics: list[Diagnostic],
-) -> dict[str, ConsulAgent]:
-    """The agents by the names of their resolvers; as in Emissary, two names stand for each other."""
-    documents = [
-        each for each in resources if each[0].kind == CONSUL_RESOLVER and matches_ambassador_id(each[0], ambassador_id)
-    ]
-    read = read_agents(documents, last_good.agents, diagnostics)
-    found = read if complete else {**last_good.agents, **read}
-    for name, alias in (("consul", "consul-endpoint"), ("consul-endpoint", "consul")):
-        if name in found:
-            found.setdefault(alias, found[name])
-    return found
 
 
 def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:

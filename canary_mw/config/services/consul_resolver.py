@@ -5,9 +5,11 @@ from collections.abc import Mapping as Dict
 from typing import Any
 from urllib.parse import quote
 
+from canary_mw.config.ambassador.kinds import CONSUL_RESOLVER
 from canary_mw.config.ambassador.schema import Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
+from canary_mw.config.services.named import Source, read_named
 from canary_mw.config.validation import Report, validate
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.service import parse_service
@@ -31,24 +33,17 @@ class ConsulResolverModel(Strict):
 
 
 def read_agents(
-    resources: list[tuple[Resource, str]], last_good: Dict[str, ConsulAgent], diagnostics: list[Diagnostic]
+    source: Source, last_good: Dict[str, ConsulAgent], diagnostics: list[Diagnostic]
 ) -> dict[str, ConsulAgent]:
-    """The ConsulResolvers by name; one in error keeps its last good version.
+    """The agents of the ConsulResolvers by name; see `read_named`. As in Emissary, two names stand for each other."""
 
-    Args:
-        resources: ConsulResolver documents, each with its file.
-        diagnostics: what is found is added to this list.
-    """
-    found = {}
-    for resource, file in resources:
-        report = Report(resource, file)
-        name = resource.name or ""
-        if not name:
-            report("error", "no-name", "the resolver has no name: it is left out")
-        agent = _agent(resource.spec, report) or last_good.get(name)
-        if name and agent is not None:
-            found[name] = agent
-        diagnostics += report.diagnostics
+    def convert(resource: Resource, _: str, report: Report) -> ConsulAgent | None:
+        return _agent(resource.spec, report)
+
+    found, _ = read_named(CONSUL_RESOLVER, source, lambda each: each.name or "", convert, last_good, diagnostics)
+    for name, alias in (("consul", "consul-endpoint"), ("consul-endpoint", "consul")):
+        if name in found:
+            found.setdefault(alias, found[name])
     return found
 
 

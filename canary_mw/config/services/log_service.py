@@ -6,17 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
 from canary_mw.config.ambassador.schema import Flag, Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
+from canary_mw.config.services.named import Name, Source, full_name, read_named
 from canary_mw.config.validation import Report, validate
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.filters.logs import LogPolicy
 from canary_mw.rules.service import parse_service
 
 KIND = "LogService"
-Name = tuple[str, str]  # namespace, name
 LogServices = Dict[Name, LogPolicy]
 
 
@@ -51,40 +50,16 @@ class LogServiceModel(Strict):
     ambassador_id: str | list[str] | None = None
 
 
-def read_log_services(
-    resources: list[tuple[Resource, str]],
-    ambassador_id: str,
-    last_good: LogServices,
-    complete: bool,
-    diagnostics: list[Diagnostic],
-) -> dict[Name, LogPolicy]:
-    """The LogServices of a source by namespace and name; one in error keeps its last good version.
+def read_log_services(source: Source, last_good: LogServices, diagnostics: list[Diagnostic]) -> dict[Name, LogPolicy]:
+    """The LogServices of a source by namespace and name; see `read_named`."""
 
-    Args:
-        resources: those of all kinds, each with its file.
-        complete: False if a document of the source could not be read; then nothing of `last_good` is removed.
-        diagnostics: what is found is added to this list.
-    """
-    found: dict[Name, LogPolicy] = {} if complete else {**last_good}
-    seen: set[Name] = set()
-    for resource, file in resources:
-        if resource.kind != KIND or not matches_ambassador_id(resource, ambassador_id):
-            continue
-        report, name = Report(resource, file), (resource.namespace, resource.name or "")
-        policy = _policy(resource, ambassador_id, report) or last_good.get(name)
-        if name in seen and policy is not None:
-            report("error", "duplicate-name", "it is defined again; this one counts", hint="give it a name of its own")
-        seen.add(name)
-        if policy is not None:
-            found[name] = policy
-        diagnostics += report.diagnostics
-    return found
+    def convert(resource: Resource, _: str, report: Report) -> LogPolicy | None:
+        return _policy(resource, source.ambassador_id, report)
+
+    return read_named(KIND, source, full_name, convert, last_good, diagnostics)[0]
 
 
 def _policy(resource: Resource, ambassador_id: str, report: Report) -> LogPolicy | None:
-    if not resource.name:
-        report("error", "no-name", "the LogService has no name: it is left out")
-        return None
     model = validate(LogServiceModel, dict(resource.spec), report)
     if model is None:
         return None

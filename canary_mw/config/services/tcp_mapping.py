@@ -4,7 +4,6 @@ from collections.abc import Mapping as Dict
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
 from canary_mw.config.ambassador.kinds import ENDPOINT_RESOLVER
 from canary_mw.config.ambassador.origin import endpoints_in
 from canary_mw.config.ambassador.schema import CircuitBreaker, Flag, Strict
@@ -12,6 +11,7 @@ from canary_mw.config.ambassador.traffic_policies import circuit_breakers, milli
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
 from canary_mw.config.services.consul_resolver import consul_name
+from canary_mw.config.services.named import Name, Source, full_name, read_named
 from canary_mw.config.validation import Report, validate
 from canary_mw.config.weights import WEIGHT_RANGE, keep_shares
 from canary_mw.exceptions import MappingError
@@ -22,7 +22,6 @@ from canary_mw.rules.upstream import ConsulAgent, ConsulService, EndpointOptions
 from canary_mw.rules.wording import quoted
 
 KIND = "TCPMapping"
-Name = tuple[str, str]  # namespace, name
 TCPMappings = Dict[Name, TCPMapping]
 
 
@@ -64,33 +63,14 @@ class TCPSurroundings(NamedTuple):
 
 
 def read_tcp_mappings(
-    resources: list[tuple[Resource, str]],
-    ambassador_id: str,
-    around: TCPSurroundings,
-    last_good: TCPMappings,
-    complete: bool,
-    diagnostics: list[Diagnostic],
+    source: Source, around: TCPSurroundings, last_good: TCPMappings, diagnostics: list[Diagnostic]
 ) -> dict[Name, TCPMapping]:
-    """The TCPMappings of a source by namespace and name; one in error keeps its last good version.
+    """The TCPMappings of a source by namespace and name; see `read_named`."""
 
-    Args:
-        resources: those of all kinds, each with its file.
-        complete: False if a document of the source could not be read; then nothing of `last_good` is removed.
-        diagnostics: what is found is added to this list.
-    """
-    found: dict[Name, TCPMapping] = {} if complete else {**last_good}
-    in_error: set[Name] = set()
-    for resource, file in resources:
-        if resource.kind != KIND or not matches_ambassador_id(resource, ambassador_id):
-            continue
-        report, name = Report(resource, file), (resource.namespace, resource.name or "")
-        mapping = _tcp_mapping(resource, file, around, report)
-        if mapping is None:
-            in_error.add(name)
-            mapping = last_good.get(name)
-        if mapping is not None:
-            found[name] = mapping
-        diagnostics += report.diagnostics
+    def convert(resource: Resource, file: str, report: Report) -> TCPMapping | None:
+        return _tcp_mapping(resource, file, around, report)
+
+    found, in_error = read_named(KIND, source, full_name, convert, last_good, diagnostics)
     previous = [each.mapping for each in last_good.values()]
     mappings = [each.mapping for each in found.values()]
     shares = keep_shares(mappings, previous, in_error, diagnostics, middleware=False)
@@ -100,9 +80,7 @@ def read_tcp_mappings(
 def _tcp_mapping(resource: Resource, file: str, around: TCPSurroundings, report: Report) -> TCPMapping | None:
     """The value of a document; None if it cannot be used, with a finding reported for each reason."""
     model = validate(TCPMappingModel, dict(resource.spec), report)
-    if not resource.name:
-        report("error", "no-name", "the TCPMapping has no name: it is left out")
-    if model is None or not resource.name:
+    if model is None:
         return None
     try:
         found = _value(model, resource, file, around)

@@ -109,6 +109,12 @@ def test_what_is_gone_is_closed_and_what_cannot_be_read_removes_nothing() -> Non
     assert len(again(tcp() + "---\n{", before).shared.settings.tcp) == 2
 
 
+def test_a_name_that_is_there_twice_is_an_error_and_the_last_one_counts() -> None:
+    rules = read_rules(tcp() + tcp(port=9002))
+    assert [each.port for each in rules.shared.settings.tcp] == [9002]
+    assert [each[:2] for each in findings(rules.diagnostics)] == [("error", "duplicate-name")]
+
+
 def shares(text: str) -> dict[str, float]:
     (port,) = tcp_ports(found(text)).values()
     assert port.any is not None
