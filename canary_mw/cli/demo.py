@@ -6,6 +6,7 @@ Requests of the same users go on, so that the pages of the admin port have somet
 import asyncio
 import errno
 import logging
+import shutil
 import signal
 import socket
 import sys
@@ -140,7 +141,9 @@ def _settings(rules: Path, upstream: tuple[str, ...], port: int, admin_port: int
 def _command(rules: Path, admin_port: int) -> str:
     """A command to the release that works here."""
     admin = "" if admin_port == ADMIN_PORT else f" --admin http://{HOST}:{admin_port}"
-    return f"canary-mw release pause {RELEASE} --token-file {rules.with_name(TOKEN)}{admin}"
+    # `make demo` puts nothing on the path.
+    program = "canary-mw" if shutil.which("canary-mw") else f"{sys.executable} -m canary_mw"
+    return f"{program} release pause {RELEASE} --token-file {rules.with_name(TOKEN)}{admin}"
 
 
 def _listen(port: int) -> socket.socket:
