@@ -1,6 +1,7 @@
 """A Kubernetes API server for tests: reads, watches and writes, as servers of 1.20 and 1.36 were recorded to answer.
 
-It knows Services, Ingresses, Leases, Events, RBAC objects, and custom resources that are installed by `install`.
+It knows Services, EndpointSlices, Ingresses, ConfigMaps, Leases, Events, RBAC objects, and custom resources that are
+installed by `install`.
 Writes are checked for conflicts as a server checks them, not for their schema. Faults are methods:
 `compact`, `drop_watches`, `restart`, `freeze`, `fail_next`, and the attributes `token`, `denied` and `webhook_down`.
 """
@@ -12,6 +13,7 @@ import json
 import random
 import re
 import uuid
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,6 +40,8 @@ REASONS = {
     504: "Timeout",
 }
 RBAC = "rbac.authorization.k8s.io"
+# Bytes that a ConfigMap holds at most.
+MOST = 1 << 20
 
 
 @dataclass
@@ -60,6 +64,7 @@ class FakeKind:
 
 BUILTIN = [
     FakeKind("", "services", "Service", ["v1"]),
+    FakeKind("", "configmaps", "ConfigMap", ["v1"]),
     FakeKind("", "events", "Event", ["v1"]),
     FakeKind("networking.k8s.io", "ingresses", "Ingress", ["v1"]),
     FakeKind("discovery.k8s.io", "endpointslices", "EndpointSlice", ["v1"]),
@@ -133,6 +138,15 @@ def merge_patch(base: Json, patch: Json) -> Json:
         else:
             out[key] = value
     return out
+
+
+def named_by(query: dict[str, str]) -> str:
+    """The name in a field selector, which may name nothing else; "" without one."""
+    selector = query.get("fieldSelector", "")
+    found = re.fullmatch(r"metadata\.name==?([^,]+)", selector)
+    if selector and found is None:
+        raise Refused(400, f"Unable to find a field selector {selector!r} for this kind")
+    return found[1] if found else ""
 
 
 def matches(obj: Json, selector: str) -> bool:
@@ -313,13 +327,17 @@ class FakeApi:
             raise Refused(401, "Unauthorized")
         return "system:anonymous"
 
-    def _may(self, user: str, verb: str, group: str, plural: str, namespace: str) -> bool:
+    def _may(self, user: str, verb: str, group: str, plural: str, namespace: str, name: str = "") -> bool:
+        """Whether somebody may; a rule with names is about requests that name one of them."""
         if verb in self.denied or f"{verb} {plural}" in self.denied:
             return False
         if not user:
             return True
         return any(
-            verb in rule["verbs"] and group in rule["apiGroups"] and plural in rule["resources"]
+            verb in rule["verbs"]
+            and group in rule["apiGroups"]
+            and plural in rule["resources"]
+            and (not rule.get("resourceNames") or name in rule["resourceNames"])
             for rule in self._rules(user, namespace)
         )
 
@@ -364,7 +382,8 @@ class FakeApi:
             user = self._who(request)
             if group == "authorization.k8s.io":
                 return await self._review(request, user)
-            if not self._may(user, verb, group, plural, namespace):
+            name = path.get("name") or named_by(query)
+            if not self._may(user, verb, group, plural, namespace, name):
                 where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
                 what = f'User "{user or "admin"}" cannot {verb} resource "{plural}" in API group "{group}" {where}'
                 raise Refused(403, f"{plural} is forbidden: {what}")
@@ -379,7 +398,8 @@ class FakeApi:
 
     async def _review(self, request: Request, user: str) -> Response:
         asked = (await request.json())["spec"]["resourceAttributes"]
-        allowed = self._may(user, asked["verb"], asked["group"], asked["resource"], asked["namespace"])
+        place = asked["verb"], asked.get("group", ""), asked["resource"], asked.get("namespace", "")
+        allowed = self._may(user, *place, asked.get("name", ""))
         return JSONResponse({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}, 201)
 
     async def _serve(self, call: Call, verb: str, request: Request) -> Response:
@@ -397,7 +417,9 @@ class FakeApi:
             self.put(*key, None)
             return JSONResponse({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
         if verb == "patch":
-            self.put(*key, merge_patch(old, await request.json()))
+            patched = merge_patch(old, await request.json())
+            self._check(call, patched)
+            self.put(*key, patched)
         if verb == "update":
             self._update(call, key, old, await request.json())
         return JSONResponse(self._shown(call, self.objects[key]))
@@ -431,8 +453,21 @@ class FakeApi:
                 raise Refused(400, f'Lease in version "v1" cannot be handled as a Lease: parsing time "{time}"')
             if spec.get("leaseDurationSeconds", 1) <= 0:
                 raise Refused(422, "spec.leaseDurationSeconds: must be greater than 0")
+        if call.kind.plural == "configmaps":
+            self._check_config_map(body)
         if call.kind.plural == "events" and body["involvedObject"].get("namespace") != call.namespace:
             raise Refused(422, "involvedObject.namespace: does not match event.namespace")
+
+    def _check_config_map(self, body: Json) -> None:
+        texts, binaries = body.get("data") or {}, body.get("binaryData") or {}
+        if not all(isinstance(each, str) for each in [*texts.values(), *binaries.values()]):
+            raise Refused(400, "ConfigMap in version v1 cannot be handled as a ConfigMap: json: cannot unmarshal")
+        names = [*texts, *binaries]
+        if len({*names}) < len(names) or any(re.fullmatch(r"[-._a-zA-Z0-9]+", name) is None for name in names):
+            raise Refused(422, "ConfigMap is invalid: data: Invalid value")
+        size = sum(len(each.encode()) for each in texts.values())
+        if size + sum(len(b64decode(each, validate=True)) for each in binaries.values()) > MOST:
+            raise Refused(422, f"ConfigMap is invalid: []: Too long: must have at most {MOST} bytes")
 
     def _shown(self, call: Call, obj: Json) -> Json:
         if call.metadata_only:
@@ -440,11 +475,12 @@ class FakeApi:
         return {"kind": call.kind.kind, "apiVersion": f"{call.kind.group}/{call.version}".lstrip("/"), **obj}
 
     def _select(self, call: Call) -> list[Json]:
-        selector = call.query.get("labelSelector", "")
+        selector, only = call.query.get("labelSelector", ""), named_by(call.query)
         return [
             obj
-            for (key, namespace, _), obj in sorted(self.objects.items())
-            if key == call.kind.key and call.namespace in ("", namespace) and matches(obj, selector)
+            for (key, namespace, name), obj in sorted(self.objects.items())
+            if key == call.kind.key and call.namespace in ("", namespace) and only in ("", name)
+            if matches(obj, selector)
         ]
 
     def _needs_webhook(self, call: Call) -> bool:
@@ -521,8 +557,8 @@ class FakeApi:
 
     def _event(self, call: Call, event: Event) -> str:
         """What an event is for a watch; empty if it is not for it."""
-        key, namespace, _ = event.key
-        if key != call.kind.key or call.namespace not in ("", namespace):
+        key, namespace, name = event.key
+        if key != call.kind.key or call.namespace not in ("", namespace) or named_by(call.query) not in ("", name):
             return ""
         selector = call.query.get("labelSelector", "")
         now = event.type != "DELETED" and matches(event.new, selector)
