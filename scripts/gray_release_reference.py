@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mapping_reference import default_of, type_in
+from mapping_reference import default_of, type_in, write
 
 from canary_mw.config.canary.schema import GrayReleaseModel
 from canary_mw.config.reference.attribute_doc import AttributeDoc
@@ -69,17 +69,5 @@ def page() -> str:
     return "\n".join([INTRODUCTION, *tables()])
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        if not current:
-            print(f"{PAGE} is out of date: run python scripts/gray_release_reference.py", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(PAGE, page()))

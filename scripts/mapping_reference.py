@@ -11,14 +11,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from canary_mw.config.ambassador.kinds import EDGE_STACK_KINDS, REQUIRED
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import LegacyMapping, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
-from canary_mw.config.filters.auth_schema import AuthServiceV0, AuthServiceV3
-from canary_mw.config.filters.rate_limit_service import RateLimitServiceV3
 from canary_mw.config.reference.attribute_doc import AttributeDoc
-from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES, RATE_LIMIT_SERVICE_ATTRIBUTES
 from canary_mw.config.reference.mapping import SECTIONS
 from canary_mw.config.reference.module import KEYS
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
@@ -41,7 +37,7 @@ A document has an `apiVersion` (`getambassador.io/v0`, `v1`, `v2` or `v3alpha1`;
 `kind`, a `name`, and its attributes at the top level (flat) or below `spec` (as a CRD, with the name in `metadata`).
 Mappings that match the same requests form a group. Types are those of v3alpha1, followed by what v0 to v2 allow in
 addition. Attributes have the same meaning as in Emissary, except where the last column says otherwise;
-[differences.md](differences.md) lists all differences.
+[differences.md](differences.md) lists all differences. The other kinds: [kinds-reference.md](kinds-reference.md).
 
 Values without quotes are read by the rules of Kubernetes and Helm, which are those of YAML in Go. `20.0`, `1.2e+06`,
 `1e4`, `08` (8), `010` (octal, 8), `0o20`, `0x10`, `0b101` and `3_000` are whole numbers; `12:30` and `2020-01-01` are
@@ -113,8 +109,7 @@ def row(name: str, text: AttributeDoc, *models: type[BaseModel]) -> str:
 
 def page() -> str:
     """The text of the page."""
-    services = (*auth_service(), *rate_limit_service())
-    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context(), *services, *kinds()])
+    return "\n".join([INTRODUCTION, *mappings(), LABELS, *module(), *tls_context()])
 
 
 def table_head(title: str, what: str) -> Iterator[str]:
@@ -144,45 +139,16 @@ def tls_context() -> Iterator[str]:
     yield "\n".join(row(name, text, TLSContext) for name, text in TLS_CONTEXT_ATTRIBUTES.items()) + "\n"
 
 
-def auth_service() -> Iterator[str]:
-    """The attributes of an AuthService."""
-    yield from table_head("AuthService", "attribute")
-    models = (AuthServiceV3, AuthServiceV0)
-    yield "\n".join(row(name, text, *models) for name, text in AUTH_SERVICE_ATTRIBUTES.items()) + "\n"
-
-
-def rate_limit_service() -> Iterator[str]:
-    """The attributes of a RateLimitService."""
-    yield from table_head("RateLimitService", "attribute")
-    models = (RateLimitServiceV3,)
-    yield "\n".join(row(name, text, *models) for name, text in RATE_LIMIT_SERVICE_ATTRIBUTES.items()) + "\n"
-
-
-def kinds() -> Iterator[str]:
-    """The kinds without effect."""
-    yield "## Other kinds\n"
-    yield "A `KubernetesEndpointResolver` and a `KubernetesServiceResolver` have a name, for `resolver`, and no more.\n"
-    yield "Checked for required attributes, and ignored with a notice:\n"
-    yield "| kind | requires |\n|---|---|"
-    for kind, required in REQUIRED.items():
-        yield f"| `{kind}` | {', '.join(f'`{name}`' for name in required) or 'nothing'} |"
-    names = ", ".join(f"`{name}`" for name in sorted(EDGE_STACK_KINDS))
-    yield f"\nKinds of Edge Stack, ignored with a notice in each version: {names}. Kinds of other API groups"
-    yield "are passed over in silence, and so are files of a directory that hold no rules."
-    yield ""
-
-
-def main() -> int:
-    """Write the page, or compare it."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        if not current:
-            print(f"{PAGE} is out of date: run python scripts/mapping_reference.py", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+def write(path: Path, text: str) -> int:
+    """Write a page; with `--check` compare it, and return 1 if it is another one."""
+    if "--check" not in sys.argv[1:]:
+        path.write_text(text, encoding="utf-8")
+        return 0
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{path} is out of date: run python scripts/{path.stem.replace('-', '_')}.py", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(PAGE, page()))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ("mapping-reference", "gray-release-reference")
+PAGES = ("mapping-reference", "gray-release-reference", "kinds-reference")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -21,12 +21,27 @@ from canary_mw.config.reference.filters import AUTH_SERVICE_ATTRIBUTES, RATE_LIM
 from canary_mw.config.reference.gray_release import GRAY_RELEASE_FIELDS
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
+from canary_mw.config.reference.services import (
+    CONSUL_RESOLVER_ATTRIBUTES,
+    LOG_SERVICE_ATTRIBUTES,
+    TCP_MAPPING_ATTRIBUTES,
+)
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
+from canary_mw.config.services.consul_resolver import ConsulResolverModel
+from canary_mw.config.services.log_service import LogServiceModel
+from canary_mw.config.services.tcp_mapping import TCPMappingModel
 
 Json = dict[str, Any]
 
 _GROUPS = ("getambassador.io", "ambassador")
 _LEGACY = ("v0", "v1", "v2")
+# Kinds whose attributes are the same in all versions, with those that are required.
+_SAME_IN_ALL: tuple[tuple[str, type[BaseModel], dict[str, AttributeDoc], list[str]], ...] = (
+    ("TLSContext", TLSContext, TLS_CONTEXT_ATTRIBUTES, []),
+    ("TCPMapping", TCPMappingModel, TCP_MAPPING_ATTRIBUTES, ["port", "service"]),
+    ("LogService", LogServiceModel, LOG_SERVICE_ATTRIBUTES, ["service"]),
+    ("ConsulResolver", ConsulResolverModel, CONSUL_RESOLVER_ATTRIBUTES, ["datacenter"]),
+)
 _TEXT: Json = {"type": "string"}
 _LABELS: Json = {"type": "object", "additionalProperties": {"type": "string"}}
 _LABELS_DESCRIPTION = (
@@ -41,7 +56,7 @@ def document_schema() -> Json:
     legacy = _properties(LegacyMapping, ATTRIBUTES, definitions)
     config = _properties(ModuleConfig, KEYS, definitions)
     config |= {name: {"description": "Not supported yet: ignored."} for name in sorted(UNSUPPORTED)}
-    context = _properties(TLSContext, TLS_CONTEXT_ATTRIBUTES, definitions)
+    services = {kind: _properties(model, texts, definitions) for kind, model, texts, _ in _SAME_IN_ALL}
     auth = {name: _properties(each, AUTH_SERVICE_ATTRIBUTES, definitions) for name, each in AUTH_MODELS.items()}
     limits = {
         name: _properties(each, RATE_LIMIT_SERVICE_ATTRIBUTES, definitions) for name, each in LIMIT_MODELS.items()
@@ -51,7 +66,10 @@ def document_schema() -> Json:
         "MappingV3alpha1": _document("Mapping", ["v3alpha1"], v3, ["prefix", "service"]),
         "Mapping": _document("Mapping", _LEGACY, legacy, ["prefix", "service"]),
         "Module": _document("Module", (*_LEGACY, "v3alpha1"), _module(config), []),
-        "TLSContext": _document("TLSContext", (*_LEGACY, "v3alpha1"), context, []),
+        **{
+            kind: _document(kind, (*_LEGACY, "v3alpha1"), services[kind], required)
+            for kind, _, _, required in _SAME_IN_ALL
+        },
         **{f"AuthService{name}": _document("AuthService", [name], auth[name], ["auth_service"]) for name in auth},
         **{
             f"RateLimitService{name}": _document("RateLimitService", [name], limits[name], ["service"]) for name in auth
@@ -61,7 +79,7 @@ def document_schema() -> Json:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Rules of canary-mw",
-        "description": "A Mapping, Module, TLSContext or AuthService of getambassador.io, or a GrayRelease.",
+        "description": "A document of getambassador.io, such as a Mapping, or a GrayRelease.",
         "type": "object",
         "required": ["apiVersion", "kind"],
         "properties": {"apiVersion": _TEXT, "kind": _TEXT},
@@ -69,7 +87,7 @@ def document_schema() -> Json:
             _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"pattern": "/v3alpha1$"}}, "MappingV3alpha1"),
             _if_then({"kind": {"const": "Mapping"}, "apiVersion": {"not": {"pattern": "/v3alpha1$"}}}, "Mapping"),
             _if_then({"kind": {"const": "Module"}}, "Module"),
-            _if_then({"kind": {"const": "TLSContext"}}, "TLSContext"),
+            *(_if_then({"kind": {"const": kind}}, kind) for kind in services),
             *(_if_then(_version_of("AuthService", name), f"AuthService{name}") for name in auth),
             *(_if_then(_version_of("RateLimitService", name), f"RateLimitService{name}") for name in limits),
             _if_then({"kind": {"const": "GrayRelease"}}, "GrayRelease"),

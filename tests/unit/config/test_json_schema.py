@@ -8,16 +8,26 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from jsonschema import Draft7Validator
+from pydantic import BaseModel
 from rules import document, read_rules
 
 from canary_mw.cli.main import main
 from canary_mw.config.ambassador.module import UNSUPPORTED, ModuleConfig
 from canary_mw.config.ambassador.schema import MODELS, MappingV3
 from canary_mw.config.ambassador.tls_context import TLSContext
+from canary_mw.config.reference.attribute_doc import AttributeDoc
 from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.config.reference.mapping import ATTRIBUTES
 from canary_mw.config.reference.module import KEYS
+from canary_mw.config.reference.services import (
+    CONSUL_RESOLVER_ATTRIBUTES,
+    LOG_SERVICE_ATTRIBUTES,
+    TCP_MAPPING_ATTRIBUTES,
+)
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
+from canary_mw.config.services.consul_resolver import ConsulResolverModel
+from canary_mw.config.services.log_service import LogServiceModel
+from canary_mw.config.services.tcp_mapping import TCPMappingModel
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCHEMA = document_schema()
@@ -189,6 +199,45 @@ def test_the_example_of_an_attribute_of_a_tls_context_is_right(name: str) -> Non
         [("warning", "not-supported")] if name.endswith("_file") else []
     )
     assert wrong(tls_context("a", **example, novelty="1")) != []
+
+
+# By kind: the model, the descriptions, and what a document needs besides one attribute.
+SERVICES: dict[str, tuple[type[BaseModel], dict[str, AttributeDoc], dict[str, Any]]] = {
+    "TCPMapping": (TCPMappingModel, TCP_MAPPING_ATTRIBUTES, {"port": 5672, "service": "broker:5672"}),
+    "LogService": (LogServiceModel, LOG_SERVICE_ATTRIBUTES, {"service": "als:3000"}),
+    "ConsulResolver": (ConsulResolverModel, CONSUL_RESOLVER_ATTRIBUTES, {"datacenter": "dc1"}),
+}
+# What the examples refer to.
+AROUND = f"""---
+{tls_context("upstream-context")}
+---
+{tls_context("edge", hosts=["db.example.com"], secret="edge")}
+---
+apiVersion: getambassador.io/v3alpha1
+kind: KubernetesEndpointResolver
+name: endpoint
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in SERVICES for name in SERVICES[kind][1]])
+def test_the_example_of_an_attribute_of_a_service_is_right(kind: str, name: str) -> None:
+    _, texts, required = SERVICES[kind]
+    example = yaml.safe_load(texts[name].example)
+    assert [*example] == [name]
+    head = {"apiVersion": "getambassador.io/v3alpha1", "kind": kind, "name": "a", **required, **example}
+    text = yaml.safe_dump(head)
+    assert wrong(text) == []
+    found = [(each.severity, each.code) for each in read_rules(text + AROUND).diagnostics]
+    assert not any(severity == "error" or code == "unknown-field" for severity, code in found)
+    # The schema is for an editor: what a document must have is missing at once.
+    assert wrong(yaml.safe_dump({each: head[each] for each in ("apiVersion", "kind", "name")})) != []
+    assert wrong(yaml.safe_dump({**head, "novelty": 1})) != []
+
+
+@pytest.mark.parametrize("kind", [*SERVICES])
+def test_every_attribute_of_a_service_has_a_description(kind: str) -> None:
+    model, texts, _ = SERVICES[kind]
+    assert model.model_fields.keys() == texts.keys()
 
 
 def test_every_attribute_and_every_key_has_a_description() -> None:
