@@ -251,12 +251,12 @@ class RequestCounters(Observer):
         """Count any other event, by its name and labels."""
         self.figures.add(*key, count=count)
 
-    def record(self, assigned: Assigned, name: str, client: str | None) -> None:
+    def record(self, assigned: Assigned, name: str, client: str | None, thousandths: int) -> None:
         """Count an event of a request that is under way, where the analysis of its release asks for events."""
         if assigned.epoch is not None and assigned.epoch.analysis is not None:
             with self.figures.lock:
                 self.figures.open()
-                self._evidence.event(assigned, name, client, time())
+                self._evidence.event(assigned, name, client, thousandths, time())
 
     def evidence(self) -> EvidenceRead:
         """The evidence of all workers."""

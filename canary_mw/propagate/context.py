@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
 from canary_mw.http.messages import RequestHead
+from canary_mw.observability.attempts.layout import SCALE
 from canary_mw.observability.figures.tallies import Tallies
 from canary_mw.observability.figures.targets import assigned_of, is_drawn
 from canary_mw.routing.decided import Decision
@@ -17,8 +18,6 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
 # Names that are kept apart; more of them are counted together, so that a name made of data costs no memory.
 _MOST_NAMES = 64
 _OTHER = "(other)"
-# Values are added up in thousandths.
-SCALE = 1000
 _MOST = 1e12
 
 
@@ -94,11 +93,13 @@ def record(name: str, value: float = 1) -> None:
         tallies("ignored_events", "invalid")
     else:
         labels = assigned.name, assigned.variant or STABLE, _bounded(name)
+        thousandths = round(value * SCALE)
         tallies("events", *labels)
-        tallies("event_values", *labels, count=round(value * SCALE))
+        tallies("event_values", *labels, count=thousandths)
         if assigned.digest is not None or name not in current.keyless:
             current.keyless.append(name)
-            tallies.record(assigned, name, current.release.address_of(current.table, current.head))
+            client = current.release.address_of(current.table, current.head)
+            tallies.record(assigned, name, client, thousandths)
 
 
 def _is_name(name: object) -> bool:

@@ -19,6 +19,7 @@ from canary_mw.rollout.statistics import (
     sample_ratio,
     towards,
 )
+from canary_mw.rules.plan import MetricKind
 
 OnFailure = Literal["rollback", "hold"]
 ALPHA = 0.01
@@ -30,7 +31,8 @@ class Metric:
     """How one metric is judged.
 
     Attributes:
-        direction: whether more or fewer events are worse.
+        kind: what is counted.
+        direction: whether more or fewer events, or larger or smaller values, are worse.
         tolerated: risk ratio that gray may have.
         share: part of the budget of the release, relative to the other metrics.
         minimum_failures: keys that must have failed in gray before it is called worse.
@@ -40,6 +42,7 @@ class Metric:
     """
 
     name: str
+    kind: MetricKind = "error_rate"
     direction: Direction = "increase"
     tolerated: float = 1.0
     share: float = 1.0
@@ -50,7 +53,7 @@ class Metric:
 
 
 ERROR_RATE = Metric(name="error_rate")
-LATENCY = Metric(name="latency", margin=0.02)
+LATENCY = Metric(name="latency", kind="latency", margin=0.02)
 
 
 class StepCounts(NamedTuple):

@@ -33,7 +33,7 @@ class Traffic:
         rate: requests a second of users who are drawn, gray and stable together.
         error_rate: of stable, for each request.
         users: how many different ones come during a step; None for more than anybody needs.
-        rates: of other metrics of stable, by their names.
+        rates: of other metrics of stable, by their names; of a value how often it is recorded.
     """
 
     rate: float
@@ -126,6 +126,8 @@ def _stable(stage: Stage) -> float:
 
 def _rates_of(rule: MetricRule, traffic: Traffic) -> list[float]:
     """How often the metric of stable is bad; nothing where it is not known."""
+    if rule.kind == "value" and rule.quantiles:
+        return [traffic.rates[rule.name] * (1.0 - each) for each in rule.quantiles if rule.name in traffic.rates]
     if rule.name in traffic.rates:
         return [traffic.rates[rule.name]]
     if rule.kind == "error_rate":

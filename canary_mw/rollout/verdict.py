@@ -105,9 +105,16 @@ def verdict(look: Look) -> Verdict:
 def _roll_back(look: Look) -> Verdict | None:
     for variant, found in look.findings.items():
         if (found.worse or found.slower) and found.culprit is not None:
-            reason = "gray is slower" if found.slower else "gray fails more often"
+            reason = "gray is slower" if found.slower else _worse(found.culprit.metric)
             return Verdict("roll_back", reason, variant, found.culprit.metric.name)
     return Verdict("roll_back", look.external_failure) if look.external_failure else None
+
+
+def _worse(metric: Metric) -> str:
+    less = metric.direction == "decrease"
+    if metric.kind == "value":
+        return f"the values of gray are {'smaller' if less else 'larger'}"
+    return "gray brings fewer events" if less else "gray fails more often"
 
 
 def _hold(look: Look) -> Verdict | None:

@@ -17,7 +17,7 @@ Mode = Literal["act", "advise"]
 OnTimeout = Literal["hold", "abort", "advance"]
 OnFailure = Literal["rollback", "hold"]
 Promote = Literal["auto", "manual"]
-MetricKind = Literal["error_rate", "latency", "event"]
+MetricKind = Literal["error_rate", "latency", "event", "value"]
 HookType = Literal[
     "confirm-rollout",
     "pre-rollout",
@@ -49,11 +49,11 @@ class MetricRule(NamedTuple):
     """How one metric of a release is judged.
 
     Attributes:
-        direction: whether more or fewer events are worse.
+        direction: whether more or fewer events, or larger or smaller values, are worse.
         share: part of the budget of the release, relative to the other metrics.
         on_failure: None for that of the plan.
-        threshold: a slower request is slow; None where the quantiles of the first requests say it.
-        quantiles: in (0, 1), of latency; each gives a threshold.
+        threshold: a slower request is slow, a larger value is counted; None where quantiles say it, and for others.
+        quantiles: in (0, 1), of the first times or values; each gives a threshold.
         margin: share of all requests that a step up may newly hit.
         tolerated: risk ratio that gray may have.
         minimum_failures: keys that must have failed in gray before it is called worse.

@@ -13,6 +13,7 @@ from rules import document, read_rules
 from benchmarks.statistics.pages import tables
 from canary_mw.cli.main import main
 from canary_mw.rollout.state import Phase, ReleaseState
+from canary_mw.rules.release import GrayRelease
 
 PAGE = (ROOT / "docs" / "progressive-delivery.md").read_text(encoding="utf-8")
 FIGURES = json.loads((ROOT / "benchmarks" / "statistics" / "results.json").read_text(encoding="utf-8"))
@@ -37,15 +38,31 @@ def test_there_are_plans_for_little_and_for_much_traffic() -> None:
     assert [re.search(r"--rps (\d+)", command)[1] for command, _ in COMMANDS] == ["100", "1", "10000"]  # type: ignore[index]
 
 
-def test_the_release_is_one_as_it_is_read() -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
+def read_release(text: str) -> GrayRelease:
     mappings = document("shop", prefix="/shop/") + document("shop-gray", prefix="/shop/", weight=0)
     rules = read_rules(f"{mappings}---\n{text}")
     assert [each.code for each in rules.diagnostics if each.severity != "notice"] == []
     assert not any(each.code == "evidence-forgeable" for each in rules.diagnostics)
     (release,) = rules.releases.in_force
-    assert release.plan is not None
-    assert [each.weights["shop-gray"] for each in release.plan.stages] == [1, 5, 25, 50, 100]
+    return release
+
+
+RELEASE, *PARTS = re.findall(r"^```yaml\n((?:apiVersion: canary-mw|analysis:).*?)^```$", PAGE, re.M | re.S)
+
+
+def test_the_release_is_one_as_it_is_read() -> None:
+    plan = read_release(RELEASE).plan
+    assert plan is not None
+    assert [each.weights["shop-gray"] for each in plan.stages] == [1, 5, 25, 50, 100]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_else_is_written_is_a_part_of_it(part: str) -> None:
+    plan = read_release(RELEASE.replace("analysis: {}\n", part)).plan
+    assert plan is not None
+    (analysis,) = {each.analysis for each in plan.stages}
+    assert analysis is not None
+    assert len(analysis.metrics) == part.count("- {name:") > 0
 
 
 def test_every_phase_is_told_with_the_word_of_argo_rollouts() -> None:

@@ -34,9 +34,9 @@ class RolloutArm(TypedDict):
     """What a variant counts for a metric, in the present step.
 
     Attributes:
-        failed: keys that failed, or were slow, for the first time.
-        exposures: requests of keys that had not failed.
-        bad: requests that failed, or were slow.
+        failed: keys that failed, were slow, or brought the event or value, for the first time.
+        exposures: requests of keys that had not.
+        bad: requests that did.
         requests: all drawn requests.
     """
 

@@ -27,7 +27,7 @@ def _rows(look: Look, variant: str, rules: Dict[str, MetricRule]) -> Iterator[Ro
         for number, counts in enumerate(evidence.steps or (None,)):
             row = _row(look, found, variant, evidence, counts, share)
             rule = rules.get(name)
-            known = rule.threshold if rule is not None else None
+            known = rule.threshold if rule is not None and rule.kind == "latency" else None
             yield {
                 **row,
                 "title": _title(name, rule, number),
@@ -36,7 +36,9 @@ def _rows(look: Look, variant: str, rules: Dict[str, MetricRule]) -> Iterator[Ro
 
 
 def _title(name: str, rule: MetricRule | None, number: int) -> str:
-    """A metric with the quantile that its threshold is, where it has one."""
+    """A metric with the quantile that its threshold is, where it has one; a value with its threshold."""
+    if rule is not None and rule.kind == "value" and rule.threshold is not None:
+        return f"{name} {rule.threshold:g}"
     if rule is None or number >= len(rule.quantiles):
         return name
     return f"{name} p{100 * rule.quantiles[number]:g}"

@@ -66,7 +66,8 @@ def _of_analysis(analysis: Analysis, traffic: Traffic) -> Iterator[str]:
         "The times hold where gray is as good as stable and failures come at their mean. Found is what 90 of 100"
         f" simulated releases find (alpha {share(100 * analysis.alpha)})."
     )
-    names = [each.name for each in analysis.metrics if each.kind != "error_rate" and not each.quantiles]
+    recorded = ("event", "value")
+    names = [each.name for each in analysis.metrics if each.kind in recorded or each.threshold is not None]
     if unknown := [name for name in names if name not in traffic.rates]:
         yield f"Not counted, since no rate is known: {', '.join(unknown)} (--rate NAME=PERCENT)."
 

@@ -74,7 +74,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     multiple=True,
     callback=_other_rates,
     metavar="NAME=PERCENT",
-    help="Of another metric. Repeatable.",
+    help="Of another metric; of a value how many requests record one. Repeatable.",
 )
 @click.option("--users", type=click.IntRange(1), help="Different users during a step; without it as many as needed.")
 @_options

@@ -12,14 +12,20 @@ from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, 
 from canary_mw.rules.wording import quoted
 
 MOST_ALPHA = 10
-# Slow answers are more frequent than failed ones, and cost a user less.
-_LATENCY_MARGIN = 0.02
-_QUANTILES = ("p95", "p99")
+# Slow answers and large values are more frequent than failures, and cost a user less.
+_WIDE_MARGIN = 0.02
+_QUANTILES: dict[MetricKind, tuple[str, ...]] = {"latency": ("p95", "p99"), "value": ("p50", "p90")}
 _QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 # The names that `canary_mw.record` takes.
 _EVENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BUILT_IN: tuple[MetricKind, ...] = ("error_rate", "latency")
-_OF_LATENCY = ("threshold", "quantiles", "allow")
+_RECORDED: tuple[MetricKind, ...] = ("event", "value")
+# Fields that say nothing for other kinds.
+_FIELDS: dict[str, tuple[MetricKind, ...]] = {
+    "threshold": ("latency", "value"),
+    "quantiles": ("latency", "value"),
+    "allow": ("latency",),
+}
 # Gray is one hop further away than an app in the middleware, and a service with few requests answers each more slowly
 # than a busy one: its connections and caches are cold, and its process has to be woken up.
 _HOP = Allowance(seconds=0.01)
@@ -73,17 +79,18 @@ def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
     kind = _kind(model, path)
     _check_fields(model, kind, path)
     own = None if model.margin is None else rate(model.margin, f"{path}.margin")
-    default = max(margin, _LATENCY_MARGIN) if kind == "latency" else margin
-    is_quantile = kind == "latency" and model.threshold is None
+    default = max(margin, _WIDE_MARGIN) if kind in _QUANTILES else margin
+    is_quantile = kind in _QUANTILES and model.threshold is None
+    is_hop = kind == "latency" and is_quantile and model.allow is None
     return MetricRule(
         name=model.name,
         kind=kind,
         direction=model.direction or "increase",
         share=number(model.share, f"{path}.share", least=0, above=True),
         on_failure=model.on_failure,
-        threshold=None if model.threshold is None else duration(model.threshold, f"{path}.threshold", above=0),
-        quantiles=_quantiles(model.quantiles, f"{path}.quantiles") if is_quantile else (),
-        allow=_HOP if is_quantile and model.allow is None else _allowance(model.allow, f"{path}.allow"),
+        threshold=None if model.threshold is None else _threshold(model.threshold, kind, f"{path}.threshold"),
+        quantiles=_quantiles(model.quantiles, kind, f"{path}.quantiles") if is_quantile else (),
+        allow=_HOP if is_hop else _allowance(model.allow, f"{path}.allow"),
         margin=default if own is None else own,
         tolerated=number(model.tolerated, f"{path}.tolerated", least=1),
         minimum_failures=int(number(model.minimum_failures, f"{path}.minimum_failures", least=1)),
@@ -92,10 +99,9 @@ def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
 
 
 def _kind(model: MetricModel, path: str) -> MetricKind:
-    for what, is_written in (("provider", model.provider is not None), ("kind: value", model.kind == "value")):
-        if is_written:
-            text = f"{shown(path)}: {what} of {quoted(model.name)} is not supported yet"
-            raise FieldError("not-supported", path, text, "leave the metric out: the release would not heed it")
+    if model.provider is not None:
+        text = f"{shown(path)}: provider of {quoted(model.name)} is not supported yet"
+        raise FieldError("not-supported", path, text, "leave the metric out: the release would not heed it")
     if model.kind is not None and model.kind not in METRIC_KINDS:
         hint = did_you_mean(model.kind, METRIC_KINDS) or f"known are {', '.join(METRIC_KINDS)}"
         raise FieldError("bad-value", path, f"{shown(path)}: there is no kind {quoted(model.kind)}", hint)
@@ -104,31 +110,44 @@ def _kind(model: MetricModel, path: str) -> MetricKind:
             text = f"{shown(path)}: {model.name} is measured by the proxy, and is no {model.kind}"
             raise FieldError("bad-value", path, text, "leave kind out, or give the event another name")
         return "error_rate" if model.name == "error_rate" else "latency"
-    if model.kind != "event":
-        known = "known are error_rate and latency; write kind: event for what the app records"
+    if model.kind not in ("event", "value"):
+        known = "known are error_rate and latency; write kind: event, or kind: value, for what the app records"
         hint = did_you_mean(model.name, _BUILT_IN) or known
         raise FieldError("bad-value", path, f"{shown(path)}: there is no metric {quoted(model.name)}", hint)
     if not _EVENT.fullmatch(model.name):
         hint = "use 1 to 64 letters, digits, _ . : -"
-        raise FieldError("bad-value", path, f"{shown(path)}: {quoted(model.name)} is no name of an event", hint)
-    return "event"
+        raise FieldError(
+            "bad-value", path, f"{shown(path)}: {quoted(model.name)} is no name of an event or a value", hint
+        )
+    return "event" if model.kind == "event" else "value"
 
 
 def _check_fields(model: MetricModel, kind: MetricKind, path: str) -> None:
     """Refuse fields that say nothing for this kind of metric."""
-    written = [name for name in _OF_LATENCY if getattr(model, name) is not None]
-    if kind != "latency" and written:
-        raise FieldError("bad-value", path, f"{shown(path)}: {written[0]} is one of latency alone", "leave it out")
-    if kind != "event" and model.direction == "decrease":
+    for name, kinds in _FIELDS.items():
+        if getattr(model, name) is not None and kind not in kinds:
+            whose = " and ".join("latency" if each == "latency" else f"kind: {each}" for each in kinds)
+            raise FieldError("bad-value", path, f"{shown(path)}: {name} is one of {whose} alone", "leave it out")
+    if kind not in _RECORDED and model.direction == "decrease":
         text = f"{shown(path)}: less of {model.name} is no failure"
         raise FieldError("bad-value", path, text, "leave direction out")
     if model.threshold is not None and model.quantiles is not None:
-        text = f"{shown(path)}: threshold and quantiles both say what is slow"
+        text = f"{shown(path)}: threshold and quantiles both say what is counted"
         raise FieldError("bad-value", path, text, "write one of them")
 
 
-def _quantiles(written: Sequence[str] | None, path: str) -> tuple[float, ...]:
-    texts = _QUANTILES if written is None else written
+def _threshold(written: str | int | float, kind: MetricKind, path: str) -> float:
+    """Seconds of latency, else a value."""
+    if kind == "latency":
+        return duration(written, path, above=0)
+    if isinstance(written, str):
+        text = f"{shown(path)}: {quoted(written)} is no number"
+        raise FieldError("bad-value", path, text, "write a number, as the app records them")
+    return float(number(written, path, least=0))
+
+
+def _quantiles(written: Sequence[str] | None, kind: MetricKind, path: str) -> tuple[float, ...]:
+    texts = _QUANTILES[kind] if written is None else written
     found = [_QUANTILE.fullmatch(each) for each in texts]
     values = tuple(float(each[1]) / 100 for each in found if each)
     if len(values) != len(texts) or not values or len({*values}) != len(values) or not all(values):

@@ -7,7 +7,7 @@ from pydantic import Field
 from canary_mw.config.ambassador.schema import Exact, Flag
 from canary_mw.rules.plan import HookType, Mode, OnFailure, OnTimeout
 
-METRIC_KINDS = ("error_rate", "latency", "event")
+METRIC_KINDS = ("error_rate", "latency", "event", "value")
 
 # Its range is for editors: a number outside of it is reported as `release-weight-value`.
 Percent = Annotated[int | float, Field(json_schema_extra={"minimum": 0, "maximum": 100})]

@@ -132,11 +132,12 @@ ROLLOUT = {
         " false rollback over the whole release), `margin` (0.5%: the share of all requests that a step up may newly"
         " hit), `minimum_keys` (20 users in gray in a step), `timeout` (6h for a step) with `on_timeout` (`hold`,"
         " `abort` or `advance`), and `metrics`, by default `error_rate` and `latency`. A metric has a `name`; `kind:"
-        " event` counts what the app records; `direction` (`increase` or `decrease` is worse), `share` (1) of alpha,"
-        " `on_failure`, `margin` (latency: 2% if that is more), `tolerated` (1: the risk ratio that gray may have),"
-        " `minimum_failures` (5) and `ignore_below` (0.1%). For latency also `quantiles` ([p95, p99]) or `threshold`,"
-        " and `allow`, taken off gray's times: a time or a percent, 10ms beside quantiles, else nothing. A percent is"
-        " 1% or 1; a duration is 90s, 1h30m or a number of seconds.",
+        " event` counts what the app records, and `kind: value` the values that it records; `direction` (`increase` or"
+        " `decrease` is worse), `share` (1) of alpha, `on_failure`, `margin` (latency and values: 2% if that is more),"
+        " `tolerated` (1: the risk ratio that gray may have), `minimum_failures` (5) and `ignore_below` (0.1%). For"
+        " latency and values also `quantiles` ([p95, p99]; of values [p50, p90]), which are those of the first 2,000"
+        " of both versions, or `threshold`; for latency `allow`, taken off gray's times: a time or a percent, 10ms"
+        " beside quantiles, else nothing. A percent is 1% or 1; a duration is 90s, 1h30m or a number of seconds.",
         "analysis: {alpha: 1%, metrics: [{name: error_rate}, {name: latency, allow: 10ms}, {name: paid, kind: event,"
         " direction: decrease}]}",
     ),

@@ -4,6 +4,7 @@ from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from math import inf
 from secrets import randbits
+from sys import maxsize
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.keys import ClientAddresses, KeyLog, network_of
@@ -28,9 +29,10 @@ class MeasureCounter:
     Attributes:
         fails: whether it is that requests fail.
         limit: seconds above which an answer is slow; infinite where it is not known, and for other kinds.
+        least: thousandths from which on a recorded value counts; more than any where it is not known.
     """
 
-    __slots__ = ("_cells", "_keyless", "_number", "_step", "fails", "limit", "log", "measure")
+    __slots__ = ("_cells", "_keyless", "_number", "_step", "fails", "least", "limit", "log", "measure")
 
     def __init__(
         self, measure: Measure, cells: memoryview, log: KeyLog, number: int, step: int, *, keyless: bool
@@ -38,6 +40,7 @@ class MeasureCounter:
         self.measure = measure
         self.fails = measure.kind == "error_rate"
         self.limit = inf
+        self.least = 0 if measure.kind == "event" else maxsize
         self.log = log
         self._cells = cells
         self._number = number
@@ -81,6 +84,13 @@ class MeasureCounter:
                 cells[Count.FIRST] += 1
             self.log.add(digest, self._number, self._step, network)
 
+    def set_limit(self, measure: Measure, *, gray: bool) -> None:
+        """Judge by the limit of a measure."""
+        if measure.kind == "value":
+            self.least = measure.least
+        else:
+            self.limit = measure.limit_of(gray=gray)
+
     def judge(self, requests: int) -> None:
         """Judge requests from now on, unless that has begun.
 
@@ -121,6 +131,26 @@ class FirstTimes:
             head[0] = count + 1
 
 
+class FirstValues:
+    """The first values that an app has recorded in this worker, from which a limit will follow.
+
+    Args:
+        cells: see `layout.values`.
+    """
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells.cast("Q")
+
+    def add(self, thousandths: int) -> None:
+        """Keep a value, unless there are enough."""
+        count = self._cells[0]
+        if count < TIMES:
+            self._cells[1 + count] = thousandths
+            self._cells[0] = count + 1
+
+
 class GrayKeys:
     """The first keys that came to a variant in a step.
 
@@ -157,7 +187,7 @@ class ArmCounter:
         gray: whether it is a gray variant.
         seen: the keys that came at all; None without analysis.
         first_keys: of the step, None where they are not kept.
-        first_times: those from which limits will follow.
+        first_times, first_values: those from which limits will follow; values by their names.
     """
 
     __slots__ = (
@@ -165,6 +195,7 @@ class ArmCounter:
         "_counters",
         "_first_keys",
         "_first_times",
+        "_first_values",
         "_gray",
         "_least",
         "_number",
@@ -182,6 +213,7 @@ class ArmCounter:
         seen: KeyLog | None = None,
         first_keys: GrayKeys | None = None,
         first_times: Sequence[FirstTimes] = (),
+        first_values: Dict[str, FirstValues] | None = None,
     ) -> None:
         self._cells = cells
         self._number = cells[Arm.NUMBER]
@@ -190,6 +222,7 @@ class ArmCounter:
         self._seen = seen
         self._first_keys = first_keys
         self._first_times = first_times
+        self._first_values = first_values or {}
         self._touched = touched
         self.set_limits({})
 
@@ -200,8 +233,8 @@ class ArmCounter:
             if measure.limit is None and measure.name in limits:
                 measure = measure._replace(limit=limits[measure.name])
             if measure.limit is not None:
-                each.limit = measure.limit_of(gray=self._gray)
-            if measure.limit is not None or measure.kind != "latency":
+                each.set_limit(measure, gray=self._gray)
+            if measure.limit is not None or measure.kind in ("error_rate", "event"):
                 each.judge(self._cells[Arm.REQUESTS])
         self._least = min((each.limit for each in self._counters), default=inf)
 
@@ -250,11 +283,13 @@ class ArmCounter:
             if each.full:
                 self._first_times = [other for other in self._first_times if not other.full]
 
-    def record(self, digest: int | None, event: str, client: str | None) -> None:
-        """Count an event of a request that is under way."""
+    def record(self, digest: int | None, event: str, client: str | None, thousandths: int) -> None:
+        """Count an event, or a value, of a request that is under way."""
         for each in self._counters:
-            if each.measure.event == event:
+            if each.measure.event == event and thousandths >= each.least:
                 each.record(digest, network_of(client))
+        if event in self._first_values:
+            self._first_values[event].add(thousandths)
 
 
 def address_of(head: RequestHead | None, addresses: ClientAddresses | None) -> str | None:

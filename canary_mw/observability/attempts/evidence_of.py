@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from canary_mw.observability.attempts.layout import SEEN, Arm, Count, Key
+from canary_mw.observability.attempts.layout import SEEN, VALUE, Arm, Count, Key
 from canary_mw.observability.attempts.measures import ERRORS, SLOWER
 from canary_mw.observability.attempts.register import Attempt, Attempts
 from canary_mw.observability.attempts.union import Keys, Union, by_arm, capped
@@ -37,7 +37,7 @@ def _limit(measure: str, attempt: Attempt) -> float | None:
     """The limit of a measure of latency, None where it is not known, and for others."""
     if measure.startswith(SLOWER):
         return float(measure.removeprefix(SLOWER).split()[0])
-    return attempt.limits.get(measure)
+    return None if measure.startswith(VALUE) else attempt.limits.get(measure)
 
 
 def _arm_counts(requests: int, measures: dict[str, MeasureCounts], limits: Sequence[Threshold], seen: int) -> ArmCounts:

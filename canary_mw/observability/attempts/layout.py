@@ -56,6 +56,10 @@ ENTRY = Struct("<QHHI")
 SEEN = "seen"
 # Times: their number, then as many 32-bit microseconds. The key is release, attempt, and what was taken off gray's.
 TIMES = 2000
+# Values that an app has recorded: their number, then as many 64-bit thousandths. The key is release, attempt, and the
+# name with this before it.
+VALUE = "value "
+SCALE = 1000
 
 
 def entries(cells: memoryview) -> tuple[int, Iterator[tuple[int, int, int, int]]]:
@@ -69,6 +73,12 @@ def times(cells: memoryview) -> list[float]:
     """The seconds that are kept."""
     count = min(cells[:8].cast("Q")[0], TIMES)
     return [micros / 1e6 for micros in cells[8 : 8 + 4 * count].cast("I")]
+
+
+def values(cells: memoryview) -> list[float]:
+    """The values that are kept."""
+    numbers = cells.cast("Q")
+    return [thousandths / SCALE for thousandths in numbers[1 : 1 + min(numbers[0], TIMES)]]
 
 
 def gray_keys(cells: memoryview) -> list[int]:

@@ -1,7 +1,9 @@
-"""What is counted of drawn requests beside their number: whether they fail, are slow, or bring an event."""
+"""What is counted of drawn requests beside their number: whether they fail, are slow, bring an event or a value."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from canary_mw.observability.attempts.layout import SCALE, VALUE
 from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, MetricRule
 
 # Names of measures, and how they begin.
@@ -15,10 +17,13 @@ class Measure(NamedTuple):
 
     Attributes:
         name: under which it is counted. It changes with what is counted, so that nothing else is added to it.
-        event: the name of the event, "" for others.
-        limit: seconds above which an answer is slow; None where `quantile` says it, and for other kinds.
-        quantile: of the first answers, in (0, 1).
+        event: the name of the event, or of the value; "" for others.
+        limit: seconds above which an answer is slow, or where values begin that count; None where `quantile` says it,
+            and for other kinds.
+        quantile: of the first answers or values, in (0, 1).
         allow: what is taken off the times of gray.
+        less_is_worse: whether a value that is the limit counts as one above it: else nothing would be seen of values
+            that are all the same, and then all less.
     """
 
     name: str
@@ -27,16 +32,27 @@ class Measure(NamedTuple):
     limit: float | None = None
     quantile: float = 0.0
     allow: Allowance = NO_ALLOWANCE
+    less_is_worse: bool = False
 
     @property
     def times(self) -> str:
-        """The name of the first answers that the limit is found by: all with one allowance share them."""
+        """The name of the first answers or values that the limit is found by: all with one allowance share them."""
+        if self.kind == "value":
+            return VALUE + self.event
         return f"{self.allow.seconds:g}s {self.allow.ratio:g}"
 
     def limit_of(self, *, gray: bool) -> float:
         """The seconds above which an answer of this variant is slow, given the limit."""
         assert self.limit is not None
         return self.limit * (1 + self.allow.ratio) + self.allow.seconds if gray else self.limit
+
+    @property
+    def least(self) -> int:
+        """The thousandths from which on a value counts, given the limit; an event counts with any."""
+        if self.kind != "value":
+            return 0
+        assert self.limit is not None
+        return round(self.limit * SCALE) + (not self.less_is_worse)
 
 
 DEFAULT = (
@@ -60,6 +76,8 @@ def measures_of_metric(rule: MetricRule) -> tuple[Measure, ...]:
         return (Measure(EVENT + rule.name, "event", rule.name),)
     if rule.kind == "error_rate":
         return (Measure(ERRORS, "error_rate"),)
+    if rule.kind == "value":
+        return tuple(_value_measures(rule))
     if rule.threshold is not None:
         name = f"{SLOWER}{rule.threshold!r}{_suffix(rule.allow)}"
         return (Measure(name, "latency", limit=rule.threshold, allow=rule.allow),)
@@ -67,6 +85,16 @@ def measures_of_metric(rule: MetricRule) -> tuple[Measure, ...]:
         Measure(f"p{100 * each:g}{_suffix(rule.allow)}", "latency", quantile=each, allow=rule.allow)
         for each in rule.quantiles
     )
+
+
+def _value_measures(rule: MetricRule) -> Iterator[Measure]:
+    less = rule.direction == "decrease"
+    name = f"{VALUE}{rule.name} {'from' if less else 'above'} "
+    if rule.threshold is not None:
+        yield Measure(f"{name}{rule.threshold!r}", "value", rule.name, limit=rule.threshold, less_is_worse=less)
+        return
+    for each in rule.quantiles:
+        yield Measure(f"{name}p{100 * each:g}", "value", rule.name, quantile=each, less_is_worse=less)
 
 
 def _suffix(allow: Allowance) -> str:

@@ -1,19 +1,22 @@
 """The evidence of all workers: their counts in sum, and of each key what happened to it first."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import add
 
 from canary_mw.observability.attempts.layout import (
     CHUNK,
     ENTRY,
+    SCALE,
     SEEN,
     TIMES,
+    VALUE,
     Arm,
     Count,
     Key,
     entries,
     gray_keys,
     times,
+    values,
 )
 from canary_mw.observability.figures.files import retired_contents, worker_files
 from canary_mw.observability.figures.layout import EVIDENCE, Kind, Record, records
@@ -22,6 +25,7 @@ from canary_mw.rollout.key_sample import FAILED_CAP, SEEN_CAP
 # First failures a minute of one network of clients that count towards a rollback, and the seconds of that minute.
 _MOST_OF_NETWORK = 50
 _MINUTE = 60
+_READ_FIRST: dict[int, Callable[[memoryview], list[float]]] = {Kind.TIMES: times, Kind.VALUES: values}
 
 # When it happened first, the number of the arm in the union, and the network of the client.
 First = tuple[int, int, int]
@@ -111,7 +115,7 @@ class Union:
         counts_of: keys of counts, by release, attempt and name of the measure.
         keys: by release, attempt and name of the measure.
         gray_keys: by release, attempt, step and variant.
-        times: by release, attempt and what was taken off.
+        times: by release, attempt and what was taken off, or the name of the values.
     """
 
     def __init__(self, files: Iterable[Sequence[Record]]) -> None:
@@ -155,8 +159,8 @@ class Union:
             self.keys.setdefault(record.key[:3], Keys(cap)).add(*entries(record.cells), arms)
         elif record.kind == Kind.GRAY_KEYS:
             self.gray_keys.setdefault(record.key[:4], set()).update(gray_keys(record.cells))
-        elif record.kind == Kind.TIMES:
-            self.times.setdefault(record.key, []).extend(times(record.cells))
+        elif record.kind in _READ_FIRST:
+            self.times.setdefault(record.key, []).extend(_READ_FIRST[record.kind](record.cells))
 
 
 def _judged(record: Record, requests: dict[Key, int]) -> list[int]:
@@ -179,7 +183,7 @@ def _add_cells(total: dict[Key, list[int]], key: Key, cells: list[int]) -> None:
 
 
 def times_of(folder: int | None, content: memoryview | None, key: Key) -> list[float]:
-    """The times of the first answers of an attempt in all workers.
+    """The times of the first answers of an attempt in all workers, or the first values.
 
     Args:
         folder: the descriptor of the run folder, None without one.
@@ -189,8 +193,8 @@ def times_of(folder: int | None, content: memoryview | None, key: Key) -> list[f
     contents = [content] if content is not None else []
     if folder is not None and content is None:
         contents = [each.content for each in worker_files(folder)[0]] + retired_contents(folder)
-    found = (record for each in contents for record in records(each) if record.kind == Kind.TIMES)
-    return [second for record in found if record.key == key for second in times(record.cells)]
+    found = (record for each in contents for record in records(each) if record.kind in _READ_FIRST)
+    return [first for record in found if record.key == key for first in _READ_FIRST[record.kind](record.cells)]
 
 
 def merged(files: Sequence[Sequence[Record]]) -> Iterator[tuple[Kind, Key, bytes]]:
@@ -208,9 +212,13 @@ def merged(files: Sequence[Sequence[Record]]) -> Iterator[tuple[Kind, Key, bytes
         yield Kind.KEYS, (*key, "0", "0"), _chunk(known)
     for key, digests in union.gray_keys.items():
         yield Kind.GRAY_KEYS, (*key, str(len(digests))), _packed([len(digests), *digests])
-    for key, seconds in union.times.items():
-        micros = b"".join(int(each * 1e6).to_bytes(4, "little") for each in seconds[:TIMES])
-        yield Kind.TIMES, key, min(len(seconds), TIMES).to_bytes(8, "little") + micros
+    for key, firsts in union.times.items():
+        kept = firsts[:TIMES]
+        if key[2].startswith(VALUE):
+            yield Kind.VALUES, key, _packed([len(kept), *(round(each * SCALE) for each in kept)])
+        else:
+            micros = b"".join(int(each * 1e6).to_bytes(4, "little") for each in kept)
+            yield Kind.TIMES, key, len(kept).to_bytes(8, "little") + micros
 
 
 def _current(file: Sequence[Record], newest: dict[str, int]) -> list[Record]:

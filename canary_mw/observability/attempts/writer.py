@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from contextlib import suppress
 from typing import NamedTuple
 
-from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, GrayKeys, MeasureCounter
+from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, FirstValues, GrayKeys, MeasureCounter
 from canary_mw.observability.attempts.keys import KeyLog, Touched, nothing
 from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm
 from canary_mw.observability.attempts.measures import Measure, measures_of
@@ -155,7 +155,8 @@ class EvidenceWriter:
             return None
         measures = measures_of(epoch.analysis)[:_MAX_MEASURES]
         counters = [self._counter(each, key, numbers, epoch) for each in measures]
-        times = {each.times: each for each in measures if each.quantile and each.name not in attempt.limits}
+        missing = [each for each in measures if each.quantile and each.name not in attempt.limits]
+        times = {each.times: each for each in missing if each.kind != "value"}
         gray = key[3] != STABLE
         arm = ArmCounter(
             numbers,
@@ -165,6 +166,7 @@ class EvidenceWriter:
             seen=self._log(key, SEEN, SEEN_CAP) if epoch.analysis is not None else None,
             first_keys=self._first_keys(key, epoch),
             first_times=[self._first_times(key, each, gray=gray) for each in times.values()],
+            first_values=self._first_values(key, {each.event: each for each in missing if each.kind == "value"}),
         )
         arm.set_limits(attempt.limits)
         return arm
@@ -197,6 +199,13 @@ class EvidenceWriter:
         cells = self._figures.record(Kind.TIMES, (*key[:2], measure.times), 8 + 4 * TIMES)
         return FirstTimes(cells, measure.allow if gray else NO_ALLOWANCE)
 
+    def _first_values(self, key: Key, measures: dict[str, Measure]) -> dict[str, FirstValues]:
+        size = 8 + 8 * TIMES
+        found = {
+            name: self._figures.record(Kind.VALUES, (*key[:2], each.times), size) for name, each in measures.items()
+        }
+        return {name: FirstValues(cells) for name, cells in found.items() if cells is not None}
+
     def _first_keys(self, key: Key, epoch: Epoch) -> GrayKeys | None:
         if epoch.analysis is None or key[3] == STABLE:
             return None
@@ -213,11 +222,11 @@ class EvidenceWriter:
             logs[name] = KeyLog(self._figures, (*key[:2], name), cap, Touched() if name == SEEN else touched)
         return logs[name]
 
-    def event(self, assigned: Assigned, name: str, client: str | None, now: float) -> None:
-        """Count an event of a drawn request that is under way; call it with the lock held."""
+    def event(self, assigned: Assigned, name: str, client: str | None, thousandths: int, now: float) -> None:
+        """Count an event, or a value, of a drawn request that is under way; call it with the lock held."""
         arm = self.arm(assigned.name, assigned.variant or STABLE, assigned.epoch, now)
         if arm is not None:
-            arm.record(assigned.digest, name, client)
+            arm.record(assigned.digest, name, client, thousandths)
 
     def _forget_others(self) -> None:
         """In a forked child, forget the keys that the parent has counted; and cells of memory that is used no more."""

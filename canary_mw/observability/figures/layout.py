@@ -75,10 +75,12 @@ class Kind(IntEnum):
     GRAY_KEYS = 14
     # Of workers that run only.
     GAUGE = 15
+    # Evidence again.
+    VALUES = 16
 
 
 # Their keys are whole: readers take them apart.
-EVIDENCE = frozenset((Kind.ARM, Kind.MEASURE, Kind.KEYS, Kind.TIMES, Kind.GRAY_KEYS))
+EVIDENCE = frozenset((Kind.ARM, Kind.MEASURE, Kind.KEYS, Kind.TIMES, Kind.GRAY_KEYS, Kind.VALUES))
 
 
 # Cells of a row.

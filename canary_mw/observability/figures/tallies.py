@@ -19,7 +19,7 @@ def no_tally(*key: str, count: int = 1) -> None:
 class CountsEvents(Protocol):
     """Counts an event that an app has recorded, for the evidence of its release; see `Tallies.record`."""
 
-    def __call__(self, assigned: Assigned, name: str, client: str | None) -> object: ...
+    def __call__(self, assigned: Assigned, name: str, client: str | None, thousandths: int) -> object: ...
 
 
 class Tallies:
@@ -39,11 +39,12 @@ class Tallies:
         self._tallies = (*self._tallies, tally)
         self._events = (*self._events, count_event)
 
-    def record(self, assigned: Assigned, name: str, client: str | None) -> None:
+    def record(self, assigned: Assigned, name: str, client: str | None, thousandths: int) -> None:
         """Count an event of a request whose variant was drawn.
 
         Args:
             client: its address.
+            thousandths: of the value.
         """
         for count_event in self._events:
-            count_event(assigned, name, client)
+            count_event(assigned, name, client, thousandths)

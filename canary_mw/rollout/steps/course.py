@@ -4,6 +4,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import replace
 from typing import NamedTuple
 
+from canary_mw.rollout.findings import Metric
 from canary_mw.rollout.formatting import share, span
 from canary_mw.rollout.outcome import Outcome
 from canary_mw.rollout.state import HeldBy, Phase, ReleaseState
@@ -11,7 +12,7 @@ from canary_mw.rollout.steps.looks import admission, hooks_missing
 from canary_mw.rollout.steps.moves import Cause, advice, enter, hold, kept, latch, pause, resume
 from canary_mw.rollout.steps.targets import Target, begun, next_target, present_stage, reached
 from canary_mw.rollout.verdict import Look, Verdict
-from canary_mw.rules.plan import Analysis, Plan
+from canary_mw.rules.plan import Analysis, MetricKind, Plan
 from canary_mw.rules.release import GrayRelease
 
 
@@ -56,9 +57,15 @@ def demand(plan: Plan, state: ReleaseState, seen: Look, found: Verdict) -> str:
     if not found.variant:
         return found.reason if plan.on_failure == "rollback" else ""
     culprit = seen.findings[found.variant].culprit
-    failures = culprit.failures if culprit is not None else 0
-    happened = "were slow" if found.metric == "latency" else "failed"
-    return f"{found.text}: {failures} keys {happened} in gray"
+    return found.text if culprit is None else f"{found.text}: {culprit.failures} keys {_happened(culprit.metric)}"
+
+
+def _happened(metric: Metric) -> str:
+    """What happened to the keys that are counted."""
+    if metric.direction == "decrease":
+        return "of stable reached the threshold" if metric.kind == "value" else "of stable brought it"
+    words: Dict[MetricKind, str] = {"latency": "were slow", "value": "were above the threshold"}
+    return f"{words.get(metric.kind, 'failed')} in gray"
 
 
 def _advises(analysis: Analysis | None) -> bool:

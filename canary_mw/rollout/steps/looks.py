@@ -83,6 +83,7 @@ def metric_of(rule: MetricRule, plan: Plan) -> Metric:
     """How a metric is judged, by its rule and its plan."""
     return Metric(
         name=rule.name,
+        kind=rule.kind,
         direction=rule.direction,
         tolerated=rule.tolerated,
         share=rule.share,

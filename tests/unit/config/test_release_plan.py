@@ -13,7 +13,7 @@ from canary_mw.config.reference.json_schema import document_schema
 from canary_mw.routing.decision import decide
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.epoch import subject_of
-from canary_mw.rules.plan import HOOK_TYPES, Allowance, Plan, plan_digest
+from canary_mw.rules.plan import HOOK_TYPES, NO_ALLOWANCE, Allowance, Plan, plan_digest
 from canary_mw.rules.release import GrayRelease
 
 MAPPINGS = document("svc", prefix="/svc/") + document("gray", prefix="/svc/", weight=0)
@@ -121,6 +121,25 @@ def test_the_steps_are_read_into_stages() -> None:
     assert names == [["error_rate", "latency"]] + 3 * [["error_rate", "latency", "paid"]]
     assert plan.full_weights == {"gray": 95}
     assert plan.weights_at(40) == {"gray": 40}
+
+
+@pytest.mark.parametrize(
+    ("written", "threshold", "quantiles", "margin"),
+    [
+        ({}, None, (0.5, 0.9), 0.02),
+        ({"quantiles": ["p99"], "margin": "0.1%"}, None, (0.99,), 0.001),
+        ({"threshold": 12.5, "direction": "decrease"}, 12.5, (), 0.02),
+        ({"threshold": 0}, 0.0, (), 0.02),
+    ],
+)
+def test_a_metric_of_values_has_quantiles_or_a_number(
+    written: dict[str, Any], threshold: float | None, quantiles: tuple[float, ...], margin: float
+) -> None:
+    plan = planned(steps="auto", analysis={"metrics": [{"name": "basket", "kind": "value", **written}]})
+    assert plan.stages[0].analysis is not None
+    (rule,) = plan.stages[0].analysis.metrics
+    assert (rule.kind, rule.threshold, rule.quantiles, rule.margin) == ("value", threshold, quantiles, margin)
+    assert (rule.allow, rule.direction) == (NO_ALLOWANCE, written.get("direction", "increase"))
 
 
 def test_analysis_as_a_step_replaces_by_name_and_keeps_the_rest() -> None:
@@ -268,7 +287,14 @@ MISTAKES: list[tuple[dict[str, Any], str, int]] = [
     (one({"name": "saved", "kind": "latency"}), "bad-value", 12),
     (one({"name": "latency", "kind": "event"}), "bad-value", 12),
     (one({"name": "a b", "kind": "event"}), "bad-value", 12),
-    (one({"name": "basket", "kind": "value"}), "not-supported", 12),
+    (one({"name": "basket", "kind": "value", "threshold": "1s"}), "bad-value", 12),
+    (one({"name": "basket", "kind": "value", "threshold": -1}), "bad-value", 12),
+    (one({"name": "basket", "kind": "value", "threshold": 5, "quantiles": ["p50"]}), "bad-value", 12),
+    (one({"name": "basket", "kind": "value", "allow": "10ms"}), "bad-value", 12),
+    (one({"name": "basket", "kind": "value", "quantiles": []}), "bad-value", 12),
+    (one({"name": "a b", "kind": "value"}), "bad-value", 12),
+    (one({"name": "latency", "kind": "value"}), "bad-value", 12),
+    (one({"name": "paid", "kind": "event", "threshold": 5}), "bad-value", 12),
     (one({"name": "load", "provider": {"prometheus": {"query": "up"}}, "interval": "1m"}), "not-supported", 12),
     (one({"name": "error_rate", "threshold": "1s"}), "bad-value", 12),
     (one({"name": "error_rate", "direction": "decrease"}), "bad-value", 12),

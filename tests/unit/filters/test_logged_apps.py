@@ -137,7 +137,7 @@ def test_a_service_that_is_not_there_costs_no_request_and_what_is_too_much_is_co
     async def main() -> None:
         rules = StaticSource(RULES + SERVICE + PLAIN)
         served = middleware(rules=rules, local="me", upstreams={"logs": NOBODY})
-        served.tally.add(tally, lambda assigned, name, client: None)
+        served.tally.add(tally, lambda assigned, name, client, thousandths: None)
         async with serving_middleware(served) as port:
             assert [(await fetch(port, "/own/x")).status for _ in range(20)] == [200] * 20
             await until(lambda: counted.get(DROPPED) == 15)

@@ -16,7 +16,7 @@ from canary_mw.observability.evidence import ArmCounts, Evidence
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("interface")]
 
 STEPS = """steps: [{setWeight: 100}, {pause: {}}]
-analysis: {metrics: [{name: error_rate}, {name: bought, kind: event}]}
+analysis: {metrics: [{name: error_rate}, {name: bought, kind: event}, {name: basket, kind: value, threshold: 12.5}]}
 """
 RELEASE = """---
 apiVersion: canary-mw/v1
@@ -32,11 +32,15 @@ LOCAL = ["shop", "gray"]
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     record("bought")
+    record("basket", 12.5)
+    record("basket", 12.501)
     await respond(send, b"app")
 
 
 def wsgi_app(environ: Any, start_response: Any) -> Any:
     record("bought")
+    record("basket", 12.5)
+    record("basket", 12.501)
     return wsgi_respond(start_response, b"app")
 
 
@@ -81,3 +85,5 @@ def test_requests_are_counted_where_a_release_has_steps(tmp_path: Path, interfac
     gray = gray_of(served)
     assert (gray.seen, gray.measures["event bought"].firsts) == (2, 2)
     assert gray.measures["event bought"].exposures == 2
+    basket = gray.measures["value basket above 12.5"]
+    assert (basket.firsts, basket.exposures, basket.bad) == (2, 2, 3)

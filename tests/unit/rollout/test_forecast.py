@@ -2,6 +2,7 @@
 
 from math import exp
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,21 @@ def test_rates_of_other_metrics_count_where_they_are_known() -> None:
     assert unknown.metric == "error_rate"
     assert known.metric == "paid"
     assert (known.seconds or 0) > (unknown.seconds or 0)
+
+
+def test_a_value_counts_as_often_as_it_is_recorded_above_its_quantile() -> None:
+    def first(value: dict[str, Any], rate: float | None) -> StepForecast:
+        metrics = [{"name": "error_rate"}, {"name": "basket", **value}]
+        rates = {} if rate is None else {"basket": rate}
+        return forecast(plan(10, 50, 100, analysis={"metrics": metrics}), Traffic(20, 0.005, rates=rates))[0]
+
+    p90 = {"kind": "value", "quantiles": ["p90"], "margin": "0.5%"}
+    assert first(p90, 0.2).exposures == first({"kind": "event"}, 0.2 * (1 - 0.9)).exposures
+    assert (
+        first({"kind": "value", "threshold": 5, "margin": "0.5%"}, 0.2).exposures
+        == first({"kind": "event"}, 0.2).exposures
+    )
+    assert first(p90, None).metric == first(p90, 0.0).metric == "error_rate"
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.3, 7.0, 399.0, 401.0, 90_000.0])

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.http.messages import RequestHead
-from canary_mw.observability.attempts import keys, writer
+from canary_mw.observability.attempts import checkpoint, keys, register, writer
 from canary_mw.observability.attempts.keys import network_of
+from canary_mw.observability.attempts.layout import SCALE
 from canary_mw.observability.attempts.register import MIN_TIMES
 from canary_mw.observability.attempts.release_evidence import release_evidence
 from canary_mw.observability.events import Reloaded
@@ -23,15 +24,18 @@ from canary_mw.observability.figures.layout import FORMAT, Header, Kind
 from canary_mw.observability.figures.reader import read
 from canary_mw.observability.figures.storage import Storage
 from canary_mw.observability.prometheus import Metrics
+from canary_mw.rollout.engine import Now, tick
 from canary_mw.rollout.evidence import ReleaseEvidence, VariantEvidence
 from canary_mw.rollout.findings import StepCounts
+from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.statistics import Arm, SeenKeys
 from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.decision import decide
 from canary_mw.routing.person import NOBODY
 from canary_mw.routing.releases.override import Override
-from canary_mw.rules.plan import Allowance, Analysis, MetricRule, Plan, Stage
+from canary_mw.rules.epoch import subject_of
+from canary_mw.rules.plan import Allowance, Analysis, MetricRule, Plan, Stage, plan_digest
 from canary_mw.rules.release import GrayRelease
 
 RULES = """
@@ -124,12 +128,13 @@ class Worker:
         client: str = "127.0.0.1",
         roll: float = 50.0,
         events: Sequence[str] = (),
+        value: float = 1,
     ) -> str:
         decision, head = self.drawn(key, roll)
         head.client = client
         assert decision.release is not None
         for each in events:
-            self.metrics.record(decision.release, each, client)
+            self.metrics.record(decision.release, each, client, round(value * SCALE))
         self.metrics.count(decision, head, 500 if failure else 200, 0.02, first_byte, 0, failure)
         return decision.release.variant or "stable"
 
@@ -302,6 +307,100 @@ def test_events_are_evidence_by_key(folder: int, direction: str) -> None:
     worker.ask(one)
     assert counts(worker.gray(3), "bought") == StepCounts(Arm(1, 1), Arm(0, 0), 2, 1, 0, 0)
     assert [(each.gray, each.gray_exposures) for each in worker.gray(3).metrics[0].series[0]] == [(1, 2), (0, 0)]
+
+
+@pytest.mark.parametrize(("direction", "counted"), [("increase", [50.001, 1e12]), ("decrease", [50.0, 50.001, 1e12])])
+def test_values_count_above_a_threshold_of_the_document_and_where_less_is_worse_at_it_too(
+    folder: int, direction: Any, counted: list[float]
+) -> None:
+    rule = MetricRule("basket", "value", direction, threshold=50.0)
+    worker = Worker(folder, planned(rule), step=2)
+    values = [0.0, 49.999, 50.0, 50.001, 1e12]
+    for key, value in zip(worker.keys("gray", len(values)), values, strict=True):
+        worker.ask(key, events=["basket"], value=value)
+        worker.ask(key, events=["other"], value=1e6)
+        worker.ask(key)
+    found = counts(worker.gray(2), "basket")
+    # A request that brings a first value is an exposure, and those of its key after it are none.
+    assert found == StepCounts(
+        Arm(len(counted), 3 * (len(values) - len(counted)) + len(counted)), Arm(0, 0), 15, len(counted), 0, 0
+    )
+
+
+def test_thresholds_of_values_are_quantiles_of_the_first_ones_of_both_variants_in_all_workers(folder: int) -> None:
+    rule = MetricRule("basket", "value", quantiles=(0.5, 0.9))
+    workers = [Worker(folder, planned(rule), step=2) for _ in range(2)]
+    gray, stable = workers[0].keys("gray", 1)[0], workers[0].keys("stable", 1)[0]
+    for number in range(MIN_TIMES - 1):
+        workers[number % 2].ask((gray, stable)[number // 2 % 2], events=["basket"], value=number / 8)
+    for worker in workers:
+        worker.metrics.tick()
+    # Before there is a threshold nothing is judged.
+    assert counts(workers[0].gray(2), "basket") == StepCounts(Arm(0, 0), Arm(0, 0), 0, 0, 0, 0)
+    workers[1].ask(stable, events=["basket"], value=(MIN_TIMES - 1) / 8)
+    for worker in reversed(workers):
+        worker.metrics.tick()
+    half, most = (MIN_TIMES // 2 - 1) / 8, (MIN_TIMES * 9 // 10 - 1) / 8
+    limits = {"value basket above p50": half, "value basket above p90": most}
+    assert register.read(folder)["r"].limits == limits
+    one, other, third = workers[0].keys("gray", 4)[1:]
+    workers[0].ask(one, events=["basket"], value=half)
+    workers[0].ask(other, events=["basket"], value=half + 0.001)
+    workers[1].ask(third, events=["basket"], value=most + 0.001)
+    metric = workers[0].gray(2).metrics[0]
+    assert [each.gray for each in metric.steps] == [Arm(2, 3), Arm(1, 3)]
+    # They are no thresholds of answers.
+    assert read(folder, 1e9).evidence["r"].thresholds == ()
+    # An ended worker takes none of this along.
+    workers[1].kill()
+    assert workers[0].gray(2).metrics[0] == metric
+
+
+def test_first_values_outlive_their_workers_and_their_folder(folder: int, tmp_path: Path) -> None:
+    rule = MetricRule("basket", "value", "decrease", quantiles=(0.5,))
+    ended = Worker(folder, planned(rule), step=2)
+    for key in ended.keys("stable", 1200):
+        ended.ask(key, events=["basket"], value=1e12)
+    ended.kill()
+    data = checkpoint.exported(folder, "r", 1)
+    place = tmp_path / "next"
+    place.mkdir()
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    worker = Worker(descriptor, planned(rule), step=2)
+    assert checkpoint.restore(descriptor, data)
+    for key in worker.keys("gray", 800):
+        worker.ask(key, events=["basket"], value=7)
+    worker.metrics.tick()
+    assert register.read(descriptor)["r"].limits == {"value basket from p50": 1e12}
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("direction", "gray", "worse"),
+    [("increase", 9, True), ("decrease", 9, False), ("increase", 1, False), ("decrease", 1, True)],
+)
+def test_values_take_gray_back_where_they_are_worse(folder: int, direction: Any, gray: float, worse: bool) -> None:
+    document = planned(MetricRule("basket", "value", direction, threshold=5.0))
+    assert document.plan is not None
+    worker = Worker(folder, document, step=2)
+    for variant, value in (("gray", gray), ("stable", 5.0 if direction == "decrease" else 1.0)):
+        for key in worker.keys(variant, 30):
+            worker.ask(key, events=["basket"], value=value)
+    digest, subject = plan_digest(document.plan, 2), subject_of(document)
+    at = {"gray": 50.0}
+    state = ReleaseState(name="r", attempt=1, phase="Progressing", weights=at, step=2, plan=digest, subject=subject)
+    outcome = tick(document, state, worker.evidence(2), Now(controller=True))
+    assert outcome.verdict is not None
+    assert outcome.verdict.kind == ("roll_back" if worse else "wait")
+    if worse:
+        assert outcome.state is not None
+        assert (
+            outcome.state.reason
+            == {
+                "increase": "the values of gray are larger (gray, basket): 30 keys were above the threshold in gray",
+                "decrease": "the values of gray are smaller (gray, basket): 30 keys of stable reached the threshold",
+            }[direction]
+        )
 
 
 def test_requests_without_a_key_are_keys_of_their_own_and_each_counts(folder: int) -> None:
