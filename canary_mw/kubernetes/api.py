@@ -22,11 +22,12 @@ _MAX_MESSAGE = 300
 
 
 class Refused(Exception):
-    """A status other than 200 or 201; `reason` tells two kinds of 409 apart."""
+    """A status other than 200 or 201; `reason` tells two kinds of 409 apart, `method` is that of the request."""
 
-    def __init__(self, code: int, message: str, retry_after: float, reason: str = "") -> None:
+    def __init__(self, code: int, message: str, retry_after: float, reason: str = "", method: str = "GET") -> None:
         super().__init__(message)
         self.code, self.message, self.retry_after, self.reason = code, message, retry_after, reason
+        self.method = method
 
 
 class Unanswered(Exception):
@@ -182,4 +183,5 @@ async def _refused(response: httpx.Response) -> Refused:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     message = on_one_line(message)
-    return Refused(response.status_code, message, retry_after_of(response.headers.get("retry-after")), reason)
+    retry_after = retry_after_of(response.headers.get("retry-after"))
+    return Refused(response.status_code, message, retry_after, reason, response.request.method)

@@ -18,10 +18,11 @@ class Backoff:
 
     Args:
         draw: draws a number in [0, 1).
+        longest: the longest delay, in seconds, unless the server asks for more.
     """
 
-    def __init__(self, draw: Callable[[], float] = random.random) -> None:
-        self._draw = draw
+    def __init__(self, draw: Callable[[], float] = random.random, longest: float = _CAP) -> None:
+        self._draw, self._longest = draw, longest
         self._failures = 0
 
     def reset(self) -> None:
@@ -30,7 +31,7 @@ class Backoff:
 
     def after_failure(self, retry_after: float = 0.0) -> float:
         """Seconds to wait after one more failure; at least what the server asks for, within limits."""
-        delay = min(_BASE * 2.0 ** min(self._failures, 20), _CAP) * (0.5 + 0.5 * self._draw())
+        delay = min(_BASE * 2.0 ** min(self._failures, 20), self._longest) * (0.5 + 0.5 * self._draw())
         self._failures += 1
         return max(delay, min(retry_after, _MAX_RETRY_AFTER))
 

@@ -31,6 +31,10 @@ class Lease:
         duration: whole seconds that the lock is held without being renewed.
         create: whether the Lease is made where it is missing; a pod seldom has the right.
         clock: a monotonic clock, in seconds.
+
+    Attributes:
+        holder: who held it when it was read last, "" for nobody.
+        seen_at: when it was seen to change last, by the clock.
     """
 
     def __init__(
@@ -50,9 +54,10 @@ class Lease:
         self._all = f"/apis/{_VERSION}/namespaces/{namespace}/leases"
         self._name, self._place = name, f"{self._all}/{name}"
         self._held_until = 0.0
-        # What was read last, and when it was seen for the first time.
+        self.holder = ""
+        # What was read last.
         self._seen: tuple[Any, ...] = ()
-        self._seen_at = 0.0
+        self.seen_at = 0.0
 
     @property
     def held(self) -> bool:
@@ -77,6 +82,16 @@ class Lease:
         spec = _part(lease, "spec")
         return await self._write(lease, spec, began) if self._is_free(lease, spec) else False
 
+    async def look(self) -> None:
+        """See who holds it, and leave it as it is; raises as `try_hold`, and nothing where it is missing."""
+        try:
+            lease = await self._api.get(self._place, {}, _JSON)
+        except Refused as exc:
+            if exc.code != 404:
+                raise
+        else:
+            self._note(lease, _part(lease, "spec"))
+
     async def release(self) -> None:
         """Give the lock up, so that the next holder does not wait; raises as `try_hold`."""
         if not self.held:
@@ -87,18 +102,23 @@ class Lease:
         if spec.get("holderIdentity") == self._identity:
             await self._put({**lease, "spec": {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}})
 
-    def _is_free(self, lease: Object, spec: Object) -> bool:
-        holder = spec.get("holderIdentity") or ""
-        seen = holder, spec.get("renewTime"), _part(lease, "metadata").get("resourceVersion")
+    def _note(self, lease: Object, spec: Object) -> None:
+        """Note who holds it, and whether it has changed."""
+        self.holder = str(spec.get("holderIdentity") or "")
+        seen = self.holder, spec.get("renewTime"), _part(lease, "metadata").get("resourceVersion")
         if seen != self._seen:
-            self._seen, self._seen_at = seen, self._clock()
+            self._seen, self.seen_at = seen, self._clock()
+
+    def _is_free(self, lease: Object, spec: Object) -> bool:
+        self._note(lease, spec)
+        holder = self.holder
         if holder == self._identity:
             return True
         # Somebody else's: also where this process has held it before.
         self._held_until = 0.0
         duration = spec.get("leaseDurationSeconds")
         kept = duration if isinstance(duration, int) else self._duration
-        return not holder or self._clock() >= self._seen_at + kept
+        return not holder or self._clock() >= self.seen_at + kept
 
     async def _make(self, began: float) -> bool:
         if not self._create:
@@ -117,6 +137,7 @@ class Lease:
                 raise
             return False
         self._held_until = began + self._duration
+        self.holder = self._identity
         return True
 
     async def _write(self, lease: Object, spec: Object, began: float) -> bool:
@@ -128,6 +149,7 @@ class Lease:
             self._held_until = 0.0
             return False
         self._held_until = began + self._duration
+        self.holder = self._identity
         return True
 
     async def _put(self, lease: Object) -> bool:

@@ -122,7 +122,9 @@ class MiddlewareBase(ObservedRequests):
             rules if isinstance(rules, RuleStore) else _store(rules, names, observers, settings, options.run_dir)
         )
         zone, may_exec = settings.zone or "", not self.wraps
-        self.rollouts = rollouts_for(self.store, options, WeakMethod(self.counters), wraps=self.wraps)
+        paths = settings.rules if rules is None else [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
+        hop_id = options.hop_id or default_hop_id(mode, names, paths)
+        self.rollouts = rollouts_for(self.store, options, WeakMethod(self.counters), hop_id, wraps=self.wraps)
         self.discovery = discovery_of(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         self._set_observers(observers, tracing=settings.tracing)
@@ -132,8 +134,7 @@ class MiddlewareBase(ObservedRequests):
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
         )
-        paths = settings.rules if rules is None else [os.fspath(rules)] if isinstance(rules, str | os.PathLike) else []
-        token = via_token(options.hop_id or default_hop_id(mode, names, paths))
+        token = via_token(hop_id)
         keys = self.trusted_headers.keys if self.trusted_headers else ()
         self.release = ReleaseShell(self._is_trusted_peer, keys)
         self.person = self.release.person

@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 FindCounters = Callable[[], Callable[[], RequestCounters | None] | None]
 
 
-def rollouts_for(store: RuleStore, options: Options, counters: FindCounters, *, wraps: bool) -> Rollouts:
+def rollouts_for(
+    store: RuleStore, options: Options, counters: FindCounters, deployment: str, *, wraps: bool
+) -> Rollouts:
     """What drives the releases of a store: one for all middlewares that share it.
 
     Args:
         counters: of the middleware.
+        deployment: its id, as in `via`.
         wraps: see `MiddlewareBase`. A proxy that is turned off stops all releases.
     """
-    where = surroundings(os.environ, stopped=not wraps and not is_enabled(os.environ))
+    where = surroundings(os.environ, options.state, stopped=not wraps and not is_enabled(os.environ))
     folder = partial(run_folder, options.run_dir)
 
     def make() -> Rollouts:
         evidence = partial(_evidence, counters)
-        rollouts = Rollouts(store, options.state, folder, evidence, where, options.hook_hosts)
+        rollouts = Rollouts(store, options.state, folder, evidence, where, options.hook_hosts, deployment)
         rollouts.observers.append(partial(_count, counters))
         return rollouts
 

@@ -101,7 +101,7 @@ class MiddlewareSettings:
     cache: str | None = setting(None, "Directory where the last rules of a k8s:// address are kept.")
     cache_max_age: int = setting(86400, "Seconds after which such rules are too old to start with.")
     run_dir: str | None = setting(None, "Folder that the workers of one server share; none of another server.")
-    state: str | None = setting(None, "Folder where the states of releases with steps are kept over restarts.")
+    state: str | None = setting(None, "Folder or k8s:// address where the states of releases with steps are kept.")
     endpoints: str | None = setting(None, "k8s:// address of the API that knows the endpoints of Services.")
     zone: str | None = setting(None, "Zone of this node: endpoints in it come first, where the cluster says so.")
     admin_host: str = setting("127.0.0.1", "Address of the admin port.")

@@ -101,6 +101,7 @@ class Controller(Keeper):
             return
         if self.is_due("lock", RETRY_INTERVAL):
             self._contend()
+        self._hear()
         if self.leads:
             self._lead()
         elif self.is_due("alone", TICK) and self._is_alone():
@@ -111,13 +112,25 @@ class Controller(Keeper):
         self._lock.release()
         self.leads = False
         super()._adopt(opened)
+        if opened.kind == "cluster":
+            # One process of the pod has to ask the API before anybody is answered.
+            self._contend()
 
     def _contend(self) -> None:
         """Take the lock, or see whether it is still held."""
-        led, self.leads = self.leads, self._lock.acquire() and self._may_lead()
+        assert self.opened is not None
+        speaks = self._lock.acquire() and self._may_lead()
+        led, self.leads = self.leads, self.opened.store.contend(speaks=speaks)
         if self.leads and not led:
             self._last_tick = None
             logger.debug("this process controls the releases")
+
+    def _hear(self) -> None:
+        """Note for the workers of this pod that another pod controls."""
+        assert self.opened is not None
+        heard = None if self.leads else self.opened.store.heard
+        if heard is not None:
+            self.opened.latches.hear(heard)
 
     def _may_lead(self) -> bool:
         # The lock of a folder that cannot be used any more is nobody's.

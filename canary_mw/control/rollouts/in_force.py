@@ -3,7 +3,7 @@
 It is worked out anew each time, so that no event can be missed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as Dict
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ def overrides_of(
     states: Dict[str, ReleaseState] | None,
     cell: Callable[[str], LatchCell],
     *,
+    unknown: Collection[str] = (),
     stopped: bool = False,
     unshared: bool = False,
 ) -> dict[str, Override]:
@@ -27,6 +28,7 @@ def overrides_of(
     Args:
         states: by release; None while no store has answered.
         cell: gives the latch of a release.
+        unknown: releases whose state may be another one than none.
         stopped: everybody gets stable.
         unshared: nobody knows what other pods do: releases with steps give gray nothing.
     """
@@ -37,7 +39,7 @@ def overrides_of(
         state = None if states is None else states.get(document.name)
         if state is not None and unshared and document.plan is not None:
             state = replace(state, weights=NOTHING)
-        override = _override(document, state, cell, known=states is not None)
+        override = _override(document, state, cell, known=states is not None and document.name not in unknown)
         if override is not None:
             found[document.name] = override
     return found

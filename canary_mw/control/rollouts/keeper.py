@@ -59,6 +59,7 @@ class Keeper:
         self._next: dict[str, float] = {}
         self._in_force: object = None
         self._said_stop = False
+        self._said_unreadable: dict[str, str] = {}
 
     @property
     def documents(self) -> Sequence[GrayRelease]:
@@ -84,6 +85,7 @@ class Keeper:
             if self.states.stored is None or opened.store.has_changed():
                 self.states.read(opened)
                 self._note_age()
+                self._say_unreadable()
         except (OSError, StoreAway) as exc:
             self.fail(_READ, exc)
             return
@@ -108,6 +110,17 @@ class Keeper:
             text = "the store of states is new and knows nothing: no release begins in its first %d seconds"
             logger.info(text, _YOUNG)
 
+    def _say_unreadable(self) -> None:
+        """Say once why the state of a release is not known."""
+        now = self.states.stored.unreadable if self.states.stored is not None else {}
+        for name, reason in now.items():
+            if self._said_unreadable.get(name) != reason:
+                text = "the state of release %s cannot be read: %s; it is not raised until it can, and keeps its weight"
+                logger.error(text, name, reason)
+        for name in self._said_unreadable.keys() - now.keys():
+            logger.info("the state of release %s can be read again", name)
+        self._said_unreadable = {**now}
+
     def is_young(self) -> bool:
         """Whether a store that knows nothing may be one that has lost what it knew."""
         return self._clock() < self._young_until and self.states.stored is not None and not self.states.stored.states
@@ -115,7 +128,7 @@ class Keeper:
     def fail(self, what: str, error: Exception) -> None:
         """Note that the store cannot be used to read, or to write."""
         if not self.troubles:
-            where = f"the state folder {self._place.named}" if self._place.named else "the store of states"
+            where = f"the state in {self._place.named}" if self._place.named else "the store of states"
             text = "%s cannot be %s: %s; no release is raised until it can, and what is lowered stays so"
             logger.error(text, where, what, error)
         self.troubles[what] = str(error)
@@ -204,6 +217,7 @@ class Keeper:
             table.documents,
             None if states.stored is None and not known else known,
             self._cell,
+            unknown=states.stored.unreadable.keys() if states.stored is not None else (),
             stopped=self.stopped,
             unshared=self._surroundings.unshared,
         )

@@ -88,6 +88,11 @@ class Latches:
         self._cells[_CONTROLLER] = os.getpid()
         self._cells[_HEARTBEAT] = int(monotonic() * 1e3) + 1
 
+    def hear(self, seconds: float) -> None:
+        """Note that a process of another host controls, and was heard so many seconds ago."""
+        self._cells[_CONTROLLER] = 0
+        self._cells[_HEARTBEAT] = max(1, int((monotonic() - seconds) * 1e3) + 1)
+
     def is_beaten(self) -> bool:
         """Whether somebody controls."""
         silence = self.silence()

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping as Dict
 
-from canary_mw.control.rollouts.store import Row, Stored
+from canary_mw.control.rollouts.store import LocalStore, Row, Stored
 from canary_mw.locks import new_lock
 from canary_mw.rollout.state import ReleaseState
 
 
-class MemoryStore:
+class MemoryStore(LocalStore):
     """A `StateStore` that nobody else shares."""
 
     def __init__(self) -> None:

@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakSet, WeakValueDictionary, ref
 
-from canary_mw.control.rollouts.settings import SINGLE, Surroundings, is_used, surroundings
+from canary_mw.control.rollouts.settings import Surroundings, is_cluster, is_used, surroundings
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import CommandRefused
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
@@ -42,6 +43,7 @@ class Rollouts:
         run_folder: returns the run folder as it is now, None without one.
         evidence: makes what reads it.
         hook_hosts: see `HookClient`.
+        deployment: see `Place`.
 
     Attributes:
         observers: are told of each transition that this process has stored, in its thread. They are given before
@@ -56,13 +58,18 @@ class Rollouts:
         evidence: "Callable[[], Evidence]",
         where: Surroundings | None = None,
         hook_hosts: Collection[str] = (),
+        deployment: str = "",
     ) -> None:
         self._rules = rules
         self._named, self._run_folder = named, run_folder
         self._evidence = evidence
-        self._where = surroundings(os.environ) if where is None else where
+        self._where = surroundings(os.environ, named) if where is None else where
         self.observers: list[Observe] = []
-        self._hook_hosts = tuple(hook_hosts)
+        self._hook_hosts, self._deployment = tuple(hook_hosts), deployment
+        self._shared = is_cluster(named)
+        if self._shared:
+            # Before a server forks: a child must not wait for what another thread imports.
+            import_module("canary_mw.control.rollouts.cluster.store")
         self._reset()
         _all.add(self)
 
@@ -79,11 +86,12 @@ class Rollouts:
     def _controller(self) -> "Controller":
         """What knows the states of this process; made at first use."""
         if self._made is None:
+            from canary_mw.control.rollouts.cluster.wanted import Wanted
             from canary_mw.control.rollouts.controller import Controller
             from canary_mw.control.rollouts.hooks.hooks import Hooks
             from canary_mw.control.rollouts.place import Place
 
-            place = Place(self._named, self._run_folder)
+            place = Place(self._named, self._run_folder, Wanted(self._rules), self._deployment)
             self._made = Controller(self._rules, place, self._evidence(), self._where)
             self._made.observers = [*self.observers]
             self._made.ask_and_tell(Hooks(self._hook_hosts))
@@ -108,7 +116,8 @@ class Rollouts:
             self._rules.ticks.append(tick)
 
     def _take_table(self, table: RouteTable) -> None:
-        if self._runs and (self._where.stopped or any(each.plan is not None for each in table.documents.in_force)):
+        driven = any(each.plan is not None or self._shared for each in table.documents.in_force)
+        if self._runs and (self._where.stopped or driven):
             self._begin()
 
     def look_for_states(self) -> float:
@@ -128,23 +137,13 @@ class Rollouts:
                 self._thread = start_thread(drive, "canary-mw-rollouts", stop=stop.set, owner=self)
 
     def _say_where(self) -> None:
+        from canary_mw.control.rollouts.place import say_where
+
         opened = self._controller.opened
         if opened is None or self._said or (opened.folder is not None and not self._controller.leads):
             return
         self._said = True
-        if self._where.unshared:
-            text = (
-                "no shared store: several pods cannot agree, and releases with steps give gray nothing; set %s=1 where"
-            )
-            logger.warning(text + " there is one pod only", SINGLE)
-        if opened.kind == "named" or self._where.unshared:
-            return
-        if opened.folder is not None:
-            text = "the states of releases lie in the run folder %s and are lost with it; let --state name a folder"
-            logger.info(text, opened.folder.path)
-        else:
-            text = "the states of releases lie in the memory of this process, each process decides for itself, and a"
-            logger.warning("%s restart begins anew; let --state name a folder", text)
+        say_where(opened, self._where)
 
     def step(self) -> None:
         """Look once."""
@@ -172,7 +171,7 @@ class Rollouts:
     @property
     def ready(self) -> bool:
         """Whether the weights of the releases are known, or were waited for long enough."""
-        if not any(each.plan is not None for each in self._documents):
+        if not any(each.plan is not None or self._shared for each in self._documents):
             return True
         known = self._made is not None and self._made.states.stored is not None
         return known or monotonic() - self._began > _PATIENCE
@@ -280,8 +279,14 @@ _all: WeakSet[Rollouts] = WeakSet()
 _by_store: WeakValueDictionary[int, Rollouts] = WeakValueDictionary()
 
 
+# What drove releases in a parent. It is never freed: that would close connections in the event loop of the parent.
+_of_parents: list["Controller"] = []
+
+
 def _after_fork() -> None:
     for rollouts in _all:
+        if rollouts._made is not None:
+            _of_parents.append(rollouts._made)
         rollouts._reset()
 
 

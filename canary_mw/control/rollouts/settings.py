@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 
+from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.exceptions import ConfigError
 from canary_mw.run_folder.folder import Folder
 
@@ -16,20 +17,44 @@ _CLUSTER = "KUBERNETES_SERVICE_HOST"
 NAME = "state.db"
 # Whoever makes this file in it puts everybody on stable, without any program of ours.
 STOP = "stop"
+# How the address of a cluster begins.
+CLUSTER = "k8s://"
+_SYNTAX = f"{CLUSTER}[NAMESPACE][?kubeconfig=FILE][&context=NAME]"
 # Addresses of stores that a later version may have.
-_NOT_YET = ("k8s://", "redis://", "rediss://")
+_NOT_YET = ("redis://", "rediss://")
 
 
 def check_state(text: str | None) -> None:
-    """Check the setting that names the folder.
+    """Check the setting that names the place of the states.
 
     Raises:
-        ConfigError: it names what there is not yet.
+        ConfigError: it names what there is not, or not yet.
     """
     for scheme in _NOT_YET:
         if text is not None and text.startswith(scheme):
-            hint = "name a folder of this host; several hosts cannot share the state of a release yet"
+            hint = f"name a folder of this host, or {CLUSTER} for the pods of a cluster"
             raise ConfigError(f"{text!r}: this version keeps no state at {scheme}", hint=hint)
+    if text is not None and is_cluster(text):
+        parse_state_url(text)
+
+
+def is_cluster(text: str | None) -> bool:
+    """Whether the states lie in a cluster."""
+    return text is not None and text.startswith(CLUSTER)
+
+
+def parse_state_url(text: str) -> KubernetesURL:
+    """Read the address of a cluster that keeps the states.
+
+    Raises:
+        ConfigError: it is none, or names what has nothing to do with states.
+    """
+    url = KubernetesURL.parse(text)
+    if len(url.namespaces) > 1 or url.namespaces == ("",):
+        raise ConfigError(f"{text}: the states lie in one namespace", hint=_SYNTAX)
+    if url.selector or url.kinds_named or url.keep_last or url.may_exec:
+        raise ConfigError(f"{text} says more than where the states lie", hint=_SYNTAX)
+    return url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +72,31 @@ class Surroundings:
     stopped: bool = False
 
 
-def surroundings(environ: Dict[str, str], *, stopped: bool = False) -> Surroundings:
-    """Where a process with this environment runs."""
+def surroundings(environ: Dict[str, str], named: str | None = None, *, stopped: bool = False) -> Surroundings:
+    """Where a process with this environment runs.
+
+    Args:
+        named: the setting that names the place of the states.
+    """
     in_cluster = bool(environ.get(_CLUSTER))
     single = environ.get(SINGLE, "").strip().lower() in ("1", "true", "yes", "on")
-    return Surroundings(in_cluster=in_cluster, unshared=in_cluster and not single, stopped=stopped)
+    unshared = in_cluster and not single and not is_cluster(named)
+    return Surroundings(in_cluster=in_cluster, unshared=unshared, stopped=stopped)
+
+
+def is_stopped(folder: Folder) -> bool:
+    """Whether somebody has stopped all releases."""
+    try:
+        folder.stat(STOP)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_used(named: str | None, run_folder: Callable[[], Folder | None]) -> bool:
-    """Whether a state or the stop lies in the folder that is named, or else in the run folder; this makes nothing."""
+    """Whether a state or the stop may lie where it is named, or else in the run folder; this makes nothing."""
+    if is_cluster(named):
+        return True
     folder = run_folder() if named is None else None
     path = named or (folder.path if folder is not None else None)
     return path is not None and any(os.path.lexists(os.path.join(path, name)) for name in (NAME, STOP))

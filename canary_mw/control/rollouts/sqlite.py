@@ -3,14 +3,14 @@
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Mapping as Dict
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 from weakref import WeakSet, finalize
 
-from canary_mw.control.rollouts.settings import NAME, STOP
-from canary_mw.control.rollouts.store import Row, Stored
+from canary_mw.control.rollouts.settings import NAME, is_stopped
+from canary_mw.control.rollouts.store import LocalStore, Row, Stored
 from canary_mw.exceptions import NewerFormat, StateError, StoreAway
 from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.locks import Mutex
@@ -34,7 +34,7 @@ commit;
 """
 
 
-class SQLiteStore:
+class SQLiteStore(LocalStore):
     """A `StateStore` in a folder.
 
     Args:
@@ -134,19 +134,6 @@ class SQLiteStore:
         self._file = _File(self._folder)
         self._connection = _connected(self._path)
         return self._connection
-
-
-def is_stopped(folder: Folder) -> bool:
-    """Whether somebody has stopped all releases."""
-    return _exists(lambda: folder.stat(STOP))
-
-
-def _exists(look: Callable[[], object]) -> bool:
-    try:
-        look()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 class _File:

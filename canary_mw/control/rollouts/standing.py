@@ -5,6 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 
 from canary_mw.control.rollouts.controller import Controller
+from canary_mw.control.rollouts.place import Opened
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
@@ -61,13 +62,20 @@ def standing_of(controller: Controller, document: GrayRelease, where: Surroundin
         off=state is not None and state.latched,
         stopped=controller.stopped,
         is_controller=controller.leads,
-        controller=f"process {opened.latches.controller}" if opened is not None and opened.latches.controller else "",
+        controller=_controller(opened),
         place=opened.where if opened is not None else "",
         findings=tuple(_findings(controller, document, where)),
         verdict=outcome.verdict,
         look=outcome.look,
         messages=controller.messages.get(document.name, ()),
     )
+
+
+def _controller(opened: Opened | None) -> str:
+    if opened is None:
+        return ""
+    number = opened.latches.controller
+    return opened.store.controller or (f"process {number}" if number else "")
 
 
 def _findings(controller: Controller, document: GrayRelease, where: Surroundings) -> Iterator[str]:
@@ -80,6 +88,8 @@ def _findings(controller: Controller, document: GrayRelease, where: Surroundings
         yield "no shared store: several pods cannot agree; where there is one pod only, set CANARY_MW_SINGLE=1"
     for what, reason in controller.troubles.items():
         yield f"the store of states cannot be {what}: {reason}"
+    if controller.opened is not None:
+        yield from controller.opened.store.problems
     if stored is not None and name in stored.newer:
         yield "a newer version has written the state: this one raises nothing"
     if stored is not None and name in stored.unreadable:

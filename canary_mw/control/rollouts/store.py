@@ -22,7 +22,7 @@ class Stored:
         states: by the name of the release.
         stopped: somebody has stopped all releases.
         newer: the names of those that a newer version has written: nothing of them is raised here.
-        unreadable: the names of those whose state cannot be read, each with the reason.
+        unreadable: the names of those whose newest state may not be known, each with the reason.
         identity: another one for a store that was made anew.
     """
 
@@ -34,7 +34,7 @@ class Stored:
 
 
 class StateStore(Protocol):
-    """Keeps states. Any thread may call it; a call takes a second at most.
+    """Keeps states. Any thread may call it, one at a time; a call takes a second at most.
 
     Every method but `close` raises StoreAway where the store cannot be reached, or cannot be written.
     """
@@ -58,5 +58,47 @@ class StateStore(Protocol):
     def has_changed(self) -> bool:
         """Whether somebody else may have written since `load` was called; it is cheap to ask."""
 
+    def contend(self, *, speaks: bool) -> bool:
+        """Whether this process may raise, as far as the store has a say in it.
+
+        Args:
+            speaks: whether this process holds the lock of the folder, and speaks for all who share that.
+        """
+
+    @property
+    def heard(self) -> float | None:
+        """Seconds since somebody who shares the store, but not the folder, was heard to raise; None for never."""
+
+    @property
+    def controller(self) -> str:
+        """Who raises, in words; "" where the store does not know."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps this process from raising, in words."""
+
     def close(self) -> None:
         """Give up what is open; the next call opens it anew."""
+
+
+class LocalStore:
+    """What stores of one host have in common: who holds the lock of their folder may raise."""
+
+    @property
+    def heard(self) -> float | None:
+        """See `StateStore.heard`."""
+        return None
+
+    @property
+    def controller(self) -> str:
+        """See `StateStore.controller`."""
+        return ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """See `StateStore.problems`."""
+        return ()
+
+    def contend(self, *, speaks: bool) -> bool:
+        """See `StateStore.contend`."""
+        return speaks
