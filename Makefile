@@ -14,7 +14,7 @@ INSTALLED_MANIFESTS := $(VENV)/.installed-manifests
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help screenshots demo test test-slow pythons lint bench fuzz bench-programs clean
+.PHONY: help screenshots demo test test-slow soak pythons lint bench fuzz bench-programs clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,6 +31,9 @@ test: $(INSTALLED) ## the tests with branch coverage of the package, without the
 # 5 is pytest's status for "nothing was selected".
 test-slow: $(INSTALLED) $(INSTALLED_SERVERS) $(INSTALLED_MANIFESTS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
 	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
+
+soak: $(INSTALLED) ## releases over three pods with users, deaths and restarts; SECONDS=600
+	@CANARY_MW_SOAK=$(or $(SECONDS),$(CANARY_MW_SOAK),600) $(PY) -m pytest -m slow tests/servers/test_rollout_soak.py
 
 # What pyenv or the system has is used as it is. Without a network nothing is lost but the tests of what is missing.
 pythons: $(INSTALLED) ## the other versions of Python that test-slow tries, from uv; 100 MB

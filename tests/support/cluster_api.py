@@ -14,6 +14,7 @@ from api_process import ADMIN
 from servers import free_port
 from wsgiprocess import ServerProcess
 
+from canary_mw.exceptions import NewerFormat, StateError
 from canary_mw.rollout.state import ReleaseState, from_json
 
 NAMESPACE = "shop"
@@ -192,7 +193,7 @@ class ClusterApi:
         known = self._states.setdefault(name, [])
         try:
             written = Written(line["at"], line["by"], int(data["version"]), from_json(data["state"]))
-        except (KeyError, ValueError):
+        except (KeyError, NewerFormat, StateError):
             return
         # A checkpoint writes the object too, and no other state.
         if not known or (written.number, written.state) != (known[-1].number, known[-1].state):

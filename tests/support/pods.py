@@ -36,6 +36,11 @@ _SUPPORT = Path(__file__).parent
 _LABELS = {"app.kubernetes.io/managed-by": "canary-mw"}
 
 
+def _own_environ() -> dict[str, str]:
+    """The environment of the tests without what is a setting of the pods."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CANARY_MW_")}
+
+
 class _Group(Process):
     """A process that leads a group of its own, with all that it starts."""
 
@@ -46,7 +51,7 @@ class _Group(Process):
             [sys.executable, "-m", *command],
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(_SUPPORT), **environ},
+            env={**_own_environ(), "PYTHONPATH": str(_SUPPORT), **environ},
             start_new_session=True,
         )
 
@@ -69,11 +74,13 @@ class Pod:
         name: of the pod, and of its token.
         host: its address; the ports are those of all pods.
         environ: variables besides.
+        lives: how often it was started.
     """
 
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self.name, self.host = f"shop-{number}", f"127.0.0.{10 + number}"
         self.environ: dict[str, str] = {}
+        self.lives = 0
         self._cluster = cluster
         self.folder = cluster.folder / self.name
         self.folder.mkdir()
@@ -114,6 +121,7 @@ class Pod:
         """Start its processes, and do not wait for them."""
         assert self._process is None
         settings = {**self._settings(), **self.environ, **environ}
+        self.lives += 1
         self._process = _Group(self._command(), self.folder / "log", settings)
 
     def _settings(self) -> dict[str, str]:
@@ -187,14 +195,15 @@ class Pod:
         assert self._process is not None
         self._process.signal(signal.SIGCONT)
 
-    def admin(self, method: str, path: str, token: str = "", **headers: str) -> tuple[int, Any]:
+    def admin(self, method: str, path: str, token: str = "", body: Any = None) -> tuple[int, Any]:
         """Status and value of an answer of its admin port."""
-        given = {**headers, **({"authorization": f"Bearer {token}"} if token else {})}
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        text = None if body is None else json.dumps(body)
         with contextlib.closing(HTTPConnection(self.host, self._cluster.admin_port, timeout=DEADLINE)) as connection:
-            connection.request(method, path, headers=given)
+            connection.request(method, path, text, headers)
             response = connection.getresponse()
-            body = response.read()
-        return response.status, json.loads(body) if body[:1] in (b"{", b"[") else body
+            found = response.read()
+        return response.status, json.loads(found) if found[:1] in (b"{", b"[") else found
 
     def give(self, release: str, command: str) -> int:
         """Give a command; the status of the answer. `command` may end with a query."""
@@ -308,10 +317,14 @@ class Cluster:
         body = {"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports}
         self.api.put("apis/discovery.k8s.io/v1/endpointslices", f"{SERVICE}-1", body)
 
+    def add(self) -> Pod:
+        """One more pod, which does not run yet."""
+        self.pods.append(Pod(self, len(self.pods)))
+        return self.pods[-1]
+
     def start(self, count: int = 3, **environ: str) -> list[Pod]:
         """Start new pods, and wait until they are ready; returns them."""
-        begun = [Pod(self, len(self.pods) + number) for number in range(count)]
-        self.pods += begun
+        begun = [self.add() for _ in range(count)]
         for each in begun:
             each.start(**environ)
         self.publish()
