@@ -4,15 +4,18 @@ Level-triggered: each tick derives what is wanted from what is, so no edge can b
 """
 
 from collections.abc import Mapping as Dict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.outcome import Outcome
+from canary_mw.rollout.queries import QueryStanding
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.steps import course
 from canary_mw.rollout.steps.looks import Outside, alpha_of, look
 from canary_mw.rollout.steps.looks import hooks_asked as hooks_asked
+from canary_mw.rollout.steps.looks import queries_asked as queries_asked
 from canary_mw.rollout.steps.moves import Cause, begin, first_state, hold, kept, latch, next_attempt, to_manual
 from canary_mw.rollout.steps.targets import last_step, next_target, nothing, present_stage
 from canary_mw.rollout.verdict import Look, Verdict, verdict
@@ -45,7 +48,7 @@ class Now:
         gates: what hooks said, by their type: whether all of the type said yes; of `rollback`, whether all answered.
         demand: why a hook of the type `rollback` takes the release back, "" if none does. It is a human's word: neither
             `mode` nor `on_failure` softens it.
-        external_failure: why a query demands to roll back, "" if none does.
+        queries: how those stand that were asked about this step.
         store: whether the shared state could be read, and shares it with all.
         subject: what is released, "" for what the document alone says.
         attempts: the highest attempt of this release that figures have seen.
@@ -57,7 +60,7 @@ class Now:
     alone_of: int = 1
     gates: Dict[str, bool] = field(default_factory=dict)
     demand: str = ""
-    external_failure: str = ""
+    queries: Sequence[QueryStanding] = ()
     store: Store = "answered"
     subject: str = ""
     attempts: int = 0
@@ -151,7 +154,7 @@ def _judged(release: _Release, state: ReleaseState, evidence: ReleaseEvidence) -
 
 
 def _outside(plan: Plan, now: Now) -> Outside:
-    return Outside(now.external_failure, now.alone_of)
+    return Outside(now.queries, now.alone_of)
 
 
 def _counted(plan: Plan, state: ReleaseState, seconds: float) -> ReleaseState:

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 from canary_mw.rollout.findings import Findings, Metric, MetricEvidence, StepCounts
 from canary_mw.rollout.formatting import count
+from canary_mw.rollout.queries import NO_OBJECTION, Objection, QueryStanding
 from canary_mw.rollout.statistics import excess_upper, exposures_needed
 
 VerdictKind = Literal["aborted", "roll_back", "hold", "step_up", "wait"]
-WaitsFor = Literal["", "time", "hook", "human", "keys", "evidence", "suspicion", "margin"]
+WaitsFor = Literal["", "time", "hook", "query", "human", "keys", "evidence", "suspicion", "margin"]
 BETA = 0.05
 MINIMUM_KEYS = 20
 
@@ -72,7 +73,10 @@ class Look:
         gray_keys: distinct keys seen in gray in this step, by variant.
         next_weights: the share of each gray variant after the next step, in [0, 1]; empty where there is none.
         latched: whether the release was rolled back or aborted.
-        external_failure: why a query or a hook demands to roll back, "" if none does.
+        external_failure: why a query demands to roll back, "" if none does.
+        objection: why a query holds the release.
+        unanswered: which query keeps from a raise, "" if none does.
+        queries: how they stand; empty where nobody asks them here.
         gates: for how long the step waits anyhow, as "the pause has 5 minutes to go"; empty when it does not.
         analysed: whether the next step needs evidence; one that raises nothing needs none.
         bounded: whether evidence has bounded what the next weights could hit; then only a suspicion keeps from them.
@@ -84,6 +88,9 @@ class Look:
     next_weights: Dict[str, float] = field(default_factory=dict)
     latched: bool = False
     external_failure: str = ""
+    objection: Objection = NO_OBJECTION
+    unanswered: str = ""
+    queries: Sequence[QueryStanding] = ()
     gates: Sequence[str] = ()
     analysed: bool = True
     bounded: bool = False
@@ -123,7 +130,8 @@ def _hold(look: Look) -> Verdict | None:
             return Verdict("hold", "assignment is not as drawn", variant)
         if found.held_by is not None:
             return Verdict("hold", "the metric has failed", variant, found.held_by.metric.name)
-    return None
+    name, reason = look.objection
+    return Verdict("hold", reason, metric=name) if name else None
 
 
 def _wait(look: Look) -> Verdict | None:

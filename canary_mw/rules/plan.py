@@ -11,6 +11,7 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import Literal, NamedTuple, get_args
 
+from canary_mw.rules.queries.query import Query
 from canary_mw.rules.slots import SLOTS_PER_PERCENT
 
 Mode = Literal["act", "advise"]
@@ -83,6 +84,7 @@ class Analysis(NamedTuple):
         margin: share of all requests that a step up may newly hit; that of each metric counts.
         minimum_keys: distinct keys that must have been in gray in a step.
         timeout: of one step; `on_timeout` says what then follows.
+        queries: what a metrics system is asked besides.
     """
 
     metrics: tuple[MetricRule, ...]
@@ -92,6 +94,7 @@ class Analysis(NamedTuple):
     minimum_keys: int = 20
     timeout: float = 21_600.0
     on_timeout: OnTimeout = "hold"
+    queries: tuple[Query, ...] = ()
 
 
 class Stage(NamedTuple):

@@ -62,7 +62,7 @@ def test_what_else_is_written_is_a_part_of_it(part: str) -> None:
     assert plan is not None
     (analysis,) = {each.analysis for each in plan.stages}
     assert analysis is not None
-    assert len(analysis.metrics) == part.count("- {name:") > 0
+    assert (len(analysis.metrics), len(analysis.queries)) == (part.count("- {name:"), part.count("- name:"))
 
 
 def test_every_phase_is_told_with_the_word_of_argo_rollouts() -> None:

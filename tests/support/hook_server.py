@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 # Of "localhost" and 127.0.0.1, signed by itself.
 CERTIFICATE = Path(__file__).with_name("upstream.pem")
@@ -63,7 +64,9 @@ def hook_server(host: str = "127.0.0.1", port: int = 0, *, tls: bool = False) ->
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             status = hook.decide(self.path)
-            hook.posted.put(Posted(self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            is_form = headers["content-type"] == "application/x-www-form-urlencoded"
+            hook.posted.put(Posted(self.path, headers, parse_qs(body.decode()) if is_form else json.loads(body)))
             hook.go.wait(_SECONDS)
             if status is None:
                 self.close_connection = True

@@ -148,6 +148,7 @@ def rollout(phase: Phase, **more: Any) -> Rollout:
         "controller": {"name": "worker 4711 of gateway-7c9f-x2k4q", "here": True},
         "steps": [step(place, -1 if latched else 1) for place in range(5)],
         "metrics": GOOD,
+        "queries": [],
         "next": {"verdict": "wait", "text": "about 50 more requests in gray", "weight": 25.0, "needed": 50},
         "stopped": False,
         "findings": [],

@@ -87,6 +87,7 @@ PROGRESSING: Rollout = {
         step(7, 50.0, "ahead", 0.0),
         step(9, 100.0, "ahead", 0.0),
     ],
+    "queries": [],
     "metrics": [
         metric("error_rate", (3, 520), (29, 9900)),
         metric("latency p95", (31, 480), (402, 9500), ln_e=0.69, excess_upper=0.077, excess_allowed=0.08, keeps=True),

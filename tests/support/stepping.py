@@ -109,9 +109,11 @@ class Release:
     Attributes:
         stable, gray: what the upstreams do.
         users: who ask.
+        admin: the admin port.
     """
 
     def __init__(self, port: int, folder: Path, rules: Path) -> None:
+        self.admin = 0
         self.stable, self.gray = Knobs(), Knobs()
         self.users = Users(port)
         self._folder, self._rules = folder, rules
@@ -178,7 +180,7 @@ class Release:
 
 
 @contextlib.asynccontextmanager
-async def stepping(tmp_path: Path, *, workers: int = 4, **fields: Any) -> AsyncIterator[Release]:
+async def stepping(tmp_path: Path, *, workers: int = 4, hook_hosts: str = "", **fields: Any) -> AsyncIterator[Release]:
     """Serve a release; `fields` are those of its document."""
     port, folder, rules = free_port(), tmp_path / "state", tmp_path / "rules.yaml"
     release = Release(port, folder, rules)
@@ -188,8 +190,9 @@ async def stepping(tmp_path: Path, *, workers: int = 4, **fields: Any) -> AsyncI
     ):
         release._services = gray.origin.authority, stable.origin.authority
         release.write(**fields)
-        options = ["serve", "--rules", str(rules), "--port", str(port), "--admin-port", str(free_port())]
-        options += ["--workers", str(workers), "--state", str(folder)]
+        release.admin = free_port()
+        options = ["serve", "--rules", str(rules), "--port", str(port), "--admin-port", str(release.admin)]
+        options += ["--workers", str(workers), "--state", str(folder), "--hook-hosts", hook_hosts]
         environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
         with process(*options, log=tmp_path / "log", wait_for=[port], **environ) as running:
             await release.until(lambda state: True)

@@ -80,6 +80,25 @@ class RolloutMetric(TypedDict):
     on_failure: Literal["rollback", "hold"]
 
 
+class RolloutQuery(TypedDict):
+    """How a query to a metrics system stands in the present step.
+
+    Attributes:
+        condition: that it has to fulfil, as written.
+        said: of the last answer; null before it, and in a process that does not raise, which asks nothing.
+        text: the same in words, with the values.
+        failures: in this step; above `failure_limit` the release is rolled back, or held.
+    """
+
+    name: str
+    condition: str
+    said: Literal["successful", "failed", "inconclusive", "unanswered"] | None
+    text: str
+    failures: int
+    failure_limit: int
+    on_failure: Literal["rollback", "hold"]
+
+
 class EvidenceOverTime(TypedDict):
     """How the evidence of one metric grew, at one threshold, about one gray variant.
 
@@ -197,6 +216,7 @@ class Rollout(TypedDict):
     controller: RolloutController
     steps: list[RolloutStep]
     metrics: list[RolloutMetric]
+    queries: list[RolloutQuery]
     next: RolloutNext
     stopped: bool
     findings: list[str]

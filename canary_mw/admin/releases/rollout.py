@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from canary_mw.admin.answers.frame import iso_or_none
 from canary_mw.admin.models.rollout import Rollout, RolloutChange, RolloutNext, RolloutStep
-from canary_mw.admin.releases.rollout_metrics import metrics_of
+from canary_mw.admin.releases.rollout_metrics import metrics_of, queries_of
 from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.control.rollouts.standing import Standing
 from canary_mw.control.store import RuleStore
@@ -65,6 +65,7 @@ def rollout_of(document: GrayRelease, standing: Standing) -> Rollout:
         "controller": {"name": standing.controller, "here": standing.is_controller},
         "steps": _steps(plan, state) if plan else [],
         "metrics": metrics_of(analysis, standing.look),
+        "queries": queries_of(plan, analysis, standing.look),
         "next": _next(plan, state, standing),
         "stopped": standing.stopped,
         "findings": list(standing.findings),

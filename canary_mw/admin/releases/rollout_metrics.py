@@ -1,13 +1,15 @@
-"""The evidence of a release, one row for each metric, threshold and gray variant."""
+"""The evidence of a release, one row for each metric, threshold and gray variant; and what queries say of it."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping as Dict
 
-from canary_mw.admin.models.rollout import RolloutArm, RolloutMetric
+from canary_mw.admin.models.rollout import RolloutArm, RolloutMetric, RolloutQuery
 from canary_mw.rollout.findings import Findings, MetricEvidence, StepCounts
+from canary_mw.rollout.queries import QueryStanding, in_words
 from canary_mw.rollout.statistics import Arm
 from canary_mw.rollout.verdict import Look, step_bound
-from canary_mw.rules.plan import Analysis, MetricRule
+from canary_mw.rules.plan import Analysis, MetricRule, OnFailure, Plan
+from canary_mw.rules.queries.query import Query
 
 
 def metrics_of(analysis: Analysis | None, look: Look | None) -> list[RolloutMetric]:
@@ -16,6 +18,26 @@ def metrics_of(analysis: Analysis | None, look: Look | None) -> list[RolloutMetr
         return []
     rules = {each.name: each for each in analysis.metrics} if analysis is not None else {}
     return [row for variant in look.findings for row in _rows(look, variant, rules)]
+
+
+def queries_of(plan: Plan | None, analysis: Analysis | None, look: Look | None) -> list[RolloutQuery]:
+    """The queries of the present step. What they say is known to the process that asks them."""
+    if plan is None or analysis is None:
+        return []
+    known = {each.query: each for each in (look.queries if look is not None else ())}
+    return [_query(each, known.get(each), plan.on_failure) for each in analysis.queries]
+
+
+def _query(query: Query, standing: QueryStanding | None, on_failure: OnFailure) -> RolloutQuery:
+    return {
+        "name": query.name,
+        "condition": query.success or f"not ({query.failure})",
+        "said": standing.last.said if standing is not None and standing.last is not None else None,
+        "text": in_words(standing) if standing is not None else "not asked by this process now",
+        "failures": standing.failures if standing is not None else 0,
+        "failure_limit": query.failure_limit,
+        "on_failure": query.on_failure or on_failure,
+    }
 
 
 def _rows(look: Look, variant: str, rules: Dict[str, MetricRule]) -> Iterator[RolloutMetric]:

@@ -26,7 +26,13 @@ def view(answer: Any, columns: int = 120) -> list[Line]:
             _labelled("Status", "– nothing raises it by itself"),
             _labelled("Weights", weights),
         ]
-    return [*_head(answer, rollout), *_metrics(rollout), *_below(answer, rollout), *_steps(rollout, columns)]
+    return [
+        *_head(answer, rollout),
+        *_metrics(rollout),
+        *_queries(rollout),
+        *_below(answer, rollout),
+        *_steps(rollout, columns),
+    ]
 
 
 def _head(answer: Any, rollout: Any) -> Iterator[Line]:
@@ -80,6 +86,11 @@ def _metrics(rollout: Any) -> Iterator[Line]:
             before = metric["variant"]
             yield [Piece(f"{visible(before)}:", "gray")]
         yield _table_line(row, sizes, "bad" if _is_over(metric) else "")
+
+
+def _queries(rollout: Any) -> Iterator[Line]:
+    for each in rollout["queries"]:
+        yield _labelled("Query", visible(f"{each['name']}: {each['condition']}: {each['text']}"))
 
 
 def _table_line(cells: Sequence[str], sizes: Sequence[int], role: Role) -> Line:

@@ -7,8 +7,10 @@ from typing import Any
 from canary_mw.config.canary.fields import FieldError, shown
 from canary_mw.config.canary.plan_schema import METRIC_KINDS, AnalysisModel, MetricModel
 from canary_mw.config.canary.quantities import duration, number, rate
+from canary_mw.config.canary.queries import BUILT_IN, check_without_provider, is_query, queries
 from canary_mw.config.wording import did_you_mean
 from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, MetricRule
+from canary_mw.rules.queries.query import Query
 from canary_mw.rules.wording import quoted
 
 MOST_ALPHA = 10
@@ -18,7 +20,6 @@ _QUANTILES: dict[MetricKind, tuple[str, ...]] = {"latency": ("p95", "p99"), "val
 _QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 # The names that `canary_mw.record` takes.
 _EVENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_BUILT_IN: tuple[MetricKind, ...] = ("error_rate", "latency")
 _RECORDED: tuple[MetricKind, ...] = ("event", "value")
 # Fields that say nothing for other kinds.
 _FIELDS: dict[str, tuple[MetricKind, ...]] = {
@@ -52,7 +53,22 @@ def analysis(model: AnalysisModel, path: str = "analysis", before: Analysis | No
         raise FieldError("bad-value", f"{path}.alpha", text, "write the larger one at the top, in analysis")
     margin = read.get("margin", before.margin if before else 0.0)
     metrics = _metrics(model.metrics, f"{path}.metrics", margin, before)
-    return (before or Analysis(metrics))._replace(**read, metrics=metrics)
+    written = [(index, each) for index, each in enumerate(model.metrics or ()) if is_query(each)]
+    asked = queries(written, f"{path}.metrics", before.queries if before is not None else ())
+    _check_names(model.metrics or (), metrics, asked, f"{path}.metrics")
+    return (before or Analysis(metrics))._replace(**read, metrics=metrics, queries=asked)
+
+
+def _check_names(
+    models: Sequence[MetricModel], metrics: Sequence[MetricRule], asked: Sequence[Query], path: str
+) -> None:
+    """Refuse a name that stands for two metrics."""
+    names = [each.name for each in models]
+    both = {each.name for each in metrics} & {each.name for each in asked}
+    for index, name in enumerate(names):
+        if name in both or name in names[:index]:
+            text = f"{shown(path)}[{index}]: {name} is there twice"
+            raise FieldError("bad-value", f"{path}.{index}", text, "write each metric once")
 
 
 def _metrics(
@@ -61,22 +77,21 @@ def _metrics(
     if models is None:
         if before is not None:
             return before.metrics
-        models = [MetricModel(name=name) for name in _BUILT_IN]
+        models = [MetricModel(name=name) for name in BUILT_IN]
     if not models:
         raise FieldError("bad-value", path, f"{shown(path)} is empty", "leave it out for error_rate and latency")
-    found: dict[str, MetricRule] = {}
-    for index, each in enumerate(models):
-        metric = _metric(each, f"{path}.{index}", margin)
-        if metric.name in found:
-            text = f"{shown(path)}[{index}]: {metric.name} is there twice"
-            raise FieldError("bad-value", f"{path}.{index}", text, "write each metric once")
-        found[metric.name] = metric
+    own = [(index, each) for index, each in enumerate(models) if not is_query(each)]
+    if not own and before is None:
+        # A query is judged besides, and never alone.
+        own = list(enumerate(MetricModel(name=name) for name in BUILT_IN))
+    found = {each.name: _metric(each, f"{path}.{index}", margin) for index, each in own}
     kept = {each.name: each for each in before.metrics} if before is not None else {}
     return tuple((kept | found).values())
 
 
 def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
     kind = _kind(model, path)
+    check_without_provider(model, path)
     _check_fields(model, kind, path)
     own = None if model.margin is None else rate(model.margin, f"{path}.margin")
     default = max(margin, _WIDE_MARGIN) if kind in _QUANTILES else margin
@@ -99,20 +114,17 @@ def _metric(model: MetricModel, path: str, margin: float) -> MetricRule:
 
 
 def _kind(model: MetricModel, path: str) -> MetricKind:
-    if model.provider is not None:
-        text = f"{shown(path)}: provider of {quoted(model.name)} is not supported yet"
-        raise FieldError("not-supported", path, text, "leave the metric out: the release would not heed it")
     if model.kind is not None and model.kind not in METRIC_KINDS:
         hint = did_you_mean(model.kind, METRIC_KINDS) or f"known are {', '.join(METRIC_KINDS)}"
         raise FieldError("bad-value", path, f"{shown(path)}: there is no kind {quoted(model.kind)}", hint)
-    if model.name in _BUILT_IN:
+    if model.name in BUILT_IN:
         if model.kind not in (None, model.name):
             text = f"{shown(path)}: {model.name} is measured by the proxy, and is no {model.kind}"
             raise FieldError("bad-value", path, text, "leave kind out, or give the event another name")
         return "error_rate" if model.name == "error_rate" else "latency"
     if model.kind not in ("event", "value"):
         known = "known are error_rate and latency; write kind: event, or kind: value, for what the app records"
-        hint = did_you_mean(model.name, _BUILT_IN) or known
+        hint = did_you_mean(model.name, BUILT_IN) or known
         raise FieldError("bad-value", path, f"{shown(path)}: there is no metric {quoted(model.name)}", hint)
     if not _EVENT.fullmatch(model.name):
         hint = "use 1 to 64 letters, digits, _ . : -"

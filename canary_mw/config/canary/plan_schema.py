@@ -1,6 +1,6 @@
 """The fields of a GrayRelease that say how its weight grows: pydantic models, used to read documents only."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,8 +23,22 @@ class PauseModel(Exact):
     duration: Duration | None = None
 
 
+class PrometheusModel(Exact):
+    """A query to Prometheus, or to what answers like it."""
+
+    address: str
+    query: str
+    timeout: Duration = "10s"
+
+
+class ProviderModel(Exact):
+    """Where a metric comes from."""
+
+    prometheus: PrometheusModel
+
+
 class MetricModel(Exact):
-    """How one metric is judged. What stands below `provider` is for metrics from outside, which come later."""
+    """How one metric is judged. `provider` and what stands below it are for metrics from outside."""
 
     name: str
     kind: Annotated[str | None, Field(json_schema_extra={"enum": [*METRIC_KINDS]})] = None
@@ -38,11 +52,11 @@ class MetricModel(Exact):
     tolerated: int | float = 1
     minimum_failures: int = 5
     ignore_below: Rate = "0.1%"
-    provider: Any = None
-    interval: Any = None
-    successCondition: Any = None
-    failureCondition: Any = None
-    failureLimit: Any = None
+    provider: ProviderModel | None = None
+    interval: Duration | None = None
+    successCondition: str | None = None
+    failureCondition: str | None = None
+    failureLimit: int | None = None
 
 
 class AnalysisModel(Exact):

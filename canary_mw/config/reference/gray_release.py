@@ -137,7 +137,9 @@ ROLLOUT = {
         " `tolerated` (1: the risk ratio that gray may have), `minimum_failures` (5) and `ignore_below` (0.1%). For"
         " latency and values also `quantiles` ([p95, p99]; of values [p50, p90]), which are those of the first 2,000"
         " of both versions, or `threshold`; for latency `allow`, taken off gray's times: a time or a percent, 10ms"
-        " beside quantiles, else nothing. A percent is 1% or 1; a duration is 90s, 1h30m or a number of seconds.",
+        " beside quantiles, else nothing. A metric with `provider: {prometheus: {address, query, timeout}}` (10s, at"
+        " most 60s) is asked besides: `successCondition` or `failureCondition`, `interval` (1m), `failureLimit` (0, in"
+        " a step) and `on_failure`. A percent is 1% or 1; a duration is 90s, 1h30m or a number of seconds.",
         "analysis: {alpha: 1%, metrics: [{name: error_rate}, {name: latency, allow: 10ms}, {name: paid, kind: event,"
         " direction: decrease}]}",
     ),

@@ -13,7 +13,7 @@ from time import monotonic, time
 
 from canary_mw.control.rollouts.checkpoints import keep_progress, restore_evidence
 from canary_mw.control.rollouts.hooks.hooks import Hooks
-from canary_mw.control.rollouts.inputs import AskGates, Evidence
+from canary_mw.control.rollouts.inputs import AskGates, AskQueries, Evidence
 from canary_mw.control.rollouts.keeper import Keeper
 from canary_mw.control.rollouts.latch import SILENCE
 from canary_mw.control.rollouts.place import Opened, Place
@@ -25,6 +25,7 @@ from canary_mw.host import HostLogger
 from canary_mw.rollout.commands import Command, Who, command
 from canary_mw.rollout.engine import Now, Store, tick
 from canary_mw.rollout.outcome import Message, Outcome
+from canary_mw.rollout.queries import QueryStanding
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.steps.moves import Cause, latch
 from canary_mw.rules.release import GrayRelease
@@ -46,11 +47,15 @@ _STORED_WITHIN = 3.0
 _ENDED = "a process took it back, and ended before it could store why"
 
 
+def _asks_nobody(document: GrayRelease, state: ReleaseState) -> tuple[QueryStanding, ...]:
+    return ()
+
+
 class Controller(Keeper):
     """What a process does about releases; one thread at a time calls it.
 
     Attributes:
-        gates: asks the hooks about a release.
+        gates, queries: ask about a release; by default nobody is asked.
         leads: whether this process controls.
         outcomes: of the last look at each release.
     """
@@ -69,6 +74,7 @@ class Controller(Keeper):
         self._evidence = evidence
         self._wall = wall
         self.gates: AskGates | None = None
+        self.queries: AskQueries = _asks_nobody
         self._hooks: Hooks | None = None
         self.leads = False
         self.outcomes: dict[str, Outcome] = {}
@@ -189,16 +195,19 @@ class Controller(Keeper):
     def judge(self, document: GrayRelease, known: Known | None, store: Store, elapsed: float = 0.0) -> Outcome:
         """What follows from a look at a release; it changes nothing."""
         state, evidence, gates = (known.state if known is not None else None), None, None
+        queries: tuple[QueryStanding, ...] = ()
         if state is not None and document.plan is not None:
             evidence = self._evidence.of(document, state)
             # The process that controls asks them, so they are asked once.
             gates = self.gates(document, state) if self.gates is not None and self.leads else None
+            queries = self.queries(document, state) if self.leads else ()
         now = Now(
             elapsed=elapsed,
             wall=self._wall(),
             controller=self.leads,
             gates=gates.open if gates is not None else {},
             demand=gates.rollback if gates is not None else "",
+            queries=queries,
             store=store,
             attempts=self._evidence.newest_attempt(document.name),
         )

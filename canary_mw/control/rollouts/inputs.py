@@ -1,4 +1,4 @@
-"""What a controller is told by others: evidence and hooks."""
+"""What a controller is told by others: evidence, hooks and queries."""
 
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
@@ -7,6 +7,7 @@ from typing import Protocol
 from canary_mw.control.store import RuleStore
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.outcome import Message
+from canary_mw.rollout.queries import QueryStanding
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rules.release import GrayRelease
 
@@ -45,3 +46,4 @@ class Gates(Protocol):
 
 
 AskGates = Callable[[GrayRelease, ReleaseState], Gates]
+AskQueries = Callable[[GrayRelease, ReleaseState], tuple[QueryStanding, ...]]

@@ -90,11 +90,13 @@ class Rollouts:
             from canary_mw.control.rollouts.controller import Controller
             from canary_mw.control.rollouts.hooks.hooks import Hooks
             from canary_mw.control.rollouts.place import Place
+            from canary_mw.control.rollouts.queries.queries import Queries
 
             place = Place(self._named, self._run_folder, Wanted(self._rules), self._deployment)
             self._made = Controller(self._rules, place, self._evidence(), self._where)
             self._made.observers = [*self.observers]
             self._made.ask_and_tell(Hooks(self._hook_hosts))
+            self._made.queries = Queries(self._hook_hosts).ask
         return self._made
 
     def start(self) -> None:

@@ -55,7 +55,7 @@ def demand(plan: Plan, state: ReleaseState, seen: Look, found: Verdict) -> str:
     if found.kind != "roll_back" or _advises(present_stage(plan, state).analysis):
         return ""
     if not found.variant:
-        return found.reason if plan.on_failure == "rollback" else ""
+        return found.reason
     culprit = seen.findings[found.variant].culprit
     return found.text if culprit is None else f"{found.text}: {culprit.failures} keys {_happened(culprit.metric)}"
 
@@ -144,6 +144,8 @@ def _gated(at: At) -> Verdict:
     if missing:
         lacks = "gives no answer" if missing[0] == "rollback" else "has not said yes"
         return Verdict("wait", f"the hook {missing[0]} {lacks}", waits_for="hook")
+    if at.seen.unanswered and not _advises(at.analysis):
+        return Verdict("wait", at.seen.unanswered, waits_for="query")
     if at.plan.promote == "manual" and at.target.raises(at.state):
         return Verdict("wait", "the next step waits for promote", waits_for="human")
     return at.found
@@ -179,5 +181,5 @@ def _timed_out(at: At, found: Verdict) -> Outcome | None:
 def _may_advance(at: At, found: Verdict) -> bool:
     """Whether only more evidence is missing, and none speaks against gray. No evidence at all is never success."""
     missing = found.waits_for in ("keys", "evidence") or (found.waits_for == "margin" and found.needed is not None)
-    asked = hooks_missing(at.plan, at.state, at.gates) or at.plan.promote == "manual"
+    asked = hooks_missing(at.plan, at.state, at.gates) or at.seen.unanswered or at.plan.promote == "manual"
     return missing and at.readable and not asked

@@ -1,16 +1,18 @@
 """What the verdict is made of: the evidence under the rules of the document, and what else the next step waits for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dict
 from typing import NamedTuple
 
 from canary_mw.rollout.evidence import ReleaseEvidence, VariantEvidence
 from canary_mw.rollout.findings import Findings, Metric, MetricEvidence, find
 from canary_mw.rollout.formatting import percents, span
+from canary_mw.rollout.queries import QueryStanding, failure_of, objection_of, unanswered
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.steps.targets import Target, begun, last_step, next_target, present_stage, reached
 from canary_mw.rollout.verdict import Look, step_bound
 from canary_mw.rules.plan import Analysis, HookType, MetricRule, Plan, divided
+from canary_mw.rules.queries.query import Query
 
 _NOTHING = VariantEvidence()
 _START: tuple[HookType, ...] = ("confirm-rollout", "pre-rollout")
@@ -22,11 +24,11 @@ class Outside(NamedTuple):
     """What others say at a look.
 
     Attributes:
-        external_failure: why a query demands to roll back, "" if none does.
+        queries: how those that were asked stand.
         alone_of: number of processes that judge on their own.
     """
 
-    external_failure: str = ""
+    queries: Sequence[QueryStanding] = ()
     alone_of: int = 1
 
 
@@ -45,7 +47,10 @@ def look(plan: Plan, state: ReleaseState, evidence: ReleaseEvidence, target: Tar
         gray_keys={name: each.gray_keys for name, each in variants.items()},
         next_weights={} if target is None else _hit(plan, target),
         latched=state.latched,
-        external_failure=outside.external_failure,
+        external_failure=failure_of(outside.queries, plan.on_failure),
+        objection=objection_of(outside.queries, plan.on_failure),
+        unanswered=unanswered(queries_asked(plan, state), outside.queries),
+        queries=outside.queries,
         gates=tuple(_time_left(plan, state)),
         # From weight 0 there is nothing that gray could have shown.
         analysed=analysis is not None and analysis.mode == "act" and raised and begun(state),
@@ -106,6 +111,14 @@ def _time_left(plan: Plan, state: ReleaseState) -> Iterator[str]:
             yield f"the bake has {span(plan.bake - state.baked)} to go"
     elif reached(plan, state) and state.elapsed < present_stage(plan, state).pause:
         yield f"the pause has {span(present_stage(plan, state).pause - state.elapsed)} to go"
+
+
+def queries_asked(plan: Plan, state: ReleaseState) -> tuple[Query, ...]:
+    """The queries of the present step, from the first weight up to the end."""
+    analysis = present_stage(plan, state).analysis
+    if analysis is None or state.latched or state.phase == "Completed" or not begun(state):
+        return ()
+    return analysis.queries
 
 
 def hooks_asked(plan: Plan, state: ReleaseState) -> tuple[HookType, ...]:

@@ -14,6 +14,7 @@ from canary_mw.routing.decision import decide
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.epoch import subject_of
 from canary_mw.rules.plan import HOOK_TYPES, NO_ALLOWANCE, Allowance, Plan, plan_digest
+from canary_mw.rules.queries.query import Query
 from canary_mw.rules.release import GrayRelease
 
 MAPPINGS = document("svc", prefix="/svc/") + document("gray", prefix="/svc/", weight=0)
@@ -142,6 +143,46 @@ def test_a_metric_of_values_has_quantiles_or_a_number(
     assert (rule.allow, rule.direction) == (NO_ALLOWANCE, written.get("direction", "increase"))
 
 
+def test_a_metric_with_a_provider_is_a_query_beside_the_others() -> None:
+    written = {
+        **QUERY,
+        "interval": "5m",
+        "failureCondition": "any(result, # > 2)",
+        "failureLimit": 3,
+        "on_failure": "hold",
+    }
+    later = {
+        **QUERY,
+        "name": "other",
+        "provider": {"prometheus": {"address": "http://p", "query": "x", "timeout": "3s"}},
+    }
+    steps = [*AUTO[:2], {"setWeight": 20}, {"analysis": {"metrics": [later]}}, {"setWeight": 100}]
+    first, second, _ = planned(steps=steps, analysis={"metrics": [written]}).stages
+    assert first.analysis is not None
+    assert second.analysis is not None
+    # A query is judged besides, and never alone.
+    assert [each.name for each in first.analysis.metrics] == ["error_rate", "latency"]
+    (query,) = first.analysis.queries
+    assert query == Query(
+        "load",
+        "http://prometheus:9090/base",
+        "up{r='{{ release }}'}",
+        success="result[0] < 0.8",
+        failure="any(result, # > 2)",
+        interval=300,
+        failure_limit=3,
+        on_failure="hold",
+    )
+    assert second.analysis.metrics == first.analysis.metrics
+    assert [(each.name, each.timeout, each.interval) for each in second.analysis.queries] == [
+        ("load", 10, 300),
+        ("other", 3, 60),
+    ]
+    beside = planned(steps=AUTO, analysis={"metrics": [QUERY, {"name": "error_rate"}]}).stages[0].analysis
+    assert beside is not None
+    assert ([each.name for each in beside.metrics], len(beside.queries)) == (["error_rate"], 1)
+
+
 def test_analysis_as_a_step_replaces_by_name_and_keeps_the_rest() -> None:
     change = {"alpha": "0.5%", "metrics": [{"name": "latency", "threshold": "250ms"}]}
     steps = [*AUTO[:2], {"setWeight": 20}, {"analysis": change}, {"setWeight": 100}]
@@ -225,6 +266,22 @@ def test_the_hooks_of_flagger_are_known(kind: str) -> None:
     assert planned(hooks=[{"type": kind, "url": "http://g", "name": "n", "muteAlert": True}]).hooks[0].muted
 
 
+QUERY: dict[str, Any] = {
+    "name": "load",
+    "provider": {"prometheus": {"address": "http://prometheus:9090/base/", "query": "up{r='{{ release }}'}"}},
+    "successCondition": "result[0] < 0.8",
+}
+
+
+LOAD = {"name": "load", "kind": "event"}
+
+
+def asked(changes: dict[str, Any], **provider: Any) -> dict[str, Any]:
+    """A release with one query."""
+    prometheus = QUERY["provider"]["prometheus"] | provider
+    return {"steps": AUTO, "analysis": {"metrics": [{**QUERY, "provider": {"prometheus": prometheus}, **changes}]}}
+
+
 def one(metric: dict[str, Any]) -> dict[str, Any]:
     return {"steps": AUTO, "analysis": {"metrics": [metric]}}
 
@@ -295,7 +352,36 @@ MISTAKES: list[tuple[dict[str, Any], str, int]] = [
     (one({"name": "a b", "kind": "value"}), "bad-value", 12),
     (one({"name": "latency", "kind": "value"}), "bad-value", 12),
     (one({"name": "paid", "kind": "event", "threshold": 5}), "bad-value", 12),
-    (one({"name": "load", "provider": {"prometheus": {"query": "up"}}, "interval": "1m"}), "not-supported", 12),
+    (asked({"name": "a b"}), "bad-value", 12),
+    (asked({"name": "latency"}), "bad-value", 12),
+    (asked({"successCondition": ""}), "bad-value", 12),
+    (asked({"successCondition": "result[0] <"}), "bad-value", 12),
+    (asked({"successCondition": "default(result, 0) < 1"}), "bad-value", 12),
+    (asked({"failureCondition": "result[0]"}), "bad-value", 12),
+    (asked({"failureLimit": -1}), "bad-value", 12),
+    (asked({"interval": "0.5s"}), "bad-value", 12),
+    (asked({"kind": "value"}), "bad-value", 12),
+    (asked({"share": 2}), "bad-value", 12),
+    (asked({"margin": "1%"}), "bad-value", 12),
+    (asked({"count": 3}), "unknown-field", 12),
+    (asked({"provider": {"web": {"url": "http://g"}}}), "wrong-type", 12),
+    (asked({"provider": {}}), "wrong-type", 12),
+    (asked({}, query=""), "bad-value", 12),
+    (asked({}, query="up{release='{{name}}'}"), "bad-value", 12),
+    (asked({}, address="prometheus:9090"), "bad-value", 12),
+    (asked({}, address="ftp://prometheus"), "bad-value", 12),
+    (asked({}, address="http://user:secret@prometheus"), "bad-value", 12),
+    (asked({}, address="http://prometheus:99999"), "bad-value", 12),
+    (asked({}, address="http://prometheus/?a=b"), "bad-value", 12),
+    (asked({}, timeout="2m"), "bad-value", 12),
+    (asked({}, timeout=0), "bad-value", 12),
+    (asked({}, headers=[]), "unknown-field", 12),
+    (one({"name": "error_rate", "interval": "1m"}), "bad-value", 12),
+    (one({"name": "error_rate", "failureLimit": 2}), "bad-value", 12),
+    ({"steps": AUTO, "analysis": {"metrics": [QUERY, QUERY]}}, "bad-value", 12),
+    ({"steps": AUTO, "analysis": {"metrics": [LOAD, QUERY]}}, "bad-value", 12),
+    (then({"analysis": {"metrics": [QUERY]}}, analysis={"metrics": [LOAD]}), "bad-value", 10),
+    ({"steps": AUTO, "analysis": {"metrics": [{**QUERY, "name": f"q{each}"} for each in range(17)]}}, "bad-value", 12),
     (one({"name": "error_rate", "threshold": "1s"}), "bad-value", 12),
     (one({"name": "error_rate", "direction": "decrease"}), "bad-value", 12),
     (one({"name": "error_rate", "share": 0}), "bad-value", 12),

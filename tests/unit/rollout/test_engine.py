@@ -7,12 +7,14 @@ import pytest
 from progressive import ANALYSIS, BAD, ERRORS, NOTHING, a_release, shown, with_plan, with_stage
 
 from canary_mw.rollout.commands import COMMANDS, Command, Who, allowed, command
-from canary_mw.rollout.engine import Now, hooks_asked, tick
+from canary_mw.rollout.engine import Now, hooks_asked, queries_asked, tick
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.outcome import Outcome
-from canary_mw.rollout.state import ReleaseState
+from canary_mw.rollout.queries import Measurement, QueryStanding, Said
+from canary_mw.rollout.state import Phase, ReleaseState
 from canary_mw.rollout.statistics import Arm
 from canary_mw.rules.plan import Analysis, Hook, HookType
+from canary_mw.rules.queries.query import Query
 from canary_mw.rules.release import GrayRelease
 
 LEADS = Now(controller=True)
@@ -299,9 +301,71 @@ def test_the_word_of_a_rollback_hook_rolls_back_whatever_the_plan_says(document:
 
 
 def test_a_query_rolls_back_or_holds_as_the_plan_says() -> None:
-    failed = replace(LEADS, external_failure="the query saturation failed")
-    assert summary(look(now=failed)) == ("RolledBack", 0)
-    assert summary(look(with_plan(DOCUMENT, on_failure="hold"), now=failed)) == ("Held", 25)
+    asked = Query("saturation", "http://prometheus", "up", success="result[0] < 0.8", failure_limit=2)
+
+    def outcome(document: GrayRelease = DOCUMENT, *, failures: int = 3, **changes: Any) -> Outcome:
+        standing = QueryStanding(asked._replace(**changes), Measurement("failed", "0.93"), failures)
+        return look(document, now=replace(LEADS, queries=[standing]))
+
+    failed = outcome()
+    assert summary(failed) == ("RolledBack", 0)
+    assert failed.messages[0].reason == "the query saturation failed 3 times, more than 2: 0.93"
+    assert summary(outcome(failures=2)) == ("Progressing", 25)
+    holding, advising = with_plan(DOCUMENT, on_failure="hold"), with_analysis(DOCUMENT, mode="advise")
+    assert summary(outcome(holding)) == ("Held", 25)
+    assert summary(outcome(holding, on_failure="rollback")) == ("RolledBack", 0)
+    held = outcome(on_failure="hold")
+    assert (summary(held), state_of(held).held_by, state_of(held).objection) == (("Held", 25), "metric", "saturation")
+    assert summary(outcome(advising)) == ("Progressing", 25)
+    assert "would roll back: the query saturation failed" in outcome(advising).messages[0].text
+
+
+def test_a_step_up_waits_for_each_query_and_nothing_is_taken_back_by_an_answer_that_is_missing() -> None:
+    asked = Query("saturation", "http://prometheus", "up", success="result[0] < 0.8")
+    document = with_analysis(DOCUMENT, queries=(asked,))
+
+    def outcome(said: Said | None, document: GrayRelease = document, **changes: Any) -> tuple[str, float, str]:
+        last = None if said is None else Measurement(said, "TEXT")
+        found = look(document, now=replace(OVER, queries=[QueryStanding(asked, last)], **changes))
+        assert found.verdict is not None
+        return *summary(found), found.verdict.text
+
+    assert outcome("successful")[:2] == ("Progressing", 50)
+    for said, text in {
+        None: "the query saturation was not answered yet",
+        "unanswered": "the query saturation has no answer: TEXT",
+        "failed": "the query saturation fails: TEXT",
+        "inconclusive": "the query saturation is neither a success nor a failure: TEXT",
+    }.items():
+        assert outcome(said) == ("Progressing", 25, text)  # type: ignore[arg-type]
+    # A step that takes too long waits for a human; nothing is advanced without its answer.
+    late = with_analysis(document, queries=(asked,), timeout=60.0, on_timeout="advance")
+    assert outcome("unanswered", late)[:2] == ("Held", 25)
+    assert outcome("unanswered", with_analysis(document, queries=(asked,), mode="advise"))[:2] == ("Progressing", 50)
+    # Who promotes skips it.
+    assert told(document, PRESENT, "promote").weight == 50
+    # The answers of an earlier step, or to another query, are none.
+    other = QueryStanding(asked._replace(text="down"), Measurement("successful", "1"))
+    assert summary(look(document, now=replace(OVER, queries=[other]))) == ("Progressing", 25)
+
+
+def test_queries_are_asked_from_the_first_weight_to_the_end() -> None:
+    asked = Query("saturation", "http://prometheus", "up", success="result[0] < 0.8")
+    document = with_analysis(DOCUMENT, queries=(asked,))
+    assert document.plan is not None
+    phases: list[tuple[Phase, float, tuple[Query, ...]]] = [
+        ("Pending", 0.0, ()),
+        ("Progressing", 25.0, (asked,)),
+        ("Paused", 25.0, (asked,)),
+        ("Held", 25.0, (asked,)),
+        ("Baking", 95.0, (asked,)),
+        ("Completed", 100.0, ()),
+        ("RolledBack", 0.0, ()),
+        ("Aborted", 0.0, ()),
+    ]
+    for phase, weight, expected in phases:
+        state = replace(PRESENT, phase=phase, weights={"gray": weight})
+        assert queries_asked(document.plan, state) == expected
 
 
 def test_a_metric_that_holds_waits_for_a_human_who_may_overrule_it() -> None:

@@ -75,6 +75,7 @@ def _facts(rollout: Rollout) -> list[tuple[str, str]]:
     if rollout["items"]:
         here = ", which made this page" if controller["here"] else ""
         facts.append(("Controller", f"{controller['name']}{here}" if controller["name"] else "none is heard of"))
+    facts += [(f"Query {each['name']}", f"{each['condition']}: {each['text']}") for each in rollout["queries"]]
     if rollout["promote"] == "manual":
         facts.append(("Raises", "each waits for promote"))
     if rollout["mode"] == "advise":

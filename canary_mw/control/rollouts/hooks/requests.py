@@ -1,9 +1,9 @@
-"""Requests to hooks: a POST to an address that was looked at before, and the status of its answer.
+"""Requests to hooks and queries: a POST to an address that was looked at before, and its answer.
 
 A document names the URL, and this process may reach what its author may not: the metadata service of a cloud, or the
 admin port of another process on this machine. So such addresses are refused, and what is connected to is the address
 that was looked at: the name is not resolved a second time. No redirect is followed, no proxy of the environment is
-used, and nothing of an answer but its status is kept.
+used, and an answer has 64 KiB at most.
 """
 
 import socket
@@ -31,7 +31,14 @@ Address = IPv4Address | IPv6Address
 
 
 class NoAnswer(Exception):
-    """A hook gave no answer; the text says why, and names no more of its URL than the host."""
+    """There was no answer; the text says why, and names no more of the URL than the host."""
+
+
+class HookAnswer(NamedTuple):
+    """An answer."""
+
+    status: int
+    body: bytes
 
 
 class _Target(NamedTuple):
@@ -47,7 +54,7 @@ class _Target(NamedTuple):
 
 
 class HookClient:
-    """Sends requests to hooks. Any thread may use it.
+    """Sends requests to hooks, and to what answers queries. Any thread may use it.
 
     Args:
         hosts: names and addresses that may also be loopback or link-local.
@@ -58,7 +65,11 @@ class HookClient:
         self._contexts = TLSContexts()
 
     def post(self, url: str, body: bytes, timeout: float) -> int:
-        """The status of the answer to a POST of JSON.
+        """The status of the answer to a POST of JSON; see `ask`."""
+        return self.ask(url, body, timeout, b"application/json").status
+
+    def ask(self, url: str, body: bytes, timeout: float, content_type: bytes) -> HookAnswer:
+        """The answer to a POST.
 
         Args:
             timeout: seconds for all of it but the look-up of the name.
@@ -71,16 +82,18 @@ class HookClient:
         deadline = monotonic() + timeout
         for number, address in enumerate(addresses, 1):
             try:
-                return self._post(target, address, body, timeout, deadline)
+                return self._post(target, address, body, content_type, timeout, deadline)
             except UpstreamError as exc:
                 # What was sent is not sent again: the hook may have acted on it.
                 if exc.sent or not isinstance(exc, UpstreamConnectError) or number == len(addresses):
                     raise NoAnswer(f"{target.host} {_why(exc)}") from None
         raise NoAnswer(f"{target.host} has no address")
 
-    def _post(self, target: _Target, address: str, body: bytes, timeout: float, deadline: float) -> int:
+    def _post(
+        self, target: _Target, address: str, body: bytes, content_type: bytes, timeout: float, deadline: float
+    ) -> HookAnswer:
         origin = Origin(target.scheme, target.host, target.port, address)
-        headers = [(b"host", target.authority.encode()), (b"content-type", b"application/json"), (b"accept", b"*/*")]
+        headers = [(b"host", target.authority.encode()), (b"content-type", content_type), (b"accept", b"*/*")]
         request = UpstreamRequest(
             "hook", "POST", target.path, headers, BodyFraming(len(body)), timeout=timeout, connect_timeout=timeout
         )
@@ -88,12 +101,12 @@ class HookClient:
         client = SyncHTTP11Client(limits=_LIMITS, contexts=self._contexts)
         try:
             answer = client.send(origin, request, body, deadline)
-            received = 0
+            received = bytearray()
             while piece := answer.read():
-                received += len(piece)
-                if received > _MOST_BYTES:
+                received += piece
+                if len(received) > _MOST_BYTES:
                     raise NoAnswer(f"{target.host} answers with more than {_MOST_BYTES} bytes")
-            return answer.head.status
+            return HookAnswer(answer.head.status, bytes(received))
         finally:
             client.close()
 
@@ -132,9 +145,9 @@ def _target(url: str) -> _Target:
         parts = urlsplit(url)
         port = parts.port or _default_port(parts.scheme)
     except ValueError:
-        raise NoAnswer("the URL of the hook cannot be read") from None
+        raise NoAnswer("the URL cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        raise NoAnswer("the URL of the hook is not http://HOST or https://HOST")
+        raise NoAnswer("the URL is not http://HOST or https://HOST")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _Target(parts.scheme, parts.hostname, port, path.encode())
 

@@ -1,0 +1,1 @@
+"""Asks the metrics system about releases."""

@@ -1,0 +1,1 @@
+"""Queries to a metrics system that a release is judged by besides, as values."""
