@@ -12,6 +12,7 @@ from installation import ROOT
 from manifests import faults, pod_of, restricted
 from rules import get, read_rules
 
+from canary_mw.control.rollouts.cluster.names import config_map_name, lease_name
 from canary_mw.control.sources.kubernetes_url import KubernetesURL, split_rules
 from canary_mw.inspection.explanation import explain
 from canary_mw.routing.table import RouteTable
@@ -145,6 +146,60 @@ def test_endpoints_ask_for_services_and_their_slices(program: Path) -> None:
     assert variables(rendered(program, *values("watch.yaml"))).keys() == {"CANARY_MW_RULES", "CANARY_MW_CACHE"}
 
 
+def test_the_states_of_releases_are_those_of_the_component(program: Path) -> None:
+    """But for the names of the releases, and for that of the release of Helm."""
+    folder = K8S / "components" / "rollout"
+    files = [path for path in folder.iterdir() if path.name != "kustomization.yaml"]
+    component = [item for path in files for item in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    before = [(each["kind"], each["metadata"]["name"]) for each in rendered(program)]
+    options = "rollout.enabled=true,rollout.releases={shop}"
+    ours = [
+        without_names(each)
+        for each in rendered(program, "--set", options)
+        if (each["kind"], each["metadata"]["name"]) not in before
+    ]
+    for binding in [each for each in ours if each["kind"] == "RoleBinding"]:
+        assert binding["subjects"][0].pop("namespace") == "shops"
+    for binding in [each for each in component if each["kind"] == "RoleBinding"]:
+        del binding["subjects"][0]["namespace"]
+
+    def by_kind(objects: list[Any]) -> Any:
+        return {each["kind"]: each for each in objects}
+
+    assert len(ours) == len(component) == len(by_kind(ours))
+    assert by_kind(ours) == by_kind(component)
+
+
+def test_a_pod_that_shares_states_is_told_as_in_the_component(program: Path) -> None:
+    kustomization = yaml.safe_load((K8S / "components" / "rollout" / "kustomization.yaml").read_text(encoding="utf-8"))
+    wanted = pod_of(yaml.safe_load(kustomization["patches"][0]["patch"]))
+    pod = pod_of(without_names(one(rendered(program, *values("rollout.yaml")), "Deployment")))
+    assert pod["automountServiceAccountToken"] is True
+    for name in ("env", "volumeMounts"):
+        assert [each for each in wanted["containers"][0][name] if each not in pod["containers"][0][name]] == []
+    assert [each for each in wanted["volumes"] if each not in pod["volumes"]] == []
+
+
+def test_the_states_of_all_releases_may_be_written_and_of_no_others(program: Path) -> None:
+    for case, releases in {"rollout.yaml": ["shop", "cart.v2"], "in-app-rollout.yaml": ["shop"]}.items():
+        objects = rendered(program, *values(case))
+        names = [config_map_name(each) for each in releases]
+        role = one(objects, "Role")
+        assert role["rules"][0]["resourceNames"] == names
+        assert [name for kind, name in named(objects) if kind == "ConfigMap" and name != "canary-rules"] == names
+        assert role["rules"][1]["resourceNames"] == [one(objects, "Lease")["metadata"]["name"]]
+    accounts = [each["name"] for each in one(objects, "RoleBinding")["subjects"]]
+    assert accounts == ["shop-stable", "shop-gray"]
+    assert (
+        lease_name(variables(rendered(program, *values("rollout.yaml")))["CANARY_MW_ID"])
+        == one(rendered(program, *values("rollout.yaml")), "Lease")["metadata"]["name"]
+    )
+
+
+def named(objects: list[Any]) -> list[tuple[str, str]]:
+    return [(each["kind"], each["metadata"]["name"]) for each in objects]
+
+
 def test_the_address_of_the_rules_is_read_as_it_is_meant(program: Path) -> None:
     assert variables(rendered(program, *values("watch.yaml")))["CANARY_MW_RULES"] == "k8s://"
     assert variables(rendered(program, *values("watch-all.yaml")))["CANARY_MW_RULES"] == "k8s://*"
@@ -206,6 +261,8 @@ def test_a_digest_counts_before_the_tag(program: Path) -> None:
         ("source.kubernetes.kinds={secrets}", "kinds"),
         ("source.kubernetes.namespaces={Shop}", "namespaces"),
         ("hpa.enabled=true,hpa.max=2", "hpa.max"),
+        ("rollout.enabled=true", "releases"),
+        ("rollout.enabled=true,rollout.releases={Shop}", "releases"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(program: Path, option: str, told: str) -> None:
@@ -216,6 +273,8 @@ def test_all_namespaces_stand_alone_and_apps_are_named(program: Path) -> None:
     source = "source.kubernetes"
     assert "no others" in refused(program, "--set", f"{source}.enabled=true,{source}.namespaces={{*,shop}}")
     assert "serviceAccounts" in refused(program, "--set", f"mode=in-app-rules,{source}.enabled=true")
+    states = "mode=in-app-rules,rules=a: 1,rollout.enabled=true,rollout.releases={shop}"
+    assert "serviceAccounts" in refused(program, "--set", states)
 
 
 def shares(text: str, target: str) -> dict[str, float]:

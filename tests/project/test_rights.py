@@ -20,12 +20,17 @@ from installation import ROOT
 from manifests import pod_of
 from rules import document
 from servers import serving_app
+from state_cluster import StateCluster, state_cluster
+from state_cluster import until as until_done
 
 from canary_mw.control.sources.named import source_of
 from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import StoreAway
+from canary_mw.rollout.state import ReleaseState
 
 K8S = ROOT / "k8s"
 VERBS = ("list", "watch")
+SHOP = ReleaseState(name="shop", phase="Progressing", weights={"gray": 5.0})
 
 
 def component(name: str, namespace: str = "shop") -> list[Any]:
@@ -151,6 +156,81 @@ async def test_without_the_component_for_events_nothing_is_written(tmp_path: Pat
     async with reading(server, tmp_path, "k8s://", events=True):
         await until(lambda: any(path.endswith("/events") for _, path, _ in server.requests))
     assert written(server) == []
+
+
+# What keeps states asks for these rights of the component; what finds the other pods asks for the rest.
+STATES = ["configmaps", "leases"]
+
+
+def rollout_objects() -> list[Any]:
+    """The objects that pods write, as the component makes them."""
+    path = K8S / "components" / "rollout" / "objects.yaml"
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+@contextlib.contextmanager
+def states_of(role: list[Any], folder: Path) -> Iterator[StateCluster]:
+    """A cluster with the objects of the component, and with these roles."""
+    server = FakeApi(token="nobody", users={"mine": "system:serviceaccount:shop:canary-proxy"})
+    for item in role:
+        server.apply(item)
+    with state_cluster(folder, server, made=False) as found:
+        for item in rollout_objects():
+            plural = {"ConfigMap": "configmaps", "Lease": "leases.coordination.k8s.io"}[item["kind"]]
+            found.put(plural, item["metadata"]["name"], item)
+        yield found
+
+
+def rights_of(role: list[Any]) -> list[Any]:
+    """The role and its binding, and no policy."""
+    return [item for item in role if item["kind"].endswith(("Role", "Binding"))]
+
+
+def test_the_component_for_states_is_enough(tmp_path: Path) -> None:
+    """The store reads, follows, writes and leads, and nothing is refused."""
+    with states_of(rights_of(component("rollout")), tmp_path) as cluster:
+        one, other = (
+            cluster.speaking(releases={"shop": True}, lease="canary-mw-canary-proxy", token="mine") for _ in range(2)
+        )
+        until_done(lambda: one.contend(speaks=True) or other.contend(speaks=True))
+        assert one.compare_and_set("shop", SHOP, None) == 1
+        until_done(lambda: other.has_changed() and other.load().states)
+        assert other.load().unreadable == {}
+        assert other.problems == one.problems == ()
+    verbs = {(verb, path.split("/")[-2 if verb in ("get", "update") else -1]) for verb, path, _ in cluster.api.requests}
+    role = component("rollout")[0]
+    needed = {(verb, *rule["resources"]) for rule in role["rules"] for verb in rule["verbs"]}
+    assert verbs == {each for each in needed if each[1] in STATES}
+
+
+def without_one_right() -> list[Any]:
+    """Plural name, verb, and the objects of the component without the right to it."""
+    role = component("rollout")[0]
+    return [
+        pytest.param(number, verb, id=f"{verb}-{rule['resources'][0]}")
+        for number, rule in enumerate(role["rules"])
+        if rule["resources"][0] in STATES
+        for verb in rule["verbs"]
+    ]
+
+
+@pytest.mark.parametrize(("number", "verb"), without_one_right())
+def test_each_right_to_states_is_missed_and_named(number: int, verb: str, tmp_path: Path) -> None:
+    changed = rights_of(component("rollout"))
+    rule = changed[0]["rules"][number]
+    rule["verbs"].remove(verb)
+    missing = f"resourceNames: {str(rule['resourceNames']).replace(chr(39), '')}, verbs: [{verb}]"
+    with states_of(changed, tmp_path) as cluster:
+        store = cluster.speaking(releases={"shop": True}, lease="canary-mw-canary-proxy", token="mine")
+
+        def told() -> str:
+            try:
+                store.compare_and_set("shop", SHOP, None)
+            except StoreAway as exc:
+                return str(exc)
+            return " ".join([*store.load().unreadable.values(), *store.problems])
+
+        until_done(lambda: missing in told())
 
 
 @in_loop

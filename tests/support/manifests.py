@@ -186,7 +186,7 @@ def _unrestricted(pod: Any) -> Iterator[str]:
     if "automountServiceAccountToken" not in pod:
         yield "it is not said whether it holds a credential of the cluster"
     kinds = {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"}
-    if not kinds <= {"configMap", "emptyDir", "downwardAPI"}:
+    if not kinds <= {"configMap", "emptyDir", "downwardAPI", "secret"}:
         yield f"volumes are of the kinds {kinds}"
     for container in pod["containers"]:
         if not _CONTAINER.items() <= container["securityContext"].items():

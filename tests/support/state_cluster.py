@@ -83,19 +83,25 @@ class StateCluster:
     def prepare(self, *releases: str, lease: bool = True) -> None:
         """Make what the manifests make."""
         for name in releases:
-            self.do(lambda name=name: self.api.put("configmaps", NAMESPACE, config_map_name(name), {"metadata": {}}))  # type: ignore[misc]
+            self.put("configmaps", config_map_name(name), {"metadata": {}})
         if lease:
-            self.do(lambda: self.api.put("leases.coordination.k8s.io", NAMESPACE, LEASE, {"metadata": {}, "spec": {}}))
+            self.put("leases.coordination.k8s.io", LEASE, {"metadata": {}, "spec": {}})
 
     def address(self, **user: Any) -> str:
         """That of the states, for a pod that logs in so."""
         return f"k8s://{NAMESPACE}?kubeconfig={kubeconfig(self.folder, self.url, **user)}"
 
-    def store(self, folder: Path | None = None, releases: Dict[str, bool] | None = None, **user: Any) -> ClusterStore:
+    def put(self, plural: str, name: str, body: Any) -> None:
+        """Write an object, or delete it with None."""
+        self.do(lambda: self.api.put(plural, NAMESPACE, name, body))
+
+    def store(
+        self, folder: Path | None = None, releases: Dict[str, bool] | None = None, lease: str = LEASE, **user: Any
+    ) -> ClusterStore:
         """The store of a process of a pod."""
         names = {"svc-r": True} if releases is None else releases
         run_folder = None if folder is None else Folder(str(folder))
-        found = ClusterStore(cluster_at(self.address(**user), LEASE), run_folder, lambda: names)
+        found = ClusterStore(cluster_at(self.address(**user), lease), run_folder, lambda: names)
         self._stores.append(found)
         return found
 
@@ -120,12 +126,13 @@ class StateCluster:
 
 
 @contextlib.contextmanager
-def state_cluster(folder: Path, api: FakeApi | None = None) -> Iterator[StateCluster]:
-    """A cluster with an empty object for the release `svc-r`."""
+def state_cluster(folder: Path, api: FakeApi | None = None, *, made: bool = True) -> Iterator[StateCluster]:
+    """A cluster, by default with an empty object for the release `svc-r`, and a Lease."""
     found = StateCluster(api or FakeApi(), folder)
     found.begin()
     try:
-        found.prepare("svc-r")
+        if made:
+            found.prepare("svc-r")
         yield found
     finally:
         found.close()

@@ -128,7 +128,7 @@ class Keeper:
     def fail(self, what: str, error: Exception) -> None:
         """Note that the store cannot be used to read, or to write."""
         if not self.troubles:
-            where = f"the state in {self._place.named}" if self._place.named else "the store of states"
+            where = self._place.words
             text = "%s cannot be %s: %s; no release is raised until it can, and what is lowered stays so"
             logger.error(text, where, what, error)
         self.troubles[what] = str(error)

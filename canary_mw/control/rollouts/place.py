@@ -60,6 +60,13 @@ class Place:
         self._opened: Opened | None = None
         self._named_folder: Folder | None = None
 
+    @property
+    def words(self) -> str:
+        """What is named, in words."""
+        if self.named is None:
+            return "the store of states"
+        return f"the store of states {self.named}" if is_cluster(self.named) else f"the state folder {self.named}"
+
     def open(self) -> Opened:
         """What is in use; what was opened before, unless it is another folder by now.
 

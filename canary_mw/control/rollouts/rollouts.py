@@ -201,7 +201,7 @@ class Rollouts:
     def is_controlled(self) -> bool | None:
         """Whether some process of this host raises the releases; None where nothing is driven."""
         opened = self._made.opened if self._made is not None and self._thread is not None else None
-        return None if opened is None else opened.latches.is_beaten()
+        return None if opened is None else opened.latches.is_beaten() and opened.latches.controller != 0
 
     def standings(self) -> "Sequence[Standing]":
         """How all releases stand, in the order of the documents."""
