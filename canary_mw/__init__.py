@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from canary_mw.http.messages import RequestHead
     from canary_mw.inspection.explanation import explain
     from canary_mw.middleware.asgi.middleware import CanaryMiddleware
+    from canary_mw.middleware.audience.registry import predicate, user
     from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
     from canary_mw.observability.access_log import AccessLog
     from canary_mw.observability.events import Decided, Finished, Reloaded
@@ -56,7 +57,9 @@ __all__ = [
     "create_admin",
     "decide",
     "explain",
+    "predicate",
     "record",
+    "user",
 ]
 
 # Loaded where they are first used: who only checks rules pays for no server, and an import alone for nothing.
@@ -86,7 +89,9 @@ _HOMES = {
     "create_admin": "admin.app",
     "decide": "routing.decision",
     "explain": "inspection.explanation",
+    "predicate": "middleware.audience.registry",
     "record": "propagate.context",
+    "user": "middleware.audience.registry",
 }
 
 

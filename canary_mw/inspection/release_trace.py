@@ -6,7 +6,7 @@ from typing import NamedTuple
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Explanation
 from canary_mw.routing.assignment import Assigned, CompiledRelease
-from canary_mw.routing.person import Person
+from canary_mw.routing.person import Person, Question
 from canary_mw.rules.release import SLOTS, STABLE, Choice
 
 # The step of a reason that is not called like it.
@@ -106,7 +106,11 @@ def _excluded(kind: str, name: str | None, reason: str, text: str | None) -> str
 def _audience(release: CompiledRelease, head: RequestHead, person: Person) -> str:
     if not release.document.audience:
         return "the release has none"
-    return "not in the audience" if release.by_audience(head, person, None) else "in the audience"
+    questions: list[Question] = []
+    if release.by_audience(head, person._replace(questions=questions), None) is None:
+        return "in the audience"
+    asked = [each.predicate for each in questions if each.predicate is not None]
+    return f"not in the audience: predicate {asked[0]} has no answer" if asked else "not in the audience"
 
 
 def _sticky(release: CompiledRelease, assigned: Assigned, text: str | None) -> str:

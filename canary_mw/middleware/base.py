@@ -19,6 +19,7 @@ from canary_mw.host import HostLogger, speak
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.locks import check_threads
 from canary_mw.middleware.announcement import announce, warn_of_missing
+from canary_mw.middleware.audience.answers import Answers
 from canary_mw.middleware.filters.shell import filter_shell
 from canary_mw.middleware.identity import default_hop_id, local_names, new_request_id, via_token
 from canary_mw.middleware.observed_requests import ObservedRequests
@@ -79,6 +80,7 @@ class MiddlewareBase(ObservedRequests):
         discovery: the endpoints of services whose Mappings ask for them.
         rollouts: drives the releases that raise their own weight.
         release: what releases need of a middleware.
+        answers: judges what the app answers about who sends a request.
         filters: what services of filters need of a middleware; None where they are not asked.
         person: what every decision is told; with header keys, comments in `via` need a signature.
         started: whether the rule store is started.
@@ -128,6 +130,7 @@ class MiddlewareBase(ObservedRequests):
         self.discovery = discovery_of(self.store.source, settings.endpoints, zone, may_exec=may_exec)
         self.roll = roll
         self._set_observers(observers, tracing=settings.tracing)
+        self.answers = Answers(self.tally)
         for counters in self._counting:
             counters.share(partial(run_folder, options.run_dir))
         self._is_trusted_peer = trusted_peers(options.trusted)
@@ -196,6 +199,8 @@ class MiddlewareBase(ObservedRequests):
         self.store.tell(self._count_for_releases)
         self._log_requests(self.store.table)
         self.store.tell(self._log_requests)
+        self.answers.warn_of_unknown(self.store.table)
+        self.store.tell(self.answers.warn_of_unknown)
         self.rollouts.start()
         if self.options.strict and self.store.error is not None:
             self._stop()

@@ -16,6 +16,7 @@ _ROW_LABELS = ("release", "mapping", "service", "variant")
 # Counters by the name of their event: labels and help.
 EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "assignments": (("release", "variant", "reason"), "Requests by why their release put them on a variant."),
+    "predicates": (("predicate", "result"), "Answers of the predicates of releases."),
     "gray_failures": (("release", "variant", "kind"), "Requests whose gray variant failed, whoever answered."),
     "fallbacks": (
         ("release", "variant", "kind", "result"),

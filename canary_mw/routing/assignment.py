@@ -1,26 +1,21 @@
 """Which variant of a release a request gets, and why. Pure: the same request always gets the same answer."""
 
-import re
-from base64 import urlsafe_b64encode
 from bisect import bisect_right
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.audience import all_hold, asks_person
+from canary_mw.routing.audience import all_hold, asks_person, predicate_test
 from canary_mw.routing.choice import chooser, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
-from canary_mw.routing.person import Person, not_signed
+from canary_mw.routing.person import Person, Question, not_signed
 from canary_mw.routing.ranges import Claims
+from canary_mw.routing.releases.anonymous import anonymous_cookie, id_of
 from canary_mw.routing.releases.override import Override, overridden, progress_of
 from canary_mw.routing.sticky import digest_function, foreign_slot_function, salted
 from canary_mw.rules.epoch import Epoch, epoch_of_release
-from canary_mw.rules.release import SLOTS, STABLE, GrayRelease
+from canary_mw.rules.release import SLOTS, STABLE, GrayRelease, Missing
 
-# 128 random bits, and the day of issue in base 36.
-_ANONYMOUS = re.compile(rb"([A-Za-z0-9_-]{22})(?:\.([0-9a-z]{1,4}))?")
-_ID_LENGTH = 22
 DRAWS = frozenset(("sticky", "roll", "new"))
 
 
@@ -61,7 +56,7 @@ class CompiledRelease:
         override: what makes the difference between the two, None where there is none.
         claims: the owner of every slot.
         epoch: of its weights.
-        asks_person: whether it looks at the user or session of the app.
+        asks_person: whether it looks at the user or session of the app, or asks its predicates.
     """
 
     __slots__ = (
@@ -69,6 +64,7 @@ class CompiledRelease:
         "_audience",
         "_bounds",
         "_choose",
+        "_consent",
         "_digest",
         "_disabled",
         "_drained",
@@ -114,7 +110,9 @@ class CompiledRelease:
         self._exceptions = self._exceptions or self._audience is not None
         self._has_steps = self._has_steps or self._audience is not None
         by_person = any(each.kind in ("user", "session") for each in document.sticky)
-        self.asks_person = by_person or asks_person(document.audience)
+        consent = document.cookie.consent if document.missing == "cookie" else None
+        self._consent = None if consent is None else predicate_test(consent)
+        self.asks_person = bool(by_person or consent or asks_person(document.audience))
         self._digest = digest_function(document.hash)
         self._foreign = foreign_slot_function(document.hash)
 
@@ -137,7 +135,7 @@ class CompiledRelease:
             return assigned
         if assigned.reason == "roll":
             return assigned._replace(variant=self.claims.owner(int(roll * SLOTS / 100)), epoch=self.epoch)
-        new_id = person.new_id() if person.new_id is not None else _id_of(roll)
+        new_id = person.new_id() if person.new_id is not None else id_of(roll)
         drawn = self._by_key(new_id, None, head, person)
         reason = "new" if drawn.reason == "sticky" else drawn.reason
         return drawn._replace(reason=reason, anonymous_id=new_id)
@@ -180,7 +178,7 @@ class CompiledRelease:
         for read, text in self._keys:
             if key := read(head, person):
                 return key, text
-        cookie = self._anonymous_cookie(head) if self.document.missing == "cookie" else None
+        cookie = anonymous_cookie(head, self._anonymous) if self._missing(head, person) == "cookie" else None
         return None if cookie is None else (cookie[1], self._cookie_key)
 
     @property
@@ -231,13 +229,16 @@ class CompiledRelease:
 
     def by_audience(self, head: RequestHead, person: Person, text: str | None) -> Assigned | None:
         """Stable, for who is not in the audience."""
-        if self._audience is None or self._audience(head, person):
+        held = None if self._audience is None else self._audience(head, person)
+        if self._audience is None or held is True:
             return None
+        if isinstance(held, Question) and person.questions is not None:
+            person.questions.append(held)
         return Assigned(self.name, STABLE, "audience", key=text)
 
     def _without_key(self, head: RequestHead, person: Person) -> Assigned:
-        missing = self.document.missing
-        if missing == "cookie" and (cookie := self._anonymous_cookie(head)) is not None:
+        missing = self._missing(head, person)
+        if missing == "cookie" and (cookie := anonymous_cookie(head, self._anonymous)) is not None:
             issued, key = cookie
             assigned = self._by_key(key, self._cookie_key, head, person)
             return assigned if issued is None else assigned._replace(anonymous_id=key, issued=issued)
@@ -250,11 +251,12 @@ class CompiledRelease:
         rolls = missing == "roll" and self._layer is None and self._holdout is None
         return Assigned(self.name, None, "roll") if rolls else Assigned(self.name, STABLE, "missing")
 
-    def _anonymous_cookie(self, head: RequestHead) -> tuple[int | None, bytes] | None:
-        """Day of issue and id of a valid anonymous cookie."""
-        value = first_cookie(head, self._anonymous)
-        match = _ANONYMOUS.fullmatch(value) if value else None
-        return None if match is None else (int(match[2], 36) if match[2] else None, match[1])
+    def _missing(self, head: RequestHead, person: Person) -> Missing:
+        """What a request without a key gets; without consent there is no cookie."""
+        held = True if self._consent is None else self._consent(head, person)
+        if isinstance(held, Question) and person.questions is not None:
+            person.questions.append(held)
+        return self.document.missing if held is True else "stable"
 
     def variant_of(self, key: str | bytes) -> str:
         """The variant of a key by lists, layer, holdout and hash, as for a request that brings only this key."""
@@ -293,8 +295,3 @@ class CompiledRelease:
 def drain_cookie(release: str) -> bytes:
     """The name of the cookie that says in which variant of a release a session is."""
     return f"cmw_in_{release}".encode()
-
-
-def _id_of(roll: float) -> bytes:
-    """An anonymous id that follows from a roll, where no other random source is given."""
-    return urlsafe_b64encode(sha256(repr(roll).encode()).digest())[:_ID_LENGTH]

@@ -58,11 +58,13 @@ class GovernedGroup:
         """The decision for a request; that of the app where no Mapping of the group takes it."""
         if person.stable_of == self.release.name:
             return self._stable_target(head, roll).with_release(Assigned(self.release.name, STABLE, "fallback"))
-        assigned = self.release.assign(head, person, roll)
         if self._sent and head.has(b"via"):
+            # The sender has asked already.
+            assigned = self.release.assign(head, person._replace(questions=None), roll)
             sent = self._sent_decision(head, assigned, person)
             if sent is not None:
                 return sent
+        assigned = self.release.assign(head, person, roll)
         target = self._targets.get(assigned.variant or STABLE)
         if target is None or (self._checked and not target.mapping.accepts_path(head.path)):
             target = self._stable_target(head, self._stable_roll(assigned, roll))

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from canary_mw.http.messages import RequestHead
-from canary_mw.routing.person import Person
+from canary_mw.routing.person import UNASKED, Person, Question
 from canary_mw.rules.release import KeyExpression
 
 ReadKey = Callable[[RequestHead, Person], bytes | None]
@@ -28,7 +28,7 @@ def key_reader(expression: KeyExpression) -> ReadKey:
         return lambda head, person: client_key(person.client or head.client)
     path = tuple(expression.name.split("."))
     if expression.kind == "user":
-        return lambda head, person: text_at(person.user, path)
+        return lambda head, person: _text_of_user(person, path)
     return lambda head, person: text_at(person.session, path)
 
 
@@ -76,6 +76,12 @@ def client_key(client: str | None) -> bytes | None:
             return str(ip_network((address, 64), strict=False)).encode()
         address = address.ipv4_mapped
     return str(address).encode()
+
+
+def _text_of_user(person: Person, path: tuple[str, ...]) -> bytes | None:
+    if person.user is UNASKED and person.questions is not None:
+        person.questions.append(Question())
+    return text_at(person.user, path)
 
 
 def text_at(value: Any, path: tuple[str, ...]) -> bytes | None:

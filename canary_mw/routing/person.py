@@ -27,25 +27,36 @@ def plain_cookie(name: bytes, value: bytes) -> bytes | None:
     return value
 
 
+# In place of a user: the app was not asked yet, or its function has failed.
+UNASKED, FAILED = object(), object()
+
+
+class Question(NamedTuple):
+    """What a decision needs to know: the answer of a predicate, or who the user is, which has no predicate."""
+
+    predicate: str | None = None
+
+
 class Person(NamedTuple):
     """Who sends a request.
 
     Attributes:
         user: the user that the app knows, None for nobody.
         session: the session of the app.
-        predicates: the answers of the predicates that were asked, by name.
+        predicates: the answers of the predicates that were asked, by name; only True is true, None is no answer.
         trusted: whether the peer is trusted.
         client: the address of the client behind trusted proxies, None for that of the head.
         is_sent: how `via` is read.
         is_signed: how signatures of headers are checked.
         verify_cookie: the value of a signed cookie, None for an invalid one.
         new_id: draws the 22 characters of an anonymous id; None for those that follow from the roll.
+        questions: where decisions note what they need to know, None where nobody can be asked.
         stable_of: the release whose stable side is asked for, in place of its gray variant that has failed.
     """
 
     user: Any = None
     session: Any = None
-    predicates: Mapping[str, bool] = {}
+    predicates: Mapping[str, bool | None] = {}
     trusted: bool = False
     client: str | None = None
     is_sent: IsSent = has_comment
@@ -53,6 +64,7 @@ class Person(NamedTuple):
     verify_cookie: VerifyCookie = plain_cookie
     new_id: Callable[[], bytes] | None = None
     stable_of: str | None = None
+    questions: list[Question] | None = None
 
 
 NOBODY = Person()

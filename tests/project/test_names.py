@@ -19,6 +19,7 @@ canary_mw
 canary_mw.access
 canary_mw.access_log
 canary_mw.admin
+canary_mw.audience
 canary_mw.demo
 canary_mw.direct
 canary_mw.endpoints
@@ -53,6 +54,7 @@ canary_mw_gray_failures_total counter
 canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
 canary_mw_log_entries_total counter
+canary_mw_predicates_total counter
 canary_mw_rate_limit_seconds_total counter
 canary_mw_rate_limit_total counter
 canary_mw_refused_requests_total counter

@@ -60,7 +60,9 @@ def test_the_public_names_are_these() -> None:
         "create_admin",
         "decide",
         "explain",
+        "predicate",
         "record",
+        "user",
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
-from canary_mw.config.canary.fields import FieldError, not_supported
+from canary_mw.config.canary.fields import FieldError
 from canary_mw.config.wording import did_you_mean, in_words
 from canary_mw.config.yaml.scalars import OddKey
 from canary_mw.http.headers import is_header_name
@@ -17,15 +17,11 @@ _TERMS = (*_NAMED, "predicate", "client_ip", "any", "all", "not")
 
 def audience(written: dict[str, Any] | None) -> tuple[Term, ...]:
     """The terms of a release, all of which must hold."""
-    return () if written is None else tuple(_terms(written, "audience", negated=False))
+    return () if written is None else tuple(_terms(written, "audience"))
 
 
-def _terms(written: Any, path: str, *, negated: bool) -> Iterator[Term]:
-    """The terms of a map.
-
-    Args:
-        negated: a term that is false makes the whole true.
-    """
+def _terms(written: Any, path: str) -> Iterator[Term]:
+    """The terms of a map."""
     if not isinstance(written, dict) or not written:
         raise _wrong(path, f"must be a map of terms, not {in_words(written)}", "write user: {plan: pro}")
     for name, value in written.items():
@@ -33,23 +29,23 @@ def _terms(written: Any, path: str, *, negated: bool) -> Iterator[Term]:
         if name in _NAMED:
             yield from _named(name, value, place)
         elif name == "predicate":
-            yield _predicate(value, place, negated=negated)
+            yield Term("predicate", predicate_name(value, place))
         elif name == "client_ip":
             yield Term("client_ip", networks=tuple(_networks(value, place)))
         elif name in ("any", "all"):
-            yield Term(name, inner=tuple(_listed(value, place, negated=negated)))
+            yield Term(name, inner=tuple(_listed(value, place)))
         elif name == "not":
-            yield Term("not", inner=tuple(_terms(value, place, negated=not negated)))
+            yield Term("not", inner=tuple(_terms(value, place)))
         else:
             hint = did_you_mean(str(name), _TERMS) or f"known are {', '.join(_TERMS)}"
             raise _wrong(path, f"has an unknown term {name}", hint)
 
 
-def _listed(written: Any, path: str, *, negated: bool) -> Iterator[Term]:
+def _listed(written: Any, path: str) -> Iterator[Term]:
     if not isinstance(written, list) or not written:
         raise _wrong(path, f"must be a list of maps, not {in_words(written)}", "write [{user: {plan: pro}}]")
     for each in written:
-        inner = tuple(_terms(each, path, negated=negated))
+        inner = tuple(_terms(each, path))
         yield inner[0] if len(inner) == 1 else Term("all", inner=inner)
 
 
@@ -67,13 +63,11 @@ def _named(kind: Any, written: Any, path: str) -> Iterator[Term]:
         yield Term(kind, name.lower() if kind == "header" else name, values)
 
 
-def _predicate(written: Any, path: str, *, negated: bool) -> Term:
+def predicate_name(written: Any, path: str) -> str:
+    """The name of a predicate, which the app registers."""
     if not isinstance(written, str) or not written:
         raise _wrong(path, f"must be the name of a predicate, not {in_words(written)}", "write a text")
-    if negated:
-        # No predicate is true yet.
-        raise not_supported(path)
-    return Term("predicate", written)
+    return written
 
 
 def _networks(written: Any, path: str) -> Iterator[str]:
@@ -90,11 +84,3 @@ def _networks(written: Any, path: str) -> Iterator[str]:
 
 def _wrong(path: str, message: str, hint: str | None = None) -> FieldError:
     return FieldError("bad-value", path, f"{path} {message}", hint)
-
-
-def predicates(terms: tuple[Term, ...]) -> Iterator[str]:
-    """The names of the predicates in some terms."""
-    for term in terms:
-        if term.kind == "predicate":
-            yield term.name
-        yield from predicates(term.inner)

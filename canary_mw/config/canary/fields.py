@@ -133,14 +133,10 @@ def cookie(model: CookieModel) -> AnonymousCookie:
     if model.max_age <= 0:
         hint = "34560000 are 400 days"
         raise FieldError("bad-value", "cookie.max_age", "cookie.max_age must be a number of seconds above 0", hint)
-    if model.consent is not None:
-        raise not_supported("cookie.consent")
-    return AnonymousCookie(model.name, model.max_age, model.domain, model.path, model.same_site)
-
-
-def not_supported(attribute: str) -> FieldError:
-    """The error for a field that is not supported yet, without which more users would be in gray."""
-    return FieldError("not-supported", attribute, f"{attribute} is not supported yet", "leave it out")
+    if model.consent == "":
+        hint = "write a text, or leave it out"
+        raise FieldError("bad-value", "cookie.consent", "cookie.consent must be the name of a predicate", hint)
+    return AnonymousCookie(model.name, model.max_age, model.domain, model.path, model.same_site, model.consent)
 
 
 def fallback(model: FallbackModel | None) -> Fallback | None:

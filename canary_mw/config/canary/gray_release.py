@@ -8,7 +8,7 @@ from typing import Any
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.canary import fields
-from canary_mw.config.canary.audience import audience, predicates
+from canary_mw.config.canary.audience import audience
 from canary_mw.config.canary.fields import NAME, FieldError
 from canary_mw.config.canary.plan import PARTS, plan, shares, without_effect
 from canary_mw.config.canary.schema import FallbackModel, GrayReleaseModel, HashModel, IdsModel, VariantModel
@@ -92,9 +92,6 @@ def _convert(model: GrayReleaseModel, resource: Resource, file: str, report: Rep
     for name in without_effect(model):
         text = f"{name} has no effect without steps"
         report("warning", "release-steps", text, attribute=name, hint="write steps: auto, or leave it out")
-    for predicate in dict.fromkeys(predicates(values["audience"])):
-        text = f"predicates are not supported yet: {predicate} is false, so that nobody is drawn by it"
-        report("notice", "predicate-unknown", text, attribute="audience", hint="leave it out")
     return GrayRelease(namespace=resource.namespace, file=file, line=resource.line, lines=resource.lines, **values)
 
 

@@ -38,8 +38,9 @@ KEYS = {
         " is present. A key has the same variant in every process and at every time. One that changes, as at log-in,"
         " changes the variant: use one key that exists throughout, or the anonymous cookie throughout. `user` and"
         " `session` with a dotted path read what the app knows: behind an authentication that stands outside of the"
-        ' middleware, `scope["user"]`, `scope["state"]["user"]` and `scope["session"]`, or `environ["canary_mw.user"]`'
-        " in WSGI; nobody is known in the standalone proxy.",
+        " middleware, what the function of `@canary_mw.user` gives, or else"
+        ' `scope["user"]`, `scope["state"]["user"]` and `scope["session"]`, or `environ["canary_mw.user"]`'
+        ' and `environ["canary_mw.session"]` in WSGI; nobody is known in the standalone proxy.',
         "sticky: [{header: x-user-id}, {cookie: uid}]",
     ),
     "missing": AttributeDoc(
@@ -50,7 +51,7 @@ KEYS = {
     ),
     "cookie": AttributeDoc(
         "The cookie with the random id; it holds no variant. It is issued again after 180 days, and is not set on"
-        " answers that a shared cache may keep. `consent` is not supported yet.",
+        " answers that a shared cache may keep. `consent` names a predicate: unless it is true, none is set or read.",
         "cookie: {name: cmw_id, max_age: 34560000, path: /, same_site: Lax}",
         default="as in the example",
     ),
@@ -92,8 +93,9 @@ EXCEPTIONS = {
     "audience": AttributeDoc(
         "Who is drawn into a variant at all; all terms must hold: `user`, `session`, `header`, `cookie` and `query`"
         " with names and values, `client_ip` with networks, and `any`, `all` (lists of terms) and `not`. What is"
-        " missing fails its term. A choice and `always` pass it by. `predicate` is false until predicates are"
-        " supported; below `not` it is an error.",
+        " missing fails its term. A choice and `always` pass it by. `predicate` names a function that the app registers"
+        " with `@canary_mw.predicate`. Where it fails, is late or is not registered, nobody is drawn by it, below `not`"
+        " too.",
         "audience: {user: {plan: [pro, team]}, not: {client_ip: [10.0.0.0/8]}}",
         default="everybody",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 from canary_mw.exceptions import BodyTooLarge, UpstreamError
 from canary_mw.forwarding.exchange import direct_response
 from canary_mw.forwarding.filters import auth_grpc, auth_http, rate_limit
-from canary_mw.forwarding.filters.calls import Admission, Admitted, Asked, BodyStart, Facts, WantBody, Wanted
+from canary_mw.forwarding.filters.calls import Admission, Admitted, Asked, BodyStart, Facts, Settle, WantBody, Wanted
 from canary_mw.forwarding.filters.guarding import is_guarded, is_probe, preflight, rule_of, was_asked
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.framing import body_framing
@@ -60,6 +60,17 @@ def admission(
     if outcome is not head:
         outcome.asked = head.asked
         decision, head = facts.decide(outcome), outcome
+        rule = rule_of(table, decision, head)
+    if facts.asks_person:
+        # Now, because the app believes headers that only the AuthService may give.
+        decision = yield Settle(head)
+        if head.asked.auth is None and is_guarded(table, filters, decision, head, facts):
+            # The Mapping of a variant is guarded, that of stable is not.
+            outcome = yield from _authorize(filters, rule_of(table, decision, head), head, facts)
+            if isinstance(outcome, Reply):
+                return _with_cors(outcome, rule, head)
+            outcome.asked = head.asked
+            decision, head = facts.decide(outcome), outcome
         rule = rule_of(table, decision, head)
     limited = yield from _limit(filters.rate_limit, rule, decision, head, facts)
     added = head.asked.response_headers

@@ -63,6 +63,12 @@ class WantBody(NamedTuple):
     limit: int
 
 
+class Settle(NamedTuple):
+    """The app has to be asked about who sends a request, as services have changed it; the decision is sent back."""
+
+    head: RequestHead
+
+
 class BodyStart(NamedTuple):
     """The beginning of a body.
 
@@ -89,8 +95,9 @@ class Admitted(NamedTuple):
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-Wanted = AskHttp | AskGrpc | WantBody
-Given = HttpAnswer | Dict[str, Any] | BodyStart
+Call = AskHttp | AskGrpc | WantBody
+Wanted = Call | Settle
+Given = HttpAnswer | Dict[str, Any] | BodyStart | Decision | None
 Admission = Generator[Wanted, Any, Admitted | Reply]
 # Bytes of the body of a service's answer that are read.
 MAX_ANSWER = 1 << 20
@@ -130,6 +137,7 @@ class Facts(NamedTuple):
         turn: numbers that tell which of several services is next.
         clock: monotonic seconds.
         client: address of the client, as far as it is trusted.
+        asks_person: a release may ask the app; before that nobody is drawn by its answers.
     """
 
     decide: Callable[[RequestHead], Decision | None]
@@ -143,3 +151,4 @@ class Facts(NamedTuple):
     guard_unmapped: bool = True
     is_sent: Callable[[RequestHead, bytes], bool] | None = None
     client: str | None = None
+    asks_person: bool = False

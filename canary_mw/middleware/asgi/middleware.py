@@ -25,6 +25,7 @@ from canary_mw.middleware.asgi.release import noting, with_headers
 from canary_mw.middleware.asgi.replies import ObservedSend, deny_handshake, send_reply
 from canary_mw.middleware.asgi.scope import request_head, websocket_request, with_user
 from canary_mw.middleware.asgi.services import ServiceApps
+from canary_mw.middleware.audience.aio import Asker
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.filters.asgi import Gate
@@ -134,7 +135,7 @@ class CanaryMiddleware(MiddlewareBase):
         options, apps = self.options, self.services.by_name
         create = partial(Upstreams, secrets=options.secrets, tracer=self.tracer, discovery=self.discovery)
         self.upstreams = create(options.upstreams, transports, apps, options.limits, options.dns_interval)
-        self.upstreams.errors.tally = self.tally
+        self.upstreams.errors.tally, self.audience = self.tally, Asker(self.answers)
         self.shadows, self.nets = ShadowSender(self.upstreams, options.shadow_limit, self.tally), SafetyNets(self)
         self._forwarder = Forwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
         self.gate = None if self.filters is None else Gate(self, self.filters, self._forwarder.refusal)
@@ -145,7 +146,9 @@ class CanaryMiddleware(MiddlewareBase):
             if scope["type"] == "lifespan":
                 await run_lifespan(self, self.app, scope, receive, send)
             elif scope["type"] == "websocket":
-                await self._websocket(scope, receive, send)
+                if not self.started:
+                    self.start()
+                await self._call_with_extras(self.store.table, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
             return
@@ -174,24 +177,31 @@ class CanaryMiddleware(MiddlewareBase):
             await self._serve(decision, head, self.hop(head, table.settings), scope, receive, send)
 
     async def _call_with_extras(self, table: RouteTable, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request of a table whose Module or releases ask for more than a look-up."""
+        """Serve one websocket, or one request of a table whose Module or releases ask for more than a look-up."""
         self._remove_untrusted(scope, table)
+        websocket = scope["type"] == "websocket"
         try:
-            head = table.admit(self.host.request_head(scope, receive, send))
+            seen = websocket_request(scope) if websocket else scope
+            head = table.admit(self.host.request_head(seen, receive, send))
         except ClientError as exc:
-            await self._refuse(scope, send, exc)
+            if websocket:
+                await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
+            else:
+                await self._refuse(scope, send, exc)
         else:
             await self._route(table, head, scope, receive, send)
 
     async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
         person = with_user(self.release.person_of(table, head), table, scope)
         began = None
-        if table.filters is None or self.gate is None:
-            decision = self.decide(table, head, self.roll(), person)
-        elif (passage := await self.gate.admit(table, head, person, scope, receive, send)) is None:
-            return
-        else:
+        if table.filters is not None and self.gate is not None:
+            if (passage := await self.gate.admit(table, head, person, scope, receive, send)) is None:
+                return
             decision, head, person, receive, send, began = passage
+        elif table.asks_person:
+            decision, person = await self.audience.decide(self.decide, table, head, self.roll(), person, scope)
+        else:
+            decision = self.decide(table, head, self.roll(), person)
         scope["canary_mw"] = decision
         send = with_headers(noting(send, head, table), self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
@@ -206,18 +216,6 @@ class CanaryMiddleware(MiddlewareBase):
             await self._observe(decision, head, hop, scope, receive, send, since, pending)
         else:
             await self._serve(decision, head, hop, scope, receive, send, pending)
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.started:
-            self.start()
-        table = self.store.table
-        self._remove_untrusted(scope, table)
-        try:
-            head = table.admit(self.host.request_head(websocket_request(scope), receive, send))
-        except ClientError as exc:
-            await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))
-            return
-        await self._route(table, head, scope, receive, send)
 
     def _remove_untrusted(self, scope: Scope, table: RouteTable | None = None) -> None:
         headers, client = scope.get("headers", ()), scope.get("client")
@@ -282,8 +280,8 @@ class CanaryMiddleware(MiddlewareBase):
                 # Loads `websockets`, which most apps never need.
                 from canary_mw.middleware.asgi.websocket import serve_websocket
 
-                refusal = self._forwarder.refusal
-                await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refusal, net)
+                refuse = self._forwarder.refusal
+                await serve_websocket(decision, head, hop, scope, receive, send, self.upstreams, refuse, net)
                 return None
             return await self._forwarder.forward(decision, head, hop, scope, receive, send, pending, net)
         app = self.app
@@ -296,5 +294,5 @@ class CanaryMiddleware(MiddlewareBase):
 
     async def _refuse(self, scope: Scope, send: Send, error: ClientError) -> None:
         reason = await send_reply(send, self._forwarder.refusal(error, scope["http_version"]))
-        path = scope.get("raw_path") or b""
-        self.notify_refused(scope["method"], path.decode("latin-1"), error.status_hint, reason)
+        path = (scope.get("raw_path") or b"").decode("latin-1")
+        self.notify_refused(scope["method"], path, error.status_hint, reason)

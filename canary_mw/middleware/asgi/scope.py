@@ -7,7 +7,8 @@ from canary_mw.http.authority import check_authority, split_absolute, with_host
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.mount import split_mount
 from canary_mw.http.target import PATH_SAFE
-from canary_mw.routing.person import Person
+from canary_mw.middleware.audience.registry import users
+from canary_mw.routing.person import UNASKED, Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Scope
 
@@ -85,9 +86,14 @@ def websocket_request(scope: Scope) -> Scope:
 
 
 def with_user(person: Person, table: RouteTable, scope: Scope) -> Person:
-    """The person with the user and session that layers outside have put into the scope, if a release asks for them."""
+    """The person with the user and session that layers outside have put into the scope, if a release asks for them.
+
+    Where the app has registered a function for the user, that is called when a decision needs it.
+    """
     if not table.asks_person:
         return person
+    if users:
+        return person._replace(user=UNASKED, session=scope.get("session"))
     user = scope.get("user")
     if user is None or not _is_authenticated(user):
         state = scope.get("state")

@@ -1,7 +1,7 @@
 """Asks the services of filters for an ASGI middleware, and changes the request by their answers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
@@ -14,10 +14,11 @@ from canary_mw.forwarding.filters.calls import (
     AskGrpc,
     AskHttp,
     BodyStart,
+    Call,
     Given,
     HttpAnswer,
+    Settle,
     WantBody,
-    Wanted,
 )
 from canary_mw.forwarding.filters.grpc_calls import as_it_is, fields_of, request_of
 from canary_mw.forwarding.messages import Reply
@@ -25,8 +26,11 @@ from canary_mw.http.framing import body_framing
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.receive import DisconnectTimer, RequestStream
 from canary_mw.middleware.filters.shell import note_failure
+from canary_mw.routing.decided import Decision
 from canary_mw.types import Message, Receive, Scope
 from canary_mw.upstreams.aio import Upstreams
+
+Decide = Callable[[RequestHead], Awaitable[Decision | None]]
 
 
 class Mailbox:
@@ -101,9 +105,12 @@ class Asker:
         self._timer: DisconnectTimer | None = None
 
     async def run(
-        self, steps: Admission, head: RequestHead, scope: Scope, receive: Receive
+        self, steps: Admission, head: RequestHead, scope: Scope, receive: Receive, decide: Decide
     ) -> tuple[Admitted | Reply, Receive]:
         """Drive an admission to its end.
+
+        Args:
+            decide: asks the app, and decides.
 
         Returns:
             The outcome, and the `receive` of whoever answers the request.
@@ -116,7 +123,7 @@ class Asker:
         mailbox = Mailbox(receive)
         stream = self._watch(loop, mailbox, head, scope)
         try:
-            outcome = await self._drive(steps, mailbox, loop)
+            outcome = await self._drive(steps, mailbox, loop, decide)
         except asyncio.CancelledError:
             if stream is not None and stream.cancelled_by_disconnect():
                 raise ClientDisconnected("the client left while a service was asked") from None
@@ -141,12 +148,16 @@ class Asker:
         stream.watch_soon()
         return stream
 
-    async def _drive(self, steps: Admission, mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> Admitted | Reply:
+    async def _drive(
+        self, steps: Admission, mailbox: Mailbox, loop: asyncio.AbstractEventLoop, decide: Decide
+    ) -> Admitted | Reply:
         try:
             wanted = next(steps)
             while True:
                 try:
-                    given = await self._give(wanted, mailbox, loop)
+                    given = await (
+                        decide(wanted.head) if isinstance(wanted, Settle) else self._give(wanted, mailbox, loop)
+                    )
                 except UpstreamError as exc:
                     wanted = steps.throw(exc)
                 else:
@@ -155,7 +166,7 @@ class Asker:
             outcome: Admitted | Reply = stop.value
             return outcome
 
-    async def _give(self, wanted: Wanted, mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> Given:
+    async def _give(self, wanted: Call, mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> Given:
         if isinstance(wanted, WantBody):
             return await mailbox.start_of_body(wanted.limit)
         if isinstance(wanted, AskGrpc):

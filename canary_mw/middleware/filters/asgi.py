@@ -1,7 +1,6 @@
 """The gate of an ASGI middleware: services are asked, then the request goes on, or gets their answer."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
@@ -14,8 +13,9 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
-from canary_mw.middleware.filters.aio import Asker
-from canary_mw.middleware.filters.shell import FilterShell, answered, drawing_once
+from canary_mw.middleware.audience.aio import Asker
+from canary_mw.middleware.filters.aio import Asker as ServiceAsker
+from canary_mw.middleware.filters.shell import FilterShell, Known, answered, drawing_once
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import Person
 from canary_mw.routing.table import RouteTable
@@ -46,6 +46,8 @@ class Owner(Protocol):
     upstreams: Upstreams
     tally: Any
 
+    audience: Asker
+
     @property
     def decide(self) -> Callable[..., Decision | None]:
         """Decides about a head: `routing.decision.decide`."""
@@ -74,7 +76,7 @@ class Gate:
         self._owner = owner
         self._shell = shell
         self._refusal = refusal
-        self._asker = Asker(owner.upstreams)
+        self._asker = ServiceAsker(owner.upstreams)
 
     async def admit(
         self,
@@ -86,18 +88,28 @@ class Gate:
         send: Send,
     ) -> Passage | None:
         """Ask about a request; None where it is answered already."""
-        person = drawing_once(person)
-        decide = partial(self._owner.decide, table, roll=self._owner.roll(), person=person)
+        known, owner, roll = Known(drawing_once(person)), self._owner, self._owner.roll()
+
+        def decide(head: RequestHead) -> Decision | None:
+            return owner.decide(table, head, roll, known.person)
+
+        async def settle(changed: RequestHead) -> Decision | None:
+            seen = dict(scope)
+            change_scope(seen, head, changed)
+            asking = owner.audience.decide(owner.decide, table, changed, roll, known.person, seen)
+            decision, known.person = await asking
+            return decision
+
         since, decision, filters = perf_counter(), decide(head), table.filters
         assert filters is not None
         websocket = scope["type"] == "websocket"
         same = is_same_path(head, _app_path(scope))
         hop = self._owner.hop(head, table.settings)
-        facts = self._shell.facts(table, head, decide, hop, person, same_path=same, websocket=websocket)
+        facts = self._shell.facts(table, head, decide, hop, known.person, same_path=same, websocket=websocket)
         outcome: Admitted | Reply | None
         try:
             steps = admission(table, filters, decision, head, facts)
-            outcome, receive = await self._asker.run(steps, head, scope, receive)
+            outcome, receive = await self._asker.run(steps, head, scope, receive, settle)
         except ClientError as exc:
             outcome = self._refusal(exc)
         except ClientDisconnected:
@@ -106,7 +118,7 @@ class Gate:
             answered(self._owner.tally, head)
             change_scope(scope, head, outcome.head)
             send = with_response_headers(send, outcome.response_headers)
-            return Passage(outcome.decision, outcome.head, person, receive, send, since)
+            return Passage(outcome.decision, outcome.head, known.person, receive, send, since)
         reason: str | None = "client left"
         if outcome is not None and websocket:
             reason = "handshake refused"

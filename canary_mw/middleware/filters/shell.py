@@ -70,6 +70,7 @@ class FilterShell:
             self._guard_unmapped,
             person.is_sent if self._signed else None,
             self._client_of(table, head),
+            table.asks_person,
         )
 
 
@@ -100,6 +101,17 @@ def answered(tally: Tally, head: RequestHead) -> None:
 def note_failure(errors: UpstreamErrors, request: UpstreamRequest, error: UpstreamError) -> None:
     """A service of a filter has failed."""
     errors.failed(request.service, request.mapping, error)
+
+
+class Known:
+    """Who sends a request, as far as that is known.
+
+    Attributes:
+        person: with what the app has answered.
+    """
+
+    def __init__(self, person: Person) -> None:
+        self.person = person
 
 
 class OnceDrawn:

@@ -15,18 +15,22 @@ from canary_mw.forwarding.filters.calls import (
     AskGrpc,
     AskHttp,
     BodyStart,
+    Call,
     Given,
     HttpAnswer,
+    Settle,
     WantBody,
-    Wanted,
 )
 from canary_mw.forwarding.filters.grpc_calls import as_it_is, fields_of, request_of
 from canary_mw.forwarding.messages import Reply
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.filters.shell import note_failure
 from canary_mw.middleware.wsgi.request_body import RequestBody
+from canary_mw.routing.decided import Decision
 from canary_mw.types import Environ
 from canary_mw.upstreams.sync import SyncUpstreams
+
+Decide = Callable[[RequestHead], Decision | None]
 
 
 class SyncAsker:
@@ -35,13 +39,13 @@ class SyncAsker:
     def __init__(self, upstreams: SyncUpstreams) -> None:
         self._upstreams = upstreams
 
-    def run(self, steps: Admission, head: RequestHead, environ: Environ) -> Admitted | Reply:
+    def run(self, steps: Admission, head: RequestHead, environ: Environ, decide: Decide) -> Admitted | Reply:
         """Drive an admission to its end; raises as `Asker.run` does."""
         try:
             wanted = next(steps)
             while True:
                 try:
-                    given = self._give(wanted, head, environ)
+                    given = decide(wanted.head) if isinstance(wanted, Settle) else self._give(wanted, head, environ)
                 except UpstreamError as exc:
                     wanted = steps.throw(exc)
                 else:
@@ -52,7 +56,7 @@ class SyncAsker:
         finally:
             steps.close()
 
-    def _give(self, wanted: Wanted, head: RequestHead, environ: Environ) -> Given:
+    def _give(self, wanted: Call, head: RequestHead, environ: Environ) -> Given:
         if isinstance(wanted, WantBody):
             return start_of_body(head, environ, wanted.limit)
         if isinstance(wanted, AskGrpc):

@@ -1,7 +1,6 @@
 """The gate of a WSGI middleware: the counterpart of `filters.asgi`."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
@@ -14,8 +13,9 @@ from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply
 from canary_mw.forwarding.replies import text_reply
 from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.filters.shell import FilterShell, answered, drawing_once
-from canary_mw.middleware.filters.sync import SyncAsker
+from canary_mw.middleware.audience.sync import SyncAsker
+from canary_mw.middleware.filters.shell import FilterShell, Known, answered, drawing_once
+from canary_mw.middleware.filters.sync import SyncAsker as SyncServiceAsker
 from canary_mw.middleware.wsgi.environ import environ_key
 from canary_mw.middleware.wsgi.in_process import text_pairs
 from canary_mw.middleware.wsgi.relayed_body import send_reply
@@ -42,6 +42,8 @@ class SyncOwner(Protocol):
     upstreams: SyncUpstreams
     tally: Any
 
+    audience: SyncAsker
+
     @property
     def decide(self) -> Callable[..., Decision | None]:
         """See `Owner`."""
@@ -66,7 +68,7 @@ class SyncGate:
         self._owner = owner
         self._shell = shell
         self._refusal = refusal
-        self._asker = SyncAsker(owner.upstreams)
+        self._asker = SyncServiceAsker(owner.upstreams)
 
     def admit(
         self,
@@ -77,16 +79,25 @@ class SyncGate:
         start_response: StartResponse,
     ) -> SyncPassage | Iterable[bytes]:
         """Ask about a request; the body of the answer where it is answered already."""
-        person = drawing_once(person)
-        decide = partial(self._owner.decide, table, roll=self._owner.roll(), person=person)
+        known, owner, roll = Known(drawing_once(person)), self._owner, self._owner.roll()
+
+        def decide(head: RequestHead) -> Decision | None:
+            return owner.decide(table, head, roll, known.person)
+
+        def settle(changed: RequestHead) -> Decision | None:
+            seen = dict(environ)
+            change_environ(seen, head, changed)
+            decision, known.person = owner.audience.decide(owner.decide, table, changed, roll, known.person, seen)
+            return decision
+
         since, decision, filters = perf_counter(), decide(head), table.filters
         assert filters is not None
         same = is_same_path(head, environ.get("PATH_INFO", "").encode("latin-1", "replace"))
-        facts = self._shell.facts(table, head, decide, self._owner.hop(head, table.settings), person, same_path=same)
+        facts = self._shell.facts(table, head, decide, owner.hop(head, table.settings), known.person, same_path=same)
         outcome: Admitted | Reply
         left = False
         try:
-            outcome = self._asker.run(admission(table, filters, decision, head, facts), head, environ)
+            outcome = self._asker.run(admission(table, filters, decision, head, facts), head, environ, settle)
         except ClientError as exc:
             outcome = self._refusal(exc)
         except ClientDisconnected:
@@ -96,7 +107,7 @@ class SyncGate:
         if isinstance(outcome, Admitted):
             change_environ(environ, head, outcome.head)
             start_response = with_response_headers(start_response, outcome.response_headers)
-            return SyncPassage(outcome.decision, outcome.head, person, start_response, since)
+            return SyncPassage(outcome.decision, outcome.head, known.person, start_response, since)
         body, reason = send_reply(outcome, start_response)
         status = None if left else outcome.status
         self._owner.notify_answered(decision, head, status, since, "client left" if left else reason)

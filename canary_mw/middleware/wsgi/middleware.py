@@ -19,6 +19,7 @@ from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
+from canary_mw.middleware.audience.sync import SyncAsker
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.filters.wsgi import SyncGate, SyncPassage
@@ -117,6 +118,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         self.shadows = ShadowSender(self.upstreams.background_upstreams, options.shadow_limit, self.tally)
         self.refusals = RefusalCounters(tally=self.tally)
         self.nets = SafetyNets(self)
+        self.audience = SyncAsker(self.answers, self.upstreams)
         self._forwarder = SyncForwarder(self.upstreams, self.shadows, options.replay_limit, self.refusals)
         self.gate = None if self.filters is None else SyncGate(self, self.filters, self._forwarder.refusal)
         self._prepare_start()
@@ -153,7 +155,10 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         person = with_user(self.release.person_of(table, head), table, environ)
         began = None
         if table.filters is None or self.gate is None:
-            decision = self.decide(table, head, self.roll(), person)
+            if table.asks_person:
+                decision, person = self.audience.decide(self.decide, table, head, self.roll(), person, environ)
+            else:
+                decision = self.decide(table, head, self.roll(), person)
         else:
             passage = self.gate.admit(table, head, person, environ, start_response)
             if not isinstance(passage, SyncPassage):

@@ -39,6 +39,11 @@ class LatchedRelease(CompiledRelease):
         assigned = CompiledRelease.settle(self, head, person)
         return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
 
+    def by_audience(self, head: RequestHead, person: Person, text: str | None) -> Assigned | None:
+        """See `CompiledRelease.by_audience`; what is taken back asks nobody."""
+        asked = person if self._cells[0] < self._attempt else person._replace(questions=None)
+        return CompiledRelease.by_audience(self, head, asked, text)
+
 
 def _taken_back(assigned: Assigned) -> Assigned:
     """Stable, but for a choice by name."""
