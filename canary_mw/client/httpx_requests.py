@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from canary_mw.exceptions import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout
 from canary_mw.forwarding.headers import framed_headers
-from canary_mw.forwarding.messages import UpstreamRequest
+from canary_mw.forwarding.messages import FORWARDED, UpstreamRequest
 from canary_mw.rules.upstream import Origin
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def httpx_request(
         url,
         headers=framed_headers(request),
         stream=stream,
-        extensions={"target": request.target, "timeout": timeout},
+        extensions={"target": request.target, "timeout": timeout, FORWARDED: True},
     )
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from canary_mw.http.messages import BodyFraming, ResponseHead
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
+# Marks a request of httpx that is forwarded: its headers are settled.
+FORWARDED = "canary_mw.forwarded"
+
 
 @dataclass(slots=True)
 class UpstreamRequest:

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
-from canary_mw.forwarding.headers import request_headers
+from canary_mw.forwarding.headers import Headers, request_headers
 from canary_mw.forwarding.hop import HopContext, comment_for, via_prefix
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.forwarding.rewrite import request_host, rewrite_path, shadow_host
 from canary_mw.http.framing import body_framing
+from canary_mw.http.lanes import Lane, with_lane_headers
 from canary_mw.http.messages import RequestHead
+from canary_mw.routing.assignment import Assigned
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
+from canary_mw.rules.release import STABLE
 
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -29,6 +32,8 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     host = request_host(mapping, by_name.get(b"host", b""))
     body = body_framing(by_name)
     headers = [(b"host", host), *request_headers(mapping, head, by_name, hop)]
+    if decision.lane is not None and decision.release is not None:
+        headers = _with_lane(headers, decision.lane, decision.release, mapping)
     headers.append(
         (b"via", b"%b1.1 %b %b" % (chain, hop.via, comment_for(mapping.via_comment, headers, hop.comment_key)))
     )
@@ -48,6 +53,15 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     if decision.shadow is not None:
         request.shadow = shadow_request(decision, decision.shadow, head, hop, request)
     return request
+
+
+def _with_lane(headers: Headers, lane: Lane, assigned: Assigned, mapping: Mapping) -> Headers:
+    """The headers of a request with the decision about it, unless the Mapping removes that."""
+    if lane.header in mapping.remove_request_headers:
+        return headers
+    origin = mapping.service.origin
+    listed = lane.baggage and lane.hosts(origin.host, origin.port)
+    return with_lane_headers(headers, lane, (assigned.variant or STABLE).encode(), STABLE.encode(), listed=listed)
 
 
 def shadow_request(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.audience import all_hold, asks_person, predicate_test
-from canary_mw.routing.choice import chooser, lane_variant
+from canary_mw.routing.choice import chooser, lane_of, lane_variant
 from canary_mw.routing.keys import first_cookie, key_reader
 from canary_mw.routing.person import Person, Question, not_signed
 from canary_mw.routing.ranges import Claims
@@ -56,6 +56,7 @@ class CompiledRelease:
         override: what makes the difference between the two, None where there is none.
         claims: the owner of every slot.
         epoch: of its weights.
+        lane: how it tells of its decisions.
         asks_person: whether it looks at the user or session of the app, or asks its predicates.
     """
 
@@ -73,14 +74,15 @@ class CompiledRelease:
         "_has_steps",
         "_holdout",
         "_keys",
-        "_lane",
         "_layer",
         "_lists",
+        "_obeys_lanes",
         "_owners",
         "asks_person",
         "claims",
         "document",
         "epoch",
+        "lane",
         "name",
         "override",
         "written",
@@ -94,8 +96,8 @@ class CompiledRelease:
         self.epoch = epoch_of_release(document, self.claims.weights, *progress_of(override))
         self._bounds, self._owners = self.claims.bounds, self.claims.owners
         self._disabled = None if document.enabled else Assigned(document.name, STABLE, "disabled")
-        # No lane has the name b"".
-        self._lane = b"" if override is not None and override.off else document.lane.encode()
+        self._obeys_lanes = override is None or not override.off
+        self.lane = lane_of(document)
         self._choose = chooser(document)
         self._keys = tuple((key_reader(each), str(each)) for each in document.sticky)
         self._anonymous = document.cookie.name.encode()
@@ -157,12 +159,9 @@ class CompiledRelease:
 
     def by_lane(self, head: RequestHead, person: Person) -> Assigned | None:
         """The variant that a trusted peer has decided; stable for one that this release does not have."""
-        if not person.trusted and person.is_signed is not_signed:
+        if not self._obeys_lanes or (not person.trusted and person.is_signed is not_signed):
             return None
-        header = self.document.propagate.header
-        if not head.has(header) or not (person.trusted or person.is_signed(head, header)):
-            return None
-        value = lane_variant(head, header, self._lane)
+        value = lane_variant(head, self.lane, person)
         if value is None:
             return None
         name = value.decode()

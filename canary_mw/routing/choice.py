@@ -1,28 +1,35 @@
-"""Explicit choices: the lane from a canary-mw before us, and the header, cookie or query parameter of a user."""
+"""Explicit choices: the lane from a service before us, and the header, cookie or query parameter of a user."""
 
-import re
 from collections.abc import Callable
 
+from canary_mw.http.host_list import host_matcher
+from canary_mw.http.lanes import BAGGAGE, Lane, baggage_lanes, is_tag, lanes_in, lines_of
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.keys import first_cookie, first_header, first_parameter
 from canary_mw.routing.person import Person
 from canary_mw.rules.release import STABLE, Choice, GrayRelease
 
-MAX_LANES, MAX_LANE_BYTES = 16, 1024
-_LANE = re.compile(rb"[ \t]*([A-Za-z0-9._-]{1,64})=([A-Za-z0-9._-]{1,64})[ \t]*")
-
 # Reason and variant of a choice, None where a request makes none.
 Choose = Callable[[RequestHead, Person], tuple[str, str] | None]
 
 
-def lane_variant(head: RequestHead, header: bytes, lane: bytes) -> bytes | None:
-    """The variant of a lane in the lane header; of several entries the first one counts."""
-    line = b",".join(value for name, value in head.headers if name == header)[:MAX_LANE_BYTES]
-    for entry in line.split(b",")[:MAX_LANES]:
-        match = _LANE.fullmatch(entry)
-        if match is not None and match[1] == lane:
-            return match[2]
-    return None
+def lane_of(release: GrayRelease) -> Lane:
+    """How a release tells of its decisions."""
+    propagate = release.propagate
+    variants = frozenset(variant.name.encode() for variant in release.variants)
+    is_tag, hosts = propagate.format == "tag", host_matcher(propagate.hosts)
+    return Lane(release.lane.encode(), propagate.header, is_tag, propagate.baggage, variants, hosts)
+
+
+def lane_variant(head: RequestHead, lane: Lane, person: Person) -> bytes | None:
+    """The variant that a trusted peer, or a signed header, names for a lane."""
+    name = lane.header if head.has(lane.header) else BAGGAGE if lane.baggage else b""
+    if not head.has(name) or not (person.trusted or person.is_signed(head, name)):
+        return None
+    value = lines_of(head.headers, lane.header)
+    if lane.is_tag:
+        return value if is_tag(value) else None
+    return lanes_in(value or baggage_lanes(head.headers)).get(lane.name)
 
 
 def chooser(release: GrayRelease) -> Choose | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from canary_mw.http.lanes import Lane
 from canary_mw.routing.assignment import Assigned
 from canary_mw.rules.epoch import epoch_of_group
 from canary_mw.rules.mapping import Mapping, Variant
@@ -24,6 +25,7 @@ class Decision:
         release: what the release of the group has decided, None without one.
         split: what figures take the draw of a group without a release for: that of a release under the name of its
             stable Mapping. None where the group has no gray Mapping beside a stable one.
+        lane: how the release of the group tells of its decision.
     """
 
     mapping: Mapping
@@ -35,9 +37,14 @@ class Decision:
     sent: bool = False
     release: Assigned | None = None
     split: Assigned | None = None
+    lane: Lane | None = None
 
-    def with_release(self, release: Assigned) -> "Decision":
-        """The decision for one request of a group that a release governs."""
+    def with_release(self, release: Assigned, lane: Lane | None = None) -> "Decision":
+        """The decision for one request of a group that a release governs.
+
+        Args:
+            lane: of a release that governs another group.
+        """
         # Without `__init__`, whose frozen fields cost a call each: this runs for every request.
         new: Any = ReleaseDecision.__new__(ReleaseDecision)
         new.mapping = self.mapping
@@ -49,6 +56,7 @@ class Decision:
         new.sent = self.sent
         new.release = release
         new.split = None
+        new.lane = lane or self.lane
         return cast(Decision, new)
 
     def allows_upgrade(self, protocol: str) -> bool:

@@ -1,5 +1,6 @@
 """Decide which Mapping takes a request. A pure function: the random number is an argument."""
 
+from canary_mw.http.lanes import names_lanes
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.governed import APP, GovernedGroup
@@ -53,7 +54,7 @@ def decide(table: RouteTable, head: RequestHead, roll: float, person: Person | N
 
 def may_be_governed(table: RouteTable, head: RequestHead) -> bool:
     """Whether a release may decide a request, or the request brings a lane that a release may not believe."""
-    if any(head.has(name) for name in table.lane_headers):
+    if any(head.has(name) for name in table.lane_headers) or (table.releases and names_lanes(head.headers)):
         return True
     groups = (group for group in table.candidates(head) if group.governed is not None)
     return any(all(matches(head) for matches in group.checks) for group in groups)
@@ -85,7 +86,7 @@ def decision_behind(
             return _governed_decision(table, other, other.governed, head, roll, person)
         decision = other.only_decision or other.pick(head, roll)
         if decision is not None:
-            return decision if app.release is None else decision.with_release(app.release)
+            return decision if app.release is None else decision.with_release(app.release, app.lane)
     return app if table.middleware else None
 
 

@@ -35,7 +35,8 @@ class GovernedGroup:
         document = release.document
         owners = {name: variant.name for variant in document.variants for name in variant.mappings}
         self.release = release
-        self._app = app
+        members = [replace(each, lane=release.lane) for each in members]
+        self._app = replace(app, lane=release.lane)
         self._targets = {
             owners[each.mapping.name]: replace(each, variant="gray") for each in members if each.mapping.name in owners
         }

@@ -1,6 +1,6 @@
 """The rules as one immutable value: Mappings in groups, groups in routing order, found by an index.
 
-A table is built and replaced as a whole. A request uses the same table from its beginning to its end.
+A table is built and replaced as a whole; a request uses one from its beginning to its end.
 """
 
 from bisect import insort
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from canary_mw.config.document import Diagnostic, Document
 from canary_mw.exceptions import ConfigError
+from canary_mw.http.lanes import lane_headers
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.assignment import CompiledRelease
 from canary_mw.routing.findings import mapping_finding, split_findings, weight_findings
@@ -53,7 +54,7 @@ class RouteTable:
         has_exceptions: some Mapping leads to the local service, or some group has a release.
         filters: what is asked about every request of this process, or None.
         releases: the releases in force, by name.
-        lane_headers: the headers by which other canary-mw tell these releases what they have decided.
+        lane_headers: by which services before this one tell what they have decided; none without releases.
         asks_person: a release looks at the user or session.
         documents: the releases as they are written, and the Mappings that are held back.
     """
@@ -99,7 +100,7 @@ class RouteTable:
         self._local = local
         self.documents = releases
         self.releases: Dict[str, CompiledRelease] = compiled(releases, overrides, previous.releases if previous else {})
-        self.lane_headers = frozenset(each.document.propagate.header for each in self.releases.values())
+        self.lane_headers = lane_headers(each.lane for each in self.releases.values())
         self.asks_person = any(each.asks_person for each in self.releases.values())
         reusable = previous._entries if previous else {}
         build = _Builder(local, middleware, releases.held_back, self.releases)
@@ -162,10 +163,9 @@ class RouteTable:
         )
         for found in (*rules.diagnostics, *table.diagnostics):
             if found.severity == "error":
-                name = found.mapping
                 # The text of a ConfigError begins with its Mapping.
-                message = found.message.removeprefix(f"Mapping {name}: ")
-                raise ConfigError(message, file=found.file, line=found.line, mapping=name, hint=found.hint)
+                message = found.message.removeprefix(f"Mapping {found.mapping}: ")
+                raise ConfigError(message, file=found.file, line=found.line, mapping=found.mapping, hint=found.hint)
         return table
 
     @property

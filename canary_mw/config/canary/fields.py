@@ -8,7 +8,8 @@ from typing import Any
 
 from canary_mw.config.canary.schema import ChoiceModel, CookieModel, FallbackModel, PropagateModel
 from canary_mw.config.wording import in_words
-from canary_mw.http.headers import is_header_name
+from canary_mw.http.headers import FRAMING_HEADERS, is_header_name
+from canary_mw.http.host_list import check_host
 from canary_mw.rules.release import (
     SLOTS,
     SLOTS_PER_PERCENT,
@@ -25,6 +26,10 @@ from canary_mw.rules.wording import quoted
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SALT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_HINT = "use letters, digits and hyphens"
+# Requests need them, from whomever they come.
+_NO_LANE_HEADERS = FRAMING_HEADERS.union(
+    b"authorization baggage canary-mw-signature cookie expect host te trailer via x-request-id".split()
+)
 _PERCENT_HINT = "write a percent from 0 to 100 with at most four decimals"
 _NAMED_KEYS = ("header", "cookie", "query", "user", "session")
 _KINDS: tuple[FailureKind, ...] = ("connect", "timeout", "reset", "overload")
@@ -172,4 +177,14 @@ def _budget(model: FallbackModel) -> FallbackBudget:
 
 def propagate(model: PropagateModel) -> Propagate:
     """The value of `propagate`."""
-    return Propagate(tuple(model.hosts), header_name(model.header, "propagate.header"), model.baggage, model.format)
+    header = header_name(model.header, "propagate.header")
+    if header in _NO_LANE_HEADERS:
+        text = f"propagate.header: {header.decode()} cannot hold lanes, which are removed from the requests of clients"
+        raise FieldError("bad-value", "propagate.header", text, "write x-canary-lane, or a name of your own")
+    for host in model.hosts:
+        try:
+            check_host(host)
+        except ValueError as exc:
+            found, _, hint = str(exc).rpartition(": ")
+            raise FieldError("bad-value", "propagate.hosts", f"propagate.hosts: {found}", hint) from None
+    return Propagate(tuple(model.hosts), header, model.baggage, model.format)

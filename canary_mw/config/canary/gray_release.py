@@ -39,7 +39,6 @@ MAX_VARIANTS = 16
 _RESERVED = frozenset((STABLE, "always", "never"))
 # The hashes of other products, and the field with the name that is hashed.
 _HASH_NAMES = {"sha256": None, "unleash": "group", "growthbook": "seed", "flagd-v2": "flag", "flagd-v3": "flag"}
-_NO_EFFECT_YET = ("propagate",)
 
 
 def to_release(resource: Resource, file: str, ambassador_id: str, report: Report) -> GrayRelease | None:
@@ -86,9 +85,6 @@ def _convert(model: GrayReleaseModel, resource: Resource, file: str, report: Rep
     if errors:
         return None
     values["plan"] = plan(model, {name: values.pop(name) for name in PARTS})
-    for name in _NO_EFFECT_YET:
-        if name in model.model_fields_set:
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
     for name in without_effect(model):
         text = f"{name} has no effect without steps"
         report("warning", "release-steps", text, attribute=name, hint="write steps: auto, or leave it out")

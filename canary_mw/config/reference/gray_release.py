@@ -2,8 +2,6 @@
 
 from canary_mw.config.reference.attribute_doc import AttributeDoc
 
-_NO_EFFECT = "Read, and has no effect yet; a notice says so."
-
 VARIANTS = {
     "gray": AttributeDoc(
         "The variants, 1 to 16, each with its percent of the users: a number with at most four decimals, or a map of"
@@ -115,7 +113,15 @@ SAFETY = {
         "lane: checkout",
         default="the name",
     ),
-    "propagate": AttributeDoc(_NO_EFFECT, "propagate: {hosts: [pay]}", default="nobody is told"),
+    "propagate": AttributeDoc(
+        "How the decision travels on. `hosts` get it in the requests of the app (name, `*.SUFFIX`, `NAME:PORT`,"
+        " address, network), where the app has called `canary_mw.propagate.install`; every forwarded request has it."
+        " `header` names the header; `format: tag` puts the bare name of the gray variant there and nothing for stable,"
+        " as for Java services that read `x-mse-tag`. `baggage: true` also writes and reads the member `canary-lane`"
+        " of W3C `baggage`, to these hosts only. See [full-link.md](full-link.md).",
+        "propagate: {hosts: [pay, '*.shop.svc']}",
+        default="no hosts; `x-canary-lane`",
+    ),
 }
 
 ROLLOUT = {

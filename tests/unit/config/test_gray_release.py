@@ -350,11 +350,23 @@ def test_an_unknown_field_is_a_warning() -> None:
     assert only(rules).name == "r"
 
 
-def test_what_has_no_effect_is_a_notice() -> None:
-    rules = read_rules(MAPPINGS + release(revision="1", propagate={"hosts": ["a"]}))
+def test_what_may_not_be_meant_is_a_notice() -> None:
+    rules = read_rules(MAPPINGS + release(revision="1", propagate={"hosts": ["a", "*.b:80"]}))
     found = Counter(each.code for each in rules.diagnostics if each.severity == "notice")
-    assert found["no-effect-yet"] == 1
     assert (found["release-weight"], found["release-unguarded"]) == (1, 1)
+    # `propagate` has an effect.
+    assert found["no-effect-yet"] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "attribute"),
+    [({"hosts": ["a", "http://b"]}, "hosts"), ({"hosts": ["*"]}, "hosts"), ({"header": "Cookie"}, "header")],
+)
+def test_whom_a_release_cannot_tell_is_an_error(value: dict[str, Any], attribute: str) -> None:
+    rules = read_rules(MAPPINGS + release(propagate=value))
+    (found,) = (each for each in rules.diagnostics if each.severity == "error")
+    assert found.message.startswith(f"GrayRelease r: propagate.{attribute}: ")
+    assert found.hint
 
 
 def test_an_edit_of_the_release_alone_is_a_new_table() -> None:

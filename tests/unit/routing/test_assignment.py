@@ -77,12 +77,31 @@ def test_decisions_of_one_share_count_as_one() -> None:
     assert hash(one) == hash(same)
 
 
+TAG = {"header": "X-MSE-Tag", "format": "tag"}
 ORDER: list[tuple[dict[str, Any], dict[str, str], Person | None, tuple[str, str]]] = [
     # What decides, and a request that also has all that comes later.
     ({"enabled": False}, {"x-canary-lane": "r=gray"}, TRUSTED, ("stable", "disabled")),
     ({}, {"x-canary-lane": "r=gray"}, TRUSTED, ("gray", "lane")),
     ({}, {"x-canary-lane": "r=gone, r=gray"}, TRUSTED, ("stable", "lane")),
     ({"lane": "shop"}, {"x-canary-lane": "r=stable,shop=gray"}, TRUSTED, ("gray", "lane")),
+    ({"propagate": TAG}, {"x-mse-tag": "gray"}, TRUSTED, ("gray", "lane")),
+    ({"propagate": TAG}, {"x-mse-tag": "blue"}, TRUSTED, ("stable", "lane")),
+    ({"propagate": TAG}, {"x-mse-tag": "r=gray", "x-gray": "never"}, TRUSTED, ("stable", "choice:header")),
+    ({"propagate": TAG}, {"x-canary-lane": "r=gray", "x-gray": "never"}, TRUSTED, ("stable", "choice:header")),
+    ({"propagate": {"baggage": True}}, {"baggage": "a=b,canary-lane=r%3Dgray"}, TRUSTED, ("gray", "lane")),
+    (
+        {"propagate": {"baggage": True}},
+        {"baggage": "canary-lane=r%3Dstable", "x-canary-lane": "r=gray"},
+        TRUSTED,
+        ("gray", "lane"),
+    ),
+    ({}, {"baggage": "canary-lane=r%3Dgray", "x-gray": "never"}, TRUSTED, ("stable", "choice:header")),
+    (
+        {"propagate": {"baggage": True}},
+        {"baggage": "canary-lane=r%3Dgray", "x-gray": "never"},
+        None,
+        ("stable", "choice:header"),
+    ),
     ({}, {"x-canary-lane": "r=gray", "x-gray": "never"}, None, ("stable", "choice:header")),
     ({}, {"x-canary-lane": "=; r gray", "x-gray": "never"}, TRUSTED, ("stable", "choice:header")),
     ({}, {"x-gray": "gray"}, None, ("gray", "choice:header")),
