@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from canary_mw.observability.observers import Observer
     from canary_mw.observability.opentelemetry import OpenTelemetry
     from canary_mw.observability.prometheus import Metrics
+    from canary_mw.propagate.carried import current
     from canary_mw.propagate.context import record
     from canary_mw.routing.decided import Decision
     from canary_mw.routing.decision import decide
@@ -55,6 +56,7 @@ __all__ = [
     "UpstreamError",
     "__version__",
     "create_admin",
+    "current",
     "decide",
     "explain",
     "predicate",
@@ -87,6 +89,7 @@ _HOMES = {
     "StaticSource": "control.sources.static",
     "UpstreamError": "exceptions",
     "create_admin": "admin.app",
+    "current": "propagate.carried",
     "decide": "routing.decision",
     "explain": "inspection.explanation",
     "predicate": "middleware.audience.registry",

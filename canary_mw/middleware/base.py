@@ -33,6 +33,7 @@ from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
+from canary_mw.propagate.hosts import told
 from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
@@ -92,6 +93,7 @@ class MiddlewareBase(ObservedRequests):
     wraps = True
     # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
     decide = staticmethod(routing_decision.decide)
+    told = told
     upstreams: AnyUpstreams
     shadows: Any
     nets: Any
@@ -201,6 +203,7 @@ class MiddlewareBase(ObservedRequests):
         self.store.tell(self._log_requests)
         self.answers.warn_of_unknown(self.store.table)
         self.store.tell(self.answers.warn_of_unknown)
+        self._start_lanes()
         self.rollouts.start()
         if self.options.strict and self.store.error is not None:
             self._stop()

@@ -21,6 +21,7 @@ from canary_mw.observability.figures.tallies import Tallies
 from canary_mw.observability.observers import Observer, notify
 from canary_mw.observability.opentelemetry import tracer_of
 from canary_mw.propagate.context import add_tallies, enter, leave
+from canary_mw.propagate.hosts import told
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.run_folder.opened import run_folder
@@ -112,6 +113,20 @@ class ObservedRequests:
         self.finished_observers = [*others, log] if policies else others
         self.request_log = log if policies else None
         self._settle()
+
+    def _start_lanes(self) -> None:
+        """Let the requests of the app tell the hosts of the environment, and of releases, of their lanes.
+
+        Raises:
+            ConfigError: the environment names what is no host.
+        """
+        told.read_environ()
+        self._tell_hosts(self.store.table)
+        self.store.tell(self._tell_hosts)
+
+    def _tell_hosts(self, table: RouteTable) -> None:
+        """Let the requests of the app tell the hosts of the releases in force."""
+        told.follow(self, [host for each in table.releases.values() for host in each.document.propagate.hosts])
 
     def _tell_finished(
         self, record: Finished, head: RequestHead | None = None, decision: Decision | None = None

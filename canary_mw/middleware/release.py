@@ -9,8 +9,9 @@ from time import time
 from canary_mw.forwarding.hop import is_sent_and_signed
 from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders
 from canary_mw.forwarding.trusted_headers import is_signed, sign_cookie, verify_cookie
-from canary_mw.http.headers import fold_underscores
+from canary_mw.http.lanes import BAGGAGE, has_lanes, without_lanes
 from canary_mw.http.messages import RawHeaders, RequestHead
+from canary_mw.propagate.hosts import told
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
@@ -56,13 +57,12 @@ class ReleaseShell:
         Args:
             client: the address of the peer.
         """
-        lanes = table.lane_headers
-        if not lanes or lanes.isdisjoint(fold_underscores(name) for name, _ in headers):
+        lanes = table.lane_headers | told.headers if told.on else table.lane_headers
+        if not lanes or not has_lanes(headers, lanes) or self._is_trusted_peer(client):
             return headers
-        if self._is_trusted_peer(client):
-            return headers
-        signed = {name for name in lanes if self._keys and is_signed(self._keys, headers, name, time())}
-        return [pair for pair in headers if fold_underscores(pair[0]) not in lanes or pair[0] in signed]
+        names = (*lanes, BAGGAGE) if self._keys else ()
+        signed = frozenset(name for name in names if is_signed(self._keys, headers, name, time()))
+        return without_lanes(headers, lanes, signed)
 
     def client_of(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
         """The address of the client: what the trusted proxies in front have seen."""

@@ -21,6 +21,7 @@ from canary_mw.exceptions import ConfigError
 from canary_mw.forwarding.filters.guarding import paths_of
 from canary_mw.middleware.identity import local_names, via_token
 from canary_mw.middleware.trust import trusted_headers, trusted_peers
+from canary_mw.propagate.hosts import VARIABLE as PROPAGATE_HOSTS
 from canary_mw.rules.filters.auth import PROBES
 from canary_mw.upstreams.overrides import parse_origins
 
@@ -28,7 +29,7 @@ PREFIX = "CANARY_MW_"
 # Whether middlewares have any effect; the standalone proxy does not read it.
 ENABLED = "CANARY_MW_ENABLED"
 # Variables that are no setting: they are read where they count.
-_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN", SINGLE)
+_OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN", SINGLE, PROPAGATE_HOSTS)
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
     "access_log access_log_format grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"

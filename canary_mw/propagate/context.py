@@ -1,6 +1,8 @@
 """The decision of the present request, for what an app records about it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -66,6 +68,21 @@ def enter(
 def leave() -> None:
     """The request has ended."""
     _current.set(None)
+
+
+def snapshot() -> Current | None:
+    """The present request, for `resumed`."""
+    return _current.get()
+
+
+@contextmanager
+def resumed(request: Current | None) -> Iterator[None]:
+    """Serve a request also here, in another task or thread."""
+    token = _current.set(request)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def record(name: str, value: float = 1) -> None:

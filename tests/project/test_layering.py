@@ -24,7 +24,7 @@ ROOMS = [*CORE, *OUTER]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
 ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS, "pytest_plugin": ROOMS}
 # Rooms whose public names are loaded lazily by their `__init__`.
-PUBLIC_ROOMS = {"admin", "testing"}
+PUBLIC_ROOMS = {"admin", "propagate", "testing"}
 TWINS = [("client.aio", "client.sync"), ("middleware.asgi", "middleware.wsgi")]
 ONE_WAY = [("upstreams.sync", "upstreams.aio")]
 
@@ -34,19 +34,23 @@ IO_MODULES = (
     " threading time urllib.request"
 ).split()
 LIBRARIES = {
+    "aiohttp": {"propagate"},
     "click": {"cli"},
     "gevent": {"forking", "host", "locks"},
     "h2": {"client"},
     "httptools": {"http", "server"},
-    "httpx": {"client", "kubernetes"},
+    "httpx": {"client", "kubernetes", "propagate"},
     "jinja2": {"admin"},
+    "openfeature": {"propagate"},
     "opentelemetry": {"observability"},
     "prometheus_client": {"observability"},
     "pytest": {"testing"},
     "pydantic": {"config"},
     "re2": {"rules"},
+    "requests": {"propagate"},
     "rich": {"cli"},
     "starlette": {"admin", "server"},
+    "urllib3": {"propagate"},
     "uvicorn": {"admin", "server", "cli"},
     "watchfiles": {"control"},
     "websockets": {"client", "middleware", "server"},

@@ -58,6 +58,7 @@ def test_the_public_names_are_these() -> None:
         "UpstreamError",
         "__version__",
         "create_admin",
+        "current",
         "decide",
         "explain",
         "predicate",

@@ -21,6 +21,7 @@ from canary_mw.client.sync.sockets import PLAIN_SOCKETS
 from canary_mw.config.variables import ENV_NAMES
 from canary_mw.control.rollouts.settings import SINGLE
 from canary_mw.middleware.settings import ENABLED
+from canary_mw.propagate.hosts import VARIABLE as PROPAGATE_HOSTS
 from canary_mw.server.settings import Settings, variable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -220,7 +221,9 @@ def test_explain_tells_who_takes_the_request_and_why() -> None:
 
 def test_every_variable_of_the_reference_exists() -> None:
     mentioned = set(re.findall(r"CANARY_MW_\w+", README))
-    assert mentioned - {ENABLED, ENV_NAMES, PLAIN_SOCKETS, SINGLE} <= {variable(each.name) for each in fields(Settings)}
+    assert mentioned - {ENABLED, ENV_NAMES, PLAIN_SOCKETS, SINGLE, PROPAGATE_HOSTS} <= {
+        variable(each.name) for each in fields(Settings)
+    }
 
 
 def test_the_chinese_readme_has_the_same_blocks_up_to_the_reference() -> None:

@@ -16,7 +16,14 @@ HERE = {"forking.py", "locks.py"}
 MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 # What other modules may do with `threading`: look, and name types.
-HARMLESS = {"threading.current_thread", "threading.main_thread", "threading.get_ident", "threading.local"}
+# `Executor` is an abstract class, of which ours hands calls to an executor of the app.
+HARMLESS = {
+    "concurrent.futures.Executor",
+    "threading.current_thread",
+    "threading.main_thread",
+    "threading.get_ident",
+    "threading.local",
+}
 SOURCES = ("threading", "_thread", "concurrent.futures", "multiprocessing")
 # What gevent replaces, to let other greenlets run. A name that was imported from its module before that, as in an app
 # that a server loads before it forks, would stop them; so these are looked up where they are called.

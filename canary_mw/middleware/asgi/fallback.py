@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable
+from contextlib import nullcontext
 
 from canary_mw.forwarding.exchange import Exchange, exchange
 from canary_mw.forwarding.fallback import FALLBACK_HEADER, SafetyNet
@@ -10,6 +11,7 @@ from canary_mw.host import HostLogger
 from canary_mw.http.messages import Mount, RequestHead
 from canary_mw.middleware.asgi.in_process import call_app
 from canary_mw.middleware.asgi.replies import send_reply
+from canary_mw.propagate.carried import carried
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = HostLogger(logging.getLogger("canary_mw.relay"))
@@ -51,8 +53,10 @@ async def call_as_stable(
                 message = {**message, "headers": [*(message.get("headers") or ()), header]}
         return send(message)
 
+    lanes = carried()
     try:
-        await app(fresh, receive, start)
+        with nullcontext() if lanes is None else lanes.as_stable(net.stable.decision):
+            await app(fresh, receive, start)
     finally:
         # Layers outside look into their own scope for what the app has written.
         scope.update(fresh, canary_mw=assigned)

@@ -31,6 +31,7 @@ from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.filters.asgi import Gate
 from canary_mw.middleware.options import Arguments
 from canary_mw.observability.observers import Observer
+from canary_mw.propagate.carried import Carried
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import ASGIApp, Receive, Scope, Send
@@ -58,12 +59,10 @@ class CanaryMiddleware(MiddlewareBase):
         services: ASGI apps of this process by service; they serve its requests in place of an upstream. They start
             after the wrapped app, and end before it; one that does not start gets no requests (503).
         transports, upstreams: by service: httpx transports in place of our client, or URLs; "*" for all others.
-        roll: draws a percent in [0, 100).
         trusted: addresses and networks (CIDR, "*" for all) of the peers whose X-Forwarded-* headers are used.
-        trusted_headers: names of headers that only those peers may send; they are removed from the requests of all
-            others before anything reads them.
+        trusted_headers: headers that only those peers may send; removed from other requests before anything reads them.
         header_key_file: file of secrets, one per line; any peer may send a trusted header that is signed with one.
-        observers: notified of every request.
+        roll, observers: draws a percent in [0, 100); notified of every request.
         hop_id: name of this deployment in `via`; derived from the workload's name by default.
         limits, dns_interval: of the built-in client; seconds between two look-ups of the name of an upstream.
         replay_limit: bytes of a request body that are kept for retries and shadows, 65536 by default.
@@ -155,7 +154,7 @@ class CanaryMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
-        if table.has_extras:
+        if table.has_extras or self.told.on:
             await self._call_with_extras(table, scope, receive, send)
             return
         if self.trusted_headers is not None:
@@ -206,7 +205,8 @@ class CanaryMiddleware(MiddlewareBase):
         send = with_headers(noting(send, head, table), self.release.headers(table, decision, head))
         net = self.nets.open(table, decision, head, person)
         serve = partial(self._observe, began=began) if self.observed else self._serve
-        await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)
+        with Carried(head.headers, decision, table):
+            await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)
 
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that was decided already."""

@@ -15,6 +15,7 @@ from canary_mw.host import HostLogger
 from canary_mw.http.messages import Mount, RequestHead
 from canary_mw.middleware.wsgi.in_process import call_app
 from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
+from canary_mw.propagate.carried import carried, carry_on
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.mapping import Mapping
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
@@ -121,6 +122,9 @@ def answer_for_stable(
     app: WSGIApp = stable.app
     if stable.decision is not None and not stable.wrapped:
         app = as_app(app, exchange(net.stable_decision, head, hop, lambda: False), head.mount)
+    if (lanes := carried()) is not None:
+        # The context is that of this request alone.
+        carry_on(lanes.as_stable(stable.decision))
     return WSGIResult(app(fresh, start))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping as Dict
 from functools import partial
 from random import random
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from canary_mw.client.limits import Limits
@@ -25,6 +25,7 @@ from canary_mw.middleware.fallback import SafetyNets
 from canary_mw.middleware.filters.wsgi import SyncGate, SyncPassage
 from canary_mw.middleware.options import Arguments
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
+from canary_mw.middleware.wsgi.lanes import run_with_lanes
 from canary_mw.middleware.wsgi.observed_body import ObservedBody, length_of, observe_body
 from canary_mw.middleware.wsgi.relay import SyncForwarder
 from canary_mw.middleware.wsgi.relayed_body import WSGIResult, send_reply
@@ -32,6 +33,7 @@ from canary_mw.middleware.wsgi.release import noting, with_headers
 from canary_mw.middleware.wsgi.user import with_user
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
+from canary_mw.propagate.carried import Carried
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Environ, ExcInfo, StartResponse, Write, WSGIApp
@@ -129,7 +131,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         if not self.started:
             self.start()
         table = self.store.table
-        if table.has_extras:
+        if table.has_extras or self.told.on:
             return self._call_with_extras(table, environ, start_response)
         try:
             head: RequestHead = request_head(environ)
@@ -169,8 +171,10 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         net = self.nets.open(table, decision, head, person)
         hop = self.hop(head, table.settings)
         if self.observed:
-            return self._observe(decision, head, hop, environ, start, net, began)
-        return self._serve(decision, head, hop, environ, start, net).body
+            serve = partial(self._observe, decision, head, hop, environ, start, net, began)
+        else:
+            serve = partial(self._body, decision, head, hop, environ, start, net)
+        return run_with_lanes(Carried(head.headers, decision, table), serve, environ)
 
     def close(self) -> None:
         """Close the connections, and stop following the rules; a later request starts again.
@@ -185,8 +189,11 @@ class CanaryWSGIMiddleware(MiddlewareBase):
     def _environ_without_untrusted(self, head: RequestHead, environ: Environ, table: RouteTable | None = None) -> None:
         """Remove the headers that the peer may not send; rules, app and upstream see only the others."""
         kept = self._strip_untrusted(head.headers, head.client, table)
-        for name, _ in set(head.headers).difference(kept):
+        changed = {name for name, _ in set(head.headers).difference(kept)}
+        for name in changed:
             del environ[environ_key(name)]
+        # Of `baggage` a part is removed.
+        environ.update((environ_key(name), value.decode("latin-1")) for name, value in kept if name in changed)
         head.headers = kept
 
     def _serve(
@@ -207,6 +214,9 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         if net is not None and decision is not None:
             return self._forwarder.call_gray(app, net, decision, head, hop, environ, start_response)
         return WSGIResult(app(environ, start_response))
+
+    def _body(self, *args: Any) -> Iterable[bytes]:
+        return self._serve(*args).body
 
     def _observe(
         self,
