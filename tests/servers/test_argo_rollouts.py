@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,50 @@ async def test_a_release_of_ours_over_argo_keeps_users_and_takes_its_weight(tmp_
         await shop.says("objects=1")
         await shop.all_from(b"stable")
         assert await asyncio.gather(*(shop.answer_to(user) for user in map(str, range(20)))) == [b"stable"] * 20
+
+
+@in_loop
+async def test_a_copy_that_comes_and_goes_under_load_loses_no_request(tmp_path: Path) -> None:
+    async with rollout(tmp_path, "v2") as (shop, argo, requests):
+        for last in (0, 100, 50):
+            await argo.set_weight(50)
+            await shop.both()
+            # Somebody deletes it at any weight.
+            await argo.set_weight(last)
+            await shop.weighs("shop-canary", last)
+            await argo.delete()
+            await shop.says("objects=1")
+            await shop.all_from(b"stable")
+        await requests.more(100)
+
+
+@in_loop
+async def test_a_release_with_steps_over_argo_is_refused_at_every_weight_of_it(tmp_path: Path) -> None:
+    async with rollout(tmp_path, "v2") as (shop, argo, requests):
+        release = (
+            "---\napiVersion: canary-mw/v1\nkind: GrayRelease\nname: shop\ngray: [shop-canary]\n"
+            "sticky: {header: x-user-id}\nfallback: {}\n"
+        )
+        await argo.set_weight(0)
+        await argo.set_weight(20)
+        await shop.both()
+        shop.api.annotate("shop", "shop-stable", release + "steps: [{setWeight: 50}, {pause: {}}]\n")
+        await eventually(lambda: "release-drivers" in shop.proxy.output)
+        # Gray of a release in error gets nothing.
+        await shop.all_from(b"stable")
+        asked = shop.gray.asked
+        for weight in (0, 50):
+            await argo.set_weight(weight)
+            await eventually(partial(told, shop, f"has the weight {weight} "))
+            await requests.more(100)
+        assert shop.gray.asked == asked
+        assert "begins attempt" not in shop.proxy.output
+        # Without steps Argo drives.
+        shop.api.annotate("shop", "shop-stable", release)
+        await argo.set_weight(100)
+        await shop.weighs("shop-canary", 100)
+        assert await shop.answer_to("anna") == b"gray"
+
+
+def told(shop: Box, text: str) -> bool:
+    return text in shop.proxy.output

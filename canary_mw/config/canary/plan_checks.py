@@ -27,7 +27,9 @@ def group_errors(release: GrayRelease, members: Sequence[Mapping]) -> Iterator[F
     made = next((each for each in members if _is_made_by_argo(each, members)), None)
     if made is not None:
         text = f"Mapping {made.name} has the weight {made.weight} and the name that Argo Rollouts gives to its canaries"
-        hint = "one of both drives: leave steps out, or take the Mapping out of the Rollout; one's own has weight: 0"
+        hint = (
+            "one of both drives: leave steps out, or take the Mapping out of the Rollout; call one of your own svc-gray"
+        )
         yield FieldError("release-drivers", "steps", text, hint)
 
 
@@ -50,13 +52,25 @@ def _apart_from_share(mapping: Mapping) -> Mapping:
 
 
 def _is_made_by_argo(mapping: Mapping, members: Sequence[Mapping]) -> bool:
-    """Whether a Mapping is a canary that Argo Rollouts drives: `svc-canary` beside `svc`, with a weight."""
-    bases = {
-        each.name[:_ARGO_CUT] + _ARGO_SUFFIX
+    """Whether a Mapping is a canary that Argo Rollouts drives: `svc-canary` beside `svc`, with a weight.
+
+    Argo writes 0 at an abort, and before it deletes the Mapping; then it is told by being a copy of the base with
+    another service.
+    """
+    if mapping.weight is None:
+        return False
+    bases = [
+        each
         for each in members
-        if not each.weight and each.namespace == mapping.namespace
-    }
-    return bool(mapping.weight) and mapping.name in bases
+        if not each.weight
+        and each.namespace == mapping.namespace
+        and each.name[:_ARGO_CUT] + _ARGO_SUFFIX == mapping.name
+    ]
+    return any(mapping.weight or _is_copy(mapping, each) for each in bases)
+
+
+def _is_copy(mapping: Mapping, base: Mapping) -> bool:
+    return replace(_apart_from_share(mapping), service=base.service) == _apart_from_share(base)
 
 
 def plan_findings(release: GrayRelease) -> Iterator[tuple[Severity, FieldError]]:

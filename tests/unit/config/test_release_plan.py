@@ -456,16 +456,24 @@ def test_two_mappings_of_a_group_with_one_service_compare_nothing() -> None:
 def test_a_mapping_that_argo_rollouts_drives_is_not_driven_here(governed: str) -> None:
     """Its canary may be the gray Mapping itself, or come beside one that the release governs."""
 
-    def rules_at(weight: int | None, **fields: Any) -> RuleSet:
-        made = document("svc-canary", prefix="/svc/", weight=weight) if weight is not None else ""
+    def rules_at(weight: int, name: str = "svc-canary", more: Any = None, **fields: Any) -> RuleSet:
+        made = document(name, prefix="/svc/", service="new", weight=weight, **(more or {}))
         mine = "" if governed == "svc-canary" else document("gray", prefix="/svc/", weight=0)
         return read_rules(document("svc", prefix="/svc/") + made + mine + release(gray=[governed], **fields))
 
-    assert "release-drivers" in {code for code, _ in problems(rules_at(5, steps=AUTO))}
-    assert rules_at(5, steps=AUTO).releases.in_force == ()
-    # Before Argo's first step, and for a Mapping of one's own, which has weight 0.
-    assert problems(rules_at(0, steps=AUTO)) == []
-    assert problems(rules_at(5)) == []
+    # Argo writes 0 at an abort, and before it deletes the Mapping.
+    for weight in (5, 0, 100):
+        assert "release-drivers" in {code for code, _ in problems(rules_at(weight, steps=AUTO))}
+        assert rules_at(weight, steps=AUTO).releases.in_force == ()
+        assert shares(rules_at(weight, steps=AUTO)).get("svc-canary", 0) == (
+            0 if governed == "svc-canary" else 2 * weight
+        )
+        # Argo drives, and users stay in their version.
+        assert problems(rules_at(weight)) == []
+    # At weight 0 one of one's own is told by its other attributes; Argo copies them.
+    assert problems(rules_at(0, more={"timeout_ms": 500}, steps=AUTO)) == []
+    if governed == "gray":
+        assert problems(rules_at(0, "other-canary", steps=AUTO)) == []
 
 
 @pytest.mark.parametrize(
