@@ -161,6 +161,9 @@ class Keeper:
 
     def _store_lowered(self, opened: Opened) -> None:
         def said(lowered: Lowered) -> None:
+            if not lowered.messages:
+                text = "the store had an older state of release %s: that it was taken back is stored again"
+                logger.warning(text, lowered.state.name)
             self._say(lowered.messages, lowered.state)
 
         try:

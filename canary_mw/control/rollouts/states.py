@@ -31,7 +31,7 @@ class States:
 
     Attributes:
         known: by release.
-        lowered: what was rolled back or aborted, and has to be stored yet.
+        lowered: what was rolled back or aborted, and has to be stored yet, or again.
         stored: what was read last, None before.
         changes: counts changes of `known`.
     """
@@ -52,9 +52,16 @@ class States:
             rows[name] = Known(_with_progress(state, *counted), version)
         # What a newer version has written, or nobody can read, or was lost with its file, is as it was known here.
         lost = {name: Known(each.state, None) for name, each in self.known.items() if name not in rows}
+        for name, each in self.known.items():
+            if name in rows and _is_forgotten(each.state, rows[name].state):
+                self.lowered.setdefault(name, Lowered(each.state, ()))
         self.known, self.stored = {**lost, **rows}, stored
         for name, lowered in list(self.lowered.items()):
             self._keep_lowered(name, lowered)
+        for name, (state, _) in self.known.items():
+            if state.latched:
+                # What a restart finds in the place of the state may be older.
+                opened.latches.set(name, state.attempt)
         self.changes += 1
 
     def _keep_lowered(self, name: str, lowered: Lowered) -> None:
@@ -110,6 +117,11 @@ def _with_progress(state: ReleaseState, *counted: Progress | ReleaseState | None
 
 def _is_lowered(now: ReleaseState, wanted: ReleaseState) -> bool:
     return now.latched and now.attempt >= wanted.attempt
+
+
+def _is_forgotten(before: ReleaseState, now: ReleaseState) -> bool:
+    """Whether an older state lies in the place of one that takes gray back: a backup, or what somebody had kept."""
+    return before.latched and not now.latched and now.attempt <= before.attempt
 
 
 def only_counts(before: ReleaseState, after: ReleaseState) -> bool:

@@ -133,7 +133,9 @@ class Speaker:
 
     def _entry(self, name: str, known: Followed) -> Entry:
         progress = self._progress.get(name) or progress_line(known.evidence)
-        version = version_in(known.item) if known.item is not None else None
+        # Of an object that is missing, what was read last still counts.
+        row = known.reading.row
+        version = row.version if row is not None else version_in(known.item) if known.item is not None else None
         return Entry(
             text=known.reading.text,
             version=version or 0,

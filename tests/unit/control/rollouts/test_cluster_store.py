@@ -54,3 +54,16 @@ def test_an_object_that_is_missing_is_named(cluster: StateCluster) -> None:
     with pytest.raises(StoreAway, match="create configmap canary-mw-release-other"):
         store.compare_and_set("other", replace(STATE, name="other"), None)
     assert store.compare_and_set("svc-r", STATE, None) == 1
+
+
+def test_of_an_object_that_is_removed_the_newest_state_still_counts(cluster: StateCluster) -> None:
+    """Also where this pod has written the one before a moment ago."""
+    cluster.api.denied = {"create"}
+    one, other = cluster.speaking(), cluster.speaking()
+    assert one.compare_and_set("svc-r", STATE, None) == 1
+    until(lambda: other.has_changed() and other.load().states)
+    assert other.compare_and_set("svc-r", replace(STATE, step=1), 1) == 2
+    until(lambda: one.load().states["svc-r"].version == 2)
+    cluster.put("configmaps", "canary-mw-release-svc-r", None)
+    until(lambda: "svc-r" in one.load().unreadable)
+    assert one.load().states["svc-r"] == (replace(STATE, step=1), 2)

@@ -14,6 +14,7 @@ from canary_mw.control.rollouts.controller import Controller
 from canary_mw.control.rollouts.latch import Latches
 from canary_mw.control.rollouts.place import Place
 from canary_mw.control.rollouts.settings import Surroundings, surroundings
+from canary_mw.control.rollouts.sqlite import SQLiteStore
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import StoreAway
@@ -230,6 +231,37 @@ def test_a_file_that_is_lost_is_written_again_from_what_is_known(tmp_path: Path)
     assert process.weight == 50
     process.order("abort")
     assert Process(tmp_path / "state").run(0).state.phase == "Aborted"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_older_state_that_is_put_back_does_not_undo_what_was_taken_back(tmp_path: Path, restarted: bool) -> None:
+    """As from a backup. Who has only read that gray was taken back stores it again."""
+    process = Process(tmp_path / "state").run(33)
+    before = process.state
+    assert process.weight == 50
+    # Somebody else, who has other latches, as another pod has.
+    put(tmp_path / "state", replace(before, phase="Aborted", weights=dict.fromkeys(before.weights, 0.0)))
+    process.run(1)
+    assert process.weight == 0
+    if restarted:
+        process.end()
+    put(tmp_path / "state", before)
+    if restarted:
+        process = Process(tmp_path / "state")
+    process.run(1)
+    assert process.weight == 0
+    process.run(5)
+    assert process.state.latched
+    assert process.state.phase == ("RolledBack" if restarted else "Aborted")
+    process.end()
+    assert Process(tmp_path / "state").run(0).state.latched
+
+
+def put(folder: Path, state: ReleaseState) -> None:
+    """Write a state over whatever there is."""
+    store = SQLiteStore(Folder(str(folder)))
+    assert store.compare_and_set("svc-r", state, store.load().states["svc-r"].version)
+    store.close()
 
 
 def test_a_latch_of_a_process_that_was_killed_before_it_stored_why_becomes_the_state(tmp_path: Path) -> None:
