@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from cluster_api import ClusterApi
@@ -117,6 +118,19 @@ def test_nothing_is_raised_of_what_is_newer_broken_or_missing(tmp_path: Path) ->
         assert [found.api.config_map(name) for name in names[2:]] == [before[name] for name in names[2:]]
         for pod in pods:
             assert "`kubectl --namespace shop create configmap canary-mw-release-missing`" in pod.output
+
+
+def test_what_was_taken_back_stays_so_whatever_becomes_of_its_object(tmp_path: Path) -> None:
+    """It is emptied, or an older one is put in its place, as from a backup."""
+    with judged(tmp_path) as found:
+        before = found.api.config_map("judged")["data"]["state"]
+        assert found.pods[0].give("judged", "abort") == 200
+        until(lambda: all(each.rollout("judged")["phase"] == "Aborted" for each in found.pods))
+        for text in (None, before):
+            found.write_state("judged", text)
+            since = monotonic()
+            until(lambda: found.api.writes("judged")[-1].at > since and found.api.state("judged").phase == "Aborted")  # noqa: B023
+            assert all(is_off(pod, "judged") for pod in found.pods)
 
 
 @pytest.fixture(scope="module")
