@@ -192,5 +192,9 @@ class StoreAway(CanaryError):
     """The store of states cannot be reached or written (503): nothing is raised. Lowering does not need it."""
 
 
+class EvidenceRefused(CanaryError):
+    """What another pod gives as its evidence is none: nothing of it is taken, and nothing is raised without it."""
+
+
 class ClientDisconnected(CanaryError):
     """The client closed its connection; nobody waits for a response."""

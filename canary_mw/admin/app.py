@@ -20,6 +20,9 @@ from starlette.routing import Route
 
 from canary_mw.admin.api import ANSWERS, PAGES, Answering
 from canary_mw.admin.commands.answer import Commands, FindRollouts, command_answer, tag_of
+from canary_mw.admin.commands.peers import COMMAND as ROLLED_BACK
+from canary_mw.admin.commands.peers import evidence_response, rolled_back_answer
+from canary_mw.admin.commands.request import path_of
 from canary_mw.admin.commands.tokens import TokenFile
 from canary_mw.admin.desk import Desk
 from canary_mw.admin.errors import Refused, error_response
@@ -33,7 +36,7 @@ from canary_mw.admin.rules import describe_rules
 from canary_mw.admin.streams import Streams
 from canary_mw.admin.subject import MetricsRenderer, Subject
 from canary_mw.admin.text_changes import TextChanges
-from canary_mw.control.rollouts.rollouts import rollouts_known
+from canary_mw.control.rollouts_by_store import rollouts_known
 from canary_mw.control.store import RuleStore
 from canary_mw.observability.prometheus import Metrics
 
@@ -103,6 +106,7 @@ def _routes(subject: Subject, commands: Commands, streams: Streams) -> list[Rout
         methods = ["GET", "POST"] if name == "explain" else ["GET"]
         routes.append(Route(f"/api/v1/{name}", _answer(desk, answering), methods=methods))
     routes.append(Route("/api/v1/releases/{path:path}", _command(desk, commands), methods=["POST"]))
+    routes.append(Route("/api/v1/evidence", partial(evidence_response, desk, commands), methods=["GET"]))
     routes.append(Route("/api/v1/events", _events(desk, streams), methods=["GET"]))
     answerers = {name: partial(answering, desk) for name, answering in PAGES.items()}
     return [*routes, *page_routes(answerers, streams, desk.run, json_response)]
@@ -182,6 +186,8 @@ def _events(desk: Desk, streams: Streams) -> Handler:
 
 def _command(desk: Desk, commands: Commands) -> Handler:
     async def handler(request: Request) -> Response:
+        if path_of(request)[1] == ROLLED_BACK:
+            return json_response(await rolled_back_answer(desk, commands, request))
         answer = await command_answer(desk, commands, request)
         return json_response(answer, tag_of(answer))
 

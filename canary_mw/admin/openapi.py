@@ -84,6 +84,8 @@ def openapi() -> dict[str, Any]:
     paths = {f"/api/v1/{path}": _path(path, components) for path in _PATHS}
     paths["/api/v1/events"] = _events(components)
     paths[f"/api/v1/{description.PATH}"] = description.described(components)
+    paths[f"/api/v1/{description.EVIDENCE_PATH}"] = description.evidence(components)
+    paths[f"/api/v1/{description.ROLLED_BACK_PATH}"] = description.rolled_back(components)
     return {
         "openapi": "3.1.0",
         "info": {"title": "canary-mw admin port", "version": __version__},

@@ -112,12 +112,13 @@ class MiddlewareBase(ObservedRequests):
         arguments: Arguments,
     ) -> None:
         check_threads()
+        local = (local,) if isinstance(local, str) else tuple(local)
         names = local_names(local)
         self.enabled = not self.wraps or is_enabled(os.environ)
         if not self.enabled:
             rules = StaticSource("")
         settings = self._read_settings() if self.enabled else MiddlewareSettings()
-        options = self.options = options_of(arguments, settings)
+        options = self.options = options_of(arguments, settings, local)
         if self.wraps and options.admin_port:
             self.admin_port = self._make_admin_port(settings, arguments)
             observers = self.admin_port.with_metrics(observers)

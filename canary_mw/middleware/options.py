@@ -58,14 +58,20 @@ class Options(NamedTuple):
     admin_host: str
     admin_port: int
     admin_token_file: str | os.PathLike[str] | None
+    peers: str | None
+    peer_token_file: str | None
     hook_hosts: tuple[str, ...]
     filters: bool
     guard_unmapped: bool
     unguarded: tuple[str, ...]
 
 
-def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
-    """The arguments that are given, and the settings in place of the others."""
+def options_of(given: Arguments, settings: MiddlewareSettings, local: Sequence[str] = ()) -> Options:
+    """The arguments that are given, and the settings in place of the others.
+
+    Args:
+        local: the argument of that name, whose variable takes its place.
+    """
     return Options(
         _first(given.upstreams, {**settings.upstreams}),
         _first(given.trusted, settings.forwarded_allow_ips),
@@ -84,6 +90,8 @@ def options_of(given: Arguments, settings: MiddlewareSettings) -> Options:
         given.admin_host or settings.admin_host,
         _first(given.admin_port, settings.admin_port),
         given.admin_token_file or settings.admin_token_file,
+        settings.peers or next(iter(settings.local or local), None),
+        settings.peer_token_file,
         settings.hook_hosts,
         _first(given.filters, settings.filters),
         _first(given.guard_unmapped, settings.guard_unmapped),

@@ -109,6 +109,8 @@ class MiddlewareSettings:
     admin_port: int = setting(0, "Port for health, rules and metrics; 0 for none.")
     admin_host_names: tuple[str, ...] = setting((), "Name by which the admin port may be asked.", ",")
     admin_token_file: str | None = setting(None, "Lines SCOPE TOKEN: who may give commands on the admin port.")
+    peers: str | None = setting(None, "Service of these pods, which share a release with steps; else the first local.")
+    peer_token_file: str | None = setting(None, "Token by which pods know each other; else the line peer TOKEN.")
     hook_hosts: tuple[str, ...] = setting((), "Host of hooks that may lie on this machine or link.", ",")
     events: bool = setting(False, "Write Events about rules in error to their objects of a k8s:// address.")
     secrets: str | None = setting(None, "Directory of the Secrets that TLSContexts name, a directory each.")

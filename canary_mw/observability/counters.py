@@ -12,7 +12,13 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.keys import ClientAddresses
 from canary_mw.observability.attempts.private import PrivateEvidence
-from canary_mw.observability.attempts.release_evidence import EvidenceRead, evidence_in, read_evidence
+from canary_mw.observability.attempts.release_evidence import (
+    EvidenceRead,
+    More,
+    evidence_in,
+    nothing_more,
+    read_evidence,
+)
 from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.failures import REFUSED, failure_of
@@ -258,12 +264,13 @@ class RequestCounters(Observer):
                 self.figures.open()
                 self._evidence.event(assigned, name, client, thousandths, time())
 
-    def evidence(self) -> EvidenceRead:
-        """The evidence of all workers."""
+    def evidence(self, more: More = nothing_more) -> EvidenceRead:
+        """The evidence of all workers, and what other pods have seen."""
         folder = self.figures.open_folder()
         if folder is None or self.private.counts:
-            return evidence_in(self.private.contents(), self._evidence.attempts)
-        return read_evidence(folder.descriptor)
+            attempts = self._evidence.attempts
+            return evidence_in([*self.private.contents(), *more(attempts)], attempts)
+        return read_evidence(folder.descriptor, more)
 
     def finished(self, record: Finished) -> None:
         """Count one request by its record."""

@@ -149,7 +149,7 @@ def _judged(release: _Release, state: ReleaseState, evidence: ReleaseEvidence) -
     if state.latched or state.phase == "Completed":
         # At 100 percent there is no stable arm to compare with.
         return replace(kept(state), verdict=found if state.latched else None, look=seen)
-    outcome, found = _followed(release, state, seen, found, readable=evidence.readable)
+    outcome, found = _followed(release, state, seen, found, evidence)
     return replace(outcome, verdict=found, look=seen)
 
 
@@ -167,7 +167,7 @@ def _counted(plan: Plan, state: ReleaseState, seconds: float) -> ReleaseState:
 
 
 def _followed(
-    release: _Release, state: ReleaseState, seen: Look, found: Verdict, *, readable: bool
+    release: _Release, state: ReleaseState, seen: Look, found: Verdict, evidence: ReleaseEvidence
 ) -> tuple[Outcome, Verdict]:
     """What follows from a verdict: what lowers first, in every phase and by every process."""
     document, plan, _, now = release
@@ -179,5 +179,5 @@ def _followed(
         return kept(state), waiting if found.kind == "step_up" else found
     if state.plan != plan_digest(plan, last_step(plan) if state.baking else state.step) and state.held_by != "plan":
         return hold(state, "plan", Cause(_CHANGED, now.wall)), found
-    at = course.At(document, plan, state, seen, found, now.gates, now.wall, readable)
+    at = course.At(document, plan, state, seen, found, now.gates, now.wall, evidence.readable, evidence.complete)
     return course.followed(at)

@@ -32,8 +32,10 @@ class ReleaseEvidence:
         attempt: evidence of another attempt than the present one is dropped.
         variants: by the name of the gray variant.
         readable: False where it was lost, or cannot be read: that is no proof of anything.
+        complete: False where some pod has not said for a moment what it has seen: nothing is raised meanwhile.
     """
 
     attempt: int = 0
     variants: Dict[str, VariantEvidence] = field(default_factory=dict)
     readable: bool = True
+    complete: bool = True

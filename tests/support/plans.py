@@ -1,5 +1,8 @@
 """A release with steps, and one without, as rules; a clock that stands still, and evidence as a test says it."""
 
+from collections.abc import Collection
+
+from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.store import RuleStore
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.state import ReleaseState
@@ -59,6 +62,12 @@ class Evidence:
 
     def tick(self, rules: RuleStore) -> None:
         pass
+
+    def give(self, names: Collection[str], cursor: str) -> Given:
+        return Given("cursor", None if cursor == "cursor" else b"evidence")
+
+    def take(self, data: bytes) -> bool:
+        return False
 
     def newest_attempt(self, name: str) -> int:
         return 0

@@ -3,11 +3,12 @@
 from typing import Any
 
 from canary_mw.admin.models.common import ErrorAnswer
-from canary_mw.admin.models.releases import CommandAnswer
+from canary_mw.admin.models.releases import CommandAnswer, RolledBackAnswer
 from canary_mw.admin.schemas import schema_of
 from canary_mw.rollout.commands import COMMANDS
 
 PATH = "releases/{name}/{command}"
+EVIDENCE_PATH, ROLLED_BACK_PATH = "evidence", "releases/{name}/rolled-back"
 SECURITY_SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the file of --admin-token-file."}
 }
@@ -33,6 +34,8 @@ _BODY = {
     "additionalProperties": False,
 }
 
+_ROLLED_BACK = {"attempt": {"type": "integer", "minimum": 1}, "reason": {"type": "string"}}
+
 
 def described(components: dict[str, Any]) -> dict[str, Any]:
     """The operations of the path of commands; the schemas of what they answer are added to `components`."""
@@ -52,6 +55,53 @@ def described(components: dict[str, Any]) -> dict[str, Any]:
             "security": [{"bearer": []}],
         }
     }
+
+
+def evidence(components: dict[str, Any]) -> dict[str, Any]:
+    """The operations of the evidence of a pod."""
+    octets = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    cursor = {"x-canary-mw-cursor": {"description": "Names this evidence.", "schema": {"type": "string"}}}
+    text = "The evidence of all attempts in force, as other pods read it: 1 MiB at most, 16 MiB unpacked."
+    answers: dict[str, Any] = {
+        "200": {"description": text, "headers": cursor, "content": octets},
+        "304": {"description": "It is that of the cursor.", "headers": cursor},
+    }
+    answers |= _peer_errors(components)
+    since = {"name": "since", "in": "query", "required": False, "schema": {"type": "string"}}
+    return {
+        "get": {
+            "operationId": "evidence",
+            "summary": "What this pod has seen of its releases, for the pod that controls.",
+            "parameters": [{**since, "description": "The cursor of what is known already."}],
+            "responses": answers,
+            "security": [{"bearer": []}],
+        }
+    }
+
+
+def rolled_back(components: dict[str, Any]) -> dict[str, Any]:
+    """The operations of telling a pod of a rollback."""
+    answers = {"200": _response("It is believed.", schema_of(RolledBackAnswer, components))}
+    refused = "There is no such release with steps, or the attempt is far ahead."
+    answers |= _peer_errors(components) | {"409": _response(refused, schema_of(ErrorAnswer, components))}
+    body = {"type": "object", "required": ["attempt"], "properties": _ROLLED_BACK}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "post": {
+            "operationId": "rolledBack",
+            "summary": "Tell a pod that another one has rolled a release back.",
+            "parameters": [{**name, "description": "Of a GrayRelease."}],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "responses": answers,
+            "security": [{"bearer": []}],
+        }
+    }
+
+
+def _peer_errors(components: dict[str, Any]) -> dict[str, Any]:
+    texts = {each: _ERRORS[each] for each in ("401", "default")}
+    texts["403"] = "There is no token, or it has not the scope peer, or the port has none."
+    return {status: _response(text, schema_of(ErrorAnswer, components)) for status, text in texts.items()}
 
 
 def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,27 @@ def permitted(tokens: tuple[Token, ...], request: Request, command: str) -> Toke
     Raises:
         Refused: nobody may, or not with this token, or not without one.
     """
+    token = _shown(tokens, request)
+    if command in COMMANDS and command not in ALLOWED[token.scope]:
+        raise _out_of_scope(token, "give this command")
+    return token
+
+
+def permitted_peer(tokens: tuple[Token, ...], request: Request) -> Token:
+    """Which pod asks or tells something; raises as `permitted`."""
+    token = _shown(tokens, request)
+    if token.scope != "peer":
+        raise _out_of_scope(token, "belong to a pod: that needs the scope peer")
+    return token
+
+
+def _out_of_scope(token: Token, what: str) -> Refused:
+    headers = {"www-authenticate": f'{_CHALLENGE} error="insufficient_scope"'}
+    return Refused(403, "wrong-scope", f"a token of the scope {token.scope} does not {what}", headers)
+
+
+def _shown(tokens: tuple[Token, ...], request: Request) -> Token:
+    """The token that a request shows."""
     given = request.headers.get("authorization")
     if not tokens:
         raise Refused(403, "read-only", "this admin port has no token for commands: it only reads (--admin-token-file)")
@@ -55,10 +76,6 @@ def permitted(tokens: tuple[Token, ...], request: Request, command: str) -> Toke
     if token is None:
         headers = {"www-authenticate": f'{_CHALLENGE} error="invalid_token"'}
         raise Refused(401, "wrong-token", "this token is not one of this admin port", headers)
-    if command in COMMANDS and command not in ALLOWED[token.scope]:
-        headers = {"www-authenticate": f'{_CHALLENGE} error="insufficient_scope"'}
-        what = f"a token of the scope {token.scope} does not give this command"
-        raise Refused(403, "wrong-scope", what, headers)
     return token
 
 

@@ -153,3 +153,16 @@ class CommandAnswer(Frame):
 
     name: str
     rollout: Rollout | None
+
+
+class RolledBackAnswer(Frame):
+    """What a pod answers that was told of a rollback.
+
+    Attributes:
+        attempt: the one that was rolled back.
+        lowered: whether that was news; false for an attempt that is over, or was rolled back here already.
+    """
+
+    name: str
+    attempt: int
+    lowered: bool

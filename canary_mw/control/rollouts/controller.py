@@ -13,9 +13,10 @@ from time import monotonic, time
 
 from canary_mw.control.rollouts.checkpoints import keep_progress, restore_evidence
 from canary_mw.control.rollouts.hooks.hooks import Hooks
-from canary_mw.control.rollouts.inputs import AskGates, AskQueries, Evidence
+from canary_mw.control.rollouts.inputs import AskGates, AskQueries, Evidence, Peers
 from canary_mw.control.rollouts.keeper import Keeper
 from canary_mw.control.rollouts.latch import SILENCE
+from canary_mw.control.rollouts.peers.nobody import NoPeers
 from canary_mw.control.rollouts.place import Opened, Place
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.states import Known, only_counts
@@ -56,6 +57,8 @@ class Controller(Keeper):
 
     Attributes:
         gates, queries: ask about a release; by default nobody is asked.
+        evidence: where it comes from.
+        peers: the other pods; by default there are none.
         leads: whether this process controls.
         outcomes: of the last look at each release.
     """
@@ -71,10 +74,11 @@ class Controller(Keeper):
         wall: Callable[[], float] = time,
     ) -> None:
         super().__init__(rules, place, surroundings, clock)
-        self._evidence = evidence
+        self.evidence = evidence
         self._wall = wall
         self.gates: AskGates | None = None
         self.queries: AskQueries = _asks_nobody
+        self.peers: Peers = NoPeers()
         self._hooks: Hooks | None = None
         self.leads = False
         self.outcomes: dict[str, Outcome] = {}
@@ -102,7 +106,7 @@ class Controller(Keeper):
         self.look_up()
         self.apply()
         if self.is_due("figures", TICK):
-            self._evidence.tick(self._rules)
+            self.evidence.tick(self._rules)
         if self.opened is None:
             return
         if self.is_due("lock", RETRY_INTERVAL):
@@ -126,6 +130,8 @@ class Controller(Keeper):
         """Take the lock, or see whether it is still held."""
         assert self.opened is not None
         speaks = self._lock.acquire() and self._may_lead()
+        if speaks:
+            self.peers.watch()
         led, self.leads = self.leads, self.opened.store.contend(speaks=speaks)
         if self.leads and not led:
             self._last_tick = None
@@ -150,6 +156,7 @@ class Controller(Keeper):
 
     def _lead(self) -> None:
         assert self.opened is not None
+        self.peers.pull()
         latches = self.opened.latches
         looks, due = latches.looks, self.is_due("tick", TICK)
         if not due and (looks == self._looks or not self.is_due("look", self._soonest)):
@@ -197,7 +204,9 @@ class Controller(Keeper):
         state, evidence, gates = (known.state if known is not None else None), None, None
         queries: tuple[QueryStanding, ...] = ()
         if state is not None and document.plan is not None:
-            evidence = self._evidence.of(document, state)
+            evidence = self.evidence.of(document, state)
+            if self.leads and evidence is not None:
+                evidence = self.peers.weighed(evidence)
             # The process that controls asks them, so they are asked once.
             gates = self.gates(document, state) if self.gates is not None and self.leads else None
             queries = self.queries(document, state) if self.leads else ()
@@ -205,11 +214,12 @@ class Controller(Keeper):
             elapsed=elapsed,
             wall=self._wall(),
             controller=self.leads,
+            alone_of=1 if self.leads else self.peers.pods,
             gates=gates.open if gates is not None else {},
             demand=gates.rollback if gates is not None else "",
             queries=queries,
             store=store,
-            attempts=self._evidence.newest_attempt(document.name),
+            attempts=self.evidence.newest_attempt(document.name),
         )
         return tick(document, state, evidence, now)
 
@@ -219,6 +229,7 @@ class Controller(Keeper):
         """Let a state be the next one, if this process may."""
         if known is not None and new.latched and not known.state.latched:
             self.lower(name, new, messages)
+            self.peers.tell_rolled_back(name, new.attempt, new.reason)
         elif not self.leads or store != "answered":
             return
         elif known is not None and known.version is not None and only_counts(known.state, new):
@@ -255,7 +266,7 @@ class Controller(Keeper):
                 # What is stored is more than what is counted.
                 continue
             try:
-                keep_progress(self.opened.store, self._evidence, state)
+                keep_progress(self.opened.store, self.evidence, state)
             except StoreAway as exc:
                 self.fail("written", exc)
 
@@ -265,7 +276,7 @@ class Controller(Keeper):
         missing = [state for state in self._under_way() if state.name not in self._restored]
         if missing:
             with suppress(StoreAway):
-                self._restored |= restore_evidence(self.opened.store, self._evidence, missing)
+                self._restored |= restore_evidence(self.opened.store, self.evidence, missing)
 
     def _under_way(self) -> list[ReleaseState]:
         """The states of the releases that may still be raised."""
@@ -278,6 +289,7 @@ class Controller(Keeper):
         self.keep_progress()
         if self._hooks is not None:
             self._hooks.close()
+        self.peers.stop()
         self.leads = False
         self._lock.release()
         self._place.close()

@@ -1,21 +1,28 @@
 """The evidence of releases, from the figures of the workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 
+from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.store import RuleStore
+from canary_mw.exceptions import EvidenceRefused
 from canary_mw.observability.attempts import checkpoint, register
 from canary_mw.observability.attempts.private import PrivateEvidence
-from canary_mw.observability.attempts.release_evidence import EvidenceRead, release_evidence
+from canary_mw.observability.attempts.register import Attempts
+from canary_mw.observability.attempts.release_evidence import EvidenceRead, nothing_more, release_evidence
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.figures.storage import OpenedFolder
+from canary_mw.observability.peers.kept import PeerEvidence
+from canary_mw.observability.peers.wire import exports_of, new_pod, packed, pod_of, stamp_of, unpacked
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rules.release import GrayRelease
 
 # Seconds for which what was read counts: for the releases of one tick.
 _FRESH = 0.03
+# Bytes of what is stored of all pods: a ConfigMap has 1 MiB, and base64 takes a third more.
+_MOST_STORED = 384 << 10
 
 
 class FiguresEvidence:
@@ -23,10 +30,13 @@ class FiguresEvidence:
 
     Args:
         counters: gives those of this process, None where there are none.
+        shared: whether other pods see requests of the same releases.
     """
 
-    def __init__(self, counters: Callable[[], RequestCounters | None]) -> None:
+    def __init__(self, counters: Callable[[], RequestCounters | None], *, shared: bool = False) -> None:
         self._counters = counters
+        self.pods = PeerEvidence(self._folder) if shared else None
+        self._own = new_pod()
         self._read: EvidenceRead | None = None
         self._read_at = 0.0
 
@@ -36,8 +46,13 @@ class FiguresEvidence:
         if counters is None:
             return None
         if self._read is None or monotonic() - self._read_at > _FRESH:
-            self._read, self._read_at = counters.evidence(), monotonic()
+            more = nothing_more if self.pods is None else self.pods.contents
+            self._read, self._read_at = counters.evidence(more), monotonic()
         return release_evidence(self._read, document, state.attempt, state.visit, state.step)
+
+    def forget(self) -> None:
+        """Read it anew."""
+        self._read = None
 
     def _folder(self) -> OpenedFolder | None:
         """The folder that the workers share; None where this process counts for itself, or does not count."""
@@ -64,6 +79,8 @@ class FiguresEvidence:
 
     def exported(self, name: str, attempt: int) -> bytes:
         """See `Evidence.exported`."""
+        if self.pods is not None:
+            return self._of_all_pods(self.pods, name, attempt)
         folder, private = self._folder(), self._private()
         if folder is None:
             return private.exported(name, attempt) if private is not None else b""
@@ -74,9 +91,52 @@ class FiguresEvidence:
 
     def restore(self, data: bytes) -> bool:
         """See `Evidence.restore`."""
+        if self.pods is not None:
+            with suppress(OSError, EvidenceRefused):
+                self.pods.restore(unpacked(data)[1], self._pod())
+            return True
         folder, private = self._folder(), self._private()
         with suppress(OSError, ValueError, KeyError, TypeError):
             if folder is None:
                 return private.restore(data) if private is not None else True
             return checkpoint.restore(folder.descriptor, data)
         return True
+
+    def _pod(self) -> str:
+        """What tells this pod from the others; raises OSError."""
+        folder = self._folder()
+        return self._own if folder is None else pod_of(folder.descriptor)
+
+    def _counted(self) -> tuple[Sequence[memoryview], Attempts]:
+        folder, private = self._folder(), self._private()
+        if folder is not None:
+            return checkpoint.counted(folder.descriptor)
+        return (private.contents(), private.attempts) if private is not None else ((), {})
+
+    def _of_all_pods(self, pods: PeerEvidence, name: str, attempt: int) -> bytes:
+        """The evidence of an attempt, by pod: after a restart only that of pods that are gone is taken of it."""
+        with suppress(OSError):
+            pod, (contents, known) = self._pod(), self._counted()
+            present = {each: found for each, found in known.items() if each == name and found.stored == attempt}
+            return packed(pod, [*exports_of(pod, contents, present), *pods.exports(name, attempt)], _MOST_STORED)
+        return b""
+
+    def give(self, names: Collection[str], cursor: str) -> Given:
+        """See `Evidence.give`."""
+        pod, (contents, known) = self._pod(), self._counted()
+        attempts = {name: each for name, each in known.items() if name in names and each.stored}
+        stamp = stamp_of(pod, contents, attempts)
+        return Given(stamp, None if stamp == cursor else packed(pod, exports_of(pod, contents, attempts)))
+
+    def take(self, data: bytes) -> bool:
+        """See `Evidence.take`."""
+        pod, exports = unpacked(data)
+        own = self._pod()
+        if any(each.pod != pod for each in exports):
+            raise EvidenceRefused("it is that of another pod")
+        if pod == own:
+            return True
+        if self.pods is not None:
+            self.pods.take(exports, own)
+            self.forget()
+        return False

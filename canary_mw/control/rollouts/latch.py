@@ -91,7 +91,10 @@ class Latches:
     def hear(self, seconds: float) -> None:
         """Note that a process of another host controls, and was heard so many seconds ago."""
         self._cells[_CONTROLLER] = 0
-        self._cells[_HEARTBEAT] = max(1, int((monotonic() - seconds) * 1e3) + 1)
+        heard = max(1, int((monotonic() - seconds) * 1e3) + 1)
+        # Evidence that was asked for may be newer than what was seen of the Lease.
+        if self.silence() is None or heard > self._cells[_HEARTBEAT]:
+            self._cells[_HEARTBEAT] = heard
 
     def is_beaten(self) -> bool:
         """Whether somebody controls."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from importlib import import_module
 from time import monotonic
-from typing import TYPE_CHECKING
-from weakref import WeakSet, WeakValueDictionary, ref
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet, ref
 
 from canary_mw.control.rollouts.settings import Surroundings, is_cluster, is_used, surroundings
 from canary_mw.control.store import RuleStore
@@ -21,10 +21,11 @@ from canary_mw.run_folder.folder import Folder
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.controller import Controller
-    from canary_mw.control.rollouts.inputs import Evidence, Observe
+    from canary_mw.control.rollouts.inputs import Evidence, Observe, Peers
     from canary_mw.control.rollouts.standing import Standing
     from canary_mw.rollout.commands import Command, Who
 
+T = TypeVar("T")
 logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
 # Seconds within which a process hears of what others have stored.
@@ -44,6 +45,7 @@ class Rollouts:
         evidence: makes what reads it.
         hook_hosts: see `HookClient`.
         deployment: see `Place`.
+        peers: makes what knows the other pods, given what reads the evidence.
 
     Attributes:
         observers: are told of each transition that this process has stored, in its thread. They are given before
@@ -59,17 +61,19 @@ class Rollouts:
         where: Surroundings | None = None,
         hook_hosts: Collection[str] = (),
         deployment: str = "",
+        peers: "Callable[[Evidence], Peers] | None" = None,
     ) -> None:
         self._rules = rules
         self._named, self._run_folder = named, run_folder
         self._evidence = evidence
         self._where = surroundings(os.environ, named) if where is None else where
         self.observers: list[Observe] = []
-        self._hook_hosts, self._deployment = tuple(hook_hosts), deployment
+        self._hook_hosts, self._deployment, self._peers = tuple(hook_hosts), deployment, peers
         self._shared = is_cluster(named)
         if self._shared:
             # Before a server forks: a child must not wait for what another thread imports.
-            import_module("canary_mw.control.rollouts.cluster.store")
+            for name in ("cluster.store", "peers.peers"):
+                import_module(f"canary_mw.control.rollouts.{name}")
         self._reset()
         _all.add(self)
 
@@ -94,6 +98,8 @@ class Rollouts:
 
             place = Place(self._named, self._run_folder, Wanted(self._rules), self._deployment)
             self._made = Controller(self._rules, place, self._evidence(), self._where)
+            if self._peers is not None:
+                self._made.peers = self._peers(self._made.evidence)
             self._made.observers = [*self.observers]
             self._made.ask_and_tell(Hooks(self._hook_hosts))
             self._made.queries = Queries(self._hook_hosts).ask
@@ -178,6 +184,17 @@ class Rollouts:
         known = self._made is not None and self._made.states.stored is not None
         return known or monotonic() - self._began > _PATIENCE
 
+    def ask(self, job: "Callable[[Controller], T]", *, waits: bool = True) -> T:
+        """The result of a job with what knows the states.
+
+        Args:
+            waits: False for a job that changes nothing but latches: it waits for no store.
+        """
+        if not waits and self._made is not None:
+            return job(self._made)
+        with self._mutex:
+            return job(self._controller)
+
     def ask_to_look(self) -> None:
         """Ask the controller, in whichever process, to look at the evidence now; requests may call it."""
         opened = self._made.opened if self._made is not None else None
@@ -238,19 +255,6 @@ class Rollouts:
             return standing_of(self._controller, document, self._where)
 
 
-def rollouts_of(rules: RuleStore, make: Callable[[], Rollouts]) -> Rollouts:
-    """The one that drives the releases of a store: two middlewares may share the store."""
-    found = _by_store.get(id(rules))
-    if found is None:
-        found = _by_store[id(rules)] = make()
-    return found
-
-
-def rollouts_known(rules: RuleStore) -> Rollouts | None:
-    """What drives the releases of a store; None where no middleware does."""
-    return _by_store.get(id(rules))
-
-
 def _look_for_states(reference: "ref[Rollouts]") -> float:
     rollouts = reference()
     return _IDLE if rollouts is None else rollouts.look_for_states()
@@ -277,8 +281,6 @@ def _drive(reference: "ref[Rollouts]", stop: Latch) -> None:
 
 
 _all: WeakSet[Rollouts] = WeakSet()
-# A store lives as long as what drives its releases, so no other one gets its number meanwhile.
-_by_store: WeakValueDictionary[int, Rollouts] = WeakValueDictionary()
 
 
 # What drove releases in a parent. It is never freed: that would close connections in the event loop of the parent.

@@ -79,9 +79,13 @@ def surroundings(environ: Dict[str, str], named: str | None = None, *, stopped: 
         named: the setting that names the place of the states.
     """
     in_cluster = bool(environ.get(_CLUSTER))
-    single = environ.get(SINGLE, "").strip().lower() in ("1", "true", "yes", "on")
-    unshared = in_cluster and not single and not is_cluster(named)
+    unshared = in_cluster and not is_single(environ) and not is_cluster(named)
     return Surroundings(in_cluster=in_cluster, unshared=unshared, stopped=stopped)
+
+
+def is_single(environ: Dict[str, str]) -> bool:
+    """Whether the user says that there is one pod only."""
+    return environ.get(SINGLE, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def is_stopped(folder: Folder) -> bool:

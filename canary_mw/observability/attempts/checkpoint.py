@@ -36,21 +36,25 @@ def exported(folder: int, name: str, attempt: int) -> bytes:
         folder: the descriptor of the run folder.
         attempt: as the state of the release has it.
     """
+    contents, attempts = counted(folder)
+    known = attempts.get(name)
+    return b"" if known is None or known.stored != attempt else packed(contents, name, known)
+
+
+def counted(folder: int) -> tuple[list[memoryview], register.Attempts]:
+    """What all workers that count in a folder have counted, as files of figures, and the attempts that they know."""
     with folder_lock(folder, exclusive=False, patience=_PATIENCE):
-        known = register.read(folder).get(name)
-        if known is None or known.stored != attempt:
-            return b""
+        attempts = register.read(folder)
         files, _ = worker_files(folder)
         retired = retired_contents(folder)
     ended = retire.merged_ids(retired)
-    contents = [*retired, *(each.content for each in files if file_id(each.content) not in ended)]
-    return packed(contents, name, known)
+    return [*retired, *(each.content for each in files if file_id(each.content) not in ended)], attempts
 
 
 def packed(contents: Iterable[memoryview], name: str, attempt: Attempt) -> bytes:
     """The evidence of an attempt in files of figures."""
     head = {"format": FORMAT, "name": name, "attempt": attempt}
-    return json.dumps(head).encode() + b"\n" + zlib.compress(_content(contents, name, attempt), _LEVEL)
+    return json.dumps(head).encode() + b"\n" + zlib.compress(evidence_content(contents, name, attempt.number), _LEVEL)
 
 
 def unpacked(data: bytes) -> tuple[str, Attempt, memoryview] | None:
@@ -69,11 +73,9 @@ def unpacked(data: bytes) -> tuple[str, Attempt, memoryview] | None:
         raise ValueError(str(exc)) from None
 
 
-def _content(contents: Iterable[memoryview], name: str, attempt: Attempt) -> bytes:
+def evidence_content(contents: Iterable[memoryview], name: str, number: int) -> bytes:
     """A file of figures with nothing but the evidence of an attempt."""
-    return bytes(
-        _joined([each for each in records(content) if _is_of(each, name, attempt.number)] for content in contents)
-    )
+    return bytes(_joined([each for each in records(content) if _is_of(each, name, number)] for content in contents))
 
 
 def _is_of(record: Record, name: str, number: int) -> bool:

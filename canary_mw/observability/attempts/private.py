@@ -1,6 +1,7 @@
 """Evidence in the memory of one process, where no folder is shared: it outlives the process by a checkpoint alone."""
 
 from canary_mw.observability.attempts import checkpoint
+from canary_mw.observability.attempts.register import Attempts
 from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.figures.writer import FiguresWriter
 
@@ -23,6 +24,11 @@ class PrivateEvidence:
         """Whether this process counts in private memory."""
         storage = self._figures.storage
         return self._figures.open_folder() is None or (storage is not None and not storage.name)
+
+    @property
+    def attempts(self) -> Attempts:
+        """Those of the releases in force."""
+        return self._writer.attempts
 
     def contents(self) -> list[memoryview]:
         """What was counted, as files of figures."""

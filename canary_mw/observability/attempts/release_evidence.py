@@ -1,6 +1,6 @@
 """The evidence of a release with a plan, as its engine takes it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from canary_mw.rollout.statistics import Arm, Epoch, SeenKeys
 from canary_mw.rules.plan import Analysis, MetricRule
 from canary_mw.rules.release import GrayRelease
 
+More = Callable[[register.Attempts], Sequence[memoryview]]
 _NO_COUNTS = MeasureCounts()
 
 
@@ -34,18 +35,24 @@ class EvidenceRead:
     whole: bool = True
 
 
-def read_evidence(folder: int) -> EvidenceRead:
+def nothing_more(attempts: register.Attempts) -> Sequence[memoryview]:
+    """Where no other pods are."""
+    return ()
+
+
+def read_evidence(folder: int, more: More = nothing_more) -> EvidenceRead:
     """The evidence of all workers that count in a folder, those that have ended included.
 
     Args:
         folder: the descriptor of the run folder; it stays the caller's.
+        more: gives what other pods have seen in these attempts.
     """
     with folder_lock(folder, exclusive=False):
         files, skipped = worker_files(folder)
         retired = retired_contents(folder)
         attempts = register.read(folder)
     known = merged_ids(retired)
-    contents = [*retired, *(each.content for each in files if file_id(each.content) not in known)]
+    contents = [*retired, *(each.content for each in files if file_id(each.content) not in known), *more(attempts)]
     return EvidenceRead(evidence_of([list(records(each)) for each in contents], attempts), not skipped)
 
 

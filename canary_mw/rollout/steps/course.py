@@ -24,6 +24,7 @@ class At(NamedTuple):
         gates: what hooks said, by their type.
         wall: seconds since 1970.
         readable: whether the evidence could be read.
+        complete: whether all pods have said what they have seen.
     """
 
     document: GrayRelease
@@ -34,6 +35,7 @@ class At(NamedTuple):
     gates: Dict[str, bool]
     wall: float
     readable: bool
+    complete: bool
 
     @property
     def target(self) -> Target | None:
@@ -140,6 +142,8 @@ def _gated(at: At) -> Verdict:
         return at.found
     if not at.readable and at.seen.analysed:
         return Verdict("wait", "the evidence cannot be read", waits_for="evidence")
+    if not at.complete and at.seen.analysed:
+        return Verdict("wait", "some pod has not said yet what it has seen", waits_for="evidence")
     missing = hooks_missing(at.plan, at.state, at.gates)
     if missing:
         lacks = "gives no answer" if missing[0] == "rollback" else "has not said yes"
@@ -182,4 +186,4 @@ def _may_advance(at: At, found: Verdict) -> bool:
     """Whether only more evidence is missing, and none speaks against gray. No evidence at all is never success."""
     missing = found.waits_for in ("keys", "evidence") or (found.waits_for == "margin" and found.needed is not None)
     asked = hooks_missing(at.plan, at.state, at.gates) or at.seen.unanswered or at.plan.promote == "manual"
-    return missing and at.readable and not asked
+    return missing and at.readable and at.complete and not asked

@@ -80,6 +80,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         ADMIN_HOST="127.0.0.2",
         ADMIN_PORT=8878,
         ADMIN_TOKEN_FILE=tokens,
+        PEERS="shop",
+        PEER_TOKEN_FILE=tokens,
         HOOK_HOSTS="127.0.0.1,gate",
         SECRETS=tmp_path,
         UPSTREAM="a=http://b",
@@ -105,6 +107,8 @@ def test_every_setting_counts_where_its_argument_is_not_given(
         str(tmp_path / "state"),
         "127.0.0.2",
         8878,
+        str(tokens),
+        "shop",
         str(tokens),
         ("127.0.0.1", "gate"),
         False,
@@ -172,6 +176,8 @@ def test_every_argument_has_a_setting() -> None:
     # In code, tracing is asked for by an observer.
     assert every.keys() - told == {
         "CANARY_MW_LOCAL",
+        "CANARY_MW_PEERS",
+        "CANARY_MW_PEER_TOKEN_FILE",
         "CANARY_MW_ADMIN_HOST_NAMES",
         "CANARY_MW_AMBASSADOR_ID",
         "CANARY_MW_CACHE",

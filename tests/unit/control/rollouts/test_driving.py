@@ -1,9 +1,11 @@
 """The thread that drives releases: one at a time, and none after the end."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from admin_client import GOOD, Changing
 
+from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.control.rollouts.settings import surroundings
 from canary_mw.control.store import RuleStore
@@ -21,6 +23,12 @@ class NoEvidence:
 
     def tick(self, rules: RuleStore) -> None:
         pass
+
+    def give(self, names: Collection[str], cursor: str) -> Given:
+        return Given("", None)
+
+    def take(self, data: bytes) -> bool:
+        return False
 
     def newest_attempt(self, name: str) -> int:
         return 0

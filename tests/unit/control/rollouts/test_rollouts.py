@@ -13,8 +13,9 @@ from plans import MANUAL, RULES, Evidence
 
 from canary_mw.control.rollouts import rollouts as rollouts_module
 from canary_mw.control.rollouts import sqlite as sqlite_module
-from canary_mw.control.rollouts.rollouts import Rollouts, rollouts_of
+from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.control.rollouts.settings import Surroundings
+from canary_mw.control.rollouts_by_store import rollouts_of
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import CommandRefused, StoreAway, VersionMoved

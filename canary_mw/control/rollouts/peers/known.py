@@ -1,0 +1,100 @@
+"""What is known of the other pods: where they are, when each was heard last, and what is wrong with it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from canary_mw.control.rollouts.inputs import Heard
+from canary_mw.control.rollouts.peers.addresses import Address, Pod, text_of
+
+# Seconds within which all pods that get requests have to be heard for a raise, and beyond which their evidence is lost.
+RAISE_WITHIN, LOST_AFTER = 6.0, 10.0
+# Findings that are shown; more pods say the same.
+_MOST_SHOWN = 5
+
+
+@dataclass(slots=True)
+class KnownPod:
+    """A pod.
+
+    Attributes:
+        since: when it was seen first.
+        heard_at: when its evidence was known last; None before.
+        cursor: of that evidence.
+        is_own: whether it is this one.
+        error: why it is not heard, "" where it is.
+    """
+
+    ready: bool
+    since: float
+    heard_at: float | None = None
+    cursor: str = ""
+    is_own: bool = False
+    error: str = ""
+
+    def silence(self, now: float) -> float:
+        """Seconds for which nothing was heard of it."""
+        return now - (self.since if self.heard_at is None else self.heard_at)
+
+
+class KnownPods:
+    """The pods of a Service. One thread changes it, and any may ask.
+
+    Attributes:
+        pods: by their addresses.
+        error: why their list is not known, "" where it is.
+        listed_at: when the list was known first; None before.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.pods: dict[Address, KnownPod] = {}
+        self.error = "the list of pods was not read yet"
+        self.listed_at: float | None = None
+        self._began = now
+
+    def adopt(self, found: Sequence[Pod], now: float) -> None:
+        """These are all pods now."""
+        pods = {}
+        for address, ready in found:
+            known = self.pods.get(address) or KnownPod(ready, now)
+            known.ready = ready
+            pods[address] = known
+        self.pods, self.error = pods, ""
+        self.listed_at = now if self.listed_at is None else self.listed_at
+
+    def heard(self, now: float) -> Heard:
+        """How many report; each of them was heard within 10 seconds."""
+        pods = list(self.pods.values())
+        times = [now - each.heard_at for each in pods if each.heard_at is not None]
+        reporting = sum(each.is_own or _is_heard(each, now) for each in pods)
+        # This one may be behind another Service, or may not be listed yet.
+        missing = 0 if any(each.is_own for each in pods) else 1
+        return Heard(reporting + missing, len(pods) + missing, min(times, default=None))
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether the evidence of all pods that get requests is known, as of a moment ago."""
+        if self.listed_at is None:
+            return False
+        needed = [each for each in self.pods.values() if each.ready and not each.is_own]
+        return all(each.heard_at is not None and now - each.heard_at <= RAISE_WITHIN for each in needed)
+
+    def is_lost(self, now: float) -> bool:
+        """Whether evidence of a pod that gets requests is missing for long."""
+        if self.listed_at is None:
+            return now - self._began > LOST_AFTER
+        needed = [each for each in self.pods.values() if each.ready and not each.is_own]
+        return any(each.silence(now) > LOST_AFTER for each in needed)
+
+    def findings(self, now: float) -> Iterator[str]:
+        """What keeps evidence from being known, in words."""
+        if self.error:
+            yield self.error
+        silent = [(address, each) for address, each in self.pods.items() if each.error and not each.is_own]
+        for address, each in silent[:_MOST_SHOWN]:
+            kept = "" if each.heard_at is None else f"; what it has seen until {now - each.heard_at:.0f} s ago counts"
+            yield f"the pod {text_of(address)} {each.error}{kept}"
+        if len(silent) > _MOST_SHOWN:
+            yield f"{len(silent) - _MOST_SHOWN} more pods do not report either"
+
+
+def _is_heard(pod: KnownPod, now: float) -> bool:
+    return pod.heard_at is not None and now - pod.heard_at <= LOST_AFTER

@@ -1,0 +1,1 @@
+"""Evidence of releases that pods give to each other."""
