@@ -14,7 +14,9 @@ from canary_mw import CanaryMiddleware, propagate
 propagate.install()
 
 app = FastAPI()
-app.add_middleware(CanaryMiddleware, rules=os.path.join(os.path.dirname(__file__), "entry.yaml"), local="entry")
+# One process is both versions.
+rules = os.path.join(os.path.dirname(__file__), "entry.yaml")
+app.add_middleware(CanaryMiddleware, rules=rules, local=("entry", "entry-gray"))
 
 
 @app.get("/checkout")

@@ -22,5 +22,7 @@ def stock(request: HttpRequest) -> JsonResponse:
 
 urlpatterns = [path("stock", stock)]
 
+# One process is both versions.
 rules = os.path.join(os.path.dirname(__file__), "stock.yaml")
-application = CanaryWSGIMiddleware(get_wsgi_application(), rules=rules, local="stock", trusted=["127.0.0.1"])
+names = ("stock", "stock-gray")
+application = CanaryWSGIMiddleware(get_wsgi_application(), rules=rules, local=names, trusted=["127.0.0.1"])

@@ -104,6 +104,20 @@ def test_the_guarded_app_knows_who_asks_by_the_auth_service_alone() -> None:
         assert fetch(f"{shop}/healthz") == (200, '{"status":"ok"}')
 
 
+@pytest.mark.slow
+def test_three_services_in_one_lane_agree_about_each_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES / "full_link"))
+    with (
+        by_gunicorn("stock_django:application") as stock,
+        by_gunicorn("orders_flask:app", STOCK=stock) as orders,
+        app("entry_fastapi", ORDERS=orders) as entry,
+    ):
+        found = {fetch(f"{entry}/checkout", {"x-user-id": f"user-{number}"}) for number in range(60)}
+        assert fetch(f"{orders}/orders")[1] == '{"orders":"","stock":"stable"}\n'
+    answers = [{"entry": name, "orders": f"checkout={name}", "stock": name} for name in ("gray", "stable")]
+    assert sorted((json.loads(text) for _, text in found), key=lambda each: each["entry"]) == answers
+
+
 # The app, its server, its gray version.
 WSGI_AND_DJANGO = [
     ("flask_app:app", by_gunicorn, "flask_gray_app:app"),

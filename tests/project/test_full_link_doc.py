@@ -48,6 +48,7 @@ def test_the_rules_load_clean(text: str, tmp_path: Path) -> None:
     rules.write_text(text)
     outcome = CliRunner().invoke(main, ["check", str(rules)])
     assert outcome.exit_code == 0, outcome.output
+    assert "clean" in outcome.output
 
 
 @pytest.mark.parametrize("name", ["entry", "stock"])

@@ -25,7 +25,7 @@ class Heard(NamedTuple):
 
 
 @contextmanager
-def listening(header: str, redirect_to: str = "") -> Iterator[Heard]:
+def listening(header: str, redirect_to: str = "", body: bytes = b"") -> Iterator[Heard]:
     """A server that notes a header; what it is asked at /to-other is a redirect."""
     lanes: list[str | None] = []
 
@@ -38,8 +38,10 @@ def listening(header: str, redirect_to: str = "") -> Iterator[Heard]:
             self.send_response(307 if redirected else 200)
             if redirected:
                 self.send_header("location", f"{redirect_to}/end")
-            self.send_header("content-length", "0")
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
