@@ -10,6 +10,7 @@ from canary_mw.control.rollouts.evidence import FiguresEvidence
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.control.store import RuleStore
 from canary_mw.http.messages import RequestHead
+from canary_mw.observability.attempts.layout import SCALE
 from canary_mw.observability.prometheus import Metrics
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.state import ReleaseState
@@ -37,6 +38,7 @@ sticky: [{header: k}]
 steps: [{setWeight: 20}, {pause: {}}, {setWeight: 50}, {pause: {}}, {setWeight: 100}]
 analysis: {minimum_keys: 10, metrics: [{name: error_rate}, {name: latency, threshold: 100ms}]}
 """
+VALUES = RULES.replace("{name: latency, threshold: 100ms}", "{name: basket, kind: value}")
 QUANTILES = RULES.replace("threshold: 100ms", "quantiles: [p90]")
 
 
@@ -68,14 +70,16 @@ class SeenPod:
         self.visit = visit
         self.store.override({"r": Override(weights={"svc-gray": weight}, attempt=self.attempt, step=visit)})
 
-    def ask(self, key: str, *, failed: bool = False, first_byte: float = 0.01) -> str:
-        """A request; which variant it got."""
+    def ask(self, key: str, *, failed: bool = False, first_byte: float = 0.01, basket: float | None = None) -> str:
+        """A request, whose app may record a value; which variant it got."""
         head = RequestHead("GET", "/", {"k": key})
         head.client = f"10.{len(key)}.{sum(key.encode()) % 250}.1"
         failure = "500" if failed else None
         decision = decide(self.store.table, head, 50.0)
         assert decision is not None
         assert decision.release is not None
+        if basket is not None:
+            self.metrics.record(decision.release, "basket", head.client, round(basket * SCALE))
         self.metrics.count(decision, head, 500 if failure else 200, 0.02, first_byte, 0, failure)
         return decision.release.variant or "stable"
 

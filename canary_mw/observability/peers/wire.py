@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from canary_mw.exceptions import EvidenceRefused
 from canary_mw.observability.attempts.checkpoint import evidence_content
 from canary_mw.observability.attempts.evidence_of import evidence_of
-from canary_mw.observability.attempts.layout import ARM_CELLS, CHUNK, COUNT_CELLS, ENTRY
+from canary_mw.observability.attempts.layout import ARM_CELLS, CHUNK, COUNT_CELLS, ENTRY, VALUE
 from canary_mw.observability.attempts.register import Attempt, Attempts
 from canary_mw.observability.figures.files import folder_lock, read_text, write_text_file
 from canary_mw.observability.figures.layout import EVIDENCE, FORMAT, Kind, Record, is_readable, records
@@ -36,7 +36,14 @@ _MOST_LEVELS = 64
 _MOST_RECORDS = 65_536
 _MOST_ATTEMPTS = 1 << 31
 # Strings in the key of a record.
-_KEYS: Dict[int, int] = {Kind.ARM: 5, Kind.MEASURE: 6, Kind.KEYS: 5, Kind.TIMES: 3, Kind.GRAY_KEYS: 5}
+_KEYS: Dict[int, int] = {
+    Kind.ARM: 5,
+    Kind.MEASURE: 6,
+    Kind.KEYS: 5,
+    Kind.TIMES: 3,
+    Kind.GRAY_KEYS: 5,
+    Kind.VALUES: 3,
+}
 
 
 class Export(NamedTuple):
@@ -226,6 +233,8 @@ def _check_record(record: Record, place: tuple[str, str]) -> None:
             raise ValueError("no chunk of keys")
     elif record.kind == Kind.GRAY_KEYS:
         _check_number(key[2])
+    elif record.kind == Kind.VALUES and (not key[2].startswith(VALUE) or max(cells.cast("Q")) >= _MOST_COUNTED):
+        raise ValueError("no values")
 
 
 def _check_counts(cells: memoryview, count: int) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from seen_pods import SeenPod, folders
+from seen_pods import VALUES, SeenPod, folders
 
 from canary_mw.exceptions import EvidenceRefused
 from canary_mw.observability.attempts import keys
+from canary_mw.observability.attempts.register import MIN_TIMES
 from canary_mw.observability.figures.layout import FORMAT
 from canary_mw.observability.peers import kept, wire
 from canary_mw.rollout.evidence import ReleaseEvidence
@@ -99,6 +100,22 @@ def test_the_union_of_pods_is_one_process(runs: Sequence[int], clock: Clock, see
         assert exposures(pods[0]) == exposures(one)
     # All workers of the pod that controls show the same.
     assert pods[1].found() == pods[0].found()
+
+
+def test_values_count_over_all_pods_and_the_first_ones_go_along(runs: Sequence[int]) -> None:
+    pods = [SeenPod(run, rules=VALUES) for run in runs[:2]]
+    for pod in pods:
+        for number in range(MIN_TIMES):
+            pod.ask(f"first-{number}", basket=number)
+    # Before it has found thresholds a pod gives its first values.
+    pods[0].hear(pods[1])
+    for pod in pods:
+        pod.metrics.tick()
+        for number in range(40):
+            pod.ask(f"u{number}", basket=1e6)
+    pods[0].hear(pods[1])
+    # Each of the 40 counts once, for both thresholds.
+    assert [sum(each.gray + each.stable for each in series) for series in metric(pods[0], "basket").series] == [40, 40]
 
 
 def test_a_key_that_fails_at_two_pods_counts_once_where_it_failed_first(runs: Sequence[int], clock: Clock) -> None:
