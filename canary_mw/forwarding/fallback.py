@@ -215,8 +215,8 @@ class SafetyNet:
         A request that cannot be repeated has that time for the connection only: the rest is gray's alone.
         """
         self.request = request
-        seconds = _gray_timeout(self.settings, mapping)
-        if self.by_name or not seconds:
+        seconds = 0.0 if self.by_name else _gray_timeout(self.settings, mapping)
+        if not seconds:
             return
         if "connect" in self.settings.kinds:
             request.connect_timeout = min(request.connect_timeout, seconds)
@@ -224,6 +224,13 @@ class SafetyNet:
         body_fits = length is None or length <= self.settings.body
         if "timeout" in self.settings.kinds and request.method in self.settings.methods and body_fits:
             request.head_timeout = seconds
+
+    def limit_before_head(self, method: str, mapping: Mapping) -> float | None:
+        """Seconds up to the response head that gray has for a request without a body, None for no limit."""
+        seconds = 0.0 if self.by_name else _gray_timeout(self.settings, mapping)
+        if seconds and "timeout" in self.settings.kinds and method in self.settings.methods:
+            return seconds if mapping.timeout is None else min(seconds, mapping.timeout)
+        return mapping.timeout
 
     def ask_stable(self, failure: Failure) -> bool:
         """Report how gray failed; returns whether stable is asked. Its result is "failed" until it has answered."""

@@ -22,8 +22,9 @@ _FORWARDED = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
     b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
 )
-_DROP = _NEVER_COPIED | _FORWARDED | {b"via"}
-_DROP_TRUSTED = _NEVER_COPIED | {b"x-forwarded-for", b"via"}
+# Those of a request that are not forwarded as they are: those of any peer, and of a trusted one.
+DROPPED = _NEVER_COPIED | _FORWARDED | {b"via"}
+DROPPED_TRUSTED = _NEVER_COPIED | {b"x-forwarded-for", b"via"}
 _NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Headers that a Connection header cannot remove.
 _NOT_NOMINATED = _NEVER_COPIED | _FORWARDED | {b"via", b"x-request-id"}
@@ -37,7 +38,7 @@ def request_headers(mapping: Mapping, head: RequestHead, by_name: dict[bytes, by
     Args:
         by_name: the same headers as a dictionary, for look-ups.
     """
-    drop = _DROP_TRUSTED if hop.trusted else _DROP
+    drop = DROPPED_TRUSTED if hop.trusted else DROPPED
     # The dictionary holds only the last Connection header; earlier ones may name more headers.
     if b"connection" in by_name:
         drop = drop | _nominated(head.headers)

@@ -74,6 +74,23 @@ class ReleaseHeaders(NamedTuple):
         return b"; Secure" if self.secure else b""
 
 
+def may_get_cookie(release: GrayRelease, assigned: Assigned) -> bool:
+    """Whether a cookie may be added to an answer of a release."""
+    return assigned.anonymous_id is not None or release.drain
+
+
+def with_variant(release: GrayRelease, assigned: Assigned, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """As `ReleaseHeaders.add`, for an answer that gets no cookie.
+
+    Args:
+        headers: with lower-case names.
+    """
+    name = release.response_header
+    if name is None:
+        return list(headers)
+    return [*(pair for pair in headers if pair[0] != name), (name, (assigned.variant or STABLE).encode())]
+
+
 def _is_shared(headers: RawHeaders) -> bool:
     """Whether a shared cache may keep an answer."""
     for name, value in headers:

@@ -33,7 +33,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     body = body_framing(by_name)
     headers = [(b"host", host), *request_headers(mapping, head, by_name, hop)]
     if decision.lane is not None and decision.release is not None:
-        headers = _with_lane(headers, decision.lane, decision.release, mapping)
+        headers = with_lane(headers, decision.lane, decision.release, mapping)
     headers.append(
         (b"via", b"%b1.1 %b %b" % (chain, hop.via, comment_for(mapping.via_comment, headers, hop.comment_key)))
     )
@@ -55,7 +55,7 @@ def upstream_request(decision: Decision, head: RequestHead, hop: HopContext) -> 
     return request
 
 
-def _with_lane(headers: Headers, lane: Lane, assigned: Assigned, mapping: Mapping) -> Headers:
+def with_lane(headers: Headers, lane: Lane, assigned: Assigned, mapping: Mapping) -> Headers:
     """The headers of a request with the decision about it, unless the Mapping removes that."""
     if lane.header in mapping.remove_request_headers:
         return headers

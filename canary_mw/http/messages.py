@@ -153,6 +153,31 @@ class RequestHead:
         self._headers_by_name = headers_by_name
         return self
 
+    @classmethod
+    def from_fields(
+        cls,
+        method: str,
+        path: bytes,
+        query: bytes,
+        fields: dict[bytes, bytes],
+        peer: tuple[str | None, str, str, int, int],
+    ) -> Self:
+        """Build a head whose parts are checked, and have the form of the attributes.
+
+        Args:
+            fields: the headers, none of which is repeated.
+            peer: client, scheme, version and ports, as `from_wire` takes them.
+        """
+        self = cls.__new__(cls)
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = list(fields.items())
+        self.client, self.scheme, self.http_version, self.client_port, self.server_port = peer
+        self.mount = NO_MOUNT
+        self._headers_by_name = fields
+        return self
+
     def replace(self, *, path: bytes | None = None, headers: RawHeaders | None = None) -> "RequestHead":
         """A copy with another path, already normalised, or other headers."""
         other = copy(self)

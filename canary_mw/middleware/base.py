@@ -83,6 +83,7 @@ class MiddlewareBase(ObservedRequests):
         release: what releases need of a middleware.
         answers: judges what the app answers about who sends a request.
         filters: what services of filters need of a middleware; None where they are not asked.
+        is_trusted_peer, hops: tells which peers are trusted; the hop contexts of requests of the others, and of those.
         person: what every decision is told; with header keys, comments in `via` need a signature.
         started: whether the rule store is started.
         enabled: whether the rules count. Without them the wrapped app gets every request.
@@ -136,16 +137,16 @@ class MiddlewareBase(ObservedRequests):
         self.answers = Answers(self.tally)
         for counters in self._counting:
             counters.share(partial(run_folder, options.run_dir))
-        self._is_trusted_peer = trusted_peers(options.trusted)
+        self.is_trusted_peer = trusted_peers(options.trusted)
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
         )
         token = via_token(hop_id)
         keys = self.trusted_headers.keys if self.trusted_headers else ()
-        self.release = ReleaseShell(self._is_trusted_peer, keys)
+        self.release = ReleaseShell(self.is_trusted_peer, keys)
         self.person = self.release.person
         self.filters = filter_shell(options, self.release, wraps=self.wraps, signed=bool(keys))
-        self._hop_contexts = tuple(
+        self.hops = tuple(
             HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
             for trusted in (False, True)
         )
@@ -240,7 +241,7 @@ class MiddlewareBase(ObservedRequests):
 
     def hop(self, head: RequestHead, settings: ModuleSettings) -> HopContext:
         """The hop context of a request: that of a trusted peer, or that of an untrusted one."""
-        return self._hop_contexts[settings.trusted_hops > 0 or self._is_trusted_peer(head.client)]
+        return self.hops[settings.trusted_hops > 0 or self.is_trusted_peer(head.client)]
 
     def source_status(self) -> list[SourceStatus]:
         """How it goes with what is watched over a network: rules, and endpoints."""
@@ -279,7 +280,7 @@ class MiddlewareBase(ObservedRequests):
             headers = self.release.without_lanes(table, headers, client)
         if self.trusted_headers is None:
             return headers
-        return self.trusted_headers.strip_untrusted(headers, self._is_trusted_peer(client), time())
+        return self.trusted_headers.strip_untrusted(headers, self.is_trusted_peer(client), time())
 
 
 def _store(

@@ -10,7 +10,7 @@ from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.options import Options
-from canary_mw.middleware.records import decided_record, finished_record
+from canary_mw.middleware.records import decided_record, finished_record, relayed_record
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.rollouts import driven_by
 from canary_mw.observability.attempts.driven import Driven
@@ -24,6 +24,7 @@ from canary_mw.propagate.context import add_tallies, enter, leave
 from canary_mw.propagate.hosts import told
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
+from canary_mw.rules.upstream import Origin
 from canary_mw.run_folder.opened import run_folder
 from canary_mw.upstreams.health import gauges_of
 
@@ -42,7 +43,7 @@ class ObservedRequests:
         tracer: None without tracing.
         observed: whether any observer is notified of requests, or counts them.
         request_log: what tells LogServices, None where no document names one.
-        sole_counters: what counts requests, where nobody else is told of them; else None.
+        sole_counters: what counts requests, where nobody else is told when they begin; else None.
     """
 
     wraps: bool
@@ -77,7 +78,7 @@ class ObservedRequests:
         """Work out who is told of each request."""
         records = self.decided_observers or self.finished_observers
         self.observed = bool(records or self._counters) or self.tracer is not None
-        alone = len(self._counters) == 1 and not (records or self._records or self.tracer)
+        alone = len(self._counters) == 1 and not (self.decided_observers or self._records or self.tracer)
         self.sole_counters = self._counters[0] if alone else None
 
     def _count_for_releases(self, table: RouteTable) -> None:
@@ -219,6 +220,32 @@ class ObservedRequests:
             seconds, delay = perf_counter() - since, None if first_byte is None else first_byte - since
             record = finished_record(decision, head, status, seconds, reason, net, delay, body)
             self._tell_finished(record, head, decision)
+
+    def notify_relayed(
+        self,
+        decision: Decision,
+        head: RequestHead,
+        status: int,
+        since: float,
+        size: int,
+        origin: Origin,
+        request_id: bytes | None,
+    ) -> None:
+        """As `notify_finished`, for a request without a body whose whole response has come at once, from one attempt.
+
+        Args:
+            size: bytes of the body of the response.
+            origin: that was asked.
+            request_id: that it got.
+        """
+        counters = self.sole_counters
+        if counters is not None and status < 500:
+            counters.count_at_once(decision, head, status, since, size, self)
+        else:
+            self.count_finished(decision, head, status, since, None, None, perf_counter(), size)
+        if self.finished_observers:
+            seconds = perf_counter() - since
+            self._tell_finished(relayed_record(decision, head, status, seconds, size, origin, request_id))
 
     def notify_answered(
         self, decision: Decision | None, head: RequestHead, status: int | None, since: float, reason: str | None

@@ -9,6 +9,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Decided, Finished
 from canary_mw.observability.figures.targets import assigned_of, decision_labels, is_drawn
 from canary_mw.routing.decided import Decision
+from canary_mw.rules.upstream import Origin
 
 
 class _Asked(NamedTuple):
@@ -65,6 +66,38 @@ def finished_record(
         asked.auth_seconds,
         asked.rate_limit,
         asked.rate_limit_seconds,
+    )
+
+
+def relayed_record(
+    decision: Decision,
+    head: RequestHead,
+    status: int,
+    seconds: float,
+    bytes_out: int,
+    origin: Origin,
+    request_id: bytes | None,
+) -> Finished:
+    """A request without a body, sent once, whose whole response has come at once; see `finished_record`."""
+    assigned = assigned_of(decision)
+    return Finished(
+        head.method,
+        head.path.decode("latin-1"),
+        status,
+        seconds,
+        *decision_labels(decision),
+        None,
+        decision.sent,
+        release=None if assigned is None else assigned.name,
+        drawn=is_drawn(decision),
+        key=None if assigned is None else assigned.digest,
+        first_byte=seconds,
+        client=head.client,
+        upstream=origin.endpoint,
+        tries=1,
+        request_id=None if request_id is None else request_id.decode("latin-1"),
+        bytes_in=0,
+        bytes_out=bytes_out,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from math import ceil, log2
 from time import perf_counter, time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -205,19 +205,26 @@ class RequestCounters(Observer):
             header[_IN_FLIGHT] += 1
         return perf_counter()
 
-    def count_at_once(self, decision: Decision | None, head: RequestHead, status: int, since: float, sent: int) -> None:
-        """As `count`, with the sample, for a request whose whole answer has come at once, below 500.
+    def count_at_once(
+        self,
+        decision: Decision,
+        head: RequestHead,
+        status: int,
+        since: float,
+        sent: int,
+        addresses: ClientAddresses | None = None,
+    ) -> None:
+        """As `count`, with the sample, for a request without a body whose whole answer, below 500, has come at once.
 
-        It is of no release, has no body, and got one attempt. Most requests of a proxy are such: the same in one call.
-
-        Args:
-            since: of `begin_now`.
+        Most requests of a proxy are such: the same in one call. `since` is that of `begin_now`.
         """
-        now = perf_counter()
-        seconds = now - since
-        figures = self.figures
+        seconds = (now := perf_counter()) - since
+        figures, key, digest = self.figures, cast(Any, decision), None
+        if decision.release is not None:
+            name, variant, cause, _, _, _, _, digest, epoch = decision.release
+            key = id(decision.mapping), decision.sent, name, variant, cause, id(epoch)
         with figures.lock:
-            target = figures.targets.get(decision) or self._new_target(decision, labels_of(decision), decision)
+            target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
             row, reason, header, arm, _ = target
             bucket = BUCKET_0 if seconds <= _SHORTEST else ceil(log2(seconds) * 8) + _OFFSET
             if bucket >= ROW_CELLS:
@@ -233,7 +240,7 @@ class RequestCounters(Observer):
             if header[_IN_FLIGHT]:
                 header[_IN_FLIGHT] -= 1
             if arm is not None:
-                arm.add(None, seconds, head, None, failed=False)
+                arm.add(digest, seconds, head, addresses, failed=False)
         sample = self.sample
         if now >= sample.due:
             sample.take(decision, head, status, seconds, seconds, None, now, failed=False)

@@ -30,7 +30,7 @@ from canary_mw.observability.prometheus import Metrics
 from canary_mw.run_folder.opened import run_folder
 from canary_mw.server.access_log import open_access_log
 from canary_mw.server.admin_protocol import AdminProtocol
-from canary_mw.server.fast_path import FastPath
+from canary_mw.server.fast_path.path import FastPath
 from canary_mw.server.settings import Settings
 from canary_mw.server.tcp.listeners import TCPListeners
 from canary_mw.server.traced_app import serve_traced
@@ -103,7 +103,7 @@ class Proxy:
         )
         if self._metrics is not None:
             self._metrics.follow(self._middleware)
-        self.fast_path = FastPath(self._middleware)
+        self.fast_path = FastPath(self._middleware) if settings.fast_path else None
         self._admin: AdminServer | None = None
         self._tracer = self._middleware.tracer
         self._end_tracing: Callable[[], None] = lambda: None

@@ -25,7 +25,9 @@ from canary_mw.server.deadlines import (
     SHUTDOWN_IDLE,
     DeadlineProtocol,
 )
-from canary_mw.server.fast_path import FastPath, FastPathRequest
+from canary_mw.server.fast_path.exchange import FastPathRequest
+from canary_mw.server.fast_path.path import FastPath
+from canary_mw.server.fast_path.plans import Sender
 from canary_mw.server.response_cycle import GuardedCycle, http_scope
 from canary_mw.server.uvicorn_internals import RequestResponseCycle, WebSocketsSansIOProtocol, service_unavailable
 from canary_mw.server.websocket import GuardedWebSocketProtocol
@@ -69,6 +71,8 @@ class GuardedProtocol(DeadlineProtocol):
         fast_path = getattr(self.app, "fast_path", None)
         plain = not (self.access_log or self.root_path or self.server_state.default_headers)
         self._fast_path: FastPath | None = fast_path if plain and self.limit_concurrency is None else None
+        self.sender: Sender | None = None
+        self.started: StartedRequest | None = None
         host, port = self.client or (None, 0)
         # As `RequestHead.from_wire` takes it.
         self.peer = (host, self.scheme or "http", "1.1", port, self.server[1] or 0 if self.server else 0)
@@ -97,6 +101,9 @@ class GuardedProtocol(DeadlineProtocol):
         """Parse bytes of the client."""
         if self._phase == "closing":
             return
+        if self._fast_path is not None and self._may_take() and self._fast_path.take(self, data):
+            self._bytes_without_progress = 0
+            return
         self._progressed = False
         try:
             self.parser.feed_data(data)
@@ -111,6 +118,8 @@ class GuardedProtocol(DeadlineProtocol):
             logger.debug("refused a request of %s: %s", self.client, cause or exc)
             self.refuse(cause.status_hint if isinstance(cause, ClientError) else 400)
             return
+        finally:
+            self.started = None
         self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
         if self._bytes_without_progress > MAX_HEAD:
             self.refuse(431)
@@ -198,12 +207,7 @@ class GuardedProtocol(DeadlineProtocol):
             and self.parser.should_keep_alive()
             and self._upgrade_body is None
         )
-        started = None
-        if self._fast_path is not None and version == "1.1" and not self._busy() and not self.flow.write_paused:
-            started = self._fast_path.try_start(self, method, headers_by_name, keep_alive=keep_alive)
-            if isinstance(started, FastPathRequest):
-                self.cycle = self._active_cycle = started
-                return
+        started, self.started = self.started, None
         self.expect_100_continue = headers_by_name.get(b"expect", b"").lower() == b"100-continue"
         scope = http_scope(self, method, version, self.url, self.headers)
         if started is not None:
@@ -222,6 +226,17 @@ class GuardedProtocol(DeadlineProtocol):
         if absolute is not None:
             self.url, self.headers = absolute.origin_form, list(with_host(self.headers, absolute.authority))
         return dict(self.headers)
+
+    def _may_take(self) -> bool:
+        """Whether no request is being read or answered, so that the next one may take the fast path."""
+        cycle = self.cycle
+        ready = cycle is None or (cycle.response_complete and cycle.keep_alive)
+        return ready and self._phase == "idle" and not self.flow.write_paused and not self._shutting_down
+
+    def on_fast_path(self, request: FastPathRequest) -> None:
+        """A request takes the fast path: there is no deadline for its answer but that of its Mapping."""
+        self.cycle = self._active_cycle = request
+        self._deadline = NEVER
 
     def continue_in_asgi(self, request: FastPathRequest, started: StartedRequest) -> None:
         """Let the app continue with a request of the fast path."""
@@ -260,8 +275,7 @@ class GuardedProtocol(DeadlineProtocol):
         self._progressed = True
         self._phase = "idle"
         self._deadline = NEVER
-        if not isinstance(self.cycle, FastPathRequest):
-            super().on_message_complete()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """A response is written: start the next request, wait for one, or end the connection."""

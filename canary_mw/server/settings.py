@@ -31,6 +31,7 @@ class Settings(MiddlewareSettings):
     access_log_format: str = setting("json", "Format of those lines: json, or text.")
     # Longer than load balancers keep idle connections, usually 60 s, so that they never use one that is being closed.
     keep_alive: int = setting(75, "Seconds that the connection of an idle client is kept open.")
+    fast_path: bool = setting(True, "Plain requests go past ASGI; 0 to rule that out as a cause.")
     grace: int = setting(30, "Seconds that running requests have at shutdown.")
     ssl_certfile: str | None = setting(None, "Certificate to listen with, in PEM: TLS on the port.")
     ssl_keyfile: str | None = setting(None, "Its key, if it is not in the same file.")

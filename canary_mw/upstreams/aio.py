@@ -37,10 +37,19 @@ from canary_mw.upstreams.environment import Environment
 from canary_mw.upstreams.health import EndpointStatus
 from canary_mw.upstreams.health_checks import HealthChecker
 from canary_mw.upstreams.lease import Lease
-from canary_mw.upstreams.loop_states import LoopState, LoopStates, Route, RouteKey, add_ejections, statuses_of
+from canary_mw.upstreams.loop_states import (
+    LoopState,
+    LoopStates,
+    Route,
+    RouteKey,
+    add_ejections,
+    route_key,
+    statuses_of,
+)
 from canary_mw.upstreams.overrides import endpoints_of, find_override, is_replaced, parse_origins, place_of
 
 T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
 OpenBody = Callable[[], Awaitable[bytes | AsyncIterator[bytes]]]
 
 
@@ -113,7 +122,7 @@ class Upstreams:
         self,
         exchange: Exchange,
         open_body: OpenBody,
-        loop: asyncio.AbstractEventLoop | None = None,
+        loop: Loop | None = None,
         on_shadow: Callable[[UpstreamRequest], None] | None = None,
     ) -> tuple[Relay | Reply, UpstreamResponse | None]:
         """Drive an exchange to its outcome.
@@ -150,9 +159,7 @@ class Upstreams:
             raise
         return attempts.outcome, attempts.response
 
-    async def _retry(
-        self, attempts: Attempts[UpstreamResponse], open_body: OpenBody, loop: asyncio.AbstractEventLoop
-    ) -> UpstreamResponse:
+    async def _retry(self, attempts: Attempts[UpstreamResponse], open_body: OpenBody, loop: Loop) -> UpstreamResponse:
         request = attempts.request
         with attempts.acquire_retry(self.in_flight):
             await asyncio.sleep(attempts.backoff())
@@ -160,9 +167,7 @@ class Upstreams:
             body = await open_body() if request.body is not None and request.body.length != 0 else None
             return await self.send(request, body, loop, attempts.start_attempt(body))
 
-    async def send(
-        self, request: UpstreamRequest, body: RequestBody, loop: asyncio.AbstractEventLoop, deadline: float
-    ) -> UpstreamResponse:
+    async def send(self, request: UpstreamRequest, body: RequestBody, loop: Loop, deadline: float) -> UpstreamResponse:
         """Send a request to its service once.
 
         Args:
@@ -187,17 +192,14 @@ class Upstreams:
         with self.in_flight.acquire_request(request.service, circuit_breakers) as slot:
             return slot.held_by(await _send_to_endpoint(endpoints, transport, request, body, deadline, self.errors))
 
-    def idle_connection(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Connection | None:
+    def idle_connection(self, key: RouteKey, service: str, options: UpstreamOptions, loop: Loop) -> Connection | None:
         """An idle connection of our own client to the only endpoint of a service, if there is one."""
-        transport, endpoints = self._route(request, loop)
+        transport, endpoints = self._find_route(key, service, options, loop)
         origin = endpoints.only_endpoint()
-        if origin is None or not isinstance(transport, HTTP11Client):
-            return None
-        request.sent_to(origin)
-        return transport.take_idle(origin)
+        return transport.take_idle(origin) if origin is not None and isinstance(transport, HTTP11Client) else None
 
     async def send_on_new_connection(
-        self, origin: Origin, request: UpstreamRequest, loop: asyncio.AbstractEventLoop, deadline: float
+        self, origin: Origin, request: UpstreamRequest, loop: Loop, deadline: float
     ) -> UpstreamResponse:
         """Send a request without a body once more by our own client, over a new connection; it is the same attempt.
 
@@ -233,21 +235,22 @@ class Upstreams:
     async def at_endpoint(
         self,
         request: UpstreamRequest,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         deadline: float,
         attempt: Callable[[Lease], Awaitable[T]],
     ) -> T:
         """Make an attempt that the caller sends itself, that of a websocket, at an endpoint; see `try_endpoints`."""
         return await try_endpoints(self._route(request, loop).endpoints, request, deadline, attempt, self.errors)
 
-    def _route(self, request: UpstreamRequest, loop: asyncio.AbstractEventLoop) -> Route:
+    def _route(self, request: UpstreamRequest, loop: Loop) -> Route:
+        service, options = request.service, request.options
+        return self._find_route(route_key(service, options), service, options, loop)
+
+    def _find_route(self, key: RouteKey, service: str, options: UpstreamOptions, loop: Loop) -> Route:
         state = self._states.last
         if state is None or state.loop is not loop:
             state = self._states.of(loop)
-        options = request.options
-        plain = options.endpoints is None and options.tls is None
-        key = request.service if plain else (request.service, options.endpoints, options.tls)
-        return state.routes.get(key) or self._resolve(state, key, request.service, options)
+        return state.routes.get(key) or self._resolve(state, key, service, options)
 
     def _resolve(self, state: LoopState, key: RouteKey, text: str, options: UpstreamOptions) -> Route:
         service, _ = parse_service(text)
@@ -274,7 +277,7 @@ class Upstreams:
             await transport.wait_closed()
 
 
-def _create_state(limits: Limits, contexts: TLSContexts, loop: asyncio.AbstractEventLoop) -> LoopState:
+def _create_state(limits: Limits, contexts: TLSContexts, loop: Loop) -> LoopState:
     return LoopState(loop, HTTP11Client(limits=limits, contexts=contexts), HealthChecker(contexts), {}, [])
 
 

@@ -14,7 +14,7 @@ from weakref import ref
 from canary_mw.client.aio.client import HTTP11Client
 from canary_mw.client.held import Held
 from canary_mw.client.interfaces import Transport
-from canary_mw.rules.upstream import EndpointOptions, Origin, UpstreamTLS
+from canary_mw.rules.upstream import EndpointOptions, Origin, UpstreamOptions, UpstreamTLS
 from canary_mw.upstreams.endpoints import EndpointSet
 from canary_mw.upstreams.health import EndpointStatus, status_of
 from canary_mw.upstreams.health_checks import HealthChecker
@@ -32,6 +32,12 @@ class Route(NamedTuple):
 
 # The text of a service, alone or with the options of a Mapping that need endpoints of their own.
 RouteKey = str | tuple[str, EndpointOptions | None, UpstreamTLS | None]
+
+
+def route_key(service: str, options: UpstreamOptions) -> RouteKey:
+    """What requests to a service have in common that share their endpoints."""
+    plain = options.endpoints is None and options.tls is None
+    return service if plain else (service, options.endpoints, options.tls)
 
 
 class LoopState(NamedTuple):

@@ -66,6 +66,15 @@ _OLD = b"GET / HTTP/1.0\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\n"
 _ANSWER = _OK + b"Content-Length: 5\r\nX-Given: 1\r\n\r\nhello"
 
+_BROWSER = (
+    b"GET /svc/a?b=c HTTP/1.1\r\nHost: shop.example\r\nConnection: keep-alive\r\nUser-Agent: Mozilla/5.0 (X11)\r\n"
+    b"Accept: text/html, */*;q=0.8\r\nCookie: a=b; c=d\r\nX-Request-Id: mine\r\n\r\n"
+)
+_NGINX = (
+    _OK + b"Server: nginx\r\nDate: Fri, 27 Nov 2026 20:00:00 GMT\r\nContent-Type: text/html\r\nContent-Length: 5\r\n"
+    b'Connection: keep-alive\r\nETag: "a"\r\n\r\nhello'
+)
+
 SEEDS: dict[str, list[bytes]] = {
     "yaml": _TEXTS,
     "documents": _TEXTS,
@@ -165,6 +174,28 @@ SEEDS: dict[str, list[bytes]] = {
         b"\x08\2\x1a\6\n\1a\x12\1b*\1x",
         b"\n\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\1",
         b"\x12\4\x1a\2\xc3\x28",
+    ],
+    "plain_requests": [
+        _BROWSER,
+        _BROWSER.replace(b"/svc/a?b=c", b"/svc/%7Euser/../a.b%2F?b=%00"),
+        _BROWSER.replace(b"\r\nX-Request", b"\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: a\r\nX-Request"),
+        _GET.replace(b" \t", b""),
+        b"OPTIONS /svc/ HTTP/1.1\r\nHost: [::1]:80\r\nOrigin: null\r\n\r\n",
+        b"DELETE /svc?a HTTP/1.1\r\nhost: shop\r\nx-real-ip: 1\r\nforwarded: for=a\r\n\r\n",
+        # Two holes of an early version.
+        b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    "plain_responses": [
+        _NGINX,
+        _NGINX.replace(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n").replace(
+            b"hello", b"5\r\nhello\r\n0\r\n\r\n"
+        ),
+        _ANSWER,
+        _OK + b"content-length: 0\r\nset-cookie: a=b\r\nset-cookie: c=d\r\nx_a: \xe4\r\n\r\n",
+        _OK + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        b"HTTP/1.1 404\r\ncontent-length: 2\r\n\r\nno",
+        b"HTTP/1.1 200OK\r\ncontent-length: 0\r\n\r\n",
     ],
     "upstream_answers": [
         b"05" + _ANSWER,

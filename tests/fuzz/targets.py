@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import answers, grpc, guarding, heads, proxies, texts, values
+from . import answers, fast_path, grpc, guarding, heads, proxies, texts, values
 
 Target = Callable[[bytes], None]
 
@@ -24,5 +24,7 @@ TARGETS: dict[str, Target] = {
         grpc.grpc_answers,
         grpc.grpc_messages,
         proxies.whole_proxy,
+        fast_path.plain_requests,
+        fast_path.plain_responses,
     )
 }

@@ -48,7 +48,7 @@ _KINDS = {
     **dict.fromkeys(("forwarding", "answer_heads", "websockets"), _HEADS),
     **dict.fromkeys(("header_values", "regex_rewrites"), _VALUES),
     **dict.fromkeys(("grpc_answers", "grpc_messages"), _FRAMES),
-    **dict.fromkeys(("guard", "upstream_answers", "whole_proxy"), _WIRE),
+    **dict.fromkeys(("guard", "upstream_answers", "whole_proxy", "plain_requests", "plain_responses"), _WIRE),
 }
 
 

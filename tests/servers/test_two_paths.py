@@ -88,9 +88,20 @@ def test_observers_are_notified_of_the_same_on_either_path(rules: Path) -> None:
     assert [each.split()[1:] for each in fast_requests] == [[], ["begun"], ["begun"], [], ["begun"], []]
 
 
-METHODS = [b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"POST", b"PATCH", b"PROPFIND", b"NONSENSE"]
+METHODS = [*[b"GET"] * 20, b"HEAD", b"OPTIONS", b"DELETE", b"PUT", b"POST", b"PATCH", b"PROPFIND", b"NONSENSE"]
 TARGETS = [
-    *(b"/shop/", b"/shop/a%20b?x=%20y&z", b"/shop/./a/../b", b"/shop/%2e%2e/", b"/shop/a%2fb", b"/shop/%00"),
+    *(
+        b"/shop/",
+        b"/shop/a.js",
+        b"/shop/a/b",
+        b"/shop/c?d",
+        b"/gray/a",
+        b"/shop/a%20b?x=%20y&z",
+        b"/shop/./a/../b",
+        b"/shop/%2e%2e/",
+        b"/shop/a%2fb",
+        b"/shop/%00",
+    ),
     *(b"/gray/", b"/none", b"//shop/", b"http://else.example/shop/", b"/shop/#a", b"/shop/a?b?c"),
 ]
 REQUEST_LINES = [
@@ -168,9 +179,16 @@ class Pair:
             data = await client.reader.readuntil(b"\r\n\r\nok")
             self.apps[handler].came.clear()
             first = self.seen[handler][0][0]
-            # The last one waits behind, so that the end of the one before it can be seen.
-            await client.ask(request + LAST)
-            data += await client.reader.read()
+            # The last one comes behind, so that the end of the one before it can be seen. It must not come in the
+            # same read.
+            await client.ask(request)
+            begun = asyncio.create_task(client.reader.read(65536))
+            await until(lambda: begun.done() or len(self.seen[handler]) > 1)
+            with contextlib.suppress(ConnectionError):
+                await client.ask(LAST)
+            data += await begun
+            with contextlib.suppress(ConnectionError):
+                data += await client.reader.read()
         return (
             data,
             [(number - first, without_id(seen)) for number, seen in self.seen[handler]],
@@ -211,7 +229,7 @@ def test_on_either_path_the_same_bytes_reach_the_upstream_and_the_client(rules: 
     @given(
         st.sampled_from(METHODS),
         st.sampled_from(TARGETS),
-        st.lists(st.sampled_from(REQUEST_LINES), max_size=4),
+        st.lists(st.sampled_from(REQUEST_LINES), max_size=2),
         st.sampled_from(STATUSES),
         st.lists(st.sampled_from(ANSWER_LINES), max_size=3),
         st.sampled_from(BODIES),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,16 @@ class Noting(Proxy):
     ) -> None:
         ports = {**(named or {}), "*": port}
         upstream = tuple(f"{name}=http://127.0.0.1:{number}" for name, number in ports.items())
-        super().__init__(Settings(rules=(str(rules),), upstream=upstream, **options))
+        # As `canary-mw serve` reads it, so that all tests can be run without the fast path.
+        fast_path = os.environ.get("CANARY_MW_FAST_PATH") != "0"
+        super().__init__(Settings(rules=(str(rules),), upstream=upstream, **{"fast_path": fast_path, **options}))
         self.came: list[str] = []
         if handler == "asgi":
-            del self.fast_path
+            self.fast_path = None
         if records is not None:
             self._middleware.decided_observers.append(records)
             self._middleware.finished_observers.append(records)
-            self._middleware.observed = True
+            self._middleware._settle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

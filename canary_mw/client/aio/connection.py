@@ -7,9 +7,10 @@ another.
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import Protocol, cast
+from typing import cast
 
 from canary_mw.client import limits
+from canary_mw.client.aio.roles import Owner, Reader
 from canary_mw.client.aio.sockets import close_after_loop, ended_by_peer, iter_unread
 from canary_mw.client.aio.timed_parser import TimedResponseParser, Upload
 from canary_mw.client.interfaces import Waiter
@@ -19,18 +20,6 @@ from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
 # Bytes of unread body beyond which reading is paused.
 HIGH_WATER = 65536
-
-
-class Owner(Protocol):
-    """The pool of a connection."""
-
-    origin: Origin
-
-    def release(self, connection: "Connection") -> None:
-        """Take back a reusable connection."""
-
-    def discard(self, connection: "Connection") -> None:
-        """Remove a closed connection."""
 
 
 class Connection(TimedResponseParser, asyncio.Protocol):
@@ -51,22 +40,8 @@ class Connection(TimedResponseParser, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_alive",
-        "_closed_future",
-        "_drained",
-        "_has_upload",
-        "_pool",
-        "_pooled",
-        "_reading_paused",
-        "_transport",
-        "_upload",
-        "_waiter",
-        "_writing_paused",
-        "closed",
-        "error",
-        "opened_at",
-        "options",
-        "reused",
+        *("_alive", "_closed_future", "_drained", "_has_upload", "_pool", "_pooled", "_reader", "_reading_paused"),
+        *("_transport", "_upload", "_waiter", "_writing_paused", "closed", "error", "opened_at", "options", "reused"),
     )
 
     _transport: asyncio.Transport
@@ -82,6 +57,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         self._reading_paused = self._writing_paused = self._has_upload = False
         self._upload: asyncio.Task[None] | None = None
         self._waiter: Waiter | None = None
+        self._reader: Reader | None = None
         self._drained: asyncio.Future[None] | None = None
         self._closed_future: asyncio.Future[None] | None = None
 
@@ -124,6 +100,22 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         """
         self._waiter = waiter
         self._start_response(head_only)
+        self._send(data, deadline, options)
+        self._has_upload = upload is not None
+        if upload is not None:
+            self._upload = self._loop.create_task(self._send_body(*upload))
+
+    def begin_reading(self, data: bytes, deadline: float, options: UpstreamOptions, reader: Reader) -> None:
+        """As `begin`, for a request without a body, not HEAD, whose response `reader` may read past the parser."""
+        if self.head is not None:
+            # What the parser has read is of the exchange before.
+            self._start_response(False)
+            self._has_upload = False
+        self.complete = False
+        self._waiter = self._reader = reader
+        self._send(data, deadline, options)
+
+    def _send(self, data: bytes, deadline: float, options: UpstreamOptions) -> None:
         self.options = options
         self._deadline = deadline
         self._idle_timeout = options.idle_timeout
@@ -133,9 +125,12 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         if deadline < self._timer_at:
             self._arm(deadline)
         self._transport.write(data)
-        self._has_upload = upload is not None
-        if upload is not None:
-            self._upload = self._loop.create_task(self._send_body(*upload))
+
+    def finish(self) -> None:
+        """The reader has read a response that is complete: return to the pool, where `release` would."""
+        self._waiter = None
+        self.complete = self._keep_alive = True
+        self.release()
 
     async def wait(self) -> None:
         """Wait until a part of the response is received, or the exchange fails. Cancellation closes the connection."""
@@ -257,6 +252,12 @@ class Connection(TimedResponseParser, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is not None:
+            # Only the first bytes: what it does not take, the parser has to see whole.
+            self._reader = None
+            if reader.read(data):
+                return
         if self._idle_timeout is not None:
             self._last_activity = self._loop.time()
         error = self._feed(data)
@@ -285,10 +286,9 @@ class Connection(TimedResponseParser, asyncio.Protocol):
 
     def _read_early_response(self) -> None:
         """Read the response that the upstream sent before it closed the connection during the upload."""
-        for data in iter_unread(self._transport):
+        unread = iter_unread(self._transport)
+        while not self.closed and (data := next(unread, b"")):
             self.data_received(data)
-            if self.closed:
-                break
 
     def _on_close(self) -> None:
         if self.closed:

@@ -209,13 +209,14 @@ class CanaryMiddleware(MiddlewareBase):
             await serve(decision, head, self.hop(head, table.settings), scope, receive, send, net=net)
 
     async def resume(self, request: StartedRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request that was decided already."""
-        decision, head, hop, since, pending = request
+        """Serve a request that is decided."""
+        decision, head, hop, since, pending, table, net = request
         scope["canary_mw"] = decision
+        send = with_headers(send, None if table is None else self.release.headers(table, decision, head))
         if self.observed:
-            await self._observe(decision, head, hop, scope, receive, send, since, pending)
+            await self._observe(decision, head, hop, scope, receive, send, since, pending, net)
         else:
-            await self._serve(decision, head, hop, scope, receive, send, pending)
+            await self._serve(decision, head, hop, scope, receive, send, pending, net)
 
     def _remove_untrusted(self, scope: Scope, table: RouteTable | None = None) -> None:
         headers, client = scope.get("headers", ()), scope.get("client")

@@ -27,6 +27,7 @@ from canary_mw.middleware.asgi.replies import relay, send_reply
 from canary_mw.middleware.asgi.services import start_error
 from canary_mw.observability.counters import RefusalCounters
 from canary_mw.routing.decided import Decision
+from canary_mw.routing.table import RouteTable
 from canary_mw.rules.mapping import Mapping
 from canary_mw.types import ASGIApp, Receive, Scope, Send
 from canary_mw.upstreams.aio import Upstreams
@@ -44,6 +45,7 @@ class StartedRequest(NamedTuple):
     Attributes:
         since: the `perf_counter` time at which observers were notified of the decision, None when they were not.
         pending: awaits the result of the exchange, where the request was sent already.
+        governed, net: the table whose releases were asked, and the safety net; None where there are none.
     """
 
     decision: Decision | None
@@ -51,6 +53,8 @@ class StartedRequest(NamedTuple):
     hop: HopContext
     since: float | None = None
     pending: PendingResult | None = None
+    governed: RouteTable | None = None
+    net: SafetyNet | None = None
 
 
 class Forwarder:
@@ -86,8 +90,7 @@ class Forwarder:
         """Send a request to the service of its Mapping, and relay the response.
 
         Args:
-            pending: awaits the result of the exchange, where the request was sent already.
-            net: the safety net below a request of a gray variant.
+            pending, net: as in `StartedRequest`.
 
         Returns:
             Why the client got no response, or one that is not the upstream's; None when the upstream's was relayed.
@@ -105,7 +108,7 @@ class Forwarder:
             if service_app is None:
                 stream = self._request_stream(receive, scope)
                 if net is not None:
-                    return await self._forward_above_net(net, decision, head, hop, scope, stream, send)
+                    return await self._forward_above_net(net, decision, head, hop, scope, stream, send, pending)
                 return await self._forward_to_upstream(decision, head, hop, stream, send, pending)
             # A call of an app cannot be repeated once it has begun.
             steps = exchange(decision, head, hop, _never)
@@ -132,11 +135,7 @@ class Forwarder:
         receive: Receive,
         send: Send,
     ) -> str | None:
-        """Call an app of this process that is a gray variant; where it fails, stable may answer.
-
-        Raises:
-            UpstreamError: see `forward`.
-        """
+        """Call a gray variant that is an app of this process; where it fails, stable may answer. See `forward`."""
         stream = self._request_stream(receive, scope)
         buffer = ReplayBuffer(stream.open, net.settings.body, stream.loop)
         net.begin_in_process(head)
@@ -247,6 +246,7 @@ class Forwarder:
         scope: Scope,
         stream: RequestStream,
         send: Send,
+        pending: PendingResult | None = None,
     ) -> str | None:
         """Forward a request to a gray variant, and perhaps to stable, or call the app that answers for it."""
         limit = max(self._replay_limit, net.settings.body)
@@ -257,7 +257,8 @@ class Forwarder:
         run = partial(self._upstreams.run, open_body=buffer.open, loop=stream.loop, on_shadow=on_shadow)
 
         async def result() -> ExchangeResult:
-            found = await run(exchange_with_gray(decision, head, hop, net, can_retry))
+            steps = exchange_with_gray(decision, head, hop, net, can_retry)
+            found = await (run(steps) if pending is None else pending())
             if net.stable is None:
                 return found
             if await stream.client_left():

@@ -298,7 +298,7 @@ def test_a_request_that_the_wrapped_app_answers_is_copied_too() -> None:
             await there.counted(sent=2, skipped_body=2)
             assert [(copy.line.split()[1], copy.body) for copy in there.copies] == [(b"/b", b""), (b"/c", b"12345")]
             assert b"".join(bodies) == b"12345123456"
-            again = [("via", "1.1 " + there.middleware._hop_contexts[0].via.decode())]
+            again = [("via", "1.1 " + there.middleware.hops[0].via.decode())]
             assert (await there.fetch("/a/b", headers=again)).body == b"from the app"
             await there.counted(sent=2, skipped_body=2)
 

@@ -42,6 +42,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, *, at_once: bool) -> Figures:
     for roll in (10.0, 50.0):
         head = RequestHead("GET", "/svc/a?b=c", {"host": "shop"})
         decision = decide(store.table, head, roll)
+        assert decision is not None
         for status, seconds, size in ASKED:
             clock.now += 1000
             if at_once:

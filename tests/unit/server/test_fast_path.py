@@ -19,7 +19,9 @@ from canary_mw.client.aio.connection import Connection
 from canary_mw.client.limits import Limits
 from canary_mw.middleware.asgi import middleware
 from canary_mw.observability.events import Finished
-from canary_mw.server import fast_path
+from canary_mw.rules.upstream import UpstreamOptions
+from canary_mw.server.fast_path import exchange as fast_path
+from canary_mw.server.protocol import GuardedProtocol
 
 HALVES = RULES + mapping("gray", "/shop/", "shop-gray", weight=50, host_rewrite="gray.example")
 
@@ -70,7 +72,7 @@ def after_one(then: Callable[[Peer, Seen], Awaitable[object]]) -> Callable[[Peer
     return script
 
 
-def test_only_what_a_release_decides_leaves_the_fast_path(tmp_path: Path) -> None:
+def test_what_a_release_decides_takes_the_fast_path_unless_another_one_has_decided(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     fields = "gray: {gray: 50}\nsticky: [{header: k}]\nchoice: {query: q}\n"
     rules.write_text(
@@ -84,12 +86,11 @@ def test_only_what_a_release_decides_leaves_the_fast_path(tmp_path: Path) -> Non
         for word, variant in (("always", "gray"), ("never", "stable"), ("always", "gray")):
             answer = await client.get(f"/shop/a?q={word}".encode())
             assert (answer.status, answer.header("x-canary-variant")) == (200, variant)
-        assert app.came == ["whole"] * 3
-        app.came.clear()
+        # The first one has to connect.
+        assert app.came == ["decided"]
         for _ in range(3):
             assert (await client.get(b"/plain/a")).header("x-canary-variant") is None
-        # The first one may have to connect.
-        assert app.came in ([], ["decided"])
+        assert app.came == ["decided"]
         app.came.clear()
         await client.get(b"/plain/a", b"x-canary-lane: r=gray")
         assert app.came == ["whole"]
@@ -275,13 +276,13 @@ def test_the_deadline_of_a_request_that_is_sent_again_is_the_first_one(
     rules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadlines: list[float] = []
-    begin = Connection.begin
+    send = Connection._send
 
-    def recording(self: Connection, data: bytes, head_only: bool, deadline: float, *more: Any) -> None:
+    def recording(self: Connection, data: bytes, deadline: float, options: UpstreamOptions) -> None:
         deadlines.append(deadline)
-        begin(self, data, head_only, deadline, *more)
+        send(self, data, deadline, options)
 
-    monkeypatch.setattr(Connection, "begin", recording)
+    monkeypatch.setattr(Connection, "_send", recording)
 
     async def then(peer: Peer, _: Seen) -> None:
         if peer.number == 1:
@@ -314,7 +315,7 @@ def test_a_stale_connection_and_nobody_to_replace_it_is_503(rules: Path, method:
             503,
             b"upstream 127.0.0.1 is not reachable\n".replace(b"127.0.0.1", b"shop"),
         )
-        assert app.came == ([] if method == b"POST" else ["begun"])
+        assert app.came == (["whole"] if method == b"POST" else ["begun"])
         # The connection of the client can still be used.
         assert (await client.get(b"/none")).status == 404
 
@@ -343,7 +344,7 @@ spec: {config: {merge_slashes: true}}
         (GET.replace(b"\r\n\r\n", b"\r\nupgrade: foo/2\r\nconnection: upgrade\r\n\r\n"), ["whole"], 403),
         (GET.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n"), ["whole"], 200),
         (GET.replace(b"/1.1", b"/1.0"), ["whole"], 200),
-        (GET.replace(b"/shop/", b"http://else.example/shop/"), [], 200),
+        (GET.replace(b"/shop/", b"http://else.example/shop/"), ["whole"], 200),
         (GET.replace(b"/shop/", b"/none/"), ["decided"], 404),
         (GET.replace(b"GET /shop/", b"OPTIONS *"), ["whole"], 404),
     ],
@@ -431,7 +432,7 @@ def test_what_comes_back_to_us_is_a_loop_on_either_path(rules: Path, rolls: Roll
     async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
         await primed(client, app)
         answer = await client.get(b"/shop/", b"via: 1.1 canary-mw-here shop")
-        assert (answer.status, app.came, rolls.count) == (508, ["decided"], 2)
+        assert (answer.status, app.came, rolls.count) == (508, ["whole"], 2)
 
     talk(rules, forever, exchange, hop_id="here")
 
@@ -607,7 +608,7 @@ def test_an_answer_without_body_stays_in_step(rules: Path, method: bytes, answer
             assert set(head.split(b"\r\n")[1:-2]) == lines
             if b"transfer-encoding: chunked" in lines:
                 assert await client.reader.readexactly(5) == b"0\r\n\r\n"
-        assert (app.came, upstream.accepted) == ([], 1)
+        assert (app.came, upstream.accepted) == (["whole"] * 2 if method == b"HEAD" else [], 1)
 
     talk(rules, after_one(then), exchange)
 
@@ -643,8 +644,8 @@ def test_a_head_that_announces_a_body_which_does_not_belong_there_ends_its_conne
             assert upstream.accepted == count
             assert (await client.get()).body == b"next"
             assert upstream.accepted == count + 1
-        # The request on the fast path is the one without a body; the next one has to connect.
-        assert app.came == ["decided"] * 2
+        # The request without a body finds a connection, and the next one has to connect.
+        assert app.came == (["whole", "decided"] if method == b"HEAD" else ["decided"]) * 2
 
     talk(rules, after_one(then), exchange)
 
@@ -672,7 +673,7 @@ def test_a_client_that_asks_for_the_end_of_its_connection_gets_connection_close(
         answer = await client.answer()
         assert (answer.body, answer.header("connection")) == (b"1", "close")
         assert await client.reader.read() == b""
-        assert app.came == []
+        assert app.came == ["whole"]
 
     talk(rules, forever, exchange)
 
@@ -691,9 +692,12 @@ def test_a_server_that_shuts_down_answers_first_with_connection_close(rules: Pat
             app = Noting(rules, upstream.origin.port)
             async with listening(app) as (port, state), wire_to(port) as client:
                 await primed(client, app)
-                await client.ask(GET + more)
+                await client.ask(GET)
                 await asked.wait()
                 (connection,) = state.connections
+                assert isinstance(connection, GuardedProtocol)
+                await client.ask(more)
+                await until(lambda: len(connection.pipeline) == bool(more))
                 connection.shutdown()
                 go_on.set()
                 answers = [await client.answer() for _ in range(2 if more else 1)]
@@ -716,7 +720,7 @@ def test_an_idle_client_of_a_server_that_shuts_down_may_send_one_more_request(ru
                 connection.shutdown()
                 answer = await client.get()
                 assert (answer.body, answer.header("connection")) == (b"1", "close")
-                assert app.came == []
+                assert app.came == ["whole"]
 
     run(main())
 
@@ -730,10 +734,10 @@ def test_pipelined_requests_are_answered_in_their_order(rules: Path) -> None:
         post = b"POST /shop/2 HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\nhi"
         await client.ask(GET.replace(b"/shop/", b"/shop/1") + post + GET.replace(b"/shop/", b"/shop/3"))
         assert [(await client.answer()).body for _ in range(3)] == [b"/1", b"/2", b"/3"]
-        # Only the first request found an idle connection.
-        assert app.came == ["whole", "whole"]
+        # They came in one read.
+        assert app.came == ["whole"] * 3
         assert (await client.get(b"/shop/4")).body == b"/4"
-        assert app.came == ["whole", "whole"]
+        assert app.came == ["whole"] * 3
 
     talk(rules, after_one(then), exchange)
 
@@ -742,15 +746,31 @@ def test_pipelined_requests_are_answered_in_their_order(rules: Path) -> None:
     "bad", [b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz"]
 )
 def test_a_refusal_waits_for_the_answer_before_it(rules: Path, bad: bytes) -> None:
-    async def exchange(client: Wire, app: Noting, upstream: Upstream) -> None:
-        await primed(client, app)
-        await client.ask(GET + bad)
-        assert (await client.answer()).body == b"1"
-        assert (await client.answer()).status == 400
-        assert await client.reader.read() == b""
-        assert app.came == []
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
-    talk(rules, forever, exchange)
+    async def then(peer: Peer, _: Seen) -> None:
+        asked.set()
+        await go_on.wait()
+        await peer.answer(b"late")
+
+    async def main() -> None:
+        async with serving(after_one(then)) as upstream:
+            app = Noting(rules, upstream.origin.port)
+            async with listening(app) as (port, state), wire_to(port) as client:
+                await primed(client, app)
+                await client.ask(GET)
+                await asked.wait()
+                await client.ask(bad)
+                (connection,) = state.connections
+                assert isinstance(connection, GuardedProtocol)
+                await until(lambda: connection._pending_error is not None)
+                go_on.set()
+                assert (await client.answer()).body == b"late"
+                assert (await client.answer()).status == 400
+                assert await client.reader.read() == b""
+                assert app.came == []
+
+    run(main())
 
 
 # Errors of our own: the slot of the connection to the upstream must not be lost.
@@ -787,7 +807,7 @@ def test_an_error_while_a_response_is_written_gives_the_connection_to_the_next_r
                 await other.ask(GET)
                 pool = own_client(app)._pool(upstream.origin)
                 await until(lambda: pool._waiters)
-                monkeypatch.setattr(fast_path, "render_head", broken)
+                monkeypatch.setattr(fast_path.FastPathRequest, "_send", broken)
                 go_on.set()
                 # When the first client is seen to have gone, its connection belongs to the other one.
                 assert (await other.answer()).body == b"1"
@@ -954,7 +974,7 @@ def test_a_fault_of_our_own_ends_the_connection_of_its_client_and_no_other(
         port = client.writer.get_extra_info("peername")[1]
         await primed(client, app)
         with monkeypatch.context() as patch:
-            patch.setattr(fast_path, "render_head", broken)
+            patch.setattr(fast_path.FastPathRequest, "_send", broken)
             await client.ask(GET)
             with contextlib.suppress(ConnectionError):
                 assert await client.reader.read() == b""

@@ -18,7 +18,7 @@ from upstream import CERTIFICATE, Peer, Upstream, forever, serving, until
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
-from canary_mw.rules.upstream import EndpointOptions, HealthCheck, UpstreamOptions
+from canary_mw.rules.upstream import DEFAULT_OPTIONS, EndpointOptions, HealthCheck, UpstreamOptions
 from canary_mw.types import Message
 from canary_mw.upstreams.aio import Upstreams
 from canary_mw.upstreams.shadows import ShadowSender
@@ -54,7 +54,8 @@ async def ask(upstreams: Upstreams, asked: UpstreamRequest) -> None:
 
 async def touch(upstreams: Upstreams) -> None:
     """Make a state for the running loop."""
-    assert upstreams.idle_connection(request("127.0.0.1:1"), asyncio.get_running_loop()) is None
+    service = "127.0.0.1:1"
+    assert upstreams.idle_connection(service, service, DEFAULT_OPTIONS, asyncio.get_running_loop()) is None
 
 
 @asynccontextmanager
