@@ -74,7 +74,8 @@ def _selected(labels: Any, objects: list[Any]) -> list[Any]:
 
 def _service(item: Any, objects: list[Any]) -> Iterator[str]:
     selected = _selected(item["spec"]["selector"], objects)
-    if len(selected) != 1:
+    # One without an address only says which pods there are.
+    if len(selected) != 1 and not (selected and item["spec"].get("clusterIP") == "None"):
         yield f"leads to the pods of {len(selected)} workloads"
     ports = {port["name"] for each in selected for one in pod_of(each)["containers"] for port in one["ports"]}
     yield from (f"no port {each['targetPort']}" for each in item["spec"]["ports"] if each["targetPort"] not in ports)
@@ -85,6 +86,17 @@ def _service(item: Any, objects: list[Any]) -> Iterator[str]:
 def _nothing(item: Any, objects: list[Any]) -> Iterator[str]:
     """Nothing is known of this kind."""
     yield from ()
+
+
+def _policy(item: Any, objects: list[Any]) -> Iterator[str]:
+    """One that lets pods ask each other may be about those of several workloads."""
+    selector = item["spec"]["podSelector"]
+    inside = [each for rule in item["spec"].get("ingress", ()) for each in rule.get("from", ())]
+    if inside and all(each == {"podSelector": selector} for each in inside):
+        if not _selected(selector["matchLabels"], objects):
+            yield "is about no pods"
+    else:
+        yield from _selector("podSelector")(item, objects)
 
 
 def _selector(path: str) -> Any:
@@ -149,7 +161,7 @@ def _route(item: Any, objects: list[Any]) -> Iterator[str]:
 _CHECKS: dict[str, Any] = {
     "Service": _service,
     "PodDisruptionBudget": _selector("selector"),
-    "NetworkPolicy": _selector("podSelector"),
+    "NetworkPolicy": _policy,
     "HorizontalPodAutoscaler": _autoscaler,
     "RoleBinding": _binding,
     "ClusterRoleBinding": _binding,
