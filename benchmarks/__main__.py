@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType, ModuleType
 
 from . import (
+    api_calls,
     asgi_servers,
     auth,
     changes,
@@ -73,6 +74,7 @@ ROWS: dict[str, ModuleType] = {
     "IMPORTS": imports,
     "WATCHES": watches,
     "CHANGES": changes,
+    "API": api_calls,
     "SERVERS": asgi_servers,
     "GROWTH": growth,
 }
