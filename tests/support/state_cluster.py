@@ -16,7 +16,7 @@ from servers import serving_app
 from canary_mw.control.rollouts.cluster.address import cluster_at
 from canary_mw.control.rollouts.cluster.names import config_map_name
 from canary_mw.control.rollouts.cluster.store import ClusterStore
-from canary_mw.rollout.state import ReleaseState, from_json
+from canary_mw.rollout.state import ReleaseState, from_json, to_json
 from canary_mw.run_folder.folder import Folder
 
 T = TypeVar("T")
@@ -38,6 +38,29 @@ class StateCluster:
         self._thread: threading.Thread
         self.port = 0
         self._stores: list[ClusterStore] = []
+        # How many answers to writes get lost.
+        self.losing = 0
+        # Writes that wait until it is set.
+        self.gate = threading.Event()
+        self.gate.set()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The server, with what a network does to it."""
+        is_write = scope["method"] == "PUT" and "/configmaps/" in scope["path"]
+        while is_write and not self.gate.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.005)
+        if not is_write or not self.losing:
+            await self.api.app(scope, receive, send)
+            return
+        self.losing -= 1
+
+        async def lose(message: Any) -> None:
+            """Send the beginning of an answer."""
+            if message["type"] == "http.response.start":
+                await send({**message, "headers": [(b"content-length", b"100000")]})
+
+        await self.api.app(scope, receive, lose)
+        raise ConnectionResetError("lost by the test")
 
     @property
     def url(self) -> str:
@@ -49,15 +72,23 @@ class StateCluster:
 
         async def main() -> None:
             self._stop = asyncio.Event()
-            async with serving_app(self.api.app, lifespan="off", port=self.port) as self.port:
+            async with serving_app(self.app, interface="asgi3", lifespan="off", port=self.port) as self.port:
                 ready.set()
                 await self._stop.wait()
+                self.gate.set()
                 self.api.thaw()
-                self.api.drop_watches(hard=True)
+                cutting = asyncio.create_task(self._cut())
+            cutting.cancel()
 
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(main()))
         self._thread.start()
         assert ready.wait(DEADLINE)
+
+    async def _cut(self) -> None:
+        """Cut all connections, and those that are made meanwhile."""
+        while True:
+            self.api.drop_watches(hard=True)
+            await asyncio.sleep(0.01)
 
     def end(self) -> None:
         """Serve no more."""
@@ -94,6 +125,11 @@ class StateCluster:
     def put(self, plural: str, name: str, body: Any) -> None:
         """Write an object, or delete it with None."""
         self.do(lambda: self.api.put(plural, NAMESPACE, name, body))
+
+    def put_aside(self, plural: str, name: str, state: ReleaseState, version: int) -> None:
+        """Write a state while nobody serves."""
+        body = {"metadata": {}, "data": {"state": to_json(state), "version": str(version)}}
+        self.api.put(plural, NAMESPACE, name, body)
 
     def store(
         self, folder: Path | None = None, releases: Dict[str, bool] | None = None, lease: str = LEASE, **user: Any

@@ -11,6 +11,7 @@ from canary_mw.cli.admin_port import admin_option
 from canary_mw.cli.release.asking import as_json, ordered, output_option, path_of, read_token, token_option
 from canary_mw.cli.release.waiting import line_of
 from canary_mw.cli.terminal import visible
+from canary_mw.control.rollouts.settings import is_cluster
 from canary_mw.server.settings import variable
 
 # The file in the folder of the state that puts everybody on stable.
@@ -72,6 +73,9 @@ def abort(name: str | None, everything: bool, state: str | None, **given: Any) -
 def _stop_all(state: str | None) -> None:
     if not state:
         raise click.UsageError("--all needs the folder of the state: --state FOLDER")
+    if is_cluster(state):
+        hint = "write --state and the run folder of a pod, CANARY_MW_RUN_DIR, to stop that pod"
+        raise click.ClickException(f"{state} is no folder: {hint}; or abort each release, which is for all pods")
     folder = Path(state)
     if not folder.is_dir():
         raise click.ClickException(f"{state} is no folder: it is the one that the server has as --state")

@@ -133,6 +133,7 @@ class Controller(Keeper):
         if speaks:
             self.peers.watch()
         led, self.leads = self.leads, self.opened.store.contend(speaks=speaks)
+        self.say_problems(self.opened.store.problems if speaks else ())
         if self.leads and not led:
             self._last_tick = None
             logger.debug("this process controls the releases")

@@ -59,6 +59,7 @@ class Keeper:
         self._next: dict[str, float] = {}
         self._in_force: object = None
         self._said_stop = False
+        self._said_problems: tuple[str, ...] = ()
         self._said_unreadable: dict[str, str] = {}
 
     @property
@@ -121,6 +122,13 @@ class Keeper:
             logger.info("the state of release %s can be read again", name)
         self._said_unreadable = {**now}
 
+    def say_problems(self, problems: tuple[str, ...]) -> None:
+        """Say once what keeps this process from raising."""
+        if problems != self._said_problems:
+            self._said_problems = problems
+            for each in problems:
+                logger.error("no release can be raised from here: %s", each)
+
     def is_young(self) -> bool:
         """Whether a store that knows nothing may be one that has lost what it knew."""
         return self._clock() < self._young_until and self.states.stored is not None and not self.states.stored.states
@@ -143,7 +151,7 @@ class Keeper:
         stored = self.states.stored
         if self._surroundings.unshared:
             return "unshared"
-        if stored is None or name in stored.unreadable:
+        if stored is None or name in stored.unknown:
             return "away"
         return "newer" if name in stored.newer else "answered"
 
@@ -220,7 +228,7 @@ class Keeper:
             table.documents,
             None if states.stored is None and not known else known,
             self._cell,
-            unknown=states.stored.unreadable.keys() if states.stored is not None else (),
+            unknown=states.stored.unknown if states.stored is not None else (),
             stopped=self.stopped,
             unshared=self._surroundings.unshared,
         )

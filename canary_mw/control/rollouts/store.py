@@ -23,6 +23,7 @@ class Stored:
         stopped: somebody has stopped all releases.
         newer: the names of those that a newer version has written: nothing of them is raised here.
         unreadable: the names of those whose newest state may not be known, each with the reason.
+        awaited: the names of those of which nothing is known yet.
         identity: another one for a store that was made anew.
     """
 
@@ -30,7 +31,13 @@ class Stored:
     stopped: bool = False
     newer: frozenset[str] = frozenset()
     unreadable: Dict[str, str] = field(default_factory=dict)
+    awaited: frozenset[str] = frozenset()
     identity: str = ""
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """The names of those whose state may be another one than is known."""
+        return self.awaited | self.unreadable.keys()
 
 
 class StateStore(Protocol):

@@ -8,7 +8,7 @@ from canary_mw.control.rollouts.cluster.names import config_map_name
 from canary_mw.control.rollouts.cluster.objects import Object, empty_object, resource_version
 from canary_mw.control.rollouts.cluster.problems import explained, missing_config_map
 from canary_mw.exceptions import StoreAway
-from canary_mw.kubernetes.api import Api, Refused
+from canary_mw.kubernetes.api import Api, Lines, Refused
 from canary_mw.kubernetes.reflector import MalformedAnswer
 
 _JSON = "application/json"
@@ -42,6 +42,22 @@ class Access:
         except Exception as exc:
             raise await self._failed(exc, release) from exc
 
+    async def watch(self, release: str, item: Object, seconds: int) -> Lines:
+        """Open a watch of the object of a release, from a version of it on; the caller closes it."""
+        params = {
+            "watch": "1",
+            "fieldSelector": f"metadata.name={config_map_name(release)}",
+            "resourceVersion": resource_version(item),
+            "timeoutSeconds": str(seconds),
+        }
+        try:
+            return await self._api.watch(self._all, params, _JSON)
+        except Refused as exc:
+            exc.method = "WATCH"
+            raise await self._failed(exc, release) from exc
+        except Exception as exc:
+            raise await self._failed(exc, release) from exc
+
     async def _make(self, release: str) -> Object | None:
         try:
             return _checked(await self._api.post(self._all, empty_object(release)))
@@ -59,7 +75,7 @@ class Access:
 
         Args:
             known: the object as it was read before.
-            change: None where there is nothing to change any more. It is called again for each version of others.
+            change: returns None where there is nothing to change any more. It is called for each version of others.
 
         Returns:
             The object as it is now, and whether it was changed.
@@ -68,8 +84,12 @@ class Access:
         for _ in range(_TRIES):
             item = await self._existing(release) if item is None else item
             wanted = change(item)
-            if wanted is None:
+            if wanted is None and item is not known:
                 return item, False
+            if wanted is None:
+                # What is known may be old.
+                item = None
+                continue
             written = await self._put(release, wanted)
             if written is not None:
                 return written, True

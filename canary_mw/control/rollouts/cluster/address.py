@@ -1,5 +1,6 @@
 """Which cluster keeps the states, and how a pod reaches it."""
 
+import logging
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -7,7 +8,10 @@ from urllib.parse import urlsplit
 from canary_mw.control.rollouts.settings import parse_state_url
 from canary_mw.control.sources.kubernetes import connect
 from canary_mw.exceptions import ConfigError, StoreAway
+from canary_mw.host import HostLogger
 from canary_mw.kubernetes.credentials import Connection
+
+logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ def cluster_at(text: str, lease: str) -> Cluster:
         _check_secrecy(connection)
     except (ConfigError, OSError) as exc:
         raise StoreAway(str(exc)) from exc
+    if connection.insecure:
+        logger.warning("%s: the certificate of the API server is not verified", text)
     return Cluster(connection, url.namespaces[0] if url.namespaces else connection.namespace, lease)
 
 

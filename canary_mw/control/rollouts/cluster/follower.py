@@ -27,7 +27,7 @@ from canary_mw.control.rollouts.cluster.objects import (
 )
 from canary_mw.control.rollouts.cluster.problems import explained, missing_config_map
 from canary_mw.exceptions import StoreAway
-from canary_mw.kubernetes.api import Api, Lines, Refused
+from canary_mw.kubernetes.api import Lines, Refused
 from canary_mw.kubernetes.backoff import Backoff
 
 # Seconds of a watch; beyond its end it is silent for this long at most.
@@ -68,7 +68,7 @@ class Follower:
     def __init__(self, cluster: Cluster, release: str, changed: Callable[[], object]) -> None:
         self.known = Followed()
         self._cluster, self._release, self._changed = cluster, release, changed
-        self._access, self._api = Access(cluster), Api(cluster.connection)
+        self._access = Access(cluster)
         self._backoff = Backoff(longest=LONGEST_DELAY)
         self._failures = 0
 
@@ -83,7 +83,6 @@ class Follower:
                 await asyncio.sleep(delay)
         finally:
             await self._access.reset()
-            await self._api.reset()
 
     async def _step(self) -> float:
         """Read, and watch until the watch ends; returns the seconds to wait."""
@@ -110,7 +109,7 @@ class Follower:
             self._note(replace(self.known, answered=self.known.answered or denied, problem=problem))
         if isinstance(refusal, Refused):
             return self._backoff.after_failure(refusal.retry_after)
-        await self._api.reset()
+        await self._access.reset()
         return self._backoff.after_failure()
 
     def take(self, item: Object) -> None:
@@ -123,9 +122,11 @@ class Follower:
         if before is None or (text, version) != (text_in(before), version_in(before)):
             reading = reading_of(self._release, text, version or 0)
         evidence = self.known.evidence
+        # Whether changes are heard, too, is not known before the next watch.
+        problem = self.known.problem if self._failures else ""
         if before is None or before.get("binaryData") != item.get("binaryData"):
             evidence = evidence_in(item)
-        self._note(Followed(item=item, reading=reading, evidence=evidence, answered=True, problem=""))
+        self._note(Followed(item=item, reading=reading, evidence=evidence, answered=True, problem=problem))
 
     def _miss(self) -> None:
         """There is no object, and none can be made here. What was known stays so."""
@@ -139,19 +140,9 @@ class Follower:
 
     async def _watch(self, item: Object) -> None:
         seconds = random.randint(*_SECONDS)
-        params = {
-            "watch": "1",
-            "fieldSelector": f"metadata.name={config_map_name(self._release)}",
-            "resourceVersion": resource_version(item),
-            "timeoutSeconds": str(seconds),
-        }
-        path = f"/api/v1/namespaces/{self._cluster.namespace}/configmaps"
-        try:
-            lines = await self._api.watch(path, params, "application/json")
-        except Refused as exc:
-            exc.method = "WATCH"
-            raise
+        lines = await self._access.watch(self._release, item, seconds)
         self._failures = 0
+        self._note(replace(self.known, problem=""))
         async with aclosing(lines):
             await self._read(lines, seconds + _SILENCE)
 

@@ -27,12 +27,14 @@ class Reading:
     Attributes:
         row: None where it holds no state, or none that can be read.
         text: the state as it is written, "" for none.
+        version: how often it was written, 0 for never.
         newer: a newer version has written it.
         unreadable: why it cannot be read, "" where it can.
     """
 
     row: Row | None = None
     text: str = ""
+    version: int = 0
     newer: bool = False
     unreadable: str = ""
 
@@ -44,12 +46,13 @@ def reading_of(release: str, text: str, version: int) -> Reading:
     try:
         state = from_json(text)
     except NewerFormat:
-        return Reading(text=text, newer=True)
+        return Reading(text=text, version=version, newer=True)
     except StateError as exc:
-        return Reading(text=text, unreadable=str(exc))
+        return Reading(text=text, version=version, unreadable=str(exc))
     if state.name != release:
-        return Reading(text=text, unreadable=f"its ConfigMap holds the state of the release {state.name!r:.100}")
-    return Reading(row=Row(state, version), text=text)
+        told = f"its ConfigMap holds the state of the release {state.name!r:.100}"
+        return Reading(text=text, version=version, unreadable=told)
+    return Reading(row=Row(state, version), text=text, version=version)
 
 
 def text_in(item: Object) -> str:
@@ -116,7 +119,7 @@ def is_older(item: Object, other: Object) -> bool:
 
 def progress_line(data: bytes) -> bytes:
     """How far a release is, without the evidence."""
-    return data.partition(b"\n")[0] + b"\n"
+    return data.partition(b"\n")[0] + b"\n" if data else b""
 
 
 def _data(item: Object) -> Object:

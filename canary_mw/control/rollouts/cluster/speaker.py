@@ -20,7 +20,6 @@ from canary_mw.control.rollouts.cluster.objects import (
     Object,
     packed,
     progress_line,
-    version_in,
     with_evidence,
 )
 from canary_mw.exceptions import StoreAway
@@ -133,12 +132,9 @@ class Speaker:
 
     def _entry(self, name: str, known: Followed) -> Entry:
         progress = self._progress.get(name) or progress_line(known.evidence)
-        # Of an object that is missing, what was read last still counts.
-        row = known.reading.row
-        version = row.version if row is not None else version_in(known.item) if known.item is not None else None
         return Entry(
             text=known.reading.text,
-            version=version or 0,
+            version=known.reading.version,
             progress=progress.decode("utf-8", "replace"),
             answered=known.answered,
             problem=known.problem,

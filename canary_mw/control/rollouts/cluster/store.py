@@ -28,7 +28,7 @@ from canary_mw.upstreams.loop_thread import LoopThread
 _MORE, _END = 0.15, 1.0
 _PAUSE = 0.02
 # Seconds for which what this process has found counts, though the one that speaks does not know it yet.
-_OWN = 5.0
+_LATELY = 5.0
 _UNANSWERED = "the API server has not answered yet"
 
 
@@ -53,8 +53,9 @@ class ClusterStore:
         self._seen: object = None
         # What the one that spoke before has known.
         self._before: Dict[str, Entry] = {}
-        # What this process has found when it wrote, and when that was.
-        self._own: dict[str, tuple[Entry, float]] = {}
+        self._has_answered = False
+        # What this process has found when it wrote, and when that was; one that speaks needs none.
+        self._found: dict[str, tuple[Entry, float]] = {}
 
     def contend(self, *, speaks: bool) -> bool:
         """See `StateStore.contend`."""
@@ -93,8 +94,9 @@ class ClusterStore:
         self._wait()
         self._seen = self._mark()
         wanted, known = self._followed, self._entries()
-        if wanted and not any(each.answered or each.text for each in known.values()):
+        if not self._has_answered and wanted and not any(each.answered or each.text for each in known.values()):
             raise StoreAway(_UNANSWERED)
+        self._has_answered = True
         return _stored(known, wanted, self._cluster.key, stopped=self._is_stopped())
 
     def _follow(self) -> None:
@@ -124,9 +126,16 @@ class ClusterStore:
         if not entry.text and (not entry.answered or entry.problem):
             # As long as nothing is known, what was known counts.
             before = self._before.get(name, Entry(answered=False))
-            entry = replace(before, answered=entry.answered, problem=entry.problem or _UNANSWERED)
-        own, at = self._own.get(name, (entry, 0.0))
-        return own if own.version > entry.version and monotonic() - at < _OWN else entry
+            entry = replace(
+                before, answered=entry.answered, problem=entry.problem or (_UNANSWERED if before.text else "")
+            )
+        found = self._found_lately().get(name, entry)
+        return found if found.version > entry.version else entry
+
+    def _found_lately(self) -> dict[str, Entry]:
+        if self._speaker is not None:
+            return {}
+        return {name: entry for name, (entry, at) in list(self._found.items()) if monotonic() - at < _LATELY}
 
     def has_changed(self) -> bool:
         """See `StateStore.has_changed`."""
@@ -135,7 +144,8 @@ class ClusterStore:
 
     def _mark(self) -> object:
         changes = self._speaker.changes if self._speaker is not None else self._mirror.stamp()
-        return id(self._followed), self._speaker is None, changes, self._is_stopped()
+        found = {name: entry.version for name, entry in self._found_lately().items()}
+        return id(self._followed), self._speaker is None, changes, found, self._is_stopped()
 
     def _is_stopped(self) -> bool:
         try:
@@ -145,16 +155,19 @@ class ClusterStore:
 
     def compare_and_set(self, name: str, state: ReleaseState, version: int | None) -> int | None:
         """See `StateStore.compare_and_set`."""
-        wish = Wish(to_json(state), version)
-        known = self._speaker.item(name) if self._speaker is not None else None
         try:
-            item, written = self._thread.run(self._writer.write(name, known, wish), PATIENCE + _MORE)
+            return self._thread.run(self._write(name, Wish(to_json(state), version)), PATIENCE + _MORE)
         except TimeoutError as exc:
             raise StoreAway(str(exc)) from exc
-        if self._speaker is not None:
-            self._thread.call(self._speaker.take, name, item)
-        self._own[name] = Entry(text=text_in(item), version=version_in(item) or 0), monotonic()
-        return written
+
+    async def _write(self, name: str, wish: Wish) -> int | None:
+        speaker = self._speaker
+        item, version = await self._writer.write(name, speaker.item(name) if speaker is not None else None, wish)
+        if speaker is not None:
+            speaker.take(name, item)
+        else:
+            self._found[name] = Entry(text=text_in(item), version=version_in(item) or 0), monotonic()
+        return version
 
     def checkpoint(self, name: str, data: bytes) -> None:
         """See `StateStore.checkpoint`: this pod knows it at once, others within half a minute."""
@@ -185,8 +198,14 @@ def _stored(known: Dict[str, Entry], wanted: Dict[str, bool], identity: str, *, 
             states[name] = reading.row
         if reading.newer:
             newer.add(name)
-    unreadable = dict(_problems(known, wanted))
-    return Stored(states=states, stopped=stopped, newer=frozenset(newer), unreadable=unreadable, identity=identity)
+    return Stored(
+        states=states,
+        stopped=stopped,
+        newer=frozenset(newer),
+        unreadable=dict(_problems(known, wanted)),
+        awaited=frozenset(name for name, each in known.items() if not each.answered and not each.text),
+        identity=identity,
+    )
 
 
 def _problems(known: Dict[str, Entry], wanted: Dict[str, bool]) -> Iterator[tuple[str, str]]:
@@ -194,5 +213,5 @@ def _problems(known: Dict[str, Entry], wanted: Dict[str, bool]) -> Iterator[tupl
     for name, entry in known.items():
         problem = reading_of(name, entry.text, entry.version).unreadable or entry.problem
         # One without steps needs no object before somebody aborts it.
-        if problem and (wanted[name] or entry.text):
+        if problem and (entry.text or (wanted[name] and entry.answered)):
             yield name, problem
