@@ -162,10 +162,12 @@ class CompiledRelease:
         if not self._obeys_lanes or (not person.trusted and person.is_signed is not_signed):
             return None
         value = lane_variant(head, self.lane, person)
-        if value is None:
-            return None
-        name = value.decode()
-        return Assigned(self.name, name if name in self.claims.weights else STABLE, "lane")
+        return None if value is None else self.in_lane(value.decode())
+
+    def in_lane(self, variant: str) -> Assigned:
+        """What a service before has decided; stable for a variant that this release does not have."""
+        known = self._obeys_lanes and variant in self.claims.weights
+        return Assigned(self.name, variant if known else STABLE, "lane")
 
     def by_choice(self, head: RequestHead, person: Person) -> Assigned | None:
         """The variant that the request names."""

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with")
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda text: re.sub(r"\W+", "-", text[-40:]))
 def test_a_block_runs_as_shown(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("rules.yaml").write_text(RELEASE if "releases[" in block else RULES)
+    Path("rules.yaml").write_text(RELEASE if "shop-2026-11" in block else RULES)
     Path("app.py").write_text(block)
     runpy.run_path("app.py")
 

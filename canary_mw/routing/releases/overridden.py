@@ -39,6 +39,16 @@ class LatchedRelease(CompiledRelease):
         assigned = CompiledRelease.settle(self, head, person)
         return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
 
+    def in_lane(self, variant: str) -> Assigned:
+        """See `CompiledRelease.in_lane`."""
+        assigned = CompiledRelease.in_lane(self, variant)
+        return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
+
+    def assignment_of(self, key: str | bytes) -> Assigned:
+        """See `CompiledRelease.assignment_of`; with it `variant_of`."""
+        assigned = CompiledRelease.assignment_of(self, key)
+        return assigned if self._cells[0] < self._attempt else _taken_back(assigned)
+
     def by_audience(self, head: RequestHead, person: Person, text: str | None) -> Assigned | None:
         """See `CompiledRelease.by_audience`; what is taken back asks nobody."""
         asked = person if self._cells[0] < self._attempt else person._replace(questions=None)
