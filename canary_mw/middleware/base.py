@@ -33,7 +33,6 @@ from canary_mw.observability.counters import RefusalCounters
 from canary_mw.observability.observers import Observer
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.observability.upstream_errors import UpstreamErrors
-from canary_mw.propagate.hosts import told
 from canary_mw.routing import decision as routing_decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.module import ModuleSettings
@@ -94,7 +93,6 @@ class MiddlewareBase(ObservedRequests):
     wraps = True
     # An attribute of the class, so that `canary_mw.testing` can replace it for all middlewares of the process at once.
     decide = staticmethod(routing_decision.decide)
-    told = told
     upstreams: AnyUpstreams
     shadows: Any
     nets: Any

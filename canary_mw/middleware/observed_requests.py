@@ -43,9 +43,11 @@ class ObservedRequests:
         tracer: None without tracing.
         observed: whether any observer is notified of requests, or counts them.
         request_log: what tells LogServices, None where no document names one.
+        told: the hosts that hear of lanes.
         sole_counters: what counts requests, where nobody else is told when they begin; else None.
     """
 
+    told = told
     wraps: bool
     store: Any
     upstreams: Any
