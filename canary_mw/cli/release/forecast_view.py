@@ -70,6 +70,8 @@ def _of_analysis(analysis: Analysis, traffic: Traffic) -> Iterator[str]:
     names = [each.name for each in analysis.metrics if each.kind in recorded or each.threshold is not None]
     if unknown := [name for name in names if name not in traffic.rates]:
         yield f"Not counted, since no rate is known: {', '.join(unknown)} (--rate NAME=PERCENT)."
+    if analysis.queries:
+        yield f"Asked besides, and not counted: {', '.join(each.name for each in analysis.queries)}."
 
 
 def _known(traffic: Traffic) -> str:

@@ -34,7 +34,7 @@ class PrometheusModel(Exact):
 class ProviderModel(Exact):
     """Where a metric comes from."""
 
-    prometheus: PrometheusModel
+    prometheus: PrometheusModel | None = None
 
 
 class MetricModel(Exact):

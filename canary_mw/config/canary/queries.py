@@ -60,8 +60,10 @@ def _query(model: MetricModel, path: str) -> Query:
         text = f"{shown(path)}: {quoted(model.name)} is no name of a metric with a provider"
         hint = f"use 1 to 64 letters, digits, _ . : - and not {' or '.join(BUILT_IN)}"
         raise FieldError("bad-value", path, text, hint)
-    assert model.provider is not None
-    asked = model.provider.prometheus
+    asked = model.provider.prometheus if model.provider is not None else None
+    if asked is None:
+        text = f"{shown(path)}: the provider of {quoted(model.name)} names no server"
+        raise FieldError("bad-value", f"{path}.provider", text, "write provider: {prometheus: {address, query}}")
     if not (model.successCondition or model.failureCondition):
         text = f"{shown(path)}: nothing says which result of {quoted(model.name)} is good"
         raise FieldError("bad-value", path, text, "write successCondition: result[0] < 0.8, or failureCondition")

@@ -56,6 +56,9 @@ def test_the_steps_of_a_file_are_its_own(tmp_path: Path) -> None:
     ]
     known = run(str(file), "--rps", "500", "--error-rate", "1", "--rate", "paid=30%").stdout
     assert "Not counted" not in known
+    asked = "{name: load, provider: {prometheus: {address: 'http://p', query: up}}, successCondition: result < 1}"
+    file.write_text(MAPPINGS + RELEASE.replace("kind: event}", f"kind: event}}, {asked}"))
+    assert "Asked besides, and not counted: load." in run(str(file), "--rps", "9", "--error-rate", "1").stdout
     file.write_text(MAPPINGS + RELEASE.replace("kind: event", "kind: value"))
     assert "Not counted, since no rate is known: paid" in run(str(file), "--rps", "9", "--error-rate", "1").stdout
 
