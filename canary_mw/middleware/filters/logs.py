@@ -10,7 +10,7 @@ from canary_mw.forwarding.protobuf.access_log import METHOD
 from canary_mw.middleware.options import Options
 from canary_mw.observability.figures.tallies import Tally
 from canary_mw.observability.logs.destination import LogStream
-from canary_mw.observability.logs.service import LogQueues, RequestLog
+from canary_mw.observability.logs.service import RequestLog, log_queues
 from canary_mw.rules.filters.logs import LogPolicy
 from canary_mw.rules.upstream import Origin
 from canary_mw.upstreams.overrides import find_override, parse_origins
@@ -45,7 +45,7 @@ def request_log(options: Options, tally: Tally, *, wraps: bool) -> RequestLog:
     """The log of a middleware; when nobody uses it any more, its thread ends."""
     overrides = {name.lower(): parse_origins(name, urls) for name, urls in (options.upstreams or {}).items()}
     streams = Streams(overrides, TLSContexts(options.secrets, alpn=GRPC_PROTOCOLS))
-    queues = LogQueues(socket.gethostname(), streams.open, tally)
+    queues = log_queues(socket.gethostname(), streams.open, tally)
     log = RequestLog(queues, wraps=wraps)
     finalize(log, queues.end).atexit = False
     return log

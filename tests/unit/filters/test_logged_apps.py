@@ -14,6 +14,7 @@ from upstream import forever, serving, until
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.forking import running_threads
+from canary_mw.observability.exports import destination as exports
 from canary_mw.observability.logs import destination
 
 RULES = mapping("own", "/own/", "me") + mapping("shop", "/shop/", "shop")
@@ -148,7 +149,7 @@ def test_a_service_that_is_not_there_costs_no_request_and_what_is_too_much_is_co
 
 
 def test_a_service_that_dies_under_load_is_told_again(interface: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destination, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(exports, "FIRST_DELAY", 0.001)
 
     async def act(port: int, receiver: Receiver) -> None:
         async def load() -> list[int]:
