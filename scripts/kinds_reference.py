@@ -19,20 +19,22 @@ from canary_mw.config.reference.services import (
     CONSUL_RESOLVER_ATTRIBUTES,
     LOG_SERVICE_ATTRIBUTES,
     TCP_MAPPING_ATTRIBUTES,
+    TRACING_SERVICE_ATTRIBUTES,
 )
 from canary_mw.config.services.consul_resolver import ConsulResolverModel
 from canary_mw.config.services.log_service import LogServiceModel
 from canary_mw.config.services.tcp_mapping import TCPMappingModel
+from canary_mw.config.services.tracing_service import TracingServiceModel
 
 PAGE = Path(__file__).parent.parent / "docs" / "kinds-reference.md"
 
 INTRODUCTION = """\
-# AuthService, RateLimitService, TCPMapping, LogService, ConsulResolver: reference
+# AuthService, RateLimitService, TCPMapping, LogService, TracingService, ConsulResolver: reference
 
 This page is generated from the models that read the documents: `python scripts/kinds_reference.py`. Their form is that
 of a Mapping, and types are written as in [mapping-reference.md](mapping-reference.md). What a kind is for, with an
-example: [filters.md](filters.md) for AuthService and RateLimitService, [tcp.md](tcp.md),
-[observability.md](observability.md) for LogService, [kubernetes.md](kubernetes.md) for the resolvers.
+example: [filters.md](filters.md) for AuthService, RateLimitService, LogService and TracingService, [tcp.md](tcp.md),
+[kubernetes.md](kubernetes.md) for the resolvers.
 """
 
 # The model of v3alpha1 first.
@@ -41,6 +43,7 @@ KINDS: dict[str, tuple[dict[str, AttributeDoc], tuple[type[BaseModel], ...]]] = 
     "RateLimitService": (RATE_LIMIT_SERVICE_ATTRIBUTES, (RateLimitServiceV3,)),
     "TCPMapping": (TCP_MAPPING_ATTRIBUTES, (TCPMappingModel,)),
     "LogService": (LOG_SERVICE_ATTRIBUTES, (LogServiceModel,)),
+    "TracingService": (TRACING_SERVICE_ATTRIBUTES, (TracingServiceModel,)),
     "ConsulResolver": (CONSUL_RESOLVER_ATTRIBUTES, (ConsulResolverModel,)),
 }
 

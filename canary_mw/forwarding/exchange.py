@@ -57,16 +57,22 @@ def exchange(
     if reply is not None:
         return reply
     request = head.forwarded = upstream_request(decision, head, hop)
+    trace = None if head.trace is None else head.trace.tries(mapping.namespace)
+    request.trace = trace
     cookie = None if mapping.options.endpoints is None else set_hash_key(request, mapping.options.endpoints, head, hop)
     retries_left = mapping.retry.num_retries if mapping.retry else 0
     while True:
         try:
             response = yield request
         except UpstreamError as exc:
+            if trace is not None:
+                trace.failed(exc)
             if not retries_left or not should_retry_error(mapping.retry, exc) or not can_replay():
                 head.failed = exc.reason, exc.sent
                 return upstream_error_reply(mapping, exc)
         else:
+            if trace is not None:
+                trace.answered(response.status)
             if not retries_left or not should_retry_status(mapping.retry, response.status) or not can_replay():
                 relay = Relay(response_head(mapping, response, head, hop))
                 if cookie is not None:

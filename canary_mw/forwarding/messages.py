@@ -1,12 +1,27 @@
 """What an exchange yields and returns: a request to send, a response to relay, a reply of the proxy."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from canary_mw.exceptions import UpstreamError
 from canary_mw.http.messages import BodyFraming, ResponseHead
 from canary_mw.rules.upstream import DEFAULT_OPTIONS, Origin, UpstreamOptions
 
 # Marks a request of httpx that is forwarded: its headers are settled.
 FORWARDED = "canary_mw.forwarded"
+
+
+class Tries(Protocol):
+    """The attempts at one upstream, each one a client span."""
+
+    def begin(self, request: "UpstreamRequest", origin: Origin) -> None:
+        """An attempt begins: its headers get the context of its span. One that is under way has failed."""
+
+    def answered(self, status: int, verdict: str | None = None) -> None:
+        """The head of a response has arrived; `verdict` is what a service has said."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """There is no response."""
 
 
 @dataclass(slots=True)
@@ -30,6 +45,7 @@ class UpstreamRequest:
         head_timeout: seconds for all attempts up to the response head, None for no limit besides `timeout`.
         attempts: how often it was sent.
         origin: where it was sent last, None before.
+        trace: is told of its attempts, None where it is not traced.
     """
 
     service: str
@@ -49,11 +65,14 @@ class UpstreamRequest:
     head_timeout: float | None = None
     attempts: int = 0
     origin: Origin | None = None
+    trace: Tries | None = None
 
     def sent_to(self, origin: Origin) -> None:
         """An attempt begins."""
         self.attempts += 1
         self.origin = origin
+        if self.trace is not None:
+            self.trace.begin(self, origin)
 
     def timeout_after(self, body: object) -> float | None:
         """Seconds from the last byte of a body that comes in chunks to the response head; None for other bodies."""

@@ -55,6 +55,7 @@ class RequestHead:
         forwarded: the request to an upstream that was made of it, for who tells of it; unset before.
         answered: the headers of the answer, likewise; unset where no LogService is told.
         failed: why an upstream has not answered at last, by the reason of the error and whether it may have been sent.
+        trace: the trace of the request, see `forwarding.tracing`; None where it is not traced.
         asked: what services of filters were asked about it, and have answered; unset where there are no filters.
 
     Raises:
@@ -78,12 +79,14 @@ class RequestHead:
         "query",
         "scheme",
         "server_port",
+        "trace",
     )
 
     forwarded: Any
     answered: Any
     failed: Any
     asked: Any
+    trace: Any
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class RequestHead:
         self.scheme = scheme
         self.http_version = http_version
         self.mount = NO_MOUNT
+        self.trace = None
         self._headers_by_name: dict[bytes, bytes] | None = None
         if (absolute := split_absolute(raw)) is not None:
             self.headers = with_host(self.headers, absolute.authority)
@@ -150,6 +154,7 @@ class RequestHead:
         self.scheme = scheme
         self.http_version = version
         self.mount = NO_MOUNT
+        self.trace = None
         self._headers_by_name = headers_by_name
         return self
 
@@ -175,6 +180,7 @@ class RequestHead:
         self.headers = list(fields.items())
         self.client, self.scheme, self.http_version, self.client_port, self.server_port = peer
         self.mount = NO_MOUNT
+        self.trace = None
         self._headers_by_name = fields
         return self
 

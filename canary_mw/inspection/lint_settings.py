@@ -70,7 +70,9 @@ def _asked_names(table: RouteTable) -> dict[str, None]:
     """The names of services that are asked about requests, or told of them."""
     auth, limits = table.settings.filters.auth, table.settings.filters.rate_limit
     asked = (*(auth.services if auth is not None else ()), *([limits.service] if limits is not None else ()))
-    services = (*asked, *(each.service for each in table.settings.logs))
+    tracing = table.settings.tracing
+    told = (*(each.service for each in table.settings.logs), *([] if tracing is None else [tracing.service]))
+    services = (*asked, *told)
     return {name: None for each in services for name in each.names}
 
 

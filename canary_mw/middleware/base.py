@@ -199,8 +199,7 @@ class MiddlewareBase(ObservedRequests):
         self.store.start()
         self._count_for_releases(self.store.table)
         self.store.tell(self._count_for_releases)
-        self._log_requests(self.store.table)
-        self.store.tell(self._log_requests)
+        self._start_exports()
         self.answers.warn_of_unknown(self.store.table)
         self.store.tell(self.answers.warn_of_unknown)
         self._start_lanes()
@@ -261,8 +260,7 @@ class MiddlewareBase(ObservedRequests):
         self.discovery.stop()
         if self.admin_port is not None:
             self.admin_port.close()
-        if self.request_log is not None:
-            self.request_log.queues.close()
+        self._close_exports()
         if self._owns_store:
             # The thread of the rules may begin what drives the releases.
             self.store.stop()

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.http.messages import RequestHead
-from canary_mw.middleware.options import Options
+from canary_mw.middleware.filters.exports import ExportedRequests
 from canary_mw.middleware.records import decided_record, finished_record, relayed_record
 from canary_mw.middleware.release import ReleaseShell
 from canary_mw.middleware.rollouts import driven_by
@@ -28,11 +28,8 @@ from canary_mw.rules.upstream import Origin
 from canary_mw.run_folder.opened import run_folder
 from canary_mw.upstreams.health import gauges_of
 
-if TYPE_CHECKING:
-    from canary_mw.observability.logs.service import RequestLog
 
-
-class ObservedRequests:
+class ObservedRequests(ExportedRequests):
     """The part of a middleware that tells of its requests and releases.
 
     Attributes:
@@ -42,7 +39,6 @@ class ObservedRequests:
         tally: counts events in the figures, by their name and labels.
         tracer: None without tracing.
         observed: whether any observer is notified of requests, or counts them.
-        request_log: what tells LogServices, None where no document names one.
         told: the hosts that hear of lanes.
         sole_counters: what counts requests, where nobody else is told when they begin; else None.
     """
@@ -53,8 +49,6 @@ class ObservedRequests:
     upstreams: Any
     release: ReleaseShell
     rollouts: Rollouts
-    options: Options
-    request_log: "RequestLog | None" = None
     _evidence_counters: RequestCounters | None = None
 
     def driven(self) -> Driven:
@@ -98,25 +92,6 @@ class ObservedRequests:
         """What counts the requests of this process; None where nothing does."""
         return next(iter(self._counting), self._evidence_counters)
 
-    def _log_requests(self, table: RouteTable) -> None:
-        """Tell the LogServices of a table of requests from now on."""
-        policies, log = table.settings.logs, self.request_log
-        if not policies and log is None:
-            return
-        if log is None:
-            # Loads what nobody else needs.
-            from canary_mw.middleware.filters.logs import request_log
-
-            log = request_log(self.options, self.tally, wraps=self.wraps)
-        log.queues.follow(policies)
-        if not policies:
-            log.queues.end()
-        others = [each for each in self.finished_observers if each is not log]
-        # Observers of the end of requests are what makes records.
-        self.finished_observers = [*others, log] if policies else others
-        self.request_log = log if policies else None
-        self._settle()
-
     def _start_lanes(self) -> None:
         """Let the requests of the app tell the hosts of the environment, and of releases, of their lanes.
 
@@ -135,8 +110,7 @@ class ObservedRequests:
         self, record: Finished, head: RequestHead | None = None, decision: Decision | None = None
     ) -> None:
         notify(self.finished_observers, record)
-        if self.request_log is not None:
-            self.request_log.add(record, head, decision)
+        self._export(record, head, decision)
 
     def _count_also(self, counters: RequestCounters) -> None:
         """Count requests from now on, where nobody has counted them."""

@@ -35,6 +35,7 @@ EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "rate_limit": (("result",), "Requests that a RateLimitService was asked about, by its answer."),
     "rate_limit_seconds": ((), "Time that its answers took, in seconds."),
     "log_entries": (("service", "result"), "Entries for LogServices: sent, and dropped."),
+    "spans": (("result",), "Spans for a TracingService: sent, dropped, and those of refused batches (failed)."),
     "tcp_connections": (("mapping", "state"), "Connections of TCPMappings: accepted, and how they ended."),
     "tcp_bytes": (("mapping", "direction"), "Bytes of ended connections of TCPMappings, as seen from the client."),
     "ejections": (("service",), "Endpoints left alone by outlier_detection."),

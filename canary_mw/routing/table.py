@@ -50,7 +50,7 @@ class RouteTable:
         middleware: the rules belong to a middleware, so the wrapped app takes the requests that no Mapping takes.
         settings: of the Module.
         request_policy: checks and changes of every request by the Module, or None.
-        has_extras: the Module, a release, a filter or a log ask for more than a look-up of each request.
+        has_extras: the Module, a release, a filter, a log or traces ask for more than a look-up of each request.
         has_exceptions: some Mapping leads to the local service, or some group has a release.
         filters: what is asked about every request of this process, or None.
         releases: the releases in force, by name.
@@ -94,9 +94,8 @@ class RouteTable:
         self.settings = settings
         self.request_policy = settings.request_policy
         self.filters = settings.filters.seen_by(local)
-        self.has_extras = bool(
-            self.request_policy is not None or releases.in_force or self.filters is not None or settings.logs
-        )
+        checked = self.request_policy is not None or self.filters is not None
+        self.has_extras = bool(checked or releases.in_force or settings.logs or settings.tracing)
         self._local = local
         self.documents = releases
         self.releases: Dict[str, CompiledRelease] = compiled(releases, overrides, previous.releases if previous else {})

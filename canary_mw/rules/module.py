@@ -7,6 +7,7 @@ from typing import Any
 from canary_mw.rules.filters.asked import NO_FILTERS, Filters
 from canary_mw.rules.filters.limits import Descriptor
 from canary_mw.rules.filters.logs import LogPolicy
+from canary_mw.rules.filters.traces import TracePolicy
 from canary_mw.rules.matchers import REGEX_MAX_SIZE
 from canary_mw.rules.request_policy import RequestPolicy
 from canary_mw.rules.tcp.mapping import TCPMapping
@@ -27,6 +28,7 @@ class ModuleSettings:
         default_labels: put before the labels of Mappings, by domain.
         tcp: where the connections of ports lead that a proxy opens besides its own.
         logs: what is told of every request.
+        tracing: where spans of requests are sent, or None.
     """
 
     attributes: Dict[str, Any] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class ModuleSettings:
     default_labels: Dict[str, Descriptor] = field(default_factory=dict)
     tcp: tuple[TCPMapping, ...] = ()
     logs: tuple[LogPolicy, ...] = ()
+    tracing: TracePolicy | None = None
 
 
 DEFAULT_SETTINGS = ModuleSettings()

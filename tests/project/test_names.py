@@ -37,6 +37,7 @@ canary_mw.start
 canary_mw.store
 canary_mw.tcp
 canary_mw.tls
+canary_mw.tracing_service
 """.split()
 METRICS = """
 canary_mw_access_log_dropped_lines_total counter
@@ -73,6 +74,7 @@ canary_mw_rules gauge
 canary_mw_rules_clean gauge
 canary_mw_rules_generation gauge
 canary_mw_shadow_total counter
+canary_mw_spans_total counter
 canary_mw_stalled_clients_total counter
 canary_mw_tcp_bytes_total counter
 canary_mw_tcp_connections_total counter

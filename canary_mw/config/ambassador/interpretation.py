@@ -4,11 +4,9 @@ from functools import partial
 
 from canary_mw.config.ambassador.ambassador_id import ambassador_ids, matches_ambassador_id
 from canary_mw.config.ambassador.kinds import (
-    CONSUL_RESOLVER,
     EDGE_STACK_KINDS,
     EFFECTIVE_KINDS,
     ENDPOINT_RESOLVER,
-    FILTER_KINDS,
     KNOWN_KINDS,
     KUBERNETES_RESOLVERS,
     REQUIRED,
@@ -92,7 +90,7 @@ def _check_other_kind(resource: Resource, report: Report) -> None:
     elif resource.kind == "Module":
         if resource.name not in ("ambassador", "authentication"):
             report("notice", "kind-ignored", "only the Module called ambassador has an effect")
-    elif resource.kind not in ("TLSContext", "TCPMapping", "LogService", *FILTER_KINDS, CONSUL_RESOLVER):
+    elif resource.kind not in EFFECTIVE_KINDS:
         what = "no kind" if resource.kind is None else f"unknown kind {resource.kind}"
         report(
             "error", "unknown-kind", f"{what}: the document is left out", hint=did_you_mean(resource.kind, KNOWN_KINDS)

@@ -7,7 +7,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "DevPortal": (),
     "Host": (),
     "Listener": ("port", "securityModel", "hostBinding"),
-    "TracingService": ("driver", "service"),
 }
 # Kinds of Edge Stack in the same API group, in versions of their own.
 EDGE_STACK_KINDS = frozenset(
@@ -20,7 +19,7 @@ CONSUL_RESOLVER = "ConsulResolver"
 RESOLVER_KINDS = frozenset((CONSUL_RESOLVER, *KUBERNETES_RESOLVERS))
 FILTER_KINDS = ("AuthService", "RateLimitService")
 EFFECTIVE_KINDS = (
-    *("Mapping", "Module", "TLSContext", "TCPMapping", "LogService"),
+    *("Mapping", "Module", "TLSContext", "TCPMapping", "LogService", "TracingService"),
     *(*FILTER_KINDS, CONSUL_RESOLVER, *KUBERNETES_RESOLVERS),
 )
 KNOWN_KINDS = (*REQUIRED, *EDGE_STACK_KINDS, *EFFECTIVE_KINDS)

@@ -23,14 +23,17 @@ from canary_mw.config.services.log_service import LogServices, read_log_services
 from canary_mw.config.services.named import Source
 from canary_mw.config.services.tcp_mapping import KIND as TCP_MAPPING
 from canary_mw.config.services.tcp_mapping import TCPMappings, TCPSurroundings, read_tcp_mappings
+from canary_mw.config.services.tracing_service import KIND as TRACING_SERVICE
+from canary_mw.config.services.tracing_service import read_tracing_service
 from canary_mw.config.validation import Report, validate
 from canary_mw.config.wording import in_words
 from canary_mw.exceptions import MappingError
+from canary_mw.rules.filters.traces import TracePolicy
 from canary_mw.rules.module import DEFAULT_SETTINGS, ModuleSettings
 from canary_mw.rules.upstream import ConsulAgent, UpstreamTLS
 
 # The kinds that `read_shared_resources` reads, besides those that name a service which is asked.
-_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext", TCP_MAPPING, LOG_SERVICE))
+_SHARED_KINDS = frozenset((*RESOLVER_KINDS, "Module", "TLSContext", TCP_MAPPING, LOG_SERVICE, TRACING_SERVICE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class SharedResources:
         agents: of the ConsulResolvers among them.
         tls_contexts: by the names that a `tls` attribute may have.
         filters: documents that name services which are asked; `settings` has what follows of them.
-        tcp: TCPMappings, also in `settings`; so are `logs`.
+        tcp: TCPMappings, also in `settings`; so are `logs`, and `tracing` where spans are sent.
     """
 
     ambassador_id: str = "default"
@@ -53,6 +56,7 @@ class SharedResources:
     agents: Dict[str, ConsulAgent] = field(default_factory=dict)
     tcp: TCPMappings = field(default_factory=dict)
     logs: LogServices = field(default_factory=dict)
+    tracing: TracePolicy | None = None
 
 
 def is_shared(resource: Resource) -> bool:
@@ -108,8 +112,15 @@ def read_shared_resources(
     surroundings = TCPSurroundings(resolver, resolvers, agents, known)
     tcp = read_tcp_mappings(source, surroundings, last_good.tcp, diagnostics)
     logs = read_log_services(source, last_good.logs, diagnostics)
-    settings = replace(settings, filters=filters.filters, tcp=tuple(tcp.values()), logs=tuple(logs.values()))
-    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp, logs)
+    tracing = read_tracing_service(source, last_good.tracing, diagnostics)
+    settings = replace(
+        settings,
+        filters=filters.filters,
+        tcp=tuple(tcp.values()),
+        logs=tuple(logs.values()),
+        tracing=None if tracing is None or tracing.driver == "datadog" else tracing,
+    )
+    return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp, logs, tracing)
 
 
 def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:

@@ -25,11 +25,13 @@ from canary_mw.config.reference.services import (
     CONSUL_RESOLVER_ATTRIBUTES,
     LOG_SERVICE_ATTRIBUTES,
     TCP_MAPPING_ATTRIBUTES,
+    TRACING_SERVICE_ATTRIBUTES,
 )
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
 from canary_mw.config.services.consul_resolver import ConsulResolverModel
 from canary_mw.config.services.log_service import LogServiceModel
 from canary_mw.config.services.tcp_mapping import TCPMappingModel
+from canary_mw.config.services.tracing_service import TracingServiceModel
 
 Json = dict[str, Any]
 
@@ -40,6 +42,7 @@ _SAME_IN_ALL: tuple[tuple[str, type[BaseModel], dict[str, AttributeDoc], list[st
     ("TLSContext", TLSContext, TLS_CONTEXT_ATTRIBUTES, []),
     ("TCPMapping", TCPMappingModel, TCP_MAPPING_ATTRIBUTES, ["port", "service"]),
     ("LogService", LogServiceModel, LOG_SERVICE_ATTRIBUTES, ["service"]),
+    ("TracingService", TracingServiceModel, TRACING_SERVICE_ATTRIBUTES, ["service", "driver"]),
     ("ConsulResolver", ConsulResolverModel, CONSUL_RESOLVER_ATTRIBUTES, ["datacenter"]),
 )
 _TEXT: Json = {"type": "string"}

@@ -1,4 +1,4 @@
-"""Descriptions of the attributes of TCPMapping, LogService and ConsulResolver, for the reference and for editors."""
+"""Descriptions of the attributes of TCPMapping, LogService, TracingService and ConsulResolver."""
 
 from canary_mw.config.reference.attribute_doc import AttributeDoc
 
@@ -81,6 +81,44 @@ LOG_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
     "v3ProtocolVersion": AttributeDoc(_OF_CONVERSION + "`protocol_version`.", "v3ProtocolVersion: v3"),
     "stats_name": _STATS,
     "v3StatsName": AttributeDoc(_OF_CONVERSION + "has no effect.", "v3StatsName: als", differs=_NONE),
+    "ambassador_id": _ID,
+}
+
+TRACING_SERVICE_ATTRIBUTES: dict[str, AttributeDoc] = {
+    "service": AttributeDoc("The collector of spans, as `service` of a Mapping.", "service: zipkin:9411"),
+    "driver": AttributeDoc(
+        "`zipkin` sends JSON of version 2, `opentelemetry` OTLP over gRPC, with the extra `grpc`.",
+        "driver: zipkin",
+        differs="`datadog` is a warning: its Agent takes OTLP; spans go to the SDK that an app has set up",
+    ),
+    "sampling": AttributeDoc(
+        "Percents: `client` of requests with `x-client-trace-id`, `random` of all others, `overall` of what these"
+        " leave. What a request has brought wins over them.",
+        "sampling: {client: 100, random: 10, overall: 100}",
+        default="100 each",
+    ),
+    "custom_tags": AttributeDoc(
+        "Tags of all spans: `tag`, and one of `literal: {value}`, `environment` and `request_header: {name,"
+        " default_value}`.",
+        "custom_tags: [{tag: tenant, request_header: {name: x-tenant}}]",
+        default="none",
+    ),
+    "v3CustomTags": AttributeDoc(_OF_CONVERSION + "`custom_tags`.", "v3CustomTags: [{tag: a, literal: {value: b}}]"),
+    "tag_headers": AttributeDoc(
+        "Names of request headers that are tags; ignored beside `custom_tags`. Of v1 and v2.",
+        "tag_headers: [x-tenant]",
+        default="none",
+    ),
+    "config": AttributeDoc(
+        "`propagation_modes` (`B3`, `TRACE_CONTEXT`) and `service_name`; for `zipkin` also `collector_endpoint`,"
+        " `collector_hostname` and `trace_id_128bit`.",
+        "config: {service_name: front, propagation_modes: [B3, TRACE_CONTEXT]}",
+        default="by the driver",
+        differs="`service_name` and `propagation_modes` work with both drivers; `shared_span_context` and"
+        " `collector_endpoint_version` have no effect, and a notice says so",
+    ),
+    "stats_name": _STATS,
+    "v3StatsName": AttributeDoc(_OF_CONVERSION + "has no effect.", "v3StatsName: tracing", differs=_NONE),
     "ambassador_id": _ID,
 }
 

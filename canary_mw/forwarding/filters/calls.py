@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from canary_mw.forwarding.hop import HopContext
-from canary_mw.forwarding.messages import Reply, UpstreamRequest
+from canary_mw.forwarding.messages import Reply, Tries, UpstreamRequest
 from canary_mw.http.messages import RawHeaders, RequestHead
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.upstream import UpstreamOptions
@@ -42,6 +42,7 @@ class AskGrpc(NamedTuple):
         method: path of the method, "/envoy.service.auth.v3.Authorization/Check".
         message: fields of the request by their names in the protocol; bytes and numbers as they are.
         timeout: seconds for connect, send and answer together, None for no limit.
+        trace: is told of the call, None where it is not traced.
     """
 
     service: str
@@ -51,6 +52,7 @@ class AskGrpc(NamedTuple):
     timeout: float | None
     connect_timeout: float
     options: UpstreamOptions
+    trace: Tries | None = None
 
 
 class WantBody(NamedTuple):

@@ -47,6 +47,7 @@ def request_of(ask: AskGrpc) -> AskHttp:
         True,
         ask.options._replace(endpoints=endpoints),
         mapping=ask.rule,
+        trace=ask.trace,
     )
     return AskHttp(request, message)
 

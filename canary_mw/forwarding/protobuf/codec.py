@@ -13,11 +13,12 @@ class Field(NamedTuple):
     """A field of a message.
 
     Attributes:
-        kind: "int" is for all numbers that are varints; "map" has texts on both sides; a table is that of a message.
+        kind: "int" is for all numbers that are varints, "fixed64" for those of 8 bytes, which are only written; "map"
+            has texts on both sides; a table is that of a message.
     """
 
     number: int
-    kind: "Literal['text', 'bytes', 'int', 'bool', 'map'] | Dict[str, Field]" = "text"
+    kind: "Literal['text', 'bytes', 'int', 'bool', 'fixed64', 'map'] | Dict[str, Field]" = "text"
     repeated: bool = False
 
 
@@ -56,6 +57,8 @@ def _encode_field(out: bytearray, field: Field, value: Any, *, always: bool = Fa
         _add(out, field.number, encode(kind, value))
     elif not value and not always:
         return
+    elif kind == "fixed64":
+        out += _varint(field.number << 3 | _FIXED64) + value.to_bytes(8, "little")
     elif kind in ("text", "bytes"):
         _add(out, field.number, value.encode() if isinstance(value, str) else value)
     else:

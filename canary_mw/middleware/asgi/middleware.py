@@ -28,7 +28,7 @@ from canary_mw.middleware.asgi.services import ServiceApps
 from canary_mw.middleware.audience.aio import Asker
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
-from canary_mw.middleware.filters.asgi import Gate
+from canary_mw.middleware.filters.asgi import Gate, change_scope
 from canary_mw.middleware.options import Arguments
 from canary_mw.observability.observers import Observer
 from canary_mw.propagate.carried import Carried
@@ -181,7 +181,7 @@ class CanaryMiddleware(MiddlewareBase):
         websocket = scope["type"] == "websocket"
         try:
             seen = websocket_request(scope) if websocket else scope
-            head = table.admit(self.host.request_head(seen, receive, send))
+            head = self._begin(table, self.host.request_head(seen, receive, send), change_scope, scope)
         except ClientError as exc:
             if websocket:
                 await deny_handshake(scope, receive, send, self._forwarder.refusal(exc))

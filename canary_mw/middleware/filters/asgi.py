@@ -11,6 +11,7 @@ from canary_mw.forwarding.filters.calls import Admitted
 from canary_mw.forwarding.filters.guarding import is_same_path
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply
+from canary_mw.forwarding.tracing.asking import traced_admission
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.replies import deny_handshake, send_reply
 from canary_mw.middleware.audience.aio import Asker
@@ -109,6 +110,8 @@ class Gate:
         outcome: Admitted | Reply | None
         try:
             steps = admission(table, filters, decision, head, facts)
+            if head.trace is not None:
+                steps = traced_admission(steps, head.trace)
             outcome, receive = await self._asker.run(steps, head, scope, receive, settle)
         except ClientError as exc:
             outcome = self._refusal(exc)

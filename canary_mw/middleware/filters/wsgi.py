@@ -12,6 +12,7 @@ from canary_mw.forwarding.filters.guarding import is_same_path
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Reply
 from canary_mw.forwarding.replies import text_reply
+from canary_mw.forwarding.tracing.asking import traced_admission
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.audience.sync import SyncAsker
 from canary_mw.middleware.filters.shell import FilterShell, Known, answered, drawing_once
@@ -97,7 +98,10 @@ class SyncGate:
         outcome: Admitted | Reply
         left = False
         try:
-            outcome = self._asker.run(admission(table, filters, decision, head, facts), head, environ, settle)
+            steps = admission(table, filters, decision, head, facts)
+            if head.trace is not None:
+                steps = traced_admission(steps, head.trace)
+            outcome = self._asker.run(steps, head, environ, settle)
         except ClientError as exc:
             outcome = self._refusal(exc)
         except ClientDisconnected:

@@ -92,6 +92,7 @@ def request_head(environ: Environ) -> LazyRequestHead:
         path = _origin_form(environ, path)
     head = LazyRequestHead.__new__(LazyRequestHead)
     head.mount = NO_MOUNT
+    head.trace = None
     if environ.get("SCRIPT_NAME"):
         head.mount, path = _split_script_name(environ, path)
     head.method = method

@@ -22,7 +22,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.audience.sync import SyncAsker
 from canary_mw.middleware.base import MiddlewareBase, Rules
 from canary_mw.middleware.fallback import SafetyNets
-from canary_mw.middleware.filters.wsgi import SyncGate, SyncPassage
+from canary_mw.middleware.filters.wsgi import SyncGate, SyncPassage, change_environ
 from canary_mw.middleware.options import Arguments
 from canary_mw.middleware.wsgi.environ import environ_key, request_head
 from canary_mw.middleware.wsgi.lanes import run_with_lanes
@@ -151,7 +151,7 @@ class CanaryWSGIMiddleware(MiddlewareBase):
         try:
             head: RequestHead = request_head(environ)
             self._environ_without_untrusted(head, environ, table)
-            head = table.admit(head)
+            head = self._begin(table, head, change_environ, environ)
         except ClientError as exc:
             return self._refuse(exc, environ, start_response)
         person = with_user(self.release.person_of(table, head), table, environ)

@@ -63,10 +63,10 @@ class Destination(ABC, Generic[T]):
         at = -inf if len(self.waiting) > self._enough else self._since + self._interval
         return max(at, self._retry_at) - now
 
-    def flush(self, limit: float = LIMIT) -> None:
-        """Send what waits, within some seconds for each step."""
+    def flush(self, limit: float | None = None) -> None:
+        """Send what waits, within some seconds, by default `LIMIT`."""
         try:
-            self.send_all(limit)
+            self.send_all(LIMIT if limit is None else limit)
         except UpstreamError as exc:
             self._fail(exc)
         except Exception as exc:

@@ -62,11 +62,11 @@ class Logged(NamedTuple):
 
 def encoded(logged: Logged, policy: LogPolicy) -> bytes:
     """The entry of a request, by the driver of a LogService."""
+    flag = flag_of(logged)
     if policy.driver == "tcp":
         record = logged.record
         moved = {"received_bytes": record.bytes_in, "sent_bytes": record.bytes_out}
-        return encode(TCP_ENTRY, {"common_properties": _common(logged, _flag(logged)), "connection_properties": moved})
-    flag = _flag(logged)
+        return encode(TCP_ENTRY, {"common_properties": _common(logged, flag), "connection_properties": moved})
     fields = {
         "common_properties": _common(logged, flag),
         "protocol_version": None if logged.head is None else _VERSIONS.get(logged.head.http_version),
@@ -113,7 +113,7 @@ def _flags(flag: str | None) -> dict[str, Any] | None:
     return {flag: {"reason": _EXTERNAL_SERVICE} if flag == "unauthorized_details" else True}
 
 
-def _flag(logged: Logged) -> str | None:
+def flag_of(logged: Logged) -> str | None:
     """Why there is no answer of whoever should answer, as Envoy names it."""
     record, head = logged.record, logged.head
     if record.status is None or record.reason == "client left":

@@ -39,7 +39,8 @@ class FastPath:
         self._plans.clear()
         # Every peer is taken for a proxy in front.
         self._trusts_all = table.settings.trusted_hops > 0
-        asks = table.filters or table.request_policy or table.settings.logs or table.asks_person
+        settings = table.settings
+        asks = table.filters or table.request_policy or settings.logs or settings.tracing or table.asks_person
         self._open = not asks and middleware.trusted_headers is None and middleware.tracer is None
 
     def take(self, client: ClientConnection, data: bytes) -> bool:

@@ -23,11 +23,13 @@ from canary_mw.config.reference.services import (
     CONSUL_RESOLVER_ATTRIBUTES,
     LOG_SERVICE_ATTRIBUTES,
     TCP_MAPPING_ATTRIBUTES,
+    TRACING_SERVICE_ATTRIBUTES,
 )
 from canary_mw.config.reference.tls_context import TLS_CONTEXT_ATTRIBUTES
 from canary_mw.config.services.consul_resolver import ConsulResolverModel
 from canary_mw.config.services.log_service import LogServiceModel
 from canary_mw.config.services.tcp_mapping import TCPMappingModel
+from canary_mw.config.services.tracing_service import TracingServiceModel
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCHEMA = document_schema()
@@ -205,6 +207,11 @@ def test_the_example_of_an_attribute_of_a_tls_context_is_right(name: str) -> Non
 SERVICES: dict[str, tuple[type[BaseModel], dict[str, AttributeDoc], dict[str, Any]]] = {
     "TCPMapping": (TCPMappingModel, TCP_MAPPING_ATTRIBUTES, {"port": 5672, "service": "broker:5672"}),
     "LogService": (LogServiceModel, LOG_SERVICE_ATTRIBUTES, {"service": "als:3000"}),
+    "TracingService": (
+        TracingServiceModel,
+        TRACING_SERVICE_ATTRIBUTES,
+        {"service": "zipkin:9411", "driver": "zipkin"},
+    ),
     "ConsulResolver": (ConsulResolverModel, CONSUL_RESOLVER_ATTRIBUTES, {"datacenter": "dc1"}),
 }
 # What the examples refer to.

@@ -184,7 +184,7 @@ def test_the_notice_names_the_ids_and_the_own_one() -> None:
     assert rules.diagnostics[0].message == text
 
 
-@pytest.mark.parametrize("kind", ["Host", "TracingService"])
+@pytest.mark.parametrize("kind", ["Host", "DevPortal"])
 def test_another_kind_for_another_ambassador_is_passed_over_silently(kind: str) -> None:
     assert read_rules(other_kind(kind, ambassador_id="[blue]")).diagnostics == ()
 

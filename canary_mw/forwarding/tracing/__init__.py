@@ -1,0 +1,1 @@
+"""Traces of requests: contexts in headers, and which requests are traced."""
