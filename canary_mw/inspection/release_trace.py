@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from canary_mw.http.lanes import BAGGAGE, names_lanes
 from canary_mw.http.messages import RequestHead
 from canary_mw.inspection.explanation import Explanation
 from canary_mw.routing.assignment import Assigned, CompiledRelease
@@ -66,12 +67,14 @@ def _found(
 
 
 def _lane(release: CompiledRelease, head: RequestHead, person: Person) -> str:
-    header = release.document.propagate.header.decode()
+    lane = release.lane
+    name = BAGGAGE if lane.baggage and not head.has(lane.header) and names_lanes(head.headers) else lane.header
+    header = name.decode()
     if release.by_lane(head, person) is not None:
-        return f"{header} has an entry for {release.document.lane}"
-    if not head.has(release.document.propagate.header):
+        return f"{header} names a variant" if lane.is_tag else f"{header} has an entry for {release.document.lane}"
+    if not head.has(name):
         return f"there is no {header}"
-    trusted = person.trusted or person.is_signed(head, release.document.propagate.header)
+    trusted = person.trusted or person.is_signed(head, name)
     return f"{header} has no entry for {release.document.lane}" if trusted else f"{header} is not from a trusted peer"
 
 

@@ -141,7 +141,7 @@ class MiddlewareBase(ObservedRequests):
         )
         token = via_token(hop_id)
         keys = self.trusted_headers.keys if self.trusted_headers else ()
-        self.release = ReleaseShell(self.is_trusted_peer, keys)
+        self.release = ReleaseShell(self.is_trusted_peer, keys, self.tally)
         self.person = self.release.person
         self.filters = filter_shell(options, self.release, wraps=self.wraps, signed=bool(keys))
         self.hops = tuple(

@@ -11,10 +11,13 @@ from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders
 from canary_mw.forwarding.trusted_headers import is_signed, sign_cookie, verify_cookie
 from canary_mw.http.lanes import BAGGAGE, has_lanes, without_lanes
 from canary_mw.http.messages import RawHeaders, RequestHead
+from canary_mw.observability.figures.tallies import Tally, no_tally
 from canary_mw.propagate.hosts import told
+from canary_mw.routing.choice import lane_variant
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import NOBODY, Person
 from canary_mw.routing.table import RouteTable
+from canary_mw.rules.release import STABLE
 
 # A session that lasts longer than this is not kept in a variant of weight 0.
 _DRAIN_LIMIT = 30 * DAY
@@ -26,12 +29,16 @@ class ReleaseShell:
     Args:
         is_trusted_peer: whether an address is that of a trusted peer.
         keys: the header keys.
+        tally: counts the lanes of requests.
 
     Attributes:
         person: what is known of everybody.
     """
 
-    def __init__(self, is_trusted_peer: Callable[[str | None], bool], keys: Sequence[bytes]) -> None:
+    def __init__(
+        self, is_trusted_peer: Callable[[str | None], bool], keys: Sequence[bytes], tally: Tally = no_tally
+    ) -> None:
+        self._tally = tally
         self._is_trusted_peer = is_trusted_peer
         self._keys = tuple(keys)
         self.person = NOBODY._replace(new_id=new_anonymous_id)
@@ -62,7 +69,10 @@ class ReleaseShell:
             return headers
         names = (*lanes, BAGGAGE) if self._keys else ()
         signed = frozenset(name for name in names if is_signed(self._keys, headers, name, time()))
-        return without_lanes(headers, lanes, signed)
+        kept = without_lanes(headers, lanes, signed)
+        if kept != list(headers):
+            self._tally("lanes", "untrusted")
+        return kept
 
     def client_of(self, table: RouteTable, head: RequestHead, trusted: bool) -> str | None:
         """The address of the client: what the trusted proxies in front have seen."""
@@ -81,6 +91,9 @@ class ReleaseShell:
         release = table.releases.get(assigned.name) if assigned is not None else None
         if assigned is None or release is None:
             return None
+        if assigned.reason == "lane":
+            named = lane_variant(head, release.lane, self.person._replace(trusted=True))
+            self._tally("lanes", "obeyed" if named == (assigned.variant or STABLE).encode() else "unknown")
         return ReleaseHeaders(release.document, assigned, head, self._is_secure(head), time(), self._sign_cookie)
 
     def _is_secure(self, head: RequestHead) -> bool:

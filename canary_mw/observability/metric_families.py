@@ -17,6 +17,10 @@ _ROW_LABELS = ("release", "mapping", "service", "variant")
 EVENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "assignments": (("release", "variant", "reason"), "Requests by why their release put them on a variant."),
     "predicates": (("predicate", "result"), "Answers of the predicates of releases."),
+    "lanes": (
+        ("result",),
+        "Lanes in requests: obeyed, of an unknown variant, or removed as their peer is not trusted.",
+    ),
     "gray_failures": (("release", "variant", "kind"), "Requests whose gray variant failed, whoever answered."),
     "fallbacks": (
         ("release", "variant", "kind", "result"),

@@ -54,6 +54,7 @@ canary_mw_fallbacks_total counter
 canary_mw_gray_failures_total counter
 canary_mw_ignored_events_total counter
 canary_mw_in_flight_requests gauge
+canary_mw_lanes_total counter
 canary_mw_log_entries_total counter
 canary_mw_predicates_total counter
 canary_mw_rate_limit_seconds_total counter

@@ -25,7 +25,7 @@ class Heard(NamedTuple):
 
 
 @contextmanager
-def listening(header: str, redirect_to: str = "", body: bytes = b"") -> Iterator[Heard]:
+def listening(header: str, redirect_to: str = "", body: bytes = b"", status: int = 200) -> Iterator[Heard]:
     """A server that notes a header; what it is asked at /to-other is a redirect."""
     lanes: list[str | None] = []
 
@@ -35,7 +35,7 @@ def listening(header: str, redirect_to: str = "", body: bytes = b"") -> Iterator
         def do_GET(self) -> None:
             lanes.append(self.headers.get(header))
             redirected = bool(redirect_to) and self.path.endswith("/to-other")
-            self.send_response(307 if redirected else 200)
+            self.send_response(307 if redirected else status)
             if redirected:
                 self.send_header("location", f"{redirect_to}/end")
             self.send_header("content-type", "application/json")

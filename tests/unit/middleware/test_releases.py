@@ -328,6 +328,25 @@ def test_assignments_are_counted(kind: str, tmp_path: Path) -> None:
     assert line in metrics.render().decode()
 
 
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_lanes_are_counted(kind: str, tmp_path: Path) -> None:
+    rules = MAPPINGS + release(propagate={"baggage": True})
+    metrics = Metrics()
+
+    async def main() -> None:
+        for trusted in (["127.0.0.1"], []):
+            options = {"observers": [metrics], "trusted": trusted}
+            async with served(kind, tmp_path, rules, answers(), **options) as port:
+                for value in ("r=gray", "r=stable", "r=gone", "r=stable, r=gone", "other=gray", "wrong"):
+                    await asked(port, "/svc/", [("x-canary-lane", value)])
+                await asked(port, "/svc/", [("baggage", "canary-lane=r%3Dgray")], [("baggage", "a=b")], [])
+                await asked(port, "/plain/", [("x-canary-lane", "r=gray")])
+
+    run(main())
+    found = re.findall(r'canary_mw_lanes_total\{result="(\w+)"\} (\S+)', metrics.render().decode())
+    assert dict(found) == {"obeyed": "4.0", "unknown": "1.0", "untrusted": "8.0"}
+
+
 def test_counters_keep_few_decisions_however_many_users_there_are() -> None:
     table = RouteTable.from_yaml(MAPPINGS + release())
     counters = RequestCounters()

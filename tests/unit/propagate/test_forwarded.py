@@ -35,7 +35,8 @@ def heard(rules: str, headers: dict[str, str], header: str = "x-canary-lane", **
     """The header that the service of a decision gets."""
 
     async def main(service: Heard) -> None:
-        given = {"rules": StaticSource(rules), "trusted": ["127.0.0.1"], "upstreams": {"*": service.url}, **options}
+        upstreams = {"*": service.url, **options.pop("upstreams", {})}
+        given = {"rules": StaticSource(rules), "trusted": ["127.0.0.1"], "upstreams": upstreams, **options}
         async with serving_middleware(middleware(**given)) as port:
             assert (await fetch(port, "/shop/", headers=[("k", "1"), *headers.items()])).status == 200
 
@@ -103,3 +104,11 @@ def test_a_mapping_may_remove_the_lane() -> None:
     assert heard(kept, {"x-canary-lane": "a=b"}) == "r=stable, a=b"
     assert heard(rules, {"x-canary-lane": "a=b"}) is None
     assert heard(rules, {"x-canary-lane": "a=b"}, transports={"shop": transport}) is None
+
+
+def test_stable_in_place_of_a_failing_gray_is_told_stable() -> None:
+    """The user stays in gray, and what stable calls has to fit stable."""
+    rules = release("gray: {gray: 100}\nfallback: {}")
+    with listening("x-canary-lane", status=503) as gray:
+        assert heard(rules, {"x-canary-lane": "a=b"}, upstreams={"gray": gray.url}) == "r=stable, a=b"
+    assert gray.lanes == ["r=gray, a=b"]
