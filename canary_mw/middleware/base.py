@@ -111,8 +111,7 @@ class MiddlewareBase(ObservedRequests):
         arguments: Arguments,
     ) -> None:
         check_threads()
-        local = (local,) if isinstance(local, str) else tuple(local)
-        names = local_names(local)
+        names = local_names(local := (local,) if isinstance(local, str) else tuple(local))
         self.enabled = not self.wraps or is_enabled(os.environ)
         if not self.enabled:
             rules = StaticSource("")

@@ -50,7 +50,7 @@ def peers_of(options: Options, evidence: "Evidence") -> "Peers":
     service = options.peers.partition(".")[0]
     place = Place(partial(_connect, options.state), service, options.admin_port)
     token = PeerToken(options.peer_token_file or options.admin_token_file)
-    return Peers(place, token.read, figures.take, figures.pods.remember_count, figures.pods.count)
+    return Peers(place, token.read, figures.take, figures.pods.note, figures.pods.noted)
 
 
 def _connect(state: str) -> "tuple[Connection, str]":

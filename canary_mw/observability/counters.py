@@ -12,13 +12,7 @@ from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.keys import ClientAddresses
 from canary_mw.observability.attempts.private import PrivateEvidence
-from canary_mw.observability.attempts.release_evidence import (
-    EvidenceRead,
-    More,
-    evidence_in,
-    nothing_more,
-    read_evidence,
-)
+from canary_mw.observability.attempts.release_evidence import EvidenceRead, More, evidence_in, no_more, read_evidence
 from canary_mw.observability.attempts.writer import EvidenceWriter
 from canary_mw.observability.events import Finished, Reloaded
 from canary_mw.observability.failures import REFUSED, failure_of
@@ -271,7 +265,7 @@ class RequestCounters(Observer):
                 self.figures.open()
                 self._evidence.event(assigned, name, client, thousandths, time())
 
-    def evidence(self, more: More = nothing_more) -> EvidenceRead:
+    def evidence(self, more: More = no_more) -> EvidenceRead:
         """The evidence of all workers, and what other pods have seen."""
         folder = self.figures.open_folder()
         if folder is None or self.private.counts:

@@ -145,7 +145,7 @@ def rollout(phase: Phase, **more: Any) -> Rollout:
         "reason": "",
         "held_by": "",
         "since": at(28.5),
-        "controller": {"name": "worker 4711 of gateway-7c9f-x2k4q", "here": True},
+        "controller": {"name": "worker 4711 of gateway-7c9f-x2k4q", "here": True, "pods": None},
         "steps": [step(place, -1 if latched else 1) for place in range(5)],
         "metrics": GOOD,
         "queries": [],

@@ -79,7 +79,7 @@ PROGRESSING: Rollout = {
     "reason": "",
     "held_by": "",
     "since": "2026-11-27T13:59:48.000Z",
-    "controller": {"name": "pod svc-7d9f-x2", "here": True},
+    "controller": {"name": "pod svc-7d9f-x2", "here": True, "pods": None},
     "steps": [
         step(1, 1.0, "done"),
         step(3, 5.0, "current"),

@@ -6,6 +6,7 @@ from canary_mw.admin.models.common import ErrorAnswer
 from canary_mw.admin.models.releases import CommandAnswer, RolledBackAnswer
 from canary_mw.admin.schemas import schema_of
 from canary_mw.rollout.commands import COMMANDS
+from canary_mw.rollout.state import LATCHED
 
 PATH = "releases/{name}/{command}"
 EVIDENCE_PATH, ROLLED_BACK_PATH = "evidence", "releases/{name}/rolled-back"
@@ -34,7 +35,11 @@ _BODY = {
     "additionalProperties": False,
 }
 
-_ROLLED_BACK = {"attempt": {"type": "integer", "minimum": 1}, "reason": {"type": "string"}}
+_ROLLED_BACK = {
+    "attempt": {"type": "integer", "minimum": 1},
+    "phase": {"enum": list(LATCHED), "default": LATCHED[0]},
+    "reason": {"type": "string"},
+}
 
 
 def described(components: dict[str, Any]) -> dict[str, Any]:
@@ -82,14 +87,14 @@ def evidence(components: dict[str, Any]) -> dict[str, Any]:
 def rolled_back(components: dict[str, Any]) -> dict[str, Any]:
     """The operations of telling a pod of a rollback."""
     answers = {"200": _response("It is believed.", schema_of(RolledBackAnswer, components))}
-    refused = "There is no such release with steps, or the attempt is far ahead."
+    refused = "There is no such release, or the attempt is far ahead."
     answers |= _peer_errors(components) | {"409": _response(refused, schema_of(ErrorAnswer, components))}
     body = {"type": "object", "required": ["attempt"], "properties": _ROLLED_BACK}
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         "post": {
             "operationId": "rolledBack",
-            "summary": "Tell a pod that another one has rolled a release back.",
+            "summary": "Tell a pod that another one has rolled a release back, or aborted it.",
             "parameters": [{**name, "description": "Of a GrayRelease."}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
             "responses": answers,

@@ -15,6 +15,7 @@ from canary_mw.admin.parameters import json_body
 from canary_mw.admin.subject import Subject
 from canary_mw.exceptions import CommandRefused
 from canary_mw.observability.figures.values import Figures
+from canary_mw.rollout.state import LATCHED, Phase
 
 if TYPE_CHECKING:
     from canary_mw.control.rollouts.rollouts import Rollouts
@@ -48,9 +49,9 @@ async def rolled_back_answer(desk: Desk, commands: Commands, request: Request) -
 
     token = permitted_peer(await desk.run(commands.tokens.read), request)
     fields: Any = await json_body(request, _EXAMPLE)
-    attempt, reason = _attempt(fields), str(fields.get("reason", ""))[:_MOST_REASON]
+    attempt, phase, reason = _attempt(fields), _phase(fields), str(fields.get("reason", ""))[:_MOST_REASON]
     client = request.client
-    told = RolledBack(path_of(request)[0], attempt, reason, token.subject, client.host if client else "")
+    told = RolledBack(path_of(request)[0], attempt, reason, phase, token.subject, client.host if client else "")
 
     def tell() -> bool:
         try:
@@ -72,6 +73,13 @@ def _attempt(fields: Any) -> int:
     if not isinstance(found, int) or isinstance(found, bool) or not 0 < found < _MOST_ATTEMPTS:
         raise Refused(400, "bad-attempt", f"the body names no attempt: write {_EXAMPLE}")
     return found
+
+
+def _phase(fields: Any) -> Phase:
+    found = fields.get("phase", LATCHED[0])
+    if found not in LATCHED:
+        raise Refused(400, "bad-phase", f"the phase is one of {', '.join(LATCHED)}")
+    return LATCHED[LATCHED.index(found)]
 
 
 def _driving(commands: Commands) -> "Rollouts":

@@ -153,16 +153,32 @@ class RolloutChange(TypedDict):
     address: str
 
 
+class PodsReporting(TypedDict):
+    """How many pods say what they have seen.
+
+    Attributes:
+        reporting: those that were heard in the last 10 seconds, with this one.
+        known: all pods.
+        newest_seconds: since one was heard last; null where none was.
+    """
+
+    reporting: int
+    known: int
+    newest_seconds: float | None
+
+
 class RolloutController(TypedDict):
     """The one process that may raise.
 
     Attributes:
         name: who it is; empty while it is not known.
         here: whether it is the process that answers.
+        pods: what it hears of the pods, where it is of this pod; else null.
     """
 
     name: str
     here: bool
+    pods: PodsReporting | None
 
 
 class Rollout(TypedDict):

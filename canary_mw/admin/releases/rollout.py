@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from canary_mw.admin.answers.frame import iso_or_none
-from canary_mw.admin.models.rollout import Rollout, RolloutChange, RolloutNext, RolloutStep
+from canary_mw.admin.models.rollout import PodsReporting, Rollout, RolloutChange, RolloutNext, RolloutStep
 from canary_mw.admin.releases.rollout_metrics import metrics_of, queries_of
 from canary_mw.control.rollouts.rollouts import Rollouts
 from canary_mw.control.rollouts.standing import Standing
@@ -62,7 +62,7 @@ def rollout_of(document: GrayRelease, standing: Standing) -> Rollout:
         "reason": state.reason,
         "held_by": state.held_by,
         "since": iso_or_none(state.since),
-        "controller": {"name": standing.controller, "here": standing.is_controller},
+        "controller": {"name": standing.controller, "here": standing.is_controller, "pods": _pods(standing)},
         "steps": _steps(plan, state) if plan else [],
         "metrics": metrics_of(analysis, standing.look),
         "queries": queries_of(plan, analysis, standing.look),
@@ -72,6 +72,13 @@ def rollout_of(document: GrayRelease, standing: Standing) -> Rollout:
         "commands": list(allowed(document, state)),
         "history": [_change(plan, each) for each in reversed(state.history)],
     }
+
+
+def _pods(standing: Standing) -> PodsReporting | None:
+    if standing.pods is None:
+        return None
+    reporting, known, newest = standing.pods
+    return {"reporting": reporting, "known": known, "newest_seconds": None if newest is None else round(newest, 3)}
 
 
 def _steps(plan: Plan, state: ReleaseState) -> list[RolloutStep]:

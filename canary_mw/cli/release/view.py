@@ -44,9 +44,17 @@ def _head(answer: Any, rollout: Any) -> Iterator[Line]:
         yield _labelled("Reason", visible(rollout["reason"]))
     for text in rollout["findings"]:
         yield [Piece("Problem:".ljust(_LABEL)), Piece(visible(text), "bad")]
-    scope = answer["scope"]
     name = visible(rollout["controller"]["name"]) or "not known"
-    yield _labelled("Controller", f"{name}, {scope['reporting']} of {scope['workers']} workers reporting")
+    yield _labelled("Controller", f"{name}, {_reporting(answer['scope'], rollout['controller'].get('pods'))}")
+
+
+def _reporting(scope: Any, pods: Any) -> str:
+    """How many report; only the pod that raises knows it of the others."""
+    if pods is None:
+        return f"{scope['reporting']} of {scope['workers']} workers reporting"
+    newest = pods["newest_seconds"]
+    when = f" (newest {round(newest)} s ago)" if newest is not None else ""
+    return f"{pods['reporting']} of {pods['known']} pods reporting{when}"
 
 
 def _below(answer: Any, rollout: Any) -> Iterator[Line]:

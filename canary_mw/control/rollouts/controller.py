@@ -230,7 +230,6 @@ class Controller(Keeper):
         """Let a state be the next one, if this process may."""
         if known is not None and new.latched and not known.state.latched:
             self.lower(name, new, messages)
-            self.peers.tell_rolled_back(name, new.attempt, new.reason)
         elif not self.leads or store != "answered":
             return
         elif known is not None and known.version is not None and only_counts(known.state, new):
@@ -257,6 +256,11 @@ class Controller(Keeper):
             raise StoreAway(f"the state of {name} cannot be written: {'; '.join(self.troubles.values())}")
         if not self.write(name, state, outcome.messages):
             raise VersionMoved(f"somebody else has changed the state of {name} at the same time")
+
+    def lower(self, name: str, state: ReleaseState, messages: tuple[Message, ...]) -> None:
+        """See `Keeper.lower`; the other pods hear of it before it is stored."""
+        self.peers.tell_lowered(state)
+        super().lower(name, state, messages)
 
     def keep_progress(self) -> None:
         """Store what a restart goes on with."""

@@ -10,7 +10,7 @@ from canary_mw.exceptions import EvidenceRefused
 from canary_mw.observability.attempts import checkpoint, register
 from canary_mw.observability.attempts.private import PrivateEvidence
 from canary_mw.observability.attempts.register import Attempts
-from canary_mw.observability.attempts.release_evidence import EvidenceRead, nothing_more, release_evidence
+from canary_mw.observability.attempts.release_evidence import EvidenceRead, no_more, release_evidence
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.figures.storage import OpenedFolder
 from canary_mw.observability.peers.kept import PeerEvidence
@@ -46,7 +46,7 @@ class FiguresEvidence:
         if counters is None:
             return None
         if self._read is None or monotonic() - self._read_at > _FRESH:
-            more = nothing_more if self.pods is None else self.pods.contents
+            more = no_more if self.pods is None else self.pods.contents
             self._read, self._read_at = counters.evidence(more), monotonic()
         return release_evidence(self._read, document, state.attempt, state.visit, state.step)
 

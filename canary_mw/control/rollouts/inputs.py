@@ -91,8 +91,8 @@ class Peers(Protocol):
     def findings(self) -> Sequence[str]:
         """What is wrong with the other pods, in words."""
 
-    def tell_rolled_back(self, name: str, attempt: int, reason: str) -> None:
-        """Tell all pods that an attempt of a release was rolled back."""
+    def tell_lowered(self, state: ReleaseState) -> None:
+        """Tell all pods that a release was rolled back, or aborted."""
 
     def stop(self) -> None:
         """Ask nobody any more."""

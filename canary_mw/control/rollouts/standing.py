@@ -5,6 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 
 from canary_mw.control.rollouts.controller import Controller
+from canary_mw.control.rollouts.inputs import Heard
 from canary_mw.control.rollouts.place import Opened
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.rollout.outcome import Message
@@ -25,6 +26,7 @@ class Standing:
         stopped: everybody gets stable, by the stop of all releases.
         is_controller: whether this process raises.
         controller: who raises, or did so last, in words; "" where nobody ever has.
+        pods: how many of them report to the one that raises, where that is of this pod.
         place: where the state is kept, in words.
         findings: what keeps the state from being read or written, in words.
         verdict, look: of the last look at the evidence; None where there was none.
@@ -39,6 +41,7 @@ class Standing:
     stopped: bool = False
     is_controller: bool = False
     controller: str = ""
+    pods: Heard | None = None
     place: str = ""
     findings: tuple[str, ...] = ()
     verdict: Verdict | None = None
@@ -63,6 +66,7 @@ def standing_of(controller: Controller, document: GrayRelease, where: Surroundin
         stopped=controller.stopped,
         is_controller=controller.leads,
         controller=_controller(opened),
+        pods=controller.peers.heard(),
         place=opened.where if opened is not None else "",
         findings=tuple(_findings(controller, document, where)),
         verdict=outcome.verdict,
@@ -90,6 +94,8 @@ def _findings(controller: Controller, document: GrayRelease, where: Surroundings
         yield f"the store of states cannot be {what}: {reason}"
     if controller.opened is not None:
         yield from controller.opened.store.problems
+    if document.plan is not None:
+        yield from controller.peers.findings()
     if stored is not None and name in stored.newer:
         yield "a newer version has written the state: this one raises nothing"
     if stored is not None and name in stored.unreadable:

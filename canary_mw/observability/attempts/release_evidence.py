@@ -35,12 +35,12 @@ class EvidenceRead:
     whole: bool = True
 
 
-def nothing_more(attempts: register.Attempts) -> Sequence[memoryview]:
+def no_more(attempts: register.Attempts) -> Sequence[memoryview]:
     """Where no other pods are."""
     return ()
 
 
-def read_evidence(folder: int, more: More = nothing_more) -> EvidenceRead:
+def read_evidence(folder: int, more: More = no_more) -> EvidenceRead:
     """The evidence of all workers that count in a folder, those that have ended included.
 
     Args:

@@ -19,7 +19,7 @@ from canary_mw.observability.figures.files import read_text, remove, write_text_
 from canary_mw.observability.figures.storage import OpenedFolder
 from canary_mw.observability.peers.wire import MOST_PACKED, Export, packed, unpacked
 
-_COUNT = "peers.count"
+_STATUS = "peers.status"
 PREFIX, SUFFIX = "peer-", ".evidence"
 # Bytes of the evidence of all pods together, and how many pods are kept.
 MOST_BYTES, MOST_PODS = 128 << 20, 2048
@@ -120,21 +120,17 @@ class PeerEvidence:
             found = [releases[name] for releases in self._pods.values() if name in releases]
             return [each for each in found if each.attempt.stored == attempt]
 
-    def remember_count(self, pods: int) -> None:
-        """Note how many pods there are, also for later processes of this pod."""
+    def note(self, status: bytes) -> None:
+        """Keep how it goes with the pods, for all workers of this pod, and for later ones."""
         folder = self._open_folder()
-        if folder is not None and pods != self._count(folder):
+        if folder is not None:
             with suppress(OSError):
-                write_text_file(folder.descriptor, _COUNT, str(pods).encode())
+                write_text_file(folder.descriptor, _STATUS, status)
 
-    def count(self) -> int | None:
-        """How many pods there were when that was known last; None where it never was."""
+    def noted(self) -> bytes:
+        """What was kept so; b"" for nothing."""
         folder = self._open_folder()
-        return None if folder is None else self._count(folder)
-
-    def _count(self, folder: OpenedFolder) -> int | None:
-        text = read_text(folder.descriptor, _COUNT) or b""
-        return int(text) if text.isdigit() and len(text) < 9 else None
+        return b"" if folder is None else read_text(folder.descriptor, _STATUS) or b""
 
     def _numbered(self, pod: str, export: Export, number: int) -> memoryview:
         place = pod, export.name

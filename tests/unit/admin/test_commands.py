@@ -159,7 +159,7 @@ def test_the_state_of_a_release_is_told_with_its_plan(box: Box) -> None:
     assert (rollout["phase"], rollout["status"], rollout["revision"]) == ("Progressing", "Progressing", "1.4.2")
     assert (rollout["item"], rollout["items"], rollout["weight"]) == (1, 5, 5.0)
     assert (rollout["pause_seconds"], rollout["bake_seconds"], rollout["promote"]) == (600.0, 1800.0, "manual")
-    assert rollout["controller"] == {"name": "process 4711", "here": True}
+    assert rollout["controller"] == {"name": "process 4711", "here": True, "pods": None}
     assert [(each["item"], each["weight"], each["state"]) for each in rollout["steps"]] == [
         (1, 5.0, "current"),
         (3, 25.0, "ahead"),

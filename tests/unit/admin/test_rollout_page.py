@@ -242,7 +242,7 @@ def test_texts_of_others_stay_texts() -> None:
         "Aborted",
         reason=HOSTILE,
         revision=HOSTILE,
-        controller={"name": HOSTILE, "here": False},
+        controller={"name": HOSTILE, "here": False, "pods": None},
         metrics=[metric(HOSTILE, (1, 20), (1, 30), variant=HOSTILE), metric("b", (1, 20), (1, 30))],
         history=[{**each, "who": HOSTILE, "reason": HOSTILE, "address": HOSTILE} for each in ROLLED_BACK["history"]],
     )

@@ -74,6 +74,8 @@ def _facts(rollout: Rollout) -> list[tuple[str, str]]:
     facts = [("Attempt", f"{rollout['attempt']}{revision}")]
     if rollout["items"]:
         here = ", which made this page" if controller["here"] else ""
+        if (pods := controller["pods"]) is not None:
+            here += f", {pods['reporting']} of {pods['known']} pods reporting"
         facts.append(("Controller", f"{controller['name']}{here}" if controller["name"] else "none is heard of"))
     facts += [(f"Query {each['name']}", f"{each['condition']}: {each['text']}") for each in rollout["queries"]]
     if rollout["promote"] == "manual":

@@ -3,7 +3,9 @@
 from time import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from canary_mw.control.rollouts.keeper import Keeper
 from canary_mw.exceptions import CommandRefused
+from canary_mw.rollout.state import Phase
 from canary_mw.rollout.steps.moves import Cause, latch
 from canary_mw.rules.release import GrayRelease
 
@@ -20,12 +22,14 @@ class RolledBack(NamedTuple):
     """What a pod tells.
 
     Attributes:
+        phase: what the release is there now.
         who: the token's name, and `address` of the pod.
     """
 
     name: str
     attempt: int
     reason: str
+    phase: Phase = "RolledBack"
     who: str = ""
     address: str = ""
 
@@ -49,7 +53,7 @@ def believe(rollouts: "Rollouts", told: RolledBack) -> bool:
     """Put everybody on stable at once, as another pod does; whether that was news.
 
     Raises:
-        CommandRefused: there is no such release with steps, or no such attempt of it.
+        CommandRefused: there is no such release, or no such attempt of it.
     """
     # The latch counts for the next request, whatever the store of states does meanwhile.
     if not rollouts.ask(lambda controller: _latch(controller, told), waits=False):
@@ -59,8 +63,8 @@ def believe(rollouts: "Rollouts", told: RolledBack) -> bool:
 
 def _document(controller: "Controller", told: RolledBack) -> GrayRelease:
     found = next((each for each in controller.documents if each.name == told.name), None)
-    if found is None or found.plan is None:
-        raise CommandRefused(f"there is no release {told.name} with steps")
+    if found is None:
+        raise CommandRefused(f"there is no release {told.name}")
     return found
 
 
@@ -84,9 +88,9 @@ def _lower(controller: "Controller", told: RolledBack) -> bool:
         # A newer attempt is latched; who controls stores why, once it is known here.
         controller.apply()
         return known is None or not known.state.latched
-    reason = f"another pod has rolled it back: {told.reason}" if told.reason else "another pod has rolled it back"
-    cause = Cause(reason, time(), told.who, told.address)
-    outcome = latch(_document(controller, told), known.state, "RolledBack", cause)
+    cause = Cause(told.reason or "another pod has taken it back", time(), told.who, told.address)
+    outcome = latch(_document(controller, told), known.state, told.phase, cause)
     if outcome.state is not None:
-        controller.lower(told.name, outcome.state, outcome.messages)
+        # Who has told it tells all pods.
+        Keeper.lower(controller, told.name, outcome.state, outcome.messages)
     return True

@@ -56,7 +56,7 @@ class PeerClient:
         """The evidence of a pod, unless it is that of the cursor; raises NoAnswer and ConfigError."""
         head, data = await self._ask("GET", address, f"/api/v1/evidence?since={quote(cursor)}", b"")
         found = next((value for name, value in head.headers if name == CURSOR), b"")
-        if head.status == 304:
+        if head.status == 304 and cursor:
             return Answer(cursor, None)
         if head.status != 200:
             raise NoAnswer(_STATUS.get(head.status, f"answers with status {head.status}"))

@@ -1,7 +1,9 @@
 """What is known of the other pods: where they are, when each was heard last, and what is wrong with it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from canary_mw.control.rollouts.inputs import Heard
 from canary_mw.control.rollouts.peers.addresses import Address, Pod, text_of
@@ -98,3 +100,50 @@ class KnownPods:
 
 def _is_heard(pod: KnownPod, now: float) -> bool:
     return pod.heard_at is not None and now - pod.heard_at <= LOST_AFTER
+
+
+class Noted(NamedTuple):
+    """How it goes with the pods, as the workers of a pod tell each other.
+
+    Attributes:
+        pods: how many there are.
+        at: monotonic time of the host, of the last question to all of them; 0 for none.
+        newest_at: the same of the last answer, None for none.
+    """
+
+    pods: int
+    reporting: int = 0
+    known: int = 0
+    at: float = 0.0
+    newest_at: float | None = None
+    findings: tuple[str, ...] = ()
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it is of now; the clock begins anew with the host."""
+        return bool(self.at) and 0 <= now - self.at <= LOST_AFTER
+
+    def heard(self, now: float) -> Heard:
+        """See `KnownPods.heard`."""
+        return Heard(self.reporting, self.known, None if self.newest_at is None else max(now - self.newest_at, 0.0))
+
+
+def noted_of(known: KnownPods, now: float, *, asks: bool) -> Noted:
+    """What is told of the pods.
+
+    Args:
+        asks: whether this process asks all of them.
+    """
+    if not asks:
+        return Noted(len(known.pods))
+    reporting, count, newest = known.heard(now)
+    newest_at = None if newest is None else now - newest
+    return Noted(len(known.pods), reporting, count, now, newest_at, tuple(known.findings(now)))
+
+
+def noted_in(text: bytes) -> Noted | None:
+    """What was told; None where that cannot be read."""
+    try:
+        found = Noted(*json.loads(text))
+        return found._replace(findings=tuple(map(str, found.findings)), pods=int(found.pods), at=float(found.at))
+    except (ValueError, TypeError):
+        return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from canary_mw.control.rollouts.inputs import Heard
 from canary_mw.rollout.evidence import ReleaseEvidence
+from canary_mw.rollout.state import ReleaseState
 
 
 class NoPeers:
@@ -32,8 +33,8 @@ class NoPeers:
         """See `Peers.findings`."""
         return ()
 
-    def tell_rolled_back(self, name: str, attempt: int, reason: str) -> None:
-        """See `Peers.tell_rolled_back`."""
+    def tell_lowered(self, state: ReleaseState) -> None:
+        """See `Peers.tell_lowered`."""
 
     def stop(self) -> None:
         """See `Peers.stop`."""

@@ -17,7 +17,7 @@ from weakref import WeakMethod, WeakSet
 from canary_mw.control.rollouts.inputs import Heard
 from canary_mw.control.rollouts.peers.addresses import Address, pods_of, text_of
 from canary_mw.control.rollouts.peers.client import NoAnswer, PeerClient
-from canary_mw.control.rollouts.peers.known import KnownPod, KnownPods
+from canary_mw.control.rollouts.peers.known import KnownPod, KnownPods, noted_in, noted_of
 from canary_mw.exceptions import CanaryError, ConfigError, EvidenceRefused
 from canary_mw.forking import after_fork, ensure_forked_hooks
 from canary_mw.host import HostLogger
@@ -26,6 +26,7 @@ from canary_mw.kubernetes.kinds import ENDPOINT_SLICES
 from canary_mw.kubernetes.reflector import Reflector
 from canary_mw.kubernetes.watch import Follower
 from canary_mw.rollout.evidence import ReleaseEvidence
+from canary_mw.rollout.state import ReleaseState
 from canary_mw.upstreams.discovery.endpoint_slices import SERVICE_NAME, slice_of
 from canary_mw.upstreams.loop_thread import LoopThread
 
@@ -64,8 +65,8 @@ class Peers:
     Args:
         token: gives the token by which pods know each other; raises ConfigError where there is none.
         take: takes over what a pod gave, and returns whether it is this pod; raises EvidenceRefused. It is kept weakly.
-        remember: is called with the number of pods when that changes.
-        remembered: returns that number as it was known last, None where it never was.
+        note: keeps how it goes with the pods, for the other workers of this one.
+        noted: returns what was kept last.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Peers:
         place: Place,
         token: Callable[[], str],
         take: Callable[[bytes], bool],
-        remember: Callable[[int], object],
-        remembered: Callable[[], int | None],
+        note: Callable[[bytes], object],
+        noted: Callable[[], bytes],
     ) -> None:
-        self._place, self._token, self._remember, self._remembered = place, token, remember, remembered
+        self._place, self._token, self._note, self._noted = place, token, note, noted
         self._take = WeakMethod(take)
         self._reset()
         _all.add(self)
@@ -90,7 +91,7 @@ class Peers:
         """Know where the pods are, from now on."""
         ensure_forked_hooks()
         if self._session is None:
-            session = _Session(self._place, self._token, self._take, self._remember, self._known)
+            session = _Session(self._place, self._token, self._take, self._note, self._known)
             self._session = session
             self._thread.on_end = session.aclose
             self._thread.call(session.start)
@@ -101,14 +102,25 @@ class Peers:
         if self._session is not None:
             self._session.wanted_until = monotonic() + _WANTED
 
-    def heard(self) -> Heard:
-        """How many pods report."""
-        return self._known.heard(monotonic())
+    def heard(self) -> Heard | None:
+        """How many pods report to the worker of this pod that asks them; None where none does."""
+        now = monotonic()
+        if self._asks:
+            return self._known.heard(now)
+        noted = noted_in(self._noted())
+        return noted.heard(now) if noted is not None and noted.is_fresh(now) else None
+
+    @property
+    def _asks(self) -> bool:
+        return self._session is not None and self._session.wanted_until > monotonic()
 
     @property
     def pods(self) -> int:
         """How many pods there are, with this one, or were when that was known last."""
-        return len(self._known.pods) or self._remembered() or UNKNOWN
+        if self._known.pods:
+            return len(self._known.pods)
+        noted = noted_in(self._noted())
+        return noted.pods if noted is not None and noted.pods > 0 else UNKNOWN
 
     def weighed(self, evidence: ReleaseEvidence) -> ReleaseEvidence:
         """Evidence that is not readable while some of it is missing for long, nor complete while it is for a moment."""
@@ -118,14 +130,19 @@ class Peers:
 
     def findings(self) -> Sequence[str]:
         """What is wrong with the other pods, in words."""
-        return [f"other pods: {each}" for each in self._known.findings(monotonic())]
+        now = monotonic()
+        if self._asks:
+            return [f"other pods: {each}" for each in self._known.findings(now)]
+        noted = noted_in(self._noted())
+        fresh = noted is not None and noted.is_fresh(now)
+        return [f"other pods: {each}" for each in noted.findings] if noted is not None and fresh else []
 
-    def tell_rolled_back(self, name: str, attempt: int, reason: str) -> None:
-        """Tell all pods that an attempt of a release was rolled back, again and again for some time."""
+    def tell_lowered(self, state: ReleaseState) -> None:
+        """Tell all pods that a release was rolled back, or aborted, again and again for some time."""
         self.watch()
         session = self._session
         if session is not None:
-            self._thread.call(session.tell, name, attempt, reason)
+            self._thread.call(session.tell, state)
 
     def stop(self) -> None:
         """Ask nobody any more."""
@@ -141,10 +158,10 @@ class _Session:
         place: Place,
         token: Callable[[], str],
         take: "WeakMethod[Callable[[bytes], bool]]",
-        remember: Callable[[int], object],
+        note: Callable[[bytes], object],
         known: KnownPods,
     ) -> None:
-        self._place, self._token, self._take, self._remember, self._known = place, token, take, remember, known
+        self._place, self._token, self._take, self._note, self._known = place, token, take, note, known
         self.wanted_until = float("-inf")
         self._client: PeerClient | None = None
         self._reflector: Reflector = Reflector(ENDPOINT_SLICES, "", optional=False, keep=slice_of)
@@ -193,7 +210,10 @@ class _Session:
         if not known.pods:
             known.error = f"the Service {self._place.service} has no pods: --peers names the Service of these pods"
         elif len(known.pods) != before:
-            self._remember(len(known.pods))
+            self._tell_workers(asks=False)
+
+    def _tell_workers(self, *, asks: bool) -> None:
+        self._note(json.dumps(noted_of(self._known, monotonic(), asks=asks)).encode())
 
     async def _ask_again_and_again(self) -> None:
         due = monotonic()
@@ -202,6 +222,7 @@ class _Session:
             if now >= due and now < self.wanted_until and self._known.pods:
                 due = now + INTERVAL
                 await self._pull()
+                self._tell_workers(asks=True)
                 self._say()
             await asyncio.sleep(_LOOK)
 
@@ -234,10 +255,10 @@ class _Session:
             else:
                 logger.info("all pods report again")
 
-    def tell(self, name: str, attempt: int, reason: str) -> None:
-        """See `Peers.tell_rolled_back`."""
-        body = json.dumps({"attempt": attempt, "reason": reason[:1000]}).encode()
-        self._run(self._tell_all(f"/api/v1/releases/{quote(name, safe='')}/rolled-back", body))
+    def tell(self, state: ReleaseState) -> None:
+        """See `Peers.tell_lowered`."""
+        body = json.dumps({"attempt": state.attempt, "phase": state.phase, "reason": state.reason[:1000]}).encode()
+        self._run(self._tell_all(f"/api/v1/releases/{quote(state.name, safe='')}/rolled-back", body))
 
     async def _tell_all(self, path: str, body: bytes) -> None:
         for _ in range(_LISTED_WITHIN):

@@ -6,6 +6,7 @@ from pathlib import Path
 from canary_mw.exceptions import ConfigError
 
 _SCOPE = b"peer"
+_SCOPES = (b"operate", b"stop", _SCOPE)
 _MOST_BYTES = 65536
 _HINT = "write the token into it, or a line: peer TOKEN"
 
@@ -48,7 +49,7 @@ class PeerToken:
             data = file.read(_MOST_BYTES)
         lines = [line.split() for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
         named = [words[1] for words in lines if len(words) > 1 and words[0] == _SCOPE]
-        alone = [words[0] for words in lines if len(words) == 1]
+        alone = [words[0] for words in lines if len(words) == 1 and words[0] not in _SCOPES]
         for token in (*named, *alone):
             if token.isascii() and token.decode().isprintable():
                 return token.decode()
