@@ -92,9 +92,13 @@ class Lease:
         else:
             self._note(lease, _part(lease, "spec"))
 
-    async def release(self) -> None:
-        """Give the lock up, so that the next holder does not wait; raises as `try_hold`."""
-        if not self.held:
+    async def release(self, *, unsure: bool = False) -> None:
+        """Give the lock up, so that the next holder does not wait; raises as `try_hold`.
+
+        Args:
+            unsure: it may be held although this object does not know: a request was not waited for.
+        """
+        if not self.held and not unsure:
             return
         self._held_until = 0.0
         lease = await self._api.get(self._place, {}, _JSON)

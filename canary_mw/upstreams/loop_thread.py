@@ -58,7 +58,7 @@ class LoopThread:
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
-            loop.call(loop.stop)
+            loop.call(loop.end)
             thread.join(JOIN_TIMEOUT)
 
     def reset_after_fork(self) -> None:
@@ -91,6 +91,7 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__(original("selectors", "DefaultSelector")())
         self.calls: set[_Call[Any]] = set()
+        self._ends = False
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
@@ -109,6 +110,12 @@ class BackgroundLoop(asyncio.SelectorEventLoop):
         except RuntimeError:
             return False
         return True
+
+    def end(self) -> None:
+        """Let it end; the end of the process and the owner of its thread may both ask for that."""
+        if not self._ends:
+            self._ends = True
+            self.stop()
 
     def run_until_stopped(self, on_end: OnEnd | None) -> None:
         """Run, cancel the tasks that are left, call `on_end`, and close."""
@@ -209,7 +216,7 @@ def _start_loop(owner: object, on_end: OnEnd | None) -> tuple[BackgroundLoop, Sy
     def stop() -> None:
         for loop in made:
             if isinstance(loop, BackgroundLoop):
-                loop.call(loop.stop)
+                loop.call(loop.end)
 
     thread = start_thread(run, "canary-mw-background", stop=stop, owner=owner)
     wait_for(ready)

@@ -1,6 +1,6 @@
 """An app whose two versions are at one place, for servers in processes of their own: each says who it is.
 
-Environment: `STEPPED_RULES`, the rules.
+Environment: `STEPPED_RULES`, the rules, and `STEPPED_STARTED`, where they are loaded before any fork.
 """
 
 import os
@@ -37,7 +37,10 @@ async def asgi_gray(scope: Scope, receive: Receive, send: Send) -> None:
 def create_app() -> CanaryWSGIMiddleware:
     """The app behind the middleware."""
     rules = os.environ["STEPPED_RULES"]
-    return CanaryWSGIMiddleware(stable, rules=rules, services={"gray": gray, "stable": stable})
+    made = CanaryWSGIMiddleware(stable, rules=rules, services={"gray": gray, "stable": stable})
+    if "STEPPED_STARTED" in os.environ:
+        made.start()
+    return made
 
 
 def create_asgi() -> CanaryMiddleware:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from canary_mw.forking import running_threads
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 
 
@@ -149,6 +150,7 @@ def test_a_result_after_the_end_of_the_loop_is_dropped(background: LoopThread) -
 
 HANGING = """
 import asyncio, threading, time
+from canary_mw.forking import running_threads
 from canary_mw.upstreams.loop_thread import LoopThread, run_in_thread
 background = LoopThread()
 background.call(lambda: asyncio.ensure_future(run_in_thread(lambda: time.sleep(60))))
@@ -159,3 +161,25 @@ background.run(asyncio.sleep(0.01))
 def test_nothing_of_it_delays_the_exit_of_a_process() -> None:
     done = subprocess.run([sys.executable, "-X", "dev", "-c", HANGING], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_loop_does_last_is_done_also_where_it_is_asked_twice_to_end() -> None:
+    """By its owner, and by the end of the process."""
+    background, begun, gate, done = LoopThread(), threading.Event(), threading.Event(), threading.Event()
+
+    async def last() -> None:
+        begun.set()
+        while not gate.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.001)
+        done.set()
+
+    background.on_end = last
+    background.run(asyncio.sleep(0))
+    (thread,) = [each for each in running_threads() if each.name == "canary-mw-background"]
+    assert thread.stop is not None
+    thread.stop()
+    assert begun.wait(10)
+    thread.stop()
+    gate.set()
+    background.stop()
+    assert done.is_set()

@@ -104,7 +104,7 @@ class Election:
         """Give the Lease up, so that the next one need not wait; where that fails, it waits until the Lease ends."""
         self._renewed = 0.0
         try:
-            await self._lease.release()
+            await self._lease.release(unsure=True)
         except Exception as exc:  # noqa: BLE001 - this process ends
             self.problem = self._explained(exc)
         finally:

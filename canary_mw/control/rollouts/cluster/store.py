@@ -4,6 +4,7 @@ One process of a pod speaks with the API for all of its workers, the one that ho
 others read what it knows. Whoever writes does so by itself, and by the version that was read.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Dict
 from contextlib import suppress
@@ -44,9 +45,9 @@ class ClusterStore:
     def __init__(self, cluster: Cluster, folder: Folder | None, releases: Callable[[], Dict[str, bool]]) -> None:
         self._cluster, self._folder, self._releases = cluster, folder, releases
         self._mirror = Mirror(folder, cluster.key)
-        self._thread = LoopThread()
         self._writer = Writer(cluster)
-        self._thread.on_end = self._writer.reset
+        self._thread, self._ending = LoopThread(), _Ending(self._writer)
+        self._thread.on_end = self._ending.run
         self._speaker: Speaker | None = None
         self._followed: Dict[str, bool] = {}
         self._waited = False
@@ -62,6 +63,7 @@ class ClusterStore:
         if speaks and self._speaker is None:
             self._before = self._told().entries
             self._speaker = Speaker(self._cluster, identity_in(self._folder), self._mirror)
+            self._ending.speaker = self._speaker
             self._waited, self._followed = False, self._releases()
             self._thread.call(self._speaker.begin, self._followed)
         elif not speaks and self._speaker is not None:
@@ -182,11 +184,25 @@ class ClusterStore:
 
     def close(self) -> None:
         """See `StateStore.close`."""
-        speaker, self._speaker = self._speaker, None
-        if speaker is not None:
-            with suppress(TimeoutError):
-                self._thread.run(speaker.end(), _END)
+        self._speaker = None
         self._thread.stop()
+
+
+class _Ending:
+    """What the event loop does last, also where the process ends: it leaves the Lease to others."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.speaker: Speaker | None = None
+        self._writer = writer
+
+    async def run(self) -> None:
+        """Do it, in a second at most."""
+        speaker, self.speaker = self.speaker, None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END):
+                await self._writer.reset()
+                if speaker is not None:
+                    await speaker.end()
 
 
 def _stored(known: Dict[str, Entry], wanted: Dict[str, bool], identity: str, *, stopped: bool) -> Stored:
