@@ -23,6 +23,7 @@ OUTER = (
 ROOMS = [*CORE, *OUTER]
 # Addresses at the top of the package. They hand names on and hold no code; `__init__` does so lazily.
 ADDRESSES = {"": ROOMS, "__main__": ROOMS, "proxy": ROOMS, "protocol": ROOMS, "pytest_plugin": ROOMS}
+ADDRESSES |= {"flask": ROOMS, "django": ROOMS}
 # Rooms whose public names are loaded lazily by their `__init__`.
 PUBLIC_ROOMS = {"admin", "propagate", "testing"}
 TWINS = [("client.aio", "client.sync"), ("middleware.asgi", "middleware.wsgi")]
@@ -35,7 +36,10 @@ IO_MODULES = (
 ).split()
 LIBRARIES = {
     "aiohttp": {"propagate"},
+    "asgiref": {"middleware"},
     "click": {"cli"},
+    "django": {"middleware"},
+    "flask": {"middleware"},
     "gevent": {"forking", "host", "locks"},
     "h2": {"client"},
     "httptools": {"http", "server"},
@@ -54,6 +58,7 @@ LIBRARIES = {
     "uvicorn": {"admin", "server", "cli"},
     "watchfiles": {"control"},
     "websockets": {"client", "middleware", "server"},
+    "werkzeug": {"middleware"},
     "yaml": {"config"},
 }
 MOST_MODULES = 15

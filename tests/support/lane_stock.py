@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from django.conf import settings  # type: ignore[import-untyped]
-from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]
-from django.http import HttpRequest, HttpResponseRedirect, JsonResponse  # type: ignore[import-untyped]
-from django.urls import path  # type: ignore[import-untyped]
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponseRedirect, JsonResponse
+from django.urls import path
 from lane_chain import STOCK
 
 from canary_mw import CanaryWSGIMiddleware, StaticSource

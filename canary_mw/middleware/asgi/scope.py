@@ -7,7 +7,7 @@ from canary_mw.http.authority import check_authority, split_absolute, with_host
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.mount import split_mount
 from canary_mw.http.target import PATH_SAFE
-from canary_mw.middleware.audience.registry import users
+from canary_mw.middleware.audience.registry import is_asked
 from canary_mw.routing.person import UNASKED, Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Scope
@@ -92,7 +92,7 @@ def with_user(person: Person, table: RouteTable, scope: Scope) -> Person:
     """
     if not table.asks_person:
         return person
-    if users:
+    if is_asked(scope):
         return person._replace(user=UNASKED, session=scope.get("session"))
     user = scope.get("user")
     if user is None or not _is_authenticated(user):

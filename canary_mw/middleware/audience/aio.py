@@ -44,7 +44,7 @@ class Asker:
 
     async def _ask(self, question: Question, head: RequestHead, scope: Scope) -> object:
         answers = self._answers
-        function = answers.find(question)
+        function = answers.find(question, scope)
         if function is None:
             return no_answer(question.predicate)
         since = answers.clock()

@@ -2,12 +2,13 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from time import monotonic
+from typing import Any
 
 from canary_mw.config.document import Diagnostic, on_one_line
 from canary_mw.host import HostLogger
-from canary_mw.middleware.audience.registry import Registered, predicates, users
+from canary_mw.middleware.audience.registry import Registered, predicates, user_function
 from canary_mw.observability.figures.tallies import Tally
 from canary_mw.routing.person import FAILED, Question
 from canary_mw.routing.releases.questions import predicates_of
@@ -37,10 +38,14 @@ class Answers:
         self._late: dict[str | None, deque[float]] = {}
         self._closed: dict[str | None, float] = {}
 
-    def find(self, question: Question) -> Registered | None:
-        """The function that answers a question, None where nobody does now."""
+    def find(self, question: Question, place: MutableMapping[str, Any]) -> Registered | None:
+        """The function that answers a question, None where nobody does now.
+
+        Args:
+            place: the scope or environ.
+        """
         name = question.predicate
-        found = next(iter(users), None) if name is None else predicates.get(name)
+        found = user_function(place) if name is None else predicates.get(name)
         if found is None:
             self._failed(name, "unknown", _NO_SUCH.format(name=name))
         elif self._closed.get(name, 0.0) > self.clock():

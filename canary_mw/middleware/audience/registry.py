@@ -34,6 +34,8 @@ class Registered(NamedTuple):
 predicates: dict[str, Registered] = {}
 # The function of the user, if there is one.
 users: list[Registered] = []
+# Where a scope or environ has the function by which a framework finds the user.
+FIND_USER = "canary_mw.find_user"
 
 
 def predicate(name: str, *, timeout: float = _PREDICATE_TIMEOUT, threaded: bool = False) -> Callable[[F], F]:
@@ -91,6 +93,19 @@ def user(function: Any = None, /, *, timeout: float = _USER_TIMEOUT, threaded: b
 def _check_timeout(timeout: float) -> None:
     if not (isinstance(timeout, int | float) and isfinite(timeout) and timeout > 0):
         raise ConfigError(f"timeout={timeout!r} is no number of seconds above 0", hint="write timeout=0.05")
+
+
+def is_asked(place: MutableMapping[str, Any]) -> bool:
+    """Whether a function gives the user of a request."""
+    return bool(users) or FIND_USER in place
+
+
+def user_function(place: MutableMapping[str, Any]) -> Registered | None:
+    """The function that gives the user: that of the app, else that of its framework."""
+    if users:
+        return users[0]
+    found = place.get(FIND_USER)
+    return None if found is None else Registered(None, found, _USER_TIMEOUT, threaded=False)
 
 
 def call_of(function: Registered, head: RequestHead, place: MutableMapping[str, Any]) -> Callable[[], Any]:

@@ -55,7 +55,7 @@ class SyncAsker:
 
     def _ask(self, question: Question, head: RequestHead, environ: Environ) -> object:
         answers = self._answers
-        function = answers.find(question)
+        function = answers.find(question, environ)
         if function is None:
             return no_answer(question.predicate)
         since = answers.clock()

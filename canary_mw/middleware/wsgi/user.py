@@ -1,6 +1,6 @@
 """Who the app knows a request by, in a WSGI environ."""
 
-from canary_mw.middleware.audience.registry import users
+from canary_mw.middleware.audience.registry import is_asked
 from canary_mw.routing.person import UNASKED, Person
 from canary_mw.routing.table import RouteTable
 from canary_mw.types import Environ
@@ -13,5 +13,5 @@ def with_user(person: Person, table: RouteTable, environ: Environ) -> Person:
     """
     if not table.asks_person:
         return person
-    user = UNASKED if users else environ.get("canary_mw.user")
+    user = UNASKED if is_asked(environ) else environ.get("canary_mw.user")
     return person._replace(user=user, session=environ.get("canary_mw.session"))

@@ -41,10 +41,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "predicates", {})
     for module in ("answers", "registry"):
         monkeypatch.setattr(f"canary_mw.middleware.audience.{module}.predicates", registry.predicates)
-    users: list[registry.Registered] = []
-    monkeypatch.setattr(registry, "users", users)
-    for name in ("audience.answers", "asgi.scope", "wsgi.user"):
-        monkeypatch.setattr(f"canary_mw.middleware.{name}.users", users)
+    monkeypatch.setattr(registry, "users", [])
 
 
 @pytest.fixture

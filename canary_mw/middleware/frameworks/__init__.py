@@ -1,0 +1,1 @@
+"""The middlewares inside a framework, where the signed-in user is known: Flask and Django."""
