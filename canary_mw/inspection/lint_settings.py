@@ -10,7 +10,7 @@ from canary_mw.rules.mapping import Mapping
 
 def lint_local(table: RouteTable, local: Iterable[str]) -> list[Diagnostic]:
     """Names of the local service to which no Mapping leads; one is enough of shop-stable and shop-stable.shop."""
-    known = _names(table.mappings) | _asked_names(table)
+    known = _names(table.mappings) | _other_names(table)
     local = list(local)
     used = [name.partition(":")[0] for name in local if name in known]
     text = "no Mapping leads to {}: the app answers only what no Mapping takes"
@@ -34,7 +34,7 @@ def lint_upstreams(table: RouteTable, upstreams: Collection[str], local: Collect
         local: names of the local service, which needs no URL.
     """
     forwarding = [mapping for mapping in table.mappings if mapping.redirect is None]
-    known = _names(forwarding) | _asked_names(table)
+    known = _names(forwarding) | _other_names(table)
     text = "no Mapping leads to {}: its URL is not used"
     unused = [name for name in upstreams if name != "*" and name not in known]
     found = [_about_option("--upstream", "unused-upstream", text.format(name), name, known) for name in unused]
@@ -66,13 +66,13 @@ def _names(mappings: Iterable[Mapping]) -> dict[str, None]:
     return {name: None for mapping in mappings for name in mapping.service.names}
 
 
-def _asked_names(table: RouteTable) -> dict[str, None]:
-    """The names of services that are asked about requests, or told of them."""
+def _other_names(table: RouteTable) -> dict[str, None]:
+    """The names of services that no Mapping leads to: they are asked, or told, or get connections of TCPMappings."""
     auth, limits = table.settings.filters.auth, table.settings.filters.rate_limit
     asked = (*(auth.services if auth is not None else ()), *([limits.service] if limits is not None else ()))
     tracing = table.settings.tracing
     told = (*(each.service for each in table.settings.logs), *([] if tracing is None else [tracing.service]))
-    services = (*asked, *told)
+    services = (*asked, *told, *(each.mapping.service for each in table.settings.tcp))
     return {name: None for each in services for name in each.names}
 
 

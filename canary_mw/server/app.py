@@ -108,9 +108,8 @@ class Proxy:
         self._tracer = self._middleware.tracer
         self._end_tracing: Callable[[], None] = lambda: None
         self._remove_sigterm_handler: Callable[[], None] = lambda: None
-        self._tcp = TCPListeners(
-            self._middleware.upstreams, (settings.port, settings.admin_port), self._middleware.tally
-        )
+        middleware, taken = self._middleware, (settings.port, settings.admin_port)
+        self._tcp = TCPListeners(middleware.upstreams, taken, middleware.tally, told=middleware.tell_connection)
         self.store.tell(self._tcp.take_table)
         self.draining = False
 

@@ -12,6 +12,7 @@ from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 
 if TYPE_CHECKING:
+    from canary_mw.observability.logs.connections import Connection
     from canary_mw.observability.logs.service import RequestLog
     from canary_mw.observability.spans.service import RequestTraces
 
@@ -61,6 +62,11 @@ class ExportedRequests:
             self.request_log.add(record, head, decision)
         if self.request_traces is not None:
             self.request_traces.add(record, head, decision)
+
+    def tell_connection(self, connection: "Connection") -> None:
+        """Tell of a connection of a TCPMapping that has ended."""
+        if self.request_log is not None:
+            self.request_log.add_connection(connection)
 
     def _log_requests(self, table: RouteTable) -> None:
         """Tell the LogServices of a table of requests from now on."""

@@ -10,6 +10,7 @@ from canary_mw.forwarding.protobuf.codec import encode
 from canary_mw.host import HostLogger
 from canary_mw.observability.exports.destination import Destination
 from canary_mw.observability.figures.tallies import Tally
+from canary_mw.observability.logs.connections import Connection, encoded_connection
 from canary_mw.observability.logs.entries import Logged, encoded
 from canary_mw.rules.filters.logs import LogPolicy
 
@@ -38,7 +39,7 @@ class LogStream(Protocol):
 Connect = Callable[[LogPolicy, float], LogStream]
 
 
-class LogDestination(Destination[Logged]):
+class LogDestination(Destination[Logged | Connection]):
     """See `Destination`."""
 
     def __init__(self, policy: LogPolicy, node_id: str, connect: Connect, tally: Tally) -> None:
@@ -64,8 +65,9 @@ class LogDestination(Destination[Logged]):
         if self._stream is None:
             self._stream, self._new = self._connect(self._policy, limit), True
         while self.waiting:
-            entries = self._take()
-            fields: dict[str, object] = {f"{self._policy.driver}_logs": {"log_entry": entries}}
+            kind = self._kind(self.waiting[0])
+            entries = self._take(kind)
+            fields: dict[str, object] = {kind: {"log_entry": entries}}
             if self._new:
                 fields["identifier"] = self._identifier
             try:
@@ -82,13 +84,22 @@ class LogDestination(Destination[Logged]):
         if stream is not None:
             stream.close(limit)
 
-    def _take(self) -> list[bytes]:
-        """The entries of one message."""
+    def _kind(self, item: Logged | Connection) -> str:
+        return "tcp_logs" if isinstance(item, Connection) else f"{self._policy.driver}_logs"
+
+    def _take(self, kind: str) -> list[bytes]:
+        """The entries of one message: it holds those of one kind."""
         entries: list[bytes] = []
         size = 0
         while self.waiting and (not entries or size < self._policy.flush_bytes):
+            item = self.waiting[0]
+            if self._kind(item) != kind:
+                break
+            self.waiting.popleft()
             try:
-                entries.append(encoded(self.waiting.popleft(), self._policy))
+                entries.append(
+                    encoded_connection(item) if isinstance(item, Connection) else encoded(item, self._policy)
+                )
             except BaseException:
                 self.count("dropped", len(entries) + 1)
                 raise

@@ -12,7 +12,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Finished
 from canary_mw.rules.filters.logs import LogPolicy
 
-_DOWNSTREAM_END = 6
+DOWNSTREAM_END = 6
 _EXTERNAL_SERVICE = 1
 _METHODS = {
     name: number for number, name in enumerate("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split(), 1)
@@ -83,21 +83,21 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
 def _common(logged: Logged, flag: str | None) -> dict[str, Any]:
     record, head = logged.record, logged.head
     sent = _sent(head)
-    peer = None if head is None or head.client is None else _address(head.client, head.client_port)
+    peer = None if head is None or head.client is None else address_of(head.client, head.client_port)
     fields = {
         "downstream_remote_address": peer,
         "downstream_direct_remote_address": peer,
-        "start_time": _time(logged.ended - record.seconds),
-        "duration": _time(record.seconds),
-        "time_to_first_downstream_tx_byte": None if record.first_byte is None else _time(record.first_byte),
-        "time_to_last_downstream_tx_byte": None if record.first_byte is None else _time(record.seconds),
-        "upstream_remote_address": _endpoint(record.upstream),
+        "start_time": time_of(logged.ended - record.seconds),
+        "duration": time_of(record.seconds),
+        "time_to_first_downstream_tx_byte": None if record.first_byte is None else time_of(record.first_byte),
+        "time_to_last_downstream_tx_byte": None if record.first_byte is None else time_of(record.seconds),
+        "upstream_remote_address": endpoint_of(record.upstream),
         "upstream_cluster": None if sent is None else cluster(sent.service, logged.namespace),
         "response_flags": _flags(flag),
         "upstream_transport_failure_reason": _failed_before(head),
         "upstream_request_attempt_count": record.tries,
         "stream_id": record.request_id,
-        "access_log_type": _DOWNSTREAM_END,
+        "access_log_type": DOWNSTREAM_END,
     }
     return _present(fields)
 
@@ -190,17 +190,17 @@ def cluster(service: str, namespace: str) -> str:
     return cluster_name(f"{scheme}{separator}{host}{colon}{port}", namespace, tls=scheme == "https")
 
 
-def _time(seconds: float) -> dict[str, int]:
+def time_of(seconds: float) -> dict[str, int]:
     whole = int(seconds)
     return {"seconds": whole, "nanos": int((seconds - whole) * 1e9)}
 
 
-def _endpoint(text: str | None) -> dict[str, Any] | None:
+def endpoint_of(text: str | None) -> dict[str, Any] | None:
     host, _, port = (text or "").rpartition(":")
-    return _address(host, int(port)) if port.isdigit() else None
+    return address_of(host, int(port)) if port.isdigit() else None
 
 
-def _address(host: str, port: int) -> dict[str, Any]:
+def address_of(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 

@@ -9,6 +9,7 @@ from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Finished
 from canary_mw.observability.exports.queues import Queues
 from canary_mw.observability.figures.tallies import Tally
+from canary_mw.observability.logs.connections import Connection
 from canary_mw.observability.logs.destination import Connect, LogDestination
 from canary_mw.observability.logs.entries import Logged
 from canary_mw.observability.observers import Observer
@@ -18,7 +19,7 @@ from canary_mw.rules.filters.logs import LogPolicy
 logger = HostLogger(logging.getLogger("canary_mw.log_service"))
 
 
-def log_queues(node_id: str, connect: Connect, tally: Tally) -> Queues[LogPolicy, Logged]:
+def log_queues(node_id: str, connect: Connect, tally: Tally) -> Queues[LogPolicy, Logged | Connection]:
     """The LogServices of a middleware.
 
     Args:
@@ -39,15 +40,22 @@ class RequestLog(Observer):
         wraps: requests without a Mapping, and those of a local one, are answered by the wrapped app.
     """
 
-    def __init__(self, queues: Queues[LogPolicy, Logged], *, wraps: bool) -> None:
+    def __init__(self, queues: Queues[LogPolicy, Logged | Connection], *, wraps: bool) -> None:
         self.queues = queues
         self._wraps = wraps
         self._failed = False
 
     def add(self, record: Finished, head: RequestHead | None = None, decision: Decision | None = None) -> None:
         """Let the entry of a request wait."""
+        self._add(logged(record, head, decision, wraps=self._wraps))
+
+    def add_connection(self, connection: Connection) -> None:
+        """Let the entry of a connection of a TCPMapping wait."""
+        self._add(connection)
+
+    def _add(self, item: Logged | Connection) -> None:
         try:
-            self.queues.add(logged(record, head, decision, wraps=self._wraps))
+            self.queues.add(item)
         except Exception:
             # No thread can be started.
             if not self._failed:

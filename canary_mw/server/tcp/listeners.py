@@ -7,12 +7,14 @@ import ssl
 from collections.abc import Callable, Collection
 from functools import partial
 from random import random
+from time import monotonic, time
 
 from canary_mw.client.aio.connect import open_connection
 from canary_mw.exceptions import UpstreamConnectError, UpstreamError
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.host import HostLogger
 from canary_mw.observability.figures.tallies import Tally, no_tally
+from canary_mw.observability.logs.connections import Connection
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.tcp.mapping import TCPMapping
 from canary_mw.rules.tcp.ports import Address, TCPGroup, TCPPort, tcp_ports
@@ -39,6 +41,7 @@ class TCPListeners:
         taken: ports of this process that no TCPMapping may have.
         tally: counts connections and bytes.
         roll: in [0, 1).
+        told: hears of each connection that has ended.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class TCPListeners:
         taken: Collection[int],
         tally: Tally = no_tally,
         roll: Callable[[], float] = random,
+        told: Callable[[Connection], object] = lambda connection: None,
     ) -> None:
         self._upstreams, self._taken, self._tally, self._roll = upstreams, taken, tally, roll
         self._certificates = Certificates(upstreams.contexts.root)
@@ -55,7 +59,8 @@ class TCPListeners:
         self._used: dict[tuple[str, CircuitBreakers], int] = {}
         self._pairs: set[Pair] = set()
         self._connecting: dict[Pair, asyncio.Task[None]] = {}
-        self._mappings: dict[Pair, TCPMapping] = {}
+        self._told = told
+        self._led: dict[Pair, _Led] = {}
         self._all_ended = asyncio.Event()
 
     def start(self, table: RouteTable) -> None:
@@ -128,22 +133,23 @@ class TCPListeners:
         """Lead a connection of a group to an upstream."""
         mapping = group.choose(self._roll() * 100)
         self._pairs.add(pair)
-        self._mappings[pair] = mapping
+        led = self._led[pair] = _Led(mapping, pair)
         self._tally("tcp_connections", mapping.mapping.name, "accepted")
         if not self._acquire(mapping):
-            del self._mappings[pair]
+            del self._led[pair]
             self._tally("tcp_connections", mapping.mapping.name, "overflow")
+            self._told(led.ended(pair, "upstream_overflow"))
             pair.abort()
             return
         loop = asyncio.get_running_loop()
-        task = self._connecting[pair] = loop.create_task(self._connect(mapping, pair, loop))
+        task = self._connecting[pair] = loop.create_task(self._connect(led, pair, loop))
         task.add_done_callback(partial(self._connected, pair))
 
     def _connected(self, pair: Pair, _: "asyncio.Task[None]") -> None:
         self._connecting.pop(pair, None)
 
-    async def _connect(self, mapping: TCPMapping, pair: Pair, loop: asyncio.AbstractEventLoop) -> None:
-        rule, contexts = mapping.mapping, self._upstreams.contexts
+    async def _connect(self, led: "_Led", pair: Pair, loop: asyncio.AbstractEventLoop) -> None:
+        rule, contexts = led.mapping.mapping, self._upstreams.contexts
         seconds = rule.connect_timeout_ms / 1000 or float("inf")
         request = UpstreamRequest(
             rule.service.text, "", b"", [], connect_timeout=seconds, options=rule.options, mapping=rule.name
@@ -153,6 +159,7 @@ class TCPListeners:
             try:
                 async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
                     await open_connection(lambda: pair.upstream, lease.origin, contexts(lease.origin))
+                led.upstream = lease.origin.endpoint
             except (OSError, ValueError, OverflowError) as exc:
                 raise UpstreamConnectError(f"{lease.origin.endpoint}: {exc or type(exc).__name__}") from exc
 
@@ -162,9 +169,10 @@ class TCPListeners:
         except UpstreamError as exc:
             self._upstreams.errors.failed(request.service, rule.name, exc)
             self._tally("tcp_connections", rule.name, "no_upstream")
+            led.flag = "upstream_connection_failure"
             pair.abort()
             return
-        pair.join(mapping.idle_timeout)
+        pair.join(led.mapping.idle_timeout)
 
     def ended(self, pair: Pair) -> None:
         """Both connections of a pair are over."""
@@ -172,10 +180,11 @@ class TCPListeners:
         task = self._connecting.pop(pair, None)
         if task is not None:
             task.cancel()
-        mapping = self._mappings.pop(pair, None)
-        if mapping is not None:
-            name = mapping.mapping.name
-            self._release(mapping)
+        led = self._led.pop(pair, None)
+        if led is not None:
+            name = led.mapping.mapping.name
+            self._release(led.mapping)
+            self._told(led.ended(pair, led.flag))
             self._tally("tcp_connections", name, "idle" if pair.timed_out else "closed")
             self._tally("tcp_bytes", name, "received", count=pair.received)
             self._tally("tcp_bytes", name, "sent", count=pair.sent)
@@ -200,6 +209,32 @@ class TCPListeners:
             self._used[key] -= 1
             if not self._used[key]:
                 del self._used[key]
+
+
+class _Led:
+    """A connection that a TCPMapping has taken.
+
+    Attributes:
+        upstream: address:port, None before there is a connection to it.
+        flag: why it came to nothing.
+    """
+
+    __slots__ = ("_began", "_peer", "flag", "mapping", "upstream")
+
+    def __init__(self, mapping: TCPMapping, pair: Pair) -> None:
+        transport = pair.client.transport
+        self.mapping, self._began = mapping, monotonic()
+        self._peer = None if transport is None else transport.get_extra_info("peername")
+        self.upstream: str | None = None
+        self.flag: str | None = None
+
+    def ended(self, pair: Pair, flag: str | None) -> Connection:
+        """It is over."""
+        rule = self.mapping.mapping
+        client = None if self._peer is None else (str(self._peer[0]), int(self._peer[1]))
+        service = rule.service.text, rule.namespace
+        seconds = monotonic() - self._began
+        return Connection(time(), seconds, client, self.upstream, *service, flag, pair.received, pair.sent)
 
 
 class _Port:

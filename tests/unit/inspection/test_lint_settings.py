@@ -2,6 +2,8 @@ import pytest
 from rules import mapping, table
 
 from canary_mw.config.document import Diagnostic
+from canary_mw.control.sources.static import StaticSource
+from canary_mw.control.store import RuleStore
 from canary_mw.inspection.lint_settings import lint_local, lint_upstreams
 from canary_mw.rules.mapping import Redirect
 
@@ -67,3 +69,21 @@ def test_an_upstream_that_no_mapping_uses_is_reported_with_the_closest_name(name
     assert about(lint_upstreams(RULES, ["shop-stable", "shop-gray", name])) == [
         ("unused-upstream", "did you mean shop-gray?")
     ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "kind: TCPMapping\nname: a\nport: 5672\nservice: broker:5672\n",
+        "kind: LogService\nname: a\nservice: broker\n",
+        "kind: TracingService\nname: a\nservice: broker\ndriver: zipkin\n",
+        "kind: RateLimitService\nname: a\nservice: broker\n",
+        "kind: AuthService\nname: a\nauth_service: broker\n",
+    ],
+)
+def test_an_upstream_of_another_kind_than_mapping_is_used(document: str) -> None:
+    text = f"---\napiVersion: getambassador.io/v3alpha1\n{document}"
+    store = RuleStore(StaticSource(text))
+    store.reload()
+    assert lint_upstreams(store.table, ["broker"]) == []
+    assert [each.code for each in lint_upstreams(store.table, ["brokr"])] == ["unused-upstream"]
