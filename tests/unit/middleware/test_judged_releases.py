@@ -11,6 +11,7 @@ from upstream import until
 from wsgiservers import respond as wsgi_respond
 
 from canary_mw import record
+from canary_mw.control.rollouts_by_store import rollouts_known
 from canary_mw.observability.evidence import ArmCounts, Evidence
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("interface")]
@@ -87,3 +88,49 @@ def test_requests_are_counted_where_a_release_has_steps(tmp_path: Path, interfac
     assert gray.measures["event bought"].exposures == 2
     basket = gray.measures["value basket above 12.5"]
     assert (basket.firsts, basket.exposures, basket.bad) == (2, 2, 3)
+
+
+JUDGED = """steps: [{setWeight: 50}, {pause: {}}]
+analysis: {metrics: [{name: error_rate}, {name: basket, kind: value, direction: decrease, threshold: 10}]}
+"""
+
+
+def basket_of(decision: Any) -> float:
+    return 9.99 if decision.mapping.name == "gray" else 10
+
+
+async def basket_app(scope: Any, receive: Any, send: Any) -> None:
+    record("basket", basket_of(scope["canary_mw"]))
+    await respond(send, b"app")
+
+
+def wsgi_basket_app(environ: Any, start_response: Any) -> Any:
+    record("basket", basket_of(environ["canary_mw.decision"]))
+    return wsgi_respond(start_response, b"app")
+
+
+def test_smaller_values_of_gray_take_it_back(tmp_path: Path, interface: str) -> None:
+    """The value that is the threshold counts, where less is worse."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES + RELEASE + JUDGED)
+    local = basket_app if interface == "asgi" else wsgi_basket_app
+    served = middleware(local, rules=str(path), local=LOCAL, state=str(tmp_path / "state"))
+
+    def state() -> Any:
+        found = rollouts_known(served.store)
+        standing = found.standing("r") if found is not None else None
+        return standing.state if standing is not None else None
+
+    async def main() -> None:
+        async with serving_middleware(served) as port:
+            # An app without lifespan begins with its first request.
+            assert (await fetch(port, "/shop/")).status == 200
+            await until(lambda: state() is not None and state().weight == 50)
+            number = 0
+            while state().phase != "RolledBack":
+                number += 1
+                assert (await fetch(port, "/shop/", headers=[("x-user", f"user-{number}")])).status == 200
+            assert state().reason.startswith("the values of gray are smaller (gray, basket): ")
+            assert state().weights == {"gray": 0}
+
+    run(main())
