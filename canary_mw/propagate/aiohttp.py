@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 
+from canary_mw.exceptions import ConfigError
 from canary_mw.propagate.carried import headers_for
 
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
@@ -19,7 +20,14 @@ async def aiohttp_middleware(request: aiohttp.ClientRequest, handler: Handler) -
 
 
 def patches() -> list[tuple[type, str, Callable[[Callable[..., Any]], Callable[..., Any]]]]:
-    """What `install` patches: here and not where a session is made, whose middlewares a request may replace."""
+    """What `install` patches: here and not where a session is made, whose middlewares a request may replace.
+
+    Raises:
+        ConfigError: this aiohttp has no middlewares.
+    """
+    if not hasattr(aiohttp, "ClientMiddlewareType"):
+        hint = "install aiohttp 3.12 or later, or name the clients without it"
+        raise ConfigError(f"propagate.install: aiohttp {aiohttp.__version__} has no client middlewares", hint=hint)
     return [(aiohttp.ClientSession, "_request", _patched)]
 
 

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 from canary_mw.exceptions import ConfigError
 from canary_mw.http.host_list import Matcher, host_matcher, nobody
 from canary_mw.http.lanes import LANE_HEADER
+from canary_mw.locks import new_lock
 
 VARIABLE = "CANARY_MW_PROPAGATE_HOSTS"
 
@@ -26,6 +27,8 @@ class Told:
         self.may_tell: Matcher = nobody
         self._given: tuple[str, ...] = ()
         self._of_releases: WeakKeyDictionary[object, tuple[str, ...]] = WeakKeyDictionary()
+        # Several middlewares follow their rules in threads.
+        self._lock = new_lock()
 
     def read_environ(self) -> None:
         """Add the hosts of the environment.
@@ -61,7 +64,8 @@ class Told:
 
     def follow(self, owner: object, hosts: Iterable[str]) -> None:
         """Add the hosts of the releases of a middleware, in place of those it had before."""
-        self._of_releases[owner] = tuple(hosts)
+        with self._lock:
+            self._of_releases[owner] = tuple(hosts)
         self._settle()
 
     def forget(self) -> None:
@@ -70,8 +74,9 @@ class Told:
         self._settle()
 
     def _settle(self) -> None:
-        of_releases = [host for hosts in list(self._of_releases.values()) for host in hosts]
-        self.may_tell = host_matcher(dict.fromkeys((*self._given, *of_releases)))
+        with self._lock:
+            of_releases = [host for hosts in self._of_releases.values() for host in hosts]
+            self.may_tell = host_matcher(dict.fromkeys((*self._given, *of_releases)))
 
 
 told = Told()

@@ -1,5 +1,6 @@
 """Patches of client libraries, so that the requests of an app tell of its lanes."""
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import wraps
 from importlib import import_module
@@ -7,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from canary_mw.exceptions import ConfigError
+from canary_mw.host import HostLogger, speak
 from canary_mw.http.headers import is_header_name
 from canary_mw.propagate.hosts import told
 
@@ -24,6 +26,7 @@ class _Patch(NamedTuple):
     patched: Callable[..., Any]
 
 
+logger = HostLogger(logging.getLogger("canary_mw.propagate"))
 _patches: dict[str, list[_Patch]] = {}
 
 
@@ -57,8 +60,15 @@ def install(hosts: Iterable[str] = (), *, clients: Iterable[str] | None = None, 
     told.read_environ()
     told.carry_on(name.encode() for name in names)
     told.on = True
+    speak()
     for name in wanted:
-        _install_client(name)
+        try:
+            _install_client(name)
+        except ConfigError as exc:
+            if clients is not None:
+                raise
+            # It may be there for another library, and never used.
+            logger.warning("%s; its requests tell nobody", exc)
 
 
 def uninstall() -> None:

@@ -27,6 +27,7 @@ canary_mw.figures
 canary_mw.log_service
 canary_mw.middleware
 canary_mw.observers
+canary_mw.propagate
 canary_mw.protocol
 canary_mw.relay
 canary_mw.rollouts

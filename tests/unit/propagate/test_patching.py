@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 
 from canary_mw import propagate
@@ -65,6 +66,18 @@ def test_what_is_no_host_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
         propagate.install(["a"], clients=["curl"])
     with pytest.raises(ConfigError, match="'x y' is not the name of a header"):
         propagate.install(["a"], headers=["x y"])
+
+
+def test_an_old_aiohttp_is_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It would refuse all requests."""
+    monkeypatch.delattr(aiohttp, "ClientMiddlewareType")
+    original = vars(aiohttp.ClientSession)["_request"]
+    propagate.install(["one"])
+    assert "has no client middlewares" in caplog.text
+    assert vars(aiohttp.ClientSession)["_request"] is original
+    assert is_told("one")
+    with pytest.raises(ConfigError, match="has no client middlewares"):
+        propagate.install(["one"], clients=["aiohttp"])
 
 
 def test_a_message_of_a_queue_takes_all_headers_along() -> None:
