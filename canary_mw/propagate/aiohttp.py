@@ -14,7 +14,7 @@ Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 async def aiohttp_middleware(request: aiohttp.ClientRequest, handler: Handler) -> aiohttp.ClientResponse:
     """A middleware for `aiohttp.ClientSession(middlewares=...)`; put it last, so that it sees what is sent."""
     url = request.url
-    added = headers_for(url.raw_host or "", url.port or 0, request.headers.get("baggage"))
+    added = headers_for(url.raw_host or "", url.port or 0, request.headers)
     request.headers.update(added)
     return await handler(request)
 

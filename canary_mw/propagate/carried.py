@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from canary_mw.http.lanes import (
     BAGGAGE,
@@ -157,17 +157,26 @@ def header() -> dict[str, str]:
     return {} if lanes is None else dict(lanes.sent)
 
 
-def headers_for(host: str, port: int, baggage: str | None) -> dict[str, str]:
+def headers_for(host: str, port: int, headers: Mapping[str, Any]) -> dict[str, str]:
     """The headers that a request of the app to a host gets; empty for a host that is told nothing.
 
     Args:
-        baggage: the value of that header so far.
+        headers: those of the request so far.
     """
     lanes = _carried.get()
     if lanes is None or not told.may_tell(host, port):
         return {}
     found = dict(lanes.sent)
     if lanes.has_baggage and lanes.lane:
-        before = without_member((baggage or "").encode("latin-1", "replace"))
-        found[BAGGAGE.decode()] = with_member(before, lanes.lane).decode("latin-1")
+        found[BAGGAGE.decode()] = with_member(_baggage(headers), lanes.lane).decode("latin-1")
     return found
+
+
+def _baggage(headers: Mapping[str, Any]) -> bytes:
+    """The value of `baggage`; clients take names in any case, and values as bytes, too."""
+    values = [value for name, value in headers.items() if _bytes(name).lower() == BAGGAGE]
+    return without_member(b",".join(map(_bytes, values)))
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1", "replace")

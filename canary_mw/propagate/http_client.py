@@ -21,8 +21,7 @@ def _patched(original: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, method: str, url: str, body: Any = None, headers: Mapping[str, str] = _NO_HEADERS, **kwargs: Any
     ) -> Any:
         host, port = _target(self, url)
-        baggage = next((value for name, value in headers.items() if name.lower() == "baggage"), None)
-        added = headers_for(host, port, baggage)
+        added = headers_for(host, port, headers)
         if added:
             headers = {**{name: value for name, value in headers.items() if name.lower() not in added}, **added}
         return original(self, method, url, body, headers, **kwargs)

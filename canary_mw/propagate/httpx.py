@@ -18,12 +18,15 @@ def with_lanes(request: httpx.Request) -> httpx.Request:
         return request
     url = request.url
     port = url.port or _PORTS.get(url.scheme, 0)
-    added = headers_for(url.raw_host.decode("ascii"), port, request.headers.get("baggage"))
+    added = headers_for(url.raw_host.decode("ascii"), port, request.headers)
     if not added:
         return request
-    headers = httpx.Headers(request.headers)
-    headers.update(added)
-    return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
+    sent = object.__new__(type(request))
+    sent.__dict__.update(request.__dict__)
+    sent.headers = httpx.Headers(request.headers)
+    for name, value in added.items():
+        sent.headers[name] = value
+    return sent
 
 
 class PropagatingTransport(httpx.BaseTransport):

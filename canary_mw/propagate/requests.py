@@ -29,6 +29,4 @@ class PropagatingAdapter(HTTPAdapter):
 
     def _headers_for(self, request: requests.PreparedRequest) -> dict[str, str]:
         parts = requests.compat.urlparse(request.url or "")
-        baggage = request.headers.get("baggage")
-        text = baggage.decode("latin-1") if isinstance(baggage, bytes) else baggage
-        return headers_for(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0), text)
+        return headers_for(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0), request.headers)

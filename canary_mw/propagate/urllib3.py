@@ -38,7 +38,7 @@ def _patched(original: Callable[..., Any]) -> Callable[..., Any]:
 def _with_lanes(pool: Any, url: str, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
     given: Mapping[str, str] = pool.headers if headers is None else headers
     host, port = _target(pool, url)
-    added = headers_for(host, port, given.get("baggage"))
+    added = headers_for(host, port, given)
     return merged(given, added) if added else _without_own(headers, url)
 
 

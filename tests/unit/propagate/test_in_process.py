@@ -383,7 +383,7 @@ def test_baggage_is_written_for_listed_hosts() -> None:
     seen: list[dict[str, str]] = []
 
     def app(environ: Environ, _: StartResponse) -> Iterable[bytes]:
-        seen.extend(headers_for(host, 80, "u=1") for host in ("pay", "else"))
+        seen.extend(headers_for(host, 80, {"Baggage": "u=1"}) for host in ("pay", "else"))
         return []
 
     served = CanaryWSGIMiddleware(app, **options(rules=StaticSource(RULES + "propagate: {baggage: true}\n")))

@@ -23,7 +23,7 @@ class Owner:
 
 def is_told(host: str) -> bool:
     with propagate.lane("svc=gray"):
-        return headers_for(host, 80, None) == {"x-canary-lane": "svc=gray"}
+        return headers_for(host, 80, {}) == {"x-canary-lane": "svc=gray"}
 
 
 def test_the_list_is_the_union_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_without_a_list_nobody_is_told() -> None:
 
 def test_outside_of_a_request_nobody_is_told() -> None:
     propagate.install(["one"], clients=())
-    assert headers_for("one", 80, None) == {}
+    assert headers_for("one", 80, {}) == {}
     assert propagate.header() == {}
     assert propagate.current() is None
 
