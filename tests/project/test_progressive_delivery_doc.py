@@ -18,7 +18,8 @@ from canary_mw.cli.main import main
 from canary_mw.control.rollouts import rollouts
 from canary_mw.control.rollouts.cluster import election
 from canary_mw.control.rollouts.cluster.names import config_map_name, lease_name
-from canary_mw.control.rollouts.peers import peers
+from canary_mw.control.rollouts.latch import SILENCE
+from canary_mw.control.rollouts.peers import known, peers
 from canary_mw.middleware.settings import MiddlewareSettings, variable
 from canary_mw.rollout.state import Phase, ReleaseState
 from canary_mw.rules.plan import Hook
@@ -70,6 +71,9 @@ def test_every_test_that_is_named_exists(named: str) -> None:
     assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.M)
 
 
+OF_ADMIN_PORT = "the admin port of a pod that gets requests, or its token differs"
+
+
 def test_everything_that_fails_has_a_test_and_its_times_are_those_of_the_code() -> None:
     rows = {what: rest for what, *rest in table("what fails | what users get | raised | noticed after | test")}
     assert all(test.startswith("`tests/") for *_, test in rows.values())
@@ -79,11 +83,15 @@ def test_everything_that_fails_has_a_test_and_its_times_are_those_of_the_code() 
         "the pod that raises freezes": election.DURATION,
         "a new pod starts": rollouts._PATIENCE,
         "evidence of a peer": peers.INTERVAL,
+        "gray, a little": peers.INTERVAL,
+        "the API": SILENCE,
+        "the admin port of a pod": known.RAISE_WITHIN,
         "a hook hangs": Hook("event", "").timeout,
     }.items():
-        (found,) = [row for name, row in rows.items() if name.startswith(what)]
+        found = next(row for name, row in rows.items() if name.startswith(what))
         said = [float(each) for each in re.findall(r"\d+", found[2])]
         assert seconds in said, (what, seconds)
+    assert f"after {known.LOST_AFTER:g} seconds it is Held" in rows[OF_ADMIN_PORT][2]
     query = Query("", "", "")
     assert (query.interval, query.timeout) == (60, 10)
     (silent,) = [row for name, row in rows.items() if name.startswith("Prometheus")]
