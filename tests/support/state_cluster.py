@@ -95,6 +95,17 @@ class StateCluster:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(DEADLINE)
 
+    def empty(self, api: FakeApi | None = None) -> None:
+        """Begin anew, with another server and without stores."""
+        for each in self._stores:
+            each.close()
+        self._stores.clear()
+        self.losing = 0
+        self.gate.set()
+        before, self.api = self.api, api or FakeApi()
+        self.do(lambda: before.drop_watches(hard=True))
+        self.do(before.thaw)
+
     def close(self) -> None:
         """End everything."""
         for each in self._stores:

@@ -12,6 +12,7 @@ from plans import RULES, Evidence
 from state_cluster import StateCluster, state_cluster, until
 
 from canary_mw.control.rollouts import keeper as keeper_module
+from canary_mw.control.rollouts.cluster import election as election_module
 from canary_mw.control.rollouts.controller import Controller
 from canary_mw.control.rollouts.place import Opened, Place
 from canary_mw.control.rollouts.rollouts import Rollouts
@@ -84,10 +85,20 @@ class Pod:
         return standing_of(self.controller, self.controller.documents[0], Surroundings()).findings
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[StateCluster]:
-    with state_cluster(tmp_path) as found:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateCluster]:
+    with state_cluster(tmp_path_factory.mktemp("cluster")) as found:
         yield found
+
+
+@pytest.fixture
+def cluster(served: StateCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateCluster]:
+    """One that is empty but for the objects of a release, and in a hurry."""
+    monkeypatch.setattr(election_module, "RETRY", 0.05)
+    served.folder = tmp_path
+    served.prepare("svc-r")
+    yield served
+    served.empty()
 
 
 @pytest.fixture
@@ -174,16 +185,16 @@ def test_a_release_waits_for_its_object_at_weight_0_and_says_what_to_make(cluste
     pod.controller.end()
 
 
-def test_a_missing_right_is_named_by_who_shows_the_release(tmp_path: Path) -> None:
-    api = FakeApi(token="admin", users={"mine": "pod"})
-    with state_cluster(tmp_path, api) as cluster:
-        pod = Pod(cluster, token="mine")
-        pod.look(lambda: len(pod.findings) == 2)
-        told = " ".join(pod.findings)
-        assert "resources: [configmaps], resourceNames: [canary-mw-release-svc-r], verbs: [get]" in told
-        assert "resources: [leases], resourceNames: [canary-mw-shop], verbs: [get]" in told
-        assert pod.weight == 0
-        pod.controller.end()
+def test_a_missing_right_is_named_by_who_shows_the_release(cluster: StateCluster) -> None:
+    cluster.empty(FakeApi(token="admin", users={"mine": "pod"}))
+    cluster.prepare("svc-r")
+    pod = Pod(cluster, token="mine")
+    pod.look(lambda: len(pod.findings) == 2)
+    told = " ".join(pod.findings)
+    assert "resources: [configmaps], resourceNames: [canary-mw-release-svc-r], verbs: [get]" in told
+    assert "resources: [leases], resourceNames: [canary-mw-shop], verbs: [get]" in told
+    assert pod.weight == 0
+    pod.controller.end()
 
 
 def test_a_leader_is_heard_by_the_workers_of_other_pods(cluster: StateCluster, pods: list[Pod]) -> None:
@@ -219,6 +230,7 @@ def test_a_process_is_ready_when_the_api_has_answered(cluster: StateCluster, tmp
     assert cluster.lease()["holderIdentity"] == ""
 
 
+@pytest.mark.slow
 def test_a_store_that_knows_nothing_waits_in_a_cluster(cluster: StateCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "_YOUNG", 0.5)
     pod = Pod(cluster)
