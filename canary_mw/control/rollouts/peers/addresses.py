@@ -43,14 +43,12 @@ def pods_of(slices: Iterable[Slice], own_port: int) -> tuple[Pod, ...]:
 
 def _pods(slices: Iterable[Slice], family: str, own_port: int) -> list[Pod]:
     return [
-        Pod(
-            (endpoint.addresses[0], dict(each.ports).get(PORT_NAME, own_port)),
-            endpoint.ready and not endpoint.terminating,
-        )
-        for each in slices
-        if each.family == family
-        for endpoint in each.endpoints
-        if endpoint.addresses
+        # Of a Service that publishes pods that are not ready all are called so; `serving` then says how it is.
+        Pod((each.addresses[0], dict(part.ports).get(PORT_NAME, own_port)), each.serving and not each.terminating)
+        for part in slices
+        if part.family == family
+        for each in part.endpoints
+        if each.addresses
     ]
 
 

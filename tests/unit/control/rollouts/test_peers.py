@@ -344,6 +344,8 @@ def test_pods_are_those_of_the_slices_once_ready_or_not() -> None:
     assert found == (Pod(("10.0.0.1", 9000), ready=True), Pod(("10.0.0.2", 9000), ready=True))
     ends = pods_of([sliced("10.0.0.1", terminating=True), sliced("10.0.0.3", ready=False)], 8877)
     assert [each.ready for each in ends] == [False, False]
+    # A Service that publishes pods that are not ready calls all of them ready.
+    assert not pods_of([sliced("10.0.0.1", serving=False)], 8877)[0].ready
     assert pods_of([sliced("10.0.0.1", port="other")], 8877)[0].address == ("10.0.0.1", 8877)
     both = [sliced("10.0.0.1"), sliced("fd00::1", family="IPv6")]
     assert [each.address[0] for each in pods_of(both, 1)] == ["10.0.0.1"]
