@@ -139,11 +139,12 @@ def _lone_weight(group: MappingGroup, middleware: bool) -> Iterator[Diagnostic]:
 
 def _same_service(group: MappingGroup) -> Iterator[Diagnostic]:
     """Members that send the same request to the same service: their weights divide nothing."""
-    if not group.weighted:
+    if not (group.weighted or group.governed):
         return
     for one, other in combinations(group.members, 2):
         if one.service == other.service and _apart_from_share(other) == _apart_from_share(one):
-            text = f"it leads to {other.service.text} as {one.name} does: the weights divide nothing"
+            divides = "the release divides" if group.governed else "the weights divide"
+            text = f"it leads to {other.service.text} as {one.name} does: {divides} nothing"
             hint = (
                 "name the service of its own version; Argo Rollouts writes the canary's name in place of stableService,"
                 " so that the service of the base Mapping has to name stableService"

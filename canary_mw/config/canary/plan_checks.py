@@ -27,9 +27,7 @@ def group_errors(release: GrayRelease, members: Sequence[Mapping]) -> Iterator[F
     made = next((each for each in members if _is_made_by_argo(each, members)), None)
     if made is not None:
         text = f"Mapping {made.name} has the weight {made.weight} and the name that Argo Rollouts gives to its canaries"
-        hint = (
-            "one of both drives: leave steps out, or take the Mapping out of the Rollout; call one of your own svc-gray"
-        )
+        hint = "one of both drives: leave steps out, or take the Mapping out of the Rollout; rename one of your own"
         yield FieldError("release-drivers", "steps", text, hint)
 
 

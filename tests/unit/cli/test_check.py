@@ -218,3 +218,24 @@ def test_wrong_usage_of_explain_is_explained(arguments: list[str], text: str) ->
     outcome = invoke("explain", *arguments)
     assert outcome.exit_code == 2
     assert text in outcome.stderr
+
+
+@pytest.mark.parametrize("gray", ["{shop-canary: 20}", "[shop-canary]"])
+def test_a_release_whose_versions_are_one_service_divides_nothing(tmp_path: Path, gray: str) -> None:
+    """As where the service of the base does not name stableService of Argo Rollouts."""
+    file = tmp_path / "rules.yaml"
+    release = f"""---
+apiVersion: canary-mw/v1
+kind: GrayRelease
+name: shop
+gray: {gray}
+sticky: {{header: x-user}}
+fallback: {{}}
+"""
+    both = [document(name, prefix="/shop/", service="of-all") for name in ("shop", "shop-canary")]
+    file.write_text("".join(both) + release)
+    outcome = CliRunner().invoke(main, ["check", str(file)])
+    assert "warning same-service Mapping shop-canary: it leads to of-all as shop does" in outcome.stdout
+    assert "the release divides nothing" in outcome.stdout
+    file.write_text(both[0] + both[1].replace("of-all", "own") + release)
+    assert "same-service" not in CliRunner().invoke(main, ["check", str(file)]).stdout
