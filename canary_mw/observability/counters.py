@@ -219,20 +219,8 @@ class RequestCounters(Observer):
             key = id(decision.mapping), decision.sent, name, variant, cause, id(epoch)
         with figures.lock:
             target = figures.targets.get(key) or self._new_target(key, labels_of(decision), decision)
-            row, reason, header, arm, _ = target
-            bucket = BUCKET_0 if seconds <= _SHORTEST else ceil(log2(seconds) * 8) + _OFFSET
-            if bucket >= ROW_CELLS:
-                bucket = _LAST
-            micros = int(seconds * 1e6)
-            row[status // 100] += 1
-            row[bucket] += 1
-            row[MICROS] += micros
-            row[FIRST_BYTE_MICROS] += micros
-            row[BYTES_OUT] += sent
-            if reason is not None:
-                reason[0] += 1
-            if header[_IN_FLIGHT]:
-                header[_IN_FLIGHT] -= 1
+            self._add(target, status, seconds, seconds, sent)
+            arm = target.arm
             if arm is not None:
                 arm.add(digest, seconds, head, addresses, failed=False)
         sample = self.sample
