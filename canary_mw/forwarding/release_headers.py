@@ -79,16 +79,14 @@ def may_get_cookie(release: GrayRelease, assigned: Assigned) -> bool:
     return assigned.anonymous_id is not None or release.drain
 
 
-def with_variant(release: GrayRelease, assigned: Assigned, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """As `ReleaseHeaders.add`, for an answer that gets no cookie.
-
-    Args:
-        headers: with lower-case names.
-    """
-    name = release.response_header
-    if name is None:
-        return list(headers)
-    return [*(pair for pair in headers if pair[0] != name), (name, (assigned.variant or STABLE).encode())]
+def with_variant(release: GrayRelease, assigned: Assigned, lines: list[bytes]) -> list[bytes]:
+    """As `ReleaseHeaders.add`, for the lines of an answer that gets no cookie; names are in lower case."""
+    if release.response_header is None:
+        return lines
+    start = release.response_header + b": "
+    kept = [line for line in lines if not line.startswith(start)]
+    kept.append(start + (assigned.variant or STABLE).encode())
+    return kept
 
 
 def _is_shared(headers: RawHeaders) -> bool:

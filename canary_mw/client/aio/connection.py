@@ -108,7 +108,6 @@ class Connection(TimedResponseParser, asyncio.Protocol):
     def begin_reading(self, data: bytes, deadline: float, options: UpstreamOptions, reader: Reader) -> None:
         """As `begin`, for a request without a body, not HEAD, whose response `reader` may read past the parser."""
         if self.head is not None:
-            # What the parser has read is of the exchange before.
             self._start_response(False)
             self._has_upload = False
         self.complete = False
@@ -128,9 +127,11 @@ class Connection(TimedResponseParser, asyncio.Protocol):
 
     def finish(self) -> None:
         """The reader has read a response that is complete: return to the pool, where `release` would."""
-        self._waiter = None
-        self.complete = self._keep_alive = True
-        self.release()
+        self._waiter, self.complete, self._keep_alive = None, True, True
+        if self.closed or self._transport.get_write_buffer_size():
+            self.release()
+        else:
+            self._pool.release(self)
 
     async def wait(self) -> None:
         """Wait until a part of the response is received, or the exchange fails. Cancellation closes the connection."""
@@ -254,8 +255,7 @@ class Connection(TimedResponseParser, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader is not None:
-            # Only the first bytes: what it does not take, the parser has to see whole.
-            self._reader = None
+            self._reader = None  # what it does not take, the parser has to see whole
             if reader.read(data):
                 return
         if self._idle_timeout is not None:

@@ -3,8 +3,6 @@
 As `requests`, it refuses nothing: what it does not take, the parser reads.
 """
 
-from typing import NamedTuple
-
 from canary_mw.http.headers import HOP_BY_HOP_HEADERS
 from canary_mw.http.messages import NO_BODY_STATUSES
 from canary_mw.http.response_writer import STATUS_LINES, encode_chunk
@@ -12,82 +10,88 @@ from canary_mw.server.fast_path.names import Names
 from canary_mw.server.fast_path.requests import PRINTABLE
 
 _MAX_HEAD, _MAX_LINES = 16384, 64
-# What concerns this connection alone and says nothing new is left out; any other hop-by-hop header is for the parser.
-_LEFT_OUT = frozenset((b"connection", b"keep-alive", b"transfer-encoding"))
-_ONCE = (b"content-length", b"connection", b"transfer-encoding")
-_KEPT_OPEN = (b"keep-alive", b"Keep-Alive")
-_NAMES = Names(
-    HOP_BY_HOP_HEADERS - _LEFT_OUT,
-    (b"Connection", b"Keep-Alive", b"Transfer-Encoding", b"Content-Length"),
-    underscores=True,
-)
-_join = b": ".join
+_KEPT_OPEN = frozenset((b"keep-alive", b"Keep-Alive"))
+_FRAMING = (b"content-length", b"connection", b"keep-alive", b"transfer-encoding")
+# The spellings that are common; any other one of these names is for the parser.
+_SPECIAL = {name: name for name in _FRAMING} | {name.title(): name for name in _FRAMING}
+_NAMES = Names(HOP_BY_HOP_HEADERS | set(_FRAMING), ending=b": ", underscores=True)
 _HEX = b"0123456789abcdefABCDEF"
 _MAX_SIZE_DIGITS = 8
 # The first lines that were met, with the status and the line that is sent in their place.
 _status_lines: dict[bytes, tuple[int, bytes]] = {}
 _MAX_STATUS_LINES = 64
 
-
-class PlainResponse(NamedTuple):
-    """A response.
-
-    Attributes:
-        line: its first line as it is sent.
-        headers: without those for one hop.
-        chunked: it came in the chunked coding, and is sent so.
-    """
-
-    status: int
-    line: bytes
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-    chunked: bool
+# Status; the lines of the head as they are sent, without those for one hop; body; whether it came in chunks.
+PlainResponse = tuple[int, list[bytes], bytes, bool]
 
 
 def plain_response(data: bytes) -> PlainResponse | None:
     """The response that bytes are from their first to their last; None where the parser has to read them."""
-    end = data.find(b"\r\n\r\n") + 4
-    if not 4 < end <= _MAX_HEAD:
+    end = data.find(b"\r\n\r\n")
+    lines = data[: end if end > 0 else 0].split(b"\r\n")
+    status_line = _status_lines.get(lines[0]) or _learn_status(lines[0])
+    if status_line is None or end > _MAX_HEAD or len(lines) > _MAX_LINES:
         return None
-    head = data[:end]
-    lines = head.split(b"\r\n")
-    del lines[-2:]
-    count = len(lines)
-    known_line = _status_lines.get(lines[0]) or _learn_status(lines[0])
-    if known_line is None or count > _MAX_LINES:
+    head = data[: end + 2]
+    # No other control bytes than those between the lines, and no blanks around a value.
+    if len(head.translate(None, PRINTABLE)) != 2 * len(lines) or b" \r\n" in head or b":  " in head:
         return None
-    if len(head.translate(None, PRINTABLE)) != 2 * count + 2 or b" \r\n" in head or b":  " in head:
+    status, lines[0] = status_line
+    chunked = _rewrite(lines)
+    if chunked is None:
         return None
-    del lines[0]
-    headers = _headers(lines)
-    if headers is None:
-        return None
-    by_name = dict(headers)
-    body: bytes | None = data[end:]
-    chunked = b"content-length" not in by_name
     if chunked:
-        body = _unchunked(data, end) if by_name.get(b"transfer-encoding") == b"chunked" else None
-    elif b"transfer-encoding" in by_name or by_name[b"content-length"] != b"%d" % (len(data) - end):
-        return None
-    if body is None or by_name.get(b"connection", b"keep-alive") not in _KEPT_OPEN:
-        return None
-    if len(by_name) != len(headers) and _repeats(headers):
-        return None
-    if not _LEFT_OUT.isdisjoint(by_name):
-        headers = [pair for pair in headers if pair[0] not in _LEFT_OUT]
-    return PlainResponse(*known_line, headers, body, chunked)
+        body = _unchunked(data, end + 4)
+        return None if body is None else (status, lines, body, True)
+    body = data[end + 4 :]
+    return (status, lines, body, False) if b"content-length: %d" % len(body) in lines else None
 
 
-def encode_plain(found: PlainResponse) -> bytes:
+def _rewrite(lines: list[bytes]) -> bool | None:
+    """Turn the lines of a head into those that are sent; whether the body is chunked, None for what is not taken."""
+    known, chunked, sized, at = _NAMES.known, False, False, 1
+    try:
+        for line in lines[1:]:
+            name, value = line.split(b": ", 1)
+            start = known.get(name)
+            if start is None:
+                kind = _SPECIAL.get(name)
+                if kind is None:
+                    if not _NAMES.learn((name,)):
+                        return None
+                    start = known[name]
+                elif kind == b"content-length":
+                    if sized:
+                        return None
+                    sized, start = True, b"content-length: "
+                elif kind == b"transfer-encoding":
+                    if chunked or value != b"chunked":
+                        return None
+                    chunked = True
+                    continue
+                elif kind == b"keep-alive" or value in _KEPT_OPEN:
+                    continue
+                else:
+                    return None
+            lines[at] = start + value
+            at += 1
+    except ValueError:
+        return None
+    del lines[at:]
+    return None if chunked is sized else chunked
+
+
+def headers_of(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers of a response that is taken."""
+    pairs = [line.split(b": ", 1) for line in lines[1:]]
+    return [(name, value) for name, value in pairs]
+
+
+def encode_plain(lines: list[bytes], body: bytes, *, chunked: bool) -> bytes:
     """A response as bytes, as `render_head` and `encode_chunk` make them."""
-    _, line, headers, body, chunked = found
-    lines = [line, *map(_join, headers)]
     if chunked:
-        lines.append(b"transfer-encoding: chunked")
-        body = encode_chunk(body, last=True)
-    lines += (b"", body)
-    return b"\r\n".join(lines)
+        return b"\r\n".join((*lines, b"transfer-encoding: chunked", b"", encode_chunk(body, last=True)))
+    return b"\r\n".join((*lines, b"", body))
 
 
 def _learn_status(line: bytes) -> tuple[int, bytes] | None:
@@ -102,27 +106,6 @@ def _learn_status(line: bytes) -> tuple[int, bytes] | None:
         _status_lines.clear()
     found = _status_lines[line] = status, STATUS_LINES[status]
     return found
-
-
-def _headers(lines: list[bytes]) -> list[tuple[bytes, bytes]] | None:
-    known = _NAMES.known
-    try:
-        pairs = [line.split(b": ", 1) for line in lines]
-        try:
-            return [(known[name], value) for name, value in pairs]
-        except KeyError:
-            # A table that is full starts again within `learn`, so that a name may be missing even behind it.
-            return (
-                [(known[name], value) for name, value in pairs] if _NAMES.learn([name for name, _ in pairs]) else None
-            )
-    except (KeyError, ValueError):
-        return None
-
-
-def _repeats(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a header that may be there once is there twice."""
-    names = [name for name, _ in headers]
-    return any(names.count(name) > 1 for name in _ONCE)
 
 
 def _unchunked(data: bytes, at: int) -> bytes | None:

@@ -20,17 +20,19 @@ from canary_mw.forwarding.exchange import (
     finish_with_error,
     finish_with_response,
 )
-from canary_mw.forwarding.fallback import failure_of_status
+from canary_mw.forwarding.fallback import SafetyNet, failure_of_status
 from canary_mw.forwarding.headers import Headers
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import Relay, Reply, UpstreamRequest
 from canary_mw.forwarding.release_headers import may_get_cookie, with_variant
 from canary_mw.forwarding.replies import reason_of
-from canary_mw.http.messages import RawHeaders, ResponseHead
+from canary_mw.http.messages import RawHeaders, RequestHead, ResponseHead
 from canary_mw.http.response_writer import encode_chunk, render_head
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.relay import ExchangeResult, PendingResult, StartedRequest
+from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
-from canary_mw.server.fast_path.answers import PlainResponse, encode_plain, plain_response
+from canary_mw.server.fast_path.answers import PlainResponse, encode_plain, headers_of, plain_response
 from canary_mw.server.fast_path.client import ClientConnection
 from canary_mw.server.fast_path.plans import Plan
 
@@ -46,23 +48,14 @@ class FastPathRequest:
     Args:
         plan: of its Mapping.
         request_id: that the upstream gets.
+        governed, net: see `StartedRequest`.
         since: the `perf_counter` time at which observers were notified of the decision, None when they were not.
-        deadlines: loop times of the head of the response, and of its end.
+        head_deadline, deadline: loop times of the head of the response, and of its end.
     """
 
     __slots__ = (
-        "_client",
-        "_connection",
-        "_deadline",
-        "_decision",
-        "_head_deadline",
-        "_middleware",
-        "_plan",
-        "_request_id",
-        "_since",
-        "_started",
-        "keep_alive",
-        "response_complete",
+        *("_client", "_connection", "_deadline", "_decision", "_governed", "_head", "_head_deadline", "_hop"),
+        *("_middleware", "_net", "_plan", "_request_id", "_since", "keep_alive", "response_complete"),
     )
 
     # The request has been read whole, and one write sends the whole response.
@@ -72,23 +65,31 @@ class FastPathRequest:
         self,
         client: ClientConnection,
         middleware: CanaryMiddleware,
-        started: StartedRequest,
+        decision: Decision,
+        head: RequestHead,
+        hop: HopContext,
+        governed: RouteTable | None,
+        net: SafetyNet | None,
         plan: Plan,
         connection: Connection,
         request_id: bytes | None,
         since: float | None,
-        deadlines: tuple[float, float],
+        head_deadline: float,
+        deadline: float,
     ) -> None:
-        assert started.decision is not None
-        self._decision = started.decision
-        self._head_deadline, self._deadline = deadlines
         self._client = client
         self._middleware = middleware
-        self._started = started
+        self._decision = decision
+        self._head = head
+        self._hop = hop
+        self._governed = governed
+        self._net = net
         self._plan = plan
         self._connection = connection
         self._request_id = request_id
         self._since = since
+        self._head_deadline = head_deadline
+        self._deadline = deadline
         self.keep_alive = True
         self.response_complete = False
 
@@ -97,8 +98,7 @@ class FastPathRequest:
     def read(self, data: bytes) -> bool:
         """See `Reader`: relay a response that is recognised, by one write."""
         found = None if self.response_complete else plain_response(data)
-        started = self._started
-        if found is None or (started.net is not None and failure_of_status(started.net.settings, found.status)):
+        if found is None or (self._net is not None and failure_of_status(self._net.settings, found[0])):
             return False
         # Before anything that may raise: a connection that is not released keeps its slot of the pool.
         self._connection.finish()
@@ -119,7 +119,7 @@ class FastPathRequest:
         try:
             if head is None:
                 self._fail(connection.error)
-            elif connection.complete and self._started.net is None:
+            elif connection.complete and self._net is None:
                 self._relay(head)
             else:
                 self._relay_in_asgi(HTTP11Response(head, None, connection))
@@ -133,29 +133,29 @@ class FastPathRequest:
 
     def _relay_plain(self, found: PlainResponse) -> None:
         """Write a response that is recognised."""
-        started, plan, status, headers = self._started, self._plan, found.status, found.headers
+        status, lines, body, chunked = found
+        plan, governed, assigned = self._plan, self._governed, self._decision.release
         self._succeeded()
-        if plan.changes_answer:
-            headers = plan.answer_headers(status, headers, started.head)
-        if started.governed is not None:
-            headers = self._with_release(started.governed, status, headers)
-        if not self.keep_alive:
-            # The server shuts down.
-            self._write(status, headers, found.body, None)
+        plain = self.keep_alive and not plan.changes_answer
+        if plain and governed is not None and assigned is not None:
+            release = governed.releases.get(assigned.name)
+            plain = release is not None and not may_get_cookie(release.document, assigned)
+            if plain and release is not None:
+                lines = with_variant(release.document, assigned, lines)
+        if plain:
+            self._send(encode_plain(lines, body, chunked=chunked), status, None, len(body))
             return
-        found = found if headers is found.headers else found._replace(headers=headers)
-        self._send(encode_plain(found), status, None, len(found.body))
+        headers = headers_of(lines)
+        if plan.changes_answer:
+            headers = plan.answer_headers(status, headers, self._head)
+        self._write(status, self._with_release(status, headers), body, None)
 
-    def _with_release(self, table: RouteTable, status: int, headers: Headers) -> Headers:
+    def _with_release(self, status: int, headers: Headers) -> Headers:
         """The headers with those of the release that has decided."""
-        assigned = self._decision.release
-        release = table.releases.get(assigned.name) if assigned is not None else None
-        if assigned is None or release is None:
+        if self._governed is None:
             return headers
-        if may_get_cookie(release.document, assigned):
-            found = self._middleware.release.headers(table, self._decision, self._started.head)
-            return headers if found is None else found.add(status, headers)
-        return with_variant(release.document, assigned, headers)
+        found = self._middleware.release.headers(self._governed, self._decision, self._head)
+        return headers if found is None else found.add(status, headers)
 
     def _relay(self, head: ResponseHead) -> None:
         """Write a response that is complete, and that the parser has read."""
@@ -165,10 +165,8 @@ class FastPathRequest:
         connection.release()
         outcome = self._outcome(self._steps()[0], head)
         assert isinstance(outcome, Relay)
-        headers = outcome.head.headers
-        if self._started.governed is not None:
-            headers = self._with_release(self._started.governed, outcome.head.status, headers)
-        self._write(outcome.head.status, headers, body, None)
+        status = outcome.head.status
+        self._write(status, self._with_release(status, outcome.head.headers), body, None)
 
     def _relay_in_asgi(self, response: HTTP11Response) -> None:
         """Let the ASGI path relay a response whose body is still on its way, or that stable may take the place of."""
@@ -198,7 +196,7 @@ class FastPathRequest:
 
     def _steps(self) -> tuple[Exchange, UpstreamRequest]:
         """The exchange as the ASGI path drives it, from where its request is sent."""
-        decision, head, hop, net = self._decision, self._started.head, self._started.hop, self._started.net
+        decision, head, hop, net = self._decision, self._head, self._hop, self._net
         request_id = self._request_id
         if request_id is not None:
             hop = hop._replace(new_id=lambda: request_id)
@@ -216,7 +214,7 @@ class FastPathRequest:
             return
         self._note(error)
         reply = finish_with_error(steps, error)
-        if self._started.governed is not None:
+        if self._governed is not None:
             self._continue_in_asgi(partial(_completed, (reply, None)))
         else:
             self._write(reply.status, reply.headers or (), reply.body, reason_of(reply))
@@ -239,11 +237,12 @@ class FastPathRequest:
 
     def _continue_in_asgi(self, pending: PendingResult) -> None:
         self.response_complete = True
-        self._client.continue_in_asgi(self, self._started._replace(since=self._since, pending=pending))
+        about = self._decision, self._head, self._hop, self._since, pending, self._governed, self._net
+        self._client.continue_in_asgi(self, StartedRequest(*about))
 
     def _write(self, status: int, headers: RawHeaders, body: bytes, reason: str | None) -> None:
         """Write a response with a head that is checked."""
-        head = render_head(status, headers, self._started.head.method, "1.1", closes=not self.keep_alive)
+        head = render_head(status, headers, self._head.method, "1.1", closes=not self.keep_alive)
         self.keep_alive = not head.closes
         data = b"" if head.empty else encode_chunk(body, last=True) if head.chunked else body
         self._send(head.data + data, status, reason, len(body))
@@ -258,7 +257,7 @@ class FastPathRequest:
         client.on_response_complete()
 
     def _count(self, status: int, reason: str | None, since: float, size: int) -> None:
-        middleware, decision, head = self._middleware, self._decision, self._started.head
+        middleware, decision, head = self._middleware, self._decision, self._head
         if reason is None:
             middleware.notify_relayed(decision, head, status, since, size, self._connection.origin, self._request_id)
         else:
@@ -282,7 +281,7 @@ class FastPathRequest:
             with suppress(ClientError):
                 # The record tells where it was sent.
                 self._steps()
-            self._middleware.notify_finished(self._decision, self._started.head, None, self._since, reason)
+            self._middleware.notify_finished(self._decision, self._head, None, self._since, reason)
 
 
 async def _completed(result: ExchangeResult) -> ExchangeResult:

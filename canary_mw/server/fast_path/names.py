@@ -20,15 +20,24 @@ class Names:
     Args:
         refused: lower-case names that it leaves to the parser.
         common: names that are known from the start, besides those of most messages.
+        ending: is put behind the lower-case names.
         underscores: whether a name may hold one.
 
     Attributes:
         known: the lower-case name for each spelling that was met; a name that is not there is looked at by `learn`.
     """
 
-    def __init__(self, refused: Iterable[bytes], common: Iterable[bytes] = (), *, underscores: bool = False) -> None:
+    def __init__(
+        self,
+        refused: Iterable[bytes],
+        common: Iterable[bytes] = (),
+        *,
+        ending: bytes = b"",
+        underscores: bool = False,
+    ) -> None:
         self._refused = frozenset(refused)
         self._common = (*_COMMON, *common)
+        self._ending = ending
         self._underscores = underscores
         self.known: dict[bytes, bytes] = {}
         self._start_again()
@@ -37,7 +46,7 @@ class Names:
         # The same dictionary, as recognisers hold it.
         self.known.clear()
         for name in self._common:
-            self.known[name.lower()] = self.known[name] = name.lower()
+            self.known[name.lower()] = self.known[name] = name.lower() + self._ending
 
     def learn(self, names: Collection[bytes]) -> bool:
         """Make names known; false when the parser has to read one of them."""
@@ -51,5 +60,5 @@ class Names:
             return False
         if len(self.known) >= _MAX_KNOWN:
             self._start_again()
-        self.known[name] = lower
+        self.known[name] = lower + self._ending
         return True

@@ -3,6 +3,8 @@
 from math import inf
 
 from canary_mw.exceptions import ClientError
+from canary_mw.forwarding.fallback import SafetyNet
+from canary_mw.forwarding.hop import HopContext
 from canary_mw.http.messages import RequestHead
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.asgi.relay import StartedRequest
@@ -63,10 +65,11 @@ class FastPath:
         head = RequestHead.from_fields(*found, client.peer)
         sender = client.sender or self._meet(client)
         hop = middleware.hops[sender.trusted or self._trusts_all]
+        governed = net = None
         if not table.has_extras:
             decision = middleware.decide(table, head, middleware.roll(), middleware.person)
-            started = StartedRequest(decision, head, hop)
         else:
+            governed = table
             if b"baggage" in head.headers_by_name or not table.lane_headers.isdisjoint(head.headers_by_name):
                 # A service before us may have decided.
                 return False
@@ -75,10 +78,9 @@ class FastPath:
                 person = middleware.release.person_of(table, head)
             decision = middleware.decide(table, head, middleware.roll(), person)
             net = middleware.nets.open(table, decision, head, person)
-            started = StartedRequest(decision, head, hop, governed=table, net=net)
-        if decision is not None and self._send(client, started, decision, sender):
+        if decision is not None and self._send(client, decision, head, hop, governed, net, sender):
             return True
-        client.started = started
+        client.started = StartedRequest(decision, head, hop, None, None, governed, net)
         return False
 
     def _meet(self, client: ClientConnection) -> Sender:
@@ -89,8 +91,17 @@ class FastPath:
         found = client.sender = Sender(host, scheme, trusted=trusted, person=person)
         return found
 
-    def _send(self, client: ClientConnection, started: StartedRequest, decision: Decision, sender: Sender) -> bool:
-        middleware, head, mapping = self._middleware, started.head, decision.mapping
+    def _send(
+        self,
+        client: ClientConnection,
+        decision: Decision,
+        head: RequestHead,
+        hop: HopContext,
+        governed: RouteTable | None,
+        net: SafetyNet | None,
+        sender: Sender,
+    ) -> bool:
+        middleware, mapping, loop = self._middleware, decision.mapping, client.loop
         plan = self._plans.get(id(mapping)) or self._add_plan(decision)
         if not plan.simple or decision.shadow is not None:
             return False
@@ -98,25 +109,25 @@ class FastPath:
             target = plan.target(head.path) + head.query
         except ClientError:
             return False
-        loop = client.loop
-        connection = middleware.upstreams.idle_connection(plan.key, plan.service, mapping.options, loop)
+        options = mapping.options
+        connection = middleware.upstreams.idle_connection(plan.key, plan.service, options, loop)
         if connection is None:
             return False
-        data, request_id = plan.head(head, target, sender, started.hop, decision)
+        data, request_id = plan.head(head, target, sender, hop, decision)
         counters, since = middleware.sole_counters, None
         if counters is not None:
             since = counters.begin_now()
         elif middleware.observed:
             since = middleware.notify_decided(decision, head)
         deadline = head_deadline = inf if mapping.timeout is None else loop.time() + mapping.timeout
-        if started.net is not None:
-            limit = started.net.limit_before_head(head.method, mapping)
+        if net is not None:
+            limit = net.limit_before_head(head.method, mapping)
             head_deadline = inf if limit is None else loop.time() + limit
-        deadlines = head_deadline, deadline
-        request = FastPathRequest(client, middleware, started, plan, connection, request_id, since, deadlines)
+        about = client, middleware, decision, head, hop, governed, net
+        request = FastPathRequest(*about, plan, connection, request_id, since, head_deadline, deadline)
         self.taken += 1
         client.on_fast_path(request)
-        connection.begin_reading(data, head_deadline, mapping.options, request)
+        connection.begin_reading(data, head_deadline, options, request)
         return True
 
     def _add_plan(self, decision: Decision) -> Plan:

@@ -119,20 +119,16 @@ class Plan:
         """
         fields = request.headers_by_name.copy()
         host = fields.pop(b"host")
-        mapping, address = self.mapping, sender.address
         if hop.trusted:
-            if before := fields.get(b"x-forwarded-for"):
-                address = b"%b, %b" % (before, address)
-            _drop(fields, DROPPED_TRUSTED)
-            fields[b"x-forwarded-for"] = address
-            fields.setdefault(b"x-forwarded-proto", sender.scheme)
-            fields.setdefault(b"x-forwarded-host", host)
+            _continue_forwarding(fields, host, sender)
         else:
-            _drop(fields, DROPPED)
-            fields[b"x-forwarded-for"] = address
+            if not DROPPED.isdisjoint(fields):
+                _drop(fields, DROPPED)
+            fields[b"x-forwarded-for"] = sender.address
             fields[b"x-forwarded-proto"] = sender.scheme
             fields[b"x-forwarded-host"] = host
         request_id = fields.get(b"x-request-id")
+        mapping = self.mapping
         if request_id is None or not mapping.keep_request_id:
             fields.pop(b"x-request-id", None)
             fields[b"x-request-id"] = request_id = hop.new_id()
@@ -165,10 +161,18 @@ class Plan:
         return apply_header_changes(headers, mapping.remove_response_headers, mapping.add_response_headers, context)
 
 
+def _continue_forwarding(fields: dict[bytes, bytes], host: bytes, sender: Sender) -> None:
+    """Continue the X-Forwarded-* of a trusted peer."""
+    before = fields.get(b"x-forwarded-for")
+    _drop(fields, DROPPED_TRUSTED)
+    fields[b"x-forwarded-for"] = sender.address if before is None else b"%b, %b" % (before, sender.address)
+    fields.setdefault(b"x-forwarded-proto", sender.scheme)
+    fields.setdefault(b"x-forwarded-host", host)
+
+
 def _drop(fields: dict[bytes, bytes], names: frozenset[bytes]) -> None:
-    if not names.isdisjoint(fields):
-        for name in names.intersection(fields):
-            del fields[name]
+    for name in names.intersection(fields):
+        del fields[name]
 
 
 def _is_constant(change: HeaderChange) -> bool:
