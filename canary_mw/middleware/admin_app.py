@@ -13,6 +13,7 @@ from canary_mw.middleware.settings import MiddlewareSettings
 from canary_mw.middleware.shown_settings import shown_settings
 from canary_mw.observability.prometheus import MeteredMiddleware, Metrics
 from canary_mw.observability.source_status import SourceStatus
+from canary_mw.upstreams.discovery.discovery import Discovery
 from canary_mw.upstreams.health import EndpointStatus
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Shown(MeteredMiddleware, Protocol):
     store: RuleStore
 
     rollouts: Rollouts
+
+    discovery: Discovery
 
     def endpoint_statuses(self) -> list[EndpointStatus]:
         """See `MiddlewareBase.endpoint_statuses`."""
@@ -75,4 +78,6 @@ def _sources(middleware: "ref[Shown]") -> list[SourceStatus]:
 def _waiting(middleware: "ref[Shown]") -> str:
     """What a new process still waits for, "" for nothing."""
     found = middleware()
-    return "" if found is None or found.rollouts.ready else "the states of the releases were not read yet"
+    if found is None:
+        return ""
+    return found.discovery.waiting() if found.rollouts.ready else "the states of the releases were not read yet"

@@ -11,6 +11,9 @@ from canary_mw.upstreams.discovery.dns import Resolve
 from canary_mw.upstreams.discovery.interface import Resolver
 from canary_mw.upstreams.discovery.service_resolver import ServiceResolver
 
+# Seconds that a new process waits for Consul. After that only requests to what it does not know fail.
+_FIRST_ANSWERS = 5.0
+
 
 class Discovery(NamedTuple):
     """What knows endpoints, each for the whole process."""
@@ -34,6 +37,12 @@ class Discovery(NamedTuple):
         """
         self.cluster.follow(lambda: {each.kubernetes_service for each in asked() if each.kubernetes_service})
         self.consul.follow(lambda: {each.consul_service for each in asked() if each.consul_service})
+
+    def waiting(self) -> str:
+        """What a new process waits for before it is ready, 5 seconds at most; "" for nothing."""
+        missing = self.consul.missing_at_start(_FIRST_ANSWERS)
+        names = ", ".join(sorted(each.name for each in missing))
+        return f"Consul has not answered yet about {names}" if missing else ""
 
     def status(self) -> list[SourceStatus]:
         """How it goes with what is watched."""

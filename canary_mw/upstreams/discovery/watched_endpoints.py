@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakMethod, WeakSet
 
@@ -61,6 +62,9 @@ class WatchedEndpoints(Generic[S]):
         self._waiters: dict[S, set[_Waiter]] = {}
         # Why the API cannot be asked at all.
         self._problem: str | None = None
+        # When the first service was asked for; and whether the first answers are no longer waited for.
+        self._began: float | None = None
+        self._settled = False
 
     def follow(self, services: Callable[[], Iterable[S]]) -> None:
         """Watch these services from now on, and no others; without any, nothing is watched.
@@ -93,6 +97,17 @@ class WatchedEndpoints(Generic[S]):
             return Answer(None, self._problem)
         return self._answers.get(service)
 
+    def missing_at_start(self, seconds: float) -> list[S]:
+        """The services that nothing is known of, in the first seconds after a process has begun to ask for any.
+
+        Once all are known, or the time is over, there are none: a service that is asked for later holds up nobody.
+        """
+        if self._settled or self._began is None:
+            return []
+        found = [each for each in self._services if (known := self.answer(each)) is None or known.addresses is None]
+        self._settled = not found or monotonic() - self._began >= seconds
+        return [] if self._settled else found
+
     async def moved(self, service: S, seen: Answer | None, seconds: float) -> bool:
         """Wait until the answer is another one, at most so many seconds; whether it is."""
         loop = asyncio.get_running_loop()
@@ -114,6 +129,8 @@ class WatchedEndpoints(Generic[S]):
 
     def _apply(self) -> None:
         ensure_forked_hooks()
+        if self._began is None:
+            self._began = monotonic()
         if self._watch is None:
             try:
                 self._watch = self._open_watch(_publisher(self))
