@@ -7,6 +7,7 @@ from canary_mw.config.ambassador.kinds import (
     EDGE_STACK_KINDS,
     EFFECTIVE_KINDS,
     ENDPOINT_RESOLVER,
+    INSTEAD,
     KNOWN_KINDS,
     KUBERNETES_RESOLVERS,
     REQUIRED,
@@ -103,7 +104,7 @@ def _check_required(resource: Resource, report: Report) -> None:
     for name in missing:
         report("error", "missing", f"{name} is missing")
     if not missing:
-        report("notice", "kind-ignored", "not supported yet: ignored")
+        report("notice", "kind-ignored", f"ignored: {INSTEAD[resource.kind or '']}")
 
 
 def _version(resource: Resource, report: Report) -> str | None:

@@ -18,6 +18,12 @@ KUBERNETES_RESOLVERS = (ENDPOINT_RESOLVER, "KubernetesServiceResolver")
 CONSUL_RESOLVER = "ConsulResolver"
 RESOLVER_KINDS = frozenset((CONSUL_RESOLVER, *KUBERNETES_RESOLVERS))
 FILTER_KINDS = ("AuthService", "RateLimitService")
+# What is said of them.
+INSTEAD = {
+    "DevPortal": "there is no developer portal here",
+    "Host": "host names and TLS of the way in are those of your Ingress or Gateway, or of `--ssl-certfile`",
+    "Listener": "the port is that of `--port`, or of the server of an app",
+}
 EFFECTIVE_KINDS = (
     *("Mapping", "Module", "TLSContext", "TCPMapping", "LogService", "TracingService"),
     *(*FILTER_KINDS, CONSUL_RESOLVER, *KUBERNETES_RESOLVERS),

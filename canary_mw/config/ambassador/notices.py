@@ -120,4 +120,4 @@ def _consul_notices(mapping: Mapping) -> Iterator[AttributeDiagnostic]:
         return
     if ":" in mapping.service.text.rpartition("://")[2]:
         text = "the port of the service has no effect: Consul names the port of each instance"
-        yield AttributeDiagnostic("notice", "service", "no-effect-yet", text)
+        yield AttributeDiagnostic("notice", "service", "no-effect", text)

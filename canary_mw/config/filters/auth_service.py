@@ -185,7 +185,7 @@ def _linkerd(model: AuthModel, _: Resource, surroundings: AuthSurroundings) -> b
 def _report_notices(model: AuthModel, report: Report) -> None:
     for name in ("stats_name", "v3StatsName"):
         if getattr(model, name, None):
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+            report("notice", "no-effect", f"{name} has no effect: figures have the name of the service", attribute=name)
     if not isinstance(model, AuthServiceV1):
         return
     if model.proto == "grpc" and getattr(model, "protocol_version", None) is None:

@@ -95,7 +95,7 @@ def rate_limit_policy(resource: Resource, surroundings: AuthSurroundings, report
         return None
     for name in ("stats_name", "v3StatsName"):
         if getattr(model, name, None):
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+            report("notice", "no-effect", f"{name} has no effect: figures have the name of the service", attribute=name)
     if isinstance(model, RateLimitServiceV2) and model.protocol_version is None:
         report("notice", "protocol-version", "no protocol_version: v3 is spoken (in Emissary v2, which it refuses)")
     return policy

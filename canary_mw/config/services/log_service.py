@@ -106,4 +106,4 @@ def _note(model: LogServiceModel, report: Report) -> None:
         report("notice", "protocol-version", "no protocol_version: v3 is spoken (in Emissary v2, which it refuses)")
     for name in ("stats_name", "v3StatsName"):
         if getattr(model, name):
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+            report("notice", "no-effect", f"{name} has no effect: figures have the name of the service", attribute=name)

@@ -45,7 +45,12 @@ class TCPMappingModel(Strict):
     ambassador_id: str | list[str] | None = None
 
 
-_WITHOUT_EFFECT = ("enable_ipv4", "enable_ipv6", "cluster_tag", "stats_name")
+_WITHOUT_EFFECT = {
+    "enable_ipv4": "the addresses of the service are those of its name",
+    "enable_ipv6": "the addresses of the service are those of its name",
+    "cluster_tag": "there are no clusters whose names could clash",
+    "stats_name": "figures have the name of the TCPMapping",
+}
 
 
 class TCPSurroundings(NamedTuple):
@@ -210,9 +215,9 @@ def _connect_timeout(model: TCPMappingModel) -> int:
 
 
 def _report_notices(model: TCPMappingModel, report: Report) -> None:
-    for name in _WITHOUT_EFFECT:
+    for name, why in _WITHOUT_EFFECT.items():
         if name in model.model_fields_set:
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+            report("notice", "no-effect", f"{name} has no effect: {why}", attribute=name)
     if model.host and model.port in (22, 2222):
         text = "SSH sends no server name: none of its connections gets to a TCPMapping with host"
         report("warning", "no-server-name", text, attribute="host", hint="leave host out, and use a port of its own")
@@ -223,7 +228,7 @@ def unopened_ports(found: TCPMappings) -> list[Diagnostic]:
     return [
         Diagnostic(
             severity="notice",
-            code="no-effect-yet",
+            code="no-effect",
             message=f"TCPMapping {each.mapping.name}: a middleware opens no ports",
             file=each.mapping.file,
             line=each.mapping.line,

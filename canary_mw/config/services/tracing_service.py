@@ -213,4 +213,4 @@ def _note(model: TracingServiceModel, report: Report) -> None:
         report("notice", "lightstep-only", "access_token_file is ignored: only lightstep has it", attribute="config")
     for name in ("stats_name", "v3StatsName"):
         if getattr(model, name):
-            report("notice", "no-effect-yet", f"{name} is read and has no effect yet", attribute=name)
+            report("notice", "no-effect", f"{name} has no effect: figures have the name of the service", attribute=name)

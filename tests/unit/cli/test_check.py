@@ -72,7 +72,10 @@ def test_check_warns_of_copied_writes_and_lists_what_is_not_supported(rules: Pat
     outcome = invoke("check", str(rules))
     assert outcome.exit_code == 0
     assert "warning shadow-writes Mapping copy: writes are copied to copy too" in outcome.stdout
-    assert "notice kind-ignored Host h: not supported yet: ignored" in outcome.stdout
+    assert (
+        "notice kind-ignored Host h: ignored: host names and TLS of the way in are those of your Ingress"
+        in outcome.stdout
+    )
     assert "notice not-supported Module ambassador: gzip is not supported yet: ignored" in outcome.stdout
 
 

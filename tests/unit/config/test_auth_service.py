@@ -226,7 +226,7 @@ def test_the_module_may_exempt_all_mappings_that_do_not_say_otherwise() -> None:
     [
         ({"failure_mode_allow": "true"}, "fails-open"),
         ({"include_body": "{max_bytes: 2000000, allow_partial: true}"}, "large-body"),
-        ({"stats_name": "s"}, "no-effect-yet"),
+        ({"stats_name": "s"}, "no-effect"),
         ({"proto": "grpc"}, "protocol-version"),
     ],
 )

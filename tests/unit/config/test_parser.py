@@ -11,7 +11,7 @@ from rules import chosen, document, findings, get, one, read_rules
 
 from canary_mw.config import parser
 from canary_mw.config.ambassador.interpretation import interpret
-from canary_mw.config.ambassador.kinds import REQUIRED
+from canary_mw.config.ambassador.kinds import INSTEAD, REQUIRED
 from canary_mw.config.ambassador.schema import MODELS, NO_EFFECT_YET
 from canary_mw.config.document import Diagnostic, Document, document_in_error
 from canary_mw.config.parser import RuleSet, parse
@@ -75,7 +75,7 @@ def test_another_kind_is_recognised_and_ignored_with_a_notice(kind: str) -> None
     rules = read_rules(text + document())
     assert names(rules) == ["a"]
     assert findings(rules.diagnostics) == [("notice", "kind-ignored", 2)]
-    assert rules.diagnostics[0].message == f"{kind} k: not supported yet: ignored"
+    assert rules.diagnostics[0].message == f"{kind} k: ignored: {INSTEAD[kind]}"
 
 
 @pytest.mark.parametrize(("kind", "missing"), [(kind, name) for kind, names in REQUIRED.items() for name in names])

@@ -138,7 +138,7 @@ def test_a_name_in_consul_has_no_namespace_no_dot_and_no_port() -> None:
     of_consul = resolver("c", "ConsulResolver", datacenter="dc1")
     text = document("gray", resolver="c", service="https://gray:8443", namespace="shop") + of_consul
     assert one(text).service.text == "https://gray:8443"
-    assert findings(read_rules(text).diagnostics) == [("notice", "no-effect-yet", 6)]
+    assert findings(read_rules(text).diagnostics) == [("notice", "no-effect", 6)]
     dotted = read_rules(document("gray", resolver="c", service="gray.shop") + of_consul)
     assert (dotted.mappings, findings(dotted.diagnostics)) == ((), [("error", "bad-value", 6)])
     address = document("gray", resolver="c", service="10.0.0.1:80") + of_consul

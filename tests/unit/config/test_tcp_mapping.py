@@ -194,6 +194,6 @@ def test_names_below_a_wildcard_are_covered_and_the_longest_pattern_counts() -> 
 def test_ssh_with_a_host_and_attributes_without_effect_are_noticed() -> None:
     text = context("c", hosts="[one.example]") + tcp(host="one.example", port=22, enable_ipv4="true")
     assert [each[:2] for each in findings(read_rules(text).diagnostics)] == [
-        ("notice", "no-effect-yet"),
+        ("notice", "no-effect"),
         ("warning", "no-server-name"),
     ]
