@@ -149,6 +149,60 @@ def test_flask_and_django_read_their_rules_from_where_they_are_told(
         assert {fetch(f"{shop}/shop/") for _ in range(30)} == {(503, "upstream shop-gray is not reachable\n")}
 
 
+# Servers of an app, and arguments of gunicorn.
+PRO = [
+    ("pro_fastapi:app", "uvicorn", ()),
+    ("pro_flask:app", "gunicorn", ("--threads", "16")),
+    ("pro_flask:app", "gunicorn", ("--worker-class", "sync")),
+    ("pro_flask:app", "gunicorn", ("--worker-class", "gevent")),
+    ("pro_django:wsgi", "gunicorn", ("--threads", "16")),
+    ("pro_django:wsgi", "gunicorn", ("--worker-class", "gevent")),
+    ("pro_django:asgi", "uvicorn", ()),
+]
+
+
+@pytest.fixture(scope="module")
+def gray_shop() -> Iterator[str]:
+    """The gray version of the shop, for several tests."""
+    with app("gray_app") as gray:
+        yield gray
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "server", "options"), PRO)
+def test_users_with_the_plan_pro_get_the_gray_version(
+    name: str, server: str, options: tuple[str, ...], gray_shop: str
+) -> None:
+    by = by_uvicorn(name, SHOP_GRAY_URL=gray_shop) if server == "uvicorn" else gunicorn(name, *options, gray=gray_shop)
+    with by as shop:
+        for _ in range(20):
+            assert version(shop, "ida", {"x-plan": "free"}) == "gray"
+            assert version(shop, "otto", {"x-plan": "pro", "x-canary-lane": "shop-pro=shop-gray"}) == "stable"
+            assert version(shop, None, {"x-user": "ida", "plan": "pro"}) == "stable"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "server"), [("pro_flask:app", "gunicorn"), ("pro_django:asgi", "uvicorn")])
+def test_users_with_the_plan_pro_get_stable_where_gray_is_not_there(name: str, server: str) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    by = by_uvicorn(name, SHOP_GRAY_URL=nobody) if server == "uvicorn" else gunicorn(name, gray=nobody)
+    with by as shop:
+        assert {version(shop, "ida", {}) for _ in range(5)} == {"stable"}
+
+
+def gunicorn(name: str, *options: str, gray: str) -> Any:
+    command = (sys.executable, "-m", "gunicorn", "--chdir", str(EXAMPLES), "--bind", "127.0.0.1:0", *options)
+    return listening(*command, "--no-control-socket", name, SHOP_GRAY_URL=gray)
+
+
+def version(shop: str, user: str | None, headers: dict[str, str]) -> Any:
+    """The version of the shop that answers a user."""
+    signed = headers if user is None else {**headers, "authorization": f"Bearer {user}-token"}
+    status, text = fetch(f"{shop}/shop/", signed)
+    assert status == 200
+    return json.loads(text)["version"]
+
+
 @contextmanager
 def service(text: str) -> Iterator[str]:
     """An old-fashioned HTTP/1.0 server that gives one answer; yields its URL."""
