@@ -17,9 +17,10 @@ from benchmarks.statistics.pages import tables
 from canary_mw.cli.main import main
 from canary_mw.control.rollouts import rollouts
 from canary_mw.control.rollouts.cluster import election
-from canary_mw.control.rollouts.cluster.names import config_map_name, lease_name
+from canary_mw.control.rollouts.cluster.names import config_map_name
 from canary_mw.control.rollouts.latch import SILENCE
 from canary_mw.control.rollouts.peers import known, peers
+from canary_mw.control.rollouts.settings import parse_state_url
 from canary_mw.middleware.settings import MiddlewareSettings, variable
 from canary_mw.rollout.state import Phase, ReleaseState
 from canary_mw.rules.plan import Hook
@@ -133,7 +134,7 @@ def test_the_rights_of_an_app_with_many_pods_are_those_that_the_proxy_has() -> N
     ]
     assert told == [(each["resources"][0], each.get("resourceNames", []), ", ".join(each["verbs"])) for each in rules]
     names = {each["metadata"]["name"] for each in objects("objects.yaml").values()}
-    assert names == {config_map_name("shop"), lease_name(environment()["CANARY_MW_ID"])}
+    assert names == {config_map_name("shop"), parse_state_url(environment()["CANARY_MW_STATE"]).lease}
     assert objects("peers.yaml")["Service"]["metadata"]["name"] == environment()["CANARY_MW_PEERS"]
 
 

@@ -1,9 +1,11 @@
 """The settings of where states are kept, and where a process runs."""
 
 import os
+import re
 from collections.abc import Callable
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from canary_mw.control.sources.kubernetes_url import KubernetesURL
 from canary_mw.exceptions import ConfigError
@@ -19,7 +21,9 @@ NAME = "state.db"
 STOP = "stop"
 # How the address of a cluster begins.
 CLUSTER = "k8s://"
-_SYNTAX = f"{CLUSTER}[NAMESPACE][?kubeconfig=FILE][&context=NAME]"
+_SYNTAX = f"{CLUSTER}[NAMESPACE][?lease=NAME][&kubeconfig=FILE][&context=NAME]"
+_LEASE = "lease="
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 # Addresses of stores that a later version may have.
 _NOT_YET = ("redis://", "rediss://")
 
@@ -43,18 +47,35 @@ def is_cluster(text: str | None) -> bool:
     return text is not None and text.startswith(CLUSTER)
 
 
-def parse_state_url(text: str) -> KubernetesURL:
-    """Read the address of a cluster that keeps the states.
+class StateURL(NamedTuple):
+    """The address of a cluster that keeps states.
+
+    Attributes:
+        lease: the name of the Lease, "" where it follows from the id of the deployment.
+    """
+
+    url: KubernetesURL
+    lease: str = ""
+
+
+def parse_state_url(text: str) -> StateURL:
+    """Read such an address.
 
     Raises:
         ConfigError: it is none, or names what has nothing to do with states.
     """
-    url = KubernetesURL.parse(text)
+    place, _, query = text.partition("?")
+    options = query.split("&") if query else []
+    leases = [each.removeprefix(_LEASE) for each in options if each.startswith(_LEASE)]
+    if len(leases) > 1 or not all(map(_NAME.fullmatch, leases)):
+        raise ConfigError(f"{text}: the Lease {'='.join(leases)!r} is no name of one object", hint=_SYNTAX)
+    rest = "&".join(each for each in options if not each.startswith(_LEASE))
+    url = KubernetesURL.parse(f"{place}?{rest}" if rest else place)
     if len(url.namespaces) > 1 or url.namespaces == ("",):
         raise ConfigError(f"{text}: the states lie in one namespace", hint=_SYNTAX)
     if url.selector or url.kinds_named or url.keep_last or url.may_exec:
         raise ConfigError(f"{text} says more than where the states lie", hint=_SYNTAX)
-    return url
+    return StateURL(url, *leases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,19 +25,24 @@ class Access:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._api = Api(cluster.connection)
+        self._may_make = True
         self._all = f"/api/v1/namespaces/{cluster.namespace}/configmaps"
 
     async def reset(self) -> None:
         """Close the connection."""
         await self._api.reset()
 
-    async def read(self, release: str) -> Object | None:
-        """The object of a release; one that is missing is made where this pod may. None where it may not."""
+    async def read(self, release: str, *, make: bool = True) -> Object | None:
+        """The object of a release, None where there is none.
+
+        Args:
+            make: whether one that is missing is made, where this pod may.
+        """
         try:
             return _checked(await self._api.get(f"{self._all}/{config_map_name(release)}", {}, _JSON))
         except Refused as exc:
             if exc.code == 404:
-                return await self._make(release)
+                return await self._make(release) if make and self._may_make else None
             raise await self._failed(exc, release) from exc
         except Exception as exc:
             raise await self._failed(exc, release) from exc
@@ -63,6 +68,8 @@ class Access:
             return _checked(await self._api.post(self._all, empty_object(release)))
         except Refused as exc:
             if exc.code == 403:
+                # It is not asked for again and again.
+                self._may_make = False
                 return None
             raise await self._failed(exc, release) from exc
         except Exception as exc:

@@ -35,10 +35,13 @@ class Cluster:
 def cluster_at(text: str, lease: str) -> Cluster:
     """The cluster of an address.
 
+    Args:
+        lease: the name of the Lease, unless the address has one.
+
     Raises:
         StoreAway: this process has no credentials for it, or would show them to others.
     """
-    url = parse_state_url(text)
+    url, named = parse_state_url(text)
     try:
         connection = connect(url, may_exec=False)
         _check_secrecy(connection)
@@ -46,7 +49,7 @@ def cluster_at(text: str, lease: str) -> Cluster:
         raise StoreAway(str(exc)) from exc
     if connection.insecure:
         logger.warning("%s: the certificate of the API server is not verified", text)
-    return Cluster(connection, url.namespaces[0] if url.namespaces else connection.namespace, lease)
+    return Cluster(connection, url.namespaces[0] if url.namespaces else connection.namespace, named or lease)
 
 
 def _check_secrecy(connection: Connection) -> None:

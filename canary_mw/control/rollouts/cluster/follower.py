@@ -36,6 +36,8 @@ _SECONDS, _SILENCE = (45, 60), 10.0
 _SHORT = 1.0
 # The longest delay after failures: what was taken back elsewhere has to be known soon.
 LONGEST_DELAY = 5.0
+# Seconds between two looks for an object that there seldom is.
+_SELDOM = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +62,24 @@ class Follower:
 
     Args:
         changed: called after each change of `known`.
+        before: who has followed it until now.
+        needed: whether the release has steps. Without them it has an object only where somebody has aborted it.
 
     Attributes:
         known: what is known; any thread may read it.
     """
 
-    def __init__(self, cluster: Cluster, release: str, changed: Callable[[], object]) -> None:
-        self.known = Followed()
+    def __init__(
+        self,
+        cluster: Cluster,
+        release: str,
+        changed: Callable[[], object],
+        before: "Follower | None" = None,
+        *,
+        needed: bool = True,
+    ) -> None:
+        self.known: Followed = Followed() if before is None else before.known
+        self.needed = needed
         self._cluster, self._release, self._changed = cluster, release, changed
         self._access = Access(cluster)
         self._backoff = Backoff(longest=LONGEST_DELAY)
@@ -87,10 +100,10 @@ class Follower:
     async def _step(self) -> float:
         """Read, and watch until the watch ends; returns the seconds to wait."""
         try:
-            item = await self._access.read(self._release)
+            item = await self._access.read(self._release, make=self.needed)
             if item is None:
                 self._miss()
-                return LONGEST_DELAY
+                return LONGEST_DELAY if self.needed else _SELDOM
             self.take(item)
             await self._watch(item)
         except Exception as exc:  # noqa: BLE001 - whatever a server sends, it is asked again
@@ -107,6 +120,8 @@ class Follower:
         if denied or self._failures > 1 or not self.known.answered:
             # A missing right is an answer: the other releases do not wait for it.
             self._note(replace(self.known, answered=self.known.answered or denied, problem=problem))
+        if denied and not self.needed:
+            return _SELDOM
         if isinstance(refusal, Refused):
             return self._backoff.after_failure(refusal.retry_after)
         await self._access.reset()

@@ -105,11 +105,16 @@ class Speaker:
 
     def follow(self, releases: Dict[str, bool]) -> None:
         """Follow these releases and no others."""
-        gone = self._followers.keys() - releases
-        for name in gone:
+        before = self._followers
+        kept = {name: each for name, each in before.items() if releases.get(name) is each.needed}
+        new = {
+            name: Follower(self._cluster, name, self._note, before.get(name), needed=needed)
+            for name, needed in releases.items()
+            if name not in kept
+        }
+        for name in before.keys() - kept:
             self._tasks.pop(name).cancel()
-        new = {name: Follower(self._cluster, name, self._note) for name in releases if name not in self._followers}
-        self._followers = {name: each for name, each in self._followers.items() if name not in gone} | new
+        self._followers = kept | new
         for name, each in new.items():
             self._tasks[name] = asyncio.get_running_loop().create_task(each.run())
         self._note()

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -431,6 +432,34 @@ def test_releases_that_come_and_go_are_followed(cluster: StateCluster) -> None:
         store.close()
 
 
+def test_a_release_without_steps_has_no_object_and_is_seldom_looked_for(
+    cluster: StateCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "LONGEST_DELAY", 0.01)
+    wanted = [{"svc-r": True, "manual": False}]
+    store = ClusterStore(cluster_at(cluster.address(), LEASE), None, lambda: wanted[0])
+    store.contend(speaks=True)
+    try:
+        assert store.load().unreadable == {}
+        until(lambda: store.contend(speaks=True))
+        assert cluster.object("manual") is None
+        assert len([path for _, path, _ in cluster.api.requests if path.endswith("release-manual")]) == 1
+        # An abort makes it, where this pod may.
+        assert store.compare_and_set("manual", replace(STATE, name="manual"), None) == 1
+        # With steps it is followed.
+        wanted[0] = {"svc-r": True, "manual": True}
+        until(lambda: store.has_changed() and store.load().states)
+        until(lambda: cluster.do(lambda: cluster.api.watching) == 2)
+    finally:
+        store.close()
+
+
+def test_the_address_may_name_the_lease(cluster: StateCluster) -> None:
+    assert cluster_at(f"{cluster.address()}&lease=of-web", LEASE).lease == "of-web"
+    assert cluster_at(cluster.address().replace("?", "?lease=of-web&"), LEASE).lease == "of-web"
+    assert cluster_at(cluster.address(), LEASE).lease == LEASE
+
+
 # What a restart goes on with.
 
 
@@ -471,6 +500,14 @@ def test_evidence_that_cannot_be_read_is_none(cluster: StateCluster, text: str) 
     store = cluster.speaking()
     assert store.load().states["svc-r"] == (STATE, 1)
     assert store.checkpoints() == {}
+
+
+def test_evidence_that_is_too_much_for_an_object_is_left_out() -> None:
+    data = checkpoint_of(replace(STATE, elapsed=12.0), random.Random(1).randbytes(600_000))
+    kept = gzip.decompress(b64decode(speaker_module.fitting(data)))
+    assert kept == data.partition(b"\n")[0] + b"\n"
+    small = checkpoint_of(STATE, random.Random(1).randbytes(380_000))
+    assert gzip.decompress(b64decode(speaker_module.fitting(small))) == small
 
 
 # Names.

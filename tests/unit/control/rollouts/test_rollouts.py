@@ -209,6 +209,9 @@ NO_PLACES = [
     "k8s://?selector=a=b",
     "k8s://shop?kinds=services",
     "k8s://shop?kubeconfig=env&exec=allow",
+    "k8s://?lease=Web",
+    "k8s://?lease=",
+    "k8s://?lease=a&lease=b",
 ]
 
 
