@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .compare import Options
-from .processes import ROOT
+from .processes import ROOT, Failed
 from .report import Section
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def _measured(section: Section, folder: Path, when: str, phase: Any) -> tuple[fl
         # What a pod does once at its start is no rate.
         time.sleep(5)
         found.api.asked()
+        begun = found.api.state("judged").step
         sizes = _used(found, SECONDS, requests=phase == "Progressing")
         asked = found.api.asked()
+        if phase == "Progressing" and found.api.state("judged").step < begun + 3:
+            raise Failed(f"the release does not go on: {found.leader.rollout('judged')['next']}")
     calls = {each.name: _calls(asked, each.name) for each in found.pods}
     for name, counted in calls.items():
         row = [f"{counted[verb] * 60 / SECONDS:.1f}" for verb in ("get", "watch", "list", "update")]
@@ -86,7 +89,7 @@ def _used(found: "Cluster", seconds: float, *, requests: bool) -> list[int]:
         if requests:
             number += 1
             for pod in found.pods:
-                pod.ask("judged", *(f"user-{number % 50}-{key}" for key in range(3)))
+                pod.ask("judged", *(f"user-{number % 400}-{key}" for key in range(3)))
         time.sleep(0.25)
         item = found.api.config_map("judged")
         if item != last:
