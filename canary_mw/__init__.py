@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from canary_mw import propagate as propagate
+    from canary_mw import testing as testing
     from canary_mw.admin.app import create_admin
     from canary_mw.control.sources.base import ConfigSource
     from canary_mw.control.sources.file import FileSource
@@ -96,9 +98,13 @@ _HOMES = {
     "record": "propagate.context",
     "user": "middleware.audience.registry",
 }
+# Modules of names of their own, which are no public names here: `import *` would load them.
+_ROOMS = frozenset(("propagate", "testing"))
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,12 @@ def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.parametrize("name", ["propagate", "testing"])
+def test_a_public_module_is_loaded_where_it_is_first_used(name: str) -> None:
+    code = f"import sys, canary_mw; print('canary_mw.{name}' in sys.modules, canary_mw.{name}.__name__)"
+    assert python(code).stdout.split() == ["False", f"canary_mw.{name}"]
+
+
 def test_the_public_names_are_these() -> None:
     assert canary_mw.__all__ == [
         "AccessLog",
