@@ -133,6 +133,24 @@ def test_what_was_taken_back_stays_so_whatever_becomes_of_its_object(tmp_path: P
             assert all(is_off(pod, "judged") for pod in found.pods)
 
 
+def test_without_the_right_to_write_nothing_is_raised_and_all_is_lowered(tmp_path: Path) -> None:
+    """The Role lacks it, and has it later."""
+    with cluster(tmp_path) as found:
+        found.prepare(TIMED, phases={"timed": "Progressing"})
+        maps = ["canary-mw-release-timed"]
+        found.grant(maps, without=["update configmaps"])
+        pods = found.start(2)
+        leader = found.leader
+        until(lambda: "its Role lacks the rule" in leader.output)
+        assert "verbs: [update]" in leader.output
+        assert all(0 < pod.share("timed") < 25 for pod in pods)
+        assert pods[0].give("timed", "abort") == 200
+        until(lambda: all(is_off(pod, "timed") for pod in pods))
+        assert len(found.api.writes("timed")) == 1
+        found.grant(maps)
+        until(lambda: found.api.state("timed").phase == "Aborted")
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Pods for tests that leave them as they were."""
