@@ -78,7 +78,7 @@ def test_a_token_that_is_wrong_says_nothing_and_moves_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("why", ["gray fails", "a command"])
-def test_a_pod_that_takes_gray_back_without_the_api_tells_the_others(tmp_path: Path, why: str) -> None:
+def test_a_pod_that_rolls_back_without_the_api_tells_the_others(tmp_path: Path, why: str) -> None:
     with judged(tmp_path) as found:
         leader, others = found.leader, found.followers()
         found.api.kill()
