@@ -89,12 +89,17 @@ def _install_client(name: str) -> None:
 
 
 def _patch(client: str, owner: type, name: str, wrapping: Callable[[Callable[..., Any]], Callable[..., Any]]) -> _Patch:
-    original: Callable[..., Any] = owner.__dict__[name]
-    inner = wrapping(original)
+    original = owner.__dict__[name]
+
+    def bound(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Wrappers of other libraries tell by this whose method it is.
+        return original.__get__(self, type(self))(*args, **kwargs)
+
+    inner = wrapping(bound)
 
     @wraps(original)
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        return (inner if client in _patches else original)(*args, **kwargs)
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (inner if client in _patches else bound)(self, *args, **kwargs)
 
     setattr(owner, name, patched)
     return _Patch(owner, name, original, patched)

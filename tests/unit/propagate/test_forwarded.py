@@ -5,11 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from middlewares import ASGI_ONLY, middleware, serving_middleware
 from middlewares import current as interface_name
-from middlewares import middleware, serving_middleware
 from redirecting import Heard, listening
 from rules import document
 from servers import fetch, run
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from canary_mw import StaticSource, propagate
 
@@ -112,3 +114,19 @@ def test_stable_in_place_of_a_failing_gray_is_told_stable() -> None:
     with listening("x-canary-lane", status=503) as gray:
         assert heard(rules, {"x-canary-lane": "a=b"}, upstreams={"gray": gray.url}) == "r=stable, a=b"
     assert gray.lanes == ["r=gray, a=b"]
+
+
+@ASGI_ONLY
+def test_the_handshake_of_a_websocket_is_told(interface: str) -> None:
+    rules = release("gray: {gray: 100}")
+
+    async def main(service: Heard) -> None:
+        served = middleware(rules=StaticSource(rules), trusted=["127.0.0.1"], upstreams={"*": service.url})
+        async with serving_middleware(served) as port:
+            # The service speaks no websockets.
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://127.0.0.1:{port}/shop/", additional_headers={"k": "1"}, proxy=None)
+
+    with listening("x-canary-lane") as service:
+        run(main(service))
+    assert service.lanes == ["r=gray"]

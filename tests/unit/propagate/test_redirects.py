@@ -16,6 +16,9 @@ import requests
 import urllib3
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redirecting import Heard, redirecting
 from requests.adapters import HTTPAdapter
 
@@ -285,6 +288,27 @@ def test_an_own_pool_of_a_proxy_takes_no_lane_along(hosts: Hosts) -> None:
         assert pool.urlopen("GET", url, headers={"k": "v"}, assert_same_host=False).status == 200
     assert proxy.lanes == [LANE, None]
     assert other.lanes == []
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize("way", ["httpx", "httpx async"])
+def test_an_instrumentation_beside_us(hosts: Hosts, way: str, ours_first: bool) -> None:
+    """OpenTelemetry wraps the same methods, and looks at what it is called with."""
+    tracer, exporter = TracerProvider(), InMemorySpanExporter()
+    tracer.add_span_processor(SimpleSpanProcessor(exporter))
+    if ours_first:
+        propagate.install(clients=["httpx"])
+    HTTPXClientInstrumentor().instrument(tracer_provider=tracer)
+    propagate.install(clients=["httpx"])
+    try:
+        PATCHED[way](hosts[0].url)
+        assert_told_once(hosts)
+        assert len(exporter.get_finished_spans()) == 2
+    finally:
+        # Who was last goes first.
+        if not ours_first:
+            propagate.uninstall()
+        HTTPXClientInstrumentor().uninstrument()
 
 
 def test_what_patched_after_us_stays(hosts: Hosts) -> None:
