@@ -75,6 +75,8 @@ class ReleaseState:
         revision: the same as the document says it.
         plan: digest of the stages up to the present one, see `plan_digest`.
         alpha: the smallest one of this attempt; it may only get smaller.
+        limits: where several pods share the state, what all of them judge answers and values by, by the name of the
+            measure: found once in an attempt, of the first ones of all pods.
         since: when this phase began, in seconds since 1970; to be shown only.
         history: the oldest first.
     """
@@ -98,6 +100,7 @@ class ReleaseState:
     revision: str | None = None
     plan: str = ""
     alpha: float = 1.0
+    limits: Dict[str, float] = field(default_factory=dict)
     since: float = 0.0
     history: tuple[Change, ...] = ()
 
@@ -180,6 +183,10 @@ def _weights(value: Any) -> dict[str, float]:
     return weights
 
 
+def _limits(value: Any) -> dict[str, float]:
+    return {str(name): _number(limit) for name, limit in value.items()}
+
+
 def _phase(value: Any) -> Phase:
     if value not in PHASES:
         raise ValueError(f"the phase is {value!r:.60}")
@@ -232,6 +239,7 @@ _READERS: Dict[str, Any] = {
     "held_by": _held_by,
     "revision": _revision,
     "alpha": _number,
+    "limits": _limits,
     "since": _number,
     "history": _history,
 }

@@ -1,6 +1,7 @@
 """A release with steps, and one without, as rules; a clock that stands still, and evidence as a test says it."""
 
 from collections.abc import Collection
+from collections.abc import Mapping as Dict
 
 from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.store import RuleStore
@@ -54,6 +55,8 @@ class Evidence:
     def __init__(self) -> None:
         self.found: ReleaseEvidence | None = None
         self.restored: list[bytes] = []
+        self.limits: dict[str, float] = {}
+        self.settled: list[Dict[str, float]] = []
         self.looks = 0
 
     def of(self, document: GrayRelease, state: ReleaseState) -> ReleaseEvidence | None:
@@ -62,6 +65,12 @@ class Evidence:
 
     def tick(self, rules: RuleStore) -> None:
         pass
+
+    def thresholds(self, document: GrayRelease, state: ReleaseState) -> Dict[str, float]:
+        return {name: limit for name, limit in self.limits.items() if name not in state.limits}
+
+    def settle(self, state: ReleaseState) -> None:
+        self.settled.append(state.limits)
 
     def give(self, names: Collection[str], cursor: str) -> Given:
         return Given("cursor", None if cursor == "cursor" else b"evidence")

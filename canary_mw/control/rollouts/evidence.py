@@ -1,16 +1,21 @@
 """The evidence of releases, from the figures of the workers."""
 
 from collections.abc import Callable, Collection, Sequence
+from collections.abc import Mapping as Dict
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import EvidenceRefused
 from canary_mw.observability.attempts import checkpoint, register
+from canary_mw.observability.attempts.measures import measures_of
 from canary_mw.observability.attempts.private import PrivateEvidence
 from canary_mw.observability.attempts.register import Attempts
 from canary_mw.observability.attempts.release_evidence import EvidenceRead, no_more, release_evidence
+from canary_mw.observability.attempts.union import times_in
+from canary_mw.observability.attempts.writer import limits_by
 from canary_mw.observability.counters import RequestCounters
 from canary_mw.observability.figures.storage import OpenedFolder
 from canary_mw.observability.peers.kept import PeerEvidence
@@ -37,6 +42,7 @@ class FiguresEvidence:
         self._counters = counters
         self.pods = PeerEvidence(self._folder) if shared else None
         self._own = new_pod()
+        self._settled: dict[str, object] = {}
         self._read: EvidenceRead | None = None
         self._read_at = 0.0
 
@@ -66,6 +72,8 @@ class FiguresEvidence:
     def tick(self, rules: RuleStore) -> None:
         """See `Evidence.tick`."""
         counters = self._counters()
+        if counters is not None and self.pods is not None:
+            counters.private.follow_states()
         if counters is not None and counters.tick not in rules.ticks:
             counters.tick()
 
@@ -120,6 +128,51 @@ class FiguresEvidence:
             present = {each: found for each, found in known.items() if each == name and found.stored == attempt}
             return packed(pod, [*exports_of(pod, contents, present), *pods.exports(name, attempt)], _MOST_STORED)
         return b""
+
+    def thresholds(self, document: GrayRelease, state: ReleaseState) -> Dict[str, float]:
+        """See `Evidence.thresholds`."""
+        if self.pods is None or document.plan is None:
+            return {}
+        stages = document.plan.stages
+        analysis = stages[min(state.step, len(stages) - 1)].analysis
+        measures = [each for each in measures_of(analysis) if each.quantile and each.name not in state.limits]
+        if analysis is None or not measures:
+            return {}
+        contents, attempts = self._counted()
+        attempt = attempts.get(state.name)
+        if attempt is None or attempt.stored != state.attempt:
+            return {}
+        everything = [*contents, *self.pods.contents(attempts)]
+        place = state.name, str(attempt.number)
+        return limits_by({each.times: times_in(everything, (*place, each.times)) for each in measures}, measures)
+
+    def settle(self, state: ReleaseState) -> None:
+        """See `Evidence.settle`."""
+        place = state.attempt, *state.limits.items()
+        if self.pods is None or not state.limits or self._settled.get(state.name) == place:
+            return
+        known = self._attempts().get(state.name)
+        if known is None or known.stored != state.attempt:
+            return
+        if known.limits.items() >= state.limits.items():
+            self._settled[state.name] = place
+        else:
+            self._settle(state)
+
+    def _attempts(self) -> Attempts:
+        folder, private = self._folder(), self._private()
+        if folder is not None:
+            return register.read(folder.descriptor)
+        return private.attempts if private is not None else {}
+
+    def _settle(self, state: ReleaseState) -> None:
+        folder, private = self._folder(), self._private()
+        step = partial(register.settled, name=state.name, stored=state.attempt, limits=state.limits)
+        with suppress(OSError):
+            if folder is not None:
+                register.change(folder.descriptor, step)
+            elif private is not None:
+                private.settle(state.name, state.attempt, state.limits)
 
     def give(self, names: Collection[str], cursor: str) -> Given:
         """See `Evidence.give`."""

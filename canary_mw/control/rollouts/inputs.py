@@ -44,6 +44,12 @@ class Evidence(Protocol):
     def restore(self, data: bytes) -> bool:
         """Take over evidence from before a restart, if this is not done yet; False where it has to be tried again."""
 
+    def thresholds(self, document: GrayRelease, state: ReleaseState) -> Dict[str, float]:
+        """Thresholds that the state lacks, and that the first answers and values of all pods give; else nothing."""
+
+    def settle(self, state: ReleaseState) -> None:
+        """Judge by the thresholds of a state."""
+
     def give(self, names: Collection[str], cursor: str) -> Given:
         """What all workers of this pod have seen of these releases, for the other pods.
 

@@ -155,8 +155,11 @@ class Rollouts:
 
     def step(self) -> None:
         """Look once."""
+        from canary_mw.control.rollouts.peers.thresholds import agree
+
         with self._mutex:
             self._controller.step()
+            agree(self._controller)
             self._say_where()
 
     def end(self) -> None:

@@ -1,5 +1,7 @@
 """Evidence in the memory of one process, where no folder is shared: it outlives the process by a checkpoint alone."""
 
+from collections.abc import Mapping as Dict
+
 from canary_mw.observability.attempts import checkpoint
 from canary_mw.observability.attempts.register import Attempts
 from canary_mw.observability.attempts.writer import EvidenceWriter
@@ -29,6 +31,16 @@ class PrivateEvidence:
     def attempts(self) -> Attempts:
         """Those of the releases in force."""
         return self._writer.attempts
+
+    def follow_states(self) -> None:
+        """Find no thresholds of releases with steps in this process: their states say them."""
+        self._writer.finds_limits = False
+
+    def settle(self, name: str, attempt: int, limits: Dict[str, float]) -> None:
+        """Judge an attempt by these thresholds, where its state has this number."""
+        known = self._writer.attempts.get(name)
+        if known is not None and known.stored == attempt:
+            self._writer.add_limits(name, known.number, limits)
 
     def contents(self) -> list[memoryview]:
         """What was counted, as files of figures."""

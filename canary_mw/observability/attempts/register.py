@@ -80,6 +80,14 @@ def is_on(epoch: Epoch) -> bool:
     return any(percent > 0 for name, percent in weights.items() if name != STABLE)
 
 
+def settled(known: Attempts, name: str, stored: int, limits: Dict[str, float]) -> Attempts:
+    """The attempts with thresholds of one, where its state has this number."""
+    attempt = known.get(name)
+    if attempt is None or attempt.stored != stored:
+        return known
+    return {**known, name: attempt._replace(limits={**attempt.limits, **limits})}
+
+
 def limit_of(seconds: Sequence[float], quantile: float) -> float | None:
     """The threshold by nearest rank; none of too few answers."""
     return nearest_rank(seconds, quantile) if len(seconds) >= MIN_TIMES else None

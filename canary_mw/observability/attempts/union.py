@@ -193,6 +193,11 @@ def times_of(folder: int | None, content: memoryview | None, key: Key) -> list[f
     contents = [content] if content is not None else []
     if folder is not None and content is None:
         contents = [each.content for each in worker_files(folder)[0]] + retired_contents(folder)
+    return times_in(contents, key)
+
+
+def times_in(contents: Iterable[memoryview], key: Key) -> list[float]:
+    """The same in files of figures."""
     found = (record for each in contents for record in records(each) if record.kind in _READ_FIRST)
     return [first for record in found if record.key == key for first in _READ_FIRST[record.kind](record.cells)]
 

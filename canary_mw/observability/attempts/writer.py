@@ -1,6 +1,6 @@
 """The evidence of one worker: its arms, the keys that it knows, and the attempts of the releases in force."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import suppress
 from typing import NamedTuple
@@ -44,10 +44,12 @@ class EvidenceWriter:
     Attributes:
         attempts: of the releases in force.
         tell: is called when something happens to a key of gray for the first time in a step.
+        finds_limits: whether the thresholds of releases with steps are found here; else their states say them.
     """
 
     def __init__(self, figures: FiguresWriter) -> None:
         self.tell: Callable[[], object] = nothing
+        self.finds_limits = True
         self._figures = figures
         self._storage: Storage | None = None
         self._resets = -1
@@ -91,7 +93,8 @@ class EvidenceWriter:
             shared = known.get(name)
             if shared is not None and shared.number == attempt.number:
                 attempt = shared
-            wanted = [each for each in measures if each.name not in attempt.limits]
+            found_here = self.finds_limits or not attempt.stored
+            wanted = [each for each in measures if found_here and each.name not in attempt.limits]
             if limits := self._found_limits(name, attempt, wanted):
                 settled = self._shared(_settled(name, attempt.number, limits), self.attempts).get(name)
                 attempt = settled if settled is not None and settled.number == attempt.number else attempt
@@ -99,9 +102,7 @@ class EvidenceWriter:
         return found
 
     def _found_limits(self, name: str, attempt: Attempt, measures: list[Measure]) -> dict[str, float]:
-        times = {each.times: self._times_of(name, attempt, each.times) for each in measures}
-        found = {each.name: limit_of(times[each.times], each.quantile) for each in measures}
-        return {name: limit for name, limit in found.items() if limit is not None}
+        return limits_by({each.times: self._times_of(name, attempt, each.times) for each in measures}, measures)
 
     def _times_of(self, name: str, attempt: Attempt, times: str) -> list[float]:
         figures, folder = self._figures, self._figures.open_folder()
@@ -242,6 +243,12 @@ def _is_of(epoch: Epoch, attempt: Attempt) -> bool:
     if epoch.attempt or attempt.stored:
         return epoch.attempt == attempt.stored
     return epoch.subject == attempt.subject
+
+
+def limits_by(times: Dict[str, list[float]], measures: Sequence[Measure]) -> dict[str, float]:
+    """The thresholds of measures that enough first answers or values are known for, by the name of the measure."""
+    found = {each.name: limit_of(times[each.times], each.quantile) for each in measures}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _settled(name: str, number: int, limits: dict[str, float]) -> Callable[[Attempts], Attempts]:

@@ -1,6 +1,7 @@
 """The thread that drives releases: one at a time, and none after the end."""
 
 from collections.abc import Collection
+from collections.abc import Mapping as Dict
 from pathlib import Path
 
 from admin_client import GOOD, Changing
@@ -22,6 +23,12 @@ class NoEvidence:
         return None
 
     def tick(self, rules: RuleStore) -> None:
+        pass
+
+    def thresholds(self, document: GrayRelease, state: ReleaseState) -> Dict[str, float]:
+        return {}
+
+    def settle(self, state: ReleaseState) -> None:
         pass
 
     def give(self, names: Collection[str], cursor: str) -> Given:

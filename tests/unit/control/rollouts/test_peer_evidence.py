@@ -4,19 +4,21 @@ import gzip
 import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from seen_pods import VALUES, SeenPod, folders
+from seen_pods import QUANTILES, VALUES, SeenPod, folders
 
 from canary_mw.exceptions import EvidenceRefused
-from canary_mw.observability.attempts import keys
+from canary_mw.observability.attempts import keys, register
 from canary_mw.observability.attempts.register import MIN_TIMES
 from canary_mw.observability.figures.layout import FORMAT
 from canary_mw.observability.peers import kept, wire
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.findings import MetricEvidence
+from canary_mw.rollout.state import ReleaseState
 
 
 class Clock:
@@ -317,3 +319,49 @@ def test_evidence_that_was_damaged_is_refused_or_can_be_read(runs: Sequence[int]
         pods[0].found()
         pods[0].evidence.exported("r", 3)
     assert refused > 5
+
+
+def slow(pod: SeenPod) -> int:
+    return sum(each.gray + each.stable for series in metric(pod, "latency").series for each in series)
+
+
+@pytest.mark.parametrize("private", [False, True], ids=["run folder", "memory"])
+def test_thresholds_are_those_of_the_first_answers_of_all_pods(
+    runs: Sequence[int], monkeypatch: pytest.MonkeyPatch, *, private: bool
+) -> None:
+    monkeypatch.setattr(register, "MIN_TIMES", 40)
+    pods = [SeenPod(None if private else run, rules=QUANTILES) for run in runs[:2]]
+    document = pods[0].store.table.documents.in_force[0]
+    state = ReleaseState(name="r", attempt=3, phase="Progressing", visit=1)
+    for number in range(60):
+        pods[number % 2].ask(f"u{number}", first_byte=(number + 1) / 100)
+    for each in pods:
+        each.evidence.tick(each.store)
+        each.metrics.tick()
+    # Each has seen 30; alone they find nothing, and together what one process would find.
+    assert pods[0].evidence.thresholds(document, state) == {}
+    pods[0].hear(pods[1])
+    found = pods[0].evidence.thresholds(document, state)
+    assert found == {"p90 less 0.01s 0": 0.54}
+    for number in range(60):
+        pods[0].ask(f"more{number}", first_byte=9.0)
+    pods[0].evidence.tick(pods[0].store)
+    pods[0].metrics.tick()
+    assert slow(pods[0]) == 0, "who has enough answers of its own takes no threshold of its own"
+    state = replace(state, limits=found)
+    assert pods[0].evidence.thresholds(document, state) == {}
+    for each in pods:
+        # The second look sees that it is settled.
+        each.evidence.settle(state)
+        each.evidence.settle(state)
+        each.metrics.tick()
+    for number, each in enumerate(pods):
+        each.ask(f"slow{number}", first_byte=0.56)
+        each.ask(f"fast{number}", first_byte=0.53)
+    pods[0].hear(pods[1])
+    assert slow(pods[0]) == 2
+    # A release that another attempt is of by now is judged by nothing of this one.
+    pods[1].to(20.0, attempt=4)
+    pods[1].evidence.settle(state)
+    pods[1].metrics.tick()
+    assert pods[1].evidence.thresholds(document, replace(state, attempt=4, limits={})) == {}

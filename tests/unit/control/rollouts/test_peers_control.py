@@ -10,6 +10,7 @@ from plans import RULES, Clock, Evidence
 
 from canary_mw.control.rollouts.controller import Controller
 from canary_mw.control.rollouts.inputs import Heard
+from canary_mw.control.rollouts.peers.thresholds import agree
 from canary_mw.control.rollouts.place import Place
 from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.control.rollouts.standing import standing_of
@@ -98,6 +99,12 @@ class Process:
 
     def end(self) -> None:
         self.controller.end()
+
+    def agree(self) -> "Process":
+        """Look at thresholds, a second later."""
+        self.run(1)
+        agree(self.controller)
+        return self
 
 
 Start = Callable[[], Process]
@@ -198,6 +205,28 @@ def test_while_a_controller_is_heard_nobody_judges_alone(start: Start) -> None:
         other.run(1)
     assert other.state.phase == "Progressing"
     assert "svc-r" not in other.controller.outcomes
+
+
+def test_the_thresholds_of_all_pods_are_found_once_by_who_controls_and_told_by_the_state(start: Start) -> None:
+    leader, other = start().run(2).agree(), start().run(2).agree()
+    assert leader.evidence.settled[-1] == {}
+    other.evidence.limits = {"p95": 9.0}
+    assert other.agree().state.limits == {}, "it does not control"
+    leader.evidence.limits = {"p95": 0.2}
+    assert leader.agree().state.limits == {"p95": 0.2}
+    version = leader.controller.states.known["svc-r"].version
+    leader.evidence.limits = {"p95": 0.3, "p99": 0.5}
+    assert leader.agree().state.limits == {"p95": 0.2, "p99": 0.5}
+    assert leader.agree().controller.states.known["svc-r"].version == (version or 0) + 1
+    other.agree()
+    assert other.evidence.settled[-1] == leader.evidence.settled[-1] == {"p95": 0.2, "p99": 0.5}
+    # They stay for all steps, and the next attempt begins without any.
+    leader.controller.obey(leader.controller.documents[0], Command(name="promote"), None, Who("me"))
+    assert leader.state.limits == {"p95": 0.2, "p99": 0.5}
+    leader.evidence.limits = {}
+    for wanted in (Command(name="abort"), Command(name="retry")):
+        leader.controller.obey(leader.controller.documents[0], wanted, None, Who("me"))
+    assert (leader.state.attempt, leader.state.limits) == (2, {})
 
 
 def options(**given: object) -> Options:
