@@ -392,12 +392,17 @@ class Urls:
 urlpatterns: list[Any] = []
 
 
+def configure_django() -> None:
+    """Once in a process; the rest of the settings is that of each test."""
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="of a test", LOGGING_CONFIG=None)
+        django.setup()
+
+
 def _django(asgi: bool, *below: str) -> Any:
     @contextlib.contextmanager
     def made(options: Any) -> Iterator[tuple[Any, Any]]:
-        if not settings.configured:
-            settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="of a test", LOGGING_CONFIG=None)
-            django.setup()
+        configure_django()
         names = [f"{__name__}.SignIn", f"{__name__}.KeptDjango", *below]
         urls = Urls.sync if below or not asgi else Urls.asynchronous
         module = type("urls", (), {"urlpatterns": urls})

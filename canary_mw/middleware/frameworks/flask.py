@@ -6,7 +6,6 @@ What runs after requests runs once, for answers of other services too.
 
 from collections.abc import Iterable
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 from flask import Flask, Response, request, session
@@ -16,10 +15,13 @@ from werkzeug.wsgi import ClosingIterator
 from canary_mw.exceptions import ConfigError
 from canary_mw.middleware.base import Rules
 from canary_mw.middleware.frameworks.below import BELOW, Answer, Below, LocalBody, ask, use_up
+from canary_mw.middleware.frameworks.kept_input import KeptInput
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
 from canary_mw.types import Environ, StartResponse
 
 _EXTENSION = "canary_mw"
+# Bytes of a body that earlier functions may read, as those of a form.
+_KEPT = 1 << 20
 
 
 def init_app(app: Flask, rules: Rules | None = None, **options: Any) -> CanaryWSGIMiddleware:
@@ -50,11 +52,12 @@ def init_app(app: Flask, rules: Rules | None = None, **options: Any) -> CanaryWS
         answer = ask(middleware, environ)
         if below.response is not None:
             return _as_answered(below, answer)
-        response: Response = relayed(answer.body, status=answer.status, direct_passthrough=True)
+        response: Response = relayed(answer.body, status=answer.status)
         response.headers = Headers(answer.headers)
         return response
 
     app.extensions[f"{_EXTENSION}.route"] = route
+    app.before_request_funcs.setdefault(None, []).insert(0, _keep_body)
     app.before_request(route)
     return middleware
 
@@ -100,10 +103,18 @@ def _as_answered(below: Below, answer: Answer) -> Response:
     return response
 
 
+def _keep_body() -> None:
+    """Keep what earlier functions read of a body: it may have to be forwarded."""
+    environ = request.environ
+    if environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING"):
+        environ["wsgi.input"] = KeptInput(environ["wsgi.input"], _KEPT)
+
+
 def _unread_body(environ: Environ) -> None:
-    """Give back a body that an earlier function has read, where Flask has kept it."""
-    if "stream" in request.__dict__ and (data := request.get_data()):
-        environ["wsgi.input"] = BytesIO(data)
+    """Give back a body that an earlier function has read."""
+    kept = environ["wsgi.input"]
+    if isinstance(kept, KeptInput):
+        environ["wsgi.input"] = kept.again()
 
 
 def _relayed_class(base: type[Response]) -> Any:
