@@ -1,145 +1,156 @@
-"""`canary-mw serve` beside an auth service that restarts, hangs and answers garbage: it lets nobody pass unasked."""
+"""`canary-mw serve` beside services of filters that restart, hang and talk nonsense: it lets nobody pass unasked.
+
+One server asks by HTTP and another by gRPC, both ask a rate limit service. CANARY_MW_SOAK is in seconds.
+"""
 
 import asyncio
 import contextlib
+import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from servers import client_of, free_port, mapping, process, run, serving_app
+from auth_rules import auth_service
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from grpc_peer import Asked, Connection
+from grpc_peer import serving as serving_grpc
+from h2.exceptions import ProtocolError
+from moods import Gate, changing
+from servers import Pairs, client_of, free_port, mapping, process, run, serving_app
+from upstream import Peer, serving
 
 from canary_mw.types import Receive, Scope, Send
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-SECONDS = 30
+SECONDS = float(os.environ.get("CANARY_MW_SOAK", "30"))
 TIMEOUT_MS = 300
-AUTH = """---
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 150)]
+
+LIMIT = """---
 apiVersion: getambassador.io/v3alpha1
-kind: AuthService
-metadata: {{name: auth}}
-spec:
-  auth_service: 127.0.0.1:{port}
-  proto: http
-  timeout_ms: {timeout}
-  status_on_error: {{code: 503}}
-  allowed_request_headers: [x-may]
+kind: RateLimitService
+name: limits
+service: 127.0.0.1:{port}
+protocol_version: v3
+timeout_ms: {timeout}
 """
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-NO = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
+LABELS = "{ambassador: [{all: [{request_headers: {header_name: x-over, key: over}}]}]}"
+# Who may; who may not; and who may, and asks too often.
+VISITORS: dict[str, Pairs] = {"yes": [("x-may", "yes")], "no": [], "over": [("x-may", "yes"), ("x-over", "yes")]}
+Seen = Counter[tuple[str, str, int]]
 
 
-class AuthService:
-    """Allows requests with `x-may: yes`; at times it hangs, answers garbage or ends connections."""
+class Auth:
+    """An auth service by HTTP, which at times has failed: it allows requests with `x-may: yes`."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.mood = "well"
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        """Begin, unless it has begun."""
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_port=True)
-
-    async def stop(self) -> None:
-        """End all connections."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
-            for writer in self._writers:
-                writer.transport.abort()
-            await server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await self._answer(head))
-                await writer.drain()
-        self._writers.discard(writer)
-        writer.close()
-
-    async def _answer(self, head: bytes) -> bytes:
-        if self.mood == "hangs":
-            await asyncio.sleep(2 * TIMEOUT_MS / 1000)
-        if self.mood == "garbage":
-            return random.choice([b"\x00\x01\x02\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/1.1 500 X\r\n\r\n"])
-        return OK if b"\r\nx-may: yes\r\n" in head.lower() else NO
-
-
-@contextlib.asynccontextmanager
-async def changing(service: AuthService) -> AsyncIterator[None]:
-    """The service in one mood after the other, and away in between."""
-
-    async def change() -> None:
+    async def __call__(self, peer: Peer) -> None:
+        """Serve one connection."""
         while True:
-            for mood in ("well", "hangs", "well", "garbage", "well", "away"):
-                service.mood = mood
-                if mood == "away":
-                    await service.stop()
-                await asyncio.sleep(0.7)
-                if mood == "away":
-                    await service.start()
+            may = b"x-may: yes" in (await peer.request()).headers
+            failed = random.random() < 0.01
+            await peer.answer(status=b"500 X" if failed else b"200 OK" if may else b"401 Unauthorized")
 
-    task = asyncio.ensure_future(change())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+
+def answer(connection: Connection) -> None:
+    """The same by gRPC, and a rate limit service: whoever says `x-over: yes` asks too often."""
+    with contextlib.suppress(ProtocolError):
+        # A call that has been given up cannot be answered.
+        while (call := connection.take()) is not None:
+            connection.answer(call, said(call))
+
+
+def said(call: Asked) -> bytes:
+    """The answer to a call."""
+    if call.headers[":path"].endswith("/Check"):
+        check = CheckResponse()
+        if CheckRequest.FromString(call.message).attributes.request.http.headers.get("x-may") != "yes":
+            check.status.code = 16
+            check.denied_response.status.code = 401
+        return bytes(check.SerializeToString())
+    asked = [entry.key for each in RateLimitRequest.FromString(call.message).descriptors for entry in each.entries]
+    code = RateLimitResponse.OVER_LIMIT if "over" in asked else RateLimitResponse.OK
+    return bytes(RateLimitResponse(overall_code=code).SerializeToString())
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Says who it was asked by."""
-    who = dict(scope["headers"]).get(b"x-may", b"no")
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-who", who)]})
+    """What is guarded."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"secret"})
 
 
-async def visit(port: int, may: str, until: float, seen: Counter[tuple[str, int]]) -> None:
+async def visit(port: int, name: str, who: str, until: float, seen: Seen) -> None:
     """Send requests over connections that are kept as long as they are."""
     loop = asyncio.get_running_loop()
     while loop.time() < until:
         async with client_of(port) as client:
             for _ in range(50):
-                answer = await client.get("GET", "/shop/", [("x-may", may)])
-                seen[may, answer.status] += 1
-                assert (answer.body == b"secret") is (answer.status == 200)
+                found = await client.get("GET", "/shop/", VISITORS[who])
+                seen[name, who, found.status] += 1
+                assert (found.body == b"secret") is (found.status == 200)
 
 
-def test_nobody_passes_unasked_and_whoever_may_passes_while_the_service_is_well(tmp_path: Path) -> None:
-    port, seen = free_port(), Counter[tuple[str, int]]()
+@contextlib.contextmanager
+def proxy(name: str, shop: int, auth: Gate, limits: Gate, folder: Path) -> Iterator[int]:
+    """A server that asks by HTTP or gRPC."""
+    port, path = free_port(), folder / f"{name}.yaml"
+    document = auth_service(
+        service=f"127.0.0.1:{auth.port}",
+        proto=name,
+        timeout_ms=TIMEOUT_MS,
+        status_on_error="{code: 503}",
+        allowed_request_headers="[x-may]",
+        protocol_version="v3",
+    )
+    rules = mapping("shop", "/shop/", f"127.0.0.1:{shop}", labels=LABELS).replace("/v2", "/v3alpha1")
+    rules = rules.replace("prefix:", "hostname: '*'\n  prefix:")
+    path.write_text(rules + document + LIMIT.format(port=limits.port, timeout=TIMEOUT_MS))
+    arguments = ["--rules", str(path), "--port", str(port)]
+    with process("serve", *arguments, log=folder / f"{name}.log", wait_for=[port]):
+        yield port
 
-    async def main() -> None:
-        service = AuthService()
-        await service.start()
-        async with serving_app(app, lifespan="off") as upstream:
-            path = tmp_path / "rules.yaml"
-            path.write_text(
-                mapping("shop", "/shop/", f"127.0.0.1:{upstream}") + AUTH.format(port=service.port, timeout=TIMEOUT_MS)
-            )
-            running = process("serve", "--rules", str(path), "--port", str(port), log=tmp_path / "log", wait_for=[port])
-            await asyncio.to_thread(running.__enter__)
-            try:
-                async with changing(service):
-                    until = asyncio.get_running_loop().time() + SECONDS
-                    await asyncio.gather(*(visit(port, may, until, seen) for may in ("yes", "no") * 8))
-                service.mood = "well"
-                await service.start()
-                after = Counter[tuple[str, int]]()
-                await visit(port, "yes", asyncio.get_running_loop().time() + 0.2, after)
-                assert set(after) <= {("yes", 200), ("yes", 503)}
-                assert after["yes", 200]
-            finally:
-                await asyncio.to_thread(running.__exit__, None, None, None)
-                await service.stop()
 
-    run(main(), SECONDS + 60)
-    assert {status for may, status in seen if may == "no"} <= {401, 503}
-    assert {status for may, status in seen if may == "yes"} <= {200, 503}
-    assert min(seen["no", 401], seen["yes", 200], seen["yes", 503]) > 100, seen
+@contextlib.asynccontextmanager
+async def proxies(shop: int, gates: dict[str, Gate], folder: Path) -> AsyncIterator[dict[str, int]]:
+    """The ports of both servers, by how they ask."""
+    running = {name: proxy(name, shop, gates[name], gates["limits"], folder) for name in ("http", "grpc")}
+    with contextlib.ExitStack() as stack:
+        yield {name: await asyncio.to_thread(stack.enter_context, each) for name, each in running.items()}
+        await asyncio.to_thread(stack.close)
+
+
+async def soak(grpc_port: int, seen: Seen, after: Seen, folder: Path) -> None:
+    """Visit both while the services change."""
+    loop = asyncio.get_running_loop()
+    async with serving(Auth()) as auth, serving_app(app, lifespan="off") as shop:
+        gates = {"http": Gate(auth.origin.port), "grpc": Gate(grpc_port), "limits": Gate(grpc_port)}
+        for gate in gates.values():
+            await gate.set("well")
+        async with proxies(shop, gates, folder) as ports:
+            places = [(port, name, who) for name, port in ports.items() for who in VISITORS for _ in range(4)]
+            async with changing([gates["http"], gates["grpc"]], 0.7), changing([gates["limits"]], 0.5):
+                until = loop.time() + SECONDS
+                await asyncio.gather(*(visit(*place, until, seen) for place in places))
+            until = loop.time() + 0.5
+            await asyncio.gather(*(visit(*place, until, after) for place in places))
+        for gate in gates.values():
+            await gate.close()
+
+
+def test_nobody_passes_unasked_and_whoever_may_passes_while_the_services_are_well(tmp_path: Path) -> None:
+    seen, after = Seen(), Seen()
+    with serving_grpc(answer) as peer:
+        run(soak(peer.origin.port, seen, after, tmp_path), SECONDS + 60)
+    for name in ("http", "grpc"):
+        found = {who: {status for _, whose, status in seen if whose == who} for who in VISITORS}
+        assert found["no"] <= {401, 503}
+        assert found["yes"] <= {200, 503}
+        # While the rate limit service is away, nobody asks too often.
+        assert found["over"] <= {200, 429, 503}
+        enough = [("no", 401), ("yes", 200), ("yes", 503), ("over", 429), ("over", 200)]
+        assert min(seen[name, who, status] for who, status in enough) > 20, seen
+        assert after[name, "yes", 200]
+        assert after[name, "over", 429]
+        assert "Traceback" not in (tmp_path / f"{name}.log").read_text()

@@ -56,16 +56,16 @@ class Gate:
         with contextlib.suppress(ConnectionError):
             behind, target = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(target)
-            await asyncio.gather(self._pass(reader, target), self._pass(behind, writer))
+            await asyncio.gather(self._pass(reader, target), self._pass(behind, writer, back=True))
             self._writers.discard(target)
         self._writers.discard(writer)
         self._tasks.discard(task)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool = False) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self._open.wait()
-                writer.write(NONSENSE if self.mood == "garbage" else data)
+                writer.write(NONSENSE if back and self.mood == "garbage" else data)
                 await writer.drain()
         writer.transport.abort()
 
