@@ -14,13 +14,14 @@ import pytest
 from auth_rules import auth_service
 from direct import Direct
 from rules import document
-from shells import SHELLS, Shop, service, shop
+from shells import ASGI_SHELLS, SHELLS, Shop, service, shop
 
-from canary_mw import Metrics, predicate, record, user
+from canary_mw import Metrics, current, predicate, propagate, record, user
 from canary_mw.middleware.audience import registry
 from canary_mw.observability.events import Finished
 from canary_mw.observability.observers import Observer
 from canary_mw.propagate import context
+from canary_mw.testing import all_stable, gray_answered_by
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
 
@@ -282,3 +283,42 @@ def test_shops_answer_in_their_own_way(shell: str) -> None:
         assert isinstance(served, Shop)
         assert served.ask("/shop/status/409").status == 409
         assert served.ask("/shop/status/409").header("x-canary-variant") is None
+
+
+@every_shell
+def test_the_view_knows_its_lane_and_tells_others_of_it(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lanes(*about: Any) -> dict[str, Any]:
+        found = current()
+        return {"lane": found and found.lane, "header": propagate.header()}
+
+    monkeypatch.setattr("shells.page", lanes)
+    before = ("x-canary-lane", "before=blue")
+    with shop(shell, RULES, GRAY, trusted=["127.0.0.1"]) as served:
+        trusted = served.ask("/shop/", FREE, before)
+        assert told(trusted)["lane"] == "r=stable, before=blue"
+        assert told(trusted)["header"] == {"x-canary-lane": "r=stable, before=blue"}
+    assert current() is None
+    with shop(shell, RULES, GRAY) as served:
+        assert told(served.ask("/shop/", FREE, before))["lane"] == "r=stable"
+
+
+@every_shell
+def test_a_lane_of_a_variant_that_is_not_there_is_stable(shell: str) -> None:
+    with shop(shell, RULES, GRAY, trusted=["127.0.0.1"]) as served:
+        assert told(served.ask("/shop/", PRO, ("x-canary-lane", "r=novel")))["variant"] == "stable"
+
+
+@every_shell
+def test_an_answer_to_head_has_no_body(shell: str) -> None:
+    with shop(shell, RULES, {"gray": service(b"")}) as served:
+        answer = served.ask("/shop/", PRO, method="HEAD")
+        assert (answer.status, answer.body, answer.header("x-canary-variant")) == (200, b"", "gray")
+
+
+@every_shell
+def test_a_suite_of_tests_sees_stable_alone_or_its_own_gray_version(shell: str) -> None:
+    with shop(shell, RULES) as served, all_stable():
+        assert told(served.ask("/shop/", PRO))["app"] == "shop"
+    gray = service(b"of the test ")("asgi" if shell in ASGI_SHELLS else "wsgi")
+    with shop(shell, RULES) as served, gray_answered_by(gray):
+        assert served.ask("/shop/", PRO).body == b"of the test "
