@@ -35,8 +35,8 @@ class Answers:
         self.clock = clock
         self._tally = tally
         self._said: dict[tuple[str | None, str], float] = {}
-        self._late: dict[str | None, deque[float]] = {}
-        self._closed: dict[str | None, float] = {}
+        self._late: dict[str, deque[float]] = {}
+        self._closed: dict[str, float] = {}
 
     def find(self, question: Question, place: MutableMapping[str, Any]) -> Registered | None:
         """The function that answers a question, None where nobody does now.
@@ -48,7 +48,7 @@ class Answers:
         found = user_function(place) if name is None else predicates.get(name)
         if found is None:
             self._failed(name, "unknown", _NO_SUCH.format(name=name))
-        elif self._closed.get(name, 0.0) > self.clock():
+        elif name is not None and self._closed.get(name, 0.0) > self.clock():
             self._count(name, "timeout")
             return None
         return found
@@ -59,14 +59,15 @@ class Answers:
         Args:
             since: when the function was called.
         """
+        if function.name is None:
+            # However late: the request has waited already, and without the user it may get another variant.
+            return value
         now = self.clock()
         if now - since > function.timeout:
             # Nothing could stop it.
             if not function.threaded:
-                self._late_again(function, now)
+                self._late_again(function.name, _of(function), now)
             return self.timed_out(function)
-        if function.name is None:
-            return value
         if value is not None and not isinstance(value, bool):
             text = f"{_of(function)} has returned a {type(value).__name__}: only True and False are answers"
             self._failed(function.name, "error", text)
@@ -92,13 +93,13 @@ class Answers:
             for each in sorted(predicates_of(release.document) - predicates.keys()):
                 logger.warning("%s", _unknown(release.document, each))
 
-    def _late_again(self, function: Registered, now: float) -> None:
-        times = self._late.setdefault(function.name, deque(maxlen=_LATE_ANSWERS))
+    def _late_again(self, name: str, text: str, now: float) -> None:
+        times = self._late.setdefault(name, deque(maxlen=_LATE_ANSWERS))
         times.append(now)
         if len(times) == _LATE_ANSWERS and now - times[0] < _MINUTE:
-            self._closed[function.name] = now + _MINUTE
+            self._closed[name] = now + _MINUTE
             hint = "make it faster or async, or write threaded=True"
-            logger.error("%s was late three times in a minute: it is not called for a minute; %s", _of(function), hint)
+            logger.error("%s was late three times in a minute: it is not called for a minute; %s", text, hint)
 
     def _failed(self, name: str | None, result: str, text: str, error: BaseException | None = None) -> None:
         """Count it, and log it once a minute."""

@@ -369,3 +369,22 @@ def test_a_release_that_was_taken_back_asks_nobody() -> None:
     assert (release.assign(head, person, 0.0).reason, questions) == ("audience", [Question("beta")])
     latch.cells[0] = 3
     assert (release.assign(head, person, 0.0).reason, questions) == ("rolled_back", [Question("beta")])
+
+
+def test_a_user_that_comes_late_is_known_and_one_that_does_not_come_is_nobody() -> None:
+    now = [0.0]
+
+    @user(timeout=1)
+    def slow(place: Any) -> Any:
+        now[0] += 5
+        return {"plan": "pro"}
+
+    made, _ = served(rules(PRO))
+    made.answers.clock = lambda: now[0]
+    assert [answer.body for answer in asked(made, *[("/shop/", ME)] * 5)] == [b"gray"] * 5
+
+    @user(timeout=0.01)
+    async def hanging(place: Any) -> Any:
+        await asyncio.Event().wait()
+
+    assert bodies(rules(NOT_FREE), ("/shop/", ME))[0] == [b"app"]
