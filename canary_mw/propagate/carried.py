@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Self
 
+from canary_mw.http.headers import has_control
 from canary_mw.http.lanes import (
     BAGGAGE,
     LANE_HEADER,
+    MAX_LANE_BYTES,
     lane_list,
     lanes_in,
     lines_of,
@@ -96,7 +98,7 @@ class Carried:
     def _rendered(self) -> Iterable[tuple[str, str]]:
         own, table = self._lane, self._table
         names = told.headers if table is None else told.headers | table.lane_headers
-        values = {name: lines_of(self._headers, name) for name in names}
+        values = {name: _line(lines_of(self._headers, name)) for name in names}
         lane = self.lane
         if own is None or own.is_tag:
             values[LANE_HEADER] = lane
@@ -116,6 +118,11 @@ class Carried:
 
 
 _carried: ContextVar[Carried | None] = ContextVar("canary_mw.lanes", default=None)
+
+
+def _line(value: bytes) -> bytes:
+    """A value that is carried on as it came; empty for one that is no line of text: a queue may hold anything."""
+    return value if len(value) <= MAX_LANE_BYTES and not has_control(value.decode("latin-1")) else b""
 
 
 def carried() -> Carried | None:
@@ -139,7 +146,7 @@ def current() -> Current | None:
     return None if lanes is None else Current(lanes.lane.decode("latin-1"), lanes.decision)
 
 
-def lane(value: str | Mapping[str, str] | None) -> Carried:
+def lane(value: str | Mapping[str, Any] | None) -> Carried:
     """The lanes of what is done in a `with` block, as in a worker that takes messages from a queue.
 
     Args:
@@ -147,8 +154,8 @@ def lane(value: str | Mapping[str, str] | None) -> Carried:
     """
     if isinstance(value, str):
         value = {LANE_HEADER.decode(): value}
-    pairs = ((name.lower(), text) for name, text in (value or {}).items() if isinstance(text, str))
-    return Carried([(name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in pairs])
+    pairs = ((name, text) for name, text in (value or {}).items() if isinstance(text, str | bytes))
+    return Carried([(_bytes(name).lower(), _bytes(text)) for name, text in pairs])
 
 
 def header() -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The lane of a request in an app: carried by itself, or with help, and gone when the request is over."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -180,6 +182,30 @@ def test_what_carries_the_lane_by_itself(way: Callable[[Answer], Awaitable[None]
 def test_what_carries_the_lane_with_help_alone(way: Callable[..., Awaitable[None]]) -> None:
     assert asyncio.run(seen_in_an_app(partial(way, carried=True))) == [GRAY]
     assert asyncio.run(seen_in_an_app(partial(way, carried=False))) == [None]
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, threading
+from concurrent.futures import ThreadPoolExecutor
+from canary_mw import propagate
+
+pool, found = ThreadPoolExecutor(1), []
+pool.submit(bool).result()
+with propagate.lane("a=b"):
+    for work in (propagate.header, propagate.carry(propagate.header)):
+        found += [gevent.spawn(work).get(), pool.submit(work).result()]
+    found.append(propagate.carrying(pool).submit(propagate.header).result())
+print([len(each) for each in found])
+"""
+
+
+@pytest.mark.slow
+def test_greenlets_need_help() -> None:
+    command = [sys.executable, "-c", GREENLETS]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
+    assert found.stdout == "[0, 0, 1, 1, 1]\n"
 
 
 def test_a_carried_coroutine_function() -> None:

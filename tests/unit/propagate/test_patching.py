@@ -90,3 +90,16 @@ def test_a_message_of_a_queue_takes_all_headers_along() -> None:
     assert (found.lane, found.decision) == ("a=b, c=d", None)
     with propagate.lane(message), propagate.lane(None):
         assert propagate.header() == {}
+
+
+@pytest.mark.parametrize("value", ["gray\r\nx-evil: 1", "gray\0", "g" * 2000, b"\x80" * 1025, 7, None])
+def test_a_message_of_a_queue_may_hold_anything(value: object) -> None:
+    """Headers of requests may not: the client would refuse them, or worse."""
+    propagate.install(["one"], clients=(), headers=["x-mse-tag"])
+    with propagate.lane({"x-mse-tag": value, "x-canary-lane": value, b"other": value}):  # type: ignore[dict-item]
+        assert headers_for("one", 80, {}) == {}
+
+
+def test_a_message_of_a_queue_may_hold_bytes() -> None:
+    with propagate.lane({"x-canary-lane": b"a=b, c=\xff"}):
+        assert propagate.header() == {"x-canary-lane": "a=b"}
