@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
 from canary_mw.http.messages import RequestHead
+from canary_mw.observability.attempts.arms import ArmCounter, SentArmCounter
 from canary_mw.observability.attempts.keys import ClientAddresses
 from canary_mw.observability.attempts.private import PrivateEvidence
 from canary_mw.observability.attempts.release_evidence import EvidenceRead, More, evidence_in, no_more, read_evidence
@@ -28,7 +29,7 @@ from canary_mw.observability.figures.layout import (
 from canary_mw.observability.figures.reader import read_private
 from canary_mw.observability.figures.recent import RecentSample
 from canary_mw.observability.figures.tallies import Tally, no_tally
-from canary_mw.observability.figures.targets import Labels, Target, add_failure, add_traffic, labels_of
+from canary_mw.observability.figures.targets import Labels, Target, add_failure, add_traffic, labels_of, recorded_for
 from canary_mw.observability.figures.ticks import Ticks
 from canary_mw.observability.figures.values import Figures, RowKey
 from canary_mw.observability.figures.writer import FiguresWriter, OpenFolder, no_folder
@@ -36,6 +37,7 @@ from canary_mw.observability.observers import Observer
 from canary_mw.routing.assignment import Assigned
 from canary_mw.routing.decided import Decision
 from canary_mw.rules.epoch import Epoch
+from canary_mw.rules.release import STABLE
 
 # See `buckets.bucket_of`, which is written out below.
 _SHORTEST = BOUNDS[0]
@@ -234,9 +236,11 @@ class RequestCounters(Observer):
         if labels.assigned is not None:
             row = labels.row
             reason = figures.counter("assignments", row.release, row.variant, labels.reason)
-        arm = None
+        arm: ArmCounter | SentArmCounter | None = None
         if labels.row.drawn and labels.assigned is not None:
             arm = self._evidence.arm(labels.row.release, labels.row.variant, labels.assigned.epoch, time())
+        elif (sent := recorded_for(decision)) is not None and labels.assigned is None:
+            arm = self._evidence.sent_arm(sent.name, sent.variant or STABLE, sent.epoch, time())
         target = Target(figures.row(labels.row), reason, header, arm, decision)
         if not figures.allocating:
             figures.targets[key] = target

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.layout import SCALE
 from canary_mw.observability.figures.tallies import Tallies
-from canary_mw.observability.figures.targets import assigned_of, is_drawn
+from canary_mw.observability.figures.targets import recorded_for
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.release import STABLE
@@ -103,7 +103,7 @@ def record(name: str, value: float = 1) -> None:
             break
         return
     decision, tallies = current.decision, current.tallies
-    assigned = assigned_of(decision) if decision is not None and is_drawn(decision) else None
+    assigned = recorded_for(decision)
     if assigned is None:
         tallies("ignored_events", "not drawn")
     elif not (_is_name(name) and _is_value(value)):

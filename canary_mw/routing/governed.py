@@ -147,7 +147,11 @@ class GovernedGroup:
             return None
         # The comment does not tell Mappings of one service apart.
         decision, variant = next((each for each in found if each[1] == assigned.variant), found[0])
-        return decision.with_release(Assigned(self.release.name, variant, "sent"))
+        if assigned.reason != "sticky" or (assigned.variant or STABLE) != variant:
+            return decision.with_release(Assigned(self.release.name, variant, "sent"))
+        # The sender has drawn it by the same key; what the app records counts for that draw.
+        digest, epoch = assigned.digest, assigned.epoch
+        return decision.with_release(Assigned(self.release.name, variant, "sent", digest=digest, epoch=epoch))
 
 
 def _stable_shares(members: list[Decision]) -> Iterable[tuple[float, Decision]]:

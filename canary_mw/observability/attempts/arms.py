@@ -8,9 +8,8 @@ from sys import maxsize
 
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.attempts.keys import ClientAddresses, KeyLog, network_of
-from canary_mw.observability.attempts.layout import TIMES, Arm, Count
-from canary_mw.observability.attempts.measures import Measure
-from canary_mw.rules.plan import Allowance
+from canary_mw.observability.attempts.layout import Arm, Count
+from canary_mw.observability.attempts.measures import FirstTimes, FirstValues, Measure
 
 # Members of enumerations take their time to look up.
 _KEYLESS = int(Arm.KEYLESS)
@@ -84,6 +83,13 @@ class MeasureCounter:
                 cells[Count.FIRST] += 1
             self.log.add(digest, self._number, self._step, network)
 
+    def repeat(self, digest: int) -> None:
+        """Count a request of a key that is counted elsewhere: if it has happened to that key, it is no exposure."""
+        if steps := self.log.known.get(digest):
+            self._cells[_REPEATS] += 1
+            if steps >> self._step & 1:
+                self._cells[_STEP_REPEATS] += 1
+
     def set_limit(self, measure: Measure, *, gray: bool) -> None:
         """Judge by the limit of a measure."""
         if measure.kind == "value":
@@ -100,55 +106,6 @@ class MeasureCounter:
         if not self._cells[Count.BEGUN]:
             self._cells[Count.UNJUDGED] = requests
             self._cells[Count.BEGUN] = 1
-
-
-class FirstTimes:
-    """The times of the first answers of an attempt in this worker, from which a limit will follow.
-
-    Args:
-        cells: see `layout.times`; None where there is no room.
-        allow: what is taken off.
-
-    Attributes:
-        full: whether there are enough.
-    """
-
-    __slots__ = ("_allow", "_head", "_values", "full")
-
-    def __init__(self, cells: memoryview | None, allow: Allowance) -> None:
-        self.full = cells is None
-        self._allow = allow
-        self._head = cells[:8].cast("Q") if cells is not None else None
-        self._values = cells[8:].cast("I") if cells is not None else None
-
-    def add(self, seconds: float) -> None:
-        """Keep a time, unless there are enough."""
-        head, values = self._head, self._values
-        if head is None or values is None or (count := head[0]) >= TIMES:
-            self.full = True
-        else:
-            values[count] = min(int(self._allow.taken_off(seconds) * 1e6), 0xFFFFFFFF)
-            head[0] = count + 1
-
-
-class FirstValues:
-    """The first values that an app has recorded in this worker, from which a limit will follow.
-
-    Args:
-        cells: see `layout.values`.
-    """
-
-    __slots__ = ("_cells",)
-
-    def __init__(self, cells: memoryview) -> None:
-        self._cells = cells.cast("Q")
-
-    def add(self, thousandths: int) -> None:
-        """Keep a value, unless there are enough."""
-        count = self._cells[0]
-        if count < TIMES:
-            self._cells[1 + count] = thousandths
-            self._cells[0] = count + 1
 
 
 class GrayKeys:
@@ -283,6 +240,11 @@ class ArmCounter:
             if each.full:
                 self._first_times = [other for other in self._first_times if not other.full]
 
+    @property
+    def recorded(self) -> "SentArmCounter":
+        """Counts the requests that another process has drawn, and counts, and whose app runs here."""
+        return SentArmCounter([each for each in self._counters if each.measure.event])
+
     def record(self, digest: int | None, event: str, client: str | None, thousandths: int) -> None:
         """Count an event, or a value, of a request that is under way."""
         for each in self._counters:
@@ -290,6 +252,29 @@ class ArmCounter:
                 each.record(digest, network_of(client))
         if event in self._first_values:
             self._first_values[event].add(thousandths)
+
+
+class SentArmCounter:
+    """As `ArmCounter`, of requests that another process counts: what their app records is known here alone."""
+
+    __slots__ = ("_counters",)
+
+    def __init__(self, counters: Sequence[MeasureCounter]) -> None:
+        self._counters = counters
+
+    def add(
+        self,
+        digest: int | None,
+        first_byte: float,
+        head: RequestHead | None,
+        addresses: ClientAddresses | None,
+        *,
+        failed: bool,
+    ) -> None:
+        """Count a request that has ended."""
+        for each in self._counters:
+            if digest is not None:
+                each.repeat(digest)
 
 
 def address_of(head: RequestHead | None, addresses: ClientAddresses | None) -> str | None:

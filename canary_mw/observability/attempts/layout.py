@@ -1,6 +1,6 @@
 """The cells of evidence in a file of figures: arms, what happened in them, keys, and times of the first answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from struct import Struct
 
@@ -56,8 +56,8 @@ ENTRY = Struct("<QHHI")
 SEEN = "seen"
 # Times: their number, then as many 32-bit microseconds. The key is release, attempt, and what was taken off gray's.
 TIMES = 2000
-# Values that an app has recorded: their number, then as many 64-bit thousandths. The key is release, attempt, and the
-# name with this before it.
+# Values that an app has recorded: their number, then as many 64-bit thousandths, doubled, and 1 more for those of gray.
+# The key is release, attempt, and the name with this before it.
 VALUE = "value "
 SCALE = 1000
 
@@ -75,10 +75,22 @@ def times(cells: memoryview) -> list[float]:
     return [micros / 1e6 for micros in cells[8 : 8 + 4 * count].cast("I")]
 
 
-def values(cells: memoryview) -> list[float]:
-    """The values that are kept."""
+def values(cells: memoryview) -> list[int]:
+    """The values that are kept, as they are kept."""
     numbers = cells.cast("Q")
-    return [thousandths / SCALE for thousandths in numbers[1 : 1 + min(numbers[0], TIMES)]]
+    return numbers[1 : 1 + min(numbers[0], TIMES)].tolist()
+
+
+def of_both(kept: Sequence[int]) -> list[float]:
+    """The values, if there are some of gray and some of stable: those of one side alone say nothing of the other."""
+    return [(each >> 1) / SCALE for each in kept] if {each & 1 for each in kept} == {0, 1} else []
+
+
+def first_values(kept: Sequence[int]) -> Sequence[int]:
+    """As many as are kept; of both sides where there are such."""
+    found = list(kept[:TIMES])
+    other = next((each for each in kept[TIMES:] if found and all(each & 1 != one & 1 for one in found)), None)
+    return found if other is None else [*found[:-1], other]
 
 
 def gray_keys(cells: memoryview) -> list[int]:

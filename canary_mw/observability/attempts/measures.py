@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from canary_mw.observability.attempts.layout import SCALE, VALUE
+from canary_mw.observability.attempts.layout import SCALE, TIMES, VALUE
 from canary_mw.rules.plan import NO_ALLOWANCE, Allowance, Analysis, MetricKind, MetricRule
 
 # Names of measures, and how they begin.
@@ -99,3 +99,59 @@ def _value_measures(rule: MetricRule) -> Iterator[Measure]:
 
 def _suffix(allow: Allowance) -> str:
     return "" if allow == NO_ALLOWANCE else f" less {allow.seconds:g}s {allow.ratio:g}"
+
+
+class FirstTimes:
+    """The times of the first answers of an attempt in this worker, from which a limit will follow.
+
+    Args:
+        cells: see `layout.times`; None where there is no room.
+        allow: what is taken off.
+
+    Attributes:
+        full: whether there are enough.
+    """
+
+    __slots__ = ("_allow", "_head", "_values", "full")
+
+    def __init__(self, cells: memoryview | None, allow: Allowance) -> None:
+        self.full = cells is None
+        self._allow = allow
+        self._head = cells[:8].cast("Q") if cells is not None else None
+        self._values = cells[8:].cast("I") if cells is not None else None
+
+    def add(self, seconds: float) -> None:
+        """Keep a time, unless there are enough."""
+        head, values = self._head, self._values
+        if head is None or values is None or (count := head[0]) >= TIMES:
+            self.full = True
+        else:
+            values[count] = min(int(self._allow.taken_off(seconds) * 1e6), 0xFFFFFFFF)
+            head[0] = count + 1
+
+
+class FirstValues:
+    """The first values that an app has recorded in this worker, from which a limit will follow.
+
+    Args:
+        cells: see `layout.values`.
+        gray: whether they are those of a gray variant.
+    """
+
+    __slots__ = ("_cells", "_gray", "_whole")
+
+    def __init__(self, cells: memoryview, *, gray: bool) -> None:
+        self._cells = cells.cast("Q")
+        self._gray = int(gray)
+        self._whole = False
+
+    def add(self, thousandths: int) -> None:
+        """Keep a value if there are not enough, or none of its side."""
+        count, number = self._cells[0], thousandths << 1 | self._gray
+        if count < TIMES:
+            self._cells[1 + count] = number
+            self._cells[0] = count + 1
+        elif not self._whole:
+            if all(each & 1 != self._gray for each in self._cells[1:]):
+                self._cells[TIMES] = number
+            self._whole = True

@@ -6,7 +6,6 @@ from operator import add
 from canary_mw.observability.attempts.layout import (
     CHUNK,
     ENTRY,
-    SCALE,
     SEEN,
     TIMES,
     VALUE,
@@ -14,7 +13,9 @@ from canary_mw.observability.attempts.layout import (
     Count,
     Key,
     entries,
+    first_values,
     gray_keys,
+    of_both,
     times,
     values,
 )
@@ -25,7 +26,7 @@ from canary_mw.rollout.key_sample import FAILED_CAP, SEEN_CAP
 # First failures a minute of one network of clients that count towards a rollback, and the seconds of that minute.
 _MOST_OF_NETWORK = 50
 _MINUTE = 60
-_READ_FIRST: dict[int, Callable[[memoryview], list[float]]] = {Kind.TIMES: times, Kind.VALUES: values}
+_READ_FIRST: dict[int, Callable[[memoryview], Sequence[float]]] = {Kind.TIMES: times, Kind.VALUES: values}
 
 # When it happened first, the number of the arm in the union, and the network of the client.
 First = tuple[int, int, int]
@@ -199,7 +200,8 @@ def times_of(folder: int | None, content: memoryview | None, key: Key) -> list[f
 def times_in(contents: Iterable[memoryview], key: Key) -> list[float]:
     """The same in files of figures."""
     found = (record for each in contents for record in records(each) if record.kind in _READ_FIRST)
-    return [first for record in found if record.key == key for first in _READ_FIRST[record.kind](record.cells)]
+    firsts = [first for record in found if record.key == key for first in _READ_FIRST[record.kind](record.cells)]
+    return of_both(list(map(int, firsts))) if key[2].startswith(VALUE) else firsts
 
 
 def merged(files: Sequence[Sequence[Record]]) -> Iterator[tuple[Kind, Key, bytes]]:
@@ -218,10 +220,11 @@ def merged(files: Sequence[Sequence[Record]]) -> Iterator[tuple[Kind, Key, bytes
     for key, digests in union.gray_keys.items():
         yield Kind.GRAY_KEYS, (*key, str(len(digests))), _packed([len(digests), *digests])
     for key, firsts in union.times.items():
-        kept = firsts[:TIMES]
         if key[2].startswith(VALUE):
-            yield Kind.VALUES, key, _packed([len(kept), *(round(each * SCALE) for each in kept)])
+            numbers = first_values(list(map(int, firsts)))
+            yield Kind.VALUES, key, _packed([len(numbers), *numbers])
         else:
+            kept = firsts[:TIMES]
             micros = b"".join(int(each * 1e6).to_bytes(4, "little") for each in kept)
             yield Kind.TIMES, key, len(kept).to_bytes(8, "little") + micros
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping as Dict
 from contextlib import suppress
 from typing import NamedTuple
 
-from canary_mw.observability.attempts.arms import ArmCounter, FirstTimes, FirstValues, GrayKeys, MeasureCounter
+from canary_mw.observability.attempts.arms import ArmCounter, GrayKeys, MeasureCounter, SentArmCounter
 from canary_mw.observability.attempts.keys import KeyLog, Touched, nothing
 from canary_mw.observability.attempts.layout import ARM_CELLS, COUNT_CELLS, SEEN, TIMES, Arm
-from canary_mw.observability.attempts.measures import Measure, measures_of
+from canary_mw.observability.attempts.measures import FirstTimes, FirstValues, Measure, measures_of
 from canary_mw.observability.attempts.register import Attempt, Attempts, change, is_on, limit_of, next_attempts, read
 from canary_mw.observability.attempts.union import times_of
 from canary_mw.observability.figures.layout import Kind
@@ -150,6 +150,13 @@ class EvidenceWriter:
                 self._arms[key] = arm
         return self._arms.get(key)
 
+    def sent_arm(self, release: str, variant: str, epoch: Epoch | None, now: float) -> SentArmCounter | None:
+        """The same for requests that another process has drawn, and counts; None where no app records anything."""
+        if epoch is None or not any(each.event for each in measures_of(epoch.analysis)):
+            return None
+        arm = self.arm(release, variant, epoch, now)
+        return None if arm is None else arm.recorded
+
     def _new_arm(self, key: Key, epoch: Epoch, attempt: Attempt, now: float) -> ArmCounter | None:
         numbers = self._arm_cells(key, now)
         if numbers is None:
@@ -167,7 +174,7 @@ class EvidenceWriter:
             seen=self._log(key, SEEN, SEEN_CAP) if epoch.analysis is not None else None,
             first_keys=self._first_keys(key, epoch),
             first_times=[self._first_times(key, each, gray=gray) for each in times.values()],
-            first_values=self._first_values(key, {each.event: each for each in missing if each.kind == "value"}),
+            first_values=self._first_values(key, {each.event: each for each in missing if each.kind == "value"}, gray),
         )
         arm.set_limits(attempt.limits)
         return arm
@@ -200,12 +207,12 @@ class EvidenceWriter:
         cells = self._figures.record(Kind.TIMES, (*key[:2], measure.times), 8 + 4 * TIMES)
         return FirstTimes(cells, measure.allow if gray else NO_ALLOWANCE)
 
-    def _first_values(self, key: Key, measures: dict[str, Measure]) -> dict[str, FirstValues]:
+    def _first_values(self, key: Key, measures: dict[str, Measure], gray: bool) -> dict[str, FirstValues]:
         size = 8 + 8 * TIMES
         found = {
             name: self._figures.record(Kind.VALUES, (*key[:2], each.times), size) for name, each in measures.items()
         }
-        return {name: FirstValues(cells) for name, cells in found.items() if cells is not None}
+        return {name: FirstValues(cells, gray=gray) for name, cells in found.items() if cells is not None}
 
     def _first_keys(self, key: Key, epoch: Epoch) -> GrayKeys | None:
         if epoch.analysis is None or key[3] == STABLE:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.observability.attempts.arms import ArmCounter
+from canary_mw.observability.attempts.arms import ArmCounter, SentArmCounter
 from canary_mw.observability.failures import kind_index
 from canary_mw.observability.figures.layout import BYTES_IN, ERRORS, FAILURE_0, FALLBACK_0, RETRIES
 from canary_mw.observability.figures.values import FALLBACK_RESULTS, RowKey
@@ -69,6 +69,16 @@ def is_drawn(decision: Decision | None) -> bool:
     return assigned is not None and (assigned.reason in DRAWS or assigned.reason == "weight")
 
 
+def recorded_for(decision: Decision | None) -> Assigned | None:
+    """The draw for which counts what the app records about a request; None where there was none.
+
+    What another canary-mw has drawn and sent here is counted there, but for what the app records.
+    """
+    if decision is None or not decision.sent:
+        return assigned_of(decision) if decision is not None and is_drawn(decision) else None
+    return decision.release if decision.release is not None and decision.release.digest is not None else None
+
+
 class Target(NamedTuple):
     """Where the requests of a decision count.
 
@@ -83,7 +93,7 @@ class Target(NamedTuple):
     row: memoryview
     reason: memoryview | None
     header: memoryview
-    arm: ArmCounter | None
+    arm: ArmCounter | SentArmCounter | None
     decision: Decision | None
 
 
