@@ -40,7 +40,8 @@ def has_peers(options: Options) -> bool:
 def peers_of(options: Options, evidence: "Evidence") -> "Peers":
     """What knows the other pods."""
     # Here, because httpx takes long to load.
-    from canary_mw.control.rollouts.peers.peers import Peers, Place
+    from canary_mw.control.rollouts.peers.peers import Peers
+    from canary_mw.control.rollouts.peers.session import Place
     from canary_mw.control.rollouts.peers.token import PeerToken
 
     figures = cast("FiguresEvidence", evidence)

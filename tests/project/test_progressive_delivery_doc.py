@@ -19,7 +19,7 @@ from canary_mw.control.rollouts import rollouts
 from canary_mw.control.rollouts.cluster import election
 from canary_mw.control.rollouts.cluster.names import config_map_name
 from canary_mw.control.rollouts.latch import SILENCE
-from canary_mw.control.rollouts.peers import known, peers
+from canary_mw.control.rollouts.peers import known, session
 from canary_mw.control.rollouts.settings import parse_state_url
 from canary_mw.middleware.settings import MiddlewareSettings, variable
 from canary_mw.rollout.state import Phase, ReleaseState
@@ -83,8 +83,8 @@ def test_everything_that_fails_has_a_test_and_its_times_are_those_of_the_code() 
         "the pod that raises is killed": election.DURATION,
         "the pod that raises freezes": election.DURATION,
         "a new pod starts": rollouts._PATIENCE,
-        "evidence of a peer": peers.INTERVAL,
-        "gray, a little": peers.INTERVAL,
+        "evidence of a peer": session.INTERVAL,
+        "gray, a little": session.INTERVAL,
         "the API": SILENCE,
         "the admin port of a pod": known.RAISE_WITHIN,
         "a hook hangs": Hook("event", "").timeout,

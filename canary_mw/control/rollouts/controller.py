@@ -135,7 +135,7 @@ class Controller(Keeper):
         led, self.leads = self.leads, self.opened.store.contend(speaks=speaks)
         self.say_problems(self.opened.store.problems if speaks else ())
         if self.leads and not led:
-            self._last_tick = None
+            self._last_tick, self._restored = None, set()
             logger.debug("this process controls the releases")
 
     def _hear(self) -> None:

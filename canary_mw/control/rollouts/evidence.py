@@ -1,5 +1,6 @@
 """The evidence of releases, from the figures of the workers."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from collections.abc import Mapping as Dict
 from contextlib import suppress
@@ -9,6 +10,7 @@ from time import monotonic
 from canary_mw.control.rollouts.inputs import Given
 from canary_mw.control.store import RuleStore
 from canary_mw.exceptions import EvidenceRefused
+from canary_mw.host import HostLogger
 from canary_mw.observability.attempts import checkpoint, register
 from canary_mw.observability.attempts.measures import measures_of
 from canary_mw.observability.attempts.private import PrivateEvidence
@@ -23,6 +25,8 @@ from canary_mw.observability.peers.wire import exports_of, new_pod, packed, pod_
 from canary_mw.rollout.evidence import ReleaseEvidence
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rules.release import GrayRelease
+
+logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
 # Seconds for which what was read counts: for the releases of one tick.
 _FRESH = 0.03
@@ -100,14 +104,21 @@ class FiguresEvidence:
     def restore(self, data: bytes) -> bool:
         """See `Evidence.restore`."""
         if self.pods is not None:
-            with suppress(OSError, EvidenceRefused):
-                self.pods.restore(unpacked(data)[1], self._pod())
-            return True
+            return self._restore_pods(self.pods, data)
         folder, private = self._folder(), self._private()
         with suppress(OSError, ValueError, KeyError, TypeError):
             if folder is None:
                 return private.restore(data) if private is not None else True
             return checkpoint.restore(folder.descriptor, data)
+        return True
+
+    def _restore_pods(self, pods: PeerEvidence, data: bytes) -> bool:
+        try:
+            pods.restore(unpacked(data)[1], self._pod())
+        except OSError:
+            return False
+        except EvidenceRefused as exc:
+            logger.warning("the stored evidence of other pods is not gone on with: %s", exc)
         return True
 
     def _pod(self) -> str:

@@ -75,7 +75,7 @@ def exposures(pod: SeenPod) -> Any:
 
 
 @pytest.mark.parametrize("sticky", [True, False], ids=["each key at one pod", "keys at all pods"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_union_of_pods_is_one_process(runs: Sequence[int], clock: Clock, seed: int, *, sticky: bool) -> None:
     random_ = random.Random(seed)
     # Two workers of one pod, a pod with one, and one without a run folder.
@@ -284,22 +284,20 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_no_evidence_is_refused_and_harms_nothing(runs: Sequence[int], data: bytes) -> None:
+def test_what_is_no_evidence_is_refused_and_harms_nothing(runs: Sequence[int]) -> None:
     pod = SeenPod(runs[0])
     pod.ask("u1", failed=True)
-    with pytest.raises(EvidenceRefused) as refused:
-        pod.evidence.take(data)
-    assert len(str(refused.value)) < 100
-    assert sum(firsts(pod)) == 1
-    # The same where it was stored.
-    assert pod.evidence.restore(data)
+    for name, data in HOSTILE.items():
+        with pytest.raises(EvidenceRefused) as refused:
+            pod.evidence.take(data)
+        assert len(str(refused.value)) < 100, name
+        # The same where it was stored.
+        assert pod.evidence.restore(data), name
     assert sum(firsts(pod)) == 1
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_evidence_that_was_damaged_is_refused_or_can_be_read(runs: Sequence[int], seed: int) -> None:
-    random_ = random.Random(seed)
+def test_evidence_that_was_damaged_is_refused_or_can_be_read(runs: Sequence[int]) -> None:
+    random_ = random.Random(7)
     pods = [SeenPod(runs[0]), SeenPod(runs[1])]
     for number in range(30):
         pods[1].ask(f"u{number}", failed=number % 3 == 0)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from staged import until
 from state_cluster import NAMESPACE, StateCluster, state_cluster
 
 from canary_mw.control.rollouts.inputs import Heard
-from canary_mw.control.rollouts.peers import client, known, peers
+from canary_mw.control.rollouts.peers import client, known, session
 from canary_mw.control.rollouts.peers.addresses import Pod, may_hear_token, pods_of
 from canary_mw.control.rollouts.peers.known import KnownPods, Noted, noted_in
-from canary_mw.control.rollouts.peers.peers import UNKNOWN, Peers, Place
+from canary_mw.control.rollouts.peers.peers import UNKNOWN, Peers
+from canary_mw.control.rollouts.peers.session import Place
 from canary_mw.control.rollouts.peers.token import PeerToken
 from canary_mw.exceptions import ConfigError
 from canary_mw.kubernetes.kubeconfig import from_kubeconfig
@@ -31,21 +33,44 @@ from canary_mw.upstreams.discovery.endpoint_slices import slice_of
 
 TOKEN = "peer-token-0123456789abcdef"
 EVIDENCE = ReleaseEvidence(attempt=3)
+_NUMBERS = count()
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test waits for seconds."""
-    monkeypatch.setattr(peers, "INTERVAL", 0.02)
-    monkeypatch.setattr(peers, "_LOOK", 0.005)
-    monkeypatch.setattr(peers, "PAUSES", (0.01,) * 200)
+    monkeypatch.setattr(session, "INTERVAL", 0.02)
+    monkeypatch.setattr(session, "_LOOK", 0.005)
+    monkeypatch.setattr(session, "PAUSES", (0.01,) * 200)
     monkeypatch.setattr(client, "TIMEOUT", 0.3)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[StateCluster]:
-    with state_cluster(tmp_path) as found:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateCluster]:
+    """An API server for all tests."""
+    with state_cluster(tmp_path_factory.mktemp("api"), made=False) as found:
         yield found
+
+
+class Cluster:
+    """A Service of the API server, and a folder for the token of its pods."""
+
+    def __init__(self, server: StateCluster, folder: Path, service: str) -> None:
+        self.server, self.folder, self.service = server, folder, service
+
+    def publish(self, *slices: Any) -> None:
+        """Write the slices of the Service."""
+
+        def write() -> None:
+            for number, each in enumerate(slices):
+                self.server.api.slice(NAMESPACE, self.service, f"{self.service}-{number}", each)
+
+        self.server.do(write)
+
+
+@pytest.fixture
+def cluster(served: StateCluster, tmp_path: Path) -> Cluster:
+    return Cluster(served, tmp_path, f"shop-{next(_NUMBERS)}")
 
 
 @pytest.fixture
@@ -69,26 +94,18 @@ def gives(pod: SeenPod) -> Answering:
     return answering
 
 
-def publish(cluster: StateCluster, *slices: Any) -> None:
-    def write() -> None:
-        for number, each in enumerate(slices):
-            cluster.api.slice(NAMESPACE, "shop", f"shop-{number}", each)
-
-    cluster.do(write)
-
-
 @contextlib.contextmanager
-def asking(cluster: StateCluster, pod: SeenPod, token: str = TOKEN) -> Iterator[Peers]:
+def asking(cluster: Cluster, pod: SeenPod, token: str = TOKEN) -> Iterator[Peers]:
     """The pod that controls, and asks."""
     assert pod.evidence.pods is not None
     path = cluster.folder / "peer-token"
     path.write_text(token)
 
     def connect() -> Any:
-        return from_kubeconfig(str(kubeconfig(cluster.folder, cluster.url))), NAMESPACE
+        return from_kubeconfig(str(kubeconfig(cluster.folder, cluster.server.url))), NAMESPACE
 
     kept = pod.evidence.pods
-    found = Peers(Place(connect, "shop", 1), PeerToken(path).read, pod.evidence.take, kept.note, kept.noted)
+    found = Peers(Place(connect, cluster.service, 1), PeerToken(path).read, pod.evidence.take, kept.note, kept.noted)
     try:
         yield found
     finally:
@@ -112,11 +129,11 @@ def failed(pod: SeenPod) -> int:
     return sum(each.gray + each.stable for each in series)
 
 
-def test_all_pods_are_asked_again_and_again_for_what_is_new(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_all_pods_are_asked_again_and_again_for_what_is_new(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     for number in range(30):
         pods[number % 3].ask(f"u{number}", failed=True)
     with fake_pods(*map(gives, pods)) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, *(each.slice() for each in served))
+        cluster.publish(*(each.slice() for each in served))
         assert found.pods == UNKNOWN
         until(lambda: report(found, 3, 3))
         assert failed(pods[0]) == 30
@@ -144,9 +161,9 @@ def test_all_pods_are_asked_again_and_again_for_what_is_new(cluster: StateCluste
         assert failed(pods[0]) == 31, "what it has seen counts on"
 
 
-def test_nobody_is_asked_by_who_does_not_control(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_nobody_is_asked_by_who_does_not_control(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     with fake_pods(gives(pods[1]), gives(pods[2])) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, *(each.slice() for each in served))
+        cluster.publish(*(each.slice() for each in served))
         found.watch()
         until(lambda: found.pods == 2)
         assert found.heard() is None
@@ -191,13 +208,13 @@ HOSTILE: dict[str, tuple[Answering, str]] = {
 
 
 def test_pods_that_answer_anything_else_are_findings_and_hold(
-    cluster: StateCluster, pods: Sequence[SeenPod], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, pods: Sequence[SeenPod], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(known, "_MOST_SHOWN", 100)
     pods[1].ask("u1", failed=True)
     answerings, findings = zip(*HOSTILE.values(), strict=True)
     with fake_pods(gives(pods[1]), *answerings) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, *(each.slice() for each in served))
+        cluster.publish(*(each.slice() for each in served))
 
         def is_said(port: int, finding: str) -> bool:
             found.pull()
@@ -219,16 +236,16 @@ def test_pods_that_answer_anything_else_are_findings_and_hold(
     assert not any(TOKEN in each or "\x1b" in each for each in texts)
 
 
-def test_a_pod_that_gets_no_requests_is_not_waited_for(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_a_pod_that_gets_no_requests_is_not_waited_for(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     with fake_pods(gives(pods[1]), is_silent) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, served[0].slice(), served[1].slice(ready=False))
+        cluster.publish(served[0].slice(), served[1].slice(ready=False))
         until(lambda: report(found, 2, 3))
         assert found.weighed(EVIDENCE) == EVIDENCE
 
 
-def test_a_token_that_is_changed_counts_at_the_next_question(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_a_token_that_is_changed_counts_at_the_next_question(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     with fake_pods(gives(pods[1])) as served, asking(cluster, pods[0], "") as found:
-        publish(cluster, served[0].slice())
+        cluster.publish(served[0].slice())
         until(lambda: any("there is no token of peers" in each for each in (heard(found), found.findings())[1]))
         assert served[0].requests == [], "nobody is asked without a token"
         (cluster.folder / "peer-token").write_text(f"operate {'o' * 32}\npeer {TOKEN} pods\n")
@@ -236,10 +253,10 @@ def test_a_token_that_is_changed_counts_at_the_next_question(cluster: StateClust
         assert TOKEN.encode() in served[0].requests[0]
 
 
-def test_the_token_goes_to_no_address_of_the_internet(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_the_token_goes_to_no_address_of_the_internet(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     endpoint = {"addresses": ["192.0.2.7"], "conditions": {"ready": True}}
     with asking(cluster, pods[0]) as found:
-        publish(cluster, {"endpoints": [endpoint], "ports": [{"name": "admin", "port": 80}]})
+        cluster.publish({"endpoints": [endpoint], "ports": [{"name": "admin", "port": 80}]})
         until(
             lambda: any(
                 "192.0.2.7:80 is no address of a private" in each for each in (heard(found), found.findings())[1]
@@ -284,7 +301,7 @@ def test_only_private_addresses_hear_the_token(address: str, *, may: bool) -> No
 
 
 def test_who_takes_a_release_back_tells_all_others_until_they_have_heard_it(
-    cluster: StateCluster, pods: Sequence[SeenPod], caplog: pytest.LogCaptureFixture
+    cluster: Cluster, pods: Sequence[SeenPod], caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[bytes] = []
 
@@ -293,7 +310,7 @@ def test_who_takes_a_release_back_tells_all_others_until_they_have_heard_it(
         connection.sendall(answer("200 OK" if len(told) > 2 else "503 Busy", b"{}"))
 
     with fake_pods(gives(pods[1]), busy_at_first) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, *(each.slice() for each in served))
+        cluster.publish(*(each.slice() for each in served))
         # Nobody has been asked before: it is told as soon as it is known where they are.
         found.tell_lowered(ReleaseState(name="a/b", attempt=3, phase="Aborted", reason="enough"))
         until(lambda: len(told) == 3)
@@ -306,30 +323,38 @@ def test_who_takes_a_release_back_tells_all_others_until_they_have_heard_it(
 
 
 def test_who_cannot_be_told_is_named(
-    cluster: StateCluster,
+    cluster: Cluster,
     pods: Sequence[SeenPod],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(peers, "PAUSES", (0.0,))
+    monkeypatch.setattr(session, "PAUSES", (0.0,))
     with fake_pods(sends(answer("401 Unauthorized"))) as served, asking(cluster, pods[0]) as found:
-        publish(cluster, served[0].slice())
+        cluster.publish(served[0].slice())
         found.tell_lowered(ReleaseState(name="r", attempt=3, phase="RolledBack"))
         until(lambda: f"the pod 127.0.0.1:{served[0].port} was not told" in caplog.text)
     assert TOKEN not in caplog.text
 
 
-def test_where_pods_cannot_be_found_there_is_a_finding(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
-    cluster.do(lambda: cluster.api.denied.add("list endpointslices"))
-    with asking(cluster, pods[0]) as found:
-        until(lambda: any("EndpointSlices cannot be read" in each for each in (heard(found), found.findings())[1]))
-        assert not found.weighed(EVIDENCE).complete
-        assert found.pods == UNKNOWN
+def test_where_pods_cannot_be_found_there_is_a_finding(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
+    denied = cluster.server.api.denied
+    cluster.server.do(lambda: denied.add("list endpointslices"))
+    try:
+        with asking(cluster, pods[0]) as found:
+            until(lambda: any("EndpointSlices cannot be read" in each for each in (heard(found), found.findings())[1]))
+            assert not found.weighed(EVIDENCE).complete
+            assert found.pods == UNKNOWN
+    finally:
+        cluster.server.do(denied.clear)
 
 
-def test_a_service_without_pods_is_a_finding(cluster: StateCluster, pods: Sequence[SeenPod]) -> None:
+def test_a_service_without_pods_is_a_finding(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     with asking(cluster, pods[0]) as found:
-        until(lambda: any("Service shop has no pods" in each for each in (heard(found), found.findings())[1]))
+        until(
+            lambda: any(
+                f"Service {cluster.service} has no pods" in each for each in (heard(found), found.findings())[1]
+            )
+        )
 
 
 def sliced(*addresses: str, ready: bool = True, family: str = "IPv4", port: str = "admin", **conditions: bool) -> Any:

@@ -175,6 +175,19 @@ def test_only_who_controls_asks_the_pods_and_its_end_asks_nobody(start: Start) -
     assert "stop" in first.pods.calls
 
 
+def test_who_controls_again_goes_on_with_what_others_have_stored_meanwhile(start: Start) -> None:
+    first = start().run(7)
+    second = start().run(2)
+    assert first.evidence.restored == second.evidence.restored == []
+    first.end()
+    second.run(7)
+    stored = b"evidence of 1"
+    assert second.evidence.restored == [stored]
+    second.end()
+    first.run(2)
+    assert first.evidence.restored == [stored]
+
+
 @pytest.mark.parametrize(("pods", "phase"), [(1, "RolledBack"), (1000, "Progressing")])
 def test_who_judges_alone_needs_more_evidence_the_more_pods_there_are(
     start: Start, tmp_path: Path, pods: int, phase: str
