@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from itertools import islice
 from time import monotonic
 from typing import Protocol
 
@@ -53,7 +52,8 @@ class SpanDestination(Destination[Span]):
         """See `Destination.send_all`. A batch that has not left stays, one that the collector refuses is lost."""
         end = monotonic() + limit
         while self.waiting:
-            batch = list(islice(self.waiting, BATCH))
+            # By their places: other threads append meanwhile.
+            batch = [self.waiting[at] for at in range(min(len(self.waiting), BATCH))]
             try:
                 self._sender.send(batch, max(0.0, end - monotonic()))
             except BaseException as exc:

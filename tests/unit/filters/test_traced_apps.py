@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from auth_rules import AuthService, auth_service, headers_of
 from collector import OTLP, PARENT, TRACE, ZIPKIN, Shop, Zipkin, attributes, collecting, url
-from middlewares import Middleware, current, middleware, serving_middleware
+from middlewares import ASGI_ONLY, Middleware, current, middleware, serving_middleware
 from servers import fetch, mapping, run
-from upstream import serving, silent, until
+from upstream import Peer, Seen, serving, silent, until
 
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.forking import running_threads
@@ -381,3 +381,41 @@ def test_what_waits_is_sent_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with collecting() as (otlp, peer):
         run(main(f"http://127.0.0.1:{peer.origin.port}"))
     assert len(otlp.spans) == 3
+
+
+@ASGI_ONLY  # waitress has no websockets
+def test_the_handshake_of_a_websocket_is_traced(interface: str) -> None:
+    upgrade = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]
+    asking = [*upgrade, ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
+
+    async def act(port: int, shop: Shop) -> None:
+        assert (await fetch(port, "/ws/x", headers=asking)).status == 403
+
+    shop = Shop(b"403 No")
+    rules = RULES + mapping("ws", "/ws/", "shop", allow_upgrade="[websocket]")
+    zipkin = traced(ZIPKIN, act, shop=shop, rules=rules)
+    (server,), (client,) = zipkin.of("SERVER"), zipkin.of("CLIENT")
+    assert (server["tags"]["http.status_code"], client["tags"]["http.status_code"]) == ("403", "403")
+    assert (shop.seen[0]["x-b3-spanid"], shop.seen[0]["x-b3-parentspanid"]) == (client["id"], server["id"])
+
+
+def test_a_client_that_leaves_ends_all_spans() -> None:
+    async def act(port: int, shop: Shop) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /shop/x HTTP/1.1\r\nhost: a\r\n\r\n")
+        await until(lambda: stuck)
+        writer.transport.abort()
+
+    stuck: list[Seen] = []
+
+    class Stuck(Shop):
+        async def __call__(self, peer: Peer) -> None:
+            stuck.append(await peer.request())
+            # A middleware for WSGI hears of it when it writes.
+            await (peer.gone() if current() == "asgi" else peer.answer())
+
+    zipkin = traced(ZIPKIN, act, shop=Stuck())
+    (server,), (client,) = zipkin.of("SERVER"), zipkin.of("CLIENT")
+    assert client["parentId"] == server["id"]
+    if current() == "asgi":
+        assert (client["tags"]["error"], server["tags"]["response_flags"]) == ("true", "DC")
