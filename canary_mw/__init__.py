@@ -99,7 +99,7 @@ _HOMES = {
     "user": "middleware.audience.registry",
 }
 # Modules of names of their own, which are no public names here: `import *` would load them.
-_ROOMS = frozenset(("propagate", "testing"))
+_ROOMS = frozenset(("django", "flask", "propagate", "testing"))
 
 
 def __getattr__(name: str) -> Any:

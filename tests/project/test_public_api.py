@@ -196,3 +196,9 @@ def test_the_first_error_of_a_text_is_raised_with_its_place(old: str, new: str, 
 def test_warnings_of_a_text_are_no_error() -> None:
     table = RouteTable.from_yaml(RULES + "surprise: true\n")
     assert len(table.mappings) == 2
+
+
+@pytest.mark.parametrize(("name", "public"), [("flask", "init_app"), ("django", "CanaryMiddleware")])
+def test_a_framework_is_loaded_where_its_module_is_asked_for(name: str, public: str) -> None:
+    code = f"import sys, canary_mw; assert {name!r} not in sys.modules; print(canary_mw.{name}.{public}.__name__)"
+    assert python(code).stdout == f"{public}\n"

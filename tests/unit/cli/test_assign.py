@@ -121,6 +121,7 @@ def test_explain_takes_user_session_and_predicates(rules: Path) -> None:
     assert steps(*given)["audience"] == ("+", "not in the audience")
     everything = ("--user", "org.plan=pro", "--session", "a=1", "--predicate", "beta=true")
     assert steps(*given, *everything)["audience"] == ("-", "in the audience")
+    assert steps(*given, *everything[:4])["audience"] == ("+", "not in the audience: predicate beta has no answer")
     assert steps(*given, *everything[:4], "--predicate", "beta=false")["audience"][0] == "+"
     for wrong in (("--user", "plan"), ("--predicate", "beta"), ("--user", "a=1", "--user", "a.b=2")):
         assert run("explain", *given, *wrong).exit_code == 2

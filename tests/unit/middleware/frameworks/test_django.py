@@ -239,3 +239,29 @@ def test_a_body_that_was_read_above_is_forwarded() -> None:
     with project(True, page_async, gray_async), override_settings(MIDDLEWARE=names):
         asked = ask_asgi(get_asgi_application(), scope_of("/shop/", [PRO], "POST"), b"posted")
         assert asyncio.run(asked).body == b"posted"
+
+
+@pytest.mark.parametrize("asgi", [False, True])
+def test_a_path_that_only_django_has_decoded_is_forwarded_as_it_was(asgi: bool) -> None:
+    seen: list[str] = []
+
+    def gray(environ: Any, start_response: Any) -> Any:
+        seen.append(environ["PATH_INFO"])
+        start_response("204 No Content", [])
+        return []
+
+    async def gray_async(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"].encode().decode("latin-1"))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    written = "/shop/käse ü".encode().decode("latin-1")
+    with project(asgi, page_async if asgi else page, gray_async if asgi else gray) as app:
+        if asgi:
+            scope = {**scope_of("/shop/käse ü", [PRO]), "raw_path": b""}
+            assert asyncio.run(ask_asgi(app, scope)).status == 204
+        else:
+            environ = environ_of("/shop/", [PRO]) | {"PATH_INFO": written}
+            del environ["RAW_URI"]
+            assert ask_wsgi(app, environ).status == 204
+    assert seen in ([written], [written.removeprefix("/shop")])
