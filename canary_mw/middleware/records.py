@@ -1,5 +1,6 @@
 """Records of requests, for observers that want them."""
 
+from functools import partial
 from typing import NamedTuple
 
 from canary_mw.forwarding.fallback import SafetyNet
@@ -20,6 +21,7 @@ class _Asked(NamedTuple):
 
 
 _NOBODY = _Asked()
+_finished = partial(tuple.__new__, Finished)
 
 
 def decided_record(decision: Decision | None, head: RequestHead) -> Decided:
@@ -80,25 +82,13 @@ def relayed_record(
 ) -> Finished:
     """A request without a body, sent once, whose whole response has come at once; see `finished_record`."""
     assigned = assigned_of(decision)
-    return Finished(
-        head.method,
-        head.path.decode("latin-1"),
-        status,
-        seconds,
-        *decision_labels(decision),
-        None,
-        decision.sent,
-        release=None if assigned is None else assigned.name,
-        drawn=is_drawn(decision),
-        key=None if assigned is None else assigned.digest,
-        first_byte=seconds,
-        client=head.client,
-        upstream=origin.endpoint,
-        tries=1,
-        request_id=None if request_id is None else request_id.decode("latin-1"),
-        bytes_in=0,
-        bytes_out=bytes_out,
-    )
+    release, key = (None, None) if assigned is None else (assigned.name, assigned.digest)
+    sent_id = None if request_id is None else request_id.decode("latin-1")
+    about = (head.method, head.path.decode("latin-1"), status, seconds, *decision_labels(decision), None, decision.sent)
+    by_release = None, None, release, is_drawn(decision), key
+    passage = seconds, head.client, origin.endpoint, 1, sent_id, 0, bytes_out
+    # Without `__new__` of the class, which takes each field by its name.
+    return _finished((*about, *by_release, *passage, *_NOBODY))
 
 
 def _asked(head: RequestHead) -> _Asked:
