@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable
+from logging import INFO, getLogger
 from pathlib import Path
 from statistics import median
 from time import thread_time_ns
@@ -10,10 +11,13 @@ from typing import Any
 
 from canary_mw.middleware.asgi.middleware import CanaryMiddleware
 from canary_mw.middleware.wsgi.middleware import CanaryWSGIMiddleware
+from canary_mw.observability.access_log import AccessLog
+from canary_mw.observability.logs.batches import BatchWriter
 from canary_mw.types import ASGIApp, Environ, Receive, Scope, Send, StartResponse, WSGIApp
 
 RULES = "CANARY_MW_BENCH_RULES"
 UPSTREAM = "CANARY_MW_BENCH_UPSTREAM"
+LOG = "CANARY_MW_BENCH_LOG"
 TIME = "/time"
 _REMEMBERED = 100_000
 # Not even the bare app may be cheaper than an app that names its length and type.
@@ -111,6 +115,16 @@ def wrapped_fastapi_app() -> Any:
     """The same behind the middleware, as the stable service."""
     app = fastapi_app()
     app.add_middleware(CanaryMiddleware, rules=os.environ[RULES], local="stable")
+    return app
+
+
+def production_fastapi_app() -> Any:
+    """The same with an access log; the other settings come from the environment."""
+    app = fastapi_app()
+    log = os.open(os.environ[LOG], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    observers = [AccessLog(writer=BatchWriter(log, lambda: None))]
+    getLogger("canary_mw.access").setLevel(INFO)
+    app.add_middleware(CanaryMiddleware, rules=os.environ[RULES], local="stable", observers=observers)
     return app
 
 

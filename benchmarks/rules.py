@@ -13,6 +13,8 @@ from canary_mw.routing.table import RouteTable
 
 GRAY = ("gray", "true")
 SERVICES = ("stable", "gray")
+# As in production: the header by which users are known, and the percent of them that get gray.
+USER, SHARE = "x-user", 20
 MAPPING = """\
 ---
 apiVersion: getambassador.io/v2
@@ -78,6 +80,18 @@ def yaml(some: Iterable[Rule], more: str = "") -> str:
         MAPPING.format(name=rule.name, prefix=rule.prefix, service=rule.service) + _HEADER[rule.gray] + more
         for rule in some
     )
+
+
+def production(count: int, share: int = SHARE) -> str:
+    """The same Mappings below one release, which gives gray to its share of the users."""
+    found = rules(count)
+    mappings = "".join(
+        MAPPING.format(name=rule.name, prefix=rule.prefix, service=rule.service) + "weight: 0\n" * rule.gray
+        for rule in found
+    )
+    gray = ", ".join(rule.name for rule in found if rule.gray)
+    release = f"kind: GrayRelease\nname: bench\ngray: {{gray: {{weight: {share}, mappings: [{gray}]}}}}\n"
+    return f"{mappings}---\napiVersion: canary-mw/v1\n{release}sticky: [{{header: {USER}}}]\n"
 
 
 def table(count: int) -> RouteTable:

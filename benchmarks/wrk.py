@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .processes import Failed, program
-from .rules import GRAY
+from .rules import GRAY, USER
 
 CONNECTIONS = 32
 # One in five requests of a prefix carries the gray header when there are gray Mappings to hit.
@@ -19,6 +19,7 @@ function init()
     for copy = 1, %(gray_every)d do
       local headers = {}
       for extra = 1, %(extra)d do headers[("x-extra-%%02d"):format(extra)] = "some-value-of-a-header" end
+      if %(users)s then headers["%(user)s"] = ("user-%%d-%%d"):format(number, copy) end
       if %(gray)s and copy == 1 then headers["%(name)s"] = "%(value)s" end
       requests[#requests + 1] = wrk.format("GET", ("/svc-%%05d/%(path)s"):format(number), headers)
     end
@@ -60,6 +61,7 @@ def script(
     extra: int = 0,
     first: int = 0,
     every: int = GRAY_EVERY,
+    users: bool = False,
 ) -> Path:
     """Write the wrk script for requests to so many prefixes.
 
@@ -68,9 +70,12 @@ def script(
         extra: headers in addition to Host.
         first: number of the first prefix.
         every: how many requests of a prefix there are for one with the gray header.
+        users: each request has the header of a user.
     """
-    values = {"first": first, "prefixes": prefixes, "gray_every": every, "gray": str(gray).lower(), "path": path}
-    file = folder / f"requests-{first}-{prefixes}-{gray}-{path}-{extra}-{every}.lua"
+    users_text = str(users).lower()
+    values: dict[str, object] = {"users": users_text, "user": USER}
+    values |= {"first": first, "prefixes": prefixes, "gray_every": every, "gray": str(gray).lower(), "path": path}
+    file = folder / f"requests-{first}-{prefixes}-{gray}-{path}-{extra}-{every}-{users_text}.lua"
     file.write_text(_SCRIPT % {**values, "extra": extra, "name": GRAY[0], "value": GRAY[1]}, encoding="utf-8")
     return file
 

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import results, rules, sticky
+from benchmarks.bars import Bars, svg_of_bars
 from benchmarks.chart import Chart, svg
 from benchmarks.client import percentile
 from benchmarks.report import Section
@@ -59,6 +60,29 @@ def test_a_chart_is_well_formed_and_draws_every_point(high: float) -> None:
     assert [len(line.attrib["points"].split()) for line in lines] == [2, 2]
     labels = ["".join(each.itertext()) for each in root.findall(f"{NAMESPACE}text")]
     assert {"Cost", "CPU", "connections", "1", "32", f"ours {high:,.0f}", f"A & B {high:,.0f}"} <= set(labels)
+
+
+def test_bars_are_well_formed_and_as_long_as_their_values() -> None:
+    bars = Bars("cost-test", "Cost", "CPU", {"bare": {"ours": 50.0, "A & B": 100.0}, "full": {"ours": 25.0}})
+    root = ElementTree.fromstring(svg_of_bars(bars))
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    drawn = [each.attrib for each in root.findall(f"{NAMESPACE}rect") if "fill" in each.attrib]
+    lengths = [float(each["width"]) for each in drawn]
+    assert [length / lengths[1] for length in lengths] == pytest.approx([0.5, 1.0, 0.25], abs=0.01)
+    assert all(float(each["x"]) + float(each["width"]) < width for each in drawn)
+    assert all(float(each["y"]) + float(each["height"]) < height for each in drawn)
+    labels = ["".join(each.itertext()) for each in root.findall(f"{NAMESPACE}text")]
+    assert {"Cost", "CPU", "bare", "full", "ours", "A & B", "100"} <= set(labels)
+
+
+def test_bars_are_kept_beside_charts(tmp_path: Path) -> None:
+    page = tmp_path / "docs"
+    page.mkdir()
+    bars = Bars("cost-test", "Cost", "CPU", {"bare": {"ours": 50.0}})
+    found = Section("P6N", "a row", charts=[chart(), bars])
+    results.write(tmp_path, page, {"P6N": (RUN, found)})
+    assert results.read(tmp_path)["P6N"][1].charts[1] == bars
+    assert sorted(each.name for each in page.iterdir()) == ["cost-test.svg", "growth-test.svg"]
 
 
 @pytest.mark.parametrize("high", [90.0, 9000.0])
