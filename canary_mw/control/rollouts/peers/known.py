@@ -33,9 +33,9 @@ class KnownPod:
     is_own: bool = False
     error: str = ""
 
-    def silence(self, now: float) -> float:
-        """Seconds for which nothing was heard of it."""
-        return now - (self.since if self.heard_at is None else self.heard_at)
+    def silence(self, now: float, asked_since: float) -> float:
+        """Seconds for which nothing was heard of it, since it is asked."""
+        return now - max(self.since, asked_since, self.heard_at or 0.0)
 
 
 class KnownPods:
@@ -45,13 +45,14 @@ class KnownPods:
         pods: by their addresses.
         error: why their list is not known, "" where it is.
         listed_at: when the list was known first; None before.
+        asked_since: since when all pods are asked.
     """
 
     def __init__(self, now: float) -> None:
         self.pods: dict[Address, KnownPod] = {}
         self.error = "the list of pods was not read yet"
         self.listed_at: float | None = None
-        self._began = now
+        self.asked_since = now
 
     def adopt(self, found: Sequence[Pod], now: float) -> None:
         """These are all pods now."""
@@ -82,9 +83,9 @@ class KnownPods:
     def is_lost(self, now: float) -> bool:
         """Whether evidence of a pod that gets requests is missing for long."""
         if self.listed_at is None:
-            return now - self._began > LOST_AFTER
+            return now - self.asked_since > LOST_AFTER
         needed = [each for each in self.pods.values() if each.ready and not each.is_own]
-        return any(each.silence(now) > LOST_AFTER for each in needed)
+        return any(each.silence(now, self.asked_since) > LOST_AFTER for each in needed)
 
     def findings(self, now: float) -> Iterator[str]:
         """What keeps evidence from being known, in words."""

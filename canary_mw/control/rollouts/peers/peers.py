@@ -63,6 +63,9 @@ class Peers:
     def pull(self) -> None:
         """Ask all pods for their evidence, each 2 seconds for as long as this is called again and again."""
         self.watch()
+        if not self._asks:
+            # Who controls since a moment ago has asked nobody before.
+            self._known.asked_since = monotonic()
         if self._session is not None:
             self._session.wanted_until = monotonic() + _WANTED
 

@@ -34,6 +34,13 @@ def test_a_release_under_way_is_shown_with_evidence_and_what_is_missing() -> Non
     ]
 
 
+def test_the_pod_that_raises_knows_how_many_pods_report() -> None:
+    for newest, text in ((2.2, "2 of 3 pods reporting (newest 2 s ago)"), (None, "2 of 3 pods reporting")):
+        pods: Any = {"reporting": 2, "known": 3, "newest_seconds": newest}
+        rollout = phase("Progressing", controller={"name": "pod svc-7d9f-x2", "here": True, "pods": pods})
+        assert f"Controller:   pod svc-7d9f-x2, {text}" in shown(rollout)
+
+
 def test_a_release_that_was_taken_back_says_why_and_what_leads_out() -> None:
     lines = shown(ROLLED_BACK)
     assert lines[1:3] == [

@@ -390,6 +390,9 @@ def test_evidence_is_complete_for_a_moment_and_lost_after_10_seconds() -> None:
         False,
         True,
     )
+    # Who controls anew asks first.
+    found.asked_since = 130.0
+    assert (found.is_fresh(131.0), found.is_lost(140.0), found.is_lost(141.0)) == (False, False, True)
     # This pod is one more as long as it has not heard itself.
     assert found.heard(113.0) == (2, 3, 1.0)
     found.pods[other].is_own = True
