@@ -1,5 +1,6 @@
 """A release with steps is judged by the requests of its middleware, where nobody asked for figures, too."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,5 +133,52 @@ def test_smaller_values_of_gray_take_it_back(tmp_path: Path, interface: str) -> 
                 assert (await fetch(port, "/shop/", headers=[("x-user", f"user-{number}")])).status == 200
             assert state().reason.startswith("the values of gray are smaller (gray, basket): ")
             assert state().weights == {"gray": 0}
+
+    run(main())
+
+
+# A process knows by the path which Mapping has sent it a request.
+WHOLE_PATHS = RULES.replace("prefix: /shop/", 'prefix: /shop/\nrewrite: ""')
+
+
+def is_at_half(served: Middleware) -> bool:
+    return '"gray": 50' in served.store.table.releases["r"].epoch.weights
+
+
+def test_what_the_app_of_gray_records_in_a_process_of_its_own_is_no_less(tmp_path: Path, interface: str) -> None:
+    """Each app answers one version; fewer events of gray would take the release back."""
+    path = tmp_path / "rules.yaml"
+    paid = "{name: bought, kind: event, direction: decrease}"
+    path.write_text(
+        WHOLE_PATHS + RELEASE + JUDGED.replace("{name: basket, kind: value, direction: decrease, threshold: 10}", paid)
+    )
+    shared = {"rules": str(path), "state": str(tmp_path / "state"), "run_dir": str(tmp_path / "run")}
+    local = app if interface == "asgi" else wsgi_app
+    users = [f"user-{number}" for number in range(40)]
+
+    async def main() -> None:
+        gray = middleware(local, local=["gray"], **shared)
+        async with serving_middleware(gray) as behind:
+            stable = middleware(local, local=["shop"], upstreams={"gray": f"http://127.0.0.1:{behind}"}, **shared)
+            async with serving_middleware(stable) as port:
+                for each in (port, behind):
+                    # An app without lifespan begins with its first request.
+                    assert (await fetch(each, "/")).status == 200
+                for served in (stable, gray):
+                    await until(partial(is_at_half, served))
+                for user in users * 2:
+                    answer = await fetch(port, "/shop/", headers=[("x-user", user)])
+                    assert (answer.status, answer.body) == (200, b"app")
+                found = evidence_of(stable)
+                assert found is not None
+                arms = {}
+                for epoch in found.epochs.values():
+                    for name, counted in epoch.items():
+                        arms[name] = counted.measures["event bought"]
+                firsts = [each.firsts for each in arms.values()]
+                assert sum(firsts) == len(users)
+                assert min(firsts) > 5
+                # A second request of a user is no exposure any more.
+                assert [each.exposures for each in arms.values()] == firsts
 
     run(main())
