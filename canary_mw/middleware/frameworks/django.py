@@ -51,6 +51,7 @@ class CanaryMiddleware:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         options: dict[str, Any] = dict(getattr(settings, "CANARY_MW", {}))
+        self._sessions = django_asgi.SessionLoader()
         self.middleware: Any
         if self._is_async:
             markcoroutinefunction(self)
@@ -64,7 +65,8 @@ class CanaryMiddleware:
         if self._is_async:
             given = {REQUEST: request, "session": session, FIND_USER: _find_user_in_loop}
             scope: Scope = {**request.scope, **given}
-            return django_asgi.answer_of(self.middleware, scope, django_asgi.Below(request, self._get_response))
+            below_it = django_asgi.Below(request, self._get_response)
+            return django_asgi.answer_of(self.middleware, scope, below_it, self._sessions)
         below = Below()
         environ = environ_of(request) | {"canary_mw.session": session, FIND_USER: _find_user}
         environ |= {REQUEST: request, BELOW: below}

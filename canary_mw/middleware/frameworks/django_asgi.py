@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any
+from weakref import ReferenceType, ref
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -12,6 +13,8 @@ from canary_mw.middleware.frameworks.below import BELOW
 from canary_mw.middleware.frameworks.django_requests import update_from_scope
 from canary_mw.middleware.frameworks.django_responses import Relayed, pairs_of, with_headers
 from canary_mw.middleware.wsgi.in_process import status_line
+from canary_mw.routing.releases.questions import asks_session
+from canary_mw.routing.table import RouteTable
 from canary_mw.types import ASGIApp, Message, Receive, Scope, Send
 
 _CHUNK = 65536
@@ -46,6 +49,31 @@ async def serve_below(scope: Scope, receive: Receive, send: Send) -> None:
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body"})
+
+
+class SessionLoader:
+    """Reads the session of a request where a release may ask for it: later it could only be read in a thread."""
+
+    def __init__(self) -> None:
+        self._known: tuple[ReferenceType[RouteTable], bool] | None = None
+
+    async def load(self, middleware: Any, session: Any) -> None:
+        """Read a session, as if nobody had looked at it."""
+        if not middleware.started:
+            middleware.start()
+        if not self._is_asked(middleware.store.table) or not hasattr(session, "ahas_key"):
+            return
+        accessed = session.accessed
+        await session.ahas_key("")
+        # Else the answer would depend on cookies for every cache.
+        session.accessed = accessed
+
+    def _is_asked(self, table: RouteTable) -> bool:
+        known = self._known
+        if known is None or known[0]() is not table:
+            asked = any(asks_session(release.document) for release in table.releases.values())
+            known = self._known = ref(table), asked
+        return known[1]
 
 
 class Exchange:
@@ -92,8 +120,9 @@ class Exchange:
         raise StopAsyncIteration
 
 
-async def answer_of(middleware: ASGIApp, scope: Scope, below: Below) -> HttpResponseBase:
+async def answer_of(middleware: Any, scope: Scope, below: Below, sessions: SessionLoader) -> HttpResponseBase:
     """The response to a request."""
+    await sessions.load(middleware, scope["session"])
     exchange = Exchange(middleware, {**scope, BELOW: below}, _receive_of(below.request))
     start = await exchange.next()
     if start is None:

@@ -37,11 +37,17 @@ def deciding(
 def predicates_of(release: GrayRelease) -> frozenset[str]:
     """The names of the predicates that a release may ask."""
     consent = release.cookie.consent if release.missing == "cookie" else None
-    return frozenset((*_predicates(release.audience), *(() if consent is None else (consent,))))
+    asked = {term.name for term in _all_terms(release.audience) if term.kind == "predicate"}
+    return frozenset(asked if consent is None else {*asked, consent})
 
 
-def _predicates(terms: tuple[Term, ...]) -> Iterator[str]:
+def _all_terms(terms: tuple[Term, ...]) -> Iterator[Term]:
     for term in terms:
-        if term.kind == "predicate":
-            yield term.name
-        yield from _predicates(term.inner)
+        yield term
+        yield from _all_terms(term.inner)
+
+
+def asks_session(release: GrayRelease) -> bool:
+    """Whether a release may look at the session of the app."""
+    by_key = any(each.kind == "session" for each in release.sticky)
+    return by_key or any(each.kind == "session" for each in _all_terms(release.audience))

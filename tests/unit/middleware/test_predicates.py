@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from auth_rules import auth_service
-from direct import asked
+from direct import asked, scope_of
 from middlewares import current, middleware
 from rules import document
 from servers import Pairs, respond
@@ -388,3 +388,25 @@ def test_a_user_that_comes_late_is_known_and_one_that_does_not_come_is_nobody() 
         await asyncio.Event().wait()
 
     assert bodies(rules(NOT_FREE), ("/shop/", ME))[0] == [b"app"]
+
+
+def test_a_websocket_asks_as_a_request_does() -> None:
+    if current() == "wsgi":
+        return
+    decisions: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        decisions.append(scope["canary_mw"].release)
+
+    predicate("beta")(lambda head, scope: scope["type"] == "websocket" and head.header(b"x-user") == b"me")
+    made: Any = middleware(app, rules=StaticSource(rules(BETA)), local=("shop", "gray"))
+
+    async def main() -> None:
+        for name in ("me", "other"):
+            scope = {**scope_of("/shop/", [("x-user", name)]), "type": "websocket", "scheme": "ws"}
+            del scope["method"]
+            await made(scope, asyncio.Event().wait, asyncio.Event().wait)
+        await made.aclose()
+
+    asyncio.run(main())
+    assert [(each.variant, each.reason) for each in decisions] == [("gray", "sticky"), ("stable", "audience")]

@@ -265,3 +265,42 @@ def test_a_path_that_only_django_has_decoded_is_forwarded_as_it_was(asgi: bool) 
             del environ["RAW_URI"]
             assert ask_wsgi(app, environ).status == 204
     assert seen in ([written], [written.removeprefix("/shop")])
+
+
+class Session:
+    """A session in a database: it has to be loaded before its items can be read in a loop."""
+
+    def __init__(self) -> None:
+        self.accessed = self.loaded = False
+
+    async def ahas_key(self, key: str) -> bool:
+        """See Django."""
+        self.accessed = self.loaded = True
+        return False
+
+    def __getitem__(self, key: str) -> str:
+        if not self.loaded:
+            raise RuntimeError("the session is in the database")
+        return "pro"
+
+
+def test_in_a_loop_the_session_is_loaded_where_a_release_asks_for_it() -> None:
+    sessions: list[Session] = []
+
+    class WithSession(LazyLogin):
+        def __call__(self, request: Any) -> Any:
+            request.session = Session()
+            sessions.append(request.session)
+            return super().__call__(request)
+
+    async def gray(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"gray"})
+
+    globals()["WithSession"] = WithSession
+    names = [f"{__name__}.WithSession", "canary_mw.django.CanaryMiddleware"]
+    for text, loaded in ((RULES.replace("{user: {plan", "{session: {plan"), True), (RULES, False)):
+        arguments = {"rules": StaticSource(text), "local": "shop", "services": {"gray": gray}}
+        with project(True, page_async), override_settings(MIDDLEWARE=names, CANARY_MW=arguments):
+            assert asyncio.run(ask_asgi(get_asgi_application(), scope_of("/shop/", [PRO]))).body == b"gray"
+        assert (sessions[-1].loaded, sessions[-1].accessed) == (loaded, False)
