@@ -1,7 +1,7 @@
 """Lists of hosts: names, `*.suffix`, addresses and networks, each with or without a port."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -31,6 +31,33 @@ class _Entry(NamedTuple):
         return host.endswith(self.name) if self.name[0] == "." else host == self.name
 
 
+class _Hosts:
+    """A list that has somebody; a class, because what is compiled of rules crosses processes."""
+
+    def __init__(self, entries: tuple[_Entry, ...]) -> None:
+        self._entries = entries
+        # Bounded, because an app may call hosts that its users name.
+        self._known = lru_cache(_CACHE_SIZE)(partial(_matches, entries))
+
+    def __call__(self, host: str, port: int) -> bool:
+        return self._known(host, port)
+
+    def __reduce__(self) -> tuple[type["_Hosts"], tuple[tuple[_Entry, ...]]]:
+        return _Hosts, (self._entries,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hosts) and self._entries == other._entries
+
+    def __hash__(self) -> int:
+        return hash(self._entries)
+
+
+def _matches(entries: tuple[_Entry, ...], host: str, port: int) -> bool:
+    name = host.strip("[]").rstrip(".").lower()
+    address = _address(name)
+    return any(entry.matches(name, address, port) for entry in entries)
+
+
 def host_matcher(texts: Iterable[str]) -> Matcher:
     """A function that says whether a host and a port are in a list; an empty list has none.
 
@@ -38,15 +65,7 @@ def host_matcher(texts: Iterable[str]) -> Matcher:
         ValueError: a text is no host; the message says what may be written.
     """
     entries = tuple(_entry(text) for text in texts)
-
-    # Bounded, because an app may call hosts that its users name.
-    @lru_cache(_CACHE_SIZE)
-    def matches(host: str, port: int) -> bool:
-        name = host.strip("[]").rstrip(".").lower()
-        address = _address(name)
-        return any(entry.matches(name, address, port) for entry in entries)
-
-    return matches if entries else nobody
+    return _Hosts(entries) if entries else nobody
 
 
 def check_host(text: str) -> None:

@@ -39,10 +39,22 @@ class Lane(NamedTuple):
     hosts: Matcher = nobody
 
 
-def lane_headers(lanes: Iterable[Lane]) -> frozenset[bytes]:
-    """The headers that tell of some lanes; with any, also the one that services behind believe by default."""
-    names = frozenset(lane.header for lane in lanes)
-    return names | {LANE_HEADER} if names else names
+class LaneHeaders(frozenset[bytes]):
+    """The headers that tell of some lanes; with any, also the one that services behind believe by default.
+
+    Attributes:
+        baggage: whether `baggage` tells of them, too.
+    """
+
+    baggage: bool = False
+
+
+def lane_headers(lanes: Iterable[Lane]) -> LaneHeaders:
+    """The headers of some lanes."""
+    given = tuple(lanes)
+    headers = LaneHeaders((LANE_HEADER, *(lane.header for lane in given)) if given else ())
+    headers.baggage = any(lane.baggage for lane in given)
+    return headers
 
 
 def lanes_in(value: bytes) -> dict[bytes, bytes]:

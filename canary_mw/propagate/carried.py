@@ -9,6 +9,7 @@ from canary_mw.http.lanes import (
     BAGGAGE,
     LANE_HEADER,
     MAX_LANE_BYTES,
+    LaneHeaders,
     lane_list,
     lanes_in,
     lines_of,
@@ -23,6 +24,8 @@ from canary_mw.propagate.hosts import told
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.table import RouteTable
 from canary_mw.rules.release import STABLE
+
+_NO_HEADERS = LaneHeaders()
 
 
 class Current(NamedTuple):
@@ -48,12 +51,13 @@ class Carried:
         decision: about the request.
     """
 
-    __slots__ = ("_headers", "_lane", "_sent", "_table", "_token", "_variant", "decision")
+    __slots__ = ("_headers", "_lane", "_names", "_sent", "_token", "_variant", "decision")
 
     def __init__(self, headers: RawHeaders, decision: Decision | None = None, table: RouteTable | None = None) -> None:
         self.decision = decision
         self._headers = headers
-        self._table = table
+        # Not the table: a connection or a task that was made in a request keeps what the request had.
+        self._names = _NO_HEADERS if table is None else table.lane_headers
         assigned = None if decision is None else decision.release
         self._lane = None if decision is None or assigned is None else decision.lane
         self._variant = STABLE if assigned is None or assigned.variant is None else assigned.variant
@@ -73,17 +77,16 @@ class Carried:
         Args:
             decision: that of stable.
         """
-        other = Carried(self._headers, decision, self._table)
-        other._lane, other._variant = self._lane, STABLE
+        other = Carried(self._headers, decision)
+        other._lane, other._variant, other._names = self._lane, STABLE, self._names
         return other
 
     @property
     def lane(self) -> bytes:
         """The list of lanes."""
-        own, table = self._lane, self._table
+        own = self._lane
         header = LANE_HEADER if own is None or own.is_tag else own.header
-        baggage = table is not None and any(each.lane.baggage for each in table.releases.values())
-        received = received_lanes(self._headers, header, baggage=baggage)
+        received = received_lanes(self._headers, header, baggage=self.has_baggage)
         if own is None:
             return lane_list(lanes_in(received).items())
         return with_lane(received, own.name, self._variant.encode())
@@ -96,9 +99,8 @@ class Carried:
         return self._sent
 
     def _rendered(self) -> Iterable[tuple[str, str]]:
-        own, table = self._lane, self._table
-        names = told.headers if table is None else told.headers | table.lane_headers
-        values = {name: _line(lines_of(self._headers, name)) for name in names}
+        own = self._lane
+        values = {name: _line(lines_of(self._headers, name)) for name in told.headers | self._names}
         lane = self.lane
         if own is None or own.is_tag:
             values[LANE_HEADER] = lane
@@ -114,7 +116,7 @@ class Carried:
     @property
     def has_baggage(self) -> bool:
         """Whether a release also tells by `baggage`."""
-        return self._table is not None and any(each.lane.baggage for each in self._table.releases.values())
+        return self._names.baggage
 
 
 _carried: ContextVar[Carried | None] = ContextVar("canary_mw.lanes", default=None)

@@ -94,3 +94,21 @@ def test_a_decision_has_the_same_fields() -> None:
     copy = copied(original)
     for name in Decision.__slots__:
         assert getattr(copy, name) == getattr(original, name), name
+
+
+def test_a_decision_of_a_release_has_the_same_fields() -> None:
+    gray = RULES.replace("name: shop", "name: gray") + "weight: 0\n"
+    release = (
+        "apiVersion: canary-mw/v1\nkind: GrayRelease\nname: r\ngray: {gray: 100}\nsticky: [{header: x-user}]\n"
+        "propagate: {hosts: [pay, '*.shop.svc', 10.0.0.0/8], baggage: true}\n"
+    )
+    original = decide(RouteTable.from_yaml("---\n".join((RULES, gray, release))), HEAD, 1.0)
+    copy = copied(original)
+    assert original is not None
+    assert copy is not None
+    assert original.lane is not None
+    for name in Decision.__slots__:
+        assert getattr(copy, name) == getattr(original, name), name
+    assert copy.lane is not None
+    assert copy.lane.hosts("a.shop.svc", 80)
+    assert not copy.lane.hosts("shop.svc", 80)

@@ -1,11 +1,14 @@
 """The lane of a request in an app: carried by itself, or with help, and gone when the request is over."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -19,8 +22,17 @@ from rules import document
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse
 
-from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware, StaticSource, current, propagate
-from canary_mw.propagate.carried import headers_for
+from canary_mw import (
+    CanaryMiddleware,
+    CanaryWSGIMiddleware,
+    RequestHead,
+    RouteTable,
+    StaticSource,
+    current,
+    decide,
+    propagate,
+)
+from canary_mw.propagate.carried import Carried, headers_for
 from canary_mw.types import Environ, StartResponse
 
 RELEASE = """---
@@ -374,6 +386,19 @@ def test_a_service_without_releases_carries_on_what_it_may_believe(peer: bool, i
     wsgi.close()
     believed = ("before=blue", b"before=blue") if peer else ("", None)
     assert seen == [believed if installed else (None, b"before=blue")] * 2
+
+
+def test_what_outlives_a_request_keeps_no_table() -> None:
+    """Connections and tasks that were made in a request keep its context, and reloads make new tables."""
+    table = RouteTable.from_yaml(RULES)
+    gone = weakref.ref(table)
+    head = RequestHead("GET", "/shop/", HEADERS)
+    with Carried(head.headers, decide(table, head, 1.0), table):
+        kept = copy_context()
+    del table
+    gc.collect()
+    assert gone() is None
+    assert kept.run(lane) == GRAY
 
 
 def test_an_outsider_takes_no_part_in_baggage() -> None:
