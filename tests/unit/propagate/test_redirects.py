@@ -150,6 +150,15 @@ def test_aiohttp_trace_config_leaks(hosts: Hosts) -> None:
     assert_leaks(hosts)
 
 
+@pytest.mark.parametrize("redirected", [True, False])
+def test_headers_of_urllib_requests_leak_unless_unredirected(hosts: Hosts, redirected: bool) -> None:
+    request = urllib.request.Request(f"{hosts[0].url}/to-other")
+    for name, value in propagate.header().items():
+        (request.add_header if redirected else request.add_unredirected_header)(name, value)
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
+    (assert_leaks if redirected else assert_told_once)(hosts)
+
+
 def test_opentelemetry_baggage_leaks() -> None:
     """Its instrumentation sends the baggage of the context to every host."""
     with redirecting("baggage") as pair:
