@@ -13,11 +13,13 @@ from time import monotonic
 
 import pytest
 from pod_load import Balancer, Users, exceeding
-from pods import Cluster, Pod, cluster
+from pods import Cluster, Kind, Pod, cluster
 from servers import run
 from staged import DEADLINE, rules
 
 SECONDS = float(os.environ.get("CANARY_MW_SOAK", "45"))
+# One after the other, for as long in sum.
+KINDS: list[Kind] = ["proxy"] if SECONDS < 300 else ["proxy", "app"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 180)]
 
@@ -164,13 +166,14 @@ class Soak:
             return 0
 
 
-def test_no_request_fails_and_no_pod_gives_more_than_the_state_says(tmp_path: Path) -> None:
-    with cluster(tmp_path) as found:
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_request_fails_and_no_pod_gives_more_than_the_state_says(tmp_path: Path, kind: Kind) -> None:
+    with cluster(tmp_path, kind=kind) as found:
         text = rules(NAME, steps=[*STEPS, {"setWeight": 100}], analysis=ANALYSIS).replace("600s", "1s")
         found.prepare(text, phases={NAME: "Progressing"})
         found.start(3)
         soak = Soak(found)
-        run(soak.last(SECONDS), SECONDS + 150)
+        run(soak.last(SECONDS / len(KINDS)), SECONDS + 150)
         seen, api = soak.users.seen, found.api
         print(len(seen), soak.happened, [(each.state.phase, each.state.weight) for each in api.writes(NAME)])
         assert soak.users.failed == []

@@ -161,7 +161,8 @@ class Pod:
             options = ["--host", self.host, "--port", str(port), "--workers", str(self._cluster.workers)]
             return ["canary_mw", "serve", *options]
         workers = ["--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"]
-        where = ["--bind", f"{self.host}:{port}", "--graceful-timeout", "5"]
+        # By default it closes idle connections after two seconds, and those of users may be idle for longer.
+        where = ["--bind", f"{self.host}:{port}", "--graceful-timeout", "5", "--keep-alive", "60"]
         return ["gunicorn", "--no-control-socket", *workers, *where, "pod_app:create_app()"]
 
     def wait_until_ready(self) -> None:
