@@ -71,8 +71,12 @@ def _is_copy(mapping: Mapping, base: Mapping) -> bool:
     return replace(_apart_from_share(mapping), service=base.service) == _apart_from_share(base)
 
 
-def plan_findings(release: GrayRelease) -> Iterator[tuple[Severity, FieldError]]:
-    """What is said of a plan that is in force."""
+def plan_findings(release: GrayRelease, gray: Sequence[Mapping | None]) -> Iterator[tuple[Severity, FieldError]]:
+    """What is said of a plan that is in force.
+
+    Args:
+        gray: the Mappings of its variants; None for one that is missing.
+    """
     if release.plan is None:
         return
     judged = next((each for each in release.plan.stages if each.analysis is not None), None)
@@ -82,6 +86,12 @@ def plan_findings(release: GrayRelease) -> Iterator[tuple[Severity, FieldError]]
         text = "whoever sends requests can choose their keys, and so make gray fail"
         hint = "take a key that clients cannot write: user:, session: or client_ip"
         yield "notice", FieldError("evidence-forgeable", "sticky", text, hint)
+    recorded = [each.name for each in judged.analysis.metrics if each.kind in ("event", "value")]
+    rewritten = next((each for each in gray if each is not None and _rewrites(each)), None)
+    if recorded and rewritten is not None:
+        text = f"Mapping {rewritten.name} rewrites the path, by which pods of gray know what was sent to them"
+        hint = f'write rewrite: "", or what the app records there, as {recorded[0]}, counts nowhere'
+        yield "notice", FieldError("evidence-elsewhere", "gray", text, hint)
     users = _audience_size(release)
     variant, percent = min(judged.weights.items(), key=lambda each: each[1])
     least = judged.analysis.minimum_keys
@@ -91,6 +101,10 @@ def plan_findings(release: GrayRelease) -> Iterator[tuple[Severity, FieldError]]
         )
         hint = f"begin with a larger weight, or write fewer minimum_keys: the step waits for {least} of them"
         yield "warning", FieldError("release-keys", f"steps.{judged.item - 1}", text, hint)
+
+
+def _rewrites(mapping: Mapping) -> bool:
+    return mapping.regex_rewrite is not None or bool(mapping.rewrite and mapping.rewrite != mapping.prefix)
 
 
 def _is_forgeable(release: GrayRelease) -> bool:

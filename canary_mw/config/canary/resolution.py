@@ -269,7 +269,8 @@ def _notices(written: GrayRelease, release: GrayRelease, scope: Surroundings) ->
             hint = "whoever drives the weights makes it with the first one; else correct the name"
             found = FieldError("release-unknown-mapping", f"gray.{variant.name}", text, hint)
             yield _diagnostic(written, found, "warning")
-    for severity, error in plan_findings(written):
+    gray = [scope.find(written.namespace, name) for name in written.gray_mappings]
+    for severity, error in plan_findings(written, gray):
         yield _diagnostic(written, error, severity)
     percents = [each for each in written.variants if each.slots is not None]
     for variant in percents:

@@ -497,6 +497,27 @@ def test_evidence_that_clients_can_forge_is_a_notice(sticky: Any, missing: str |
     assert "evidence-forgeable" not in codes(read_rules(MAPPINGS + release(**fields)), "notice")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "rewrite", "is_lost"),
+    [
+        ("/svc/", None, True),
+        ("/svc/", '""', False),
+        ("/svc/", "/svc/", False),
+        ("/svc/", "/v2/", True),
+        ("/", None, False),
+    ],
+)
+def test_events_of_pods_of_gray_that_get_another_path_are_a_notice(
+    prefix: str, rewrite: str | None, is_lost: bool
+) -> None:
+    mappings = document("svc", prefix=prefix) + document("gray", prefix=prefix, weight=0, rewrite=rewrite)
+    metrics = [{"name": "error_rate"}, {"name": "paid", "kind": "event"}]
+    found = read_rules(mappings + release(steps=AUTO, analysis={"metrics": metrics}))
+    assert ("evidence-elsewhere" in codes(found, "notice")) is is_lost
+    # What the proxy measures counts where it was drawn.
+    assert "evidence-elsewhere" not in codes(read_rules(mappings + release(steps=AUTO, analysis={})), "notice")
+
+
 def test_a_first_step_with_too_few_users_is_a_warning() -> None:
     def found(users: int, **fields: Any) -> set[str]:
         audience = {"header": {"k": [f"user-{number}" for number in range(users)]}}
