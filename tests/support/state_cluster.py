@@ -102,6 +102,8 @@ class StateCluster:
         self._stores.clear()
         self.losing = 0
         self.gate.set()
+        if not self._thread.is_alive():
+            self.begin()
         before, self.api = self.api, api or FakeApi()
         self.do(lambda: before.drop_watches(hard=True))
         self.do(before.thaw)

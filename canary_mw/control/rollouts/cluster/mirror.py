@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping as Dict
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import Any
 
 from canary_mw.run_folder.folder import Folder
 
 NAME = "cluster.json"
 FORMAT = 1
+# Seconds between two writes at most, and for which the others wait for one.
+BEAT, SILENCE = 3.0, 10.0
 _MAX_BYTES = 16 << 20
 
 Stamp = tuple[int, int, int]
@@ -60,6 +63,16 @@ class Mirror:
 
     def __init__(self, folder: Folder | None, key: str) -> None:
         self._folder, self._key = folder, key
+        # What was read last, of which file, and when it was seen that this was written.
+        self._known: Known | None = None
+        self._stamp: Stamp | None = None
+        self._heard = monotonic()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the process that tells the others has told nothing for long: it may have been stopped."""
+        self.read()
+        return self._folder is not None and monotonic() - self._heard > SILENCE
 
     def write(self, known: Known) -> None:
         """Tell the others; one that cannot be told keeps what it knows."""
@@ -70,6 +83,12 @@ class Mirror:
 
     def read(self) -> Known | None:
         """What was told; None where nothing was, or a newer version has written it."""
+        stamp = self.stamp()
+        if stamp != self._stamp:
+            self._known, self._stamp, self._heard = self._read(), stamp, monotonic()
+        return self._known
+
+    def _read(self) -> Known | None:
         if self._folder is None:
             return None
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):

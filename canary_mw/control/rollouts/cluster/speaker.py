@@ -13,7 +13,7 @@ from canary_mw.control.rollouts.cluster.access import Access
 from canary_mw.control.rollouts.cluster.address import Cluster
 from canary_mw.control.rollouts.cluster.election import Election
 from canary_mw.control.rollouts.cluster.follower import Followed, Follower
-from canary_mw.control.rollouts.cluster.mirror import Entry, Known, Mirror
+from canary_mw.control.rollouts.cluster.mirror import BEAT, Entry, Known, Mirror
 from canary_mw.control.rollouts.cluster.names import pod_of
 from canary_mw.control.rollouts.cluster.objects import (
     MOST_EVIDENCE,
@@ -38,6 +38,7 @@ class Speaker:
 
     Args:
         identity: who this pod is in the election.
+        stands: whether this pod may be elected; else it is seen who is.
 
     Attributes:
         answered: set once the server has said of each release what there is.
@@ -45,14 +46,15 @@ class Speaker:
         entries: what is known of each release; replaced as a whole.
     """
 
-    def __init__(self, cluster: Cluster, identity: str, mirror: Mirror) -> None:
+    def __init__(self, cluster: Cluster, identity: str, mirror: Mirror, *, stands: bool = True) -> None:
         self.answered = Latch()
         self.changes = 0
         self.entries: Dict[str, Entry] = {}
-        self._cluster, self._mirror = cluster, mirror
+        self._cluster, self._mirror, self._stands = cluster, mirror, stands
         self._election = Election(cluster, identity, self._may_stand, self._note)
         self._stood = False
         self._followers: dict[str, Follower] = {}
+        self._others: list[asyncio.Task[None]] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._progress: dict[str, bytes] = {}
         self._kept: dict[str, bytes] = {}
@@ -94,14 +96,21 @@ class Speaker:
     def _may_stand(self) -> bool:
         """Whether this pod knows enough to raise, and no newer version has written."""
         known = [each.known for each in self._followers.values()]
-        return all(each.answered for each in known) and not any(each.reading.newer for each in known)
+        knows = all(each.answered for each in known)
+        return self._stands and knows and not any(each.reading.newer for each in known)
 
     # Of the event loop.
 
     def begin(self, releases: Dict[str, bool]) -> None:
         """Stand for election, and follow these releases."""
-        self._tasks[""] = asyncio.get_running_loop().create_task(self._election.run())
+        self._others = [asyncio.get_running_loop().create_task(each) for each in (self._election.run(), self._beat())]
         self.follow(releases)
+
+    async def _beat(self) -> None:
+        """Let the workers of this pod see that this process goes on."""
+        while True:
+            await asyncio.sleep(BEAT)
+            self._tell()
 
     def follow(self, releases: Dict[str, bool]) -> None:
         """Follow these releases and no others."""
@@ -127,13 +136,16 @@ class Speaker:
 
     def _note(self) -> None:
         self.entries = {name: self._entry(name, each.known) for name, each in self._followers.items()}
-        self._mirror.write(Known(entries=self.entries, holder=self.holder, problem=self.problem))
+        self._tell()
         self.changes += 1
         if all(each.answered for each in self.entries.values()):
             self.answered.set()
         if self._may_stand() != self._stood:
             self._stood = not self._stood
             self._election.hurry()
+
+    def _tell(self) -> None:
+        self._mirror.write(Known(entries=self.entries, holder=self.holder, problem=self.problem))
 
     def _entry(self, name: str, known: Followed) -> Entry:
         progress = self._progress.get(name) or progress_line(known.evidence)
@@ -174,7 +186,7 @@ class Speaker:
 
     async def end(self) -> None:
         """Store what is kept, and give up the Lease."""
-        led, tasks = self._election.leads, list(self._tasks.values())
+        led, tasks = self._election.leads, [*self._others, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping as Dict
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
+from typing import Literal
 
 from canary_mw.control.rollouts.cluster.address import Cluster
 from canary_mw.control.rollouts.cluster.mirror import Entry, Known, Mirror
@@ -31,6 +32,9 @@ _PAUSE = 0.02
 # Seconds for which what this process has found counts, though the one that speaks does not know it yet.
 _LATELY = 5.0
 _UNANSWERED = "the API server has not answered yet"
+_UNTOLD = "the process that asks the API for this pod has not said yet what it has answered"
+
+Role = Literal["speaks", "listens", "reads"]
 
 
 class ClusterStore:
@@ -49,6 +53,7 @@ class ClusterStore:
         self._thread, self._ending = LoopThread(), _Ending(self._writer)
         self._thread.on_end = self._ending.run
         self._speaker: Speaker | None = None
+        self._role: Role = "reads"
         self._followed: Dict[str, bool] = {}
         self._waited = False
         self._seen: object = None
@@ -60,15 +65,25 @@ class ClusterStore:
 
     def contend(self, *, speaks: bool) -> bool:
         """See `StateStore.contend`."""
-        if speaks and self._speaker is None:
-            self._before = self._told().entries
-            self._speaker = Speaker(self._cluster, identity_in(self._folder), self._mirror)
-            self._ending.speaker = self._speaker
-            self._waited, self._followed = False, self._releases()
-            self._thread.call(self._speaker.begin, self._followed)
-        elif not speaks and self._speaker is not None:
-            self.close()
+        # Where the one that speaks was stopped, this process asks for itself, and raises nothing.
+        role: Role = "speaks" if speaks else "listens" if self._mirror.silent else "reads"
+        if role != self._role:
+            if self._speaker is not None:
+                self.close()
+            self._begin(role)
         return self._speaker is not None and self._speaker.leads
+
+    def _begin(self, role: Role) -> None:
+        self._role = role
+        if role == "reads":
+            return
+        speaks = role == "speaks"
+        mirror = self._mirror if speaks else Mirror(None, self._cluster.key)
+        identity = identity_in(self._folder if speaks else None)
+        self._before = self._told().entries
+        self._speaker = self._ending.speaker = Speaker(self._cluster, identity, mirror, stands=speaks)
+        self._waited, self._followed = not speaks, self._releases()
+        self._thread.call(self._speaker.begin, self._followed)
 
     @property
     def heard(self) -> float | None:
@@ -97,7 +112,7 @@ class ClusterStore:
         self._seen = self._mark()
         wanted, known = self._followed, self._entries()
         if not self._has_answered and wanted and not any(each.answered or each.text for each in known.values()):
-            raise StoreAway(_UNANSWERED)
+            raise StoreAway(_UNANSWERED if self._speaker is not None else _UNTOLD)
         self._has_answered = True
         return _stored(known, wanted, self._cluster.key, stopped=self._is_stopped())
 
@@ -145,7 +160,7 @@ class ClusterStore:
         return self._mark() != self._seen
 
     def _mark(self) -> object:
-        changes = self._speaker.changes if self._speaker is not None else self._mirror.stamp()
+        changes = self._speaker.changes if self._speaker is not None else self._mirror.read()
         found = {name: entry.version for name, entry in self._found_lately().items()}
         return id(self._followed), self._speaker is None, changes, found, self._is_stopped()
 
@@ -184,7 +199,7 @@ class ClusterStore:
 
     def close(self) -> None:
         """See `StateStore.close`."""
-        self._speaker = None
+        self._speaker, self._role = None, "reads"
         self._thread.stop()
 
 

@@ -19,11 +19,12 @@ from state_cluster import LEASE, NAMESPACE, StateCluster, state_cluster, until
 from canary_mw.control.rollouts.checkpoints import checkpoint_of
 from canary_mw.control.rollouts.cluster import election as election_module
 from canary_mw.control.rollouts.cluster import follower as follower_module
+from canary_mw.control.rollouts.cluster import mirror as mirror_module
 from canary_mw.control.rollouts.cluster import speaker as speaker_module
 from canary_mw.control.rollouts.cluster import store as store_module
 from canary_mw.control.rollouts.cluster import writer as writer_module
 from canary_mw.control.rollouts.cluster.address import cluster_at
-from canary_mw.control.rollouts.cluster.mirror import NAME
+from canary_mw.control.rollouts.cluster.mirror import NAME, Mirror
 from canary_mw.control.rollouts.cluster.names import config_map_name, identity_in, lease_name, pod_of
 from canary_mw.control.rollouts.cluster.store import ClusterStore
 from canary_mw.exceptions import StoreAway
@@ -261,11 +262,11 @@ def test_a_server_that_is_away_at_the_start_leaves_the_state_of_the_run_folder(
     assert store.load().unreadable["svc-r"]
     assert not store.contend(speaks=True)
     # A new pod has none.
-    with pytest.raises(StoreAway, match="not answered"):
+    with pytest.raises(StoreAway, match="not said yet"):
         cluster.store(cluster.folder / "new").load()
     # What is known of another cluster counts for nothing.
     (folder / NAME).write_text((folder / NAME).read_text().replace(NAMESPACE, "cart"))
-    with pytest.raises(StoreAway, match="not answered"):
+    with pytest.raises(StoreAway, match="not said yet"):
         cluster.store(folder).load()
     cluster.begin()
 
@@ -399,6 +400,31 @@ def test_another_worker_speaks_when_the_first_has_ended_and_need_not_wait_for_th
     until(lambda: other.contend(speaks=True))
     assert cluster.lease()["holderIdentity"] == holder
     assert other.load().states == {}
+
+
+def test_where_the_worker_that_speaks_was_stopped_the_others_ask_for_themselves(
+    cluster: StateCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cluster.folder / "run"
+    speaker, worker, elsewhere = cluster.speaking(folder), cluster.store(folder), cluster.speaking()
+    speaker.compare_and_set("svc-r", STATE, None)
+    until(lambda: worker.load().states.get("svc-r") == (STATE, 1))
+    until(lambda: speaker.contend(speaks=True) or elsewhere.contend(speaks=True))
+    holder = cluster.lease()["holderIdentity"]
+    write = Mirror.write
+    monkeypatch.setattr(Mirror, "write", lambda self, known: None)
+    monkeypatch.setattr(mirror_module, "SILENCE", 0.1)
+    elsewhere_wrote = elsewhere.compare_and_set("svc-r", NEXT, 1)
+    assert elsewhere_wrote == 2
+    until(lambda: not worker.contend(speaks=False) and worker.load().states.get("svc-r") == (NEXT, 2))
+    until(lambda: worker.controller == elsewhere.controller)
+    # When it goes on, it is believed again, and has kept the Lease.
+    monkeypatch.setattr(mirror_module, "SILENCE", 10.0)
+    monkeypatch.setattr(Mirror, "write", write)
+    speaker.checkpoint("svc-r", checkpoint_of(NEXT, b"the evidence"))
+    until(lambda: not worker.contend(speaks=False) and worker.checkpoints())
+    assert worker.load().states["svc-r"] == (NEXT, 2)
+    assert cluster.lease()["holderIdentity"] == holder
 
 
 def test_a_process_without_the_lock_speaks_no_more(cluster: StateCluster) -> None:
