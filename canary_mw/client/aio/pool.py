@@ -142,7 +142,7 @@ class Pool:
         ):
             connection.fail(UpstreamConnectError("the connection was too old to be kept"))
             return
-        if self._give_to_waiter(connection):
+        if self._waiters and self._give_to_waiter(connection):
             return
         keep = self._limits.keepalive_expiry if options.keepalive_expiry is None else options.keepalive_expiry
         if keep <= 0:

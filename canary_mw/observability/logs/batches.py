@@ -5,6 +5,7 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import suppress
+from stat import S_ISREG
 from weakref import WeakSet
 
 from canary_mw.forking import JOIN_TIMEOUT, SystemThread, after_fork, ensure_forked_hooks, start_thread
@@ -18,8 +19,9 @@ INTERVAL = 0.1
 BATCH_BYTES = 64 * 1024
 # Bytes that wait for a reader who is slow; more lines are dropped.
 MAX_BYTES = 8 * 1024 * 1024
-# A write of this many bytes to a pipe is whole, whatever other workers write to it (POSIX: PIPE_BUF).
-_WHOLE_BYTES = 4096
+# A write of this many bytes to a pipe is whole, whatever other workers write to it (POSIX: PIPE_BUF). A write to a file
+# is always whole: workers have its position in common.
+_PIPE_BYTES = 4096
 
 
 class BatchWriter:
@@ -32,6 +34,8 @@ class BatchWriter:
 
     def __init__(self, fd: int, on_dropped: Callable[[], object]) -> None:
         self._fd = fd
+        # How much is written at once.
+        self._whole_bytes = BATCH_BYTES if S_ISREG(os.fstat(fd).st_mode) else _PIPE_BYTES
         self._on_dropped = on_dropped
         self._reset()
         _writers.add(self)
@@ -104,25 +108,23 @@ class BatchWriter:
 
     def _write(self, lines: list[str]) -> None:
         """Write whole lines, so that those of several workers do not mix."""
-        part: list[bytes] = []
-        size = 0
-        for line in lines:
-            data = line.encode() + b"\n"
-            if part and size + len(data) > _WHOLE_BYTES:
-                self._write_part(part)
-                part, size = [], 0
-            part.append(data)
-            size += len(data)
-        if part:
-            self._write_part(part)
+        data = "".join(f"{line}\n" for line in lines).encode()
+        begin, whole = 0, self._whole_bytes
+        while begin < len(data):
+            end = len(data)
+            if end - begin > whole:
+                # A longer line is a part of its own.
+                end = data.rfind(b"\n", begin, begin + whole) + 1 or data.find(b"\n", begin) + 1
+            self._write_part(data[begin:end])
+            begin = end
 
-    def _write_part(self, part: list[bytes]) -> None:
-        data = memoryview(b"".join(part))
+    def _write_part(self, part: bytes) -> None:
+        data = memoryview(part)
         try:
             while data:
                 data = data[self._write_some(data) :]
         except OSError as exc:
-            for _ in part:
+            for _ in range(part.count(b"\n")):
                 self._on_dropped()
             if not self._failed:
                 self._failed = True

@@ -4,6 +4,7 @@ import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -166,3 +167,31 @@ def test_a_forked_child_writes_its_own_lines_only(
     assert lines_of(pipe, 1) == [b"of the child"]
     writer.close()
     assert lines_of(pipe, 1) == [b"of the parent"]
+
+
+def written_to(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The writes of some lines, with a long one among them."""
+    parts: list[bytes] = []
+
+    def write(fd: int, data: bytes) -> int:
+        parts.append(bytes(data))
+        return len(data)
+
+    lines = ["x" * size for size in (3000, 1000, 1000, 9000, 10, 4095, 5)]
+    made = BatchWriter(descriptor, lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        made._write(lines)
+    made.close()
+    assert b"".join(parts).decode().splitlines() == lines
+    return parts
+
+
+def test_writes_to_a_pipe_are_whole_lines_that_do_not_mix(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = written_to(pipe.write, monkeypatch)
+    assert [len(part) for part in parts] == [4002, 1001, 9001, 11, 4096, 6]
+
+
+def test_lines_for_a_file_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        assert len(written_to(file.fileno(), monkeypatch)) == 1
