@@ -32,8 +32,8 @@ ENABLED = "CANARY_MW_ENABLED"
 _OTHER_VARIABLES = (ENABLED, ENV_NAMES, "CANARY_MW_PLAIN_SOCKETS", "CANARY_MW_ADMIN", SINGLE, PROPAGATE_HOSTS)
 # Settings of `canary-mw serve` alone; `server.settings` has them.
 SERVER_SETTINGS = (
-    "access_log access_log_format fast_path grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs ssl_certfile"
-    " ssl_keyfile workers"
+    "access_log access_log_format fast_path grace host keep_alive log_level port ssl_ca_certs ssl_cert_reqs"
+    " ssl_certfile ssl_keyfile workers"
 ).split()
 # What Kubernetes puts into the containers of a namespace that has a Service named canary-mw, or canary-mw-something.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
