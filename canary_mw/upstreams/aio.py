@@ -194,8 +194,11 @@ class Upstreams:
 
     def idle_connection(self, key: RouteKey, service: str, options: UpstreamOptions, loop: Loop) -> Connection | None:
         """An idle connection of our own client to the only endpoint of a service, if there is one."""
-        transport, endpoints = self._find_route(key, service, options, loop)
-        origin = endpoints.only_endpoint()
+        state = self._states.last
+        if state is None or state.loop is not loop or (route := state.routes.get(key)) is None:
+            route = self._find_route(key, service, options, loop)
+        origin = route.endpoints.only_endpoint()
+        transport = route.transport
         return transport.take_idle(origin) if origin is not None and isinstance(transport, HTTP11Client) else None
 
     async def send_on_new_connection(

@@ -135,7 +135,8 @@ class FastPathRequest:
         """Write a response that is recognised."""
         status, lines, body, chunked = found
         plan, governed, assigned = self._plan, self._governed, self._decision.release
-        self._succeeded()
+        if (errors := self._middleware.upstreams.errors).failing:
+            errors.succeeded(plan.service)
         plain = self.keep_alive and not plan.changes_answer
         if plain and governed is not None and assigned is not None:
             release = governed.releases.get(assigned.name)

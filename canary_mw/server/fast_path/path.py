@@ -109,11 +109,12 @@ class FastPath:
             target = plan.target(head.path) + head.query
         except ClientError:
             return False
+        # First: whatever may raise would lose the slot of a connection that is taken.
+        data, request_id = plan.head(head, target, sender, hop, decision)
         options = mapping.options
         connection = middleware.upstreams.idle_connection(plan.key, plan.service, options, loop)
         if connection is None:
             return False
-        data, request_id = plan.head(head, target, sender, hop, decision)
         counters, since = middleware.sole_counters, None
         if counters is not None:
             since = counters.begin_now()
