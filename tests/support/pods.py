@@ -17,6 +17,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from api_process import POD, token_of
 from cluster_api import LEASE, NAMESPACE, PREFIX, ClusterApi, cluster_api
 from kept_rollouts import state_in
@@ -33,6 +34,7 @@ SERVICE = "shop"
 OPERATE, PEER = "operate-token-0123456789abcdef", "peer-token-0123456789abcdef"
 NOTHING: Dict[str, str] = {}
 _SUPPORT = Path(__file__).parent
+_ACCESS = _SUPPORT.parents[1] / "k8s" / "components" / "rollout" / "access.yaml"
 _LABELS = {"app.kubernetes.io/managed-by": "canary-mw"}
 
 
@@ -284,12 +286,9 @@ class Cluster:
         self.api.put("api/v1/configmaps", PREFIX + release, {"metadata": {"labels": _LABELS}, **data})
 
     def grant(self, names: Sequence[str], *, without: Sequence[str] = ()) -> None:
-        """Give the pods their rights, without some, as `update configmaps`."""
-        rules = [
-            _rule("", "configmaps", ("get", "update", "watch"), names, without),
-            _rule("coordination.k8s.io", "leases", ("get", "update", "watch"), [LEASE], without),
-            _rule("discovery.k8s.io", "endpointslices", ("list", "watch"), (), without),
-        ]
+        """Give the pods the rights of the manifests on these ConfigMaps, without some, as `update configmaps`."""
+        role = next(yaml.safe_load_all(_ACCESS.read_text(encoding="utf-8")))
+        rules = [_rule(each, {"configmaps": names, "leases": [LEASE]}, without) for each in role["rules"]]
         rbac = "apis/rbac.authorization.k8s.io/v1"
         subject = {"kind": "ServiceAccount", "name": POD.rpartition(":")[2], "namespace": NAMESPACE}
         self.api.put(f"{rbac}/roles", "canary", {"rules": rules})
@@ -358,10 +357,11 @@ def cluster(folder: Path, *, kind: Kind = "proxy", workers: int = 1) -> Iterator
                 each.kill()
 
 
-def _rule(group: str, plural: str, verbs: Sequence[str], names: Sequence[str], without: Sequence[str]) -> Any:
-    kept = [verb for verb in verbs if f"{verb} {plural}" not in without]
-    rule = {"apiGroups": [group], "resources": [plural], "verbs": kept}
-    return {**rule, "resourceNames": list(names)} if names else rule
+def _rule(rule: Any, names: Dict[str, Sequence[str]], without: Sequence[str]) -> Any:
+    """A rule of the manifests for other names."""
+    (plural,) = rule["resources"]
+    verbs = [verb for verb in rule["verbs"] if f"{verb} {plural}" not in without]
+    return {**rule, "verbs": verbs, **({"resourceNames": list(names[plural])} if plural in names else {})}
 
 
 def _free_ports() -> list[int]:
