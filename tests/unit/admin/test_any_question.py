@@ -47,7 +47,8 @@ def test_any_query_has_an_answer(path: str, data: st.DataObject) -> None:
     name = data.draw(TEXTS.filter(lambda text: text.isprintable() and "/" not in text)) if "{name}" in path else ""
     target = f"{path.replace('{name}', 'shop' if not name else urlencode({'': name})[1:])}?{urlencode(query)}"
     answer = asyncio.run(fetch_app(APP, target))
-    assert answer.status in (200, 400, 404), answer.body
+    # Evidence is for other pods: it takes a token.
+    assert answer.status in (200, 400, 403, 404), answer.body
     value = json.loads(answer.body)
     assert (answer.status == 200) != ("error" in value and set(value) == {"error"})
 
