@@ -229,6 +229,7 @@ def test_everything_is_stopped_by_a_file_without_any_server(tmp_path: Path) -> N
         ([NAME, "--all", "--state", "."], "write the NAME of a release, or --all"),
         (["--all"], "--all needs the folder of the state"),
         (["--all", "--state", "/nowhere/at/all"], "/nowhere/at/all is no folder"),
+        (["--all", "--state", "k8s://shop"], "k8s://shop is no folder: write --state and the run folder of a pod"),
     ],
 )
 def test_everything_is_stopped_only_as_it_is_meant(arguments: Sequence[str], says: str) -> None:
