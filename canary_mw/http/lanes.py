@@ -105,10 +105,11 @@ def received_lanes(headers: RawHeaders, header: bytes, *, baggage: bool) -> byte
     """The list that a request brings.
 
     Args:
-        baggage: where the header is missing, the member of `baggage` counts.
+        baggage: the member of `baggage` counts for lanes that the header has no entry of.
     """
     value = lines_of(headers, header)
-    return value if value or not baggage else baggage_lanes(headers)
+    more = baggage_lanes(headers) if baggage else b""
+    return b"%b,%b" % (value, more) if value and more else value or more
 
 
 def baggage_lanes(headers: RawHeaders) -> bytes:
@@ -169,11 +170,12 @@ def with_lane_headers(
     """
     received = received_lanes(headers, lane.header, baggage=lane.baggage and not lane.is_tag)
     value = sent_value(lane, received, variant, stable)
+    listing = received_lanes(headers, LANE_HEADER, baggage=lane.baggage) if lane.is_tag else received
     # An upstream behind CGI or WSGI takes another spelling for the same header.
     name = fold_underscores(lane.header)
     kept = [pair for pair in headers if fold_underscores(pair[0]) != name]
-    if lane.baggage or names_lanes(kept):
-        kept = _with_baggage(kept, with_lane(received, lane.name, variant) if lane.baggage and listed else None)
+    if lane.baggage:
+        kept = _with_baggage(kept, with_lane(listing, lane.name, variant) if listed else None)
     return [*kept, (lane.header, value)] if value else kept
 
 

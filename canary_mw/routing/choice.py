@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from canary_mw.http.host_list import host_matcher
-from canary_mw.http.lanes import BAGGAGE, Lane, baggage_lanes, is_tag, lanes_in, lines_of
+from canary_mw.http.lanes import BAGGAGE, Lane, baggage_lanes, is_tag, lanes_in, lines_of, names_lanes
 from canary_mw.http.messages import RequestHead
 from canary_mw.routing.keys import first_cookie, first_header, first_parameter
 from canary_mw.routing.person import Person
@@ -23,13 +23,14 @@ def lane_of(release: GrayRelease) -> Lane:
 
 def lane_variant(head: RequestHead, lane: Lane, person: Person) -> bytes | None:
     """The variant that a trusted peer, or a signed header, names for a lane."""
-    name = lane.header if head.has(lane.header) else BAGGAGE if lane.baggage else b""
-    if not head.has(name) or not (person.trusted or person.is_signed(head, name)):
-        return None
-    value = lines_of(head.headers, lane.header)
-    if lane.is_tag:
-        return value if is_tag(value) else None
-    return lanes_in(value or baggage_lanes(head.headers)).get(lane.name)
+    found = None
+    if head.has(lane.header) and (person.trusted or person.is_signed(head, lane.header)):
+        value = lines_of(head.headers, lane.header)
+        found = lanes_in(value).get(lane.name) if not lane.is_tag else value if is_tag(value) else None
+    if found is not None or not lane.baggage or not names_lanes(head.headers):
+        return found
+    believed = person.trusted or person.is_signed(head, BAGGAGE)
+    return lanes_in(baggage_lanes(head.headers)).get(lane.name) if believed else None
 
 
 def chooser(release: GrayRelease) -> Choose | None:

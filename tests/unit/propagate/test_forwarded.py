@@ -94,6 +94,18 @@ def test_baggage_is_told_to_a_listed_service_alone() -> None:
     given = {"baggage": "u=1,canary-lane=r%3Dstable%2C%20a%3Db"}
     assert heard(release(fields % "shop"), given, "baggage") == "u=1,canary-lane=r%3Dstable%2C%20a%3Db"
     assert heard(release(fields % "gray"), given, "baggage") == "u=1"
+    # Where the release leaves it alone it is carried on, for services behind that do not.
+    assert heard(release("gray: {gray: 100}"), given, "baggage") == given["baggage"]
+
+
+def test_lanes_of_baggage_that_the_header_has_not_are_told() -> None:
+    """A service in between may have set one of the two only."""
+    fields = "gray: {gray: 100}\npropagate: {baggage: true, hosts: [shop, gray]}"
+    given = {"baggage": "canary-lane=r%3Dstable%2C%20a%3Db", "x-canary-lane": "c=d, a=first"}
+    assert heard(release(fields), given) == "r=stable, c=d, a=first"
+    assert heard(release(fields), given, "baggage") == "canary-lane=r%3Dstable%2C%20c%3Dd%2C%20a%3Dfirst"
+    tag = fields.replace("true,", "true, header: x-mse-tag, format: tag,")
+    assert heard(release(tag), given, "baggage") == "canary-lane=r%3Dstable%2C%20c%3Dd%2C%20a%3Dfirst"
 
 
 def test_a_mapping_may_remove_the_lane() -> None:

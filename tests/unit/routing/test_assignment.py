@@ -95,6 +95,12 @@ ORDER: list[tuple[dict[str, Any], dict[str, str], Person | None, tuple[str, str]
         TRUSTED,
         ("gray", "lane"),
     ),
+    (
+        {"propagate": {"baggage": True}},
+        {"baggage": "canary-lane=r%3Dgray", "x-canary-lane": "other=x"},
+        TRUSTED,
+        ("gray", "lane"),
+    ),
     ({}, {"baggage": "canary-lane=r%3Dgray", "x-gray": "never"}, TRUSTED, ("stable", "choice:header")),
     (
         {"propagate": {"baggage": True}},
