@@ -157,15 +157,16 @@ class ClusterApi:
 
     @property
     def lease(self) -> Any:
-        """The Lease's spec."""
+        """The Lease's spec; None where there is no Lease."""
         self._read()
-        return self._now[_LEASES, LEASE]["spec"]
+        return (self._now[_LEASES, LEASE] or {}).get("spec")
 
     @property
     def leader(self) -> str:
         """The pod that has written the Lease last with a name in it, "" for none."""
         self._read()
-        return self._leases[-1][1] if self._leases and self.lease.get("holderIdentity") else ""
+        held = self._leases and self.lease is not None and self.lease.get("holderIdentity")
+        return self._leases[-1][1] if held else ""
 
     @property
     def leaders(self) -> Sequence[tuple[float, str]]:

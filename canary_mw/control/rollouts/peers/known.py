@@ -52,7 +52,7 @@ class KnownPods:
         self.pods: dict[Address, KnownPod] = {}
         self.error = "the list of pods was not read yet"
         self.listed_at: float | None = None
-        self.asked_since = now
+        self.asked_since = self._none_since = now
 
     def adopt(self, found: Sequence[Pod], now: float) -> None:
         """These are all pods now."""
@@ -61,6 +61,8 @@ class KnownPods:
             known = self.pods.get(address) or KnownPod(ready, now)
             known.ready = ready
             pods[address] = known
+        if self.pods and not pods:
+            self._none_since = now
         self.pods, self.error = pods, ""
         self.listed_at = now if self.listed_at is None else self.listed_at
 
@@ -74,16 +76,19 @@ class KnownPods:
         return Heard(reporting + missing, len(pods) + missing, min(times, default=None))
 
     def is_fresh(self, now: float) -> bool:
-        """Whether the evidence of all pods that get requests is known, as of a moment ago."""
-        if self.listed_at is None:
+        """Whether the evidence of all pods that get requests is known, as of a moment ago.
+
+        Where there is no pod, not even this one, another Service is asked about than that of these pods.
+        """
+        if not self.pods:
             return False
         needed = [each for each in self.pods.values() if each.ready and not each.is_own]
         return all(each.heard_at is not None and now - each.heard_at <= RAISE_WITHIN for each in needed)
 
     def is_lost(self, now: float) -> bool:
         """Whether evidence of a pod that gets requests is missing for long."""
-        if self.listed_at is None:
-            return now - self.asked_since > LOST_AFTER
+        if not self.pods:
+            return now - max(self.asked_since, self._none_since) > LOST_AFTER
         needed = [each for each in self.pods.values() if each.ready and not each.is_own]
         return any(each.silence(now, self.asked_since) > LOST_AFTER for each in needed)
 

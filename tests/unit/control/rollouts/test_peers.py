@@ -403,6 +403,18 @@ def test_evidence_is_complete_for_a_moment_and_lost_after_10_seconds() -> None:
     assert found.heard(114.0) == (1, 1, None)
 
 
+def test_evidence_is_missing_where_the_service_has_no_pod_not_even_this_one() -> None:
+    """Its name or its selector is wrong: the pods that there are report to nobody."""
+    found = KnownPods(100.0)
+    found.adopt([], 101.0)
+    assert (found.is_fresh(101.0), found.is_lost(109.0), found.is_lost(111.0)) == (False, False, True)
+    found.adopt([Pod(("10.0.0.1", 1), ready=True)], 112.0)
+    found.pods["10.0.0.1", 1].is_own = True
+    assert (found.is_fresh(112.0), found.is_lost(130.0)) == (True, False)
+    found.adopt([], 130.0)
+    assert (found.is_fresh(130.0), found.is_lost(139.0), found.is_lost(141.0)) == (False, False, True)
+
+
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", "null", '["x"]', "[3, 1, 2, 0.0, null, 7]", "[[]]"])
 def test_a_status_that_cannot_be_read_says_nothing(text: str) -> None:
     assert noted_in(text.encode()) is None
