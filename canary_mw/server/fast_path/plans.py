@@ -25,15 +25,20 @@ class Sender:
 
     Attributes:
         address, scheme: as they are told to upstreams.
+        forwarded: the lines that tell of them, and the start of the one that tells of the Host.
         trusted: it is a trusted peer.
         person: as releases see it; None where each request has to be looked at.
     """
 
-    __slots__ = ("address", "person", "scheme", "trusted")
+    __slots__ = ("address", "forwarded", "person", "scheme", "trusted")
 
     def __init__(self, address: str | None, scheme: str, *, trusted: bool, person: Person | None) -> None:
         self.address = (address or "unknown").encode("latin-1")
         self.scheme = scheme.encode()
+        self.forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: " % (
+            self.address,
+            self.scheme,
+        )
         self.trusted = trusted
         self.person = person
 
@@ -119,32 +124,58 @@ class Plan:
         """
         fields = request.headers_by_name.copy()
         host = fields.pop(b"host")
+        lane, assigned = decision.lane, decision.release
+        if hop.trusted or self._changes_request or (lane is not None and lane.baggage):
+            return self._changed_head(request, fields, host, target, sender, hop, decision)
+        if not DROPPED.isdisjoint(fields):
+            _drop(fields, DROPPED)
+        request_id = fields.get(b"x-request-id")
+        if request_id is not None and not self.mapping.keep_request_id:
+            del fields[b"x-request-id"]
+            request_id = None
+        lines = [self._first(request, target, host), *map(_join, fields.items()), sender.forwarded + host]
+        if request_id is None:
+            request_id = hop.new_id()
+            lines.append(b"x-request-id: " + request_id)
+        if lane is not None and assigned is not None and (value := self._lane_value(lane, assigned)):
+            lines.append(lane.header + b": " + value)
+        lines.append(self._end)
+        return b"\r\n".join(lines), request_id
+
+    def _first(self, request: RequestHead, target: bytes, host: bytes) -> bytes:
+        return b"%b %b HTTP/1.1\r\nhost: %b" % (request.method.encode(), target, self._host or host)
+
+    def _changed_head(
+        self,
+        request: RequestHead,
+        fields: dict[bytes, bytes],
+        host: bytes,
+        target: bytes,
+        sender: Sender,
+        hop: HopContext,
+        decision: Decision,
+    ) -> tuple[bytes, bytes | None]:
+        """The same for a trusted peer, or where headers are changed."""
+        mapping = self.mapping
         if hop.trusted:
             _continue_forwarding(fields, host, sender)
         else:
-            if not DROPPED.isdisjoint(fields):
-                _drop(fields, DROPPED)
+            _drop(fields, DROPPED)
             fields[b"x-forwarded-for"] = sender.address
             fields[b"x-forwarded-proto"] = sender.scheme
             fields[b"x-forwarded-host"] = host
-        request_id = fields.get(b"x-request-id")
-        mapping = self.mapping
-        if request_id is None or not mapping.keep_request_id:
+        if b"x-request-id" not in fields or not mapping.keep_request_id:
             fields.pop(b"x-request-id", None)
-            fields[b"x-request-id"] = request_id = hop.new_id()
-        first = b"%b %b HTTP/1.1\r\nhost: %b" % (request.method.encode(), target, self._host or host)
-        lane, assigned = decision.lane, decision.release
-        if not self._changes_request and (lane is None or assigned is None or not lane.baggage):
-            if lane is not None and assigned is not None and (value := self._lane_value(lane, assigned)):
-                fields[lane.header] = value
-            return b"\r\n".join((first, *map(_join, fields.items()), self._end)), request_id
-        context = TemplateContext(request, None, 0.0)
+            fields[b"x-request-id"] = hop.new_id()
         headers = [*fields.items()]
-        headers = apply_header_changes(headers, mapping.remove_request_headers, mapping.add_request_headers, context)
-        if lane is not None and assigned is not None:
-            headers = with_lane(headers, lane, assigned, mapping)
-        request_id = dict(headers).get(b"x-request-id")
-        return b"\r\n".join((first, *map(_join, headers), self._end)), request_id
+        if self._changes_request:
+            context = TemplateContext(request, None, 0.0)
+            add = mapping.add_request_headers
+            headers = apply_header_changes(headers, mapping.remove_request_headers, add, context)
+        if decision.lane is not None and decision.release is not None:
+            headers = with_lane(headers, decision.lane, decision.release, mapping)
+        lines = (self._first(request, target, host), *map(_join, headers), self._end)
+        return b"\r\n".join(lines), dict(headers).get(b"x-request-id")
 
     def _lane_value(self, lane: Lane, assigned: Assigned) -> bytes:
         """What a request without lanes tells of a decision; empty for nothing."""
