@@ -90,7 +90,7 @@ def _cause(wanted: Command, who: Who) -> Cause:
 
 
 def _promote(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who) -> Outcome:
-    plan = _under_way(document, state, wanted)
+    plan = _raisable(document, state, wanted)
     target = baking(plan) if wanted.full and not state.baking else next_target(plan, state)
     if target is None:
         raise _refused(state, wanted, "there is no next step")
@@ -103,7 +103,7 @@ def _pause(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who
 
 
 def _resume(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who) -> Outcome:
-    plan = _under_way(document, state, wanted)
+    plan = _raisable(document, state, wanted)
     if state.phase not in ("Paused", "Held"):
         raise _refused(state, wanted, "it is neither Paused nor Held")
     if state.held_by == "timeout":
@@ -115,7 +115,7 @@ def _resume(document: GrayRelease, state: ReleaseState, wanted: Command, who: Wh
 
 
 def _set_weight(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who) -> Outcome:
-    plan = _under_way(document, state, wanted)
+    plan = _raisable(document, state, wanted)
     percent = wanted.weight
     if percent is None or not 0 <= percent <= 100:
         raise CommandRefused("set-weight needs a percent from 0 to 100, as in: set-weight 25")
@@ -142,6 +142,7 @@ def _undo(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who)
 def _retry(document: GrayRelease, state: ReleaseState, wanted: Command, who: Who) -> Outcome:
     if not state.latched:
         raise _refused(state, wanted, "only a release that is RolledBack or Aborted begins anew; abort it before")
+    _check_subject(document, state, wanted)
     if document.plan is None:
         return to_manual(document, state, subject_of(document), _cause(wanted, who), state.attempt + 1)
     return next_attempt(document, state, state.subject, _cause(wanted, who))
@@ -156,6 +157,21 @@ def _under_way(document: GrayRelease, state: ReleaseState, wanted: Command) -> P
     if state.phase == "Completed":
         raise _refused(state, wanted, "all steps are done; abort takes it back")
     return document.plan
+
+
+def _raisable(document: GrayRelease, state: ReleaseState, wanted: Command) -> Plan:
+    """The plan of a release that is under way, and is that of the state."""
+    plan = _under_way(document, state, wanted)
+    _check_subject(document, state, wanted)
+    return plan
+
+
+def _check_subject(document: GrayRelease, state: ReleaseState, wanted: Command) -> None:
+    """Refuse to raise by the steps of other rules: those of a state may be in force in other processes only."""
+    if document.plan is not None and state.subject != subject_of(document):
+        released = f"revision {state.revision}" if state.revision else "something else"
+        reason = f"its state is of {released}, which these rules do not release: they are newer, or older, than others"
+        raise _refused(state, wanted, f"{reason}; abort, undo and pause are taken until all have the same")
 
 
 def _refused(state: ReleaseState, wanted: Command, reason: str) -> CommandRefused:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from progressive import ANALYSIS, BAD, ERRORS, NOTHING, a_release, shown, with_plan, with_stage
 
+from canary_mw.exceptions import CommandRefused
 from canary_mw.rollout.commands import COMMANDS, Command, Who, allowed, command
 from canary_mw.rollout.engine import Now, hooks_asked, queries_asked, tick
 from canary_mw.rollout.evidence import ReleaseEvidence
@@ -493,6 +494,17 @@ def test_a_disabled_release_stands_still() -> None:
 def test_where_another_controls_something_new_is_at_weight_0_at_once() -> None:
     outcome = tick(replace(DOCUMENT, revision="2"), PRESENT, shown(), Now())
     assert (outcome.state, outcome.weights) == (PRESENT, {"gray": 0})
+
+
+@pytest.mark.parametrize("change", [{"revision": "2"}, {"stable": ("other",)}])
+@pytest.mark.parametrize("latched", [False, True])
+def test_only_what_lowers_or_pauses_is_taken_where_the_rules_release_something_else(change: Any, latched: bool) -> None:
+    """The state is that of rules that are in force in other processes, and whose steps are others."""
+    state = told(DOCUMENT, PRESENT, "abort") if latched else PRESENT
+    assert set(allowed(replace(DOCUMENT, **change), state)) == ({"abort"} if latched else {"abort", "undo", "pause"})
+    wanted = Command(name="retry" if latched else "set-weight", weight=50.0)
+    with pytest.raises(CommandRefused, match=r"which these rules do not release.*until all have the same"):
+        command(replace(DOCUMENT, **change), state, wanted, Who("me"))
 
 
 def test_the_subject_may_be_given() -> None:
