@@ -10,6 +10,9 @@ from canary_mw.control.rollouts.store import Stored
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
 
+# Times that what was lowered is written at once, where others write at the same time.
+_TRIES = 3
+
 
 class Known(NamedTuple):
     """A state and the version of it that is stored; None where none is."""
@@ -99,11 +102,15 @@ class States:
             said: is called for each that is stored now.
         """
         for name, lowered in list(self.lowered.items()):
-            if self.write(opened, name, lowered.state):
-                del self.lowered[name]
-                said(lowered)
-            else:
-                self.read(opened)
+            for _ in range(_TRIES):
+                if name not in self.lowered:
+                    # Somebody else has lowered it, too.
+                    break
+                if self.write(opened, name, lowered.state):
+                    del self.lowered[name]
+                    said(lowered)
+                else:
+                    self.read(opened)
 
 
 def _with_progress(state: ReleaseState, *counted: Progress | ReleaseState | None) -> ReleaseState:

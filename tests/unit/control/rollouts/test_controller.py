@@ -206,6 +206,18 @@ def test_who_cannot_write_lowers_all_the_same_and_writes_it_later_once(
     assert Process(tmp_path / "state").run(0).state.phase == "Aborted"
 
 
+def test_what_is_lowered_while_somebody_else_writes_is_stored_when_the_command_is_answered(tmp_path: Path) -> None:
+    """Its version is what the next command names."""
+    one, other = Process(tmp_path / "state").run(2), Process(tmp_path / "state").run(0)
+    one.order("pause")
+    other.order("abort")
+    state, version = other.controller.states.known["svc-r"]
+    stored = SQLiteStore(Folder(str(tmp_path / "state"))).load().states["svc-r"]
+    assert (stored.state.phase, stored.version) == ("Aborted", version)
+    assert state == stored.state
+    assert [message.after for message in other.said] == ["Aborted"]
+
+
 def away(*_: object) -> Any:
     raise StoreAway("it is away")
 
