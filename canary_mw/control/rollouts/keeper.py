@@ -23,6 +23,8 @@ logger = HostLogger(logging.getLogger("canary_mw.rollouts"))
 
 _READ, _WRITE = "read", "written"
 _RETRY = 0.5
+# Seconds for which a write that failed says that others would fail, too.
+_FAILED = 10.0
 # Seconds for which a store of a cluster that knows nothing may be one that has lost what it knew.
 _YOUNG = 60.0
 _REMEMBERED = 50
@@ -54,7 +56,7 @@ class Keeper:
         self.opened: Opened | None = None
         self.troubles: dict[str, str] = {}
         self.messages: dict[str, tuple[Message, ...]] = {}
-        self._young_until = 0.0
+        self._young_until = self._failed_until = 0.0
         self._own_latches = Latches(None)
         self._next: dict[str, float] = {}
         self._in_force: object = None
@@ -91,6 +93,7 @@ class Keeper:
             self.fail(_READ, exc)
             return
         self.recover(_READ)
+        self._forget_failure()
         if self.states.lowered and (_WRITE not in self.troubles or self.is_due("retry", _RETRY)):
             self._store_lowered(opened)
 
@@ -140,6 +143,12 @@ class Keeper:
             text = "%s cannot be %s: %s; no release is raised until it can, and what is lowered stays so"
             logger.error(text, where, what, error)
         self.troubles[what] = str(error)
+        self._failed_until = self._clock() + _FAILED
+
+    def _forget_failure(self) -> None:
+        """A write that failed long ago, and is not wanted any more, says nothing of the next one."""
+        if not self.states.lowered and self._clock() >= self._failed_until:
+            self.troubles.pop(_WRITE, None)
 
     def recover(self, what: str) -> None:
         """Note that it can be used."""

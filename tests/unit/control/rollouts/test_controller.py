@@ -218,6 +218,23 @@ def test_what_is_lowered_while_somebody_else_writes_is_stored_when_the_command_i
     assert [message.after for message in other.said] == ["Aborted"]
 
 
+def test_a_command_that_could_not_be_stored_is_no_trouble_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that does not control may never write again."""
+    clock = Clock()
+    one, other = (Process(tmp_path / "state", clock=clock).run(2) for _ in range(2))
+    with monkeypatch.context() as patched, pytest.raises(StoreAway):
+        patched.setattr(SQLiteStore, "compare_and_set", away)
+        other.order("pause")
+    other.controller.step()
+    assert other.controller.troubles
+    one.run(20)
+    other.controller.step()
+    assert not other.controller.troubles
+    assert other.state.phase == "Progressing"
+
+
 def away(*_: object) -> Any:
     raise StoreAway("it is away")
 
