@@ -224,9 +224,10 @@ def test_a_command_that_could_not_be_stored_is_no_trouble_for_ever(
     """A process that does not control may never write again."""
     clock = Clock()
     one, other = (Process(tmp_path / "state", clock=clock).run(2) for _ in range(2))
-    with monkeypatch.context() as patched, pytest.raises(StoreAway):
+    with monkeypatch.context() as patched:
         patched.setattr(SQLiteStore, "compare_and_set", away)
-        other.order("pause")
+        with pytest.raises(StoreAway):
+            other.order("pause")
     other.controller.step()
     assert other.controller.troubles
     one.run(20)
