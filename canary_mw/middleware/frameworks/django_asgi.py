@@ -1,7 +1,9 @@
 """Django in a loop: the ASGI middleware runs in a task, whose messages become a response."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import copy_context
+from functools import partial
 from io import BytesIO
 from typing import Any
 from weakref import ReferenceType, ref
@@ -10,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from canary_mw.middleware.frameworks.below import BELOW
-from canary_mw.middleware.frameworks.django_requests import update_from_scope
+from canary_mw.middleware.frameworks.django_requests import body_of, update_from_scope
 from canary_mw.middleware.frameworks.django_responses import Relayed, pairs_of, with_headers
 from canary_mw.middleware.wsgi.in_process import status_line
 from canary_mw.routing.releases.questions import asks_session
@@ -45,10 +47,19 @@ async def serve_below(scope: Scope, receive: Receive, send: Send) -> None:
     if not response.streaming:
         await send({"type": "http.response.body", "body": response.content})
         return
+    if not response.is_async and getattr(response, "file_to_stream", None) is None:
+        response.streaming_content = _in_context(response.streaming_content)
     if chunks is not None:
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body"})
+
+
+def _in_context(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A body that Django takes in a thread, when the middleware is done, with the context of its request."""
+    pieces, context = iter(chunks), copy_context()
+    step: Callable[[], Any] = partial(context.run, next, pieces, None)
+    return iter(step, None)
 
 
 class SessionLoader:
@@ -142,7 +153,7 @@ async def answer_of(middleware: Any, scope: Scope, below: Below, sessions: Sessi
 
 def _receive_of(request: Any) -> Receive:
     """Gives the body, which Django has read already. The end of the client cancels the task."""
-    stream = BytesIO(request.body) if hasattr(request, "_body") else request._stream
+    stream = BytesIO(request.body) if hasattr(request, "_body") else body_of(request)
     position, ended = 0, False
 
     async def receive() -> Message:

@@ -26,12 +26,28 @@ def environ_of(request: HttpRequest) -> Environ:
     if hasattr(request, "_body"):
         # A middleware above has read it.
         environ["wsgi.input"] = BytesIO(request.body)
+    if "HTTP_HOST" not in environ:
+        environ["HTTP_HOST"] = _host_of_server(environ)
     return environ
+
+
+def _host_of_server(environ: Environ) -> str:
+    """What the server is called (PEP 3333, URL reconstruction): Django's test client sends no Host."""
+    name, port = environ["SERVER_NAME"], str(environ["SERVER_PORT"])
+    usual = "443" if environ["wsgi.url_scheme"] == "https" else "80"
+    return str(name) if port == usual else f"{name}:{port}"
+
+
+def body_of(request: Any) -> Any:
+    """The body of a request over ASGI, a file; that of Django's test client cannot be read twice, so it is copied."""
+    if not request._stream.seekable():
+        request._stream = BytesIO(request._stream.read())
+    return request._stream
 
 
 def _of_scope(request: Any) -> Environ:
     """What the environ of a request over ASGI lacks; its body is there as a whole."""
-    scope, stream = request.scope, request._stream
+    scope, stream = request.scope, body_of(request)
     query = scope.get("query_string", b"")
     raw = scope.get("raw_path") or b""
     more = {

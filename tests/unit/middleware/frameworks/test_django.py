@@ -11,6 +11,7 @@ from direct import ask_asgi, ask_wsgi, environ_of, scope_of
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, StreamingHttpResponse
+from django.test import AsyncClient, Client
 from django.test.utils import override_settings
 from django.urls import path
 from django.utils.asyncio import async_unsafe
@@ -18,6 +19,7 @@ from django.utils.functional import SimpleLazyObject
 from rules import document
 from shells import configure_django
 
+import canary_mw
 from canary_mw.control.sources.static import StaticSource
 from canary_mw.middleware.audience import registry
 from canary_mw.observability.events import Finished
@@ -304,3 +306,49 @@ def test_in_a_loop_the_session_is_loaded_where_a_release_asks_for_it() -> None:
         with project(True, page_async), override_settings(MIDDLEWARE=names, CANARY_MW=arguments):
             assert asyncio.run(ask_asgi(get_asgi_application(), scope_of("/shop/", [PRO]))).body == b"gray"
         assert (sessions[-1].loaded, sessions[-1].accessed) == (loaded, False)
+
+
+def echo(request: Any) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+@pytest.mark.parametrize("login", ["pro", "free"])
+def test_the_test_clients_of_django_are_answered(login: str) -> None:
+    def gray(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start_response("200 OK", [("x-host", environ["HTTP_HOST"])])
+        return [body]
+
+    async def gray_async(scope: Any, receive: Any, send: Any) -> None:
+        host = dict(scope["headers"])[b"host"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-host", host)]})
+        await send({"type": "http.response.body", "body": (await receive())["body"]})
+
+    asked: dict[str, Any] = {"content_type": "text/plain", "headers": {"x-login": login}}
+
+    async def main() -> tuple[str | None, bytes]:
+        response: Any = await AsyncClient().post("/shop/", b"posted", **asked)
+        body = b"".join([each async for each in response]) if response.streaming else response.content
+        return response.headers.get("x-host"), body
+
+    expected = ("testserver" if login == "pro" else None, b"posted")
+    with project(True, echo, gray_async):
+        assert asyncio.run(main()) == expected
+    with project(False, echo, gray):
+        response = Client().post("/shop/", b"posted", **asked)
+        body = b"".join(response)
+        assert (response.headers.get("x-host"), body) == expected
+        response = Client().post("/shop/", b"posted", **asked, SERVER_PORT="8080")
+        assert response.headers.get("x-host") == (None if login == "free" else "testserver:8080")
+
+
+def test_in_a_loop_a_stream_that_is_taken_in_a_thread_has_its_lane() -> None:
+    def pieces() -> Iterator[str]:
+        yield ""
+        found = canary_mw.current()
+        yield "none" if found is None else found.lane
+
+    warned = pytest.warns(Warning, match="must consume synchronous iterators")
+    with project(True, lambda _: StreamingHttpResponse(pieces())) as app, warned:
+        answer = asyncio.run(ask_asgi(app, scope_of("/shop/", [FREE])))
+    assert answer.body == b"r=stable"
