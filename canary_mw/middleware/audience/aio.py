@@ -50,7 +50,7 @@ class Asker:
         since = answers.clock()
         call = call_of(function, head, scope)
         try:
-            value = _in_thread(call) if function.threaded else call()
+            value = _in_thread(call) if function.threaded else _called(call)
             if isawaitable(value):
                 task = await _within(value, function.timeout - (answers.clock() - since))
                 if task is None:
@@ -59,6 +59,14 @@ class Asker:
         except Exception as exc:  # noqa: BLE001 - it is the code of the app
             return answers.raised(function, exc)
         return answers.answered(function, value, since)
+
+
+def _called(call: Callable[[], Any]) -> Any:
+    """What a call gives. Where it raises `CancelledError`, what it calls was cancelled, and the request was not."""
+    try:
+        return call()
+    except asyncio.CancelledError as exc:
+        raise RuntimeError("it was cancelled") from exc
 
 
 async def _within(waited: Awaitable[Any], seconds: float) -> "asyncio.Future[Any] | None":

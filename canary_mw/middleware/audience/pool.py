@@ -12,6 +12,11 @@ _SIZE = 16
 _MOST_WAITING = 64
 
 
+def ended_by(error: BaseException) -> RuntimeError:
+    """What is told of an error that is none of a request, as `SystemExit`."""
+    return RuntimeError(f"it has raised {type(error).__name__}")
+
+
 class Job:
     """A call in a thread.
 
@@ -36,8 +41,9 @@ class Job:
         if not self.left:
             try:
                 self.value = self._context.run(self._function)
-            except Exception as exc:  # noqa: BLE001 - it is the code of the app, and told where it is waited for
-                self.error = exc
+            except BaseException as exc:  # noqa: BLE001 - it is the code of the app, and told where it is waited for
+                # An error that ends a process or a task would end a thread of ours.
+                self.error = exc if isinstance(exc, Exception) else ended_by(exc)
         self.done.set()
         self._on_done()
 

@@ -1,5 +1,6 @@
 """Asks the functions of an app in the thread of a request: the twin of `audience.aio`, which awaits."""
 
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 from canary_mw.http.messages import RequestHead
 from canary_mw.locks import threads_are_greenlets, wait_for
 from canary_mw.middleware.audience.answers import Answers, no_answer
-from canary_mw.middleware.audience.pool import Job, pool
+from canary_mw.middleware.audience.pool import Job, ended_by, pool
 from canary_mw.middleware.audience.registry import call_of
 from canary_mw.routing.decided import Decision
 from canary_mw.routing.person import Person, Question
@@ -66,7 +67,8 @@ class SyncAsker:
                 value = self._in_loop(value, function.timeout - (answers.clock() - since))
         except _TooLate:
             return answers.timed_out(function)
-        except Exception as exc:  # noqa: BLE001 - it is the code of the app
+        except (Exception, CancelledError) as exc:  # noqa: BLE001 - it is the code of the app
+            # What it calls may be cancelled, and the request is not.
             return answers.raised(function, exc)
         return answers.answered(function, value, since)
 
@@ -106,5 +108,8 @@ def _outcome(awaitable: Any) -> Coroutine[Any, Any, tuple[Any, Exception | None]
             return await awaitable, None
         except Exception as exc:  # noqa: BLE001 - it is the code of the app, and told where it is waited for
             return None, exc
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # It would end the loop, for all that is in it.
+            return None, ended_by(exc)
 
     return outcome()

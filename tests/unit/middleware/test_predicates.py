@@ -166,6 +166,37 @@ def test_a_predicate_that_hangs_is_left_behind(text: str, threaded: bool, never:
     assert counts == {("predicates", "beta", "timeout"): 2}
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_what_would_end_a_thread_of_ours_is_an_error(error: type[BaseException]) -> None:
+    @predicate("beta", timeout=5, threaded=True)
+    def ending(head: Any, place: Any) -> bool:
+        raise error
+
+    # More than there are threads.
+    found, counts = bodies(rules(NOT_BETA), *[("/shop/", ME)] * 20)
+    assert (found, counts) == ([b"app"] * 20, {("predicates", "beta", "error"): 20})
+
+
+def test_what_a_predicate_calls_may_be_cancelled() -> None:
+    @predicate("beta")
+    def calling(head: Any, place: Any) -> bool:
+        raise asyncio.CancelledError
+
+    found, counts = bodies(rules(NOT_BETA), ("/shop/", ME))
+    assert (found, counts) == ([b"app"], {("predicates", "beta", "error"): 1})
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_would_end_the_loop_beside_the_threads_is_an_error(error: type[BaseException]) -> None:
+    async def ending(head: Any, place: Any) -> bool:
+        raise error
+
+    if current() == "wsgi":
+        predicate("beta", timeout=20)(ending)
+        found, counts = bodies(rules(NOT_BETA), ("/shop/", ME), ("/shop/", ME))
+        assert (found, counts) == ([b"app"] * 2, {("predicates", "beta", "error"): 2})
+
+
 def test_a_predicate_that_is_cancelled_by_the_app_is_an_error() -> None:
     if current() == "asgi":
         predicate("beta", timeout=20)(cancelled)
