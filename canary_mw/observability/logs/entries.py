@@ -138,6 +138,8 @@ def _request(logged: Logged, names: Iterable[str]) -> dict[str, Any]:
     values = _texts(headers)
     original = head.mount.sent + head.path + head.query
     path = original if sent is None else sent.target
+    values |= {":method": record.method, ":scheme": head.scheme, ":path": _text(path)}
+    values |= {":authority": values["host"]} if "host" in values else {}
     return {
         "request_method": _METHODS.get(record.method),
         "scheme": head.scheme,
@@ -157,7 +159,7 @@ def _request(logged: Logged, names: Iterable[str]) -> dict[str, Any]:
 def _response(logged: Logged, names: Iterable[str], flag: str | None) -> dict[str, Any]:
     record = logged.record
     headers = getattr(logged.head, "answered", ())
-    values = _texts(headers)
+    values = _texts(headers) | ({} if record.status is None else {":status": str(record.status)})
     return {
         "response_code": {"value": record.status or 0},
         "response_headers_bytes": _size(headers),

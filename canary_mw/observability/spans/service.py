@@ -10,6 +10,7 @@ from random import random
 from canary_mw.forwarding.tracing.context import TraceContext, received, with_context
 from canary_mw.forwarding.tracing.sampling import is_sampled
 from canary_mw.host import HostLogger
+from canary_mw.http.lanes import lines_of
 from canary_mw.http.messages import RequestHead
 from canary_mw.observability.events import Finished
 from canary_mw.observability.exports.queues import Queues
@@ -87,6 +88,9 @@ class RequestTraces(Observer):
 
     def _begin(self, policy: TracePolicy, head: RequestHead, generation: int) -> RequestHead:
         brought = received(policy.modes, head.headers_by_name)
+        if brought is not None and brought.state:
+            # It may come in several lines (W3C Trace Context, section 3.3.1.1).
+            brought = brought._replace(state=lines_of(head.headers, b"tracestate"))
         decided = None if brought is None else brought.sampled
         asked = head.has(b"x-client-trace-id")
         sampled = is_sampled(policy.sampling, decided, lambda: random() * 100.0, asked=asked)
@@ -123,7 +127,7 @@ class RequestTraces(Observer):
         for tag, value in self._tags:
             if tag.source == "request_header":
                 value = _header(head, tag.name) or value
-            if value is not None:
+            if value:
                 found[tag.tag] = value
         return found
 

@@ -188,7 +188,10 @@ def test_tags_of_the_document_are_on_all_spans(monkeypatch: pytest.MonkeyPatch) 
 - {tag: user, request_header: {name: x-user, default_value: nobody}}
 - {tag: host, request_header: {name: ":path"}}
 - {tag: missing, request_header: {name: x-none}}
+- {tag: empty, request_header: {name: x-none, default_value: ""}}
+- {tag: no-value, environment: {name: Z_TEST_EMPTY, default_value: none}}
 """
+    monkeypatch.setenv("Z_TEST_EMPTY", "")
 
     async def act(port: int, shop: Shop) -> None:
         await fetch(port, "/shop/x", headers=[("x-user", "bob")])
@@ -198,20 +201,22 @@ def test_tags_of_the_document_are_on_all_spans(monkeypatch: pytest.MonkeyPatch) 
     assert len(zipkin.spans) == 4
     for each in zipkin.spans:
         assert each["tags"].items() >= {"lit": "v", "env": "here", "host": "/shop/x"}.items()
-        assert not {"no-env", "missing"} & each["tags"].keys()
+        assert not {"no-env", "missing", "empty", "no-value"} & each["tags"].keys()
     assert [each["tags"]["user"] for each in zipkin.of("SERVER")] == ["bob", "nobody"]
 
 
 def test_other_modes_read_and_write_other_headers() -> None:
     async def act(port: int, shop: Shop) -> None:
-        await fetch(port, "/shop/x", headers=[("traceparent", f"00-{TRACE}-{PARENT}-01"), ("tracestate", "v=1")])
+        states = [("tracestate", "v=1"), ("tracestate", "w=2")]
+        await fetch(port, "/shop/x", headers=[("traceparent", f"00-{TRACE}-{PARENT}-01"), *states])
 
     shop = Shop()
     zipkin = traced(ZIPKIN + "config: {propagation_modes: [TRACE_CONTEXT, B3]}\n", act, shop=shop)
     (client,) = zipkin.of("CLIENT")
     (seen,) = shop.seen
     assert seen["traceparent"] == f"00-{TRACE}-{client['id']}-01"
-    assert (seen["tracestate"], seen["x-b3-spanid"]) == ("v=1", client["id"])
+    assert seen["tracestate"].replace(" ", "") == "v=1,w=2"
+    assert seen["x-b3-spanid"] == client["id"]
 
 
 def test_a_call_of_an_auth_service_is_a_span_with_its_own_context() -> None:

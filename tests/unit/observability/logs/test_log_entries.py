@@ -1,5 +1,6 @@
 """Entries of a LogService, read by the protocol buffers of Envoy: what is said of each way in which a request ends."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,15 @@ def test_an_answer_of_an_upstream_has_no_flags_whatever_its_status_and_an_earlie
     assert "response_flags" not in entry["common_properties"]
     assert entry["response"]["response_code_details"] == "via_upstream"
     assert (entry["request"]["path"], entry["request"]["original_path"]) == ("/x", "/shop/x")
+
+
+def test_what_envoy_has_as_headers_can_be_asked_for() -> None:
+    names = (":method", ":path", ":authority", ":scheme", ":other")
+    policy = replace(POLICY, request_headers=names, response_headers=(":status", ":path"))
+    entry = read(sent(RequestHead("GET", "/shop/x")), done(200), policy=policy)
+    expected = {":method": "GET", ":path": "/x", ":authority": "a", ":scheme": "http"}
+    assert entry["request"]["request_headers"] == expected
+    assert entry["response"]["response_headers"] == {":status": "200"}
 
 
 def test_times_are_those_of_the_request() -> None:
