@@ -42,7 +42,7 @@ class ReleaseHeaders(NamedTuple):
         if name is not None:
             added.append((name, (self.assigned.variant or STABLE).encode()))
         # A shared cache would give one id to everybody.
-        if status >= 200 and not _is_shared(headers):
+        if status >= 200 and may_get_cookie(self.release, self.assigned) and not _is_shared(headers):
             added += [(b"set-cookie", cookie) for cookie in (self._anonymous(), self._drain()) if cookie]
         return added
 

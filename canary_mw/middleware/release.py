@@ -7,7 +7,7 @@ from secrets import token_bytes
 from time import time
 
 from canary_mw.forwarding.hop import is_sent_and_signed
-from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders
+from canary_mw.forwarding.release_headers import DAY, ReleaseHeaders, may_get_cookie
 from canary_mw.forwarding.trusted_headers import is_signed, sign_cookie, verify_cookie
 from canary_mw.http.lanes import BAGGAGE, has_lanes, without_lanes
 from canary_mw.http.messages import RawHeaders, RequestHead
@@ -94,7 +94,9 @@ class ReleaseShell:
         if assigned.reason == "lane":
             named = lane_variant(head, release.lane, self.person._replace(trusted=True))
             self._tally("lanes", "obeyed" if named == (assigned.variant or STABLE).encode() else "unknown")
-        return ReleaseHeaders(release.document, assigned, head, self._is_secure(head), time(), self._sign_cookie)
+        # Only cookies differ by it.
+        secure = may_get_cookie(release.document, assigned) and self._is_secure(head)
+        return ReleaseHeaders(release.document, assigned, head, secure, time(), self._sign_cookie)
 
     def _is_secure(self, head: RequestHead) -> bool:
         if head.scheme in ("https", "wss"):
