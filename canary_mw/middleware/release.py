@@ -21,6 +21,9 @@ from canary_mw.rules.release import STABLE
 
 # A session that lasts longer than this is not kept in a variant of weight 0.
 _DRAIN_LIMIT = 30 * DAY
+# `Person.trusted`, and what comes behind `Person.client`, which is next to it.
+_TRUSTED, _BEHIND = Person._fields.index("trusted"), Person._fields.index("client") + 1
+_person = partial(tuple.__new__, Person)
 
 
 class ReleaseShell:
@@ -52,7 +55,9 @@ class ReleaseShell:
         if not table.releases:
             return self.person
         trusted = self._is_trusted_peer(head.client)
-        return self.person._replace(trusted=trusted, client=self.client_of(table, head, trusted))
+        known = self.person
+        # Without `_replace`, which takes each field by its name.
+        return _person((*known[:_TRUSTED], trusted, self.client_of(table, head, trusted), *known[_BEHIND:]))
 
     def address_of(self, table: RouteTable, head: RequestHead) -> str | None:
         """The address of the client of a request, as `person_of` has it."""
