@@ -193,6 +193,11 @@ class RequestHead:
             other._headers_by_name = None
         return other
 
+    def look_up_often(self) -> None:
+        """Make look-ups of headers cheap, where several of them will be made."""
+        if self._headers_by_name is None:
+            self._headers_by_name = dict(reversed(self.headers))
+
     @property
     def headers_by_name(self) -> dict[bytes, bytes]:
         """The headers by name; any one value of a repeated name."""
@@ -216,6 +221,8 @@ class RequestHead:
 
     def header(self, name: bytes) -> bytes | None:
         """First value of a header, or None."""
+        if self._headers_by_name is not None and name not in self._headers_by_name:
+            return None
         for key, value in self.headers:
             if key == name:
                 return value

@@ -191,6 +191,7 @@ class CanaryMiddleware(MiddlewareBase):
             await self._route(table, head, scope, receive, send)
 
     async def _route(self, table: RouteTable, head: RequestHead, scope: Scope, receive: Receive, send: Send) -> None:
+        head.look_up_often()
         person = with_user(self.release.person_of(table, head), table, scope)
         began = None
         if table.filters is not None and self.gate is not None:
