@@ -43,20 +43,16 @@ def finished_record(
     """A request that has ended; the arguments are those of `Finished`."""
     assigned = None if decision is None else assigned_of(decision)
     forwarded: UpstreamRequest | None = getattr(head, "forwarded", None)
-    asked = _asked(head)
-    return Finished(
-        head.method,
-        _path_of(head),
-        status,
-        seconds,
-        *decision_labels(decision),
-        reason,
+    about = head.method, _path_of(head), status, seconds, *decision_labels(decision), reason
+    by_release = (
         decision is not None and decision.sent,
         None if net is None else net.answered_by,
         None if net is None else net.fallback,
         None if assigned is None else assigned.name,
-        is_drawn(decision),
+        is_drawn(assigned),
         None if assigned is None else assigned.digest,
+    )
+    passage = (
         first_byte,
         head.client,
         None if forwarded is None or forwarded.origin is None else forwarded.origin.endpoint,
@@ -64,11 +60,9 @@ def finished_record(
         _request_id(head, forwarded),
         _bytes_in(head, forwarded),
         bytes_out,
-        asked.auth,
-        asked.auth_seconds,
-        asked.rate_limit,
-        asked.rate_limit_seconds,
     )
+    # Without `__new__` of the class, which takes each field by its name.
+    return _finished((*about, *by_release, *passage, *_asked(head)))
 
 
 def relayed_record(
@@ -85,9 +79,8 @@ def relayed_record(
     release, key = (None, None) if assigned is None else (assigned.name, assigned.digest)
     sent_id = None if request_id is None else request_id.decode("latin-1")
     about = (head.method, head.path.decode("latin-1"), status, seconds, *decision_labels(decision), None, decision.sent)
-    by_release = None, None, release, is_drawn(decision), key
+    by_release = None, None, release, is_drawn(assigned), key
     passage = seconds, head.client, origin.endpoint, 1, sent_id, 0, bytes_out
-    # Without `__new__` of the class, which takes each field by its name.
     return _finished((*about, *by_release, *passage, *_NOBODY))
 
 
@@ -113,8 +106,10 @@ def _tries(forwarded: UpstreamRequest | None, net: SafetyNet | None) -> int:
 
 
 def _request_id(head: RequestHead, forwarded: UpstreamRequest | None) -> str | None:
-    headers = head.headers if forwarded is None else forwarded.headers
-    found = next((value for name, value in headers if name == b"x-request-id"), None)
+    if forwarded is None:
+        found = head.header(b"x-request-id")
+    else:
+        found = next((value for name, value in forwarded.headers if name == b"x-request-id"), None)
     return None if found is None else found.decode("latin-1")
 
 
@@ -123,9 +118,12 @@ def _bytes_in(head: RequestHead, forwarded: UpstreamRequest | None) -> int | Non
         return 0 if forwarded.body is None else forwarded.body.length
     if head.has(b"transfer-encoding"):
         return None
-    length = head.header(b"content-length") or b"0"
+    length = head.header(b"content-length")
+    if not length:
+        return 0
     return int(length) if length.isdigit() else None
 
 
 def _path_of(head: RequestHead) -> str:
-    return (head.mount.sent + head.path).decode("latin-1")
+    sent = head.mount.sent
+    return (sent + head.path if sent else head.path).decode("latin-1")

@@ -29,6 +29,7 @@ class Labels(NamedTuple):
 
 
 _NOBODY = Labels(RowKey())
+_DRAWN = DRAWS | {"weight"}
 
 
 DecisionLabels = tuple[str | None, str | None, str | None]
@@ -63,10 +64,9 @@ def assigned_of(decision: Decision) -> Assigned | None:
     return None if decision.sent else decision.release or decision.split
 
 
-def is_drawn(decision: Decision | None) -> bool:
-    """Whether the variant was drawn for the request."""
-    assigned = None if decision is None else assigned_of(decision)
-    return assigned is not None and (assigned.reason in DRAWS or assigned.reason == "weight")
+def is_drawn(assigned: Assigned | None) -> bool:
+    """Whether the variant was drawn for the request, by what `assigned_of` gives."""
+    return assigned is not None and assigned.reason in _DRAWN
 
 
 def recorded_for(decision: Decision | None) -> Assigned | None:
@@ -75,7 +75,8 @@ def recorded_for(decision: Decision | None) -> Assigned | None:
     What another canary-mw has drawn and sent here is counted there, but for what the app records.
     """
     if decision is None or not decision.sent:
-        return assigned_of(decision) if decision is not None and is_drawn(decision) else None
+        assigned = None if decision is None else assigned_of(decision)
+        return assigned if is_drawn(assigned) else None
     return decision.release if decision.release is not None and decision.release.digest is not None else None
 
 
