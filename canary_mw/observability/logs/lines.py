@@ -46,6 +46,7 @@ _Shared = tuple[str | None, str | None, str | None, str | None]
 _json_parts: dict[_Shared, str] = {}
 _text_parts: dict[_Shared, str] = {}
 _second: tuple[int, str] = (-1, "")
+_MILLISECONDS = [f".{number:03d}" for number in range(1000)]
 
 
 def json_line(record: Finished, now: float) -> str:
@@ -58,12 +59,15 @@ def json_line(record: Finished, now: float) -> str:
     part = _json_parts.get(shared) or _keep(_json_parts, shared, _json_part(*shared))
     status = "null" if record.status is None else record.status
     reason = "null" if record.reason is None else quoted(record.reason)
+    seconds, first_byte = record.seconds, record.first_byte
+    took = f"{seconds:.6f}"
     line = (
         f'{{"time": "{timestamp(now)}+00:00", "method": {quoted(record.method)}, "path": {quoted(record.path)},'
-        f' "status": {status}, "seconds": {record.seconds:.6f}, {part}, "reason": {reason}'
+        f' "status": {status}, "seconds": {took}, {part}, "reason": {reason}'
     )
-    if record.first_byte is not None:
-        line += f', "first_byte": {record.first_byte:.6f}'
+    if first_byte is not None:
+        # They are one where a whole answer has come at once.
+        line += f', "first_byte": {took if first_byte is seconds else f"{first_byte:.6f}"}'
     if record.client is not None:
         line += f', "client": {quoted(record.client)}'
     if record.upstream is not None:
@@ -72,13 +76,12 @@ def json_line(record: Finished, now: float) -> str:
         line += f', "request_id": {quoted(record.request_id)}'
     if record.bytes_in is not None:
         line += f', "bytes_in": {record.bytes_in}'
-    return f'{line}, "bytes_out": {record.bytes_out}{_rare(record)}}}'
+    rare = record.sent or record.answered_by or record.fallback or record.auth or record.rate_limit
+    return f'{line}, "bytes_out": {record.bytes_out}{_rare(record) if rare else ""}}}'
 
 
 def _rare(record: Finished) -> str:
     """The fields that most lines do not have."""
-    if not (record.sent or record.answered_by or record.fallback or record.auth or record.rate_limit):
-        return ""
     fields: dict[str, object] = {
         "sent": record.sent,
         "answered_by": record.answered_by,
@@ -141,7 +144,7 @@ def timestamp(now: float) -> str:
     if known != whole:
         text = datetime.fromtimestamp(whole, UTC).isoformat()[:19]
         _second = whole, text
-    return f"{text}.{int((now - whole) * 1000):03d}"
+    return text + _MILLISECONDS[int((now - whole) * 1000)]
 
 
 def _keep(parts: dict[_Shared, str], shared: _Shared, part: str) -> str:
