@@ -43,7 +43,8 @@ class KnownPods:
 
     Attributes:
         pods: by their addresses.
-        error: why their list is not known, "" where it is.
+        error: why their list is not known, or may be old, "" where it is as of now.
+        denied_since: since when the list may not be read any more; None where it may.
         listed_at: when the list was known first; None before.
         asked_since: since when all pods are asked.
     """
@@ -52,6 +53,7 @@ class KnownPods:
         self.pods: dict[Address, KnownPod] = {}
         self.error = "the list of pods was not read yet"
         self.listed_at: float | None = None
+        self.denied_since: float | None = None
         self.asked_since = self._none_since = now
 
     def adopt(self, found: Sequence[Pod], now: float) -> None:
@@ -65,6 +67,17 @@ class KnownPods:
             self._none_since = now
         self.pods, self.error = pods, ""
         self.listed_at = now if self.listed_at is None else self.listed_at
+
+    def note_right(self, now: float, *, denied: bool) -> None:
+        """Whether the list may be read, and watched."""
+        self.denied_since = (self.denied_since or now) if denied else None
+
+    def _is_old(self, now: float, most: float) -> bool:
+        """Whether there may be pods that are not in the list.
+
+        Where the API is away, so is the Lease, and nobody raises: that needs no second answer here.
+        """
+        return self.denied_since is not None and now - self.denied_since > most
 
     def heard(self, now: float) -> Heard:
         """How many report; each of them was heard within 10 seconds."""
@@ -80,7 +93,7 @@ class KnownPods:
 
         Where there is no pod, not even this one, another Service is asked about than that of these pods.
         """
-        if not self.pods:
+        if not self.pods or self._is_old(now, RAISE_WITHIN):
             return False
         needed = [each for each in self.pods.values() if each.ready and not each.is_own]
         return all(each.heard_at is not None and now - each.heard_at <= RAISE_WITHIN for each in needed)
@@ -89,6 +102,8 @@ class KnownPods:
         """Whether evidence of a pod that gets requests is missing for long."""
         if not self.pods:
             return now - max(self.asked_since, self._none_since) > LOST_AFTER
+        if self._is_old(now, LOST_AFTER):
+            return True
         needed = [each for each in self.pods.values() if each.ready and not each.is_own]
         return any(each.silence(now, self.asked_since) > LOST_AFTER for each in needed)
 

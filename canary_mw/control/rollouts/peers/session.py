@@ -98,12 +98,17 @@ class Session:
     def _listed(self) -> None:
         """The API has said something."""
         reflector, known = self._reflector, self._known
-        if not reflector.listed:
-            if reflector.error is not None:
-                known.error = f"their EndpointSlices cannot be read: {reflector.error}"
-            return
+        known.note_right(monotonic(), denied=reflector.denied is not None)
+        if reflector.listed:
+            self._adopt()
+        if reflector.error is not None:
+            known.error = f"their EndpointSlices cannot be read: {reflector.error}"
+
+    def _adopt(self) -> None:
+        """Take over the list as it was read last."""
+        known = self._known
         before = len(known.pods)
-        known.adopt(pods_of(reflector.objects.values(), self._place.port), monotonic())
+        known.adopt(pods_of(self._reflector.objects.values(), self._place.port), monotonic())
         if not known.pods:
             known.error = f"the Service {self._place.service} has no pods: --peers names the Service of these pods"
         elif len(known.pods) != before:

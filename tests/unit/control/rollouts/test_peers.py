@@ -348,6 +348,27 @@ def test_where_pods_cannot_be_found_there_is_a_finding(cluster: Cluster, pods: S
         cluster.server.do(denied.clear)
 
 
+@pytest.mark.parametrize("right", ["list endpointslices", "watch endpointslices"])
+def test_where_pods_cannot_be_followed_any_more_there_is_a_finding(
+    cluster: Cluster, pods: Sequence[SeenPod], right: str
+) -> None:
+    """Those that are known report, and there may be others."""
+    api = cluster.server.api
+    with fake_pods(*map(gives, pods)) as served, asking(cluster, pods[0]) as found:
+        cluster.publish(*(each.slice() for each in served))
+        until(lambda: report(found, 3, 3))
+        try:
+            cluster.server.do(lambda: api.denied.add(right))
+            cluster.server.do(api.compact)
+            cluster.server.do(api.drop_watches)
+            until(lambda: any("EndpointSlices cannot be read" in each for each in (heard(found), found.findings())[1]))
+            assert found._known.denied_since is not None
+        finally:
+            cluster.server.do(api.denied.clear)
+        until(lambda: (heard(found), found.findings())[1] == [])
+        assert found._known.denied_since is None
+
+
 def test_a_service_without_pods_is_a_finding(cluster: Cluster, pods: Sequence[SeenPod]) -> None:
     with asking(cluster, pods[0]) as found:
         until(
@@ -401,6 +422,24 @@ def test_evidence_is_complete_for_a_moment_and_lost_after_10_seconds() -> None:
     found.adopt([Pod(other, ready=True)], 114.0)
     assert found.is_fresh(114.0)
     assert found.heard(114.0) == (1, 1, None)
+
+
+def test_evidence_is_missing_where_the_pods_may_not_be_listed_any_more() -> None:
+    """New pods are not known, and those that are report."""
+    found = KnownPods(100.0)
+    found.adopt([Pod(("10.0.0.1", 1), ready=True)], 100.0)
+    found.pods["10.0.0.1", 1].heard_at = 100.0
+    for now in (200.0, 202.0, 211.0):
+        found.note_right(now, denied=True)
+        found.pods["10.0.0.1", 1].heard_at = now
+    assert (found.is_fresh(206.0), found.is_fresh(207.0), found.is_lost(210.0), found.is_lost(211.0)) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    found.note_right(212.0, denied=False)
+    assert (found.is_fresh(212.0), found.is_lost(212.0)) == (True, False)
 
 
 def test_evidence_is_missing_where_the_service_has_no_pod_not_even_this_one() -> None:
