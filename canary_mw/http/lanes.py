@@ -5,6 +5,8 @@ A list is `svc=gray, search=stable`. What does not parse is skipped; of one lane
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import chain, product
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -17,6 +19,8 @@ MAX_LANES, MAX_LANE_BYTES = 16, 1024
 _NAME = rb"[A-Za-z0-9._-]{1,64}"
 _LANE = re.compile(rb"[ \t]*(%b)=(%b)[ \t]*" % (_NAME, _NAME))
 _TAG = re.compile(_NAME)
+# Parts of a name, with hyphens between them, whose spellings are kept; and of how many sets of names.
+_MOST_PARTS, _MOST_SETS = 7, 16
 
 
 class Lane(NamedTuple):
@@ -141,8 +145,24 @@ def names_lanes(headers: RawHeaders) -> bool:
 
 def has_lanes(headers: RawHeaders, names: frozenset[bytes]) -> bool:
     """Whether headers may hold lanes, by the names of the headers that do."""
-    found = {fold_underscores(name) for name, _ in headers}
-    return not found.isdisjoint(map(fold_underscores, names)) or (BAGGAGE in found and names_lanes(headers))
+    found = {name for name, _ in headers}
+    if (spellings := _spellings(names)) is None:
+        found = set(map(fold_underscores, found))
+        spellings = frozenset(map(fold_underscores, names))
+    return not found.isdisjoint(spellings) or (BAGGAGE in found and names_lanes(headers))
+
+
+@lru_cache(_MOST_SETS)
+def _spellings(names: frozenset[bytes]) -> frozenset[bytes] | None:
+    """The names with a hyphen or an underscore in each of their places; None where these are too many."""
+    folded = [fold_underscores(name).split(b"-") for name in names]
+    if any(len(parts) > _MOST_PARTS for parts in folded):
+        return None
+    return frozenset(
+        b"".join(chain.from_iterable(zip(parts, (*marks, b""), strict=True)))
+        for parts in folded
+        for marks in product((b"-", b"_"), repeat=len(parts) - 1)
+    )
 
 
 def sent_value(lane: Lane, received: bytes, variant: bytes, stable: bytes) -> bytes:

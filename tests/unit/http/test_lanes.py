@@ -7,6 +7,7 @@ from canary_mw.http.lanes import (
     MAX_LANE_BYTES,
     Lane,
     baggage_lanes,
+    has_lanes,
     lane_list,
     lanes_in,
     sent_value,
@@ -151,3 +152,26 @@ def test_an_empty_list_has_nobody() -> None:
 def test_what_is_no_host_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a host: write a name, \*\.SUFFIX"):
         host_matcher([text])
+
+
+@pytest.mark.parametrize(
+    ("name", "lane", "holds"),
+    [
+        (b"x-canary-lane", b"x-canary-lane", True),
+        (b"x_canary-lane", b"x-canary-lane", True),
+        (b"x_canary_lane", b"x-canary-lane", True),
+        (b"x-canary-lane", b"x_canary_lane", True),
+        (b"x-canary-lan", b"x-canary-lane", False),
+        (b"x-canary--lane", b"x-canary-lane", False),
+        (b"-lane_", b"_lane-", True),
+        (b"lane", b"lane", True),
+        (b"a_b-c_d-e_f-g_h-i_j-k_l", b"a-b-c-d-e-f-g-h-i-j-k-l", True),
+        (b"a-b-c-d-e-f-g-h-i-j-k_l", b"a_b_c_d_e_f_g_h_i_j_k_l", True),
+        (b"a-b-c-d-e-f-g-h-i-j-k-m", b"a-b-c-d-e-f-g-h-i-j-k-l", False),
+        (b"-" * 80, b"_" * 80, True),
+    ],
+)
+def test_a_name_of_lanes_is_found_with_hyphens_and_with_underscores(name: bytes, lane: bytes, holds: bool) -> None:
+    headers = [(b"host", b"shop"), (name, b"a=b"), (b"x_other", b"1")]
+    assert has_lanes(headers, frozenset((lane, b"x-else"))) is holds
+    assert not has_lanes(headers[:1], frozenset((lane,)))
