@@ -200,7 +200,7 @@ class RequestHead:
 
     @property
     def headers_by_name(self) -> dict[bytes, bytes]:
-        """The headers by name; any one value of a repeated name."""
+        """The headers by name; the first value of a repeated name."""
         if self._headers_by_name is None:
             self._headers_by_name = dict(reversed(self.headers))
         return self._headers_by_name

@@ -34,6 +34,11 @@ def key_reader(expression: KeyExpression) -> ReadKey:
 
 def first_header(head: RequestHead, name: bytes) -> bytes | None:
     """The first line of a name that is not empty."""
+    first = head.headers_by_name.get(name)
+    if first is None:
+        return None
+    if first := first.strip(b" \t"):
+        return first
     for key, value in head.headers:
         if key == name and value and (value := value.strip(b" \t")):
             return value

@@ -585,3 +585,20 @@ def test_only_a_release_that_asks_for_the_user_looks_at_it() -> None:
     assert not routes(audience={"header": {"a": "b"}}).asks_person
     assert routes(sticky=[{"user": "id"}]).asks_person
     assert routes(audience={"any": [{"not": {"session": {"a": "b"}}}]}).asks_person
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        (["user-7"], "user-7"),
+        (["user-7", "user-8"], "user-7"),
+        (["", "user-7", "user-8"], "user-7"),
+        ([" \t", "", "user-7"], "user-7"),
+        (["", " "], None),
+        ([], None),
+    ],
+)
+def test_the_first_line_of_a_header_that_says_something_is_the_key(lines: list[str], key: str | None) -> None:
+    table = routes()
+    head = RequestHead("GET", "/svc/", [("host", "shop"), *(("k", line) for line in lines), ("other", "x")])
+    assert table.releases["r"].key_of(head, Person()) == (None if key is None else (key.encode(), "header:k"))
