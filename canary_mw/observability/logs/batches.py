@@ -108,7 +108,7 @@ class BatchWriter:
 
     def _write(self, lines: list[str]) -> None:
         """Write whole lines, so that those of several workers do not mix."""
-        data = "".join(f"{line}\n" for line in lines).encode()
+        data = "\n".join((*lines, "")).encode()
         begin, whole = 0, self._whole_bytes
         while begin < len(data):
             end = len(data)
