@@ -54,8 +54,19 @@ def source_metrics(statuses: Sequence[SourceStatus]) -> Iterable[Metric]:
             if value is not None:
                 family.add_metric(_labels_of(status), value)
         yield family
+    yield _ages(statuses)
     yield from _counters(statuses)
     yield _delays(statuses)
+
+
+def _ages(statuses: Sequence[SourceStatus]) -> Metric:
+    """What an alert about Consul asks for, whose endpoints are kept for as long as there is no answer."""
+    text = "Age of the last answer about a service of Consul."
+    family = GaugeMetricFamily("canary_mw_discovery_age_seconds", text, labels=_LABELS)
+    for status in statuses:
+        if status.source.startswith("consul://") and status.last_contact is not None:
+            family.add_metric(_labels_of(status), status.last_contact)
+    return family
 
 
 def _counters(statuses: Sequence[SourceStatus]) -> Iterator[Metric]:

@@ -53,6 +53,16 @@ def test_the_metrics_have_these_names_and_labels() -> None:
     ]
 
 
+def test_consul_has_an_age_for_each_service_that_it_has_answered_about() -> None:
+    services = [("shop", 2.5), ("never", None)]
+    statuses = [
+        status(source="consul://a:8500", kind=kind, namespace="dc1", last_contact=age) for kind, age in services
+    ]
+    name = "canary_mw_discovery_age_seconds"
+    place = 'kind="shop",namespace="dc1",source="consul://a:8500"'
+    assert [line for line in rendered(status(), *statuses) if line.startswith(name)] == [f"{name}{{{place}}} 2.5"]
+
+
 def test_the_time_until_rules_are_in_force_is_one_histogram_of_a_source() -> None:
     delays = (0, 0, 3, 1, *(0,) * 6, 1)
     statuses = [status(kind=kind, delays=delays, delay_sum=12.5) for kind in ("services", "ingresses")]
