@@ -12,10 +12,12 @@ from canary_mw.forwarding.headers import response_head
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.requests import upstream_request
 from canary_mw.http.framing import check_head
+from canary_mw.http.lanes import Lane, lane_headers
 from canary_mw.http.messages import RequestHead
 from canary_mw.http.request_writer import encode_head
 from canary_mw.http.response_parser import ResponseParser
 from canary_mw.http.response_writer import encode_chunk, render_head
+from canary_mw.routing.assignment import Assigned
 from canary_mw.routing.decided import Decision
 from canary_mw.server.fast_path.answers import encode_plain, headers_of, plain_response
 from canary_mw.server.fast_path.plans import Plan, Sender
@@ -59,6 +61,13 @@ remove_response_headers: [set-cookie]
 """
 VIA = b"canary-mw-fuzz"
 PEER = ("192.0.2.7", "http", "1.1", 4711, 8080)
+# What each release tells of its decision.
+LANES = {
+    "list": Lane(b"r"),
+    "tag": Lane(b"r", b"x-tag", is_tag=True),
+    "baggage": Lane(b"r", baggage=True, hosts=lambda host, port: host == "a"),
+    "both": Lane(b"r", b"x-tag", is_tag=True, baggage=True, hosts=lambda host, port: True),
+}
 
 
 @cache
@@ -126,16 +135,29 @@ def plain_requests(data: bytes) -> None:
 def same_bytes(plan: Plan, ours: RequestHead, head: RequestHead, *, trusted: bool) -> None:
     """Raise unless the fast path sends what the exchange would."""
     hop = HopContext(VIA, trusted, lambda: b"an-id")
-    decision = Decision(plan.mapping, "group", "stable", local=False)
     try:
         target = plan.target(ours.path) + ours.query
     except ClientError:
         # Whether it is refused is for the long way to say.
         return
     sender = Sender(PEER[0], PEER[1], trusted=trusted, person=None)
-    written, request_id = plan.head(ours, target, sender, hop, decision)
-    assert written == encode_head(upstream_request(decision, head, hop))
-    assert request_id == next((value for name, value in lines_of(written) if name == b"x-request-id"), None)
+    for decision in decisions(plan, ours):
+        written, request_id = plan.head(ours, target, sender, hop, decision)
+        assert written == encode_head(upstream_request(decision, head, hop))
+        assert request_id == next((value for name, value in lines_of(written) if name == b"x-request-id"), None)
+
+
+def decisions(plan: Plan, request: RequestHead) -> tuple[Decision, ...]:
+    """One without a release, and one by a release that tells of it, where the request holds no lanes."""
+    plain = Decision(plan.mapping, "group", "stable", local=False)
+    given = request.headers_by_name
+    if b"baggage" in given or not lane_headers(LANES.values()).isdisjoint(given):
+        return (plain,)
+    # Each release has one lane.
+    made = [(lane, Assigned(name, v, "sticky")) for name, lane in LANES.items() for v in ("gray", None)]
+    # One of them, since all would take nine times as long.
+    lane, assigned = made[(len(request.path) + len(given)) % len(made)]
+    return plain, plain.with_release(assigned, lane)
 
 
 def lines_of(head: bytes) -> list[tuple[bytes, bytes]]:
