@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from canary_mw.forwarding.hop import HopContext
 from canary_mw.forwarding.messages import UpstreamRequest
-from canary_mw.http.headers import HOP_BY_HOP_HEADERS, fold_underscores
+from canary_mw.http.headers import FORWARDED_HEADERS, HOP_BY_HOP_HEADERS, fold_underscores
 from canary_mw.http.messages import NO_BODY_STATUSES, RawHeaders, RequestHead, ResponseHead
 from canary_mw.rules.cors import with_cors_headers
 from canary_mw.rules.header_templates import TemplateContext
@@ -18,16 +18,12 @@ Headers = list[tuple[bytes, bytes]]
 
 # Never copied from the client: framing and Host are set anew, and the server answers Expect.
 _NEVER_COPIED = HOP_BY_HOP_HEADERS | {b"host", b"content-length", b"expect"}
-_FORWARDED = frozenset(
-    b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
-    b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
-)
 # Those of a request that are not forwarded as they are: those of any peer, and of a trusted one.
-DROPPED = _NEVER_COPIED | _FORWARDED | {b"via"}
+DROPPED = _NEVER_COPIED | FORWARDED_HEADERS | {b"via"}
 DROPPED_TRUSTED = _NEVER_COPIED | {b"x-forwarded-for", b"via"}
 _NOMINATES_NOTHING = frozenset((b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 # Headers that a Connection header cannot remove.
-_NOT_NOMINATED = _NEVER_COPIED | _FORWARDED | {b"via", b"x-request-id"}
+_NOT_NOMINATED = _NEVER_COPIED | FORWARDED_HEADERS | {b"via", b"x-request-id"}
 # Headers whose meaning is settled here, so that no other spelling of their names may pass.
 _SETTLED = _NOT_NOMINATED | {b"x-shadow"}
 

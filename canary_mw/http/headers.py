@@ -21,6 +21,11 @@ HOP_BY_HOP_HEADERS = frozenset(
 )
 # Headers that say where a message ends or which protocol the connection speaks.
 FRAMING_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
+# Headers by which proxies tell of the client and of what it has asked for.
+FORWARDED_HEADERS = frozenset(
+    b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-server"
+    b" x-forwarded-scheme x-forwarded-ssl x-forwarded-by forwarded x-real-ip".split()
+)
 
 
 def fold_underscores(name: bytes) -> bytes:

@@ -8,7 +8,13 @@ from typing import Any
 
 from canary_mw.config.canary.schema import ChoiceModel, CookieModel, FallbackModel, PropagateModel
 from canary_mw.config.wording import in_words
-from canary_mw.http.headers import FRAMING_HEADERS, is_header_name
+from canary_mw.http.headers import (
+    FORWARDED_HEADERS,
+    FRAMING_HEADERS,
+    HOP_BY_HOP_HEADERS,
+    fold_underscores,
+    is_header_name,
+)
 from canary_mw.http.host_list import check_host
 from canary_mw.rules.release import (
     SLOTS,
@@ -26,9 +32,11 @@ from canary_mw.rules.wording import quoted
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SALT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_HINT = "use letters, digits and hyphens"
-# Requests need them, from whomever they come.
-_NO_LANE_HEADERS = FRAMING_HEADERS.union(
-    b"authorization baggage canary-mw-signature cookie expect host te trailer via x-request-id".split()
+# They say where an answer ends, or concern one connection, or would be taken from the app.
+_NO_VARIANT_HEADERS = FRAMING_HEADERS | HOP_BY_HOP_HEADERS | {b"set-cookie"}
+# Requests need them, from whomever they come, or every forwarded request gets its own.
+_NO_LANE_HEADERS = (FRAMING_HEADERS | HOP_BY_HOP_HEADERS | FORWARDED_HEADERS).union(
+    b"authorization baggage canary-mw-signature cookie expect host via x-request-id x-shadow".split()
 )
 _PERCENT_HINT = "write a percent from 0 to 100 with at most four decimals"
 _NAMED_KEYS = ("header", "cookie", "query", "user", "session")
@@ -102,6 +110,15 @@ def header_name(name: str, attribute: str) -> bytes:
             "bad-value", attribute, f"{attribute}: {quoted(name)} is not the name of a header", _HEADER_HINT
         )
     return name.lower().encode()
+
+
+def response_header(name: str) -> bytes:
+    """The value of `response_header`, where it is a name."""
+    header = header_name(name, "response_header")
+    if header in _NO_VARIANT_HEADERS:
+        text = f"response_header: {header.decode()} cannot hold the variant, as answers need it for something else"
+        raise FieldError("bad-value", "response_header", text, "write x-canary-variant, or a name of your own")
+    return header
 
 
 def choice(model: ChoiceModel) -> Choice:
@@ -178,7 +195,7 @@ def _budget(model: FallbackModel) -> FallbackBudget:
 def propagate(model: PropagateModel) -> Propagate:
     """The value of `propagate`."""
     header = header_name(model.header, "propagate.header")
-    if header in _NO_LANE_HEADERS:
+    if fold_underscores(header) in _NO_LANE_HEADERS:
         text = f"propagate.header: {header.decode()} cannot hold lanes, which are removed from the requests of clients"
         raise FieldError("bad-value", "propagate.header", text, "write x-canary-lane, or a name of your own")
     for host in model.hosts:

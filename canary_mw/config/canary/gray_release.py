@@ -230,7 +230,7 @@ def _holdout(model: GrayReleaseModel, name: str) -> Holdout | None:
 def _response_header(model: GrayReleaseModel, name: str) -> bytes | None:
     written = model.response_header
     if isinstance(written, str):
-        return fields.header_name(written, "response_header")
+        return fields.response_header(written)
     return None if written is False else DEFAULT_RESPONSE_HEADER
 
 

@@ -165,6 +165,10 @@ MISTAKES: list[tuple[dict[str, Any], str, int]] = [
     ({"steps": "auto"}, "release-steps", 6),
     ({"gray": ["gray"], "steps": "automatic"}, "wrong-type", 8),
     ({"response_header": "a b"}, "bad-value", 8),
+    *(
+        ({"response_header": name}, "bad-value", 8)
+        for name in ("Content-Length", "connection", "keep-alive", "Set-Cookie")
+    ),
     ({"never": {"file": "nobody.txt"}}, "release-list", 8),
     ({"stepz": "auto"}, "unknown-field", 8),
     ({"Steps": "auto"}, "unknown-field", 8),
@@ -360,7 +364,14 @@ def test_what_may_not_be_meant_is_a_notice() -> None:
 
 @pytest.mark.parametrize(
     ("value", "attribute"),
-    [({"hosts": ["a", "http://b"]}, "hosts"), ({"hosts": ["*"]}, "hosts"), ({"header": "Cookie"}, "header")],
+    [
+        ({"hosts": ["a", "http://b"]}, "hosts"),
+        ({"hosts": ["*"]}, "hosts"),
+        *(
+            ({"header": name}, "header")
+            for name in ("Cookie", "X-Forwarded-Proto", "x_forwarded_for", "forwarded", "te")
+        ),
+    ],
 )
 def test_whom_a_release_cannot_tell_is_an_error(value: dict[str, Any], attribute: str) -> None:
     rules = read_rules(MAPPINGS + release(propagate=value))
