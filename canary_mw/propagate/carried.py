@@ -148,13 +148,13 @@ def current() -> Current | None:
     return None if lanes is None else Current(lanes.lane.decode("latin-1"), lanes.decision)
 
 
-def lane(value: str | Mapping[str, Any] | None) -> Carried:
+def lane(value: str | bytes | Mapping[str, Any] | None) -> Carried:
     """The lanes of what is done in a `with` block, as in a worker that takes messages from a queue.
 
     Args:
         value: what `header` gave where the message was written, or the text of its `x-canary-lane`; None for no lanes.
     """
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         value = {LANE_HEADER.decode(): value}
     pairs = ((name, text) for name, text in (value or {}).items() if isinstance(text, str | bytes))
     return Carried([(_bytes(name).lower(), _bytes(text)) for name, text in pairs])
