@@ -5,7 +5,7 @@ from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from math import ceil, log2
 from time import perf_counter, time
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from canary_mw.forwarding.fallback import SafetyNet
 from canary_mw.forwarding.messages import UpstreamRequest
@@ -153,9 +153,10 @@ class RequestCounters(Observer):
             addresses: knows the client.
         """
         key: Any = decision
+        digest: int | None = None
         if decision is not None and decision.release is not None:
             # Each request of a release has a decision of its own.
-            name, variant, reason, *_, epoch = decision.release
+            name, variant, reason, _, _, _, _, digest, epoch = decision.release
             key = id(decision.mapping), decision.sent, name, variant, reason, id(epoch)
         figures = self.figures
         with figures.lock:
@@ -170,7 +171,6 @@ class RequestCounters(Observer):
                 add_failure(target.row, failure, net)
             arm = target.arm
             if arm is not None and failure != REFUSED:
-                digest = None if decision is None or decision.release is None else decision.release.digest
                 arm.add(digest, seconds if first_byte is None else first_byte, head, addresses, failed=bool(failure))
 
     def _add(self, target: Target, status: int | None, seconds: float, first_byte: float, sent: int) -> None:
@@ -215,7 +215,8 @@ class RequestCounters(Observer):
         Most requests of a proxy are such: the same in one call. `since` is that of `begin_now`.
         """
         seconds = (now := perf_counter()) - since
-        figures, key, digest = self.figures, cast(Any, decision), None
+        figures, digest = self.figures, None
+        key: Any = decision
         if decision.release is not None:
             name, variant, cause, _, _, _, _, digest, epoch = decision.release
             key = id(decision.mapping), decision.sent, name, variant, cause, id(epoch)
