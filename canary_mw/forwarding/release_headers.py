@@ -84,9 +84,9 @@ def with_variant(release: GrayRelease, assigned: Assigned, lines: list[bytes]) -
     if release.response_header is None:
         return lines
     start = release.response_header + b": "
-    kept = [line for line in lines if not line.startswith(start)]
-    kept.append(start + (assigned.variant or STABLE).encode())
-    return kept
+    if start in b"\n".join(lines):
+        lines = [line for line in lines if not line.startswith(start)]
+    return [*lines, start + (assigned.variant or STABLE).encode()]
 
 
 def _is_shared(headers: RawHeaders) -> bool:
