@@ -188,12 +188,14 @@ class CanaryWSGIMiddleware(MiddlewareBase):
 
     def _environ_without_untrusted(self, head: RequestHead, environ: Environ, table: RouteTable | None = None) -> None:
         """Remove the headers that the peer may not send; rules, app and upstream see only the others."""
-        kept = self._strip_untrusted(head.headers, head.client, table)
-        changed = {name for name, _ in set(head.headers).difference(kept)}
-        for name in changed:
-            del environ[environ_key(name)]
-        # Of `baggage` a part is removed.
-        environ.update((environ_key(name), value.decode("latin-1")) for name, value in kept if name in changed)
+        given = head.headers
+        kept = self._strip_untrusted(given, head.client, table)
+        if kept is not given:
+            changed = {name for name, _ in set(given).difference(kept)}
+            for name in changed:
+                del environ[environ_key(name)]
+            # Of `baggage` a part is removed.
+            environ.update((environ_key(name), value.decode("latin-1")) for name, value in kept if name in changed)
         head.headers = kept
 
     def _serve(
