@@ -409,6 +409,8 @@ class FakeApi:
             return self._list(call)
         if verb == "create":
             return self._create(call, await request.json())
+        # Whatever comes while the body is awaited is there before.
+        body = await request.json() if verb in ("patch", "update") else {}
         key = call.kind.key, call.namespace, call.name
         old = self.objects.get(key)
         if old is None:
@@ -417,11 +419,11 @@ class FakeApi:
             self.put(*key, None)
             return JSONResponse({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
         if verb == "patch":
-            patched = merge_patch(old, await request.json())
+            patched = merge_patch(old, body)
             self._check(call, patched)
             self.put(*key, patched)
         if verb == "update":
-            self._update(call, key, old, await request.json())
+            self._update(call, key, old, body)
         return JSONResponse(self._shown(call, self.objects[key]))
 
     def _create(self, call: Call, body: Json) -> Response:

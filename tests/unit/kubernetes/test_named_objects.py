@@ -1,6 +1,8 @@
 """The API server of the tests as one meets it who has rights on some names alone: reads, watches and writes."""
 
+import asyncio
 import contextlib
+import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -76,3 +78,23 @@ async def test_a_config_map_that_cannot_be_one_is_refused(tmp_path: Path, fields
         with pytest.raises(Refused) as caught:
             await api.put(f"{MAPS}/one", {**found, **fields})
         assert caught.value.code == code
+
+
+@in_loop
+async def test_of_two_writes_of_one_version_the_first_body_to_arrive_wins(tmp_path: Path) -> None:
+    """Their heads arrive one after the other, before the bodies."""
+    async with someone(tmp_path) as (server, api):
+        found = await api.get(f"{MAPS}/one", {}, JSON)
+        body = json.dumps({**found, "data": {"state": "late"}}).encode()
+        port = int(api._connection.server.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"PUT {MAPS}/one HTTP/1.1\r\nhost: x\r\nauthorization: Bearer mine\r\ncontent-length: {len(body)}\r\n"
+        # The answer to `expect` says that the request is being served.
+        writer.write(f"{head}expect: 100-continue\r\n\r\n".encode())
+        assert b"100" in await reader.readline()
+        await api.put(f"{MAPS}/one", {**found, "data": {"state": "early"}})
+        writer.write(body)
+        await reader.readline()
+        assert b" 409 " in await reader.readline()
+        writer.close()
+        assert server.objects["configmaps", "shop", "one"]["data"] == {"state": "early"}
