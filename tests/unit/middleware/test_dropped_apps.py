@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,7 +126,9 @@ def test_a_process_that_closes_nothing_ends_without_a_warning(patch: str, tmp_pa
         async with serving(forever) as upstream:
             command = [sys.executable, "-X", "dev", "-c", patch + SCRIPT, str(rules(tmp_path, upstream))]
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
-            assert (done.returncode, done.stderr) == (0, "")
+            # On a busy machine the debug mode of asyncio names what took long.
+            told = re.sub(r"^Executing <.*> took [\d.]+ seconds\n", "", done.stderr, flags=re.M)
+            assert (done.returncode, told) == (0, "")
             assert len(done.stdout.split()) == 2
 
     run(main())
