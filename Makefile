@@ -32,7 +32,7 @@ test: $(INSTALLED) ## the tests with branch coverage of the package, without the
 test-slow: $(INSTALLED) $(INSTALLED_SERVERS) $(INSTALLED_MANIFESTS) ## only the tests marked slow, one after the other; no benchmarks, no soaks over 2 minutes
 	@$(PY) -m pytest -m slow --budget 35 --durations 10 || [ $$? -eq 5 ]
 
-soak: $(INSTALLED) ## releases over three pods with users, deaths and restarts, and services of filters that fail; SECONDS=600 each
+soak: $(INSTALLED) $(INSTALLED_SERVERS) ## releases over three pods with users, deaths and restarts, and services of filters that fail; SECONDS=600 each
 	@CANARY_MW_SOAK=$(or $(SECONDS),$(CANARY_MW_SOAK),600) $(PY) -m pytest -m slow tests/servers/test_rollout_soak.py tests/servers/test_filters_soak.py
 
 # What pyenv or the system has is used as it is. Without a network nothing is lost but the tests of what is missing.
