@@ -50,6 +50,7 @@ class Now:
             `mode` nor `on_failure` softens it.
         queries: how those stand that were asked about this step.
         store: whether the shared state could be read, and shares it with all.
+        shared: whether pods share the state, whose documents may differ for a while.
         subject: what is released, "" for what the document alone says.
         attempts: the highest attempt of this release that figures have seen.
     """
@@ -62,6 +63,7 @@ class Now:
     demand: str = ""
     queries: Sequence[QueryStanding] = ()
     store: Store = "answered"
+    shared: bool = False
     subject: str = ""
     attempts: int = 0
 
@@ -110,7 +112,7 @@ def _without_steps(document: GrayRelease, state: ReleaseState | None, subject: s
     if state is None or not now.leads:
         return Outcome() if state is None else kept(state)
     if state.latched:
-        if state.revision == document.revision:
+        if state.revision == document.revision or (now.shared and subject in state.past):
             return kept(state)
         cause = Cause("another revision is released", now.wall)
         return to_manual(document, state, subject, cause, max(state.attempt, now.attempts) + 1)
@@ -134,7 +136,8 @@ def _unknown(release: _Release) -> Outcome:
 
 def _anew(release: _Release, state: ReleaseState) -> Outcome:
     """Something else is released: everybody is on stable, and the controller begins another attempt."""
-    if not release.now.leads:
+    if not release.now.leads or (release.now.shared and release.subject in state.past):
+        # A pod that has older documents still must not undo what became of the newer ones.
         return replace(kept(state), weights=nothing(release.plan))
     what = "the document has steps now" if state.phase == "Manual" else "something else is released"
     cause = Cause(what, release.now.wall)

@@ -73,6 +73,7 @@ class ReleaseState:
         objection: the metric that holds it, or "sample_ratio"; "" unless one of these does.
         subject: what is released, see `subject_of`.
         revision: the same as the document says it.
+        past: the subjects of attempts before, the oldest first.
         plan: digest of the stages up to the present one, see `plan_digest`.
         alpha: the smallest one of this attempt; it may only get smaller.
         limits: where several pods share the state, what all of them judge answers and values by, by the name of the
@@ -98,6 +99,7 @@ class ReleaseState:
     objection: str = ""
     subject: str = ""
     revision: str | None = None
+    past: tuple[str, ...] = ()
     plan: str = ""
     alpha: float = 1.0
     limits: Dict[str, float] = field(default_factory=dict)
@@ -235,6 +237,7 @@ _READERS: Dict[str, Any] = {
     "weights": _weights,
     "elapsed": _number,
     "baked": _number,
+    "past": lambda value: tuple(str(each) for each in value),
     "overruled": lambda value: tuple(str(each) for each in value),
     "held_by": _held_by,
     "revision": _revision,

@@ -220,6 +220,7 @@ class Controller(Keeper):
             demand=gates.rollback if gates is not None else "",
             queries=queries,
             store=store,
+            shared=self.opened is not None and self.opened.kind == "cluster",
             attempts=self.evidence.newest_attempt(document.name),
         )
         return tick(document, state, evidence, now)
@@ -246,8 +247,7 @@ class Controller(Keeper):
         if if_match is not None and if_match != version:
             raise VersionMoved(f"the state of {name} has version {version} by now, and not {if_match}")
         outcome = command(document, known.state if known is not None else None, wanted, who)
-        state = outcome.state
-        if state is None or (known is not None and state == known.state):
+        if (state := outcome.state) is None or (known is not None and state == known.state):
             return
         if state.latched:
             self.lower(name, state, outcome.messages)

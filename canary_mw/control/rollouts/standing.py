@@ -11,6 +11,7 @@ from canary_mw.control.rollouts.settings import Surroundings
 from canary_mw.rollout.outcome import Message
 from canary_mw.rollout.state import ReleaseState
 from canary_mw.rollout.verdict import Look, Verdict
+from canary_mw.rules.epoch import subject_of
 from canary_mw.rules.release import GrayRelease
 
 
@@ -100,5 +101,8 @@ def _findings(controller: Controller, document: GrayRelease, where: Surroundings
         yield "a newer version has written the state: this one raises nothing"
     if stored is not None and name in stored.unreadable:
         yield stored.unreadable[name]
+    known = controller.states.known.get(name)
+    if known is not None and document.plan is not None and subject_of(document) in known.state.past:
+        yield "these rules release what was released before: it begins anew with another `revision` only"
     if controller.is_young():
         yield "the store is new and knows nothing: it may have been lost, so nothing is raised in its first 60 seconds"

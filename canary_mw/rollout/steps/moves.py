@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from canary_mw.rollout.formatting import share
 from canary_mw.rollout.outcome import Message, Outcome
-from canary_mw.rollout.state import Change, HeldBy, Phase, ReleaseState
+from canary_mw.rollout.state import HISTORY, Change, HeldBy, Phase, ReleaseState
 from canary_mw.rollout.steps.targets import Target, last_step, nothing, present_step
 from canary_mw.rules.plan import Plan, plan_digest
 from canary_mw.rules.release import GrayRelease
@@ -50,7 +50,7 @@ def next_attempt(
         attempts: the highest number that figures have seen; the new one is above it.
     """
     number = max(state.attempt, attempts) + 1
-    begun = replace(first_state(document, subject, number, cause.at), history=state.history)
+    begun = replace(first_state(document, subject, number, cause.at), history=state.history, past=_past(state, subject))
     return _moved(state, begun, cause)
 
 
@@ -142,8 +142,15 @@ def latch(document: GrayRelease, state: ReleaseState, phase: Phase, cause: Cause
 
 def to_manual(document: GrayRelease, state: ReleaseState, subject: str, cause: Cause, attempt: int) -> Outcome:
     """The steps are gone: the documents say the weights."""
-    begun = replace(first_state(document, subject, attempt, cause.at), history=state.history)
+    begun = replace(
+        first_state(document, subject, attempt, cause.at), history=state.history, past=_past(state, subject)
+    )
     return _moved(state, begun, cause)
+
+
+def _past(state: ReleaseState, subject: str) -> tuple[str, ...]:
+    """The subjects that were released before this one."""
+    return tuple(each for each in (*state.past, state.subject) if each and each != subject)[-HISTORY:]
 
 
 def _moved(before: ReleaseState | None, after: ReleaseState, cause: Cause) -> Outcome:

@@ -526,6 +526,24 @@ def test_a_release_without_steps_takes_abort_and_retry_alone() -> None:
     assert tick(document, again.state, None, LEADS).messages == ()
 
 
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_where_pods_share_the_state_an_older_revision_begins_no_other_attempt(taken_back: bool) -> None:
+    older, newer = (replace(DOCUMENT, revision=each) for each in ("1", "2"))
+    pods = replace(LEADS, shared=True)
+    state = state_of(tick(older, None, None, pods))
+    state = state_of(tick(newer, state, None, pods))
+    assert (state.attempt, state.revision) == (2, "2")
+    if taken_back:
+        state = told(newer, state, "abort")
+    # A pod whose documents are older leads.
+    outcome = tick(older, state, shown(), pods)
+    assert (outcome.state, sum((outcome.weights or {}).values())) == (state, 0.0)
+    assert outcome.off == taken_back
+    # What is newer than all begins; on one host all read the same documents, and an older one is meant.
+    assert state_of(tick(replace(DOCUMENT, revision="3"), state, None, pods)).attempt == 3
+    assert state_of(tick(older, state, None, LEADS)).attempt == 3
+
+
 def test_another_revision_leads_a_release_without_steps_out_of_a_latch_and_another_edit_does_not() -> None:
     document = replace(DOCUMENT, plan=None)
     aborted = command(document, None, Command(name="abort"), Who("me")).state
