@@ -87,18 +87,7 @@ def read_shared_resources(
     named = _resolvers(resources, ambassador_id)
     known_kinds = named if complete else {**last_good.resolvers, **named}
     resolvers = _with_built_in({**known_kinds, **dict.fromkeys(agents, CONSUL_RESOLVER)})
-    modules = [
-        (resource, file)
-        for resource, file in resources
-        if resource.kind == "Module"
-        and resource.name == "ambassador"
-        and matches_ambassador_id(resource, ambassador_id)
-    ]
-    settings = DEFAULT_SETTINGS if complete else last_good.settings
-    for resource, file in modules:
-        report = Report(resource, file, "config.")
-        settings = _module_settings(resource, report, resolvers) or last_good.settings
-        diagnostics += report.diagnostics
+    settings = _settings(source, last_good.settings, resolvers, diagnostics)
     contexts = [
         each for each in resources if each[0].kind == "TLSContext" and matches_ambassador_id(each[0], ambassador_id)
     ]
@@ -121,6 +110,20 @@ def read_shared_resources(
         tracing=None if tracing is None or tracing.driver == "datadog" else tracing,
     )
     return SharedResources(ambassador_id, settings, resolvers, known, filters, agents, tcp, logs, tracing)
+
+
+def _settings(
+    source: Source, last_good: ModuleSettings, resolvers: Dict[str, str], diagnostics: list[Diagnostic]
+) -> ModuleSettings:
+    """The settings of the Module; the last good ones where it is in error."""
+    settings = DEFAULT_SETTINGS if source.complete else last_good
+    for resource, file in source.resources:
+        named = resource.kind == "Module" and resource.name == "ambassador"
+        if named and matches_ambassador_id(resource, source.ambassador_id):
+            report = Report(resource, file, "config.")
+            settings = _module_settings(resource, report, resolvers) or last_good
+            diagnostics += report.diagnostics
+    return settings
 
 
 def _resolvers(resources: list[tuple[Resource, str]], ambassador_id: str) -> dict[str, str]:

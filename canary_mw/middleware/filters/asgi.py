@@ -122,16 +122,21 @@ class Gate:
             change_scope(scope, head, outcome.head)
             send = with_response_headers(send, outcome.response_headers)
             return Passage(outcome.decision, outcome.head, known.person, receive, send, since)
-        reason: str | None = "client left"
-        if outcome is not None and websocket:
-            reason = "handshake refused"
-            await deny_handshake(scope, receive, send, outcome)
-        elif outcome is not None:
-            reason = await send_reply(send, outcome)
+        reason = await _answer(outcome, scope, receive, send)
         answered(self._owner.tally, head)
         status = None if outcome is None else outcome.status
         self._owner.notify_answered(decision, head, status, since, reason)
         return None
+
+
+async def _answer(reply: Reply | None, scope: Scope, receive: Receive, send: Send) -> str | None:
+    """Answer a request that is not admitted; returns why the answer did not reach its client, None where it did."""
+    if reply is None:
+        return "client left"
+    if scope["type"] == "websocket":
+        await deny_handshake(scope, receive, send, reply)
+        return "handshake refused"
+    return await send_reply(send, reply)
 
 
 def _app_path(scope: Scope) -> bytes:
