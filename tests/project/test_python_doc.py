@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 import canary_mw
-from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware
+from canary_mw import CanaryMiddleware, CanaryWSGIMiddleware, RuleStore
 from canary_mw.observability.source_metrics import rule_metrics, source_metrics
 from canary_mw.observability.source_status import SourceStatus
 from canary_mw.routing.table import RouteTable
@@ -35,7 +35,13 @@ def test_a_block_runs_as_shown(block: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     Path("rules.yaml").write_text(RELEASE if "shop-2026-11" in block else RULES)
     Path("app.py").write_text(block)
-    runpy.run_path("app.py")
+    for each in runpy.run_path("app.py").values():
+        if isinstance(each, RuleStore):
+            each.stop()
+    if "openfeature" in block:
+        from openfeature import api
+
+        api.clear_providers()
 
 
 def test_every_public_name_is_listed_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,27 @@ T = TypeVar("T")
 
 # Seconds at the end of the process, less than it waits for its threads.
 _LAST = JOIN_TIMEOUT * 0.8
+
+
+class _Run:
+    """A thread as others see it: where it waits, and whether it is asked to end."""
+
+    def __init__(self) -> None:
+        # Held while there is nothing to do; released to wake the thread.
+        self.gate = new_lock()
+        self.gate.acquire()
+        self.ended = False
+        self.thread: SystemThread | None = None
+
+    def wake(self) -> None:
+        """Let the thread look."""
+        with suppress(RuntimeError):
+            self.gate.release()
+
+    def end(self) -> None:
+        """Ask the thread to end."""
+        self.ended = True
+        self.wake()
 
 
 class Queues(Generic[P, T]):
@@ -35,11 +57,9 @@ class Queues(Generic[P, T]):
     def reset_after_fork(self) -> None:
         """Create the state of this process: what waits is the parent's, and so are its connections."""
         self._lock = new_lock()
-        # Held while there is nothing to do; released to wake the thread.
-        self._gate = new_lock()
-        self._gate.acquire()
-        self._thread: SystemThread | None = None
-        self._ended = False
+        self._run: _Run | None = None
+        # What comes after the end is sent, and nobody ends its thread.
+        self._closed = False
         self._leaving: list[Destination[T]] = []
         self._destinations = {each: self._make(each) for each in self._policies}
 
@@ -52,9 +72,10 @@ class Queues(Generic[P, T]):
             self._destinations = {
                 each: known.pop(each) if each in known else self._make(each) for each in self._policies
             }
-            if self._thread is not None:
+            self._closed = False
+            if self._run is not None:
                 self._leaving += known.values()
-                self.wake()
+                self._run.wake()
 
     def add(self, item: T) -> None:
         """Let something wait, for all destinations."""
@@ -62,50 +83,55 @@ class Queues(Generic[P, T]):
         wakes = [each.add(item) for each in self._destinations.values()]
         if any(wakes):
             with self._lock:
-                if self._thread is None:
-                    self._ended = False
-                    self._thread = start_thread(self._run, self._thread_name, stop=self.end)
-                self.wake()
+                if self._run is None:
+                    run = self._run = _Run()
+                    run.thread = start_thread(partial(self._work, run), self._thread_name, stop=run.end)
+                self._run.wake()
 
     def waiting(self) -> list[T]:
         """What waits, for all destinations."""
         return [item for each in self._destinations.values() for item in list(each.waiting)]
 
-    def wake(self) -> None:
-        """Let the thread look."""
-        with suppress(RuntimeError):
-            self._gate.release()
-
     def end(self) -> None:
         """Ask the thread to end."""
-        self._ended = True
-        self.wake()
+        run = self._run
+        if run is not None:
+            run.end()
 
     def close(self) -> None:
-        """Send what is left, within the time that a thread has to end; a later item starts a new thread."""
+        """Send what is left, within the time that a thread has to end; a later item has a thread until it is sent."""
         with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self.end()
-            thread.join(JOIN_TIMEOUT)
+            run, self._run = self._run, None
+            self._closed = True
+        if run is not None and run.thread is not None:
+            run.end()
+            run.thread.join(JOIN_TIMEOUT)
 
-    def _run(self) -> None:
-        while not self._ended:
+    def _work(self, run: _Run) -> None:
+        while not run.ended and not self._is_done(run):
             pause = min((each.due_in(monotonic()) for each in self._current()), default=inf)
             if pause > 0:
-                self._gate.acquire(timeout=-1 if pause == inf else pause)
-            if not self._ended:
-                self._flush_due()
+                run.gate.acquire(timeout=-1 if pause == inf else pause)
+            if not run.ended:
+                self._flush_due(run)
         self._close([*self._leaving, *self._current()])
+
+    def _is_done(self, run: _Run) -> bool:
+        """Whether nothing waits for a thread that nobody will end."""
+        with self._lock:
+            if not self._closed or self._run is not run or any(each.waiting for each in self._current()):
+                return False
+            self._run = None
+            return True
 
     def _current(self) -> list[Destination[T]]:
         return list(self._destinations.values())
 
-    def _flush_due(self) -> None:
+    def _flush_due(self, run: _Run) -> None:
         leaving, self._leaving = self._leaving, []
         self._close(leaving)
         for each in self._current():
-            if each.due_in(monotonic()) <= 0 and not self._ended:
+            if each.due_in(monotonic()) <= 0 and not run.ended:
                 each.flush()
 
     def _close(self, destinations: Sequence[Destination[T]]) -> None:

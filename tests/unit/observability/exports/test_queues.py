@@ -7,6 +7,7 @@ from logging import getLogger
 import pytest
 
 from canary_mw.exceptions import UpstreamConnectError
+from canary_mw.forking import running_threads
 from canary_mw.host import HostLogger
 from canary_mw.locks import Latch, wait_for
 from canary_mw.observability.exports import destination
@@ -88,6 +89,22 @@ def test_a_destination_that_is_named_no_more_is_sent_the_rest(made: tuple[Queues
     assert found["a"].sent == [1]
     queues.add(2)
     assert queues.waiting() == [2]
+
+
+def test_what_comes_after_the_end_is_sent_and_leaves_no_thread(
+    made: tuple[Queues[str, int], dict[str, Kept]],
+) -> None:
+    queues, found = made
+    queues.follow(["a"])
+    queues.add(1)
+    queues.close()
+    assert found["a"].sent == [1]
+    # More than `enough` does not wait for others.
+    for number in (2, 3, 4):
+        queues.add(number)
+    for each in [each for each in running_threads() if each.name == "canary-mw-test-exports"]:
+        assert each.join(5.0)
+    assert found["a"].sent == [1, 2, 3, 4]
 
 
 def test_a_forked_process_has_none_of_what_waits_and_sends_its_own(
