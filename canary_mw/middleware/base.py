@@ -138,15 +138,11 @@ class MiddlewareBase(ObservedRequests):
         self.trusted_headers = as_trusted_headers(
             options.trusted_headers, options.header_key_file, needs_keys=self.enabled
         )
-        token = via_token(hop_id)
         keys = self.trusted_headers.keys if self.trusted_headers else ()
         self.release = ReleaseShell(self.is_trusted_peer, keys, self.tally)
         self.person = self.release.person
         self.filters = filter_shell(options, self.release, wraps=self.wraps, signed=bool(keys))
-        self.hops = tuple(
-            HopContext(token, trusted, new_request_id, time, roll, options.shadow_writes, keys[0] if keys else None)
-            for trusted in (False, True)
-        )
+        self.hops = _hops(via_token(hop_id), roll, options.shadow_writes, keys[0] if keys else None)
         self.refusals = RefusalCounters(tally=self.tally)
         # What is given to the proxy is made of its settings.
         self._unused = unused_variables(arguments, rules, os.environ) if self.wraps else []
@@ -276,6 +272,14 @@ class MiddlewareBase(ObservedRequests):
         if self.trusted_headers is None:
             return headers
         return self.trusted_headers.strip_untrusted(headers, self.is_trusted_peer(client), time())
+
+
+def _hops(
+    via: bytes, roll: Callable[[], float], shadow_writes: bool, key: bytes | None
+) -> tuple[HopContext, HopContext]:
+    """The hop contexts of requests of peers that are not trusted, and of those that are."""
+    first, second = (HopContext(via, each, new_request_id, time, roll, shadow_writes, key) for each in (False, True))
+    return first, second
 
 
 def _store(

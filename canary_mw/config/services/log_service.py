@@ -9,8 +9,8 @@ from pydantic import Field
 from canary_mw.config.ambassador.schema import Flag, Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
-from canary_mw.config.services.named import Name, Source, full_name, read_named
-from canary_mw.config.validation import Report, validate
+from canary_mw.config.services.named import Name, Source, full_name, read_named, read_policy
+from canary_mw.config.validation import Report
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.filters.logs import LogPolicy
 from canary_mw.rules.service import parse_service
@@ -60,16 +60,10 @@ def read_log_services(source: Source, last_good: LogServices, diagnostics: list[
 
 
 def _policy(resource: Resource, ambassador_id: str, report: Report) -> LogPolicy | None:
-    model = validate(LogServiceModel, dict(resource.spec), report)
-    if model is None:
-        return None
-    try:
-        policy = _read(model, resource, f"{ambassador_id}-{resource.namespace}", report.file)
-    except MappingError as exc:
-        report("error", "bad-value", exc.message, attribute=exc.message.partition(" ")[0], hint=exc.hint)
-        return None
-    _note(model, report)
-    return policy
+    node = f"{ambassador_id}-{resource.namespace}"
+    return read_policy(
+        LogServiceModel, resource, report, lambda model: _read(model, resource, node, report.file), _note
+    )
 
 
 def _read(model: LogServiceModel, resource: Resource, node: str, file: str) -> LogPolicy:

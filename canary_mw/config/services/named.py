@@ -5,13 +5,16 @@ from collections.abc import Mapping as Dict
 from typing import NamedTuple, TypeVar
 
 from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
+from canary_mw.config.ambassador.schema import Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
-from canary_mw.config.validation import Report
+from canary_mw.config.validation import Report, validate
+from canary_mw.exceptions import MappingError
 
 Name = tuple[str, str]  # namespace, name
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+M = TypeVar("M", bound=Strict)
 
 
 class Source(NamedTuple):
@@ -25,6 +28,31 @@ class Source(NamedTuple):
     resources: list[tuple[Resource, str]]
     ambassador_id: str
     complete: bool
+
+
+def read_policy(
+    kind: type[M],
+    resource: Resource,
+    report: Report,
+    read: Callable[[M], V],
+    note: Callable[[M, Report], object],
+) -> V | None:
+    """The value of a document by its model; None for one in error, which is reported.
+
+    Args:
+        read: makes the value; raises MappingError with a message that begins with the attribute.
+        note: reports what else is to be said of a document that is in force.
+    """
+    model = validate(kind, dict(resource.spec), report)
+    if model is None:
+        return None
+    try:
+        value = read(model)
+    except MappingError as exc:
+        report("error", "bad-value", exc.message, attribute=exc.message.partition(" ")[0], hint=exc.hint)
+        return None
+    note(model, report)
+    return value
 
 
 def full_name(resource: Resource) -> Name:

@@ -10,8 +10,8 @@ from canary_mw.config.ambassador.ambassador_id import matches_ambassador_id
 from canary_mw.config.ambassador.schema import Flag, Strict
 from canary_mw.config.document import Diagnostic
 from canary_mw.config.resource import Resource
-from canary_mw.config.services.named import Source
-from canary_mw.config.validation import Report, validate
+from canary_mw.config.services.named import Source, read_policy
+from canary_mw.config.validation import Report
 from canary_mw.exceptions import MappingError
 from canary_mw.rules.filters.traces import DEFAULT_MODES, CustomTag, Mode, Sampling, TracePolicy
 from canary_mw.rules.service import parse_service
@@ -115,16 +115,10 @@ def _policy(resource: Resource, ambassador_id: str, report: Report) -> TracePoli
     if not resource.name:
         report("error", "no-name", "the TracingService has no name: it is left out")
         return None
-    model = validate(TracingServiceModel, dict(resource.spec), report)
-    if model is None:
-        return None
-    try:
-        policy = _read(model, resource, f"{ambassador_id}-{resource.namespace}", report.file)
-    except MappingError as exc:
-        report("error", "bad-value", exc.message, attribute=exc.message.partition(" ")[0], hint=exc.hint)
-        return None
-    _note(model, report)
-    return policy
+    node = f"{ambassador_id}-{resource.namespace}"
+    return read_policy(
+        TracingServiceModel, resource, report, lambda model: _read(model, resource, node, report.file), _note
+    )
 
 
 def _read(model: TracingServiceModel, resource: Resource, node: str, file: str) -> TracePolicy:
